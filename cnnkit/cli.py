@@ -1,0 +1,101 @@
+"""The `cnnkit` command: finds the verbs, runs the one asked for, maps errors to exit codes.
+
+A verb is a module in `cnnkit.commands`: its docstring's first line is the summary, and it has
+`add_arguments(parser)` and `run(args) -> int | None`. Verbs import TensorFlow inside `run` only, so
+that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Sequence
+from types import ModuleType
+
+from cnnkit import commands
+from cnnkit.errors import CnnkitError
+
+INTERRUPTED = 130
+
+
+def verbs() -> list[str]:
+    """Returns the names of the verbs, in alphabetical order."""
+    return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    quiet_tensorflow()
+    args = _parse(argv)
+    try:
+        return args.run(args) or 0
+    except CnnkitError as error:
+        return _fail(error, args.debug, error.exit_code)
+    except KeyboardInterrupt:
+        print("cnnkit: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`cnnkit ... | head`): nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _fail(error, args.debug, 1)
+
+
+def main_train() -> int:
+    """The `cnnkit-train` command: `cnnkit train` under its own name."""
+    return main(["train", *sys.argv[1:]])
+
+
+def quiet_tensorflow() -> None:
+    """Silences TensorFlow's start-up log. The command does; importing the library does not."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="cnnkit",
+        description="Train, look inside, export, serve and query the classic CNNs.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    subparsers = parser.add_subparsers(metavar="VERB", dest="verb")
+    for name in verbs():
+        # Every verb is listed in the help; only the one that is asked for is filled in.
+        module = _verb(name)
+        summary = (module.__doc__ or name).splitlines()[0].rstrip(".")
+        sub = subparsers.add_parser(name, help=summary, description=module.__doc__)
+        sub.formatter_class = argparse.RawDescriptionHelpFormatter
+        if name == asked:
+            module.add_arguments(sub)
+            sub.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+            sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    if args.version:
+        from cnnkit import __version__
+
+        print(f"cnnkit {__version__}")
+        raise SystemExit(0)
+    if args.verb is None:
+        parser.print_help(sys.stderr)
+        raise SystemExit(2)
+    return args
+
+
+def _verb(name: str) -> ModuleType:
+    return importlib.import_module(f"cnnkit.commands.{name}")
+
+
+def _fail(error: Exception, debug: bool, code: int) -> int:
+    if debug:
+        traceback.print_exception(error)
+    text = str(error) if isinstance(error, CnnkitError) else f"{type(error).__name__}: {error}"
+    first = text.splitlines()[0] if text else type(error).__name__
+    more = "" if isinstance(error, CnnkitError) or debug else " (--debug shows the traceback)"
+    print(f"cnnkit: error: {first}{more}", file=sys.stderr)
+    return code

@@ -1,0 +1,1 @@
+"""The verbs of the `cnnkit` command, one module each."""

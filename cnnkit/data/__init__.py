@@ -1,0 +1,9 @@
+"""Images and labels: where they come from, and how they become batches."""
+
+from cnnkit.data.image import decode as decode
+from cnnkit.data.image import fit as fit
+from cnnkit.data.pipeline import batches as batches
+from cnnkit.data.pipeline import mean_colour as mean_colour
+from cnnkit.data.sources import load_source as load_source
+from cnnkit.data.split import Source as Source
+from cnnkit.data.split import Split as Split

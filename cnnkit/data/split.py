@@ -1,0 +1,68 @@
+"""What a dataset is to the rest of the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images that are read by index, in any order.
+
+    Attributes:
+        labels: (n,) int32, an index into the source's labels.
+        names: One name for every image, for messages and file names.
+        read: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
+    """
+
+    labels: np.ndarray
+    names: tuple[str, ...]
+    read: Callable[[tf.Tensor], tf.Tensor]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset.
+
+    Attributes:
+        spec: How it was asked for: `digits`, `folder:PATH` or `tfds:NAME`.
+        labels: Names of the classes.
+        splits: `train` and `test`.
+        fingerprint: Changes when the list of images, a label or a split changes.
+        unreadable: Files that were left out because they are no images.
+    """
+
+    spec: str
+    labels: tuple[str, ...]
+    splits: Mapping[str, Split]
+    fingerprint: str
+    unreadable: tuple[str, ...] = ()
+
+
+def held_out(labels: np.ndarray, seed: int, fraction: float = TEST_FRACTION) -> np.ndarray:
+    """Chooses the test images of a dataset that comes without a test split.
+
+    Args:
+        labels: (n,) int, the class of each image.
+        seed: Decides which images of each class.
+        fraction: Part of each class, at least one image of every class that has two.
+
+    Returns:
+        (n,) bool, true for the test images.
+    """
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        count = max(round(fraction * len(of_class)), min(1, len(of_class) - 1))
+        order = np.random.default_rng((seed, int(label))).permutation(len(of_class))
+        chosen[of_class[order[:count]]] = True
+    return chosen

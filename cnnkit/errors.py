@@ -1,0 +1,80 @@
+"""One error family: what is wrong, what was expected, what was received, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CnnkitError(Exception):
+    """Work that could not be done, told in one line.
+
+    Args:
+        problem: What is wrong, as a sentence without its full stop.
+        expected: What would have been right.
+        received: What came instead.
+        hint: The next step for the reader.
+
+    Example:
+        >>> str(CnnkitError("No such folder", received="data/", hint="Create it"))
+        'No such folder. Received: data/. Create it.'
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        expected: object = None,
+        received: object = None,
+        hint: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.expected = expected
+        self.received = received
+        self.hint = hint
+        parts = [
+            problem,
+            None if expected is None else f"Expected: {expected}",
+            None if received is None else f"Received: {received}",
+            hint,
+        ]
+        super().__init__(" ".join(_sentence(part) for part in parts if part))
+
+
+def _sentence(text: str) -> str:
+    text = " ".join(text.split())
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+class UsageError(CnnkitError, ValueError):
+    """The request itself is wrong: an argument, a name, a combination of options."""
+
+    exit_code = 2
+
+
+class DataError(CnnkitError):
+    """A dataset or an image that cannot be used."""
+
+
+class RunError(CnnkitError):
+    """A run folder, a checkpoint or an export that cannot be used or written."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UsageError:
+    """Returns the error for a `name` that is none of the `known` ones, nearest first.
+
+    Example:
+        >>> str(unknown_name("layer", "conv55", ["conv1", "conv5", "fc6"]))
+        "Unknown layer 'conv55'. Expected: one of conv1, conv5, fc6. Did you mean conv5?"
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    question = f"Did you mean {' or '.join(near)}?" if near else ""
+    advice = " ".join(part for part in (question, hint) if part)
+    return UsageError(
+        f"Unknown {kind} {name!r}",
+        expected=f"one of {', '.join(known)}" if known else None,
+        hint=advice or None,
+    )

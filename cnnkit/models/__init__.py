@@ -1,0 +1,42 @@
+"""The networks of the three papers as plain Keras functional models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+
+from cnnkit.errors import unknown_name
+from cnnkit.models.alexnet import alexnet as alexnet
+from cnnkit.models.loading import load_model as load_model
+from cnnkit.models.names import find_layer as find_layer
+from cnnkit.models.names import logits_of as logits_of
+from cnnkit.models.vgg import vgg as vgg
+from cnnkit.models.vgg import vgg11 as vgg11
+from cnnkit.models.vgg import vgg13 as vgg13
+from cnnkit.models.vgg import vgg16 as vgg16
+from cnnkit.models.vgg import vgg19 as vgg19
+
+BUILDERS: dict[str, Callable[..., keras.Model]] = {
+    "alexnet": alexnet,
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+}
+
+
+def build(name: str, **options) -> keras.Model:
+    """Builds the network called `name` with the options of its builder.
+
+    Raises:
+        UsageError: If there is no such network, or it has no such option.
+
+    Example:
+        >>> from cnnkit.models import build
+        >>> build("alexnet", classes=10, input_shape=(64, 64, 3)).name
+        'alexnet'
+    """
+    if name not in BUILDERS:
+        raise unknown_name("model", name, BUILDERS)
+    return BUILDERS[name](**options)

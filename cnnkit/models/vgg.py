@@ -1,0 +1,130 @@
+"""The VGG networks (Simonyan & Zisserman 2014)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from cnnkit.errors import unknown_name
+from cnnkit.layers import LocalResponseNormalization, ReLU
+from cnnkit.models.head import finish
+from cnnkit.models.loading import load_weights
+from cnnkit.models.stem import IMAGENET_MEAN, begin
+
+# Simonyan & Zisserman 2014, Table 1: its columns, top to bottom. A word is "kernel-filters" for a
+# convolution with its ReLU, or LRN; a max-pooling ends every block.
+COLUMNS = {
+    "A": "3-64 | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
+    "A-LRN": "3-64 LRN | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
+    "B": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
+    "C": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 1-256 | 3-512 3-512 1-512 | 3-512 3-512 1-512",
+    "D": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 | 3-512 3-512 3-512 | 3-512 3-512 3-512",
+    "E": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 3-256 | 3-512 3-512 3-512 3-512"
+    " | 3-512 3-512 3-512 3-512",
+}
+
+
+def vgg(
+    config: str = "D",
+    *,
+    include_top: bool = True,
+    weights: str | None = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = None,
+    dropout: float = 0.5,
+    mean: Sequence[float] = IMAGENET_MEAN,
+) -> keras.Model:
+    """Builds the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
+
+    Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers as in
+    keras.applications: `block1_conv1 ... block5_pool fc1 fc2 predictions`, then `probabilities`; the
+    output of a convolution and of `fc1` and `fc2` is after its ReLU, that of `predictions` the logits.
+    Weights begin with Glorot & Bengio's scheme, which the authors found to make their own staged
+    initialization unnecessary (section 3.1, footnote); biases begin at 0.
+
+    Args:
+        config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`.
+        include_top: Whether to add `fc1` to `probabilities`.
+        weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
+        input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
+        pooling: Without the top: None, `"avg"` or `"max"` over the positions.
+        classes: Number of classes.
+        classifier_activation: Activation over the logits; None returns the logits.
+        include_preprocessing: Whether the model subtracts `mean` itself.
+        name: Name of the model.
+        dropout: Fraction dropped after `fc1` and `fc2`.
+        mean: RGB mean in 0..255 that is subtracted.
+
+    Raises:
+        UsageError: If an argument is out of range, or the image too small.
+
+    Example:
+        >>> from cnnkit.models import vgg
+        >>> vgg("A").count_params()
+        132863336
+    """
+    if config not in COLUMNS:
+        raise unknown_name("VGG configuration", config, COLUMNS)
+    blocks = [block.split() for block in COLUMNS[config].split("|")]
+    inputs, x = begin(
+        f"VGG {config}",
+        input_shape,
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        mean=mean,
+        side_after=lambda side: side >> len(blocks),
+    )
+    for number, block in enumerate(blocks, start=1):
+        position = 0
+        for word in block:
+            if word == "LRN":
+                x = LocalResponseNormalization(name=f"block{number}_norm")(x)
+                continue
+            position += 1
+            kernel, filters = map(int, word.split("-"))
+            x = keras.layers.Conv2D(
+                filters,
+                kernel,
+                padding="same",
+                activation=ReLU(),
+                name=f"block{number}_conv{position}",
+            )(x)
+        x = keras.layers.MaxPooling2D(2, 2, name=f"block{number}_pool")(x)
+    outputs = finish(
+        x,
+        names=("fc1", "fc2", "predictions"),
+        include_top=include_top,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        dropout=dropout,
+        hidden_initializers=dict,
+        output_initializers=dict,
+    )
+    default = f"vgg_{config.lower().replace('-', '_')}"
+    return load_weights(keras.Model(inputs, outputs, name=name or default), weights)
+
+
+def vgg11(**options) -> keras.Model:
+    """Builds VGG-11, column A of Table 1, 132,863,336 parameters; arguments as `vgg`."""
+    return vgg("A", **{"name": "vgg11", **options})
+
+
+def vgg13(**options) -> keras.Model:
+    """Builds VGG-13, column B of Table 1, 133,047,848 parameters; arguments as `vgg`."""
+    return vgg("B", **{"name": "vgg13", **options})
+
+
+def vgg16(**options) -> keras.Model:
+    """Builds VGG-16, column D of Table 1, 138,357,544 parameters; arguments as `vgg`."""
+    return vgg("D", **{"name": "vgg16", **options})
+
+
+def vgg19(**options) -> keras.Model:
+    """Builds VGG-19, column E of Table 1, 143,667,240 parameters; arguments as `vgg`."""
+    return vgg("E", **{"name": "vgg19", **options})

@@ -1,0 +1,158 @@
+"""The run folder: everything that a training run leaves behind.
+
+config.json        what was asked for
+environment.json   what it ran on, and the dataset's fingerprint
+metrics.jsonl      one line an epoch
+labels.txt         the class names, one a line
+checkpoints/       where training can go on from
+model.keras        the trained network
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnnkit.config import TrainingConfig
+from cnnkit.errors import RunError, UsageError
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Example:
+        >>> from cnnkit.runs import Run
+        >>> Run.open("no/such/run")
+        Traceback (most recent call last):
+        cnnkit.errors.UsageError: No run folder no/such/run. Expected: a folder that `cnnkit train` wrote.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """Opens an existing run folder.
+
+        Raises:
+            UsageError: If there is none at `path`.
+        """
+        run = cls(Path(path))
+        if not run.exists():
+            raise UsageError(f"No run folder {path}", expected="a folder that `cnnkit train` wrote")
+        return run
+
+    def exists(self) -> bool:
+        """Tells whether the folder holds a run."""
+        return (self.path / CONFIG).is_file()
+
+    def check_free(self, *, overwrite: bool) -> None:
+        """Makes sure that a new run may be written here.
+
+        Raises:
+            UsageError: If something is here already that was not given up by `overwrite`. A folder
+                that is no run is never given up.
+        """
+        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+            return
+        if not self.exists():
+            raise UsageError(f"{self.path} exists and is no run folder", expected="a free path")
+        if not overwrite:
+            raise UsageError(
+                f"The run folder {self.path} exists",
+                hint="--resume goes on with it, --overwrite starts afresh",
+            )
+
+    def create(
+        self, config: TrainingConfig, labels: Iterable[str], environment: dict[str, Any]
+    ) -> None:
+        """Starts the folder afresh; call `check_free` first."""
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.checkpoints.mkdir(parents=True)
+        write_text(self.path / "labels.txt", "".join(f"{label}\n" for label in labels))
+        write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_text(self.metrics_file, "")
+        # Last, because its presence is what makes a folder a run.
+        write_text(self.path / CONFIG, config.to_json())
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model_file(self) -> Path:
+        """The file of the trained network."""
+        return self.path / "model.keras"
+
+    @property
+    def metrics_file(self) -> Path:
+        """The file of the metrics."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def config(self) -> TrainingConfig:
+        """What was asked for."""
+        file = self.path / CONFIG
+        return TrainingConfig.from_json(file.read_text(), file)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class names."""
+        return tuple((self.path / "labels.txt").read_text().splitlines())
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What the run ran on."""
+        return json.loads((self.path / "environment.json").read_text())
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dictionary an epoch."""
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def finished_model(self) -> Path:
+        """Returns the file of the trained network.
+
+        Raises:
+            RunError: If training has not come to its end.
+        """
+        if not self.model_file.is_file():
+            raise RunError(
+                f"The run {self.path} has no model yet",
+                expected=f"training that came to its end after {self.config.epochs} epochs",
+                received=f"{len(self.metrics)} epochs",
+                hint=f"`cnnkit train --resume --output {self.path}` goes on with it",
+            )
+        return self.model_file
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yields a path beside `path`; what is written there takes its place when the block ends well.
+
+    Flushed to disk before the rename, so that whoever finds `path` finds it whole.
+    """
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text)

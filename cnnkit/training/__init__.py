@@ -1,0 +1,6 @@
+"""Training under `tf.distribute`, resumable after every epoch."""
+
+from cnnkit.training.loop import train as train
+from cnnkit.training.optimizer import SGD as SGD
+from cnnkit.training.progress import Progress as Progress
+from cnnkit.training.strategy import get_strategy as get_strategy
