@@ -24,18 +24,19 @@ INTERRUPTED = 130
 
 def verbs() -> list[str]:
     """Returns the names of the verbs, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(commands.__path__))
+    names = (module.name for module in pkgutil.iter_modules(commands.__path__))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    quiet_tensorflow()
-    args = _parse(argv)
+    debug = "--debug" in argv
+    args = _parse([word for word in argv if word != "--debug"])
     try:
         return args.run(args) or 0
     except CnnkitError as error:
-        return _fail(error, args.debug, error.exit_code)
+        return _fail(error, debug, error.exit_code)
     except KeyboardInterrupt:
         print("cnnkit: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        return _fail(error, args.debug, 1)
+        return _fail(error, debug, 1)
 
 
 def main_train() -> int:
@@ -52,16 +53,13 @@ def main_train() -> int:
     return main(["train", *sys.argv[1:]])
 
 
-def quiet_tensorflow() -> None:
-    """Silences TensorFlow's start-up log. The command does; importing the library does not."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="cnnkit",
         description="Train, look inside, export, serve and query the classic CNNs.",
     )
+    # Taken out of the command line before it is parsed, so that it may stand anywhere.
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     asked = next((word for word in argv if not word.startswith("-")), None)
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb")
@@ -73,7 +71,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
         if name == asked:
             module.add_arguments(sub)
-            sub.add_argument("--debug", action="store_true", help="show the traceback of a failure")
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     if args.version:

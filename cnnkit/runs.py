@@ -31,9 +31,8 @@ class Run:
 
     Example:
         >>> from cnnkit.runs import Run
-        >>> Run.open("no/such/run")
-        Traceback (most recent call last):
-        cnnkit.errors.UsageError: No run folder no/such/run. Expected: a folder that `cnnkit train` wrote.
+        >>> Run.open("runs/demo").labels[:3]  # doctest: +SKIP
+        ('0', '1', '2')
     """
 
     path: Path

@@ -67,8 +67,12 @@ def load_folder(root: str, seed: int) -> Source:
     )
 
 
+def _subfolders(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir() if _is_visible(entry) and entry.is_dir())
+
+
 def _class_names(path: Path) -> tuple[str, ...]:
-    names = sorted(entry.name for entry in path.iterdir() if _is_visible(entry) and entry.is_dir())
+    names = _subfolders(path)
     if len(names) < 2:
         raise DataError(
             f"{path} is no dataset", expected="a subfolder for each class", received=names or "none"
@@ -77,7 +81,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 
 def _check_same_classes(path: Path, labels: Sequence[str]) -> None:
-    unknown = sorted(set(_class_names(path / "test")) - set(labels))
+    unknown = sorted(set(_subfolders(path / "test")) - set(labels))
     if unknown:
         raise DataError(
             f"{path / 'test'} has classes that {path / 'train'} lacks", received=", ".join(unknown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import keras
@@ -39,4 +40,9 @@ def build(name: str, **options) -> keras.Model:
     """
     if name not in BUILDERS:
         raise unknown_name("model", name, BUILDERS)
-    return BUILDERS[name](**options)
+    builder = BUILDERS[name]
+    known = inspect.signature(builder).parameters
+    for option in options:
+        if option not in known:
+            raise unknown_name(f"option of {name}", option, known)
+    return builder(**options)

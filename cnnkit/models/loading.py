@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -56,8 +57,11 @@ def load_weights(model: keras.Model, weights: str | Path | None) -> keras.Model:
     if not file.is_file():
         raise UsageError(f"No weights file {file}")
     try:
-        model.load_weights(file)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            # Keras only warns where it leaves a layer as it was.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(file)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         raise UsageError(
             f"The weights in {file} do not fit {model.name}", received=error
         ) from error

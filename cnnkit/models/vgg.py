@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -41,11 +42,11 @@ def vgg(
 ) -> keras.Model:
     """Builds the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
 
-    Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers as in
-    keras.applications: `block1_conv1 ... block5_pool fc1 fc2 predictions`, then `probabilities`; the
-    output of a convolution and of `fc1` and `fc2` is after its ReLU, that of `predictions` the logits.
-    Weights begin with Glorot & Bengio's scheme, which the authors found to make their own staged
-    initialization unnecessary (section 3.1, footnote); biases begin at 0.
+    Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers as
+    in keras.applications: `block1_conv1 ... block5_pool fc1 fc2 predictions`, then `probabilities`;
+    the output of a convolution and of `fc1` and `fc2` is after its ReLU, that of `predictions` the
+    logits. Weights begin with Glorot & Bengio's scheme, which the authors found to make their own
+    staged initialization unnecessary (section 3.1, footnote); biases begin at 0.
 
     Args:
         config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`.
@@ -110,21 +111,23 @@ def vgg(
     return load_weights(keras.Model(inputs, outputs, name=name or default), weights)
 
 
-def vgg11(**options) -> keras.Model:
-    """Builds VGG-11, column A of Table 1, 132,863,336 parameters; arguments as `vgg`."""
-    return vgg("A", **{"name": "vgg11", **options})
+def _column(name: str, config: str) -> Callable[..., keras.Model]:
+    """Makes the builder of one column, with the arguments of `vgg` but its configuration."""
+
+    def build(**options) -> keras.Model:
+        return vgg(config, **{"name": name, **options})
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = f"Builds column {config} of Table 1; arguments, layers and errors as `vgg`."
+    parameters = inspect.signature(vgg).parameters
+    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter for key, parameter in parameters.items() if key != "config"],
+        return_annotation=keras.Model,
+    )
+    return build
 
 
-def vgg13(**options) -> keras.Model:
-    """Builds VGG-13, column B of Table 1, 133,047,848 parameters; arguments as `vgg`."""
-    return vgg("B", **{"name": "vgg13", **options})
-
-
-def vgg16(**options) -> keras.Model:
-    """Builds VGG-16, column D of Table 1, 138,357,544 parameters; arguments as `vgg`."""
-    return vgg("D", **{"name": "vgg16", **options})
-
-
-def vgg19(**options) -> keras.Model:
-    """Builds VGG-19, column E of Table 1, 143,667,240 parameters; arguments as `vgg`."""
-    return vgg("E", **{"name": "vgg19", **options})
+vgg11 = _column("vgg11", "A")
+vgg13 = _column("vgg13", "B")
+vgg16 = _column("vgg16", "D")
+vgg19 = _column("vgg19", "E")

@@ -23,7 +23,7 @@ def save(folder: Path, epoch: int, variables: Sequence) -> None:
         variables: Keras variables: weights, the optimizer's state, the state of dropout's seeds.
     """
     with written_aside(folder / f"epoch-{epoch:05d}.npz") as aside:
-        np.savez(aside, **{_key(i, v): np.asarray(v.value) for i, v in enumerate(variables)})
+        np.savez(aside, *(np.asarray(variable.value) for variable in variables))
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
 
@@ -39,28 +39,23 @@ def restore(folder: Path, variables: Sequence) -> int:
     """
     for file in _newest_first(folder):
         try:
-            with np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
+            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
+                arrays = [archive[name] for name in archive.files]
         except (OSError, ValueError, EOFError, zipfile.BadZipFile):
             # Torn by a crash of the machine: the one before it is whole.
             continue
-        for i, variable in enumerate(variables):
-            array = arrays.get(_key(i, variable))
-            if array is None or array.shape != tuple(variable.shape):
-                raise RunError(
-                    f"The checkpoint {file} is of another network",
-                    expected=f"{variable.path} of shape {tuple(variable.shape)}",
-                    received="none" if array is None else f"shape {array.shape}",
-                )
-        for i, variable in enumerate(variables):
-            variable.assign(arrays[_key(i, variable)])
+        expected = [tuple(variable.shape) for variable in variables]
+        if [array.shape for array in arrays] != expected:
+            raise RunError(
+                f"The checkpoint {file} is of another network",
+                expected=f"{len(expected)} variables of this network's shapes",
+                received=f"{len(arrays)} variables",
+                hint="Resume with the version and the network that wrote it",
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
         return int(file.stem.removeprefix("epoch-"))
     return 0
-
-
-def _key(index: int, variable) -> str:
-    # Paths of Keras variables need not be unique, and `/` makes folders in the archive.
-    return f"{index:04d}.{variable.path.replace('/', '.')}"
 
 
 def _newest_first(folder: Path) -> list[Path]:

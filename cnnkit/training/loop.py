@@ -28,7 +28,7 @@ from cnnkit.training.optimizer import SGD
 from cnnkit.training.progress import Progress
 from cnnkit.training.schedule import learning_rate
 from cnnkit.training.steps import Steps
-from cnnkit.training.strategy import get_strategy
+from cnnkit.training.strategy import devices, get_strategy
 
 # A longer training continues the same one, so a resumed run may ask for more of it.
 CHANGEABLE = {"epochs"}
@@ -218,7 +218,7 @@ def _environment(source: Source, strategy) -> dict[str, Any]:
         "keras": keras.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "devices": list(strategy.extended.worker_devices),
+        "devices": devices(strategy),
         "dataset": {
             "spec": source.spec,
             "fingerprint": source.fingerprint,

@@ -31,8 +31,13 @@ class SGD(keras.optimizers.SGD):
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
         self.decay = decay
 
+    def build(self, variables):
+        # TensorFlow hands `update_step` its own variable, whose name is not the field's.
+        self._decays = [variable.name != "bias" for variable in variables]
+        super().build(variables)
+
     def update_step(self, gradient, variable, learning_rate):
-        if self.decay and variable.name != "bias":
+        if self.decay and self._decays[self._get_variable_index(variable)]:
             gradient = gradient + self.decay * ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)
 

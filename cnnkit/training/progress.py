@@ -10,7 +10,7 @@ class Progress:
     """Hears what happens; this one says nothing. Derive from it to show something."""
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Training begins; `facts` holds model, parameters, images, devices, epochs, first_epoch."""
+        """Training begins; `facts` tells the model, the images, the devices and the epochs."""
 
     def step(self, epoch: int, step: int, steps: int) -> None:
         """A step of an epoch is done; all are counted from 1."""

@@ -25,7 +25,7 @@ class Steps:
         self.optimizer = optimizer
         self.strategy = strategy
         # Cross-entropy from the logits: exact where a softmax has underflowed.
-        self.network = keras.Model(model.inputs, logits_of(model))
+        self.network = keras.Model(model.input, logits_of(model))
         self.variables = self.network.trainable_variables
         optimizer.build(self.variables)
         self.loss = keras.metrics.Mean(name="loss")

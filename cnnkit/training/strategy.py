@@ -37,6 +37,13 @@ def get_strategy(name: str = "default", replicas: int | None = None) -> tf.distr
     return _mirrored(replicas or len(gpus) or CPU_REPLICAS)
 
 
+def devices(strategy: tf.distribute.Strategy) -> list[str]:
+    """Returns the kind of device of every replica, for example `["CPU", "CPU"]`."""
+    if strategy.num_replicas_in_sync == 1:
+        return ["GPU" if tf.config.list_physical_devices("GPU") else "CPU"]
+    return [tf.DeviceSpec.from_string(d).device_type for d in strategy.extended.worker_devices]
+
+
 @functools.cache
 def _mirrored(replicas: int) -> tf.distribute.MirroredStrategy:
     gpus = tf.config.list_physical_devices("GPU")

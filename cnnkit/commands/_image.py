@@ -1,0 +1,29 @@
+"""Reading the image file that a command is asked about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cnnkit.errors import DataError, UsageError
+
+
+def read_image(path: str, size: int) -> np.ndarray:
+    """Returns the image as the network sees it, (size, size, 3) float32 RGB 0..255.
+
+    Raises:
+        UsageError: If there is no such file.
+        DataError: If it is no image.
+    """
+    import tensorflow as tf
+
+    from cnnkit.data import decode, fit
+    from cnnkit.data.image import FORMATS
+
+    if not Path(path).is_file():
+        raise UsageError(f"No image file {path}")
+    try:
+        return fit(decode(tf.constant(Path(path).read_bytes())), size).numpy()
+    except tf.errors.InvalidArgumentError as error:
+        raise DataError(f"{path} is no image", expected=f"a {FORMATS} file") from error

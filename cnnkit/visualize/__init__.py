@@ -1,0 +1,4 @@
+"""Looking inside a network: results as data, which `cnnkit.figures` draws."""
+
+from cnnkit.visualize.deconvnet import Projection as Projection
+from cnnkit.visualize.deconvnet import deconvnet as deconvnet

@@ -1,0 +1,55 @@
+"""Shared by all tests: one strategy a process, a small folder of images, the real data."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit.training import get_strategy
+
+# The CPU is split before anything else uses TensorFlow.
+MIRRORED = get_strategy("mirrored", 2)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def mirrored():
+    return MIRRORED
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of real data and independent numbers, where it lies beside the checkout."""
+
+    def path(name: str) -> Path:
+        if not (SHARED / name).exists():
+            pytest.skip(f"{name} is not beside the checkout")
+        return SHARED / name
+
+    return path
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+    """Two classes of 20 images, bright above and bright below, in several formats and shapes."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("above", "below")):
+        (root / name).mkdir()
+        for i in range(20):
+            image = random.integers(0, 60, (70 + i, 80, 3), np.uint8)
+            half = slice(0, 35) if label == 0 else slice(35, None)
+            image[half] += 180
+            data = tf.io.encode_png(image) if i % 2 else tf.io.encode_jpeg(image)
+            (root / name / f"{i:02d}.{'png' if i % 2 else 'jpg'}").write_bytes(data.numpy())
+    return root

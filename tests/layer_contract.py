@@ -1,0 +1,37 @@
+"""What every layer of ours has to do: build, keep its configuration, save, load, follow policies."""
+
+import keras
+import numpy as np
+
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def check_layer(make, inputs: np.ndarray, directory, tolerances=(1e-6, 3e-2, 5e-3)) -> np.ndarray:
+    """Checks the layer that `make(dtype=...)` returns on `inputs`; returns its float32 output."""
+    reference = None
+    weights = None
+    for policy, tolerance in zip(POLICIES, tolerances, strict=True):
+        layer = make(dtype=policy)
+        tensor = keras.Input(inputs.shape[1:])
+        model = keras.Model(tensor, layer(tensor))
+        if weights is None:
+            weights = layer.get_weights()
+        layer.set_weights(weights)
+        outputs = layer(keras.ops.cast(inputs, layer.compute_dtype))
+        assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
+        assert tuple(outputs.shape)[1:] == tuple(model.output_shape)[1:]
+        values = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
+        if reference is None:
+            reference = values
+        np.testing.assert_allclose(values, reference, rtol=tolerance, atol=tolerance)
+
+        again = type(layer).from_config(layer.get_config())
+        assert again.get_config() == layer.get_config()
+        path = directory / f"{policy}.keras"
+        model.save(path)
+        loaded = keras.saving.load_model(path)
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(keras.ops.cast(loaded(inputs), "float32")),
+            keras.ops.convert_to_numpy(keras.ops.cast(model(inputs), "float32")),
+        )
+    return reference

@@ -1,0 +1,220 @@
+"""The commands as a user types them: output, texts of errors, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnkit import __version__, cli
+from cnnkit.commands import train as train_command
+from cnnkit.runs import Run
+
+
+@pytest.fixture(scope="module")
+def run_folder(image_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    options = ["--dataset", f"folder:{image_folder}", "--batch-size", "16", "--epochs", "2"]
+    assert cli.main(["train", *options, "--replicas", "2", "--output", str(folder)]) == 0
+    return folder
+
+
+def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
+    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
+    assert cli.main(["train", *options, "--output", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
+    assert lines[0].endswith("2 replicas on the CPU")
+    assert lines[1].startswith("epoch 1/1  loss ")
+    assert lines[2].startswith(f"done: {tmp_path / 'run'}, ")
+
+
+def test_train_json_is_one_document(image_folder, tmp_path, capsys):
+    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
+    assert cli.main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["epoch"] == 1
+    assert document["run"] == str(tmp_path / "run")
+    assert "epoch 1/1" in captured.err
+
+
+def test_evaluate_agrees_with_the_metrics(run_folder, capsys):
+    assert cli.main(["evaluate", str(run_folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    last = Run(run_folder).metrics[-1]
+    assert document["top1_error"] == pytest.approx(1 - last["val_accuracy"], abs=1e-6)
+    assert [row["label"] for row in document["classes"]] == ["above", "below"]
+    assert cli.main(["evaluate", str(run_folder)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].split() == ["class", "images", "top-1", "error", "top-5", "error"]
+    assert [line.split()[0] for line in table[1:]] == ["above", "below", "all"]
+
+
+def test_visualize_draws(run_folder, image_folder, tmp_path, capsys):
+    picture = tmp_path / "x.png"
+    arguments = [str(run_folder), str(image_folder / "above/01.png"), "--output", str(picture)]
+    assert cli.main(["visualize", "deconvnet", *arguments, "--layer", "conv5"]) == 0
+    assert f"{picture}: conv5 unit" in capsys.readouterr().out
+    pixels = np.asarray(Image.open(picture).convert("RGB"), float)
+    assert pixels.shape[0] > 300
+    # Two panels on white, neither of them flat.
+    assert pixels[:, : pixels.shape[1] // 2].std() > 10
+    assert pixels[:, pixels.shape[1] // 2 :].std() > 10
+    assert list(tmp_path.iterdir()) == [picture]
+
+
+def test_data_sample_writes_files(tmp_path, capsys):
+    arguments = ["data", "sample", "digits", "--count", "3", "--output", str(tmp_path / "s")]
+    assert cli.main(arguments) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == 3
+    for path in paths:
+        with Image.open(path) as image:
+            assert image.size == (8, 8)
+        assert path.rpartition("-label-")[2].removesuffix(".png") in "0123456789"
+    assert cli.main(arguments) == 2
+    assert "exists. Remove it or use another --output" in capsys.readouterr().err
+
+
+def test_export_counts_versions(run_folder, tmp_path, capsys):
+    for version in ("1", "2"):
+        assert cli.main(["export", str(run_folder), "--output", str(tmp_path / "m")]) == 0
+        assert capsys.readouterr().out.startswith(f"{tmp_path / 'm' / version}: reloaded")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        ("train --model alexnett", 2, "Unknown model 'alexnett'. Expected: one of alexnet, vgg11"),
+        ("train --model vgg1", 2, "Did you mean vgg19 or vgg16 or vgg13?"),
+        ("train --dataset digit", 2, "Unknown dataset 'digit'"),
+        ("train --dataset folder:/no/such/folder", 2, "No folder /no/such/folder"),
+        ("train --recipe dmo", 2, "Unknown recipe 'dmo'. Expected: one of demo. Did you mean"),
+        ("train --image-size 32", 2, "at least 64. Received: 32 x 32"),
+        ("train --epochs 0", 2, "epochs is out of range"),
+        ("train --strategy default --replicas 2", 2, "strategy=mirrored"),
+        ("train --model-option dropout", 2, "Expected: --model-option NAME=VALUE"),
+        ("train --model-option dropot=0", 2, "Did you mean dropout"),
+        ("train --resume", 2, "Expected: --resume with --output RUN"),
+        ("train --resume --output {tmp}/none", 2, "No run folder"),
+        ("train --output {run}", 2, "exists. --resume goes on with it, --overwrite starts afresh"),
+        ("train --output {images}", 2, "exists and is no run folder"),
+        ("train --resume --output {run} --batch-size 8", 2, "batch_size 16, now 8"),
+        ("train --resume --overwrite --output {run}", 2, "either resumed or overwritten"),
+        ("evaluate {tmp}", 2, "No run folder"),
+        ("export {tmp} --output {tmp}/m", 2, "No run folder"),
+        ("visualize deconvnet {run} {tmp}/no.png --layer conv5 --output {tmp}/x.png", 2,
+         "No image file"),
+        ("visualize deconvnet {run} {run}/labels.txt --layer conv5 --output {tmp}/x.png", 1,
+         "labels.txt is no image. Expected: a JPEG, PNG, BMP, GIF or WebP file"),
+        ("visualize deconvnet {run} {image} --layer conv6 --output {tmp}/x.png", 2,
+         "Unknown layer 'conv6'"),
+        ("visualize deconvnet {run} {image} --layer conv5 --unit 256 --output {tmp}/x.png", 2,
+         "has no unit 256. Expected: 0 to 255"),
+        ("visualize deconvnet {run} {image} --layer conv5 --rule guide --output {tmp}/x.png", 2,
+         "Did you mean guided"),
+        ("visualize deconvnet {run} {image} --layer conv5 --output {tmp}/x.jpg", 2, "is a PNG"),
+        ("visualize deconvnet {run} {image} --layer conv5 --output {tmp}/no/x.png", 2, "No folder"),
+        ("visualize deconvnet {tmp}/m.keras {image} --layer c --output {tmp}/x.png", 2, "No model"),
+        ("data sample digits --count 0 --output {tmp}/s", 2, "--count of 1 to 359"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(run_folder, image_folder, tmp_path, capsys, arguments, code, text):
+    places = {"run": run_folder, "tmp": tmp_path, "images": image_folder,
+              "image": image_folder / "above/01.png"}  # fmt: skip
+    before = sorted(run_folder.rglob("*"))
+    words = [word.format(**places) for word in arguments.split()]
+    if words[0] == "train" and "--output" not in words:
+        words += ["--output", str(tmp_path / "new")]
+    capsys.readouterr()
+    if "--resume" in words and words[-1] == str(tmp_path / "new"):
+        words = words[:-2]
+    assert cli.main(words) == code
+    error = capsys.readouterr().err
+    assert error.startswith("cnnkit: error: ")
+    assert text in error
+    assert error.count("\n") == 1
+    assert sorted(run_folder.rglob("*")) == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_wrong_words_are_usage_errors(capsys):
+    for words in (["trian"], ["train", "--epochs", "two"], ["evaluate"], ["visualize"], []):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 2
+    assert "usage: cnnkit" in capsys.readouterr().err
+
+
+def test_help_and_version(capsys):
+    for words in (["--help"], ["train", "--help"], ["visualize", "deconvnet", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for verb in cli.verbs():
+        assert verb in text
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"cnnkit {__version__}\n"
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert cli.main(["evaluate", "/no/such/run", "--debug"]) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_unexpected_failures_and_interrupts(capsys, monkeypatch):
+    def fail(_):
+        raise ZeroDivisionError("by zero\nsecond line")
+
+    monkeypatch.setattr(train_command, "run", fail)
+    assert cli.main(["train"]) == 1
+    error = capsys.readouterr().err
+    assert error == "cnnkit: error: ZeroDivisionError: by zero (--debug shows the traceback)\n"
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_command, "run", interrupt)
+    assert cli.main(["train"]) == 130
+
+
+def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(train_command._free_folder("demo")) == "runs/demo"
+    (tmp_path / "runs/demo").mkdir(parents=True)
+    assert str(train_command._free_folder("demo")) == "runs/demo-2"
+
+
+def test_cnnkit_train_is_the_train_verb(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cnnkit-train", "--recipe", "none"])
+    assert cli.main_train() == 2
+    assert "Unknown recipe 'none'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "module", ["cnnkit", "cnnkit.cli", "cnnkit.config", "cnnkit.recipes", "cnnkit.client"]
+)
+def test_light_modules_import_nothing_heavy(module):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'tensorflow', 'keras', 'sklearn', 'matplotlib', 'tensorflow_datasets'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
+    )
+    assert done.stdout.strip() == ""
+    if module == "cnnkit.cli":
+        code = code.replace("heavy =", "cnnkit.cli.verbs(); [cnnkit.cli._verb(v) for v in "
+                            "cnnkit.cli.verbs()]; heavy =")  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == ""

@@ -1,0 +1,346 @@
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit import models
+from cnnkit.config import TrainingConfig
+from cnnkit.errors import RunError, UsageError
+from cnnkit.layers import Dropout, ReLU
+from cnnkit.runs import Run
+from cnnkit.training import SGD, checkpoint, get_strategy, train
+from cnnkit.training.schedule import learning_rate
+from cnnkit.training.steps import Steps
+
+
+def tiny(*, classes, input_shape, mean, dropout=0.0):
+    """A network small enough to train in a test."""
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Rescaling(1 / 64, offset=-1)(inputs)
+    x = keras.layers.Conv2D(6, 3, strides=2, activation=ReLU())(x)
+    x = keras.layers.Flatten()(x)
+    x = Dropout(dropout)(x)
+    x = keras.layers.Dense(classes)(x)
+    return keras.Model(inputs, keras.layers.Activation("softmax")(x))
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
+
+
+CONFIG = TrainingConfig(
+    model="tiny",
+    dataset="digits",
+    image_size=8,
+    epochs=3,
+    batch_size=100,
+    learning_rate=0.05,
+    drop_epochs=(3,),
+    seed=5,
+)
+
+
+def weights_of(run):
+    return keras.saving.load_model(run.model_file).get_weights()
+
+
+def test_decay_is_inside_the_momentum():
+    """Two thousand steps without a gradient leave 0.905202 of a weight, all of a bias."""
+    kernel = keras.Variable(1.0, name="kernel")
+    bias = keras.Variable(1.0, name="bias")
+    optimizer = SGD(0.01, momentum=0.9, decay=5e-4)
+    optimizer.build([kernel, bias])
+    zeros = [tf.zeros(()), tf.zeros(())]
+
+    @tf.function
+    def thousand():
+        for _ in tf.range(1000):
+            optimizer.apply(zeros, [kernel, bias])
+
+    thousand()
+    assert float(kernel) == pytest.approx(0.951635, abs=2e-5)
+    thousand()
+    assert float(kernel) == pytest.approx(0.905202, abs=2e-5)
+    assert float(bias) == 1.0
+
+
+def test_update_equals_the_papers_rule(rng):
+    w, v = rng.normal(size=4), np.zeros(4)
+    variable = keras.Variable(w, name="kernel", dtype="float64")
+    optimizer = SGD(0.1, momentum=0.9, decay=0.01)
+    optimizer.build([variable])
+    for rate in (0.1, 0.1, 0.01):
+        gradient = rng.normal(size=4)
+        optimizer.learning_rate = rate
+        optimizer.apply([tf.constant(gradient)], [variable])
+        v = 0.9 * v - 0.01 * rate * w - rate * gradient
+        w = w + v
+        np.testing.assert_allclose(variable.numpy(), w, rtol=1e-6)
+
+
+def test_optimizer_survives_serialization():
+    optimizer = SGD(0.1, momentum=0.8, decay=0.02)
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("images", [8, 7, 1])
+def test_two_replicas_equal_one(mirrored, rng, images):
+    """Even, uneven, and with one replica that has no image at all."""
+    rows = 8
+    batch = {
+        "images": rng.uniform(0, 255, (rows, 8, 8, 3)).astype("float32"),
+        "labels": rng.integers(0, 10, rows).astype("int32"),
+        "weights": (np.arange(rows) < images).astype("float32"),
+    }
+    results = []
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        with strategy.scope():
+            random.seed(0)
+            model = tiny(classes=10, input_shape=(8, 8, 3), mean=None)
+            steps = Steps(model, SGD(0.1, momentum=0.9, decay=5e-4), strategy)
+        dataset = strategy.experimental_distribute_dataset(
+            tf.data.Dataset.from_tensor_slices(batch).batch(rows)
+        )
+        for _ in range(4):
+            for distributed in dataset:
+                steps.train(distributed)
+        results.append((model.get_weights(), steps.results()))
+    (one, one_metrics), (two, two_metrics) = results
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert one_metrics == pytest.approx(two_metrics, abs=1e-5)
+
+
+def test_a_step_is_the_mean_over_the_real_images(rng):
+    """The padded rows of a batch count for nothing: as Keras's own step on the images alone."""
+    images = rng.uniform(0, 255, (5, 8, 8, 3)).astype("float32")
+    labels = np.array([1, 2, 3, 4, 5], "int32")
+    model = tiny(classes=10, input_shape=(8, 8, 3), mean=None)
+    peer = keras.models.clone_model(model)
+    peer.set_weights(model.get_weights())
+    peer.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
+    peer_loss = peer.train_on_batch(images, labels)
+    steps = Steps(model, SGD(0.1, momentum=0.0), tf.distribute.get_strategy())
+    padded = np.concatenate([images, np.full((3, 8, 8, 3), 99, "float32")])
+    steps.train(
+        {
+            "images": padded,
+            "labels": np.pad(labels, (0, 3)),
+            "weights": np.float32([1] * 5 + [0] * 3),
+        }
+    )
+    for a, b in zip(model.get_weights(), peer.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert steps.results()[0] == pytest.approx(peer_loss, abs=1e-5)
+
+
+def test_a_run_leaves_its_folder(tmp_path):
+    run = train(CONFIG, tmp_path / "run")
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.json", "environment.json", "metrics.jsonl", "checkpoints", "model.keras",
+        "labels.txt",
+    }  # fmt: skip
+    assert run.config == CONFIG
+    assert run.labels == tuple("0123456789")
+    lines = run.metrics
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert set(lines[0]) == {
+        "epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate",
+        "images_per_second",
+    }  # fmt: skip
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.05, 0.05, 0.005])
+    assert [line["step"] for line in lines] == [15, 30, 45]
+    assert lines[-1]["val_accuracy"] > 0.7
+    assert run.environment["dataset"]["images"] == {"train": 1438, "test": 359}
+    assert len(list(run.checkpoints.iterdir())) == 2
+
+
+def test_the_seed_decides_and_the_callers_generator_is_left_alone(tmp_path):
+    random.seed(1)
+    state = random.getstate()
+    short = dataclasses.replace(CONFIG, epochs=1)
+    one, again = (train(short, tmp_path / name) for name in "ab")
+    other = train(dataclasses.replace(short, seed=6), tmp_path / "c")
+    assert random.getstate() == state
+    for a, b in zip(weights_of(one), weights_of(again), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert np.abs(weights_of(one)[0] - weights_of(other)[0]).max() > 0.01
+
+
+def test_resumed_equals_uninterrupted(tmp_path, mirrored):
+    """Weights, momentum, order, dropout masks and metrics go on as if nothing had happened."""
+    config = dataclasses.replace(
+        CONFIG, model_options={"dropout": 0.3}, strategy="mirrored", replicas=2
+    )
+    whole = train(config, tmp_path / "whole")
+    train(dataclasses.replace(config, epochs=1), tmp_path / "parts")
+    parts = train(config, tmp_path / "parts", resume=True)
+    assert [line["epoch"] for line in parts.metrics] == [1, 2, 3]
+    for a, b in zip(whole.metrics, parts.metrics, strict=True):
+        for key in set(a) - {"images_per_second"}:
+            assert a[key] == pytest.approx(b[key], abs=1e-5)
+    for a, b in zip(weights_of(whole), weights_of(parts), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert parts.config == config
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    run = train(CONFIG, tmp_path / "run")
+    before = weights_of(run)
+    newest = run.checkpoints / "epoch-00003.npz"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run.model_file.unlink()
+    train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
+    for a, b in zip(before, weights_of(run), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    checkpoint.save(tmp_path, 1, [keras.Variable(np.zeros(3), name="a")])
+    with pytest.raises(RunError, match="epoch-00001.npz is of another network"):
+        checkpoint.restore(tmp_path, [keras.Variable(np.zeros(4), name="a")])
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    run = train(CONFIG, tmp_path / "run")
+    written = run.model_file.stat().st_mtime_ns
+    train(CONFIG, run.path, resume=True)
+    assert run.model_file.stat().st_mtime_ns == written
+    assert len(run.metrics) == 3
+
+
+def test_existing_runs_are_not_overwritten(tmp_path):
+    short = dataclasses.replace(CONFIG, epochs=1)
+    run = train(short, tmp_path / "run")
+    (run.path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists. --resume goes on with it, --overwrite starts"):
+        train(short, run.path)
+    with pytest.raises(UsageError, match="Unknown model"):
+        train(dataclasses.replace(short, model="tinny"), run.path, overwrite=True)
+    assert (run.path / "notes.txt").exists()
+    train(short, run.path, overwrite=True)
+    assert not (run.path / "notes.txt").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years")
+    for overwrite in (False, True):
+        with pytest.raises(UsageError, match="exists and is no run folder"):
+            train(short, other, overwrite=overwrite)
+    assert (other / "thesis.tex").read_text() == "years"
+
+
+def test_resume_with_another_configuration_names_the_fields(tmp_path):
+    run = train(dataclasses.replace(CONFIG, epochs=2), tmp_path / "run")
+    with pytest.raises(UsageError) as error:
+        train(dataclasses.replace(CONFIG, learning_rate=0.1, seed=9), run.path, resume=True)
+    text = str(error.value)
+    assert "learning_rate 0.05, now 0.1; seed 5, now 9" in text
+    assert "batch_size" not in text
+    with pytest.raises(UsageError, match="epochs of at least 2"):
+        train(dataclasses.replace(CONFIG, epochs=1), run.path, resume=True)
+    with pytest.raises(UsageError, match="No run folder"):
+        train(CONFIG, tmp_path / "none", resume=True)
+
+
+def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder):
+    from shutil import copytree
+
+    images = copytree(image_folder, tmp_path / "images")
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{images}", epochs=1)
+    run = train(config, tmp_path / "run")
+    (images / "above" / "00.jpg").unlink()
+    with pytest.raises(RunError, match="has changed since the run"):
+        train(dataclasses.replace(config, epochs=2), run.path, resume=True)
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path):
+    with pytest.raises(RunError, match="no longer finite in epoch 1.*Lower the learning rate"):
+        train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_an_unfinished_run_has_no_model(tmp_path):
+    run = Run(tmp_path / "run")
+    run.create(CONFIG, ["a"], {})
+    with pytest.raises(RunError, match="has no model yet.*Received: 0 epochs.*--resume"):
+        run.finished_model()
+
+
+def test_configuration_goes_to_json_and_back():
+    assert TrainingConfig.from_json(CONFIG.to_json()) == CONFIG
+    with pytest.raises(RunError, match="config.json is no training configuration"):
+        TrainingConfig.from_json("{}}", "config.json")
+    with pytest.raises(RunError, match="unexpected keyword argument 'epoch'"):
+        TrainingConfig.from_json(json.dumps({"epoch": 3}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"epochs": 0}, "epochs is out of range. Expected: at least 1. Received: 0"),
+        ({"learning_rate": -1.0}, "learning_rate is out of range"),
+        ({"momentum": 1.0}, "momentum is out of range"),
+        ({"strategy": "mirored"}, "Did you mean mirrored"),
+        ({"mean": "imagnet"}, "Did you mean imagenet"),
+        ({"replicas": 2}, "strategy=mirrored for more than one replica"),
+    ],
+)
+def test_wrong_configurations(fields, text):
+    with pytest.raises(UsageError, match=text):
+        TrainingConfig(**fields)
+
+
+def test_learning_rate_drops_before_the_epochs_named():
+    config = TrainingConfig(learning_rate=1.0, drop_epochs=(3, 5), drop_factor=0.5)
+    assert [learning_rate(config, e) for e in range(1, 7)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_strategies_are_made_once(mirrored):
+    assert get_strategy("mirrored", 2) is mirrored
+    assert get_strategy("default").num_replicas_in_sync == 1
+    with pytest.raises(UsageError, match="split only before TensorFlow is first used"):
+        get_strategy("mirrored", 16)
+
+
+def test_killed_and_resumed(tmp_path, image_folder):
+    """kill -9 in the middle of training; the resumed run ends as the uninterrupted one does."""
+    common = [
+        sys.executable, "-m", "cnnkit", "train", "--dataset", f"folder:{image_folder}",
+        "--batch-size", "8", "--strategy", "default", "--model-option", "dropout=0.5",
+    ]  # fmt: skip
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = subprocess.Popen([*common, "--epochs", "50", "--output", killed], env=env)
+    deadline = time.monotonic() + 120
+    while len(list((killed / "checkpoints").glob("epoch-*"))) < 2:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = max(int(f.stem[6:]) for f in (killed / "checkpoints").glob("epoch-*"))
+    epochs = str(done + 2)
+    # The killed run is the longer one; only its end is moved here, not what it computed.
+    config = json.loads((killed / "config.json").read_text())
+    (killed / "config.json").write_text(json.dumps({**config, "epochs": done + 2}))
+    subprocess.run([*common[:4], "--resume", "--output", killed], env=env, check=True)
+    subprocess.run([*common, "--epochs", epochs, "--output", whole], env=env, check=True)
+    lines = [Run(path).metrics for path in (killed, whole)]
+    assert [line["epoch"] for line in lines[0]] == list(range(1, done + 3))
+    for a, b in zip(*lines, strict=True):
+        for key in set(a) - {"images_per_second"}:
+            assert a[key] == pytest.approx(b[key], abs=2e-3)
+    for a, b in zip(weights_of(Run(killed)), weights_of(Run(whole)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
