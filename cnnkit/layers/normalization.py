@@ -87,7 +87,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
         @ops.custom_gradient
         def forward(x):
-            d = self.k + self._window_sum(ops.square(x))
+            d = self.k + self._window_sum(ops.square(x), self.alpha)
             p = _power(d, self.beta)
             y = x * p
 
@@ -97,23 +97,24 @@ class LocalResponseNormalization(keras.layers.Layer):
                     # The deconvnet uses no contrast normalization on its way down.
                     return dy
                 # The window sum is its own transpose: cell i counts for j as j counts for i.
-                return dy * p - 2 * self.beta * x * self._window_sum(dy * y / d)
+                return dy * p - x * self._window_sum(dy * y / d, 2 * self.beta * self.alpha)
 
             return y, backward
 
         return ops.cast(forward(x), self.compute_dtype)
 
-    def _window_sum(self, x):
-        """Returns alpha times the sum over each cell's window."""
+    def _window_sum(self, x, weight: float):
+        """Returns `weight` times the sum (or the mean, by the convention) over each window."""
         channels = x.shape[-1]
         cells = self.size if self.region == "across" else self.size**2
-        alpha = self.alpha / cells if self.alpha_convention == "mean" else self.alpha
+        weight = weight / cells if self.alpha_convention == "mean" else weight
         if self.region == "across":
+            # A band matrix over the channels, as a 1x1 convolution: one fast product.
             i = np.arange(channels)
             band = np.abs(i[:, None] - i[None, :]) <= self.size // 2
-            kernel = (alpha * band).astype("float32")[None, None]
+            kernel = (weight * band).astype("float32")[None, None]
             return ops.conv(x, kernel, padding="valid", data_format="channels_last")
-        kernel = np.full((self.size, self.size, channels, 1), alpha, "float32")
+        kernel = np.full((self.size, self.size, channels, 1), weight, "float32")
         return ops.depthwise_conv(x, kernel, padding="same", data_format="channels_last")
 
     def compute_output_shape(self, input_shape):

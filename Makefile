@@ -1,0 +1,51 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 and nothing else that is prepared.
+
+VENV := .venv
+# TensorFlow has no builds for newer Pythons yet, so a suitable one is looked for.
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUITABLE)' 2>/dev/null && echo $$python && break; done)
+BIN := $(VENV)/bin
+DECLARED := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: demo test test-all lint format protos bench clean
+
+demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
+	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
+
+test: lint  ## the whole check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint  ## the check with real weights and long runs
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+protos: $(VENV)/dev.stamp  ## generate cnnkit/wire from serving/*.proto
+
+bench: $(VENV)/dev.stamp  ## the benchmarks, one after the other
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf build dist *.egg-info $(VENV)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "cnnkit needs Python 3.11, 3.12 or 3.13 with venv: \
+	install one, or name it with make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: $(BIN)/python $(DECLARED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
+	touch $@
+
+$(VENV)/dev.stamp: $(BIN)/python $(DECLARED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(VENV)/demo.stamp $@

@@ -1,0 +1,32 @@
+"""Fair timing: the candidates take turns, so that a machine that slows down slows all of them."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Returns the median seconds of a call of each candidate; a first call is not counted."""
+    for function in candidates.values():
+        function()
+    seconds = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, function in candidates.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(title: str, seconds: dict[str, float], images: int) -> None:
+    """Prints each candidate in ms and images/s, and the ratio of the first to the others."""
+    first = next(iter(seconds))
+    print(f"\n{title}")
+    for name, value in seconds.items():
+        ratio = "" if name == first else f"   {first} is {value / seconds[first]:.2f}x as fast"
+        print(f"  {name:<34} {value * 1e3:9.1f} ms {images / value:8.1f} images/s{ratio}")

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The whole way on real handwritten digits: train, evaluate, look inside, export, serve, query.
+# Everything goes to runs/demo; run again, it starts afresh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+run=runs/demo
+
+say() {
+    printf '\n$ %s\n' "$*"
+    "$@"
+}
+
+say cnnkit-train --recipe demo --output $run --overwrite
+say cnnkit evaluate $run
+say cnnkit data sample digits --output $run/images
+image=$(ls $run/images/*.png)
+say cnnkit visualize deconvnet $run "$image" --layer conv5 --output $run/conv5.png
+say cnnkit export $run --output $run/models/digits
+
+# Port 0 is any free one; the server's first line tells which.
+printf '\n$ cnnkit serve %s --port 0\n' $run/models/digits
+cnnkit serve $run/models/digits --port 0 > $run/server.log 2>&1 &
+server=$!
+trap 'kill $server 2> /dev/null || true; wait $server 2> /dev/null || true' EXIT
+until grep -q '^serving ' $run/server.log; do
+    kill -0 $server 2> /dev/null || { cat $run/server.log >&2; exit 1; }
+    sleep 0.2
+done
+cat $run/server.log
+address=$(sed -n 's/^serving .* at \([^ ]*\).*/\1/p' $run/server.log)
+
+say cnnkit query "$image" --server "$address" --model digits --top 3
+kill $server
+wait $server
+printf '\nThe picture of what a unit of conv5 saw: %s\n' $run/conv5.png
