@@ -29,7 +29,9 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(VENV)/dev.stamp  ## generate cnnkit/wire from serving/*.proto
+protos: $(VENV)/dev.stamp  ## generate cnnkit/wire/*_pb2 from serving/cnnkit_serving.proto
+	$(BIN)/python -m grpc_tools.protoc -I serving --python_out=cnnkit/wire \
+		--pyi_out=cnnkit/wire serving/cnnkit_serving.proto
 
 bench: $(VENV)/dev.stamp  ## the benchmarks, one after the other
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

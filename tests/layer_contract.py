@@ -1,4 +1,4 @@
-"""What every layer of ours has to do: build, keep its configuration, save, load, follow policies."""
+"""What every layer of ours does: build, keep its configuration, save, load, follow policies."""
 
 import keras
 import numpy as np

@@ -14,10 +14,11 @@ import tensorflow as tf
 
 from cnnkit import models
 from cnnkit.config import TrainingConfig
+from cnnkit.data import batches
 from cnnkit.errors import RunError, UsageError
 from cnnkit.layers import Dropout, ReLU
 from cnnkit.runs import Run
-from cnnkit.training import SGD, checkpoint, get_strategy, train
+from cnnkit.training import SGD, checkpoint, get_strategy, loop, train
 from cnnkit.training.schedule import learning_rate
 from cnnkit.training.steps import Steps
 
@@ -193,6 +194,20 @@ def test_resumed_equals_uninterrupted(tmp_path, mirrored):
     for a, b in zip(weights_of(whole), weights_of(parts), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert parts.config == config
+
+
+def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
+    shown = []
+
+    def watched(split, **options):
+        if options["order"] is not None:
+            shown.append(tuple(options["order"]))
+        return batches(split, **options)
+
+    monkeypatch.setattr(loop, "batches", watched)
+    train(CONFIG, tmp_path / "run")
+    assert len(shown) == len(set(shown)) == 3
+    assert all(sorted(order) == list(range(1438)) for order in shown)
 
 
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):

@@ -1,0 +1,25 @@
+"""A small model server for a laptop, speaking TensorFlow Serving's gRPC API.
+
+It serves the same folders as TensorFlow Serving, NAME/<integer>/, answers the same calls with the
+same codes, and checks shapes before a graph runs. It does not batch, reload or speak REST.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnkit.server.process import ModelServerProcess, find_model_server
+
+if TYPE_CHECKING:
+    from cnnkit.server.embedded import EmbeddedServer
+
+__all__ = ["EmbeddedServer", "ModelServerProcess", "find_model_server"]
+
+
+def __getattr__(name: str) -> object:
+    # Running TensorFlow Serving's own program needs no TensorFlow in this process.
+    if name == "EmbeddedServer":
+        from cnnkit.server.embedded import EmbeddedServer
+
+        return EmbeddedServer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,129 @@
+"""The Predict call: what is checked, in which order, and what is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import grpc
+import numpy as np
+
+from cnnkit.server.refusal import Refusal, invalid
+from cnnkit.server.repository import Repository
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+from cnnkit.wire.dtypes import TensorError, type_name
+from cnnkit.wire.tensors import decode, encode_values
+
+# Where TensorFlow's name of a type differs from NumPy's.
+_TENSORFLOW_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
+
+
+def predict(request: pb.PredictRequest, repository: Repository) -> pb.PredictResponse:
+    """Answers one Predict request.
+
+    Shapes are checked against the signature before the graph runs: TensorFlow's convolution ends
+    the whole process when it is given a tensor of the wrong rank.
+
+    Args:
+        request: Which model, and its inputs.
+        repository: The models there are.
+
+    Returns:
+        The outputs, and which model made them.
+
+    Raises:
+        Refusal: The request cannot be answered.
+    """
+    if not request.HasField("model_spec"):
+        raise invalid("Missing ModelSpec")
+    servable = repository.find(request.model_spec)
+    signature = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
+    definition = servable.definitions.signature_def.get(signature)
+    if definition is None:
+        raise Refusal(
+            grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
+        )
+    inputs = _read_inputs(request.inputs, definition.inputs)
+    outputs = _chosen_outputs(request.output_filter, definition.outputs)
+    _check_inputs(request.inputs, inputs, definition.inputs)
+    answered = servable.run(signature, inputs, outputs)
+    response = pb.PredictResponse()
+    response.model_spec.name = servable.name
+    response.model_spec.version.value = servable.version
+    response.model_spec.signature_name = signature
+    for name, array in answered.items():
+        response.outputs[name].CopyFrom(encode_values(array))
+    return response
+
+
+def _read_inputs(
+    given: Mapping[str, pb.TensorProto], wanted: Mapping[str, pb.TensorInfo]
+) -> dict[str, np.ndarray]:
+    if len(given) != len(wanted):
+        raise invalid(
+            f"input size does not match signature: {len(given)}!={len(wanted)} "
+            f"len({_set(given)}) != len({_set(wanted)}). "
+            f"Sent extra: {_set(set(given) - set(wanted))}. "
+            f"Missing but required: {_set(set(wanted) - set(given))}."
+        )
+    inputs = {}
+    for name in sorted(wanted):
+        if name not in given:
+            raise invalid(
+                f"Signature input alias: {name}(feed name: {wanted[name].name}) not found in "
+                "request and no default value provided. Inputs expected to be in the request "
+                f"{_set(given)}, or default input alias set: "
+            )
+        try:
+            inputs[name] = decode(given[name])
+        except TensorError as error:
+            # Clients show the first line; the second says what the tensor's fault is.
+            raise invalid(f"tensor parsing error: {name}\n{error}") from error
+    return inputs
+
+
+def _chosen_outputs(names: Iterable[str], wanted: Mapping[str, pb.TensorInfo]) -> list[str]:
+    chosen = list(names)
+    for name in chosen:
+        if name not in wanted:
+            raise invalid(
+                f"output tensor alias not found in signature: {name} "
+                f"Outputs expected to be in the set {_set(wanted)}."
+            )
+    return chosen or sorted(wanted)
+
+
+def _check_inputs(
+    given: Mapping[str, pb.TensorProto],
+    inputs: Mapping[str, np.ndarray],
+    wanted: Mapping[str, pb.TensorInfo],
+) -> None:
+    for position, (name, array) in enumerate(inputs.items()):
+        info = wanted[name]
+        if given[name].dtype != info.dtype:
+            raise invalid(
+                f"Expects arg[{position}] to be {_type_name(info.dtype)} "
+                f"but {_type_name(given[name].dtype)} is provided"
+            )
+        if info.tensor_shape.unknown_rank:
+            continue
+        sizes = [dim.size for dim in info.tensor_shape.dim]
+        fits = array.ndim == len(sizes) and all(
+            wanted_size in (-1, size) for wanted_size, size in zip(sizes, array.shape, strict=True)
+        )
+        if not fits:
+            expected = ",".join("?" if size == -1 else str(size) for size in sizes)
+            received = ",".join(map(str, array.shape))
+            raise invalid(
+                f"Shape of tensor {name} [{received}] is not compatible with expected shape "
+                f"[{expected}]."
+            )
+
+
+def _type_name(number: int) -> str:
+    name = type_name(number)
+    return _TENSORFLOW_NAMES.get(name, name)
+
+
+def _set(names: Iterable[str]) -> str:
+    return "{" + ",".join(sorted(names)) + "}"

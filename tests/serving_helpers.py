@@ -1,0 +1,95 @@
+"""A model small enough for NumPy, and a server that says what it is told."""
+
+import contextlib
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import tensorflow as tf
+
+COLOURS = ("red", "green", "blue", "dark")
+SIZE = 8
+TOP = 3
+
+
+class Colours(tf.Module):
+    """Softmax over the mean of each channel divided by `scale`, and 0 for "dark"."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = tf.Variable(scale)
+
+    def probabilities(self, images):
+        means = tf.reduce_mean(images, axis=(1, 2))
+        logits = tf.concat([means / self.scale, tf.zeros_like(means[:, :1])], axis=1)
+        return tf.nn.softmax(logits), means
+
+    def decode(self, image_bytes):
+        def one(encoded):
+            image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+            return tf.image.resize(image, (SIZE, SIZE))
+
+        images = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+        return tf.ensure_shape(images, (None, SIZE, SIZE, 3))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, SIZE, SIZE, 3), tf.float32, "images")])
+    def serving_default(self, images):
+        images = tf.ensure_shape(images, (None, SIZE, SIZE, 3))
+        probabilities, means = self.probabilities(images)
+        return {"probabilities": probabilities, "means": means}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    def serving_bytes(self, image_bytes):
+        return {"probabilities": self.probabilities(self.decode(image_bytes))[0]}
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    def classify_bytes(self, image_bytes):
+        scores, order = tf.nn.top_k(self.probabilities(self.decode(image_bytes))[0], TOP)
+        return {"labels": tf.gather(tf.constant(COLOURS), order), "scores": scores}
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec((None,), tf.float32, "a"),
+            tf.TensorSpec((None,), tf.int64, "b"),
+        ]
+    )
+    def two_inputs(self, a, b):
+        return {"sum": a + tf.cast(b, tf.float32)}
+
+
+def expected_probabilities(images, scale: float):
+    """The same model in NumPy."""
+    means = np.asarray(images, np.float64).mean((1, 2))
+    logits = np.concatenate([means / scale, np.zeros((len(means), 1))], axis=1)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def save(folder: Path, scale: float, *names: str) -> None:
+    model = Colours(scale)
+    tf.saved_model.save(model, str(folder), {name: getattr(model, name) for name in names})
+
+
+class _Replay(grpc.GenericRpcHandler):
+    def __init__(self, answer) -> None:
+        self._answer = answer
+
+    def service(self, details):
+        def handle(request, context):
+            return self._answer(details.method, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+
+@contextlib.contextmanager
+def fake_server(answer, port=0):
+    """A server whose every call is `answer(path, request bytes, context) -> response bytes`."""
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    server.add_generic_rpc_handlers([_Replay(answer)])
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
