@@ -21,6 +21,7 @@ from cnnkit.runs import Run
 from cnnkit.training import SGD, checkpoint, get_strategy, loop, train
 from cnnkit.training.schedule import learning_rate
 from cnnkit.training.steps import Steps
+from cnnkit.training.strategy import shared_out
 
 
 def tiny(*, classes, input_shape, mean, dropout=0.0):
@@ -110,12 +111,8 @@ def test_two_replicas_equal_one(mirrored, rng, images):
             random.seed(0)
             model = tiny(classes=10, input_shape=(8, 8, 3), mean=None)
             steps = Steps(model, SGD(0.1, momentum=0.9, decay=5e-4), strategy)
-        dataset = strategy.experimental_distribute_dataset(
-            tf.data.Dataset.from_tensor_slices(batch).batch(rows)
-        )
         for _ in range(4):
-            for distributed in dataset:
-                steps.train(distributed)
+            steps.train(shared_out(batch, strategy))
         results.append((model.get_weights(), steps.results()))
     (one, one_metrics), (two, two_metrics) = results
     for a, b in zip(one, two, strict=True):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cnnkit.data.image import FORMATS, decode
 from cnnkit.data.split import Source, Split, held_out
+from cnnkit.data.workers import parallel_map
 from cnnkit.errors import DataError, UsageError
 
 # A few broken files are the rule in collected images; more of them is a wrong folder.
@@ -114,7 +115,7 @@ def _readable(files: Sequence[str]) -> np.ndarray:
         return index + 0 * pixels
 
     dataset = tf.data.Dataset.from_tensor_slices((np.arange(len(files)), list(files)))
-    dataset = dataset.map(index_if_image, tf.data.AUTOTUNE).ignore_errors()
+    dataset = parallel_map(dataset, index_if_image).ignore_errors()
     good = np.zeros(len(files), bool)
     good[list(dataset.as_numpy_iterator())] = True
     return good

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from cnnkit.data.image import fit
 from cnnkit.data.split import Split
+from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
 
 # The mean colour of more images than this changes by less than a hundredth of a level.
 IMAGES_FOR_MEAN = 10_000
@@ -76,8 +77,7 @@ def batches(
 
     index, weights = index[first_step:].ravel(), weights[first_step:].ravel()
     dataset = tf.data.Dataset.from_tensor_slices((index, split.labels[index], weights))
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(rows, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return parallel_map(dataset, load).batch(rows, drop_remainder=True).prefetch(BATCHES_AHEAD)
 
 
 def mean_colour(split: Split, *, image_size: int) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from cnnkit.data.image import decode
 from cnnkit.data.split import Source, Split, held_out
+from cnnkit.data.workers import untuned
 from cnnkit.errors import DataError, UsageError, unknown_name
 
 TEST_SPLITS = ("test", "validation")
@@ -51,7 +52,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Source:
         dataset = builder.as_dataset(
             split=part,
             decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(interleave_cycle_length=1),
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, options=untuned()),
         )
         rows = list(tfds.as_numpy(dataset))
         return [row["image"] for row in rows], np.array([row["label"] for row in rows], np.int32)

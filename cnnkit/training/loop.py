@@ -28,7 +28,7 @@ from cnnkit.training.optimizer import SGD
 from cnnkit.training.progress import Progress
 from cnnkit.training.schedule import learning_rate
 from cnnkit.training.steps import Steps
-from cnnkit.training.strategy import devices, get_strategy
+from cnnkit.training.strategy import devices, get_strategy, shared_out
 
 # A longer training continues the same one, so a resumed run may ask for more of it.
 CHANGEABLE = {"epochs"}
@@ -143,12 +143,12 @@ def _epoch(
     count = step_count(len(images), config.batch_size)
     order = epoch_order(len(images), config.seed, epoch)
     start = time.perf_counter()
-    for step, batch in enumerate(_distributed(config, images, steps.strategy, order), start=1):
+    for step, batch in enumerate(_batches(config, images, steps.strategy, order), start=1):
         steps.train(batch)
         progress.step(epoch, step, count)
     loss, accuracy = steps.results()
     seconds = time.perf_counter() - start
-    for batch in _distributed(config, source.splits["test"], steps.strategy):
+    for batch in _batches(config, source.splits["test"], steps.strategy):
         steps.validate(batch)
     val_loss, val_accuracy = steps.results()
     return {
@@ -163,7 +163,7 @@ def _epoch(
     }
 
 
-def _distributed(config: TrainingConfig, split, strategy, order=None):
+def _batches(config: TrainingConfig, split, strategy, order=None) -> Iterator:
     dataset = batches(
         split,
         image_size=config.image_size,
@@ -171,7 +171,7 @@ def _distributed(config: TrainingConfig, split, strategy, order=None):
         order=order,
         replicas=strategy.num_replicas_in_sync,
     )
-    return strategy.experimental_distribute_dataset(dataset)
+    return (shared_out(batch, strategy) for batch in dataset)
 
 
 def _check_same_configuration(run: Run, config: TrainingConfig) -> None:

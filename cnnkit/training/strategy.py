@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -42,6 +43,29 @@ def devices(strategy: tf.distribute.Strategy) -> list[str]:
     if strategy.num_replicas_in_sync == 1:
         return ["GPU" if tf.config.list_physical_devices("GPU") else "CPU"]
     return [tf.DeviceSpec.from_string(d).device_type for d in strategy.extended.worker_devices]
+
+
+def shared_out(batch: Mapping[str, tf.Tensor], strategy: tf.distribute.Strategy):
+    """Cuts a batch into one part for every replica.
+
+    Args:
+        batch: Tensors by name, whose rows are divisible by the replicas.
+        strategy: The replicas.
+
+    Returns:
+        A batch for `strategy.run`.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return batch
+    parts = {name: tf.split(rows, replicas) for name, rows in batch.items()}
+    # Not `experimental_distribute_dataset`: its iterators tune themselves whatever the dataset
+    # says, which makes the end of an epoch wait (see cnnkit.data.workers).
+    return strategy.experimental_distribute_values_from_function(
+        lambda context: {
+            name: rows[context.replica_id_in_sync_group] for name, rows in parts.items()
+        }
+    )
 
 
 @functools.cache
