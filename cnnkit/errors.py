@@ -66,8 +66,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") 
     """Returns the error for a `name` that is none of the `known` ones, nearest first.
 
     Example:
-        >>> str(unknown_name("layer", "conv55", ["conv1", "conv5", "fc6"]))
-        "Unknown layer 'conv55'. Expected: one of conv1, conv5, fc6. Did you mean conv5?"
+        >>> str(unknown_name("layer", "convv5", ["conv5", "fc6"]))
+        "Unknown layer 'convv5'. Expected: one of conv5, fc6. Did you mean conv5?"
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -19,9 +19,10 @@ class ReLU(keras.layers.Layer):
     Input and output: any shape, any float dtype; the dtype of the input is kept.
 
     Example:
+        >>> import numpy as np
         >>> from cnnkit.layers import ReLU
-        >>> ReLU()([[-1.0, 2.0]]).numpy()
-        array([[0., 2.]], dtype=float32)
+        >>> ReLU()(np.array([-1.0, 2.0], "float32")).numpy()
+        array([0., 2.], dtype=float32)
     """
 
     def __init__(self, **kwargs):
