@@ -29,8 +29,6 @@ from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
-pytest_plugins = ["serving_fixtures"]
-
 
 @pytest.fixture
 def client(colours_server):

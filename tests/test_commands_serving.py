@@ -16,8 +16,6 @@ import pytest
 from cnnkit import cli
 from cnnkit.client import Client
 
-pytest_plugins = ["serving_fixtures"]
-
 
 @pytest.fixture
 def cnnkit(capfd):

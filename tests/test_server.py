@@ -19,8 +19,6 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import decode, encode
 
-pytest_plugins = ["serving_fixtures"]
-
 
 @pytest.fixture
 def ask(colours_server):

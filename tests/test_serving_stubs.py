@@ -13,8 +13,6 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-pytest_plugins = ["serving_fixtures"]
-
 
 @pytest.fixture
 def channel(colours_server):
