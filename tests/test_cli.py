@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnkit import __version__, cli
+from cnnkit import __version__, alexnet, cli
 from cnnkit.commands import train as train_command
 from cnnkit.runs import Run
 
@@ -67,6 +67,13 @@ def test_visualize_draws(run_folder, image_folder, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [picture]
 
 
+def test_visualize_takes_a_network_of_any_size(image_folder, tmp_path, capsys):
+    alexnet(include_top=False, initializer="glorot").save(tmp_path / "free.keras")
+    words = [str(tmp_path / "free.keras"), str(image_folder / "above/01.png"), "--layer", "pool2"]
+    assert cli.main(["visualize", "deconvnet", *words, "--output", str(tmp_path / "x.png")]) == 0
+    assert "pool2 unit" in capsys.readouterr().out
+
+
 def test_data_sample_writes_files(tmp_path, capsys):
     arguments = ["data", "sample", "digits", "--count", "3", "--output", str(tmp_path / "s")]
     assert cli.main(arguments) == 0
@@ -106,6 +113,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("train --resume --output {run} --batch-size 8", 2, "batch_size 16, now 8"),
         ("train --resume --overwrite --output {run}", 2, "either resumed or overwritten"),
         ("evaluate {tmp}", 2, "No run folder"),
+        ("evaluate {run} --batch-size 0", 2, "A batch holds images. Expected: at least 1"),
         ("export {tmp} --output {tmp}/m", 2, "No run folder"),
         ("visualize deconvnet {run} {tmp}/no.png --layer conv5 --output {tmp}/x.png", 2,
          "No image file"),

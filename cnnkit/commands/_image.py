@@ -9,8 +9,10 @@ import numpy as np
 from cnnkit.errors import DataError, UsageError
 
 
-def read_image(path: str, size: int) -> np.ndarray:
+def read_image(path: str, size: int | None) -> np.ndarray:
     """Returns the image as the network sees it, (size, size, 3) float32 RGB 0..255.
+
+    A network of no fixed size, None, sees the image as it is.
 
     Raises:
         UsageError: If there is no such file.
@@ -24,6 +26,7 @@ def read_image(path: str, size: int) -> np.ndarray:
     if not Path(path).is_file():
         raise UsageError(f"No image file {path}")
     try:
-        return fit(decode(tf.constant(Path(path).read_bytes())), size).numpy()
+        image = decode(tf.constant(Path(path).read_bytes()))
+        return (fit(image, size) if size else tf.cast(image, tf.float32)).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise DataError(f"{path} is no image", expected=f"a {FORMATS} file") from error

@@ -13,6 +13,7 @@ import tensorflow as tf
 from cnnkit.data.image import fit
 from cnnkit.data.split import Split
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
+from cnnkit.errors import UsageError
 
 # The mean colour of more images than this changes by less than a hundredth of a level.
 IMAGES_FOR_MEAN = 10_000
@@ -55,6 +56,9 @@ def batches(
         A dataset of {`images`: float32 (rows, size, size, 3) RGB 0..255, `labels`: int32 (rows,),
         `weights`: float32 (rows,), 1 or 0}.
 
+    Raises:
+        UsageError: If `batch_size` is less than 1.
+
     Example:
         >>> from cnnkit.data import batches, load_source
         >>> digits = load_source("digits").splits["test"]
@@ -62,6 +66,8 @@ def batches(
         >>> batch["images"].shape
         TensorShape([32, 64, 64, 3])
     """
+    if batch_size < 1:
+        raise UsageError("A batch holds images", expected="at least 1", received=batch_size)
     order = np.arange(len(split)) if order is None else np.asarray(order)
     steps = step_count(len(order), batch_size)
     rows = step_count(batch_size, replicas) * replicas

@@ -155,7 +155,7 @@ def _place(
             expected=f"within {' x '.join(map(str, spatial)) or 'no map: a dense layer'}",
             received=position,
         )
-    place = (*position, unit)
+    place = (*map(int, position), unit)
     return place, float(values[place])
 
 
