@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnnkit.models import alexnet as alexnet
     from cnnkit.models import load_model as load_model
+    from cnnkit.models import vgg as vgg
     from cnnkit.models import vgg11 as vgg11
+    from cnnkit.models import vgg11_lrn as vgg11_lrn
     from cnnkit.models import vgg13 as vgg13
     from cnnkit.models import vgg16 as vgg16
+    from cnnkit.models import vgg16_c as vgg16_c
     from cnnkit.models import vgg19 as vgg19
+    from cnnkit.models import zfnet as zfnet
     from cnnkit.training import train as train
 
 __version__ = "0.1.0"
@@ -22,10 +26,14 @@ __version__ = "0.1.0"
 # Where each public name lives; a module of ours is looked up under its own name.
 _HOMES = {
     "alexnet": "cnnkit.models",
+    "vgg": "cnnkit.models",
     "vgg11": "cnnkit.models",
+    "vgg11_lrn": "cnnkit.models",
     "vgg13": "cnnkit.models",
     "vgg16": "cnnkit.models",
+    "vgg16_c": "cnnkit.models",
     "vgg19": "cnnkit.models",
+    "zfnet": "cnnkit.models",
     "load_model": "cnnkit.models",
     "train": "cnnkit.training",
 }

@@ -173,7 +173,7 @@ def test_save_and_load(tmp_path, rng):
         (lambda: vgg16(input_shape=(None, None, 3)), "known image size"),
         (lambda: alexnet(groups=3), "groups=1 or 2. Received: 3"),
         (lambda: alexnet(initializer="he"), "Unknown initializer 'he'"),
-        (lambda: alexnet(classes=0), "classes >= 1. Received: 0"),
+        (lambda: alexnet(classes=0), "classes >= 1 and hidden_units >= 1. Received: classes=0"),
         (lambda: alexnet(pooling="mean", include_top=False), "Unknown pooling 'mean'"),
         (lambda: alexnet(pooling="avg"), "pooling=None, or include_top=False"),
         (lambda: vgg("F"), "Unknown VGG configuration 'F'"),

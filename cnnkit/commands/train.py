@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     def field(flag: str, **options: Any) -> None:
         fields.add_argument(flag, default=_UNSET, **options)
 
-    field("--model", help="alexnet, vgg11, vgg13, vgg16 or vgg19")
+    field("--model", help="a network that `cnnkit models` lists")
     field(
         "--model-option",
         action="append",

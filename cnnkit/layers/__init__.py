@@ -10,6 +10,7 @@ from cnnkit.layers.dropout import Dropout as Dropout
 from cnnkit.layers.normalization import (
     LocalResponseNormalization as LocalResponseNormalization,
 )
+from cnnkit.layers.pooling import CeilMaxPooling2D as CeilMaxPooling2D
 from cnnkit.layers.preprocessing import SubtractMean as SubtractMean
 from cnnkit.layers.rules import RULES as RULES
 from cnnkit.layers.rules import backward_rule as backward_rule

@@ -8,22 +8,40 @@ from collections.abc import Callable
 import keras
 
 from cnnkit.errors import unknown_name
+from cnnkit.models.account import account as account
 from cnnkit.models.alexnet import alexnet as alexnet
 from cnnkit.models.loading import load_model as load_model
 from cnnkit.models.names import find_layer as find_layer
 from cnnkit.models.names import logits_of as logits_of
 from cnnkit.models.vgg import vgg as vgg
 from cnnkit.models.vgg import vgg11 as vgg11
+from cnnkit.models.vgg import vgg11_lrn as vgg11_lrn
 from cnnkit.models.vgg import vgg13 as vgg13
 from cnnkit.models.vgg import vgg16 as vgg16
+from cnnkit.models.vgg import vgg16_c as vgg16_c
 from cnnkit.models.vgg import vgg19 as vgg19
+from cnnkit.models.zfnet import zfnet as zfnet
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "alexnet": alexnet,
     "vgg11": vgg11,
+    "vgg11_lrn": vgg11_lrn,
     "vgg13": vgg13,
+    "vgg16_c": vgg16_c,
     "vgg16": vgg16,
     "vgg19": vgg19,
+    "zfnet": zfnet,
+}
+
+PAPERS = {
+    "alexnet": "Krizhevsky et al. 2012",
+    "vgg11": "Simonyan & Zisserman 2014, A",
+    "vgg11_lrn": "Simonyan & Zisserman 2014, A-LRN",
+    "vgg13": "Simonyan & Zisserman 2014, B",
+    "vgg16_c": "Simonyan & Zisserman 2014, C",
+    "vgg16": "Simonyan & Zisserman 2014, D",
+    "vgg19": "Simonyan & Zisserman 2014, E",
+    "zfnet": "Zeiler & Fergus 2013",
 }
 
 

@@ -1,49 +1,89 @@
-"""AlexNet (Krizhevsky, Sutskever & Hinton 2012)."""
+"""AlexNet (Krizhevsky, Sutskever & Hinton 2012) and the networks that bear its name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.layers import GroupedConv2D, LocalResponseNormalization, ReLU
-from cnnkit.models.head import finish
+from cnnkit.models.drops import check_drops
+from cnnkit.models.head import HIDDEN_UNITS, Head, finish
 from cnnkit.models.loading import load_weights
+from cnnkit.models.stages import OVERLAPPING, PLAIN, Stage, build_stages, numbered, side_after
 from cnnkit.models.stem import IMAGENET_MEAN, begin
 
 INITIALIZERS = ("paper", "glorot")
 
-
-@dataclass(frozen=True)
-class _Stage:
-    """One row of section 3.5: a convolution, and what follows its ReLU."""
-
-    filters: int
-    kernel: int
-    stride: int
-    grouped: bool
-    normalized: bool
-    pooled: bool
-    bias_one: bool
-
-
-# Krizhevsky et al. 2012, section 3.5 (kernels, connections), 3.3 and 3.4 (what follows),
-# section 5 (which biases begin at one).
-STAGES = (
-    _Stage(96, 11, 4, grouped=False, normalized=True, pooled=True, bias_one=False),
-    _Stage(256, 5, 1, grouped=True, normalized=True, pooled=True, bias_one=True),
-    _Stage(384, 3, 1, grouped=False, normalized=False, pooled=False, bias_one=False),
-    _Stage(384, 3, 1, grouped=True, normalized=False, pooled=False, bias_one=True),
-    _Stage(256, 3, 1, grouped=True, normalized=False, pooled=True, bias_one=True),
-)
-POOL_SIZE, POOL_STRIDE = 3, 2  # section 3.4
-WEIGHT_STDDEV = 0.01  # section 5
-
 # The authors' code rounds the number of positions up: on 224 pixels the last 11-pixel window
 # overhangs the image by three, which reads as zeros on the bottom and the right.
 OVERHANG = 3
+
+# Krizhevsky et al. 2012, section 3.5 (kernels, connections), 3.3 and 3.4 (what follows),
+# section 5 (which biases begin at one).
+PAPER = (
+    Stage(96, 11, 4, before=0, after=OVERHANG, normalized=True, pooled=True),
+    Stage(256, 5, grouped=True, normalized=True, pooled=True, bias_one=True),
+    Stage(384, 3),
+    Stage(384, 3, grouped=True, bias_one=True),
+    Stage(256, 3, grouped=True, pooled=True, bias_one=True),
+)
+
+# BVLC Caffe, models/bvlc_alexnet: 227-pixel crops need no overhang.
+CAFFE = (Stage(96, 11, 4, before=0, normalized=True, pooled=True), *PAPER[1:])
+
+# cuda-convnet2, layers/layers-223-1gpu.cfg: the authors' later net (Krizhevsky 2014). Its first
+# stage is rectified after the pooling.
+ONE_WEIRD_TRICK = (
+    Stage(64, 11, 4, before=0, after=OVERHANG, normalized=True, pooled=True, activation_last=True),
+    Stage(192, 5, normalized=True, pooled=True, bias_one=True),
+    Stage(384, 3, stddev=0.03),
+    Stage(256, 3, bias_one=True, stddev=0.03),
+    Stage(256, 3, pooled=True, bias_one=True, stddev=0.03),
+)
+
+# torchvision/models/alexnet.py: the same widths, two pixels of padding on every side.
+TORCHVISION = (
+    Stage(64, 11, 4, before=2, after=2, pooled=True),
+    Stage(192, 5, pooled=True),
+    Stage(384, 3),
+    Stage(256, 3),
+    Stage(256, 3, pooled=True),
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The choices that the networks called AlexNet differ in."""
+
+    stages: tuple[Stage, ...]
+    size: int = 224
+    groups: int = 2
+    normalization: Mapping[str, Any] | None = field(default_factory=dict)
+    initializer: str = "paper"
+    bias_value: float = 1.0
+    hidden_stddev: float = 0.01
+    output_bias: float = 0.0
+    dropout_first: bool = False
+
+
+DIVIDED = {"alpha_convention": "mean"}
+PRESETS = {
+    "paper": Preset(PAPER),
+    "caffe": Preset(
+        CAFFE,
+        size=227,
+        normalization={"k": 1.0, **DIVIDED},
+        bias_value=0.1,
+        hidden_stddev=0.005,
+    ),
+    "one-weird-trick": Preset(ONE_WEIRD_TRICK, groups=1, normalization=DIVIDED, output_bias=-7.0),
+    "torchvision": Preset(
+        TORCHVISION, groups=1, normalization=None, initializer="glorot", dropout_first=True
+    ),
+}
 
 
 def alexnet(
@@ -56,10 +96,17 @@ def alexnet(
     classifier_activation: str | None = "softmax",
     include_preprocessing: bool = True,
     name: str | None = None,
-    groups: int = 2,
+    preset: str = "paper",
+    groups: int | None = None,
+    sixth_conv: int | None = None,
+    activation: str = "relu",
+    lrn: bool = True,
+    overlapping_pooling: bool = True,
+    drop_layers: Collection[str] = (),
+    hidden_units: int = HIDDEN_UNITS,
     dropout: float = 0.5,
-    initializer: str = "paper",
-    bias_value: float = 1.0,
+    initializer: str | None = None,
+    bias_value: float | None = None,
     mean: Sequence[float] = IMAGENET_MEAN,
 ) -> keras.Model:
     """Builds AlexNet (Krizhevsky et al. 2012, section 3.5 and Fig. 2).
@@ -71,16 +118,27 @@ def alexnet(
     Args:
         include_top: Whether to add `fc6` to `probabilities`.
         weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
-        input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
+        input_shape: (height, width, 3); None is the preset's size with the top (224, Caffe 227),
+            any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
         classifier_activation: Activation over the logits; None returns the logits.
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
-        groups: 2 for the paper's two towers (60,965,224 parameters), 1 for one (62,378,344).
-        dropout: Fraction dropped after `fc6` and `fc7`.
-        initializer: `"paper"`: normal weights of standard deviation 0.01 and `bias_value` where the
-            paper starts biases at one. `"glorot"`: Glorot uniform weights, biases 0.
+        preset: `"paper"`; `"caffe"`, BVLC's network; `"one-weird-trick"`, the authors' later net
+            of one tower (Krizhevsky 2014); `"torchvision"`, that net without normalization.
+        groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344); None is the
+            preset's.
+        sixth_conv: Filters of a sixth convolution, 3 x 3, over the last pooling layer, as in the
+            network trained on 22,000 classes (section 6). The paper does not give their number.
+        activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"` (section 3.1).
+        lrn: Whether to normalize (section 3.3).
+        overlapping_pooling: 3 x 3 windows at stride 2, or 2 x 2 windows (section 3.4).
+        drop_layers: Layers to leave out: `conv3`, `conv4` (section 7), `fc6`, `fc7`.
+        hidden_units: Units of `fc6` and `fc7`.
+        dropout: Fraction dropped after `fc6` and `fc7` (torchvision: before them).
+        initializer: `"paper"`: normal weights, and `bias_value` where the paper starts biases at
+            one. `"glorot"`: Glorot uniform weights, biases 0. None is the preset's.
         bias_value: First value of the biases of `conv2 conv4 conv5 fc6 fc7` under `"paper"`. The
             paper's 1 stays at a loss of ln(classes) for long on little data; Caffe uses 0.1.
         mean: RGB mean in 0..255 that is subtracted.
@@ -93,62 +151,58 @@ def alexnet(
         >>> alexnet().count_params()
         60965224
     """
+    if preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    chosen = PRESETS[preset]
+    groups = chosen.groups if groups is None else groups
+    initializer = chosen.initializer if initializer is None else initializer
+    bias_value = chosen.bias_value if bias_value is None else bias_value
     if groups not in (1, 2):
         raise UsageError("AlexNet has one tower or two", expected="groups=1 or 2", received=groups)
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
-    inputs, x = begin(
-        "AlexNet",
-        input_shape,
-        include_top=include_top,
-        include_preprocessing=include_preprocessing,
-        mean=mean,
-        side_after=_side_after,
-    )
+    stages = chosen.stages
+    head = Head(("fc6", "fc7", "fc8"), hidden_units, dropout, chosen.dropout_first, activation)
+    check_drops("AlexNet", drop_layers, stages, head)
+    kept = numbered(stages, drop_layers)
+    if sixth_conv is not None:
+        kept["6"] = Stage(sixth_conv, 3)
+    windows = OVERLAPPING if overlapping_pooling else PLAIN
 
-    def initializers(bias_one: bool) -> dict:
+    def normal(stddev: float, bias: float) -> dict:
         if initializer == "glorot":
             return {}
         return {
-            "kernel_initializer": keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV),
-            "bias_initializer": keras.initializers.Constant(bias_value if bias_one else 0.0),
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=stddev),
+            "bias_initializer": keras.initializers.Constant(bias),
         }
 
-    for number, stage in enumerate(STAGES, start=1):
-        if number == 1:
-            x = keras.layers.ZeroPadding2D(((0, OVERHANG), (0, OVERHANG)), name="pad1")(x)
-        x = GroupedConv2D(
-            stage.filters,
-            stage.kernel,
-            strides=stage.stride,
-            padding="valid" if number == 1 else "same",
-            groups=groups if stage.grouped else 1,
-            activation=ReLU(),
-            name=f"conv{number}",
-            **initializers(stage.bias_one),
-        )(x)
-        if stage.normalized:
-            x = LocalResponseNormalization(name=f"norm{number}")(x)
-        if stage.pooled:
-            x = keras.layers.MaxPooling2D(POOL_SIZE, POOL_STRIDE, name=f"pool{number}")(x)
+    inputs, x = begin(
+        "AlexNet",
+        input_shape,
+        size=chosen.size,
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        mean=mean,
+        side_after=side_after(kept, windows),
+    )
+    x = build_stages(
+        x,
+        kept,
+        groups=groups,
+        activation=activation,
+        normalization=chosen.normalization if lrn else None,
+        pooling=windows,
+        initializers=lambda stage: normal(stage.stddev, bias_value if stage.bias_one else 0.0),
+    )
     outputs = finish(
         x,
-        names=("fc6", "fc7", "fc8"),
+        head.without(drop_layers),
         include_top=include_top,
         pooling=pooling,
         classes=classes,
         classifier_activation=classifier_activation,
-        dropout=dropout,
-        hidden_initializers=lambda: initializers(True),
-        output_initializers=lambda: initializers(False),
+        hidden_initializers=lambda: normal(chosen.hidden_stddev, bias_value),
+        output_initializers=lambda: normal(0.01, chosen.output_bias),
     )
     return load_weights(keras.Model(inputs, outputs, name=name or "alexnet"), weights)
-
-
-def _side_after(side: int) -> int:
-    for number, stage in enumerate(STAGES, start=1):
-        if number == 1:
-            side = (side + OVERHANG - stage.kernel) // stage.stride + 1
-        if stage.pooled:
-            side = (side - POOL_SIZE) // POOL_STRIDE + 1
-    return side

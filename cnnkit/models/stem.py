@@ -16,10 +16,27 @@ TRAINING_SIZE = 224
 LARGEST_LEAST_SIZE = 1024
 
 
+class ImageTooSmall(UsageError):
+    """The network leaves no position of the image before its head.
+
+    Attributes:
+        least_side: The smallest side that leaves one.
+    """
+
+    def __init__(self, network: str, least_side: int, received: str) -> None:
+        self.least_side = least_side
+        super().__init__(
+            f"The image is too small for {network}: no position is left before the head",
+            expected=f"height and width of at least {least_side}",
+            received=received,
+        )
+
+
 def begin(
     network: str,
     input_shape: Sequence[int | None] | None,
     *,
+    size: int = TRAINING_SIZE,
     include_top: bool,
     include_preprocessing: bool,
     mean: Sequence[float],
@@ -30,6 +47,7 @@ def begin(
     Args:
         network: Name for the error text.
         input_shape: (height, width, 3), or None for the training size.
+        size: The training size.
         include_top: Whether a dense head follows, which needs a known height and width.
         include_preprocessing: Whether the model subtracts `mean` itself.
         mean: RGB mean in 0..255.
@@ -39,7 +57,7 @@ def begin(
         UsageError: If the shape is none of an RGB image, or smaller than the network can take.
     """
     if input_shape is None:
-        side = TRAINING_SIZE if include_top else None
+        side = size if include_top else None
         input_shape = (side, side, 3)
     shape = tuple(input_shape)
     if len(shape) != 3 or shape[2] != 3:
@@ -58,11 +76,7 @@ def begin(
         )
     least = least_side(side_after)
     if any(side is not None and side < least for side in sides):
-        raise UsageError(
-            f"The image is too small for {network}: no position is left before the head",
-            expected=f"height and width of at least {least}",
-            received=f"{shape[0]} x {shape[1]}",
-        )
+        raise ImageTooSmall(network, least, f"{shape[0]} x {shape[1]}")
     inputs = keras.Input(shape, name="images")
     if not include_preprocessing:
         return inputs, inputs

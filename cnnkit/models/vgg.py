@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 import keras
 
 from cnnkit.errors import unknown_name
-from cnnkit.layers import LocalResponseNormalization, ReLU
-from cnnkit.models.head import finish
+from cnnkit.layers import LocalResponseNormalization
+from cnnkit.models.activations import fused
+from cnnkit.models.head import Head, finish
 from cnnkit.models.loading import load_weights
 from cnnkit.models.stem import IMAGENET_MEAN, begin
 
@@ -19,11 +20,16 @@ COLUMNS = {
     "A": "3-64 | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
     "A-LRN": "3-64 LRN | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
     "B": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
+    # Section 2.3: the shallower net that B is compared with, one 5 x 5 for each pair of 3 x 3.
+    "B-5x5": "5-64 | 5-128 | 5-256 | 5-512 | 5-512",
     "C": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 1-256 | 3-512 3-512 1-512 | 3-512 3-512 1-512",
     "D": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 | 3-512 3-512 3-512 | 3-512 3-512 3-512",
     "E": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 3-256 | 3-512 3-512 3-512 3-512"
     " | 3-512 3-512 3-512 3-512",
 }
+
+INITIALIZERS = ("glorot", "paper")
+PAPER_STDDEV = 0.1  # section 3.1: a variance of 0.01
 
 
 def vgg(
@@ -37,7 +43,10 @@ def vgg(
     classifier_activation: str | None = "softmax",
     include_preprocessing: bool = True,
     name: str | None = None,
+    activation: str = "relu",
     dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] = IMAGENET_MEAN,
 ) -> keras.Model:
     """Builds the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
@@ -45,11 +54,11 @@ def vgg(
     Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers as
     in keras.applications: `block1_conv1 ... block5_pool fc1 fc2 predictions`, then `probabilities`;
     the output of a convolution and of `fc1` and `fc2` is after its ReLU, that of `predictions` the
-    logits. Weights begin with Glorot & Bengio's scheme, which the authors found to make their own
-    staged initialization unnecessary (section 3.1, footnote); biases begin at 0.
+    logits. Biases begin at 0.
 
     Args:
-        config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`.
+        config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`; or `"B-5x5"`, the net that
+            the paper compares B with.
         include_top: Whether to add `fc1` to `probabilities`.
         weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
         input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
@@ -58,7 +67,12 @@ def vgg(
         classifier_activation: Activation over the logits; None returns the logits.
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
+        activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`.
         dropout: Fraction dropped after `fc1` and `fc2`.
+        initializer: `"glorot"`, which the authors found to make their own staged initialization
+            unnecessary (section 3.1, footnote), or `"paper"`: normal weights.
+        weight_stddev: Standard deviation under `"paper"`, whose variance of 0.01 is this default;
+            many implementations take 0.01 for it.
         mean: RGB mean in 0..255 that is subtracted.
 
     Raises:
@@ -71,6 +85,8 @@ def vgg(
     """
     if config not in COLUMNS:
         raise unknown_name("VGG configuration", config, COLUMNS)
+    if initializer not in INITIALIZERS:
+        raise unknown_name("initializer", initializer, INITIALIZERS)
     blocks = [block.split() for block in COLUMNS[config].split("|")]
     inputs, x = begin(
         f"VGG {config}",
@@ -80,6 +96,12 @@ def vgg(
         mean=mean,
         side_after=lambda side: side >> len(blocks),
     )
+
+    def initializers() -> dict:
+        if initializer == "glorot":
+            return {}
+        return {"kernel_initializer": keras.initializers.RandomNormal(stddev=weight_stddev)}
+
     for number, block in enumerate(blocks, start=1):
         position = 0
         for word in block:
@@ -92,20 +114,20 @@ def vgg(
                 filters,
                 kernel,
                 padding="same",
-                activation=ReLU(),
+                activation=fused(activation),
                 name=f"block{number}_conv{position}",
+                **initializers(),
             )(x)
         x = keras.layers.MaxPooling2D(2, 2, name=f"block{number}_pool")(x)
     outputs = finish(
         x,
-        names=("fc1", "fc2", "predictions"),
+        Head(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),
         include_top=include_top,
         pooling=pooling,
         classes=classes,
         classifier_activation=classifier_activation,
-        dropout=dropout,
-        hidden_initializers=dict,
-        output_initializers=dict,
+        hidden_initializers=initializers,
+        output_initializers=initializers,
     )
     default = f"vgg_{config.lower().replace('-', '_')}"
     return load_weights(keras.Model(inputs, outputs, name=name or default), weights)
@@ -128,6 +150,8 @@ def _column(name: str, config: str) -> Callable[..., keras.Model]:
 
 
 vgg11 = _column("vgg11", "A")
+vgg11_lrn = _column("vgg11_lrn", "A-LRN")
 vgg13 = _column("vgg13", "B")
+vgg16_c = _column("vgg16_c", "C")
 vgg16 = _column("vgg16", "D")
 vgg19 = _column("vgg19", "E")

@@ -1,0 +1,140 @@
+"""What a network costs and sees, by arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import keras
+
+from cnnkit.errors import UsageError
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerAccount:
+    """One layer of a network.
+
+    Attributes:
+        name: Its name.
+        kind: Its class.
+        output_shape: (h, w, c) or (units,); None where the image decides.
+        kernel: Side of its windows, None for a layer without.
+        stride: Step of its windows.
+        parameters: Its weights.
+        multiply_adds: Of one image; None where the image decides.
+        receptive_field: Side of the square of pixels that one position sees; None when dense.
+        activation_bytes: Of its output for one image in float32; None where the image decides.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    kernel: int | None
+    stride: int
+    parameters: int
+    multiply_adds: int | None
+    receptive_field: int | None
+    activation_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Convolutions of stride 1 on top of each other, all of the same number of channels C.
+
+    Attributes:
+        kernels: Sides of their kernels.
+        receptive_field: Side of the square that one position of the last one sees.
+        weights_per_channel_squared: Their weights, without biases, as a multiple of C^2.
+        activations: How often the signal is rectified.
+    """
+
+    kernels: tuple[int, ...]
+    receptive_field: int
+    weights_per_channel_squared: int
+    activations: int
+
+
+def account(model: keras.Model) -> list[LayerAccount]:
+    """Returns what each layer of a chain of layers costs and sees.
+
+    Raises:
+        UsageError: If the layers of the model form no chain.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.models import account
+        >>> rows = account(alexnet(include_top=False, input_shape=(224, 224, 3)))
+        >>> [(row.name, row.receptive_field) for row in rows if row.name == "conv5"]
+        [('conv5', 163)]
+    """
+    rows = []
+    field, step = 1, 1
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer):
+            continue
+        if isinstance(layer.input, list):
+            raise UsageError(
+                "Only a chain of layers can be accounted for",
+                expected="layers of one input",
+                received=f"layer {layer.name!r} of {len(layer.input)}",
+            )
+        kernel, stride = _window(layer)
+        field, step = field + (kernel - 1) * step, step * stride
+        shape = tuple(layer.output.shape[1:])
+        local = len(shape) == 3
+        rows.append(
+            LayerAccount(
+                layer.name,
+                type(layer).__name__,
+                shape,
+                kernel if kernel > 1 or isinstance(layer, keras.layers.Conv2D) else None,
+                stride,
+                layer.count_params(),
+                _multiply_adds(layer, shape),
+                field if local else None,
+                None if None in shape else math.prod(shape) * FLOAT_BYTES,
+            )
+        )
+    return rows
+
+
+def multiply_adds(rows: Sequence[LayerAccount]) -> int:
+    """Returns the multiply-adds of one image through all layers."""
+    return sum(row.multiply_adds or 0 for row in rows)
+
+
+def stack(kernels: Sequence[int]) -> Stack:
+    """Returns what a stack of convolutions costs and sees (Simonyan & Zisserman, section 2.3).
+
+    Example:
+        >>> stack((3, 3, 3)).weights_per_channel_squared, stack((7,)).weights_per_channel_squared
+        (27, 49)
+    """
+    return Stack(
+        tuple(kernels),
+        1 + sum(kernel - 1 for kernel in kernels),
+        sum(kernel**2 for kernel in kernels),
+        len(kernels),
+    )
+
+
+def _window(layer: keras.layers.Layer) -> tuple[int, int]:
+    """Returns the side of the layer's windows, holes included, and their step."""
+    if isinstance(layer, keras.layers.Conv2D):
+        return (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1, layer.strides[0]
+    if isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
+        return layer.pool_size[0], layer.strides[0]
+    return 1, 1
+
+
+def _multiply_adds(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int | None:
+    if None in shape:
+        return None
+    if isinstance(layer, keras.layers.Conv2D):
+        return math.prod(shape[:2]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(shape[:-1]) * math.prod(layer.kernel.shape)
+    return 0
