@@ -23,6 +23,15 @@ from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
 
 CONFIG = "config.json"
+LABELS = "labels.txt"
+ENVIRONMENT = "environment.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+MODEL = "model.keras"
+# How the name of a file begins that is being written.
+ASIDE = ".aside-"
+# What a run that was stopped while it was being created may have left; CONFIG comes last.
+BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS}
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,9 @@ class Run:
             UsageError: If something is here already that was not given up by `overwrite`. A folder
                 that is no run is never given up.
         """
-        if not self.path.exists() or (self.path.is_dir() and not any(self.path.iterdir())):
+        if not self.path.exists():
+            return
+        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= BEGINNINGS:
             return
         if not self.exists():
             raise UsageError(f"{self.path} exists and is no run folder", expected="a free path")
@@ -77,8 +88,8 @@ class Run:
         if self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True)
-        write_text(self.path / "labels.txt", "".join(f"{label}\n" for label in labels))
-        write_text(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_text(self.path / LABELS, "".join(f"{label}\n" for label in labels))
+        write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
         # Last, because its presence is what makes a folder a run.
         write_text(self.path / CONFIG, config.to_json())
@@ -86,17 +97,17 @@ class Run:
     @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def model_file(self) -> Path:
         """The file of the trained network."""
-        return self.path / "model.keras"
+        return self.path / MODEL
 
     @property
     def metrics_file(self) -> Path:
         """The file of the metrics."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS
 
     @property
     def config(self) -> TrainingConfig:
@@ -107,17 +118,30 @@ class Run:
     @property
     def labels(self) -> tuple[str, ...]:
         """The class names."""
-        return tuple((self.path / "labels.txt").read_text().splitlines())
+        return tuple((self.path / LABELS).read_text().splitlines())
 
     @property
     def environment(self) -> dict[str, Any]:
         """What the run ran on."""
-        return json.loads((self.path / "environment.json").read_text())
+        facts: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+        return facts
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One dictionary an epoch."""
-        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+        """One dictionary an epoch; a last line that was torn by a crash is left out."""
+        lines = []
+        for line in self.metrics_file.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def remove_torn(self) -> None:
+        """Removes what a process that was killed had written aside and not yet renamed."""
+        for folder in (self.path, self.checkpoints):
+            for aside in folder.glob(f"{ASIDE}*"):
+                aside.unlink()
 
     def finished_model(self) -> Path:
         """Returns the file of the trained network.
@@ -141,7 +165,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 
     Flushed to disk before the rename, so that whoever finds `path` finds it whole.
     """
-    aside = path.with_name(f".{os.getpid()}-{path.name}")
+    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
     try:
         yield aside
         with aside.open("rb+") as file:

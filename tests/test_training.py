@@ -221,6 +221,22 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
+    """A half-written checkpoint, a torn line of metrics; a run killed while it was created."""
+    run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
+    (run.checkpoints / ".aside-99-epoch-00002.npz").write_bytes(b"half")
+    with run.metrics_file.open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
+    assert not list(run.path.rglob(".aside-*"))
+
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    (begun / "labels.txt").write_text("a\n")
+    assert len(train(dataclasses.replace(CONFIG, epochs=1), begun).metrics) == 1
+
+
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
     checkpoint.save(tmp_path, 1, [keras.Variable(np.zeros(3), name="a")])
     with pytest.raises(RunError, match="epoch-00001.npz is of another network"):

@@ -88,6 +88,7 @@ def train(
     environment = _environment(source, strategy)
     if resume:
         _check_same_dataset(run, source)
+        run.remove_torn()
         write_text(run.path / "config.json", config.to_json())
     else:
         run.create(config, source.labels, environment)
