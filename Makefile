@@ -8,7 +8,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := $(VENV)/bin
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: demo test test-all lint format protos bench clean
+# Which backends beside TensorFlow `make test-backends` tries: jax, torch.
+BACKENDS ?= jax
+
+.PHONY: demo test test-all test-backends lint format protos bench clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -18,6 +21,18 @@ test: lint  ## the whole check
 
 test-all: lint  ## the check with real weights and long runs
 	$(BIN)/python -m pytest
+
+test-backends: $(VENV)/dev.stamp  ## networks and layers without TensorFlow, against its answers
+	mkdir -p build/answers
+	$(BIN)/python tests/backends/answers.py build/answers
+	for backend in $(BACKENDS); do \
+		$(PYTHON) -m venv $(VENV)-$$backend && \
+		$(VENV)-$$backend/bin/python -m pip install --quiet --disable-pip-version-check \
+			-c constraints.txt keras pytest $$backend && \
+		CNNKIT_ANSWERS=build/answers KERAS_BACKEND=$$backend PYTHONPATH=. \
+			$(VENV)-$$backend/bin/python -m pytest -c tests/backends/pytest.ini --noconftest \
+			tests/backends/check_backend.py || exit 1; \
+	done
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -37,7 +52,7 @@ bench: $(VENV)/dev.stamp  ## the benchmarks, one after the other
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
-	rm -rf build dist *.egg-info $(VENV)
+	rm -rf build dist *.egg-info $(VENV) $(VENV)-*
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "cnnkit needs Python 3.11, 3.12 or 3.13 with venv: \

@@ -13,6 +13,16 @@ from cnnkit.models.alexnet import alexnet as alexnet
 from cnnkit.models.loading import load_model as load_model
 from cnnkit.models.names import find_layer as find_layer
 from cnnkit.models.names import logits_of as logits_of
+from cnnkit.models.surgery import Surgery as Surgery
+from cnnkit.models.surgery import copy_weights as copy_weights
+from cnnkit.models.surgery import group as group
+from cnnkit.models.surgery import group_kernel as group_kernel
+from cnnkit.models.surgery import replace_head as replace_head
+from cnnkit.models.surgery import resize_input as resize_input
+from cnnkit.models.surgery import to_classifier as to_classifier
+from cnnkit.models.surgery import to_fully_convolutional as to_fully_convolutional
+from cnnkit.models.surgery import ungroup as ungroup
+from cnnkit.models.surgery import ungroup_kernel as ungroup_kernel
 from cnnkit.models.vgg import vgg as vgg
 from cnnkit.models.vgg import vgg11 as vgg11
 from cnnkit.models.vgg import vgg11_lrn as vgg11_lrn

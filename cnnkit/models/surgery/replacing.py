@@ -1,0 +1,62 @@
+"""The same network for other classes."""
+
+from __future__ import annotations
+
+import keras
+
+from cnnkit.errors import UsageError
+from cnnkit.models.surgery.chain import Part, carry, chain_of, join, remake, with_weights
+from cnnkit.models.surgery.head import POSITIONWISE, is_window
+from cnnkit.models.surgery.result import Surgery
+from cnnkit.models.surgery.shapes import is_count
+
+
+def replace_head(model: keras.Model, classes: int) -> Surgery:
+    """Returns the same network with a new last layer, for another number of classes.
+
+    This is how a trained network begins on another task (Zeiler & Fergus 2013, section 5.2): the
+    layer of the logits is made anew by its own initializer, everything before it comes along, and
+    the softmax stays where there is one. The new layer keeps its name and can be trained, also
+    where the layers that came along are frozen.
+
+    Args:
+        model: A chain of layers that ends in a dense layer, or in a convolution without padding
+            (as `to_fully_convolutional` makes it), and activations.
+        classes: Number of classes.
+
+    Returns:
+        A `Surgery`: the new model, and the layers that came along or are fresh.
+
+    Raises:
+        UsageError: If the model has no such layer at its end, or `classes` is less than 1.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.models.surgery import replace_head
+        >>> replace_head(alexnet(input_shape=(64, 64, 3), classes=3), 5).model.output_shape
+        (None, 5)
+    """
+    if not is_count(classes):
+        raise UsageError(
+            "A classifier has classes", expected="a whole number >= 1", received=repr(classes)
+        )
+    chain = chain_of(model)
+    weighted = with_weights(chain.layers)
+    last = weighted[-1] if weighted else chain.layers[-1]
+    position = chain.index(last.name)
+    after = chain.layers[position + 1 :]
+    # A dense evaluation may average the map of scores inside the model.
+    ends = (*POSITIONWISE, keras.layers.GlobalAveragePooling2D)
+    if isinstance(last, keras.layers.Dense):
+        new = remake(last, units=int(classes))
+    elif is_window(last) and all(isinstance(layer, ends) for layer in after):
+        new = remake(last, filters=int(classes))
+    else:
+        raise UsageError(
+            f"Model {chain.name!r} has no head to replace",
+            expected="a dense layer, or a convolution without padding, before the last activation",
+            received=f"{type(chain.layers[-1]).__name__} {chain.layers[-1].name!r} at the end",
+        )
+    parts = [*carry(chain.layers[:position]), Part(new, None), *carry(after)]
+    carried = tuple(layer.name for layer in weighted[:-1])
+    return Surgery(join(chain, parts), carried, (last.name,))
