@@ -60,7 +60,6 @@ class Preset:
 
     stages: tuple[Stage, ...]
     size: int = 224
-    groups: int = 2
     normalization: Mapping[str, Any] | None = field(default_factory=dict)
     initializer: str = "paper"
     bias_value: float = 1.0
@@ -79,9 +78,9 @@ PRESETS = {
         bias_value=0.1,
         hidden_stddev=0.005,
     ),
-    "one-weird-trick": Preset(ONE_WEIRD_TRICK, groups=1, normalization=DIVIDED, output_bias=-7.0),
+    "one-weird-trick": Preset(ONE_WEIRD_TRICK, normalization=DIVIDED, output_bias=-7.0),
     "torchvision": Preset(
-        TORCHVISION, groups=1, normalization=None, initializer="glorot", dropout_first=True
+        TORCHVISION, normalization=None, initializer="glorot", dropout_first=True
     ),
 }
 
@@ -97,7 +96,7 @@ def alexnet(
     include_preprocessing: bool = True,
     name: str | None = None,
     preset: str = "paper",
-    groups: int | None = None,
+    groups: int = 2,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,
@@ -127,8 +126,8 @@ def alexnet(
         name: Name of the model.
         preset: `"paper"`; `"caffe"`, BVLC's network; `"one-weird-trick"`, the authors' later net
             of one tower (Krizhevsky 2014); `"torchvision"`, that net without normalization.
-        groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344); None is the
-            preset's.
+        groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344). The presets
+            `"one-weird-trick"` and `"torchvision"` have one tower in either case.
         sixth_conv: Filters of a sixth convolution, 3 x 3, over the last pooling layer, as in the
             network trained on 22,000 classes (section 6). The paper does not give their number.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"` (section 3.1).
@@ -154,7 +153,6 @@ def alexnet(
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     chosen = PRESETS[preset]
-    groups = chosen.groups if groups is None else groups
     initializer = chosen.initializer if initializer is None else initializer
     bias_value = chosen.bias_value if bias_value is None else bias_value
     if groups not in (1, 2):
