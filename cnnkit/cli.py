@@ -61,10 +61,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     # Taken out of the command line before it is parsed, so that it may stand anywhere.
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
-    asked = next((word for word in argv if not word.startswith("-")), None)
+    known = verbs()
+    asked = argv[0] if argv and argv[0] in known else None
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb")
-    for name in verbs():
-        # Every verb is listed in the help; only the one that is asked for is filled in.
+    # The help lists every verb; the one that is asked for is all that is imported otherwise.
+    for name in [asked] if asked else known:
         module = _verb(name)
         summary = (module.__doc__ or name).splitlines()[0].rstrip(".")
         sub = subparsers.add_parser(name, help=summary, description=module.__doc__)

@@ -33,9 +33,8 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     right.set_title(f"{result.rule}, {result.layer} unit {result.unit}")
     for axes in (left, right):
         axes.set_axis_off()
-    where = f" at row {result.position[0]}, column {result.position[1]}" if result.position else ""
     scale = f"grey is 0, black and white are ∓{largest:.2g}"
-    caption = f"activation {result.activation:.3g}{where} · {scale}"
+    caption = f"activation {result.activation:.3g}{result.where} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
     with written_aside(Path(path)) as aside:
         figure.savefig(aside, format="png", dpi=150)

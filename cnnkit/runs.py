@@ -92,6 +92,10 @@ class Run:
         write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
         # Last, because its presence is what makes a folder a run.
+        self.write_config(config)
+
+    def write_config(self, config: TrainingConfig) -> None:
+        """Writes down what is asked for."""
         write_text(self.path / CONFIG, config.to_json())
 
     @property

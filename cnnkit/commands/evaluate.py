@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
 
     import_tensorflow()
     from cnnkit.data import load_source
-    from cnnkit.evaluation import evaluate
+    from cnnkit.evaluation import ClassErrors, evaluate
     from cnnkit.models import load_model
 
     config = finished.config
@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"run": args.run_folder, **dataclasses.asdict(result)}))
         return 0
-    rows = [*result.classes, dataclasses.replace(result.classes[0], label="all", **_all(result))]
+    every = ClassErrors("all", result.images, result.top1_error, result.top5_error)
+    rows = [*result.classes, every]
     width = max(len(row.label) for row in rows)
     print(f"{'class':<{width}}  images  top-1 error  top-5 error")
     for row in rows:
@@ -45,14 +46,6 @@ def run(args: argparse.Namespace) -> int:
             f"{_percent(row.top5_error):>11}"
         )
     return 0
-
-
-def _all(result) -> dict:
-    return {
-        "images": result.images,
-        "top1_error": result.top1_error,
-        "top5_error": result.top5_error,
-    }
 
 
 def _percent(error: float | None) -> str:

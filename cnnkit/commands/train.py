@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
     import_tensorflow()
     from cnnkit.commands._progress import TerminalProgress
+    from cnnkit.runs import Run
     from cnnkit.training import train
 
     out = sys.stderr if args.json else sys.stdout
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     except KeyboardInterrupt:
-        if (output / "config.json").is_file():
+        if Run(output).exists():
             resume = f"cnnkit train --resume --output {output}"
             print(f"\nStopped; the last whole epoch is kept. Go on with: {resume}", file=sys.stderr)
         raise

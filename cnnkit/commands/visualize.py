@@ -50,6 +50,6 @@ def run(args: argparse.Namespace) -> int:
             hint="Leave --unit out to take the strongest one",
         )
     draw_projection(image, result, output)
-    where = f" at row {result.position[0]}, column {result.position[1]}" if result.position else ""
-    print(f"{output}: {result.layer} unit {result.unit}, activation {result.activation:.3g}{where}")
+    what = f"{result.layer} unit {result.unit}, activation {result.activation:.3g}{result.where}"
+    print(f"{output}: {what}")
     return 0

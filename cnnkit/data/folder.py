@@ -36,9 +36,8 @@ def load_folder(root: str, seed: int) -> Source:
     labels = _class_names(path / "train" if given else path)
     if given:
         _check_same_classes(path, labels)
-    parts = {part: _list(path / part, labels) for part in ("train", "test")} if given else {}
-    if not given:
-        parts["all"] = _list(path, labels)
+    roots = {part: path / part for part in ("train", "test")} if given else {"all": path}
+    parts = {part: _list(folder, labels) for part, folder in roots.items()}
     files = {part: [file for file, _ in rows] for part, rows in parts.items()}
     readable = {part: _readable(names) for part, names in files.items()}
     unreadable = [
@@ -53,7 +52,7 @@ def load_folder(root: str, seed: int) -> Source:
     for part, rows in parts.items():
         kept = [row for row, good in zip(rows, readable[part], strict=True) if good]
         if not kept:
-            raise DataError(f"No images in {path if part == 'all' else path / part}")
+            raise DataError(f"No images in {roots[part]}")
         splits[part] = (np.array([f for f, _ in kept]), np.array([c for _, c in kept], np.int32))
     if not given:
         names, classes = splits.pop("all")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from cnnkit.errors import UsageError
+from cnnkit.models.surgery.chain import chain_of
 
 FLOAT_BYTES = 4
 
@@ -70,20 +70,14 @@ def account(model: keras.Model) -> list[LayerAccount]:
         >>> [(row.name, row.receptive_field) for row in rows if row.name == "conv5"]
         [('conv5', 163)]
     """
+    chain = chain_of(model)
+    outputs = [*chain.shapes[1:], tuple(model.outputs[0].shape)]
     rows = []
     field, step = 1, 1
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            continue
-        if isinstance(layer.input, list):
-            raise UsageError(
-                "Only a chain of layers can be accounted for",
-                expected="layers of one input",
-                received=f"layer {layer.name!r} of {len(layer.input)}",
-            )
+    for layer, (_, *sides) in zip(chain.layers, outputs, strict=True):
         kernel, stride = _window(layer)
         field, step = field + (kernel - 1) * step, step * stride
-        shape = tuple(layer.output.shape[1:])
+        shape = tuple(sides)
         local = len(shape) == 3
         rows.append(
             LayerAccount(

@@ -89,7 +89,7 @@ def train(
     if resume:
         _check_same_dataset(run, source)
         run.remove_torn()
-        write_text(run.path / "config.json", config.to_json())
+        run.write_config(config)
     else:
         run.create(config, source.labels, environment)
     with strategy.scope():

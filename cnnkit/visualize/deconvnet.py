@@ -38,6 +38,11 @@ class Projection:
     projection: np.ndarray
     rule: str
 
+    @property
+    def where(self) -> str:
+        """The position in words, empty in a dense layer."""
+        return " at row {}, column {}".format(*self.position) if self.position else ""
+
 
 def deconvnet(
     model: keras.Model,

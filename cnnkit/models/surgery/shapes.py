@@ -8,9 +8,8 @@ from numbers import Integral
 import keras
 
 from cnnkit.errors import UsageError
+from cnnkit.models.stem import LARGEST_LEAST_SIZE
 from cnnkit.models.surgery.chain import Chain
-
-LARGEST_LEAST_SIZE = 1024
 
 
 def check_size(size: int | Sequence[int]) -> tuple[int, int]:
