@@ -93,20 +93,15 @@ def _layers(args: argparse.Namespace) -> list[dict]:
 
 
 def _account(name: str, args: argparse.Namespace):
-    import keras
-
-    from cnnkit.models import account, build
+    from cnnkit.models.account import account, outline
 
     if args.image_size is not None and args.image_size < 1:
         raise UsageError("An image has pixels", expected="at least 1", received=args.image_size)
     options: dict = {"classes": args.classes}
     if args.image_size:
         options["input_shape"] = (args.image_size, args.image_size, 3)
-    with keras.StatelessScope():
-        rows = account(build(name, **options))
-        # Keras fills every weight when the scope ends, unless it has forgotten them by then.
-        keras.utils.clear_session(free_memory=False)
-    return rows
+    with outline(name, **options) as model:
+        return account(model)
 
 
 def _least_side(name: str) -> int:

@@ -12,5 +12,6 @@ from cnnkit.layers.normalization import (
 )
 from cnnkit.layers.pooling import CeilMaxPooling2D as CeilMaxPooling2D
 from cnnkit.layers.preprocessing import SubtractMean as SubtractMean
+from cnnkit.layers.probabilities import Probabilities as Probabilities
 from cnnkit.layers.rules import RULES as RULES
 from cnnkit.layers.rules import backward_rule as backward_rule

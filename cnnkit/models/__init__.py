@@ -10,6 +10,12 @@ import keras
 from cnnkit.errors import unknown_name
 from cnnkit.models.account import account as account
 from cnnkit.models.alexnet import alexnet as alexnet
+from cnnkit.models.alexnet import alexnet_caffe as alexnet_caffe
+from cnnkit.models.alexnet import alexnet_one_weird_trick as alexnet_one_weird_trick
+from cnnkit.models.alexnet import alexnet_torchvision as alexnet_torchvision
+from cnnkit.models.alexnet import caffenet as caffenet
+from cnnkit.models.classes import class_names as class_names
+from cnnkit.models.classes import name_classes as name_classes
 from cnnkit.models.loading import load_model as load_model
 from cnnkit.models.names import find_layer as find_layer
 from cnnkit.models.names import logits_of as logits_of
@@ -30,10 +36,16 @@ from cnnkit.models.vgg import vgg13 as vgg13
 from cnnkit.models.vgg import vgg16 as vgg16
 from cnnkit.models.vgg import vgg16_c as vgg16_c
 from cnnkit.models.vgg import vgg19 as vgg19
+from cnnkit.models.weights import WeightsFile as WeightsFile
+from cnnkit.models.weights import open_weights as open_weights
 from cnnkit.models.zfnet import zfnet as zfnet
 
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "alexnet": alexnet,
+    "alexnet_caffe": alexnet_caffe,
+    "caffenet": caffenet,
+    "alexnet_one_weird_trick": alexnet_one_weird_trick,
+    "alexnet_torchvision": alexnet_torchvision,
     "vgg11": vgg11,
     "vgg11_lrn": vgg11_lrn,
     "vgg13": vgg13,
@@ -45,6 +57,10 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
 
 PAPERS = {
     "alexnet": "Krizhevsky et al. 2012",
+    "alexnet_caffe": "Krizhevsky et al. 2012, BVLC",
+    "caffenet": "Krizhevsky et al. 2012, BVLC",
+    "alexnet_one_weird_trick": "Krizhevsky 2014",
+    "alexnet_torchvision": "Krizhevsky 2014, torchvision",
     "vgg11": "Simonyan & Zisserman 2014, A",
     "vgg11_lrn": "Simonyan & Zisserman 2014, A-LRN",
     "vgg13": "Simonyan & Zisserman 2014, B",

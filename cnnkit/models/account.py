@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import keras
@@ -55,6 +56,20 @@ class Stack:
     receptive_field: int
     weights_per_channel_squared: int
     activations: int
+
+
+@contextmanager
+def outline(name: str, **options) -> Iterator[keras.Model]:
+    """Yields the network called `name` without memory for its weights: only shapes can be read."""
+    # Below the builders, which this module accounts for, so it can only be known when it is called.
+    from cnnkit.models import build
+
+    with keras.StatelessScope(initialize_variables=False):
+        try:
+            yield build(name, **options)
+        finally:
+            # Keras would fill every weight at the end of the next such scope.
+            keras.utils.clear_session(free_memory=False)
 
 
 def account(model: keras.Model) -> list[LayerAccount]:

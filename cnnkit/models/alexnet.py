@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.drops import check_drops
 from cnnkit.models.head import HIDDEN_UNITS, Head, finish
-from cnnkit.models.loading import load_weights
+from cnnkit.models.loading import Weights, filled, find_weights, initial
 from cnnkit.models.stages import OVERLAPPING, PLAIN, Stage, build_stages, numbered, side_after
-from cnnkit.models.stem import IMAGENET_MEAN, begin
+from cnnkit.models.stem import begin
+from cnnkit.models.variants import variant
 
 INITIALIZERS = ("paper", "glorot")
 
@@ -33,6 +35,9 @@ PAPER = (
 
 # BVLC Caffe, models/bvlc_alexnet: 227-pixel crops need no overhang.
 CAFFE = (Stage(96, 11, 4, before=0, normalized=True, pooled=True), *PAPER[1:])
+
+# BVLC Caffe, models/bvlc_reference_caffenet: the same, with the poolings before the normalizations.
+CAFFENET = tuple(replace(stage, pool_first=stage.normalized) for stage in CAFFE)
 
 # cuda-convnet2, layers/layers-223-1gpu.cfg: the authors' later net (Krizhevsky 2014). Its first
 # stage is rectified after the pooling.
@@ -69,15 +74,14 @@ class Preset:
 
 
 DIVIDED = {"alpha_convention": "mean"}
+BVLC = Preset(
+    CAFFE, size=227, normalization={"k": 1.0, **DIVIDED}, bias_value=0.1, hidden_stddev=0.005
+)
 PRESETS = {
     "paper": Preset(PAPER),
-    "caffe": Preset(
-        CAFFE,
-        size=227,
-        normalization={"k": 1.0, **DIVIDED},
-        bias_value=0.1,
-        hidden_stddev=0.005,
-    ),
+    "caffe": BVLC,
+    # Its model file gives conv2, conv4, conv5, fc6 and fc7 biases of 1 again.
+    "caffenet": replace(BVLC, stages=CAFFENET, bias_value=1.0),
     "one-weird-trick": Preset(ONE_WEIRD_TRICK, normalization=DIVIDED, output_bias=-7.0),
     "torchvision": Preset(
         TORCHVISION, normalization=None, initializer="glorot", dropout_first=True
@@ -88,7 +92,7 @@ PRESETS = {
 def alexnet(
     *,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: Weights = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
     classes: int = 1000,
@@ -106,7 +110,7 @@ def alexnet(
     dropout: float = 0.5,
     initializer: str | None = None,
     bias_value: float | None = None,
-    mean: Sequence[float] = IMAGENET_MEAN,
+    mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
     """Builds AlexNet (Krizhevsky et al. 2012, section 3.5 and Fig. 2).
 
@@ -116,16 +120,18 @@ def alexnet(
 
     Args:
         include_top: Whether to add `fc6` to `probabilities`.
-        weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
-        input_shape: (height, width, 3); None is the preset's size with the top (224, Caffe 227),
+        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it. Its mean comes along.
+        input_shape: (height, width, 3); None is the preset's size with the top (224, Caffe's 227),
             any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
         classifier_activation: Activation over the logits; None returns the logits.
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
-        preset: `"paper"`; `"caffe"`, BVLC's network; `"one-weird-trick"`, the authors' later net
-            of one tower (Krizhevsky 2014); `"torchvision"`, that net without normalization.
+        preset: `"paper"`; `"caffe"`, BVLC's network; `"caffenet"`, BVLC's variant that pools before
+            it normalizes; `"one-weird-trick"`, the authors' later net of one tower (Krizhevsky
+            2014); `"torchvision"`, that net without normalization.
         groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344). The presets
             `"one-weird-trick"` and `"torchvision"` have one tower in either case.
         sixth_conv: Filters of a sixth convolution, 3 x 3, over the last pooling layer, as in the
@@ -140,7 +146,8 @@ def alexnet(
             one. `"glorot"`: Glorot uniform weights, biases 0. None is the preset's.
         bias_value: First value of the biases of `conv2 conv4 conv5 fc6 fc7` under `"paper"`. The
             paper's 1 stays at a loss of ln(classes) for long on little data; Caffe uses 0.1.
-        mean: RGB mean in 0..255 that is subtracted.
+        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+            large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
         UsageError: If an argument is out of range, or the image too small.
@@ -167,13 +174,16 @@ def alexnet(
         kept["6"] = Stage(sixth_conv, 3)
     windows = OVERLAPPING if overlapping_pooling else PLAIN
 
+    file = find_weights(weights)
+
     def normal(stddev: float, bias: float) -> dict:
         if initializer == "glorot":
-            return {}
-        return {
+            return initial({}, file)
+        options = {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=stddev),
             "bias_initializer": keras.initializers.Constant(bias),
         }
+        return initial(options, file)
 
     inputs, x = begin(
         "AlexNet",
@@ -203,4 +213,19 @@ def alexnet(
         hidden_initializers=lambda: normal(chosen.hidden_stddev, bias_value),
         output_initializers=lambda: normal(0.01, chosen.output_bias),
     )
-    return load_weights(keras.Model(inputs, outputs, name=name or "alexnet"), weights)
+    model = keras.Model(inputs, outputs, name=name or "alexnet")
+    return filled(model, file, keep_mean=mean is not None)
+
+
+def _preset(name: str, preset: str, summary: str) -> Callable[..., keras.Model]:
+    return variant(alexnet, name, summary, preset=preset)
+
+
+alexnet_caffe = _preset("alexnet_caffe", "caffe", "Builds BVLC's AlexNet")
+caffenet = _preset("caffenet", "caffenet", "Builds BVLC's CaffeNet")
+alexnet_one_weird_trick = _preset(
+    "alexnet_one_weird_trick", "one-weird-trick", "Builds the authors' later net of one tower"
+)
+alexnet_torchvision = _preset(
+    "alexnet_torchvision", "torchvision", "Builds the network that torchvision calls AlexNet"
+)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.layers import Dropout
+from cnnkit.layers import Dropout, Probabilities
 from cnnkit.models.activations import fused
 
 HIDDEN_UNITS = 4096
@@ -102,4 +102,4 @@ def finish(
     x = keras.layers.Dense(classes, dtype="float32", name=logits, **output_initializers())(x)
     if classifier_activation is None:
         return x
-    return keras.layers.Activation(classifier_activation, dtype="float32", name="probabilities")(x)
+    return Probabilities(classifier_activation, dtype="float32", name="probabilities")(x)

@@ -1,26 +1,36 @@
-"""Models and weights from files."""
+"""Models from files, and the `weights` argument of every builder."""
 
 from __future__ import annotations
 
-import warnings
+import os
 from pathlib import Path
 
 import keras
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit.errors import UsageError
+from cnnkit.models.weights.filling import fill
+from cnnkit.models.weights.fingerprint import check_fingerprint
+from cnnkit.models.weights.imagenet import IMAGENET, imagenet
+from cnnkit.models.weights.recognize import open_weights
+from cnnkit.models.weights.stored import WeightsFile
+from cnnkit.models.weights.unfilled import restore, unfilled
 
-SUFFIXES = (".keras", ".weights.h5")
+Weights = str | os.PathLike | WeightsFile | None
 
 
 def load_model(path: str | Path) -> keras.Model:
     """Loads a model that cnnkit or Keras saved.
+
+    A file that `cnnkit weights convert` wrote keeps what its network answered then; the loaded
+    model is compared with it.
 
     Args:
         path: A `.keras` file, or a run folder that holds `model.keras`.
 
     Raises:
         UsageError: If there is no such file, or it is no Keras model.
+        RunError: If the model does not answer as when it was converted.
 
     Example:
         >>> from cnnkit import load_model
@@ -32,37 +42,47 @@ def load_model(path: str | Path) -> keras.Model:
     if not file.is_file():
         raise UsageError(f"No model at {path}", expected="a .keras file or a run folder")
     try:
-        return keras.saving.load_model(file, compile=False)
+        model = keras.saving.load_model(file, compile=False)
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(
             f"{file} is no model that Keras can load", expected="a .keras file", received=error
         ) from error
+    check_fingerprint(model, file)
+    return model
 
 
-def load_weights(model: keras.Model, weights: str | Path | None) -> keras.Model:
-    """Fills `model` from a weights file and returns it; None leaves it as it is.
+def find_weights(
+    weights: Weights, network: str | None = None, *, include_top: bool = True, classes: int = 1000
+) -> WeightsFile | None:
+    """Opens what a builder's `weights` argument names: None, a file, or `"imagenet"`.
 
     Raises:
-        UsageError: If the file is missing, of another kind, or does not fit the network.
+        UsageError: If there is no such file, or it is of no known kind.
+        RunError: If the ImageNet weights cannot be downloaded.
     """
-    if weights is None:
+    if weights is None or isinstance(weights, WeightsFile):
+        return weights
+    if weights == IMAGENET:
+        return imagenet(network, include_top=include_top, classes=classes)
+    return open_weights(weights)
+
+
+def initial(options: dict, file: WeightsFile | None) -> dict:
+    """Returns a layer's initializer arguments; without random numbers where a file fills it."""
+    return options if file is None else unfilled(options)
+
+
+def filled(model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = False) -> keras.Model:
+    """Fills a network that was built with `initial`, and returns it.
+
+    Raises:
+        UsageError: If the file does not fit the network.
+        RunError: If the network does not answer as when the file was converted.
+    """
+    if file is None:
         return model
-    file = Path(weights)
-    if not file.name.endswith(SUFFIXES):
-        raise UsageError(
-            "Weights of an unknown kind",
-            expected=f"None or a file that ends in {' or '.join(SUFFIXES)}",
-            received=weights,
-        )
-    if not file.is_file():
-        raise UsageError(f"No weights file {file}")
-    try:
-        with warnings.catch_warnings():
-            # Keras only warns where it leaves a layer as it was.
-            warnings.simplefilter("error", UserWarning)
-            model.load_weights(file)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        raise UsageError(
-            f"The weights in {file} do not fit {model.name}", received=error
-        ) from error
+    fill(model, file, keep_mean=keep_mean)
+    restore(model)
+    if not keep_mean:
+        check_fingerprint(model, file.path)
     return model

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
-
-# Mean of the ImageNet training images per RGB channel, as released with the VGG networks.
-IMAGENET_MEAN = (123.68, 116.779, 103.939)
+from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing
 
 TRAINING_SIZE = 224
 LARGEST_LEAST_SIZE = 1024
@@ -39,7 +38,7 @@ def begin(
     size: int = TRAINING_SIZE,
     include_top: bool,
     include_preprocessing: bool,
-    mean: Sequence[float],
+    mean: Sequence[float] | np.ndarray | None,
     side_after: Callable[[int], int],
 ):
     """Returns the input tensor and the tensor that the first convolution takes.
@@ -50,7 +49,7 @@ def begin(
         size: The training size.
         include_top: Whether a dense head follows, which needs a known height and width.
         include_preprocessing: Whether the model subtracts `mean` itself.
-        mean: RGB mean in 0..255.
+        mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's colour.
         side_after: Maps a side of the input to the side of the last feature map.
 
     Raises:
@@ -80,6 +79,7 @@ def begin(
     inputs = keras.Input(shape, name="images")
     if not include_preprocessing:
         return inputs, inputs
+    mean = Preprocessing(IMAGENET_MEAN if mean is None else mean).for_size(*sides).mean
     return inputs, SubtractMean(mean, name="preprocessing")(inputs)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 
 from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
 from cnnkit.models.activations import fused
 from cnnkit.models.head import Head, finish
-from cnnkit.models.loading import load_weights
-from cnnkit.models.stem import IMAGENET_MEAN, begin
+from cnnkit.models.loading import Weights, filled, find_weights, initial
+from cnnkit.models.stem import begin
+from cnnkit.models.variants import variant
 
 # Simonyan & Zisserman 2014, Table 1: its columns, top to bottom. A word is "kernel-filters" for a
 # convolution with its ReLU, or LRN; a max-pooling ends every block.
@@ -28,6 +29,9 @@ COLUMNS = {
     " | 3-512 3-512 3-512 3-512",
 }
 
+# The columns whose ImageNet weights keras.applications hands out.
+DOWNLOADED = {"D": "vgg16", "E": "vgg19"}
+
 INITIALIZERS = ("glorot", "paper")
 PAPER_STDDEV = 0.1  # section 3.1: a variance of 0.01
 
@@ -36,7 +40,7 @@ def vgg(
     config: str = "D",
     *,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: Weights = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
     classes: int = 1000,
@@ -47,7 +51,7 @@ def vgg(
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
-    mean: Sequence[float] = IMAGENET_MEAN,
+    mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
     """Builds the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
 
@@ -60,7 +64,9 @@ def vgg(
         config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`; or `"B-5x5"`, the net that
             the paper compares B with.
         include_top: Whether to add `fc1` to `probabilities`.
-        weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
+        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it; or `"imagenet"`, which downloads them for D and E. Its mean
+            comes along.
         input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
@@ -73,7 +79,8 @@ def vgg(
             unnecessary (section 3.1, footnote), or `"paper"`: normal weights.
         weight_stddev: Standard deviation under `"paper"`, whose variance of 0.01 is this default;
             many implementations take 0.01 for it.
-        mean: RGB mean in 0..255 that is subtracted.
+        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+            large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
         UsageError: If an argument is out of range, or the image too small.
@@ -97,10 +104,13 @@ def vgg(
         side_after=lambda side: side >> len(blocks),
     )
 
+    file = find_weights(weights, DOWNLOADED.get(config), include_top=include_top, classes=classes)
+
     def initializers() -> dict:
         if initializer == "glorot":
-            return {}
-        return {"kernel_initializer": keras.initializers.RandomNormal(stddev=weight_stddev)}
+            return initial({}, file)
+        normal = keras.initializers.RandomNormal(stddev=weight_stddev)
+        return initial({"kernel_initializer": normal}, file)
 
     for number, block in enumerate(blocks, start=1):
         position = 0
@@ -130,23 +140,12 @@ def vgg(
         output_initializers=initializers,
     )
     default = f"vgg_{config.lower().replace('-', '_')}"
-    return load_weights(keras.Model(inputs, outputs, name=name or default), weights)
+    model = keras.Model(inputs, outputs, name=name or default)
+    return filled(model, file, keep_mean=mean is not None)
 
 
 def _column(name: str, config: str) -> Callable[..., keras.Model]:
-    """Makes the builder of one column, with the arguments of `vgg` but its configuration."""
-
-    def build(**options) -> keras.Model:
-        return vgg(config, **{"name": name, **options})
-
-    build.__name__ = build.__qualname__ = name
-    build.__doc__ = f"Builds column {config} of Table 1; arguments, layers and errors as `vgg`."
-    parameters = inspect.signature(vgg).parameters
-    build.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter for key, parameter in parameters.items() if key != "config"],
-        return_annotation=keras.Model,
-    )
-    return build
+    return variant(vgg, name, f"Builds column {config} of Table 1", config=config)
 
 
 vgg11 = _column("vgg11", "A")

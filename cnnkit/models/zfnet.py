@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import keras
+import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.drops import check_drops
 from cnnkit.models.head import HIDDEN_UNITS, Head, finish
-from cnnkit.models.loading import load_weights
+from cnnkit.models.loading import Weights, filled, find_weights, initial
 from cnnkit.models.stages import OVERLAPPING, PLAIN, Stage, build_stages, numbered, side_after
-from cnnkit.models.stem import IMAGENET_MEAN, begin
+from cnnkit.models.stem import begin
 
 INITIALIZERS = ("paper", "glorot")
 WEIGHT_STDDEV = 0.01  # section 3: "1e-2", read as the standard deviation
@@ -32,7 +33,7 @@ STAGES = (
 def zfnet(
     *,
     include_top: bool = True,
-    weights: str | None = None,
+    weights: Weights = None,
     input_shape: Sequence[int | None] | None = None,
     pooling: str | None = None,
     classes: int = 1000,
@@ -47,7 +48,7 @@ def zfnet(
     hidden_units: int = HIDDEN_UNITS,
     dropout: float = 0.5,
     initializer: str = "paper",
-    mean: Sequence[float] = IMAGENET_MEAN,
+    mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
     """Builds ZFNet (Zeiler & Fergus 2013, arXiv v3, Fig. 3).
 
@@ -57,7 +58,8 @@ def zfnet(
 
     Args:
         include_top: Whether to add `fc6` to `probabilities`.
-        weights: None for fresh weights, or a `.weights.h5` or `.keras` file of the same network.
+        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it. Its mean comes along.
         input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
@@ -73,7 +75,8 @@ def zfnet(
         hidden_units: Units of `fc6` and `fc7`; Table 3 tries 2048 and 8192.
         dropout: Fraction dropped after `fc6` and `fc7`.
         initializer: `"paper"`: normal weights, biases 0. `"glorot"`: Glorot uniform weights.
-        mean: RGB mean in 0..255 that is subtracted.
+        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+            large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
         UsageError: If an argument is out of range, or the image too small.
@@ -98,10 +101,13 @@ def zfnet(
     kept = numbered(stages, drop_layers)
     windows = OVERLAPPING if overlapping_pooling else PLAIN
 
+    file = find_weights(weights)
+
     def initializers() -> dict:
         if initializer == "glorot":
-            return {}
-        return {"kernel_initializer": keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV)}
+            return initial({}, file)
+        normal = keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV)
+        return initial({"kernel_initializer": normal}, file)
 
     inputs, x = begin(
         "ZFNet",
@@ -130,4 +136,5 @@ def zfnet(
         hidden_initializers=initializers,
         output_initializers=initializers,
     )
-    return load_weights(keras.Model(inputs, outputs, name=name or "zfnet"), weights)
+    model = keras.Model(inputs, outputs, name=name or "zfnet")
+    return filled(model, file, keep_mean=mean is not None)

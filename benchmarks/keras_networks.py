@@ -1,0 +1,118 @@
+"""Our networks' steps for networks.py on each backend of Keras, in the way that is usual there.
+
+Keras and the backends are imported where they are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+from torch_networks import LEARNING_RATE, MOMENTUM, Steps, steps
+
+
+def tensorflow_steps(model, images, labels) -> Steps:
+    """Returns our network's steps on TensorFlow."""
+    import keras
+    import tensorflow as tf
+
+    images, labels = tf.constant(images), tf.constant(labels)
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def train():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    forward = tf.function(lambda: model(images, training=False))
+    return Steps(forward, train, tf.test.experimental.sync_devices)
+
+
+def jax_steps(model, images, labels) -> Steps:
+    """Returns our network's steps on JAX, without state and with donated buffers."""
+    import jax
+    import jax.numpy as jnp
+    import keras
+
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    optimizer.build(model.trainable_variables)
+    kept = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
+    # Copies, because a donated buffer is gone and the model keeps its own.
+    state = [[jnp.copy(variable.value) for variable in variables] for variables in kept]
+
+    def loss_of(weights, others, images, labels):
+        logits, others = model.stateless_call(weights, others, images, training=True)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)
+        return -chosen.mean(), others
+
+    def step(weights, others, velocities, images, labels):
+        gradient = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, others), gradients = gradient(weights, others, images, labels)
+        weights, velocities = optimizer.stateless_apply(velocities, gradients, weights)
+        return loss, (weights, others, velocities)
+
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2))
+    answer = jax.jit(lambda w, o, images: model.stateless_call(w, o, images, training=False)[0])
+    last = []
+
+    def train():
+        loss, state[:] = compiled(*state, images, labels)
+        last[:] = [loss]
+        return loss
+
+    def forward():
+        last[:] = [answer(*state[:2], images)]
+        return last[0]
+
+    return Steps(forward, train, lambda: jax.block_until_ready((last, state)))
+
+
+def torch_steps(model, images, labels) -> Steps:
+    """Returns our network's steps on PyTorch."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
+    model.train()
+    weights = [variable.value for variable in model.trainable_variables]
+    return steps(lambda x, training: model(x, training=training), weights, images, labels, False)
+
+
+def accelerated(backend: str) -> bool:
+    """Says whether the backend computes on an accelerator."""
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_logical_devices("GPU"))
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@contextlib.contextmanager
+def exact_float32(backend: str):
+    """Keeps tensor cores from rounding float32 inside the block."""
+    with contextlib.ExitStack() as stack:
+        if backend == "jax":
+            import jax
+
+            stack.enter_context(jax.default_matmul_precision("float32"))
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.enable_tensor_float_32_execution(False)
+            stack.callback(tf.config.experimental.enable_tensor_float_32_execution, True)
+        yield
+
+
+STEPS = {"tensorflow": tensorflow_steps, "jax": jax_steps, "torch": torch_steps}

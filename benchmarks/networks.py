@@ -1,0 +1,226 @@
+"""Every network, forward and one step of training, beside the same network in plain PyTorch.
+
+    python benchmarks/networks.py --backend jax --networks alexnet vgg16 --batch 64
+
+Needs Keras, the backend it is asked for and, for the peer, PyTorch; of cnnkit only what needs no
+TensorFlow, so PYTHONPATH=. does where cnnkit is not installed. A training step is forward with
+dropout, backward and SGD with momentum on all weights. The peer is made from the Keras network
+layer by layer, takes its weights, and must give the same logits before anything is timed. It runs
+eagerly, with cuDNN's choice of kernels; tensor cores take float32 as TF32 on every side.
+
+Without arguments a machine with an accelerator times all networks, batch 64, in float32 and
+mixed_bfloat16, which for the peer is autocast to bfloat16. A CPU times `CPU_NETWORKS`, batch 4, in
+float32, a few minutes on 2 cores; VGG-16 takes three times as long as VGG-11, and bfloat16 ten
+times as long as float32 on a CPU without instructions for it.
+"""
+
+from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)
+
+import argparse
+import gc
+import importlib.metadata
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from keras_networks import STEPS, accelerated, exact_float32
+from torch_networks import Steps, allow_tf32, peer, peer_images, peer_steps
+
+CPU_NETWORKS = ("alexnet", "zfnet", "vgg11")
+POLICIES = ("float32", "mixed_bfloat16")
+REPEATS = 10  # steps between two waits on an accelerator
+TOLERANCE = 1e-3  # of the largest logit
+ROW = "{:<24} {:<15} {:<9} {:>16} {:>17} {:>8}"
+
+
+def arguments() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--backend", choices=("tensorflow", "jax", "torch"), default="tensorflow", help="of Keras"
+    )
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="their names, or all")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, help="dtype policies of Keras")
+    parser.add_argument("--batch", type=int, metavar="N", help="images in a batch")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="the median counts")
+    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="instead of the network's")
+    parser.add_argument(
+        "--peer-layout",
+        choices=("contiguous", "channels_last"),
+        default="contiguous",
+        help="how PyTorch lays out its tensors",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser.parse_args()
+
+
+def difference(model, network, backend: str, layout: str) -> float:
+    """Returns how far the logits of both are apart, as a part of the largest one.
+
+    Raises:
+        RuntimeError: If that is more than `TOLERANCE`.
+    """
+    import keras
+    import torch
+
+    images = np.random.default_rng(1).uniform(0, 255, (2, *model.input_shape[1:]))
+    images = images.astype("float32")
+    device = next(network.parameters()).device.type
+    allow_tf32(False)
+    with exact_float32(backend), torch.inference_mode():
+        ours = keras.ops.convert_to_numpy(model(images, training=False))
+        theirs = network.eval()(peer_images(images, device, layout)).cpu().numpy()
+    allow_tf32(True)
+    apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    if not apart <= TOLERANCE:
+        raise RuntimeError(f"{model.name}: PyTorch's logits differ by {apart:.1e} of the largest")
+    return apart
+
+
+def measure(name: str, policy: str, options: argparse.Namespace) -> list[dict]:
+    """Times one network under one dtype policy and returns a row for each step."""
+    import keras
+
+    from cnnkit.models import build
+
+    keras.config.set_dtype_policy(policy)
+    side = options.image_size
+    model = build(
+        name, classifier_activation=None, input_shape=None if side is None else (side, side, 3)
+    )
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (options.batch, *model.input_shape[1:])).astype("float32")
+    labels = random.integers(0, model.output_shape[-1], options.batch)
+    device, layout = options.device, options.peer_layout
+    candidates = {"cnnkit": STEPS[options.backend](model, images, labels)}
+    apart = None
+    if options.peer:
+        network = peer(model, device, layout)
+        if policy == "float32":
+            apart = difference(model, network, options.backend, layout)
+        autocast = policy != "float32"
+        candidates["PyTorch"] = peer_steps(
+            network, images, labels, layout=layout, autocast=autocast
+        )
+    repeats = 1 if device == "cpu" else REPEATS
+    rows = []
+    for step in ("forward", "train"):
+        calls = {key: repeated(value, step, repeats) for key, value in candidates.items()}
+        seconds = interleaved(calls, options.rounds)
+        speed = {key: options.batch * repeats / value for key, value in seconds.items()}
+        rows.append(
+            {
+                "network": name,
+                "image_size": model.input_shape[1],
+                "parameters": model.count_params(),
+                "policy": policy,
+                "step": step,
+                "images_per_second": speed["cnnkit"],
+                "torch_images_per_second": speed.get("PyTorch"),
+                "ratio": speed["cnnkit"] / speed["PyTorch"] if "PyTorch" in speed else None,
+                "logits_differ_by": apart,
+            }
+        )
+    return rows
+
+
+def repeated(steps: Steps, step: str, times: int) -> Callable[[], None]:
+    """Returns a call of so many steps that ends when the device is done."""
+    function = getattr(steps, step)
+
+    def call():
+        for _ in range(times):
+            function()
+        steps.wait()
+
+    return call
+
+
+def complete(options: argparse.Namespace) -> None:
+    """Fills what was not asked for with what suits the machine.
+
+    Raises:
+        SystemExit: If there is no such network.
+    """
+    from cnnkit.models import BUILDERS
+
+    accelerator = accelerated(options.backend)
+    options.device = "cuda" if accelerator else "cpu"
+    options.batch = options.batch or (64 if accelerator else 4)
+    options.policies = options.policies or (POLICIES if accelerator else POLICIES[:1])
+    names = options.networks or (["all"] if accelerator else CPU_NETWORKS)
+    options.networks = list(BUILDERS) if "all" in names else list(names)
+    unknown = [name for name in options.networks if name not in BUILDERS]
+    if unknown:
+        sys.exit(f"No network {', '.join(unknown)}: expected some of {', '.join(BUILDERS)}, or all")
+    options.peer = importlib.util.find_spec("torch") is not None
+    if not options.peer:
+        print("PyTorch is not installed: cnnkit is timed alone", file=sys.stderr)
+        return
+    import torch
+
+    if accelerator and not torch.cuda.is_available():
+        print("This PyTorch sees no accelerator: cnnkit is timed alone", file=sys.stderr)
+        options.peer = False
+    allow_tf32(True)
+
+
+def conditions(options: argparse.Namespace) -> dict:
+    """Returns what the figures depend on."""
+    names = ("keras", options.backend, *(["torch"] if options.peer else []))
+    return {
+        "backend": options.backend,
+        "device": options.device,
+        "cores": os.cpu_count(),
+        "batch": options.batch,
+        "rounds": options.rounds,
+        "peer_layout": options.peer_layout if options.peer else None,
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }
+
+
+def main() -> None:
+    """Measures and prints."""
+    options = arguments()
+    os.environ["KERAS_BACKEND"] = options.backend
+    # Two frameworks share the accelerator's memory, so neither may take all of it.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    complete(options)
+    found = conditions(options)
+    if not options.json:
+        print(", ".join(f"{key} {value}" for key, value in found.items()))
+        print(
+            ROW.format("network", "policy", "step", "cnnkit images/s", "PyTorch images/s", "ratio")
+        )
+    rows = []
+    for name in options.networks:
+        for policy in options.policies:
+            measured = measure(name, policy, options)
+            rows += measured
+            if not options.json:
+                for row in measured:
+                    print(line(row), flush=True)
+            gc.collect()
+    if options.json:
+        print(json.dumps({**found, "rows": rows}, indent=2))
+
+
+def line(row: dict) -> str:
+    """Returns a row of the table."""
+    ours, theirs, ratio = row["images_per_second"], row["torch_images_per_second"], row["ratio"]
+    return ROW.format(
+        row["network"],
+        row["policy"],
+        row["step"],
+        f"{ours:.1f}",
+        "-" if theirs is None else f"{theirs:.1f}",
+        "-" if ratio is None else f"{ratio:.2f}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""From a weights file into a network, tensor by tensor."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from cnnkit.errors import UsageError
+from cnnkit.layers import Probabilities, SubtractMean
+from cnnkit.models.classes import name_classes
+from cnnkit.models.weights.agreement import check_normalization
+from cnnkit.models.weights.memory import aligned, handed_over
+from cnnkit.models.weights.pairing import pair
+from cnnkit.models.weights.stored import (
+    OIHW,
+    StoredLayer,
+    StoredTensor,
+    WeightsFile,
+)
+
+
+def fill(model: keras.Model, file: WeightsFile, *, keep_mean: bool = False) -> None:
+    """Gives a network the weights, the preprocessing and the class names of a file.
+
+    Kernels are turned to Keras's axes, the first dense layer's inputs to the order of its map
+    (height, width, channels), and the first kernel to RGB. A network without its dense layers
+    takes the convolutions of a whole file. Hardly more than one copy of the largest kernel is in
+    memory beside the network.
+
+    Args:
+        model: A network of ours, or any of the same layers.
+        file: What `open_weights` returned.
+        keep_mean: Whether the network keeps its own mean.
+
+    Raises:
+        UsageError: If the file has other layers, a tensor another shape, or it is not whole; the
+            first such tensor is named. Tensors before it are filled already.
+    """
+    pairs = pair(model, file)
+    check_normalization(model, file)
+    first = True
+    for layer, stored in pairs:
+        kernel = _kernel(model, layer, stored, file)
+        if first and file.channels == "BGR":
+            kernel[...] = kernel[:, :, ::-1].copy()
+        first = False
+        layer.kernel.assign(handed_over(_finite(kernel, stored.kernel)))
+        if stored.bias is not None:
+            layer.bias.assign(handed_over(_finite(_vector(stored.bias, layer), stored.bias)))
+    _fill_rest(model, file, keep_mean)
+
+
+def _kernel(model, layer, stored: StoredLayer, file: WeightsFile) -> np.ndarray:
+    """Reads a kernel piece by piece to its place in Keras's axes."""
+    shape = tuple(layer.kernel.shape)
+    kernel = aligned(shape)
+    source = stored.kernel.shape
+    if file.layout != OIHW:
+        for place, block in stored.kernel.blocks():
+            kernel.reshape(source)[place] = block
+        return kernel
+    if len(shape) == 2 and len(source) == 2:
+        # A dense layer over a map that was flattened with its channels first.
+        source = (source[0], *_map_before(model, layer, source[1]))
+    for place, block in stored.kernel.blocks():
+        block = block.reshape(-1, *source[1:])
+        block = block.transpose(2, 3, 1, 0) if block.ndim == 4 else block.T
+        kernel[..., place] = block.reshape(*shape[:-1], -1)
+    return kernel
+
+
+def _map_before(model, layer, inputs: int) -> tuple[int, ...]:
+    """Returns (channels, height, width) of the map that a dense layer takes, or its inputs."""
+    for candidate in model.layers:
+        if isinstance(candidate, keras.layers.Flatten):
+            first = next(x for x in model.layers if isinstance(x, keras.layers.Dense))
+            _, height, width, channels = candidate.input.shape
+            if layer is first and inputs == height * width * channels:
+                return (channels, height, width)
+    return (inputs,)
+
+
+def _vector(stored: StoredTensor, layer) -> np.ndarray:
+    vector = aligned(tuple(layer.bias.shape))
+    vector[...] = stored.array()
+    return vector
+
+
+def _finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
+    # Row by row, because a mask of the whole would be a quarter of it.
+    if not all(np.isfinite(row).all() for row in values):
+        raise UsageError(f"{stored} holds numbers that are not finite", expected="trained weights")
+    return values
+
+
+def _fill_rest(model, file: WeightsFile, keep_mean: bool) -> None:
+    for layer in model.layers:
+        if isinstance(layer, SubtractMean) and file.preprocessing is not None:
+            found = file.preprocessing.for_size(*model.input_shape[1:3])
+            layer.set(layer.mean if keep_mean else found.mean, found.std)
+    if isinstance(model.layers[-1], Probabilities) and file.class_names is not None:
+        name_classes(model, file.class_names)
