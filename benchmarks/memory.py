@@ -1,7 +1,7 @@
 """Peak memory of loading VGG-16 from each kind of weights file, as a multiple of the weights.
 
-Every kind is measured in a process of its own: the highest memory it has had, less what it had after
-importing TensorFlow. The file's pages count while they are mapped. Needs 3 GB of disk for a minute.
+Every kind is measured in a process of its own: the highest memory it has had, less what it had
+after importing TensorFlow. The file's pages count while they are mapped. Needs 1 GB of disk.
 """
 
 import argparse

@@ -232,7 +232,9 @@ def oracle(shared):
 
 def test_oracle_logits(oracle):
     model, arrays = oracle
-    np.testing.assert_allclose(model(arrays["x"]), arrays["logits"], atol=1e-5)
+    # Of the largest: processors sum in different orders.
+    largest = np.abs(arrays["logits"]).max()
+    np.testing.assert_allclose(model(arrays["x"]), arrays["logits"], rtol=0, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,3 +55,8 @@ TORCH = Preprocessing(
     mean=tuple(255 * value for value in (0.485, 0.456, 0.406)),
     std=tuple(255 * value for value in (0.229, 0.224, 0.225)),
 )
+
+
+def of_caffe(names: Collection[str]) -> Preprocessing:
+    """Returns what a network of Caffe's days takes, by the names of its layers."""
+    return VGG if "conv1_1" in names else BVLC

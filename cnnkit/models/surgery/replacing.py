@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from cnnkit.errors import UsageError
+from cnnkit.layers import Probabilities
 from cnnkit.models.surgery.chain import Part, carry, chain_of, join, remake, with_weights
 from cnnkit.models.surgery.head import POSITIONWISE, is_window
 from cnnkit.models.surgery.result import Surgery
@@ -57,6 +58,11 @@ def replace_head(model: keras.Model, classes: int) -> Surgery:
             expected="a dense layer, or a convolution without padding, before the last activation",
             received=f"{type(chain.layers[-1]).__name__} {chain.layers[-1].name!r} at the end",
         )
-    parts = [*carry(chain.layers[:position]), Part(new, None), *carry(after)]
+    tail = [
+        # The names were those of the other classes.
+        Part(remake(layer, class_names=None), None) if isinstance(layer, Probabilities) else part
+        for layer, part in zip(after, carry(after), strict=True)
+    ]
+    parts = [*carry(chain.layers[:position]), Part(new, None), *tail]
     carried = tuple(layer.name for layer in weighted[:-1])
     return Surgery(join(chain, parts), carried, (last.name,))

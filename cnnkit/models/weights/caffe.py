@@ -9,7 +9,7 @@ import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import BVLC, VGG, Preprocessing
+from cnnkit.models.preprocessing import of_caffe
 from cnnkit.models.weights import caffe_weights_pb2 as schema
 from cnnkit.models.weights.stored import (
     OIHW,
@@ -23,11 +23,6 @@ from cnnkit.models.weights.stored import (
 LRN = (15, "LRN")
 POOLING = (17, "Pooling")
 WITHIN = 1
-
-
-def default_preprocessing(names: list[str]) -> Preprocessing:
-    """Returns what a network of Caffe's days takes: VGG's mean colour, or BVLC's."""
-    return VGG if "conv1_1" in names else BVLC
 
 
 def read_caffemodel(path: Path) -> WeightsFile:
@@ -54,7 +49,7 @@ def read_caffemodel(path: Path) -> WeightsFile:
         stored,
         OIHW,
         channels="BGR",
-        preprocessing=default_preprocessing(names),
+        preprocessing=of_caffe(names),
         normalizations={
             layer.name: _normalization(layer.normalization)
             for layer in layers

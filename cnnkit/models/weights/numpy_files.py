@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import Preprocessing
-from cnnkit.models.weights.caffe import default_preprocessing
+from cnnkit.models.preprocessing import Preprocessing, of_caffe
 from cnnkit.models.weights.stored import (
     HWIO,
     OIHW,
@@ -154,7 +153,7 @@ def _by_name(path: Path, kind: str, tensors: Mapping[str, StoredTensor]) -> Weig
         layers,
         _layout(layers),
         channels="BGR",
-        preprocessing=preprocessing or default_preprocessing(names),
+        preprocessing=preprocessing or of_caffe(names),
         class_names=class_names,
         facts={"order of colours": "BGR is assumed, as in Caffe"},
     )

@@ -12,7 +12,6 @@ import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.preprocessing import Preprocessing
-from cnnkit.models.weights.caffe import read_caffemodel
 from cnnkit.models.weights.keras_files import CONFIG, read_hdf5, read_keras
 from cnnkit.models.weights.numpy_files import read_npy, read_npz
 from cnnkit.models.weights.stored import CHANNELS, WeightsFile
@@ -110,6 +109,9 @@ def _read(file: Path) -> WeightsFile:
             expected=KINDS,
             hint="Save its arrays with numpy.savez where you trust it",
         )
+    # Here, because the networks also run where protobuf is not installed.
+    from cnnkit.models.weights.caffe import read_caffemodel
+
     try:
         return read_caffemodel(file)
     except UsageError as error:
