@@ -19,7 +19,7 @@ demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real
 test: lint  ## the whole check
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint  ## the check with real weights and long runs
+test-all: lint $(VENV)/bench.stamp  ## the check with PyTorch, real weights and long runs
 	$(BIN)/python -m pytest
 
 test-backends: $(VENV)/dev.stamp  ## networks and layers without TensorFlow, against its answers
@@ -44,11 +44,14 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-protos: $(VENV)/dev.stamp  ## generate cnnkit/wire/*_pb2 from serving/cnnkit_serving.proto
+protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 	$(BIN)/python -m grpc_tools.protoc -I serving --python_out=cnnkit/wire \
 		--pyi_out=cnnkit/wire serving/cnnkit_serving.proto
+	$(BIN)/python -m grpc_tools.protoc -I cnnkit/models/weights \
+		--python_out=cnnkit/models/weights --pyi_out=cnnkit/models/weights \
+		cnnkit/models/weights/caffe_weights.proto
 
-bench: $(VENV)/dev.stamp  ## the benchmarks, one after the other
+bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:
@@ -61,6 +64,10 @@ $(BIN)/python:
 
 $(VENV)/demo.stamp: $(BIN)/python $(DECLARED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[report]'
+	touch $@
+
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@
 
 $(VENV)/dev.stamp: $(BIN)/python $(DECLARED)

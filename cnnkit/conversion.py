@@ -44,9 +44,7 @@ def convert(
     """
     output = Path(output)
     if output.suffix != ".keras":
-        raise UsageError(
-            "Converted networks are Keras files", expected="FILE.keras", received=output
-        )
+        raise UsageError("A network is written as FILE.keras", received=output)
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists", hint="Remove it, or allow to overwrite it")
     model = build(network, weights=file, **{**_shape_of(file), **options})

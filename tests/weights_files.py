@@ -21,7 +21,8 @@ CAFFE = {
     "V1LayerParameter": [
         ("bottom", 2, STRING, "repeated"), ("top", 3, STRING, "repeated"), ("name", 4, STRING, ""),
         ("type", 5, INT32, ""), ("blobs", 6, "BlobProto", "repeated"),
-        ("convolution_param", 10, "ConvolutionParameter", ""), ("lrn_param", 18, "LRNParameter", ""),
+        ("convolution_param", 10, "ConvolutionParameter", ""),
+        ("lrn_param", 18, "LRNParameter", ""),
     ],
     "LayerParameter": [
         ("name", 1, STRING, ""), ("type", 2, STRING, ""), ("bottom", 3, STRING, "repeated"),

@@ -2,3 +2,5 @@
 
 from cnnkit.visualize.deconvnet import Projection as Projection
 from cnnkit.visualize.deconvnet import deconvnet as deconvnet
+from cnnkit.visualize.filters import Filters as Filters
+from cnnkit.visualize.filters import filters as filters

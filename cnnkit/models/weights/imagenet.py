@@ -95,18 +95,19 @@ def fetch(download: Download) -> Path:
     Raises:
         RunError: If it cannot be downloaded.
     """
+    folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     # Keras tells its progress on standard output, which belongs to a command's own result.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             path = keras.utils.get_file(
                 download.name,
                 download.address,
+                cache_dir=str(folder),
                 cache_subdir="models",
                 file_hash=download.checksum,
                 hash_algorithm="md5",
             )
         except Exception as error:
-            folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
             raise RunError(
                 f"{download.address} could not be downloaded",
                 received=error,

@@ -1,0 +1,70 @@
+"""The kernels that see the image itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from cnnkit.errors import UsageError
+
+# A kernel is dead below this part of the median strength, and dominating above this multiple.
+DEAD = 0.1
+DOMINATING = 3.0
+
+
+@dataclass(frozen=True)
+class Filters:
+    """The kernels of the first convolution (Krizhevsky et al. 2012, Fig. 3).
+
+    Attributes:
+        layer: Name of the convolution.
+        kernels: (n, h, w, 3), in their order; RGB.
+        rms: (n,), the root mean square of each (Zeiler & Fergus 2013, section 3.1).
+        dead: (n,) bool, whether the RMS is below a tenth of the median.
+        dominating: (n,) bool, whether the RMS is above three times the median.
+        towers: Towers that the next convolution divides their maps into.
+    """
+
+    layer: str
+    kernels: np.ndarray
+    rms: np.ndarray
+    dead: np.ndarray
+    dominating: np.ndarray
+    towers: int
+
+
+def filters(model: keras.Model) -> Filters:
+    """Returns the kernels of the convolution that sees the colours of the image.
+
+    Args:
+        model: A network over RGB images.
+
+    Raises:
+        UsageError: If it has no convolution over three channels.
+
+    Example:
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import filters
+        >>> filters(zfnet(include_top=False)).kernels.shape
+        (96, 7, 7, 3)
+    """
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    if not convolutions or convolutions[0].kernel.shape[2] != 3:
+        raise UsageError(
+            f"Model {model.name!r} has no kernels over the colours of an image",
+            expected="a convolution over three channels at its beginning",
+        )
+    first, *others = convolutions
+    kernels = np.moveaxis(keras.ops.convert_to_numpy(first.kernel).astype(np.float32), -1, 0)
+    rms = np.sqrt(np.square(kernels).mean(axis=(1, 2, 3)))
+    median = np.median(rms)
+    return Filters(
+        layer=first.name,
+        kernels=kernels,
+        rms=rms,
+        dead=rms < DEAD * median,
+        dominating=rms > DOMINATING * median,
+        towers=others[0].groups if others else 1,
+    )
