@@ -96,7 +96,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        ("train --model alexnett", 2, "Unknown model 'alexnett'. Expected: one of alexnet, alexnet_caffe"),
+        ("train --model alexnett", 2, "Unknown model 'alexnett'. Expected: one of alexnet, alex"),
         ("train --model vgg1", 2, "Did you mean vgg19 or vgg16 or vgg13?"),
         ("train --dataset digit", 2, "Unknown dataset 'digit'"),
         ("train --dataset folder:/no/such/folder", 2, "No folder /no/such/folder"),

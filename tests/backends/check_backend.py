@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from cnnkit import load_model
+from cnnkit import alexnet, load_model
 from cnnkit.layers import LocalResponseNormalization, ReLU, backward_rule
 
 FOLDER = Path(os.environ["CNNKIT_ANSWERS"])
@@ -50,6 +50,15 @@ def test_logits_and_gradient(name):
     pixels = gradient(lambda x: model(x, training=False), ANSWERS["images"])
     expected = ANSWERS[f"{name}/gradient"]
     assert np.abs(pixels - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_weights_from_a_file():
+    options = {"input_shape": (64, 64, 3), "classes": 4, "hidden_units": 64}
+    file = FOLDER / "alexnet.keras"
+    model = alexnet(weights=file, classifier_activation=None, **options)
+    logits = keras.ops.convert_to_numpy(model(ANSWERS["images"], training=False))
+    expected = ANSWERS["alexnet/logits"]
+    assert np.abs(logits - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
