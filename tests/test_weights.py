@@ -520,6 +520,33 @@ def test_fingerprint_guards_a_converted_network(small):
         load_model(small / "other.keras")
 
 
+def test_a_fingerprint_is_compared_only_with_the_same(small):
+    """Another input, precision or mean answers otherwise, and rightly so."""
+    options = {"include_top": False, "weights": small / "small.keras"}
+    for more in ({"include_preprocessing": False}, {"mean": (1, 2, 3)}):
+        assert alexnet(**options, **more).count_params() == 2_334_080
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        assert alexnet(**options).count_params() == 2_334_080
+    finally:
+        keras.config.set_dtype_policy(before)
+    with pytest.raises(RunError, match="does not answer as it did"):
+        alexnet(**options, activation="tanh")
+
+
+def test_weights_reach_every_replica(small, mirrored):
+    with mirrored.scope():
+        model = alexnet(include_top=False, weights=small / "small.keras")
+    expected = load_model(small / "small.keras").get_layer("conv2").kernel.numpy()
+    copies = mirrored.experimental_local_results(model.get_layer("conv2").kernel.value)
+    assert len(copies) == 2
+    for copy in copies:
+        np.testing.assert_array_equal(copy.numpy(), expected)
+    copies[0].assign_add(tf.ones_like(copies[0]))
+    np.testing.assert_array_equal(copies[1].numpy(), expected)
+
+
 def test_conversion_overwrites_nothing(small):
     file = open_weights(small / "small.npz")
     before = (small / "small.keras").read_bytes()
@@ -600,6 +627,25 @@ def test_a_torn_file_is_one_clear_line(small, name, kept):
         alexnet(include_top=False, weights=torn)
     assert "torn" in str(error.value)
     assert "whole" in str(error.value) or "not all of one" in str(error.value)
+
+
+def test_a_changed_byte_is_found_where_the_format_has_checksums(small):
+    content = bytearray((small / "small.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    changed = written(small / "changed.npz", bytes(content))
+    with pytest.raises(UsageError, match="changed.npz is not whole. Received: Bad CRC-32"):
+        alexnet(include_top=False, weights=changed)
+
+
+def test_layers_of_another_kind_are_refused(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="conv1")(inputs)
+    model = keras.Model(inputs, keras.layers.BatchNormalization(name="bn")(x))
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.save(tmp_path / "b.h5")
+    for name in ("a.weights.h5", "b.h5"):
+        with pytest.raises(UsageError, match="weights of another kind in layer 'bn'"):
+            open_weights(tmp_path / name)
 
 
 def test_numbers_that_are_not_finite_are_refused(small):

@@ -16,6 +16,7 @@ from cnnkit.models.weights.stored import (
     StoredLayer,
     StoredTensor,
     WeightsFile,
+    reading,
 )
 
 
@@ -38,15 +39,15 @@ def fill(model: keras.Model, file: WeightsFile, *, keep_mean: bool = False) -> N
     """
     pairs = pair(model, file)
     check_normalization(model, file)
-    first = True
     for layer, stored in pairs:
-        kernel = _kernel(model, layer, stored, file)
-        if first and file.channels == "BGR":
+        with reading(file.path):
+            kernel = _kernel(model, layer, stored, file)
+            bias = None if stored.bias is None else _vector(stored.bias, layer)
+        if layer is pairs[0][0] and file.channels == "BGR":
             kernel[...] = kernel[:, :, ::-1].copy()
-        first = False
         layer.kernel.assign(handed_over(_finite(kernel, stored.kernel)))
-        if stored.bias is not None:
-            layer.bias.assign(handed_over(_finite(_vector(stored.bias, layer), stored.bias)))
+        if bias is not None:
+            layer.bias.assign(handed_over(_finite(bias, stored.bias)))
     _fill_rest(model, file, keep_mean)
 
 

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from cnnkit.errors import RunError
+from cnnkit.layers import SubtractMean
 from cnnkit.models.names import logits_of
 
 MEMBER = "fingerprint.json"
@@ -34,14 +35,23 @@ def image(height: int, width: int) -> np.ndarray:
 
 
 def fingerprint(model: keras.Model) -> dict:
-    """Returns the size of the image and the logits, or the mean of each feature without a head."""
+    """Returns what a model answers, and to what.
+
+    `image` is the size of the fixed image, `centred` whether the model subtracts a mean itself,
+    `values` the logits, or the mean of each feature of a model without a head.
+    """
     height, width = (side or FREE_SIZE for side in model.input_shape[1:3])
     network = keras.Model(model.input, logits_of(model))
     answer = keras.ops.convert_to_numpy(
         keras.ops.cast(network(image(height, width)[None], training=False), "float32")
     )
     values = answer.reshape(-1, answer.shape[-1]).mean(axis=0)
-    return {"image": [height, width], "values": [float(f"{v:.8g}") for v in values]}
+    centred = any(isinstance(layer, SubtractMean) for layer in model.layers)
+    return {
+        "image": [height, width],
+        "centred": centred,
+        "values": [float(f"{v:.8g}") for v in values],
+    }
 
 
 def write_fingerprint(model: keras.Model, archive: zipfile.ZipFile) -> None:
@@ -58,7 +68,8 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
     Raises:
         RunError: If the answers differ.
     """
-    if not zipfile.is_zipfile(file):
+    half = any(layer.compute_dtype != "float32" for layer in model.layers if layer.weights)
+    if half or not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
         if MEMBER not in archive.namelist():
@@ -66,7 +77,8 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
         recorded = json.loads(archive.read(MEMBER))
     expected = np.array(recorded["values"])
     now = fingerprint(model)
-    if now["image"] != recorded["image"] or len(now["values"]) != len(expected):
+    same = all(now[key] == recorded[key] for key in ("image", "centred"))
+    if not same or len(now["values"]) != len(expected):
         return False
     difference = np.abs(np.array(now["values"]) - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():

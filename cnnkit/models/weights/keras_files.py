@@ -96,6 +96,10 @@ def _named(path: Path, opened: Opener, kind: str) -> WeightsFile:
             groups.append(place)
             if not place.endswith("/vars") or not isinstance(item, h5py.Group):
                 return
+            # Deeper down are the seeds of dropout.
+            of_layer = place.count("/") == 1
+            if of_layer and "0" in item and len(item["0"].shape) == 1:
+                raise _other_layer(path, item.attrs.get("name", place))
             if "mean" in item:
                 std = np.array(item["std"]) if "std" in item else None
                 preprocessing = Preprocessing(np.array(item["mean"]), std)
@@ -147,6 +151,8 @@ def _legacy(path: Path, opened: Opener, file: h5py.File, root: str) -> WeightsFi
             _tensor(opened, group[layer][weight], weight.removesuffix(":0"))
             for weight in _texts(group[layer].attrs["weight_names"])
         ]
+        if tensors and len(tensors[0].shape) == 1:
+            raise _other_layer(path, layer)
         if tensors:
             layers.append(StoredLayer(layer, tensors[0], tensors[1] if tensors[1:] else None))
     return WeightsFile(
@@ -156,6 +162,14 @@ def _legacy(path: Path, opened: Opener, file: h5py.File, root: str) -> WeightsFi
         HWIO,
         channels="BGR",
         preprocessing=VGG,
+    )
+
+
+def _other_layer(path: Path, name: str) -> UsageError:
+    return UsageError(
+        f"{path} has weights of another kind in layer {name!r}",
+        expected="convolutions and dense layers, as the papers' networks have them",
+        hint="Batch normalization can be folded into the convolutions before",
     )
 
 

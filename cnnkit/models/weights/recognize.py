@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import pickle
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.models.weights.keras_files import CONFIG, read_hdf5, read_keras
 from cnnkit.models.weights.numpy_files import read_npy, read_npz
-from cnnkit.models.weights.stored import CHANNELS, WeightsFile
+from cnnkit.models.weights.stored import CHANNELS, WeightsFile, reading
 from cnnkit.models.weights.torch_files import read_safetensors, read_torch
 
 KINDS = (
@@ -28,8 +27,6 @@ NPY = b"\x93NUMPY"
 OLD_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
 PICKLE = b"\x80"
 HEAD_BYTES = 64
-# What the readers raise for a file that is torn, or was changed.
-BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
 
 
 def open_weights(
@@ -66,19 +63,8 @@ def open_weights(
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"No weights file {path}", expected=f"a file of {KINDS}")
-    try:
+    with reading(file):
         found = _read(file)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-    ) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{file} is not whole", received=error) from error
     changes: dict = {}
     if channels is not None:
         changes["channels"] = channels

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import Preprocessing
 
 # VGG-16's largest kernel is 411 MB; read in pieces, hardly more than one copy of it is in memory.
@@ -16,6 +20,25 @@ CHANNELS = ("RGB", "BGR")
 
 # How kernels lie in the file: Keras's axes, or those of Caffe and PyTorch.
 HWIO, OIHW = "HWIO", "OIHW"
+
+
+# What the libraries that read files raise for one that is torn or was changed.
+BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Makes one clear error of what goes wrong while a file is read.
+
+    Raises:
+        UsageError: If the file is not whole.
+    """
+    try:
+        yield
+    except UsageError:
+        raise
+    except BROKEN as error:
+        raise UsageError(f"{path} is not whole", received=error) from error
 
 
 @dataclass(frozen=True)
