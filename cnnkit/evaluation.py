@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Split, batches
+from cnnkit.data import Augmentation, Split, batches
 from cnnkit.errors import UsageError
 
 TOP = 5
@@ -70,7 +70,8 @@ def evaluate(
     predict = tf.function(lambda images: model(images, training=False))
     ranks = np.empty(len(split), np.int64)
     done = 0
-    for batch in batches(split, image_size=model.input_shape[1], batch_size=batch_size):
+    centre = Augmentation(model.input_shape[1])
+    for batch in batches(split, augmentation=centre, batch_size=batch_size):
         shown = int(batch["weights"].numpy().sum())
         ranks[done : done + shown] = _ranks(
             predict(batch["images"]).numpy()[:shown], batch["labels"].numpy()[:shown]
