@@ -135,10 +135,10 @@ def _check_unreadable(root: str, unreadable: Sequence[str], total: int) -> None:
 def _split(root: Path, files: np.ndarray, classes: np.ndarray) -> Split:
     with tf.device("CPU:0"):
         table = tf.constant(files)
-    return Split(
+    return Split.of_files(
         classes,
-        tuple(str(Path(file).relative_to(root)) for file in files),
-        lambda index: decode(tf.io.read_file(tf.gather(table, index))),
+        [str(Path(file).relative_to(root)) for file in files],
+        lambda index: tf.io.read_file(tf.gather(table, index)),
     )
 
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import augment
 from cnnkit.data.draws import draw
+from cnnkit.data.encoded import augment_encoded
 from cnnkit.data.split import Split
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError
@@ -86,7 +87,10 @@ def batches(
         weights[step, : len(shown)] = 1
 
     def load(row):
-        image = augment(split.read(row["index"]), augmentation, row)
+        if split.encoded is None:
+            image = augment(split.read(row["index"]), augmentation, row)
+        else:
+            image = augment_encoded(split.encoded(row["index"]), augmentation, row)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
     index, weights = index[first_step:].ravel(), weights[first_step:].ravel()

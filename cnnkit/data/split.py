@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
+
+from cnnkit.data.image import decode
 
 TEST_FRACTION = 0.2
 
@@ -19,11 +21,21 @@ class Split:
         labels: (n,) int32, an index into the source's labels.
         names: One name for every image, for messages and file names.
         read: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
+        encoded: Graph function from an index, () int64, to the bytes of its file, () string; None
+            where there are no files.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     read: Callable[[tf.Tensor], tf.Tensor]
+    encoded: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    @classmethod
+    def of_files(
+        cls, labels: np.ndarray, names: Sequence[str], encoded: Callable[[tf.Tensor], tf.Tensor]
+    ) -> Split:
+        """Returns the split whose images are decoded from what `encoded` gives."""
+        return cls(labels, tuple(names), lambda index: decode(encoded(index)), encoded)
 
     def __len__(self) -> int:
         return len(self.labels)

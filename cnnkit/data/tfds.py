@@ -7,7 +7,6 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data.image import decode
 from cnnkit.data.split import Source, Split, held_out
 from cnnkit.data.workers import untuned
 from cnnkit.errors import DataError, UsageError, unknown_name
@@ -108,8 +107,8 @@ def _nearest(name: str) -> list[str]:
 def _split(part: str, images: list[bytes], labels: np.ndarray) -> Split:
     with tf.device("CPU:0"):
         table = tf.constant(images)
-    return Split(
+    return Split.of_files(
         labels,
-        tuple(f"{part}{i:06d}" for i in range(len(labels))),
-        lambda index: decode(tf.gather(table, index)),
+        [f"{part}{i:06d}" for i in range(len(labels))],
+        lambda index: tf.gather(table, index),
     )
