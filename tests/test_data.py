@@ -209,7 +209,8 @@ def test_mean_colour(image_folder):
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ("digit", "Unknown dataset 'digit'. Expected: one of digits, folder:PATH, tfds:NAME."),
+        ("digit", "Unknown dataset 'digit'. Expected: one of digits, folder:PATH, imagenet:PATH, "
+         "shards:PATH, tfds:NAME."),
         ("digit", "Did you mean digits?"),
         ("folder:", "lacks its name"),
         ("folder:/no/such", "No folder /no/such"),

@@ -11,6 +11,8 @@ import tensorflow as tf
 from cnnkit.data.image import decode
 
 TEST_FRACTION = 0.2
+# A few broken files are the rule in collected images; more of them is a wrong folder.
+MOST_UNREADABLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Source:
     """A dataset.
 
     Attributes:
-        spec: How it was asked for: `digits`, `folder:PATH` or `tfds:NAME`.
+        spec: How it was asked for: see `cnnkit.data.load_source`.
         labels: Names of the classes.
         splits: `train` and `test`.
         fingerprint: Changes when the list of images, a label or a split changes.

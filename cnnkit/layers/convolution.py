@@ -11,9 +11,10 @@ class GroupedConv2D(keras.layers.Conv2D):
 
     This is how the two towers of Krizhevsky et al. 2012 (section 3.2, Fig. 2) fit into one layer.
     It is `keras.layers.Conv2D` in arguments, weights and results. Keras compiles grouped
-    convolutions with XLA, whose gradient on a CPU is about ten times slower than TensorFlow's own
-    grouped kernel; this layer calls the latter. Products are summed in float32; float16, which has
-    no fast kernel without a GPU, is computed in float32 altogether there.
+    convolutions with XLA, whose gradient on a CPU is about ten times slower; this layer convolves
+    the groups one after the other. TensorFlow's grouped kernel is no faster, and on a CPU without
+    AVX-512 it has no gradient and fails where a bias follows. Products are summed in float32;
+    float16, which has no fast kernel without a GPU, is computed in float32 altogether there.
 
     Input: (n, h, w, c), c divisible by `groups`. Output: (n, h', w', filters).
 
@@ -34,12 +35,20 @@ class GroupedConv2D(keras.layers.Conv2D):
         if dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
             inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
         channels_first = self.data_format == "channels_first"
-        outputs = tf.nn.conv2d(
-            inputs,
-            kernel,
-            strides=self.strides,
-            padding=self.padding.upper(),
-            data_format="NCHW" if channels_first else "NHWC",
-            dilations=self.dilation_rate,
-        )
-        return tf.cast(outputs, dtype)
+        axis = 1 if channels_first else -1
+        parts = [
+            tf.nn.conv2d(
+                part,
+                kernels,
+                strides=self.strides,
+                padding=self.padding.upper(),
+                data_format="NCHW" if channels_first else "NHWC",
+                dilations=self.dilation_rate,
+            )
+            for part, kernels in zip(
+                tf.split(inputs, self.groups, axis),
+                tf.split(kernel, self.groups, -1),
+                strict=True,
+            )
+        ]
+        return tf.cast(tf.concat(parts, axis), dtype)
