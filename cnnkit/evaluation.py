@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Augmentation, Split, batches
+from cnnkit.data import Augmentation, Split, batches, naming_broken_images
 from cnnkit.errors import UsageError
 
 TOP = 5
@@ -51,6 +51,7 @@ def evaluate(
 
     Raises:
         UsageError: If the model has another number of classes.
+        DataError: If an image cannot be decoded.
 
     Example:
         >>> from cnnkit import alexnet
@@ -71,12 +72,13 @@ def evaluate(
     ranks = np.empty(len(split), np.int64)
     done = 0
     centre = Augmentation(model.input_shape[1])
-    for batch in batches(split, augmentation=centre, batch_size=batch_size):
-        shown = int(batch["weights"].numpy().sum())
-        ranks[done : done + shown] = _ranks(
-            predict(batch["images"]).numpy()[:shown], batch["labels"].numpy()[:shown]
-        )
-        done += shown
+    with naming_broken_images(split):
+        for batch in batches(split, augmentation=centre, batch_size=batch_size):
+            shown = int(batch["weights"].numpy().sum())
+            ranks[done : done + shown] = _ranks(
+                predict(batch["images"]).numpy()[:shown], batch["labels"].numpy()[:shown]
+            )
+            done += shown
     return Evaluation(
         images=len(split),
         top1_error=float(np.mean(ranks >= 1)),

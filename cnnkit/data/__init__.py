@@ -3,6 +3,7 @@
 from cnnkit.data.augmentation import Augmentation as Augmentation
 from cnnkit.data.augmentation import ColourComponents as ColourComponents
 from cnnkit.data.augmentation import ColourNoise as ColourNoise
+from cnnkit.data.broken import naming_broken_images as naming_broken_images
 from cnnkit.data.checking import check as check
 from cnnkit.data.image import decode as decode
 from cnnkit.data.image import fit as fit

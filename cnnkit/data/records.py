@@ -44,8 +44,7 @@ class Places:
 def reader(places: Places) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the graph function from an index, () int64, to the bytes of the image, () string.
 
-    Raises:
-        tf.errors.InvalidArgumentError: By the function, if a file has become shorter.
+    The function raises tf.errors.InvalidArgumentError if a file has become shorter.
     """
     open_file = functools.cache(_Descriptor)
 

@@ -71,7 +71,7 @@ def load_shards(root: str) -> Source:
 
 def _read_index(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     try:
-        with np.load(file) as stored:
+        with file.open("rb") as data, np.load(data) as stored:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(arrays.pop("about").tobytes())
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:

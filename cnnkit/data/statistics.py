@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation, ColourComponents
+from cnnkit.data.broken import naming_broken_images
 from cnnkit.data.pipeline import batches
 from cnnkit.data.split import Split
 from cnnkit.errors import DataError
@@ -104,5 +105,6 @@ def _crops(
     """Yields batches of centre crops, (n, size, size, 3) float64, of at most `most` images."""
     count = len(split) if most is None else min(most, len(split))
     order = np.arange(count) * len(split) // count
-    for batch in batches(split, augmentation=augmentation, batch_size=BATCH, order=order):
-        yield tf.cast(batch["images"][: int(batch["weights"].numpy().sum())], tf.float64)
+    with naming_broken_images(split):
+        for batch in batches(split, augmentation=augmentation, batch_size=BATCH, order=order):
+            yield tf.cast(batch["images"][: int(batch["weights"].numpy().sum())], tf.float64)
