@@ -12,6 +12,8 @@ from cnnkit.data.split import Source, Split
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError
 
+BATCH = 64
+
 
 @dataclass(frozen=True)
 class Sides:
@@ -63,12 +65,12 @@ class Report:
         return not (self.left_out or self.duplicates or unreadable)
 
 
-def check(source: Source, *, progress: Callable[[], object] = lambda: None) -> Report:
+def check(source: Source, *, progress: Callable[[int], object] = lambda images: None) -> Report:
     """Decodes every image of a dataset once, on all cores.
 
     Args:
         source: The dataset.
-        progress: Called after every image that could be read.
+        progress: Called with the number of images that were read since the last call.
 
     Raises:
         DataError: If a split is empty.
@@ -99,7 +101,7 @@ def check(source: Source, *, progress: Callable[[], object] = lambda: None) -> R
     return Report(splits, source.unreadable, duplicates)
 
 
-def _read_all(split: Split, progress: Callable[[], object]) -> dict[str, np.ndarray]:
+def _read_all(split: Split, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
     """Returns `index`, `sides` and `pixels`, a digest, of all images that can be read."""
 
     def facts(index):
@@ -111,12 +113,11 @@ def _read_all(split: Split, progress: Callable[[], object]) -> dict[str, np.ndar
         return {"index": index, "sides": sides, "pixels": pixels}
 
     dataset = parallel_map(tf.data.Dataset.range(len(split)), facts).ignore_errors()
-    rows = []
-    for row in dataset.prefetch(BATCHES_AHEAD).as_numpy_iterator():
-        rows.append(row)
-        progress()
-    empty = {"index": np.zeros(0, int), "sides": np.zeros((0, 2)), "pixels": np.zeros((0, 12))}
-    return {name: np.array([row[name] for row in rows]) for name in empty} if rows else empty
+    rows = [{"index": np.zeros(0, int), "sides": np.zeros((0, 2)), "pixels": np.zeros((0, 12))}]
+    for batch in dataset.batch(BATCH).prefetch(BATCHES_AHEAD).as_numpy_iterator():
+        rows.append(batch)
+        progress(len(batch["index"]))
+    return {name: np.concatenate([row[name] for row in rows[len(rows) > 1 :]]) for name in rows[0]}
 
 
 def _report(split: Split, labels: tuple[str, ...], rows: dict[str, np.ndarray]) -> SplitReport:

@@ -153,15 +153,19 @@ def _split(root: Path, files: Sequence[ImageFile]) -> Split:
         table = tf.constant([file.path for file in files])
     return Split.of_files(
         np.array([file.label for file in files], np.int32),
-        [os.path.relpath(file.path, root) for file in files],
+        [_relative(file, root) for file in files],
         lambda index: tf.io.read_file(tf.gather(table, index)),
     )
+
+
+def _relative(file: ImageFile, root: Path) -> str:
+    return file.path.removeprefix(f"{root}{os.sep}")
 
 
 def _fingerprint(root: Path, parts: Mapping[str, Sequence[ImageFile]]) -> str:
     digest = hashlib.sha256()
     for part, files in sorted(parts.items()):
         for file in files:
-            name = os.path.relpath(file.path, root)
+            name = _relative(file, root)
             digest.update(f"{part}\t{name}\t{file.label}\t{file.size}\n".encode())
     return digest.hexdigest()

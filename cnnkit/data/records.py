@@ -16,8 +16,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnkit.errors import DataError
+
 # A TFRecord is its length (8 bytes), a checksum (4), the data, and a checksum (4).
 BEFORE_DATA, AROUND_DATA = 12, 16
+# Bytes of encoded images that are kept in memory rather than on disk.
+IN_MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -44,21 +48,33 @@ class Places:
 def reader(places: Places) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns the graph function from an index, () int64, to the bytes of the image, () string.
 
-    The function raises tf.errors.InvalidArgumentError if a file has become shorter.
+    A small set is read into memory. From a large one each image is read when it is asked for, by
+    Python, which costs about as much as decoding a tiny image, and nothing beside decoding a
+    photograph.
+
+    Raises:
+        DataError: If a file has become shorter; of a large set the function raises
+            tf.errors.InvalidArgumentError then.
     """
-    open_file = functools.cache(_Descriptor)
+    if places.length.sum() > IN_MEMORY:
+        read = functools.partial(_read, places, functools.cache(_Descriptor))
 
-    def read(index: np.ndarray) -> bytes:
-        path, length = places.files[places.file[index]], int(places.length[index])
-        data = os.pread(open_file(path).number, length, int(places.offset[index]))
-        if len(data) != length:
-            raise ValueError(f"{path} has become shorter")
-        return data
+        def encoded(index: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(read, [index], tf.string, stateful=False), ())
 
-    def encoded(index: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(read, [index], tf.string, stateful=False), ())
+        return encoded
+    descriptors = functools.cache(_Descriptor)
+    with tf.device("CPU:0"):
+        table = tf.constant([_read(places, descriptors, i) for i in range(len(places.length))])
+    return lambda index: tf.gather(table, index)
 
-    return encoded
+
+def _read(places: Places, descriptor: Callable[[str], _Descriptor], index: int) -> bytes:
+    path, length = places.files[places.file[index]], int(places.length[index])
+    data = os.pread(descriptor(path).number, length, int(places.offset[index]))
+    if len(data) != length:
+        raise DataError(f"{path} has become shorter", hint="Restore it")
+    return data
 
 
 def records(file: str | Path) -> Iterator[tuple[int, bytes]]:
