@@ -81,17 +81,36 @@ def cut(
         augmentation: The side of the crop, and which filter.
     """
     size = augmentation.image_size
+    scale = tf.cast(scaled, tf.float64) / tf.cast(sides, tf.float64)
+    start = tf.cast(offset, tf.float64)
+    if augmentation.fast_decode:
+        extent = tf.clip_by_value(tf.cast(tf.round(size / scale), tf.int32), 1, sides)
+        begin = tf.minimum(tf.cast(tf.round(start / scale), tf.int32), sides - extent)
+    else:
+        # The filter reaches one pixel to either side, and further the more the image shrinks.
+        reach = tf.maximum(1 / scale, 1) + NEIGHBOURS
+        begin = tf.maximum(tf.cast(tf.floor((start + 0.5) / scale - reach), tf.int32), 0)
+        last = (start + size - 0.5) / scale + reach
+        extent = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides) - begin
+    window = read(begin, extent)
 
     def as_it_is():
-        begin = tf.maximum(offset - NEIGHBOURS, 0)
-        window = read(begin, tf.minimum(offset + size + NEIGHBOURS, sides) - begin)
         top, left = tf.unstack(offset - begin)
         return tf.cast(window[top : top + size, left : left + size], tf.float32)
 
     def rescaled():
-        scale = tf.cast(scaled, tf.float64) / tf.cast(sides, tf.float64)
-        rescale = _rescale_fast if augmentation.fast_decode else _rescale
-        return rescale(read, sides, scale, tf.cast(offset, tf.float64), size)
+        if augmentation.fast_decode:
+            return tf.raw_ops.ResizeBilinear(
+                images=window[None], size=(size, size), half_pixel_centers=True
+            )[0]
+        return tf.raw_ops.ScaleAndTranslate(
+            images=window[None],
+            size=(size, size),
+            scale=tf.cast(scale, tf.float32),
+            translation=tf.cast(tf.cast(begin, tf.float64) * scale - start, tf.float32),
+            kernel_type="triangle",
+            antialias=True,
+        )[0]
 
     # An image of the right size is common, and rescaling a small one takes longer than decoding it.
     crop = tf.cond(tf.reduce_all(scaled == sides), as_it_is, rescaled)
@@ -109,32 +128,3 @@ def finish(image: tf.Tensor, choices: Mapping[str, tf.Tensor]) -> tf.Tensor:
         row = tf.tile(choices["shift"], [width])
         image = tf.reshape(tf.reshape(image, (height, width * 3)) + row, image.shape)
     return image
-
-
-def _rescale(
-    read: ReadWindow, sides: tf.Tensor, scale: tf.Tensor, start: tf.Tensor, size: int
-) -> tf.Tensor:
-    """Cuts out of the image that is rescaled with antialiasing."""
-    # The filter reaches one pixel to either side, and further the more the image shrinks.
-    reach = tf.maximum(1 / scale, 1) + NEIGHBOURS
-    begin = tf.maximum(tf.cast(tf.floor((start + 0.5) / scale - reach), tf.int32), 0)
-    last = (start + size - 0.5) / scale + reach
-    end = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides)
-    return tf.raw_ops.ScaleAndTranslate(
-        images=read(begin, end - begin)[None],
-        size=(size, size),
-        scale=tf.cast(scale, tf.float32),
-        translation=tf.cast(tf.cast(begin, tf.float64) * scale - start, tf.float32),
-        kernel_type="triangle",
-        antialias=True,
-    )[0]
-
-
-def _rescale_fast(
-    read: ReadWindow, sides: tf.Tensor, scale: tf.Tensor, start: tf.Tensor, size: int
-) -> tf.Tensor:
-    """Rescales a window of whole pixels without antialiasing."""
-    extent = tf.clip_by_value(tf.cast(tf.round(size / scale), tf.int32), 1, sides)
-    begin = tf.minimum(tf.cast(tf.round(start / scale), tf.int32), sides - extent)
-    window = read(begin, extent)[None]
-    return tf.raw_ops.ResizeBilinear(images=window, size=(size, size), half_pixel_centers=True)[0]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation
-from cnnkit.data.crops import ReadWindow, cut, finish, place, slice_of
+from cnnkit.data.crops import cut, finish, place, slice_of
 from cnnkit.data.image import decode
 
 # A JPEG decoder gives an image of these fractions of its sides for less work than the whole.
@@ -39,37 +39,45 @@ def augment_encoded(
         >>> augment_encoded(file, Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-
-    def from_pixels():
-        image = decode(data)
-        sides = tf.shape(image)[:2]
-        return cut(slice_of(image), sides, *place(sides, augmentation, choices), augmentation)
-
-    def from_jpeg():
-        sides = tf.io.extract_jpeg_shape(data)[:2]
-        scaled, offset = place(sides, augmentation, choices)
-
-        def at(reduction):
-            # The decoder rounds a side that does not divide up.
-            reduced = -(-sides // reduction)
-            read = _jpeg_reader(data, reduction, augmentation.fast_decode)
-            return cut(read, reduced, scaled, offset, augmentation)
-
-        if not augmentation.fast_decode:
-            return at(1)
+    is_jpeg = tf.io.is_jpeg(data)
+    # What is no JPEG has to be decoded to be measured. The branches are kept small, because the
+    # one that is not taken costs time too.
+    image = tf.cond(is_jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode(data))
+    sides = tf.cond(
+        is_jpeg, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(image)[:2]
+    )
+    scaled, offset = place(sides, augmentation, choices)
+    which = tf.constant(0)
+    if augmentation.fast_decode:
         fits = tf.constant(REDUCTIONS[1:]) * tf.reduce_min(scaled) <= tf.reduce_min(sides)
-        which = tf.reduce_sum(tf.cast(fits, tf.int32))
-        return tf.switch_case(which, [lambda r=r: at(r) for r in REDUCTIONS])
-
-    image = tf.cond(tf.io.is_jpeg(data), from_jpeg, from_pixels)
-    return finish(tf.ensure_shape(image, (augmentation.image_size,) * 2 + (3,)), choices)
-
-
-def _jpeg_reader(data: tf.Tensor, reduction: int, fast: bool) -> ReadWindow:
-    quicker = {"dct_method": "INTEGER_FAST", "fancy_upscaling": False} if fast else {}
+        which = tf.reduce_sum(tf.cast(is_jpeg & fits, tf.int32))
+        # The decoder rounds a side that does not divide up.
+        sides = -(-sides // tf.gather(REDUCTIONS, which))
 
     def read(begin, size):
         window = tf.concat([begin, size], axis=0)
-        return tf.io.decode_and_crop_jpeg(data, window, channels=3, ratio=reduction, **quicker)
+        return tf.cond(
+            is_jpeg,
+            lambda: _decode_window(data, window, which, augmentation.fast_decode),
+            lambda: slice_of(image)(begin, size),
+        )
 
-    return read
+    return finish(cut(read, sides, scaled, offset, augmentation), choices)
+
+
+def _decode_window(data: tf.Tensor, window: tf.Tensor, which: tf.Tensor, fast: bool) -> tf.Tensor:
+    """Decodes a window, (4,) int32, of a JPEG, or, to be fast, of its reduction."""
+    if not fast:
+        return tf.io.decode_and_crop_jpeg(data, window, channels=3)
+
+    def of(reduction):
+        return lambda: tf.io.decode_and_crop_jpeg(
+            data,
+            window,
+            channels=3,
+            ratio=reduction,
+            dct_method="INTEGER_FAST",
+            fancy_upscaling=False,
+        )
+
+    return tf.switch_case(which, [of(reduction) for reduction in REDUCTIONS])
