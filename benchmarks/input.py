@@ -44,7 +44,7 @@ def photograph(random: np.random.Generator, height: int = 375, width: int = 500)
     colours = np.asarray(COLOURS.eigenvectors) * np.sqrt(COLOURS.eigenvalues) * 0.5
     image = np.clip(120 + np.einsum("ck,khw->hwc", colours, waves), 0, 255).astype(np.uint8)
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=90)
+    Image.fromarray(image).save(file, "JPEG", quality=93)
     return file.getvalue()
 
 
