@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Split, batches
+from cnnkit.data import Augmentation, Split, batches, naming_broken_images
 from cnnkit.errors import UsageError
 
 TOP = 5
@@ -51,6 +51,7 @@ def evaluate(
 
     Raises:
         UsageError: If the model has another number of classes.
+        DataError: If an image cannot be decoded.
 
     Example:
         >>> from cnnkit import alexnet
@@ -70,12 +71,14 @@ def evaluate(
     predict = tf.function(lambda images: model(images, training=False))
     ranks = np.empty(len(split), np.int64)
     done = 0
-    for batch in batches(split, image_size=model.input_shape[1], batch_size=batch_size):
-        shown = int(batch["weights"].numpy().sum())
-        ranks[done : done + shown] = _ranks(
-            predict(batch["images"]).numpy()[:shown], batch["labels"].numpy()[:shown]
-        )
-        done += shown
+    centre = Augmentation(model.input_shape[1])
+    with naming_broken_images(split):
+        for batch in batches(split, augmentation=centre, batch_size=batch_size):
+            shown = int(batch["weights"].numpy().sum())
+            ranks[done : done + shown] = _ranks(
+                predict(batch["images"]).numpy()[:shown], batch["labels"].numpy()[:shown]
+            )
+            done += shown
     return Evaluation(
         images=len(split),
         top1_error=float(np.mean(ranks >= 1)),

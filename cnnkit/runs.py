@@ -11,16 +11,16 @@ model.keras        the trained network
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
+from cnnkit.writing import ASIDE, write_text
+from cnnkit.writing import written_aside as written_aside
 
 CONFIG = "config.json"
 LABELS = "labels.txt"
@@ -28,8 +28,6 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
-# How the name of a file begins that is being written.
-ASIDE = ".aside-"
 # What a run that was stopped while it was being created may have left; CONFIG comes last.
 BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS}
 
@@ -161,25 +159,3 @@ class Run:
                 hint=f"`cnnkit train --resume --output {self.path}` goes on with it",
             )
         return self.model_file
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there takes its place when the block ends well.
-
-    Flushed to disk before the rename, so that whoever finds `path` finds it whole.
-    """
-    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
-    try:
-        yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with written_aside(path) as aside:
-        aside.write_text(text)

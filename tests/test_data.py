@@ -6,10 +6,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cnnkit.data import batches, decode, fit, load_source, mean_colour
+from cnnkit.data import Augmentation, batches, decode, fit, load_source, mean_colour
 from cnnkit.data.pipeline import epoch_order
 from cnnkit.data.split import held_out
 from cnnkit.errors import DataError, UsageError
+
+EIGHT = Augmentation(8)
 
 
 def encoded(array, kind, mode=None):
@@ -163,22 +165,27 @@ def test_batches_show_every_image_once():
     split = load_source("digits").splits["test"]
     order = epoch_order(len(split), seed=4, epoch=2)
     assert sorted(order) == list(range(len(split)))
+    read = tf.function(lambda i: fit(split.read(i), 8))
+    images = [read(tf.constant(i)).numpy().tobytes() for i in order]
     for batch_size, replicas in ((64, 1), (50, 3), (len(split), 2), (1000, 1)):
         seen = []
         for batch in batches(
-            split, image_size=8, batch_size=batch_size, order=order, replicas=replicas
+            split,
+            augmentation=EIGHT,
+            batch_size=batch_size,
+            order=order,
+            replicas=replicas,
         ):
             assert batch["images"].shape[0] % replicas == 0
             real = batch["weights"].numpy() == 1
             assert real.sum() <= batch_size
             seen += [image.tobytes() for image in batch["images"].numpy()[real]]
-        images = [fit(split.read(tf.constant(i, tf.int64)), 8).numpy().tobytes() for i in order]
         assert seen == images
 
 
 def test_a_resumed_epoch_begins_at_its_step():
     split = load_source("digits").splits["test"]
-    options = {"image_size": 8, "batch_size": 32, "order": epoch_order(len(split), 0, 1)}
+    options = {"augmentation": EIGHT, "batch_size": 32, "order": epoch_order(len(split), 0, 1)}
     whole = list(batches(split, **options).as_numpy_iterator())
     rest = list(batches(split, first_step=5, **options).as_numpy_iterator())
     assert len(rest) == len(whole) - 5
@@ -203,7 +210,8 @@ def test_mean_colour(image_folder):
 @pytest.mark.parametrize(
     ("spec", "text"),
     [
-        ("digit", "Unknown dataset 'digit'. Expected: one of digits, folder:PATH, tfds:NAME."),
+        ("digit", "Unknown dataset 'digit'. Expected: one of digits, folder:PATH, imagenet:PATH, "
+         "shards:PATH, tfds:NAME."),
         ("digit", "Did you mean digits?"),
         ("folder:", "lacks its name"),
         ("folder:/no/such", "No folder /no/such"),

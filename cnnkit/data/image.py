@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from cnnkit.data.augmentation import Augmentation
+from cnnkit.data.crops import augment
+
 FORMATS = "JPEG, PNG, BMP, GIF or WebP"
 
 
@@ -54,13 +57,7 @@ def fit(image: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
         (size, size, 3) float32 in 0..255.
     """
-    sides = tf.shape(image)[:2]
-    scale = size / tf.reduce_min(sides)
-    scaled = tf.maximum(tf.cast(tf.round(tf.cast(sides, tf.float64) * scale), tf.int32), size)
-    image = tf.image.resize(image, scaled, method="bilinear", antialias=True)
-    top, left = tf.unstack((scaled - size) // 2)
-    image = image[top : top + size, left : left + size]
-    return tf.ensure_shape(image, (size, size, 3))
+    return augment(image, Augmentation(size), {})
 
 
 def _to_rgb(image: tf.Tensor) -> tf.Tensor:

@@ -2,7 +2,8 @@
 
 The order of an epoch is a permutation drawn from (seed, epoch). Steps are cut from it before any
 image is read, so the batches depend neither on threads nor on the number of replicas, and a resumed
-run begins at its step without reading what came before.
+run begins at its step without reading what came before. What is random about an image is drawn
+beforehand too, from (seed, epoch, index).
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data.image import fit
+from cnnkit.data.augmentation import Augmentation
+from cnnkit.data.crops import augment
+from cnnkit.data.draws import draw
+from cnnkit.data.encoded import augment_encoded
 from cnnkit.data.split import Split
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError
-
-# The mean colour of more images than this changes by less than a hundredth of a level.
-IMAGES_FOR_MEAN = 10_000
-MEAN_BATCH = 64
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -33,9 +33,11 @@ def step_count(images: int, batch_size: int) -> int:
 def batches(
     split: Split,
     *,
-    image_size: int,
+    augmentation: Augmentation,
     batch_size: int,
     order: np.ndarray | None = None,
+    seed: int = 0,
+    epoch: int = 0,
     first_step: int = 0,
     replicas: int = 1,
 ) -> tf.data.Dataset:
@@ -44,25 +46,31 @@ def batches(
     Every batch has the same number of rows, divisible by the replicas: what is missing is filled up
     with rows of weight 0, which count for nothing in a weighted mean.
 
+    Image i of an epoch is augmented the same way whatever the order, the batch size, the replicas,
+    the threads or the step at which the epoch is entered.
+
     Args:
         split: Where the images come from.
-        image_size: Side of the images in pixels.
+        augmentation: What is done to each image.
         batch_size: Images in a step, over all replicas.
         order: Indices to show, (n,) int; None shows every image once, in the split's own order.
+        seed: Of the random choices, at least 0.
+        epoch: Of the random choices, at least 0.
         first_step: Steps to leave out at the beginning, without reading them.
         replicas: Replicas that share a batch.
 
     Returns:
-        A dataset of {`images`: float32 (rows, size, size, 3) RGB 0..255, `labels`: int32 (rows,),
-        `weights`: float32 (rows,), 1 or 0}.
+        A dataset of {`images`: float32 (rows, size, size, 3) RGB, 0..255 but for colour noise;
+        `labels`: int32 (rows,); `weights`: float32 (rows,), 1 or 0}.
 
     Raises:
         UsageError: If `batch_size` is less than 1.
 
     Example:
-        >>> from cnnkit.data import batches, load_source
+        >>> from cnnkit.data import Augmentation, batches, load_source
         >>> digits = load_source("digits").splits["test"]
-        >>> batch = next(iter(batches(digits, image_size=64, batch_size=32)))
+        >>> augmentation = Augmentation(64, scale=(72, 72), crop="random")
+        >>> batch = next(iter(batches(digits, augmentation=augmentation, batch_size=32)))
         >>> batch["images"].shape
         TensorShape([32, 64, 64, 3])
     """
@@ -78,21 +86,16 @@ def batches(
         index[step, : len(shown)] = shown
         weights[step, : len(shown)] = 1
 
-    def load(i, label, weight):
-        return {"images": fit(split.read(i), image_size), "labels": label, "weights": weight}
+    def load(row):
+        if split.encoded is None:
+            image = augment(split.read(row["index"]), augmentation, row)
+        else:
+            image = augment_encoded(split.encoded(row["index"]), augmentation, row)
+        return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
     index, weights = index[first_step:].ravel(), weights[first_step:].ravel()
-    dataset = tf.data.Dataset.from_tensor_slices((index, split.labels[index], weights))
-    return parallel_map(dataset, load).batch(rows, drop_remainder=True).prefetch(BATCHES_AHEAD)
-
-
-def mean_colour(split: Split, *, image_size: int) -> tuple[float, float, float]:
-    """Returns the mean RGB of the training images, 0..255, over at most 10,000 of them."""
-    stride = max(1, len(split) // IMAGES_FOR_MEAN)
-    order = np.arange(0, len(split), stride)
-    total = np.zeros(3)
-    for batch in batches(split, image_size=image_size, batch_size=MEAN_BATCH, order=order):
-        colours = tf.reduce_mean(tf.cast(batch["images"], tf.float64), axis=(1, 2))
-        total += np.einsum("nc,n->c", colours.numpy(), batch["weights"].numpy())
-    red, green, blue = total / len(order)
-    return float(red), float(green), float(blue)
+    rows_of = draw(augmentation, len(split), seed=seed, epoch=epoch)
+    table = {name: values[index] for name, values in rows_of.items()}
+    table |= {"index": index, "label": split.labels[index], "weight": weights}
+    dataset = parallel_map(tf.data.Dataset.from_tensor_slices(table), load)
+    return dataset.batch(rows, drop_remainder=True).prefetch(BATCHES_AHEAD)

@@ -1,23 +1,32 @@
-"""Datasets by name: `digits`, `folder:PATH`, `tfds:NAME`."""
+"""Datasets by name: `digits`, `folder:PATH`, `imagenet:PATH`, `shards:PATH`, `tfds:NAME`."""
 
 from __future__ import annotations
 
-from cnnkit.data.split import Source
+from cnnkit.data.split import MOST_UNREADABLE, Source
 from cnnkit.errors import UsageError, unknown_name
 
-SPECS = ("digits", "folder:PATH", "tfds:NAME")
+SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:NAME")
 
 
-def load_source(spec: str, *, seed: int = 0, download: bool = False) -> Source:
+def load_source(
+    spec: str,
+    *,
+    seed: int = 0,
+    download: bool = False,
+    most_unreadable: float = MOST_UNREADABLE,
+) -> Source:
     """Opens the dataset that `spec` names.
 
     Args:
         spec: `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 grey.
             `folder:PATH`: one subfolder a class, images of any size, in `PATH` itself or in
             `PATH/train` and `PATH/test`.
+            `imagenet:PATH`: ImageNet as its archives unpack, `PATH/train` and `PATH/val`.
+            `shards:PATH`: what `cnnkit data shard` wrote.
             `tfds:NAME`: a TensorFlow dataset that is already prepared.
         seed: Decides the split of a dataset that comes without a test split.
         download: Whether TensorFlow Datasets may download and prepare it.
+        most_unreadable: Part of a folder's files, 0..1, that may be no images: they are left out.
 
     Returns:
         The dataset with its splits `train` and `test`.
@@ -33,8 +42,9 @@ def load_source(spec: str, *, seed: int = 0, download: bool = False) -> Source:
         (1438, 359)
     """
     kind, _, rest = spec.partition(":")
-    if kind in ("folder", "tfds") and not rest:
-        raise UsageError(f"Dataset {spec!r} lacks its name", expected=f"{kind}:NAME")
+    named = dict(known.split(":") for known in SPECS if ":" in known)
+    if kind in named and not rest:
+        raise UsageError(f"Dataset {spec!r} lacks its name", expected=f"{kind}:{named[kind]}")
     match kind:
         case "digits" if not rest:
             from cnnkit.data.digits import load_digits
@@ -43,7 +53,15 @@ def load_source(spec: str, *, seed: int = 0, download: bool = False) -> Source:
         case "folder":
             from cnnkit.data.folder import load_folder
 
-            return load_folder(rest, seed)
+            return load_folder(rest, seed, most_unreadable)
+        case "imagenet":
+            from cnnkit.data.imagenet import load_imagenet
+
+            return load_imagenet(rest, seed, most_unreadable)
+        case "shards":
+            from cnnkit.data.shards import load_shards
+
+            return load_shards(rest)
         case "tfds":
             from cnnkit.data.tfds import load_tfds
 

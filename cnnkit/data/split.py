@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from cnnkit.data.image import decode
+
 TEST_FRACTION = 0.2
+# A few broken files are the rule in collected images; more of them is a wrong folder.
+MOST_UNREADABLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -19,11 +23,21 @@ class Split:
         labels: (n,) int32, an index into the source's labels.
         names: One name for every image, for messages and file names.
         read: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
+        encoded: Graph function from an index, () int64, to the bytes of its file, () string; None
+            where there are no files.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     read: Callable[[tf.Tensor], tf.Tensor]
+    encoded: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    @classmethod
+    def of_files(
+        cls, labels: np.ndarray, names: Sequence[str], encoded: Callable[[tf.Tensor], tf.Tensor]
+    ) -> Split:
+        """Returns the split whose images are decoded from what `encoded` gives."""
+        return cls(labels, tuple(names), lambda index: decode(encoded(index)), encoded)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,7 +48,7 @@ class Source:
     """A dataset.
 
     Attributes:
-        spec: How it was asked for: `digits`, `folder:PATH` or `tfds:NAME`.
+        spec: How it was asked for: see `cnnkit.data.load_source`.
         labels: Names of the classes.
         splits: `train` and `test`.
         fingerprint: Changes when the list of images, a label or a split changes.

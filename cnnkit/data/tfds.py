@@ -6,26 +6,25 @@ import hashlib
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
-from cnnkit.data.image import decode
+from cnnkit.data.records import Places, reader, records
 from cnnkit.data.split import Source, Split, held_out
-from cnnkit.data.workers import untuned
 from cnnkit.errors import DataError, UsageError, unknown_name
 
 TEST_SPLITS = ("test", "validation")
-# Encoded images are kept in memory, where they can be read in any order.
-LARGEST_BYTES = 4 << 30
 
 
 def load_tfds(name: str, seed: int, download: bool) -> Source:
     """Opens the TensorFlow dataset `name`, with a test split of its own or a seeded one.
 
+    Its files are read once from end to end, to find the labels and where each image lies; the
+    images stay on disk.
+
     Raises:
         UsageError: If there is no such dataset, it is not prepared, or it is not labelled images.
-        DataError: If its encoded images are larger than 4 GiB.
+        DataError: If it has no train split, or its files are torn or of another format.
     """
-    import tensorflow_datasets as tfds
-
     builder = _builder(name, download)
     features = builder.info.features
     if not {"image", "label"} <= set(features):
@@ -39,31 +38,13 @@ def load_tfds(name: str, seed: int, download: bool) -> Source:
             f"Dataset tfds:{name} has no train split", received=", ".join(builder.info.splits)
         )
     test_name = next((part for part in TEST_SPLITS if part in builder.info.splits), None)
-    size = sum(builder.info.splits[part].num_bytes for part in ("train", test_name) if part)
-    if size > LARGEST_BYTES:
-        raise DataError(
-            f"Dataset tfds:{name} does not fit into memory",
-            expected=f"at most {LARGEST_BYTES >> 30} GiB of encoded images",
-            received=f"{size / 2**30:.1f} GiB",
-            hint="Write it out as image files and use folder:PATH",
-        )
-
-    def read(part):
-        dataset = builder.as_dataset(
-            split=part,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(interleave_cycle_length=1, options=untuned()),
-        )
-        rows = list(tfds.as_numpy(dataset))
-        return [row["image"] for row in rows], np.array([row["label"] for row in rows], np.int32)
-
-    images, classes = read("train")
+    images, classes = _read(builder, "train")
     if test_name:
-        parts = {"train": (images, classes), "test": read(test_name)}
+        parts = {"train": (images, classes), "test": _read(builder, test_name)}
     else:
         test = held_out(classes, seed)
         parts = {
-            part: ([images[i] for i in np.flatnonzero(chosen)], classes[chosen])
+            part: (images.take(chosen), classes[chosen])
             for part, chosen in (("train", ~test), ("test", test))
         }
     digest = hashlib.sha256(builder.info.full_name.encode())
@@ -105,11 +86,28 @@ def _nearest(name: str) -> list[str]:
     return [f"tfds:{near}" for near in difflib.get_close_matches(name, tfds.list_builders(), n=5)]
 
 
-def _split(part: str, images: list[bytes], labels: np.ndarray) -> Split:
-    with tf.device("CPU:0"):
-        table = tf.constant(images)
-    return Split(
-        labels,
-        tuple(f"{part}{i:06d}" for i in range(len(labels))),
-        lambda index: decode(tf.gather(table, index)),
-    )
+def _read(builder, part: str) -> tuple[Places, np.ndarray]:
+    """Returns where the encoded images of a split lie, and their labels."""
+    files = [str(file) for file in builder.info.splits[part].filepaths]
+    rows = []
+    for number, file in enumerate(files):
+        try:
+            for start, record in records(file):
+                features = tf.train.Example.FromString(record).features.feature
+                [image] = features["image"].bytes_list.value
+                [label] = features["label"].int64_list.value
+                rows.append((number, start + record.index(image), len(image), label))
+        except (tf.errors.DataLossError, DecodeError, ValueError) as error:
+            raise DataError(
+                f"The prepared file {file} cannot be read",
+                expected="whole TFRecord files of examples",
+                hint="Prepare the dataset again",
+            ) from error
+    table = np.array(rows, np.int64).reshape(-1, 4)
+    places = Places(files, table[:, 0].astype(np.int32), table[:, 1], table[:, 2])
+    return places, table[:, 3].astype(np.int32)
+
+
+def _split(part: str, images: Places, labels: np.ndarray) -> Split:
+    names = [f"{part}{i:06d}" for i in range(len(labels))]
+    return Split.of_files(labels, names, reader(images))

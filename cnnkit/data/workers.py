@@ -24,6 +24,10 @@ def untuned() -> tf.data.Options:
 
 
 def parallel_map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-    """Maps a dataset in its order on all cores, without TensorFlow's tuning."""
+    """Maps a dataset in its order on all cores, without TensorFlow's tuning.
+
+    The function is a graph function as it stands: AutoGraph does not rewrite it.
+    """
+    function = tf.autograph.experimental.do_not_convert(function)
     mapped = dataset.map(function, num_parallel_calls=WORKERS, deterministic=True)
     return mapped.with_options(untuned())

@@ -18,7 +18,7 @@ import tensorflow as tf
 import cnnkit
 from cnnkit import models
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Source, batches, load_source, mean_colour
+from cnnkit.data import Augmentation, Source, batches, load_source, mean_colour
 from cnnkit.data.pipeline import epoch_order, step_count
 from cnnkit.errors import RunError, UsageError
 from cnnkit.models.stem import IMAGENET_MEAN
@@ -167,7 +167,7 @@ def _epoch(
 def _batches(config: TrainingConfig, split, strategy, order=None) -> Iterator:
     dataset = batches(
         split,
-        image_size=config.image_size,
+        augmentation=Augmentation(config.image_size),
         batch_size=config.batch_size,
         order=order,
         replicas=strategy.num_replicas_in_sync,

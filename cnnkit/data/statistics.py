@@ -1,0 +1,110 @@
+"""What is measured of the training images before training: mean colour, mean image, colours' PCA.
+
+Everything is summed in double precision, batch after batch, so that no more than a batch is in
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from cnnkit.data.augmentation import Augmentation, ColourComponents
+from cnnkit.data.broken import naming_broken_images
+from cnnkit.data.pipeline import batches
+from cnnkit.data.split import Split
+from cnnkit.errors import DataError
+
+# Colours over more images than this change by less than a hundredth of a level.
+IMAGES_FOR_COLOURS = 10_000
+BATCH = 64
+
+
+def mean_colour(split: Split, *, image_size: int) -> tuple[float, float, float]:
+    """Returns the mean RGB of the centre crops, 0..255, over at most 10,000 of the images."""
+    total, count = np.zeros(3), 0
+    for images in _crops(split, Augmentation(image_size), IMAGES_FOR_COLOURS):
+        total += tf.reduce_sum(tf.reduce_mean(images, axis=(1, 2)), axis=0).numpy()
+        count += len(images)
+    red, green, blue = total / count
+    return float(red), float(green), float(blue)
+
+
+def mean_image(split: Split, size: int, *, scale: int | None = None) -> np.ndarray:
+    """Returns the mean of all images, pixel by pixel (Krizhevsky et al. 2012, section 2).
+
+    Args:
+        split: The training images.
+        size: Side of the mean image in pixels.
+        scale: Shorter side to which the images are rescaled before their centre is cut out; None
+            is `size`.
+
+    Returns:
+        (size, size, 3) float32 RGB, 0..255.
+
+    Example:
+        >>> from cnnkit.data import load_source, mean_image
+        >>> mean_image(load_source("digits").splits["train"], 8).shape
+        (8, 8, 3)
+    """
+    total, count = np.zeros((size, size, 3)), 0
+    for images in _crops(split, Augmentation(size, (scale, scale) if scale else None)):
+        total += tf.reduce_sum(images, axis=0).numpy()
+        count += len(images)
+    return (total / count).astype(np.float32)
+
+
+def colour_components(
+    split: Split, *, image_size: int, most: int | None = IMAGES_FOR_COLOURS
+) -> ColourComponents:
+    """Returns the principal components of the colours of the training images.
+
+    The covariance is that of all pixels of the centre crops, exactly.
+
+    Args:
+        split: The training images.
+        image_size: Side of the centre crops in pixels.
+        most: Images to look at, evenly spread over the split; None looks at all.
+
+    Raises:
+        DataError: If every pixel has the same colour.
+
+    Example:
+        >>> from cnnkit.data import colour_components, load_source
+        >>> grey = colour_components(load_source("digits").splits["train"], image_size=8)
+        >>> [round(row[0], 3) for row in grey.eigenvectors]  # grey images vary along grey alone
+        [0.577, 0.577, 0.577]
+    """
+    total, products, count = np.zeros(3), np.zeros((3, 3)), 0
+    for images in _crops(split, Augmentation(image_size), most):
+        pixels = tf.reshape(images, (-1, 3))
+        total += tf.reduce_sum(pixels, axis=0).numpy()
+        products += tf.matmul(pixels, pixels, transpose_a=True).numpy()
+        count += len(pixels)
+    mean = total / count
+    values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+    # Rounding leaves a variance of nothing a little below zero.
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
+    if values[0] < np.finfo(np.float32).eps:
+        raise DataError(
+            "The training images have no colours to vary",
+            expected="pixels that differ",
+            received=f"{count} pixels of RGB {np.round(mean, 1).tolist()}",
+        )
+    largest = vectors[np.argmax(np.abs(vectors), axis=0), range(3)]
+    vectors = vectors * np.sign(largest)
+    red, green, blue = (tuple(map(float, row)) for row in vectors)
+    return ColourComponents(tuple(map(float, values)), (red, green, blue))
+
+
+def _crops(
+    split: Split, augmentation: Augmentation, most: int | None = None
+) -> Iterator[tf.Tensor]:
+    """Yields batches of centre crops, (n, size, size, 3) float64, of at most `most` images."""
+    count = len(split) if most is None else min(most, len(split))
+    order = np.arange(count) * len(split) // count
+    with naming_broken_images(split):
+        for batch in batches(split, augmentation=augmentation, batch_size=BATCH, order=order):
+            yield tf.cast(batch["images"][: int(batch["weights"].numpy().sum())], tf.float64)
