@@ -11,7 +11,7 @@ import keras
 from cnnkit.errors import UsageError
 from cnnkit.models import WeightsFile, build
 from cnnkit.models.weights.fingerprint import write_fingerprint
-from cnnkit.runs import written_aside
+from cnnkit.writing import written_aside
 
 
 def convert(

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.runs import written_aside
 from cnnkit.visualize import Filters, Projection
+from cnnkit.writing import written_aside
 
 
 def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> None:
