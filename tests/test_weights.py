@@ -23,6 +23,7 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.models import (
     alexnet,
     class_names,
+    logits_of,
     name_classes,
     open_weights,
     replace_head,
@@ -113,6 +114,23 @@ def test_vgg19_equals_keras_applications(tmp_path, images):
     close(ours(images), expected, 1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["VGG16", "VGG19"])
+def test_whole_networks_equal_keras_applications(tmp_path, name):
+    reference = randomized(getattr(keras.applications, name)(weights=None))
+    reference.save(tmp_path / "whole.h5")
+    module = getattr(keras.applications, name.lower())
+    images = np.random.default_rng(2).uniform(0, 255, (1, 224, 224, 3)).astype("float32")
+    ours = (vgg16 if name == "VGG16" else vgg19)(weights=tmp_path / "whole.h5")
+    expected = reference(module.preprocess_input(images.copy()))
+    np.testing.assert_allclose(ours(images), expected, rtol=0, atol=1e-5)
+    logits = keras.Model(ours.input, logits_of(ours))(images)
+    # The reference keeps its softmax, so its logits are told up to a constant.
+    probable = np.asarray(expected)[0] > 1e-4
+    difference = np.log(np.asarray(expected)[0, probable]) - logits.numpy()[0, probable]
+    assert np.ptp(difference) <= 1e-5 * np.abs(logits).max()
+
+
 def test_our_own_files_keep_their_mean(tmp_path, images):
     options = {"input_shape": (SIDE, SIDE, 3), "classes": 3, "hidden_units": 8}
     model = randomized(alexnet(mean=(10, 20, 30), **options))
@@ -175,8 +193,8 @@ def test_safetensors_of_vgg(tmp_path, images, dense):
     close(ours(images), model(((images / 255 - mean) / std).astype("float32")), 1e-4)
 
 
-def torch_network(kind, rng):
-    """torchvision's layout, by hand, without its pooling to a fixed size."""
+def torch_network(kind, rng, side=2):
+    """torchvision's layout, by hand, without its pooling to a fixed size: maps of `side`."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     if kind == "alexnet":
@@ -188,8 +206,8 @@ def torch_network(kind, rng):
             layers += [nn.Conv2d(channels, filters, size, stride, pad), nn.ReLU()]
             layers += [nn.MaxPool2d(3, 2)] if pooled else []
             channels = filters
-        side, units = 3, 32
-        drops = [nn.Dropout(), nn.Linear(256 * side**2, units), nn.ReLU(), nn.Dropout()]
+        units = 32
+        drops = [nn.Dropout(), nn.Linear(256 * 3**2, units), nn.ReLU(), nn.Dropout()]
         head = nn.Sequential(*drops, nn.Linear(units, units), nn.ReLU(), nn.Linear(units, 5))
     else:
         columns = {
@@ -205,7 +223,7 @@ def torch_network(kind, rng):
             else:
                 layers += [nn.Conv2d(channels, int(word), 3, padding=1), nn.ReLU()]
                 channels = int(word)
-        drops = [nn.Linear(512 * 4, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096)]
+        drops = [nn.Linear(512 * side**2, 4096), nn.ReLU(), nn.Dropout(), nn.Linear(4096, 4096)]
         head = nn.Sequential(*drops, nn.ReLU(), nn.Dropout(), nn.Linear(4096, 5))
     network = nn.Sequential()
     network.add_module("features", nn.Sequential(*layers))
@@ -255,6 +273,20 @@ def test_pytorch_files_equal_pytorch(tmp_path, rng, kind):
 class Bomb:
     def __reduce__(self):
         return (print, ("this code ran",))
+
+
+@pytest.mark.slow
+def test_a_whole_vgg16_equals_pytorch(tmp_path, rng):
+    network = torch_network("vgg16", rng, side=7)
+    torch = pytest.importorskip("torch")
+    torch.save(network.state_dict(), tmp_path / "vgg16.pth")
+    images = rng.uniform(0, 255, (1, 224, 224, 3)).astype("float32")
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    normalized = ((images / 255 - mean) / std).transpose(0, 3, 1, 2).astype("float32")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(normalized)).numpy()
+    ours = vgg16(weights=tmp_path / "vgg16.pth", classes=5, classifier_activation=None)
+    close(ours(images), expected, 1e-4)
 
 
 @pytest.mark.parametrize("new", [True, False])
