@@ -14,6 +14,9 @@ def import_tensorflow() -> None:
     so that is where it is caught. Only commands do this; importing cnnkit never does.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow takes oneDNN's kernels by itself only on processors with AVX-512; on one with AVX2
+    # AlexNet trained 1.5 times as fast with them.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:
         return
     sys.stderr.flush()
