@@ -69,8 +69,7 @@ def main() -> None:
     steps = Steps(ours, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
 
     def our_step():
-        steps.train(batch)
-        return steps.loss.total.numpy()
+        return steps.train(batch, BATCH, 0.01).numpy()
 
     candidates = {"cnnkit": our_step, "Keras": lambda: peer.train_on_batch(images / 255, labels)}
     title = f"AlexNet training, groups=2, batch {BATCH}, 224 x 224"

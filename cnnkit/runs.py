@@ -4,23 +4,26 @@ config.json        what was asked for
 environment.json   what it ran on, and the dataset's fingerprint
 metrics.jsonl      one line an epoch
 labels.txt         the class names, one a line
+statistics.npz     what was measured of the training images: their mean, their colours
 checkpoints/       where training can go on from
 model.keras        the trained network
+best.keras         the most accurate one so far, where it was asked for
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
-from cnnkit.writing import ASIDE, write_text
-from cnnkit.writing import written_aside as written_aside
+from cnnkit.writing import ASIDE, write_text, written_aside
 
 CONFIG = "config.json"
 LABELS = "labels.txt"
@@ -28,8 +31,10 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
+BEST = "best.keras"
+STATISTICS = "statistics.npz"
 # What a run that was stopped while it was being created may have left; CONFIG comes last.
-BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS}
+BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,11 @@ class Run:
             )
 
     def create(
-        self, config: TrainingConfig, labels: Iterable[str], environment: dict[str, Any]
+        self,
+        config: TrainingConfig,
+        labels: Iterable[str],
+        environment: dict[str, Any],
+        statistics: Mapping[str, Any] | None = None,
     ) -> None:
         """Starts the folder afresh; call `check_free` first."""
         if self.path.exists():
@@ -89,6 +98,8 @@ class Run:
         write_text(self.path / LABELS, "".join(f"{label}\n" for label in labels))
         write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
+        with written_aside(self.path / STATISTICS) as aside, aside.open("wb") as file:
+            np.savez(file, **(statistics or {}))
         # Last, because its presence is what makes a folder a run.
         self.write_config(config)
 
@@ -107,6 +118,11 @@ class Run:
         return self.path / MODEL
 
     @property
+    def best_file(self) -> Path:
+        """The file of the network that was most accurate on the held-out images."""
+        return self.path / BEST
+
+    @property
     def metrics_file(self) -> Path:
         """The file of the metrics."""
         return self.path / METRICS
@@ -121,6 +137,12 @@ class Run:
     def labels(self) -> tuple[str, ...]:
         """The class names."""
         return tuple((self.path / LABELS).read_text().splitlines())
+
+    @property
+    def statistics(self) -> dict[str, np.ndarray]:
+        """What was measured of the training images, by name."""
+        with np.load(self.path / STATISTICS, allow_pickle=False) as archive:
+            return dict(archive)
 
     @property
     def environment(self) -> dict[str, Any]:

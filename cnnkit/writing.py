@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from cnnkit.errors import RunError
+
 # How the name of a file begins that is being written.
 ASIDE = ".aside-"
 
@@ -16,6 +18,10 @@ def written_aside(path: Path) -> Iterator[Path]:
     """Yields a path beside `path`; what is written there takes its place when the block ends well.
 
     Flushed to disk before the rename, so that whoever finds `path` finds it whole.
+
+    Raises:
+        RunError: If it cannot be written, for example because the disk is full; what was at `path`
+            stays as it was.
     """
     aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}")
     try:
@@ -23,8 +29,47 @@ def written_aside(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise not_written(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Adds a line to a text file and flushes it to disk.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    try:
+        with path.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> RunError:
+    """Returns the error for a file that could not be written."""
+    return RunError(
+        f"{path} could not be written",
+        received=error.strerror or error,
+        hint="Make room there; what was written before is whole",
+    )
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename in `folder` last; where folders cannot be opened, the system sees to it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

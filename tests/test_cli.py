@@ -28,8 +28,11 @@ def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
     assert lines[0].endswith("2 replicas on the CPU")
-    assert lines[1].startswith("epoch 1/1  loss ")
-    assert lines[2].startswith(f"done: {tmp_path / 'run'}, ")
+    deviations = [line for line in lines if line.startswith("deviates from the paper: ")]
+    assert "deviates from the paper: batch_size is 16 instead of the recipe's 64" in deviations
+    assert lines[1:-2] == deviations
+    assert lines[-2].startswith("epoch 1/1  loss ")
+    assert lines[-1].startswith(f"done: {tmp_path / 'run'}, ")
 
 
 def test_train_json_is_one_document(image_folder, tmp_path, capsys):
@@ -100,7 +103,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("train --model vgg1", 2, "Did you mean vgg19 or vgg16 or vgg13?"),
         ("train --dataset digit", 2, "Unknown dataset 'digit'"),
         ("train --dataset folder:/no/such/folder", 2, "No folder /no/such/folder"),
-        ("train --recipe dmo", 2, "Unknown recipe 'dmo'. Expected: one of demo. Did you mean"),
+        ("train --recipe dmo", 2, "Unknown recipe 'dmo'. Expected: one of demo, alexnet-paper"),
         ("train --image-size 32", 2, "at least 64. Received: 32 x 32"),
         ("train --epochs 0", 2, "epochs is out of range"),
         ("train --strategy default --replicas 2", 2, "strategy=mirrored"),

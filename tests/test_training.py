@@ -1,38 +1,22 @@
 import dataclasses
 import json
-import os
 import random
-import signal
-import subprocess
-import sys
-import time
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny_network import tiny
 
 from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.data import batches
 from cnnkit.errors import RunError, UsageError
-from cnnkit.layers import Dropout, ReLU
 from cnnkit.runs import Run
-from cnnkit.training import SGD, checkpoint, get_strategy, loop, train
+from cnnkit.training import SGD, checkpoint, epoch, get_strategy, train
 from cnnkit.training.schedule import learning_rate
+from cnnkit.training.state import State
 from cnnkit.training.steps import Steps
-from cnnkit.training.strategy import shared_out
-
-
-def tiny(*, classes, input_shape, mean, dropout=0.0):
-    """A network small enough to train in a test."""
-    inputs = keras.Input(input_shape)
-    x = keras.layers.Rescaling(1 / 64, offset=-1)(inputs)
-    x = keras.layers.Conv2D(6, 3, strides=2, activation=ReLU())(x)
-    x = keras.layers.Flatten()(x)
-    x = Dropout(dropout)(x)
-    x = keras.layers.Dense(classes)(x)
-    return keras.Model(inputs, keras.layers.Activation("softmax")(x))
 
 
 @pytest.fixture(autouse=True)
@@ -114,8 +98,8 @@ def test_two_replicas_equal_one(mirrored, rng, images):
             model = tiny(classes=10, input_shape=(8, 8, 3), mean=None)
             steps = Steps(model, SGD(0.1, momentum=0.9, decay=5e-4), strategy)
         for _ in range(4):
-            steps.train(shared_out(batch, strategy))
-        results.append((model.get_weights(), steps.results()))
+            counts = steps.train(batch, images, 0.1)
+        results.append((model.get_weights(), counts.numpy()))
     (one, one_metrics), (two, two_metrics) = results
     for a, b in zip(one, two, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -133,23 +117,22 @@ def test_a_step_is_the_mean_over_the_real_images(rng):
     peer_loss = peer.train_on_batch(images, labels)
     steps = Steps(model, SGD(0.1, momentum=0.0), tf.distribute.get_strategy())
     padded = np.concatenate([images, np.full((3, 8, 8, 3), 99, "float32")])
-    steps.train(
-        {
-            "images": padded,
-            "labels": np.pad(labels, (0, 3)),
-            "weights": np.float32([1] * 5 + [0] * 3),
-        }
-    )
+    batch = {
+        "images": padded,
+        "labels": np.pad(labels, (0, 3)),
+        "weights": np.float32([1] * 5 + [0] * 3),
+    }
+    loss, _ = steps.train(batch, 5, 0.1).numpy()
     for a, b in zip(model.get_weights(), peer.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert steps.results()[0] == pytest.approx(peer_loss, abs=1e-5)
+    assert loss / 5 == pytest.approx(peer_loss, abs=1e-5)
 
 
 def test_a_run_leaves_its_folder(tmp_path):
     run = train(CONFIG, tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "environment.json", "metrics.jsonl", "checkpoints", "model.keras",
-        "labels.txt",
+        "labels.txt", "statistics.npz",
     }  # fmt: skip
     assert run.config == CONFIG
     assert run.labels == tuple("0123456789")
@@ -199,11 +182,11 @@ def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     shown = []
 
     def watched(split, **options):
-        if options["order"] is not None:
+        if "order" in options:
             shown.append(tuple(options["order"]))
         return batches(split, **options)
 
-    monkeypatch.setattr(loop, "batches", watched)
+    monkeypatch.setattr(epoch, "batches", watched)
     train(CONFIG, tmp_path / "run")
     assert len(shown) == len(set(shown)) == 3
     assert all(sorted(order) == list(range(1438)) for order in shown)
@@ -212,7 +195,7 @@ def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
 def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     run = train(CONFIG, tmp_path / "run")
     before = weights_of(run)
-    newest = run.checkpoints / "epoch-00003.npz"
+    newest = run.checkpoints / "step-000000045.npz"
     newest.write_bytes(newest.read_bytes()[:1000])
     run.model_file.unlink()
     train(CONFIG, run.path, resume=True)
@@ -224,7 +207,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
 def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
     """A half-written checkpoint, a torn line of metrics; a run killed while it was created."""
     run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
-    (run.checkpoints / ".aside-99-epoch-00002.npz").write_bytes(b"half")
+    (run.checkpoints / ".aside-99-step-000000030.npz").write_bytes(b"half")
     with run.metrics_file.open("a") as file:
         file.write('{"epoch": 2, "lo')
     train(CONFIG, run.path, resume=True)
@@ -238,8 +221,8 @@ def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    checkpoint.save(tmp_path, 1, [keras.Variable(np.zeros(3), name="a")])
-    with pytest.raises(RunError, match="epoch-00001.npz is of another network"):
+    checkpoint.save(tmp_path, 1, State(), [keras.Variable(np.zeros(3), name="a")])
+    with pytest.raises(RunError, match="step-000000001.npz is of another network"):
         checkpoint.restore(tmp_path, [keras.Variable(np.zeros(4), name="a")])
 
 
@@ -296,7 +279,9 @@ def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder):
 
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path):
-    with pytest.raises(RunError, match="no longer finite in epoch 1.*Lower the learning rate"):
+    with pytest.raises(
+        RunError, match="no longer finite at step 2 of epoch 1.*Lower the learning rate"
+    ):
         train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
 
@@ -344,33 +329,25 @@ def test_strategies_are_made_once(mirrored):
         get_strategy("mirrored", 16)
 
 
-def test_killed_and_resumed(tmp_path, image_folder):
-    """kill -9 in the middle of training; the resumed run ends as the uninterrupted one does."""
-    common = [
-        sys.executable, "-m", "cnnkit", "train", "--dataset", f"folder:{image_folder}",
-        "--batch-size", "8", "--strategy", "default", "--model-option", "dropout=0.5",
-    ]  # fmt: skip
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen([*common, "--epochs", "50", "--output", killed], env=env)
-    deadline = time.monotonic() + 120
-    while len(list((killed / "checkpoints").glob("epoch-*"))) < 2:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = max(int(f.stem[6:]) for f in (killed / "checkpoints").glob("epoch-*"))
-    epochs = str(done + 2)
-    # The killed run is the longer one; only its end is moved here, not what it computed.
-    config = json.loads((killed / "config.json").read_text())
-    (killed / "config.json").write_text(json.dumps({**config, "epochs": done + 2}))
-    subprocess.run([*common[:4], "--resume", "--output", killed], env=env, check=True)
-    subprocess.run([*common, "--epochs", epochs, "--output", whole], env=env, check=True)
-    lines = [Run(path).metrics for path in (killed, whole)]
-    assert [line["epoch"] for line in lines[0]] == list(range(1, done + 3))
-    for a, b in zip(*lines, strict=True):
-        for key in set(a) - {"images_per_second"}:
-            assert a[key] == pytest.approx(b[key], abs=2e-3)
-    for a, b in zip(weights_of(Run(killed)), weights_of(Run(whole)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-3)
+def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
+    """Training images are augmented by seed and epoch; held-out ones are centre crops at Q."""
+    seen = []
+
+    def watched(split, **options):
+        seen.append(options)
+        return batches(split, **options)
+
+    monkeypatch.setattr(epoch, "batches", watched)
+    fields = {"scale": (10, 14), "crop": "random", "flip": True, "colour_noise": "std"}
+    config = dataclasses.replace(CONFIG, **fields, mean="pixel", epochs=2)
+    run = train(config, tmp_path / "run")
+    training, held_out = seen[0]["augmentation"], seen[1]["augmentation"]
+    assert (training.scale, training.crop, training.flip) == ((10, 14), "random", True)
+    assert (training.colour.mode, held_out.colour) == ("std", None)
+    assert (held_out.scale, held_out.crop, held_out.flip) == ((12, 12), "center", False)
+    assert [(o["seed"], o["epoch"]) for o in seen if "order" in o] == [(5, 1), (5, 2)]
+    assert run.config == config
+    kept = run.statistics
+    assert kept["mean"].shape == (8, 8, 3)
+    # Digits are grey: their only component is grey.
+    np.testing.assert_allclose(np.abs(kept["eigenvectors"][:, 0]), 3**-0.5, atol=1e-6)

@@ -13,8 +13,9 @@ from cnnkit.training import Progress
 class TerminalProgress(Progress):
     """Writes to `out`; the bar appears only where standard error is a terminal."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, *, tells_times: bool = False) -> None:
         self._out = out
+        self._tells_times = tells_times
         self._epochs = 0
         self._bar: tqdm | None = None
 
@@ -31,18 +32,32 @@ class TerminalProgress(Progress):
         if facts["unreadable"]:
             files = facts["unreadable"]
             self._say(f"left out {len(files)} unreadable: {', '.join(files[:3])}")
-        if facts["first_epoch"] > 1:
-            self._say(f"going on with epoch {facts['first_epoch']}")
+        for deviation in facts["deviations"]:
+            self._say(f"deviates from the paper: {deviation}")
+        if facts["first_epoch"] > 1 or facts["first_step"] > 1:
+            step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
+            self._say(f"going on with epoch {facts['first_epoch']}{step}")
 
-    def step(self, epoch: int, step: int, steps: int) -> None:
-        """Moves the bar."""
+    def note(self, text: str) -> None:
+        """Writes the note as a line of its own."""
+        self._say(f"note: {text}")
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
+        """Moves the bar: images, images/s, the time that the epoch still takes, the loss."""
         if self._bar is None:
-            label = f"epoch {epoch}/{self._epochs}"
-            self._bar = tqdm(total=steps, desc=label, unit="step", leave=False, disable=None)
-        self._bar.update()
+            self._bar = tqdm(
+                total=steps * images,
+                initial=(step - 1) * images,
+                desc=f"epoch {epoch}/{self._epochs}",
+                unit=" images",
+                unit_scale=True,
+                leave=False,
+                disable=None,
+            )
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update(images)
         if step == steps:
-            self._bar.close()
-            self._bar = None
+            self.close()
 
     def epoch(self, line: Mapping[str, Any]) -> None:
         """Writes the line of an epoch."""
@@ -52,5 +67,22 @@ class TerminalProgress(Progress):
             f"error {1 - line['val_accuracy']:.1%}  {line['images_per_second']:.0f} images/s"
         )
 
+    def end(self, seconds: Mapping[str, float]) -> None:
+        """Tells where the time went, where that was asked for."""
+        if self._tells_times:
+            total = sum(seconds.values()) or 1
+            parts = (
+                f"{name} {value:.1f} s ({value / total:.0%})" for name, value in seconds.items()
+            )
+            self._say(f"time: {', '.join(parts)}")
+
+    def close(self) -> None:
+        """Takes the bar away, where one is left."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
     def _say(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
+        # The bar and the lines share a terminal.
+        with tqdm.external_write_mode(file=self._out):
+            print(text, file=self._out, flush=True)

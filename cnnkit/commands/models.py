@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
 
+from cnnkit.commands._table import table
 from cnnkit.errors import UsageError
 
 COMPARE = "compare-stacks"
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows))
     else:
-        print(_table(rows))
+        print(table(rows))
     return 0
 
 
@@ -114,27 +114,3 @@ def _least_side(name: str) -> int:
     except ImageTooSmall as error:
         return error.least_side
     return 1
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    numeric = [_is_number(row) for row in zip(*(row.values() for row in rows), strict=True)]
-    lines = []
-    for line in cells:
-        padded = [
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, numeric, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
-def _is_number(values: Iterable[object]) -> bool:
-    return all(value is None or isinstance(value, int) for value in values)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,6 +1,7 @@
 """Train a network and leave a run folder behind.
 
-Without other options this trains the recipe `demo`. Every option changes one field of the recipe.
+Without other options this trains the recipe `demo`. Every option changes one field of the recipe;
+`cnnkit recipes` lists the recipes.
 """
 
 from __future__ import annotations
@@ -12,11 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cnnkit.config import MEANS, STRATEGIES, TrainingConfig
+from cnnkit.commands._fields import add_fields, changed
+from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
-from cnnkit.recipes import DEFAULT, RECIPES, find_recipe
-
-_UNSET = argparse.SUPPRESS
+from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,39 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="start afresh where --output is a run already"
     )
     parser.add_argument("--download", action="store_true", help="let TFDS download the dataset")
+    parser.add_argument(
+        "--workers",
+        metavar="HOST:PORT,...",
+        help="every process of --strategy multiworker, the same list in each (or TF_CONFIG)",
+    )
+    parser.add_argument("--index", type=int, help="which of the workers this is, from 0")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the metrics for TensorBoard too"
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="profile a few steps, and tell where the time went"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document at the end")
-
-    fields = parser.add_argument_group("fields of the recipe")
-
-    def field(flag: str, **options: Any) -> None:
-        fields.add_argument(flag, default=_UNSET, **options)
-
-    field("--model", help="a network that `cnnkit models` lists")
-    field(
-        "--model-option",
-        action="append",
-        metavar="NAME=VALUE",
-        help="an argument of the builder, for example dropout=0 (repeatable)",
-    )
-    field("--dataset", help="digits, folder:PATH or tfds:NAME")
-    field("--image-size", type=int, metavar="PIXELS", help="side of the images")
-    field("--mean", choices=MEANS, help="colour that the model subtracts")
-    field("--epochs", type=int, help="times that every image is shown")
-    field("--batch-size", type=int, metavar="IMAGES", help="images in a step, over all replicas")
-    field("--learning-rate", type=float, metavar="RATE", help="at the beginning")
-    field(
-        "--drop-epochs",
-        type=int,
-        nargs="*",
-        metavar="EPOCH",
-        help="epochs before which the learning rate drops",
-    )
-    field("--drop-factor", type=float, metavar="FACTOR", help="what a drop multiplies it with")
-    field("--momentum", type=float, help="part of the last step that is kept")
-    field("--weight-decay", type=float, metavar="DECAY", help="factor of the weights")
-    field("--seed", type=int, help="decides everything random")
-    field("--strategy", choices=STRATEGIES, help="one device, or replicas that share every batch")
-    field("--replicas", type=int, help="replicas under --strategy mirrored")
+    add_fields(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,73 +50,129 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("Which run is to be resumed?", expected="--resume with --output RUN")
     if args.resume and args.overwrite:
         raise UsageError("A run is either resumed or overwritten", received="both")
-    config = _config(args)
     output = Path(args.output) if args.output else _free_folder(args.recipe or DEFAULT)
+    recipe = None if args.resume and not args.recipe else find_recipe(args.recipe or DEFAULT)
 
+    from cnnkit.commands._parts import has_parts
+
+    if has_parts(output) or (recipe and recipe.parts):
+        return _run_parts(args, output, recipe)
+    if recipe is None:
+        from cnnkit.runs import Run
+
+        base = Run.open(output).config
+    else:
+        base = recipe.config
+    config = changed(base, args)
+    about = {}
+    if recipe is not None:
+        _check_needs(recipe, args.recipe or DEFAULT, config)
+        about = _about(recipe, args.recipe or DEFAULT, base, config)
+    return _reported(args, output, lambda train: [train(config, output, args.resume, about)])
+
+
+def _run_parts(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> int:
+    from cnnkit.commands._parts import has_parts, read_parts, train_parts, write_parts
+
+    if args.workers or args.index is not None:
+        raise UsageError("A recipe of several parts is trained by one process")
+    if args.resume and has_parts(output):
+        parts = read_parts(output)
+    elif args.resume or recipe is None:
+        raise UsageError(f"No run folder {output}", expected="a folder that `cnnkit train` wrote")
+    else:
+        parts = [
+            dataclasses.replace(part, config=changed(part.config, args)) for part in recipe.parts
+        ]
+        write_parts(output, parts)
+    about = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}
+    out = sys.stderr if args.json else sys.stdout
+    return _reported(
+        args,
+        output,
+        lambda train: train_parts(
+            output,
+            parts,
+            lambda config, folder, resume: train(config, folder, resume, about),
+            lambda text: print(text, file=out, flush=True),
+        ),
+    )
+
+
+def _reported(args: argparse.Namespace, output: Path, work) -> int:
+    """Does the work with progress on the terminal, and tells how it ended."""
     from cnnkit.commands._tensorflow import import_tensorflow
 
     import_tensorflow()
     from cnnkit.commands._progress import TerminalProgress
-    from cnnkit.runs import Run
-    from cnnkit.training import train
+    from cnnkit.training import Stopped, train
+    from cnnkit.training.progress import Several
 
     out = sys.stderr if args.json else sys.stdout
-    progress = TerminalProgress(out)
-    try:
-        finished = train(
+    terminal = TerminalProgress(out, tells_times=args.profile)
+    listeners = [terminal]
+    if args.tensorboard:
+        from cnnkit.training.tensorboard import TensorBoard
+
+        listeners.append(TensorBoard())
+    if args.profile:
+        from cnnkit.training.profile import Profile
+
+        listeners.append(Profile())
+
+    def trained(config: TrainingConfig, folder: Path, resume: bool, about: dict[str, Any]):
+        return train(
             config,
-            output,
-            resume=args.resume,
+            folder,
+            resume=resume,
             overwrite=args.overwrite,
             download=args.download,
-            progress=progress,
+            progress=Several(*listeners),
+            about=about,
+            workers=args.workers.split(",") if args.workers else (),
+            index=args.index,
         )
-    except KeyboardInterrupt:
-        if Run(output).exists():
-            resume = f"cnnkit train --resume --output {output}"
-            print(f"\nStopped; the last whole epoch is kept. Go on with: {resume}", file=sys.stderr)
-        raise
+
+    try:
+        runs = work(trained)
+    except Stopped as stopped:
+        print(f"cnnkit: {stopped.toward(output)}", file=sys.stderr)
+        return stopped.exit_code
+    finally:
+        terminal.close()
+    if args.index:
+        return 0  # The first worker reports.
     if args.json:
-        print(json.dumps({"run": str(output), **finished.metrics[-1]}))
-    else:
-        error = 1 - finished.metrics[-1]["val_accuracy"]
-        print(f"done: {output}, {error:.1%} error on the held-out images")
+        lines = [{"run": str(run.path), **run.metrics[-1]} for run in runs]
+        print(json.dumps(lines[0] if len(lines) == 1 else lines))
+        return 0
+    for run in runs:
+        last = run.metrics[-1]
+        print(
+            f"done: {run.path}, {1 - last['val_accuracy']:.1%} error on the held-out images"
+            + (f" after {last['epoch']} epochs" if len(runs) > 1 else "")
+        )
     return 0
 
 
-def _config(args: argparse.Namespace) -> TrainingConfig:
-    given = vars(args)
-    changes = {
-        item.name: given[item.name]
-        for item in dataclasses.fields(TrainingConfig)
-        if item.name in given
-    }
-    if "drop_epochs" in changes:
-        changes["drop_epochs"] = tuple(changes["drop_epochs"])
-    if args.resume and not args.recipe:
-        from cnnkit.runs import Run
-
-        base = Run.open(args.output).config
-    else:
-        base = find_recipe(args.recipe or DEFAULT).config
-    # The options belong to the recipe's own network.
-    same_network = changes.get("model", base.model) == base.model
-    options = dict(base.model_options) if same_network else {}
-    for text in given.get("model_option", ()):
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(
-                "A model option has a value", expected="--model-option NAME=VALUE", received=text
-            )
-        options[name] = _value(value)
-    return dataclasses.replace(base, **changes, model_options=options)
+def _check_needs(recipe: Recipe, name: str, config: TrainingConfig) -> None:
+    for need, reason in recipe.needs.items():
+        if need not in config.model_options and getattr(config, need, None) is None:
+            flag = f"--{need.replace('_', '-')}"
+            if not hasattr(config, need):
+                flag = f"--model-option {need}=VALUE"
+            raise UsageError(f"Recipe {name} leaves {need} to you: {reason}", expected=flag)
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+def _about(
+    recipe: Recipe, name: str, base: TrainingConfig, config: TrainingConfig
+) -> dict[str, Any]:
+    """Returns what a run keeps of its recipe: the deviations from the paper, and those from it."""
+    changes = [
+        f"{field} is {now!r} instead of the recipe's {was!r}"
+        for field, (was, now) in base.differences(config).items()
+    ]
+    return {"recipe": name, "source": recipe.source, "deviations": [*recipe.deviations, *changes]}
 
 
 def _free_folder(name: str) -> Path:

@@ -40,6 +40,7 @@ def batches(
     epoch: int = 0,
     first_step: int = 0,
     replicas: int = 1,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """Cuts a split into batches of one shape.
 
@@ -57,7 +58,9 @@ def batches(
         seed: Of the random choices, at least 0.
         epoch: Of the random choices, at least 0.
         first_step: Steps to leave out at the beginning, without reading them.
-        replicas: Replicas that share a batch.
+        replicas: Replicas that share a batch, those of all processes.
+        share: (i, n): only the rows of process i of n. The processes' rows in their order are the
+            batch of a single process.
 
     Returns:
         A dataset of {`images`: float32 (rows, size, size, 3) RGB, 0..255 but for colour noise;
@@ -93,7 +96,10 @@ def batches(
             image = augment_encoded(split.encoded(row["index"]), augmentation, row)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
-    index, weights = index[first_step:].ravel(), weights[first_step:].ravel()
+    process, processes = share
+    rows //= processes
+    mine = slice(process * rows, (process + 1) * rows)
+    index, weights = index[first_step:, mine].ravel(), weights[first_step:, mine].ravel()
     rows_of = draw(augmentation, len(split), seed=seed, epoch=epoch)
     table = {name: values[index] for name, values in rows_of.items()}
     table |= {"index": index, "label": split.labels[index], "weight": weights}

@@ -14,6 +14,8 @@ from cnnkit.models.alexnet import alexnet_caffe as alexnet_caffe
 from cnnkit.models.alexnet import alexnet_one_weird_trick as alexnet_one_weird_trick
 from cnnkit.models.alexnet import alexnet_torchvision as alexnet_torchvision
 from cnnkit.models.alexnet import caffenet as caffenet
+from cnnkit.models.cifar import cifar10_full as cifar10_full
+from cnnkit.models.cifar import cifar10_quick as cifar10_quick
 from cnnkit.models.classes import class_names as class_names
 from cnnkit.models.classes import name_classes as name_classes
 from cnnkit.models.loading import load_model as load_model
@@ -53,6 +55,8 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "vgg16": vgg16,
     "vgg19": vgg19,
     "zfnet": zfnet,
+    "cifar10_full": cifar10_full,
+    "cifar10_quick": cifar10_quick,
 }
 
 PAPERS = {
@@ -68,6 +72,8 @@ PAPERS = {
     "vgg16": "Simonyan & Zisserman 2014, D",
     "vgg19": "Simonyan & Zisserman 2014, E",
     "zfnet": "Zeiler & Fergus 2013",
+    "cifar10_full": "Caffe's example, after cuda-convnet",
+    "cifar10_quick": "Caffe's example, after cuda-convnet",
 }
 
 

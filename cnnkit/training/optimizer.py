@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
 import keras
 from keras import ops
+
+from cnnkit.errors import UsageError
 
 
 @keras.saving.register_keras_serializable(package="cnnkit")
@@ -13,13 +18,20 @@ class SGD(keras.optimizers.SGD):
     v <- momentum * v - learning_rate * (gradient + decay * w);  w <- w + v
 
     Keras's own `weight_decay` shrinks the weights beside the momentum, which is about ten times
-    weaker at a momentum of 0.9, and shrinks biases too. Here biases are left alone, as in the
-    authors' later code; the paper writes the rule for a weight.
+    weaker at a momentum of 0.9, and shrinks biases too. Here biases are left alone by default, as
+    in the authors' later code; the paper writes the rule for a weight.
 
     Args:
         learning_rate: Step size.
         momentum: Part of the last step that is kept.
         decay: Weight decay.
+        decay_biases: Whether biases decay too.
+        rate_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
+            `{"*/bias": 2}`: cuda-convnet's and Caffe's biases. The first pattern that fits counts.
+        decay_multipliers: The same for the decay.
+        max_filter_rms: Root mean square, over height, width and input channels, above which a
+            filter of a convolution is scaled back to it after the step (Zeiler & Fergus 2013,
+            section 3.1: 0.1).
 
     Example:
         >>> from cnnkit.training import SGD
@@ -27,19 +39,91 @@ class SGD(keras.optimizers.SGD):
         0.0005
     """
 
-    def __init__(self, learning_rate=0.01, momentum=0.9, decay=0.0, **kwargs):
+    def __init__(
+        self,
+        learning_rate=0.01,
+        momentum=0.9,
+        decay=0.0,
+        decay_biases=False,
+        rate_multipliers: Mapping[str, float] | None = None,
+        decay_multipliers: Mapping[str, float] | None = None,
+        max_filter_rms: float | None = None,
+        **kwargs,
+    ):
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
         self.decay = decay
+        self.decay_biases = decay_biases
+        self.rate_multipliers = dict(rate_multipliers or {})
+        self.decay_multipliers = dict(decay_multipliers or {})
+        self.max_filter_rms = max_filter_rms
 
     def build(self, variables):
+        """Makes the momenta of `variables`.
+
+        Raises:
+            UsageError: If a pattern of a multiplier fits no variable.
+        """
         # TensorFlow hands `update_step` its own variable, whose name is not the field's.
-        self._decays = [variable.name != "bias" for variable in variables]
+        names = ["/".join(variable.path.split("/")[-2:]) for variable in variables]
+        biases = [variable.name == "bias" for variable in variables]
+        self._rates = _multipliers("rate_multipliers", self.rate_multipliers, names)
+        factors = _multipliers("decay_multipliers", self.decay_multipliers, names)
+        self._decays = [
+            0.0 if bias and not self.decay_biases else self.decay * factor
+            for bias, factor in zip(biases, factors, strict=True)
+        ]
+        self._are_filters = [
+            variable.name == "kernel" and len(variable.shape) == 4 for variable in variables
+        ]
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        if self.decay and self._decays[self._get_variable_index(variable)]:
-            gradient = gradient + self.decay * ops.cast(variable, gradient.dtype)
+        index = self._get_variable_index(variable)
+        if self._decays[index]:
+            gradient = gradient + self._decays[index] * ops.cast(variable, gradient.dtype)
+        if self._rates[index] != 1:
+            learning_rate = learning_rate * self._rates[index]
         super().update_step(gradient, variable, learning_rate)
+        if self.max_filter_rms is not None and self._are_filters[index]:
+            self.assign(variable, scaled_back(variable, self.max_filter_rms))
 
     def get_config(self):
-        return {**super().get_config(), "decay": self.decay}
+        return {
+            **super().get_config(),
+            "decay": self.decay,
+            "decay_biases": self.decay_biases,
+            "rate_multipliers": self.rate_multipliers,
+            "decay_multipliers": self.decay_multipliers,
+            "max_filter_rms": self.max_filter_rms,
+        }
+
+
+def scaled_back(kernel, limit: float):
+    """Returns a convolution's kernel with no filter's root mean square above `limit`.
+
+    Args:
+        kernel: (height, width, input channels, filters).
+        limit: Root mean square of a filter at most.
+
+    Example:
+        >>> import numpy as np
+        >>> float(scaled_back(np.full((7, 7, 3, 1), 0.4, "float32"), 0.1)[0, 0, 0, 0])
+        0.10000000149011612
+    """
+    kernel = ops.convert_to_tensor(kernel)
+    rms = ops.sqrt(ops.mean(ops.square(kernel), axis=(0, 1, 2)))
+    # A filter within the limit is divided by exactly 1 and keeps its bits.
+    return kernel / ops.maximum(rms / limit, 1)
+
+
+def _multipliers(field: str, patterns: Mapping[str, float], names: list[str]) -> list[float]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(
+                f"The pattern {pattern!r} of {field} fits no weights",
+                expected=f"a pattern of {', '.join(names)}",
+            )
+    return [
+        next((factor for pattern, factor in patterns.items() if fnmatchcase(name, pattern)), 1.0)
+        for name in names
+    ]

@@ -1,17 +1,76 @@
-"""The learning rate of an epoch."""
+"""The learning rate at every step."""
 
 from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
 
 from cnnkit.config import TrainingConfig
 
 
-def learning_rate(config: TrainingConfig, epoch: int) -> float:
-    """Returns the learning rate of `epoch`, counted from 1.
+@dataclass(frozen=True)
+class Plateau:
+    """What the schedule `"plateau"` remembers (Krizhevsky et al. 2012, section 5).
+
+    Attributes:
+        best: Best accuracy on the held-out images so far.
+        waited: Epochs since then, or since the last drop.
+        drops: Drops of the learning rate so far.
+    """
+
+    best: float | None = None
+    waited: int = 0
+    drops: int = 0
+
+    def after(self, accuracy: float, *, patience: int, max_drops: int) -> Plateau:
+        """Returns what is remembered after an epoch.
+
+        Args:
+            accuracy: Accuracy on the held-out images.
+            patience: Epochs without improvement after which the learning rate drops.
+            max_drops: Drops at most.
+
+        Example:
+            >>> Plateau(best=0.5, waited=1).after(0.5, patience=2, max_drops=3)
+            Plateau(best=0.5, waited=0, drops=1)
+        """
+        if self.best is None or accuracy > self.best:
+            return dataclasses.replace(self, best=accuracy, waited=0)
+        if self.waited + 1 < patience or self.drops >= max_drops:
+            return dataclasses.replace(self, waited=self.waited + 1)
+        return dataclasses.replace(self, waited=0, drops=self.drops + 1)
+
+
+def learning_rate(
+    config: TrainingConfig,
+    epoch: int,
+    step: int = 0,
+    steps: int = 1,
+    plateau: Plateau | None = None,
+) -> float:
+    """Returns the learning rate of a step.
+
+    Args:
+        config: The schedule.
+        epoch: The epoch, counted from 1.
+        step: The step in the epoch, counted from 0.
+        steps: Steps of an epoch.
+        plateau: What the schedule `"plateau"` remembers.
 
     Example:
         >>> from cnnkit.config import TrainingConfig
         >>> learning_rate(TrainingConfig(drop_epochs=(3,)), 3)
         0.001
     """
+    done = epoch - 1 + step / steps
+    if done < config.warmup_epochs:
+        # The step counts itself: a rate of 0 at the first would waste it.
+        return config.learning_rate * min(1.0, (done + 1 / steps) / config.warmup_epochs)
+    if config.schedule == "cosine":
+        part = (done - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
+        return config.learning_rate * (1 + math.cos(math.pi * part)) / 2
     drops = sum(epoch >= drop for drop in config.drop_epochs)
+    if config.schedule == "plateau":
+        drops = 0 if plateau is None else plateau.drops
     return config.learning_rate * config.drop_factor**drops

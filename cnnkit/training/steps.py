@@ -6,61 +6,168 @@ import keras
 import tensorflow as tf
 
 from cnnkit.models import logits_of
+from cnnkit.training.loss_scale import LossScale
 from cnnkit.training.optimizer import SGD
+from cnnkit.training.strategy import shared_out
 
 
 class Steps:
-    """The network, its optimizer and its metrics, and the functions that use them on a batch.
+    """The network and its optimizer, and the functions that use them on a batch.
 
     The gradient of a step is that of the mean loss over the images of the whole batch, however
-    the batch is divided among the replicas. Made inside `strategy.scope()`.
+    the batch is divided among the replicas and into parts. Made inside `strategy.scope()`.
 
     Args:
         model: The network.
         optimizer: Its optimizer.
         strategy: Where it runs.
+        accumulate: Parts of a batch that are computed one after the other.
+        loss_scale: Scaling of the loss for float16, or None.
+        jit_compile: Whether XLA compiles the network; for one replica.
     """
 
-    def __init__(self, model: keras.Model, optimizer: SGD, strategy: tf.distribute.Strategy):
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: SGD,
+        strategy: tf.distribute.Strategy,
+        *,
+        accumulate: int = 1,
+        loss_scale: LossScale | None = None,
+        jit_compile: bool = False,
+    ):
         self.optimizer = optimizer
         self.strategy = strategy
+        self.accumulate = accumulate
+        self.loss_scale = loss_scale
         # Cross-entropy from the logits: exact where a softmax has underflowed.
         self.network = keras.Model(model.input, logits_of(model))
         self.variables = self.network.trainable_variables
         optimizer.build(self.variables)
-        self.loss = keras.metrics.Mean(name="loss")
-        self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
         self.state = [*model.variables, *optimizer.variables]
+        if loss_scale is not None:
+            self.state += loss_scale.variables
+        self._gradients_compiled = (
+            tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
+        )
+        self._sums = [_local_sum(variable) for variable in self.variables if accumulate > 1]
+
+    @property
+    def parts(self) -> int:
+        """Parts that the rows of a batch have to be divisible by."""
+        return self.strategy.num_replicas_in_sync * self.accumulate
+
+    def train(self, batch, images: int, rate: float) -> tf.Tensor:
+        """Takes one step.
+
+        Args:
+            batch: {`images`, `labels`, `weights`}, this process's rows of the batch.
+            images: Images of the whole batch, on all replicas of all processes.
+            rate: The learning rate.
+
+        Returns:
+            (2,) float32, the sum of the losses and the number of images classified rightly.
+        """
+        count, rate = tf.constant(images, tf.float32), tf.constant(rate, tf.float32)
+        if self.accumulate == 1:
+            return self._train(shared_out(batch, self.strategy), count, rate)
+        parts = {name: tf.split(rows, self.accumulate) for name, rows in batch.items()}
+        counts = [
+            self._accumulate(
+                shared_out({name: rows[i] for name, rows in parts.items()}, self.strategy), count
+            )
+            for i in range(self.accumulate)
+        ]
+        self._apply_sums(rate)
+        return tf.add_n(counts)
+
+    def validate(self, batch) -> tf.Tensor:
+        """Counts the losses and the right answers of a batch as `train` does."""
+        return self._validate(shared_out(batch, self.strategy))
 
     @tf.function
-    def train(self, batch) -> None:
-        """Takes one step on a distributed batch and counts its loss and accuracy."""
-        self.strategy.run(self._train_replica, args=(batch,))
+    def _train(self, batch, images, rate):
+        gradients, counts = self.strategy.run(self._gradients_compiled, args=(batch, images))
+        self._apply(gradients, rate)
+        return self._total(counts)
 
     @tf.function
-    def validate(self, batch) -> None:
-        """Counts loss and accuracy on a distributed batch."""
-        self.strategy.run(self._count, args=(batch, False))
+    def _accumulate(self, batch, images):
+        def add(batch, images):
+            gradients, counts = self._gradients_compiled(batch, images)
+            for total, gradient in zip(self._sums, gradients, strict=True):
+                total.assign_add(gradient)
+            return counts
 
-    def results(self) -> tuple[float, float]:
-        """Returns the mean loss and the accuracy since the last call, and starts again."""
-        values = float(self.loss.result()), float(self.accuracy.result())
-        self.loss.reset_state()
-        self.accuracy.reset_state()
-        return values
+        return self._total(self.strategy.run(add, args=(batch, images)))
 
-    def _train_replica(self, batch) -> None:
-        replica = tf.distribute.get_replica_context()
-        images = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(batch["weights"]))
-        with tf.GradientTape() as tape:
-            # The optimizer sums the replicas' gradients, so each divides by the images of all.
-            loss = self._count(batch, True) / images
-        self.optimizer.apply(tape.gradient(loss, self.variables), self.variables)
+    @tf.function
+    def _apply_sums(self, rate):
+        def take():
+            gradients = [tf.identity(total) for total in self._sums]
+            with tf.control_dependencies(gradients):
+                for total in self._sums:
+                    total.assign(tf.zeros_like(total))
+            return gradients
 
-    def _count(self, batch, training: bool):
+        self._apply(self.strategy.run(take), rate)
+
+    @tf.function
+    def _validate(self, batch):
+        return self._total(
+            self.strategy.run(lambda batch: self._forward(batch, False)[1], (batch,))
+        )
+
+    def _forward(self, batch, training: bool):
         labels, weights = batch["labels"], batch["weights"]
-        logits = self.network(batch["images"], training=training)
+        logits = tf.cast(self.network(batch["images"], training=training), tf.float32)
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        self.loss.update_state(losses, weights)
-        self.accuracy.update_state(labels, logits, weights)
-        return tf.reduce_sum(losses * weights)
+        # Rows of weight 0 fill up the batch; whatever they give must not reach the sum.
+        loss = tf.reduce_sum(tf.where(weights > 0, losses * weights, 0))
+        right = tf.cast(tf.argmax(logits, axis=-1, output_type=labels.dtype) == labels, tf.float32)
+        return loss, tf.stack([loss, tf.reduce_sum(right * weights)])
+
+    def _gradients(self, batch, images):
+        scale = 1.0 if self.loss_scale is None else self.loss_scale.value()
+        with tf.GradientTape() as tape:
+            loss, counts = self._forward(batch, True)
+            # The replicas' gradients are summed, so each divides by the images of all.
+            loss = loss * (scale / images)
+        return tape.gradient(loss, self.variables), counts
+
+    def _total(self, counts):
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
+
+    def _apply(self, gradients, rate) -> None:
+        """Sums the replicas' gradients and updates every copy of the variables with the sum."""
+        targets = [variable.value for variable in self.variables]
+        gradients = self.strategy.extended.batch_reduce_to(
+            tf.distribute.ReduceOp.SUM, list(zip(gradients, targets, strict=True))
+        )
+
+        def update(variable, gradient, rate):
+            self.optimizer.update_step(gradient, variable, rate)
+
+        def step(unscale) -> None:
+            for target, gradient in zip(targets, gradients, strict=True):
+                self.strategy.extended.update(
+                    target,
+                    lambda variable, gradient: update(variable, unscale(gradient), rate),
+                    args=(gradient,),
+                )
+            self.optimizer.iterations.assign_add(1)
+
+        if self.loss_scale is None:
+            step(lambda gradient: gradient)
+        else:
+            self.loss_scale.apply(gradients, step, self.strategy)
+
+
+def _local_sum(variable: keras.Variable) -> tf.Variable:
+    """Returns a sum that every replica keeps for itself, at 0."""
+    return tf.Variable(
+        tf.zeros(variable.shape, tf.float32),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )

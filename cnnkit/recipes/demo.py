@@ -1,35 +1,11 @@
-"""Named training recipes: each with its source, command, cost and the result to expect."""
+"""A minute on a laptop: the whole way on real handwritten digits."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import unknown_name
+from cnnkit.recipes.recipe import Recipe
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A configuration that is known to work.
-
-    Attributes:
-        config: What is trained.
-        source: The paper it follows.
-        command: What a user types.
-        cost: Time on named hardware.
-        result: What to expect at the end.
-        deviations: Where it differs from the paper, and why.
-    """
-
-    config: TrainingConfig
-    source: str
-    command: str
-    cost: str
-    result: str
-    deviations: tuple[str, ...] = ()
-
-
-RECIPES = {
+DEMO = {
     "demo": Recipe(
         config=TrainingConfig(
             model="alexnet",
@@ -56,20 +32,3 @@ RECIPES = {
         ),
     ),
 }
-DEFAULT = "demo"
-
-
-def find_recipe(name: str) -> Recipe:
-    """Returns the recipe called `name`.
-
-    Raises:
-        UsageError: If there is none.
-
-    Example:
-        >>> from cnnkit.recipes import find_recipe
-        >>> find_recipe("demo").config.epochs
-        8
-    """
-    if name not in RECIPES:
-        raise unknown_name("recipe", name, RECIPES)
-    return RECIPES[name]

@@ -1,0 +1,87 @@
+"""Recipes of several trainings, one after the other in folders of one folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cnnkit.config import TrainingConfig
+from cnnkit.errors import RunError, UsageError
+from cnnkit.recipes import Part
+from cnnkit.runs import Run
+from cnnkit.writing import write_text
+
+# What the parts of a run folder are; a run folder of one training has none.
+PARTS = "parts.json"
+
+
+def has_parts(output: Path) -> bool:
+    """Tells whether `output` is the folder of several trainings."""
+    return (output / PARTS).is_file()
+
+
+def write_parts(output: Path, parts: Sequence[Part]) -> None:
+    """Writes down what is going to be trained, so that resuming needs nothing but the folder.
+
+    Raises:
+        UsageError: If the folder exists.
+    """
+    if output.exists():
+        raise UsageError(
+            f"The folder {output} exists",
+            hint="--resume goes on with it; remove it to start afresh",
+        )
+    output.mkdir(parents=True)
+    write_text(output / PARTS, json.dumps([dataclasses.asdict(part) for part in parts], indent=2))
+
+
+def read_parts(output: Path) -> list[Part]:
+    """Reads what `write_parts` wrote.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    file = output / PARTS
+    try:
+        return [
+            Part(
+                row["name"],
+                TrainingConfig.from_json(json.dumps(row["config"]), file),
+                row["follows"],
+            )
+            for row in json.loads(file.read_text())
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file} tells no parts of a training", received=error) from error
+
+
+def train_parts(
+    output: Path,
+    parts: Sequence[Part],
+    train: Callable[[TrainingConfig, Path, bool], Run],
+    say: Callable[[str], None],
+) -> list[Run]:
+    """Trains what is not finished yet, each part from the one before where it follows.
+
+    Args:
+        output: Folder of the parts' run folders.
+        parts: What is trained.
+        train: Trains a configuration into a folder; the last argument tells whether to resume.
+        say: Tells which part begins.
+
+    Returns:
+        The finished runs.
+    """
+    runs: list[Run] = []
+    for number, part in enumerate(parts, start=1):
+        run = Run(output / part.name)
+        say(f"part {number} of {len(parts)}: {part.name}")
+        if not run.model_file.is_file():
+            config = part.config
+            if part.follows:
+                config = dataclasses.replace(config, init_from=str(runs[-1].path))
+            train(config, run.path, run.exists())
+        runs.append(run)
+    return runs

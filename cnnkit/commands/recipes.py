@@ -1,0 +1,59 @@
+"""List the training recipes, or show one in full.
+
+`cnnkit recipes` lists all; `cnnkit recipes NAME` shows its source, command, cost, the result to
+expect, its deviations from the paper, and every field.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+
+from cnnkit.recipes import RECIPES, Recipe, find_recipe
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the list, or one recipe."""
+    chosen = {args.name: find_recipe(args.name)} if args.name else RECIPES
+    if args.json:
+        document = {name: _document(recipe) for name, recipe in chosen.items()}
+        print(json.dumps(document[args.name] if args.name else document, indent=2))
+    elif args.name:
+        print(_shown(args.name, chosen[args.name]))
+    else:
+        width = max(map(len, chosen))
+        for name, recipe in chosen.items():
+            print(f"{name:<{width}}  {recipe.source}")
+    return 0
+
+
+def _document(recipe: Recipe) -> dict:
+    return dataclasses.asdict(recipe)
+
+
+def _shown(name: str, recipe: Recipe) -> str:
+    lines = [
+        name,
+        f"source    {recipe.source}",
+        f"command   {recipe.command}",
+        f"cost      {recipe.cost}",
+        f"expect    {recipe.result}",
+    ]
+    lines += [f"needs     {need}: {reason}" for need, reason in recipe.needs.items()]
+    lines += [f"deviates  {deviation}" for deviation in recipe.deviations]
+    for part in recipe.parts:
+        begins = ", from the weights of the part before" if part.follows else ""
+        lines.append(f"part      {part.name}{begins}")
+        lines += _fields(part.config)
+    return "\n".join(lines + ([] if recipe.parts else _fields(recipe.config)))
+
+
+def _fields(config) -> list[str]:
+    return [f"  {name} = {value!r}" for name, value in dataclasses.asdict(config).items()]

@@ -1,0 +1,32 @@
+"""Named training recipes: each with its source, command, cost and the result to expect."""
+
+from __future__ import annotations
+
+from cnnkit.errors import unknown_name
+from cnnkit.recipes.alexnet import ALEXNET
+from cnnkit.recipes.cifar import CIFAR
+from cnnkit.recipes.demo import DEMO
+from cnnkit.recipes.modern import MODERN
+from cnnkit.recipes.recipe import Part as Part
+from cnnkit.recipes.recipe import Recipe as Recipe
+from cnnkit.recipes.vgg import VGG
+from cnnkit.recipes.zfnet import ZFNET
+
+RECIPES: dict[str, Recipe] = {**DEMO, **ALEXNET, **VGG, **ZFNET, **CIFAR, **MODERN}
+DEFAULT = "demo"
+
+
+def find_recipe(name: str) -> Recipe:
+    """Returns the recipe called `name`.
+
+    Raises:
+        UsageError: If there is none.
+
+    Example:
+        >>> from cnnkit.recipes import find_recipe
+        >>> find_recipe("demo").config.epochs
+        8
+    """
+    if name not in RECIPES:
+        raise unknown_name("recipe", name, RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,93 @@
+"""AlexNet as its paper and as Caffe trained it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cnnkit.config import TrainingConfig
+from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, CENTRE_MEAN, IMAGENET, INVERTED
+from cnnkit.recipes.recipe import Recipe
+
+# Krizhevsky et al. 2012, sections 2, 4.1 and 5.
+PAPER = TrainingConfig(
+    model="alexnet",
+    dataset=IMAGENET,
+    mean="pixel",
+    scale=(256, 256),
+    crop="random",
+    flip=True,
+    square=True,
+    colour_noise="std",
+    epochs=90,
+    batch_size=128,
+    learning_rate=0.01,
+    schedule="plateau",
+    checkpoint_every="30m",
+)
+SOURCE = "Krizhevsky et al. 2012, sections 2 to 5"
+DEVIATIONS = (
+    AUTOMATIC,
+    CENTRE,
+    BILINEAR,
+    CENTRE_MEAN,
+    INVERTED,
+    "biases do not decay, as in the authors' later code; the paper speaks of weights",
+    "colour noise is scaled by the standard deviations, as in the authors' code; the paper says "
+    "eigenvalues",
+)
+
+# BVLC's solver: drops every 100,000 of 450,000 steps of 256 images; 20 epochs are 100,100 steps.
+CAFFE = replace(
+    PAPER,
+    model="alexnet_caffe",
+    image_size=227,
+    colour_noise="none",
+    square=False,
+    batch_size=256,
+    schedule="step",
+    drop_epochs=(21, 41, 61, 81),
+    rate_multipliers={"*/bias": 2},
+)
+
+ALEXNET = {
+    "alexnet-paper": Recipe(
+        config=PAPER,
+        source=SOURCE,
+        command="cnnkit train --recipe alexnet-paper --output runs/alexnet",
+        cost="the paper: 5 to 6 days on two GTX 580; tensorpack: 21 hours for 100 epochs on 2 V100",
+        result="the paper: 40.7 % top-1 and 18.2 % top-5 error on ILSVRC-2012's validation images "
+        "with 10 crops; not repeated here",
+        deviations=DEVIATIONS,
+    ),
+    "alexnet-caffe": Recipe(
+        config=CAFFE,
+        source="BVLC Caffe, models/bvlc_alexnet",
+        command="cnnkit train --recipe alexnet-caffe --output runs/alexnet-caffe",
+        cost="as alexnet-paper",
+        result="BVLC: 57.1 % top-1 and 80.2 % top-5 accuracy with the centre crop; "
+        "not repeated here",
+        deviations=(
+            "the shorter side is rescaled to 256; Caffe squeezes the whole image into 256 x 256",
+            CENTRE_MEAN,
+            "drops at whole epochs of 5,005 steps; Caffe's every 100,000 steps are 19.98 epochs",
+        ),
+    ),
+    "alexnet-22k": Recipe(
+        config=replace(PAPER, dataset="folder:imagenet-fall11", mean="dataset"),
+        source="Krizhevsky et al. 2012, section 6",
+        command="cnnkit train --recipe alexnet-22k --dataset folder:PATH "
+        "--model-option sixth_conv=FILTERS --output runs/22k, then cnnkit train --recipe "
+        "alexnet-paper --model-option sixth_conv=FILTERS --init-from runs/22k",
+        cost="not stated; 12 times the images of alexnet-paper an epoch",
+        result="the paper, after fine-tuning: 39.0 % top-1 and 16.6 % top-5 error on ILSVRC-2012's "
+        "validation images; not repeated here",
+        deviations=(
+            *DEVIATIONS[:3],
+            *DEVIATIONS[4:],
+            "epochs and schedule are not stated and are those of alexnet-paper",
+            "the mean colour is subtracted instead of the mean image, which would be the one of "
+            "15 million images",
+        ),
+        needs={"sixth_conv": "the paper does not give the filters of the sixth convolution"},
+    ),
+}

@@ -1,0 +1,121 @@
+"""VGG: one network of each column at each scale, and the chain that the paper trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cnnkit.config import TrainingConfig
+from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, IMAGENET, INVERTED
+from cnnkit.recipes.recipe import Part, Recipe
+
+COLUMNS = {
+    "a": "vgg11",
+    "a-lrn": "vgg11_lrn",
+    "b": "vgg13",
+    "c": "vgg16_c",
+    "d": "vgg16",
+    "e": "vgg19",
+}
+# Simonyan & Zisserman 2014, Table 3: top-1 and top-5 validation error in %, by column and scale.
+# The paper did not train every column at every scale.
+ERRORS = {
+    ("a", "256"): (29.6, 10.4),
+    ("a-lrn", "256"): (29.7, 10.5),
+    ("b", "256"): (28.7, 9.9),
+    ("c", "256"): (28.1, 9.4),
+    ("c", "384"): (28.1, 9.3),
+    ("c", "jitter"): (27.3, 8.8),
+    ("d", "256"): (27.0, 8.8),
+    ("d", "384"): (26.8, 8.7),
+    ("d", "jitter"): (25.6, 8.1),
+    ("e", "256"): (27.3, 9.0),
+    ("e", "384"): (26.9, 8.7),
+    ("e", "jitter"): (25.5, 8.0),
+}
+BEFORE = {"384": "256", "jitter": "384"}
+# Section 3.1.
+BASE = TrainingConfig(
+    model="vgg16",
+    dataset=IMAGENET,
+    scale=(256, 256),
+    crop="random",
+    flip=True,
+    colour_noise="std",
+    epochs=74,
+    batch_size=256,
+    learning_rate=0.01,
+    schedule="plateau",
+    checkpoint_every="30m",
+)
+SCALES = {"256": (256, 256), "384": (384, 384), "jitter": (256, 512)}
+FINE_TUNING_RATE = 1e-3
+SOURCE = "Simonyan & Zisserman 2014, sections 2 and 3"
+COST = "the paper: 2 to 3 weeks a network on 4 Titan Black"
+DEVIATIONS = (
+    AUTOMATIC,
+    CENTRE,
+    BILINEAR,
+    INVERTED,
+    "biases do not decay; the paper does not say",
+    "colour noise is scaled by the standard deviations, as in Krizhevsky's code",
+)
+GLOROT = "Glorot weights, which the authors found to make the staged start unnecessary"
+DURATION = (
+    "74 epochs like the first training: the paper does not say how long this one took; for the "
+    "jittered scales it does not give the learning rate either"
+)
+
+
+def _config(column: str, scale: str) -> TrainingConfig:
+    config = replace(BASE, model=COLUMNS[column], scale=SCALES[scale])
+    return config if scale == "256" else replace(config, learning_rate=FINE_TUNING_RATE)
+
+
+def _recipe(column: str, scale: str) -> Recipe:
+    name = f"vgg-{column}-{scale}"
+    before = f"vgg-{column}-{BEFORE[scale]}" if scale in BEFORE else ""
+    begin = f" --init-from runs/{before}" if before else ""
+    errors = ERRORS.get((column, scale))
+    result = "the paper did not train this column at this scale"
+    if errors:
+        result = (
+            f"the paper: {errors[0]} % top-1 and {errors[1]} % top-5 validation error, dense "
+            "evaluation at one scale; not repeated here"
+        )
+    needs = {"init_from": f"it begins with the weights of {before}"} if before else {}
+    return Recipe(
+        config=_config(column, scale),
+        source=SOURCE,
+        command=f"cnnkit train --recipe {name}{begin} --output runs/{name}",
+        cost=COST,
+        result=result,
+        deviations=(*DEVIATIONS, DURATION if before else GLOROT),
+        needs=needs,
+    )
+
+
+CHAIN = (
+    Part("a-256", _config("a", "256")),
+    Part("d-256", replace(_config("d", "256"), init_rule="vgg-staged"), follows=True),
+    Part("d-384", _config("d", "384"), follows=True),
+    Part("d-jitter", _config("d", "jitter"), follows=True),
+)
+
+VGG = {
+    **{f"vgg-{column}-{scale}": _recipe(column, scale) for column in COLUMNS for scale in SCALES},
+    "vgg-d-staged": Recipe(
+        config=CHAIN[-1].config,
+        source=SOURCE,
+        command="cnnkit train --recipe vgg-d-staged --output runs/vgg-d",
+        cost="the paper: 2 to 3 weeks on 4 Titan Black for each of the four trainings",
+        result="the paper: 25.6 % top-1 and 8.1 % top-5 validation error, dense evaluation at one "
+        "scale; not repeated here",
+        deviations=(
+            *DEVIATIONS,
+            "layers that are not copied begin with Glorot weights: the variance of 0.01 that the "
+            "paper gives, taken literally, makes the first dense layer explode",
+            DURATION,
+        ),
+        parts=CHAIN,
+    ),
+}

@@ -1,0 +1,43 @@
+"""ZFNet as its paper trained it."""
+
+from __future__ import annotations
+
+from cnnkit.config import TrainingConfig
+from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, CENTRE_MEAN, IMAGENET, INVERTED
+from cnnkit.recipes.recipe import Recipe
+
+ZFNET = {
+    # Zeiler & Fergus 2013, section 3.
+    "zfnet-paper": Recipe(
+        config=TrainingConfig(
+            model="zfnet",
+            dataset=IMAGENET,
+            mean="pixel",
+            scale=(256, 256),
+            crop="ten",
+            square=True,
+            epochs=70,
+            batch_size=128,
+            learning_rate=0.01,
+            schedule="plateau",
+            weight_decay=0.0,
+            max_filter_rms=0.1,
+            checkpoint_every="30m",
+        ),
+        source="Zeiler & Fergus 2013, section 3",
+        command="cnnkit train --recipe zfnet-paper --output runs/zfnet",
+        cost="the paper: about 12 days on one GTX 580",
+        result="the paper: 38.4 % top-1 and 16.5 % top-5 error on ILSVRC-2012's validation images; "
+        "not repeated here",
+        deviations=(
+            AUTOMATIC,
+            CENTRE,
+            BILINEAR,
+            CENTRE_MEAN,
+            INVERTED,
+            "no weight decay and no colour noise: the paper mentions neither",
+            "each epoch shows one of the ten crops of an image, chosen by chance; whether the "
+            "authors showed all ten is not said",
+        ),
+    ),
+}

@@ -1,0 +1,82 @@
+"""What a run measures of its training images, and the augmentation that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from cnnkit.config import TrainingConfig
+from cnnkit.data import (
+    Augmentation,
+    ColourComponents,
+    ColourNoise,
+    Source,
+    colour_components,
+    mean_colour,
+    mean_image,
+)
+from cnnkit.models.stem import IMAGENET_MEAN
+
+
+def measure(config: TrainingConfig, source: Source) -> dict[str, np.ndarray]:
+    """Measures what `config` needs of the training images.
+
+    Returns:
+        {`mean`: (3,) or (size, size, 3) RGB in 0..255, what the network subtracts}, and with colour
+        noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)} of the colours.
+    """
+    images, size = source.splits["train"], config.image_size
+    measured = {}
+    if config.mean == "imagenet":
+        measured["mean"] = np.array(IMAGENET_MEAN)
+    elif config.mean == "pixel":
+        measured["mean"] = mean_image(images, size, scale=_middle(config))
+    else:
+        measured["mean"] = np.array(mean_colour(images, image_size=size))
+    if config.colour_noise != "none":
+        components = colour_components(images, image_size=size)
+        measured["eigenvalues"] = np.array(components.eigenvalues)
+        measured["eigenvectors"] = np.array(components.eigenvectors)
+    return measured
+
+
+def training_augmentation(
+    config: TrainingConfig, measured: Mapping[str, np.ndarray]
+) -> Augmentation:
+    """Returns what is done to training images.
+
+    Raises:
+        UsageError: If the fields contradict each other.
+    """
+    noise = None
+    if config.colour_noise != "none":
+        values, vectors = measured["eigenvalues"], measured["eigenvectors"]
+        rows = tuple(tuple(map(float, row)) for row in vectors)
+        noise = ColourNoise(ColourComponents(tuple(map(float, values)), rows), config.colour_noise)
+    return Augmentation(
+        config.image_size,
+        scale=config.scale,
+        crop=config.crop,
+        flip=config.flip,
+        colour=noise,
+        square=config.square,
+        fast_decode=config.fast_decode,
+    )
+
+
+def held_out_augmentation(config: TrainingConfig) -> Augmentation:
+    """Returns what is done to held-out images: the centre, from the middle of the scales.
+
+    Simonyan & Zisserman 2014, section 4: Q = S, or the middle of Smin and Smax.
+    """
+    middle = _middle(config)
+    return Augmentation(
+        config.image_size,
+        scale=None if middle is None else (middle, middle),
+        fast_decode=config.fast_decode,
+    )
+
+
+def _middle(config: TrainingConfig) -> int | None:
+    return None if config.scale is None else sum(config.scale) // 2

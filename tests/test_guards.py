@@ -1,0 +1,88 @@
+"""What goes wrong in training, told in one line each."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from tiny_network import tiny
+
+from cnnkit import models
+from cnnkit.config import TrainingConfig
+from cnnkit.data import Source, Split
+from cnnkit.errors import RunError
+from cnnkit.runs import Run
+from cnnkit.training import Progress, get_strategy, train
+from cnnkit.training.guards import Watch, notes_at_start
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
+
+
+CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
+
+
+class Notes(Progress):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+def test_classes_without_training_images_are_named():
+    images = Split(np.array([0, 0, 2], np.int32), ("a", "b", "c"), None)
+    source = Source("x", ("cat", "dog", "eel", "fox"), {"train": images}, "")
+    [note] = notes_at_start(CONFIG, source, get_strategy("default"))
+    assert note == "no training images of 2 classes: dog, fox"
+
+
+def test_replicas_that_cannot_help_are_told(mirrored):
+    images = Split(np.array([0, 1], np.int32), ("a", "b"), None)
+    source = Source("x", ("cat", "dog"), {"train": images}, "")
+    lonely = dataclasses.replace(CONFIG, strategy="mirrored", replicas=1)
+    [note] = notes_at_start(lonely, source, get_strategy("default"))
+    assert note.startswith("there is one device to mirror on")
+    small = dataclasses.replace(CONFIG, strategy="mirrored", replicas=2, batch_size=1)
+    [note] = notes_at_start(small, source, mirrored)
+    assert note.startswith("a batch of 1 is smaller than the 2 replicas")
+
+
+def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
+    """A rate that changes nothing, on a network that guesses: ln(10), seen after 50 steps."""
+    notes = Notes()
+    config = dataclasses.replace(
+        CONFIG, epochs=8, learning_rate=1e-12, model_options={"scale": 1e-9}
+    )
+    train(config, tmp_path / "run", progress=notes)
+    [note] = notes.texts
+    assert note.startswith(f"the loss stays at ln(classes) = {math.log(10):.3f}")
+    assert "bias_value=0.1" in note
+    assert "initializer=glorot" in note
+
+
+def test_a_loss_that_falls_is_not_stuck():
+    watch = Watch(10, 0.1)
+    rng = np.random.default_rng(0)
+    for step in range(500):
+        assert watch.after_step(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
+
+
+def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):
+    notes = Notes()
+    config = dataclasses.replace(CONFIG, epochs=3, drop_epochs=(2, 3), drop_factor=1e-4)
+    train(config, tmp_path / "run", progress=notes)
+    assert notes.texts == ["the learning rate has fallen to 1e-10: nothing changes any more"]
+
+
+def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=1e25, checkpoint_every="1")
+    with pytest.raises(RunError, match="no longer finite at step [2-9]"):
+        train(config, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    for file in run.checkpoints.iterdir():
+        with np.load(file) as archive:
+            assert all(np.isfinite(archive[name]).all() for name in archive.files)
+    assert run.metrics == []
