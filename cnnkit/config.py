@@ -39,10 +39,11 @@ class TrainingConfig:
     Attributes:
         model: Name of a network, as `cnnkit.models.build` takes it.
         model_options: Arguments of its builder beside classes, input_shape and mean.
-        dataset: `digits`, `folder:PATH` or `tfds:NAME`.
+        dataset: As `cnnkit.data.load_source` takes it: `digits`, `folder:PATH`, `tfds:NAME` ...
         image_size: Side of the training images in pixels.
-        mean: What the model subtracts: `"dataset"` is the mean colour of the training images,
-            `"pixel"` their mean image, `"imagenet"` ImageNet's mean colour.
+        mean: What the model subtracts: `"dataset"` is the mean colour of the training images, or,
+            with init_from, what that network subtracts; `"pixel"` their mean image; `"imagenet"`
+            ImageNet's mean colour.
         scale: Shorter side before the crop, drawn from [smallest, largest] for each training
             image; held-out images take the middle. None is `image_size`.
         crop: How training images are cut: `"center"`, `"random"`, or `"ten"` fixed crops.
@@ -75,7 +76,8 @@ class TrainingConfig:
         precision: `"float32"`, or what the network computes in beside float32 weights:
             `"mixed_bfloat16"`, `"mixed_float16"` (with loss scaling).
         jit_compile: Whether XLA compiles the network; for one device.
-        init_from: A run folder or a `.keras` file whose weights training begins with.
+        init_from: A run folder, a `.keras` file or a weights file of others whose weights training
+            begins with.
         init_rule: Which of them, as in `cnnkit.models.copy_weights`.
         seed: Decides the first weights, the order of the images, dropout and a seeded split.
         deterministic: Whether to use TensorFlow's reproducible operations only, so that a run

@@ -24,6 +24,8 @@ def tiny_network(monkeypatch):
     monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
 
 
+LABELS = tuple("0123456789")
+MEASURED = {"mean": np.zeros(3)}
 CONFIG = TrainingConfig(model="tiny", image_size=8, learning_rate=0.1, seed=3)
 
 
@@ -38,7 +40,7 @@ def a_batch(rng, rows=16, images=13):
 def after_steps(batch, strategy=None, images=13, steps=3, **fields):
     """Weights after some steps of CONFIG with other fields, and the last step's counts."""
     config = dataclasses.replace(CONFIG, **fields)
-    assembly = assemble(config, 10, np.zeros(3), strategy or tf.distribute.get_strategy())
+    assembly = assemble(config, LABELS, MEASURED, strategy or tf.distribute.get_strategy())
     for _ in range(steps):
         counts = assembly.steps.train(batch, images, config.learning_rate)
     return assembly.model.get_weights(), counts.numpy()
@@ -139,7 +141,7 @@ def test_loss_scale_skips_what_is_not_finite_and_recovers(rng, mirrored):
     batch = a_batch(rng)
     for strategy in (tf.distribute.get_strategy(), mirrored):
         config = dataclasses.replace(CONFIG, precision="mixed_float16")
-        assembly = assemble(config, 10, np.zeros(3), strategy)
+        assembly = assemble(config, LABELS, MEASURED, strategy)
         scale = assembly.steps.loss_scale
         scale.growth_steps = 2
         scale.factor.assign(2.0**127)

@@ -72,7 +72,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     field("--max-filter-rms", type=float, metavar="RMS", help="RMS that no filter may exceed")
     field("--precision", help="what the network computes in")
     switch("--jit-compile", "whether XLA compiles the network")
-    field("--init-from", metavar="MODEL", help="run folder or .keras file to begin from")
+    field("--init-from", metavar="MODEL", help="run, .keras or weights file to begin from")
     field("--init-rule", help="which of its weights")
     field("--seed", type=int, help="decides everything random")
     switch("--deterministic", "whether a run gives the same bits each time")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ import tensorflow as tf
 
 from cnnkit import models
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import UsageError
 from cnnkit.training.loss_scale import LossScale
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.steps import Steps
@@ -29,30 +27,47 @@ class Assembly:
     Attributes:
         model: The network.
         steps: Its steps of training and validation.
-        options: What its builder was given.
+        build: Builds the same network with fresh weights.
     """
 
     model: keras.Model
     steps: Steps
-    options: Mapping[str, Any]
+    build: Callable[[], keras.Model]
 
 
 def assemble(
-    config: TrainingConfig, classes: int, mean: np.ndarray, strategy: tf.distribute.Strategy
+    config: TrainingConfig,
+    labels: Sequence[str],
+    measured: Mapping[str, np.ndarray],
+    strategy: tf.distribute.Strategy,
 ) -> Assembly:
     """Builds the network of `config` and what trains it.
+
+    Args:
+        config: What is trained.
+        labels: Names of the classes, which are saved with the network.
+        measured: What `measure` returned.
+        strategy: Where it runs.
 
     Raises:
         UsageError: If the configuration names something unknown, or weights that do not fit.
     """
     options = {
         **config.model_options,
-        "classes": classes,
+        "classes": len(labels),
         "input_shape": (config.image_size, config.image_size, 3),
-        "mean": mean.tolist(),
+        "mean": measured["mean"].tolist(),
     }
-    with strategy.scope(), _seeded(config.seed), _computing_in(config.precision):
+
+    def build() -> keras.Model:
         model = models.build(config.model, **options)
+        models.name_classes(model, labels)
+        if "std" in measured:
+            model.get_layer("preprocessing").set(measured["mean"], measured["std"])
+        return model
+
+    with strategy.scope(), _seeded(config.seed), _computing_in(config.precision):
+        model = build()
         optimizer = SGD(
             config.learning_rate,
             momentum=config.momentum,
@@ -70,22 +85,7 @@ def assemble(
             loss_scale=LossScale() if config.precision == "mixed_float16" else None,
             jit_compile=config.jit_compile,
         )
-    return Assembly(model, steps, options)
-
-
-def begin_from(config: TrainingConfig, model: keras.Model) -> models.Surgery:
-    """Copies the weights of `config.init_from` into `model`.
-
-    Raises:
-        UsageError: If there is no such network, or none of its weights fit.
-    """
-    copied = models.copy_weights(models.load_model(config.init_from), model, config.init_rule)
-    if not copied.carried:
-        raise UsageError(
-            f"No weights of {config.init_from} fit {config.model}",
-            expected="a network with layers of the same names and shapes",
-        )
-    return copied
+    return Assembly(model, steps, build)
 
 
 def save_model(config: TrainingConfig, assembly: Assembly, path: Path) -> None:
@@ -97,7 +97,7 @@ def save_model(config: TrainingConfig, assembly: Assembly, path: Path) -> None:
     model = assembly.model
     if config.precision != "float32":
         with _computing_in("float32"):
-            plain = models.build(config.model, **assembly.options)
+            plain = assembly.build()
         plain.set_weights(model.get_weights())
         model = plain
     with written_aside(path) as aside:

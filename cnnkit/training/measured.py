@@ -16,19 +16,31 @@ from cnnkit.data import (
     mean_colour,
     mean_image,
 )
-from cnnkit.models.stem import IMAGENET_MEAN
+from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing
 
 
-def measure(config: TrainingConfig, source: Source) -> dict[str, np.ndarray]:
+def measure(
+    config: TrainingConfig, source: Source, trained: Preprocessing | None = None
+) -> dict[str, np.ndarray]:
     """Measures what `config` needs of the training images.
 
+    Args:
+        config: What is trained.
+        source: The dataset.
+        trained: What the network does first that training begins with; its weights are for that.
+
     Returns:
-        {`mean`: (3,) or (size, size, 3) RGB in 0..255, what the network subtracts}, and with colour
-        noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)} of the colours.
+        {`mean`: (3,) or (size, size, 3) RGB in 0..255, what the network subtracts}, where `trained`
+        divides {`std`: (3,)}, and with colour noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)}
+        of the colours.
     """
     images, size = source.splits["train"], config.image_size
     measured = {}
-    if config.mean == "imagenet":
+    if trained is not None and trained.std is not None:
+        measured["std"] = np.array(trained.std)
+    if config.mean == "dataset" and trained is not None:
+        measured["mean"] = np.array(trained.mean)
+    elif config.mean == "imagenet":
         measured["mean"] = np.array(IMAGENET_MEAN)
     elif config.mean == "pixel":
         measured["mean"] = mean_image(images, size, scale=_middle(config))

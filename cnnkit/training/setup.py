@@ -13,7 +13,8 @@ from cnnkit.config import TrainingConfig
 from cnnkit.data import Source, load_source
 from cnnkit.runs import Run
 from cnnkit.training import agreement, checkpoint, resuming
-from cnnkit.training.assembly import Assembly, assemble, begin_from
+from cnnkit.training.assembly import Assembly, assemble
+from cnnkit.training.beginning import begin_from, first_network, preprocessing_of
 from cnnkit.training.environment import environment
 from cnnkit.training.guards import Watch, notes_at_start
 from cnnkit.training.job import Job
@@ -50,17 +51,20 @@ def set_up(
     work = {"configuration": dataclasses.asdict(config), "dataset": source.fingerprint}
     agreement.check_same_work(strategy, work)
     # Kept, not measured again: a resumed run subtracts the same bits.
-    measured = {}
+    measured, trained = {}, None
+    if first and config.init_from and not (resume and checkpoint.newest_first(run.checkpoints)):
+        trained = first_network(config)
     if first:
-        measured = run.statistics if resume else measure(config, source)
+        before = trained and preprocessing_of(trained, config.image_size)
+        measured = run.statistics if resume else measure(config, source, before)
     measured = agreement.same_arrays(strategy, measured)
     shown, held_out = training_augmentation(config, measured), held_out_augmentation(config)
-    assembly = assemble(config, len(source.labels), measured["mean"], strategy)
+    assembly = assemble(config, source.labels, measured, strategy)
 
     state, notes = State(), notes_at_start(config, source, strategy)
     if first:
-        if config.init_from and not (resume and checkpoint.newest_first(run.checkpoints)):
-            copied = begin_from(config, assembly.model)
+        if trained is not None:
+            copied = begin_from(trained, config, assembly.model)
             notes.append(f"weights of {config.init_from} in {', '.join(copied.carried)}")
         if resume:
             state = _go_on(config, run, source, assembly)
