@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -219,3 +223,36 @@ def test_wrong_normalization_is_refused(options, text):
 def test_unknown_rule_is_refused():
     with pytest.raises(UsageError, match="Did you mean deconvnet"), backward_rule("deconv"):
         pass
+
+
+GROUPED_WITHOUT_ONEDNN = """
+import numpy as np, tensorflow as tf
+from cnnkit.layers import GroupedConv2D, ReLU
+random = np.random.default_rng(0)
+x = tf.constant(random.normal(size=(2, 9, 9, 8)), tf.float32)
+layer = GroupedConv2D(6, 3, groups=2, activation=ReLU(), bias_initializer="ones")
+layer.build(x.shape)
+whole = np.zeros((3, 3, 8, 6), "float32")  # the same convolution with zeros between the groups
+whole[:, :, :4, :3], whole[:, :, 4:, 3:] = tf.split(layer.kernel.numpy(), 2, -1)
+
+@tf.function
+def ours(x):
+    return layer(x), tf.gradients(layer(x), [x])[0]
+
+@tf.function
+def plain(x):
+    y = tf.nn.relu(tf.nn.conv2d(x, whole, 1, "VALID") + 1)
+    return y, tf.gradients(y, [x])[0]
+
+for one, other in zip(ours(x), plain(x)):
+    np.testing.assert_allclose(one, other, atol=1e-5)
+print("equal")
+"""
+
+
+def test_grouped_convolution_on_a_processor_without_onednn():
+    """TensorFlow's own grouped kernel has no gradient there, and fails where a bias follows."""
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-c", GROUPED_WITHOUT_ONEDNN]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "equal\n", done.stderr
