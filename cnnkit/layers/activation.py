@@ -32,22 +32,34 @@ class ReLU(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, inputs):
-        rule = current_rule()
-        if rule == "gradient":
-            return ops.relu(inputs)
-        return _rectify(inputs, guided=rule == "guided")
+        return rectify(inputs)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
 
-def _rectify(inputs, *, guided: bool):
+def rectify(inputs):
+    """Returns max(x, 0), whose backward pass follows the rule in force, as that of `ReLU`.
+
+    Args:
+        inputs: Any shape, any float dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit.layers.activation import rectify
+        >>> rectify(np.array([-1.0, 2.0], "float32")).numpy()
+        array([0., 2.], dtype=float32)
+    """
+    rule = current_rule()
+    if rule == "gradient":
+        return ops.relu(inputs)
+
     @ops.custom_gradient
     def forward(x):
         def backward(*args, upstream=None):
             # TensorFlow and JAX hand the signal over by position, PyTorch by keyword.
             signal = ops.relu(args[0] if upstream is None else upstream)
-            return ops.where(x > 0, signal, ops.zeros_like(signal)) if guided else signal
+            return ops.where(x > 0, signal, ops.zeros_like(signal)) if rule == "guided" else signal
 
         return ops.relu(x), backward
 

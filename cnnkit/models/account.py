@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from cnnkit.models.surgery.chain import chain_of
+from cnnkit.models.windows import windows
 
 FLOAT_BYTES = 4
 
@@ -88,12 +89,18 @@ def account(model: keras.Model) -> list[LayerAccount]:
     chain = chain_of(model)
     outputs = [*chain.shapes[1:], tuple(model.outputs[0].shape)]
     rows = []
-    field, step = 1, 1
+    field: int | None = 1
+    step = 1
     for layer, (_, *sides) in zip(chain.layers, outputs, strict=True):
-        kernel, stride = _window(layer)
-        field, step = field + (kernel - 1) * step, step * stride
         shape = tuple(sides)
-        local = len(shape) == 3
+        look, _ = windows(layer) or (None, None)
+        if look is None or look.kernel is None:
+            # Of an unknown kind, or the whole map: from here on no square is seen.
+            field, kernel, stride = None, 1, 1
+        else:
+            kernel, stride = look.extent(0), look.stride
+        if field is not None:
+            field, step = field + (kernel - 1) * step, step * stride
         rows.append(
             LayerAccount(
                 layer.name,
@@ -103,7 +110,7 @@ def account(model: keras.Model) -> list[LayerAccount]:
                 stride,
                 layer.count_params(),
                 _multiply_adds(layer, shape),
-                field if local else None,
+                field,
                 None if None in shape else math.prod(shape) * FLOAT_BYTES,
             )
         )
@@ -128,15 +135,6 @@ def stack(kernels: Sequence[int]) -> Stack:
         sum(kernel**2 for kernel in kernels),
         len(kernels),
     )
-
-
-def _window(layer: keras.layers.Layer) -> tuple[int, int]:
-    """Returns the side of the layer's windows, holes included, and their step."""
-    if isinstance(layer, keras.layers.Conv2D):
-        return (layer.kernel_size[0] - 1) * layer.dilation_rate[0] + 1, layer.strides[0]
-    if isinstance(layer, keras.layers.MaxPooling2D | keras.layers.AveragePooling2D):
-        return layer.pool_size[0], layer.strides[0]
-    return 1, 1
 
 
 def _multiply_adds(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int | None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import backward_rule
-from cnnkit.models import find_layer, logits_of
-from cnnkit.models.names import is_softmax
-from cnnkit.visualize.support import check_rule_aware
+from cnnkit.models.graph import Call, Graph, graph_of
+from cnnkit.models.receptive_field import Box, receptive_field
+from cnnkit.visualize.forward import check_calls, forward
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Projection:
         activation: What the unit answered there.
         projection: (h, w, 3) float32, may be negative: pixel space is not rectified.
         rule: The backward rule.
+        box: Exactly the pixels that the unit sees; elsewhere the projection is zero.
+        unclipped: What it would see of an endless image: the same size for all units of a layer.
     """
 
     layer: str
@@ -37,6 +39,8 @@ class Projection:
     activation: float
     projection: np.ndarray
     rule: str
+    box: Box
+    unclipped: Box
 
     @property
     def where(self) -> str:
@@ -62,9 +66,11 @@ def deconvnet(
     normalization is passed through. The model is left as it was.
 
     Args:
-        model: A network of `cnnkit.models`, or one of the layers these are made of.
-        images: (n, h, w, 3) or (h, w, 3) RGB in 0..255.
-        layer: Name of a layer. At a softmax the pass starts from the logits.
+        model: A functional or sequential model of convolutions, dense layers, ReLUs (cnnkit's,
+            Keras's, or fused into a layer), pooling, normalization, padding, sums and
+            concatenations: those of `cnnkit.models`, keras.applications.VGG16, ResNets.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for ours.
+        layer: Name of a layer. At a softmax, fused or not, the pass starts from the logits.
         unit: One unit, several, or None for the strongest one of each image.
         position: (row, column) in the feature map; None is where the unit is strongest, the first
             in row-major order among equals.
@@ -77,6 +83,7 @@ def deconvnet(
     Raises:
         UsageError: If the layer, the unit, the position or the rule does not exist, the images do
             not fit, or a layer on the way cannot follow the rule.
+        DataError: If pixels or activations are not finite.
 
     Example:
         >>> import numpy as np
@@ -87,38 +94,94 @@ def deconvnet(
         >>> deconvnet(model, image, "conv5", unit=7)[0].projection.shape
         (64, 64, 3)
     """
-    network = _up_to(model, layer)
+    graph = graph_of(model)
+    calls = graph.up_to(graph.call(layer))
     with backward_rule(rule):
-        check_rule_aware(network, rule)
-    images = _checked_images(model, images)
+        check_calls(calls, rule)
+    images = _checked_images(graph, images)
     chosen = []
     for start in range(0, len(images), batch_size):
-        maps = network(images[start : start + batch_size], training=False)
+        maps = forward(calls, tf.constant(images[start : start + batch_size]))
         for i, values in enumerate(keras.ops.convert_to_numpy(maps), start=start):
+            _check_finite(values, i, layer)
             chosen += [(i, *_place(values, u, position)) for u in _units(values, unit, layer)]
 
+    places = [(i, *place) for i, place, _ in chosen]
+    results = project(model, images, layer, places, rule=rule, batch_size=batch_size)
+    return [
+        replace(result, activation=activation)
+        for result, (*_, activation) in zip(results, chosen, strict=True)
+    ]
+
+
+def project(
+    model: keras.Model,
+    images: np.ndarray,
+    layer: str,
+    places: Sequence[tuple[int, ...]],
+    *,
+    rule: str = "deconvnet",
+    batch_size: int = 16,
+) -> list[Projection]:
+    """Projects chosen activations; `deconvnet` chooses them and says the rest.
+
+    Args:
+        model: As there.
+        images: (n, h, w, 3), as the model takes them.
+        layer: Name of a layer.
+        places: For every projection the image's index, then where in the layer's output: (image,
+            row, column, unit), or (image, unit) in a dense layer.
+        rule: As there.
+        batch_size: Projections that are computed at a time.
+
+    Raises:
+        UsageError: As there.
+        DataError: As there.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import project
+        >>> images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
+        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> [one.box.top for one in project(model, images, "conv1", [(0, 2, 3, 5), (1, 9, 9, 5)])]
+        [4, 18]
+    """
+    graph = graph_of(model)
+    calls = graph.up_to(graph.call(layer))
+    with backward_rule(rule):
+        check_calls(calls, rule)
+    images = _checked_images(graph, images)
+    field = receptive_field(model, layer, images.shape[1:3])
     results = []
-    for start in range(0, len(chosen), batch_size):
-        part = chosen[start : start + batch_size]
-        pixels = _project(network, images, [(i, *place) for i, place, _ in part], rule)
-        results += [
-            Projection(layer, place[-1], i, place[:-1], activation, projection, rule)
-            for (i, place, activation), projection in zip(part, pixels, strict=True)
-        ]
+    for start in range(0, len(places), batch_size):
+        part = places[start : start + batch_size]
+        scores, pixels = _project(calls, images, part, rule)
+        for (i, *where, unit), score, projection in zip(part, scores, pixels, strict=True):
+            # A rectifier may turn NaN into zero on the way up: on the way down it shows.
+            _check_finite(projection, i, layer)
+            position = tuple(where)
+            results.append(
+                Projection(
+                    layer=layer,
+                    unit=unit,
+                    image=i,
+                    position=position,
+                    activation=float(score),
+                    projection=projection,
+                    rule=rule,
+                    box=field.box(position),
+                    unclipped=field.unclipped(position),
+                )
+            )
     return results
 
 
-def _up_to(model: keras.Model, name: str) -> keras.Model:
-    """Returns the part of the model up to a layer; the layers are shared, not copied."""
-    layer = find_layer(model, name)
-    return keras.Model(model.input, logits_of(model) if is_softmax(layer) else layer.output)
-
-
-def _checked_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
+def _checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
         images = images[None]
-    expected = model.input_shape[1:]
+    expected = graph.image_shape
     fits = images.ndim == 4 and all(
         want is None or want == have for want, have in zip(expected, images.shape[1:], strict=True)
     )
@@ -128,7 +191,17 @@ def _checked_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
             expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
             received=images.shape,
         )
+    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+        raise DataError(f"Image {index} has pixels that are not finite")
     return images
+
+
+def _check_finite(values: np.ndarray, image: int, layer: str) -> None:
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"Layer {layer!r} answers image {image} with values that are not finite",
+            hint="Look at the image and at the weights up to that layer",
+        )
 
 
 def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> list[int]:
@@ -165,15 +238,13 @@ def _place(
 
 
 def _project(
-    network: keras.Model, images: np.ndarray, places: list[tuple[int, ...]], rule: str
-) -> np.ndarray:
-    """Returns (len(places), h, w, 3); a place is an image and an index into its activations."""
+    calls: Sequence[Call], images: np.ndarray, places: Sequence[tuple[int, ...]], rule: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the activations at the places, and their projections (len(places), h, w, 3)."""
     pixels = tf.constant(images[[place[0] for place in places]])
     index = tf.constant([(row, *place[1:]) for row, place in enumerate(places)])
-    # Eager on purpose: a compiled pass picks other switches among equal maxima, and a traced one
-    # would keep the rule it was traced under.
     with backward_rule(rule), tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(pixels)
         # Images do not interact, so the gradient of the sum holds every image's own.
-        score = tf.reduce_sum(tf.gather_nd(network(pixels, training=False), index))
-    return tape.gradient(score, pixels).numpy()
+        scores = tf.gather_nd(forward(calls, pixels), index)
+    return scores.numpy(), tape.gradient(scores, pixels).numpy()

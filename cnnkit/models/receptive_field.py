@@ -1,0 +1,181 @@
+"""Receptive fields: which pixels a unit depends on, by arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+
+import keras
+import numpy as np
+
+from cnnkit.errors import UsageError
+from cnnkit.models.graph import Call, graph_of
+from cnnkit.models.windows import Window, windows
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of pixels; `bottom` and `right` are the first row and column below and beside."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The rectangle as an index, `image[box.slices]`; for one that lies within the image."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """What the units of a layer see of an image.
+
+    Without the borders of the image and of the maps, the unit at (row, column) sees the `size` that
+    begins at `offset + (row, column) * stride`. The units of a layer without places, dense or
+    flattened, are all given the field of the whole map below; their stride is 0.
+
+    Attributes:
+        layer: Name of the layer.
+        size: (rows, columns).
+        stride: (rows, columns).
+        offset: First row and column that the unit at (0, 0) sees, below zero in the padding.
+        image: (h, w) of the image.
+        rows: (h', 2) int, for every row of the map the first row of the image and the one after
+            the last. Cut at the borders of every map on the way, not of the image alone: what only
+            padding leads to is not seen.
+        columns: (w', 2) int, the same for the columns.
+    """
+
+    layer: str
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    offset: tuple[int, int]
+    image: tuple[int, int]
+    rows: np.ndarray
+    columns: np.ndarray
+
+    def box(self, position: tuple[int, ...] = ()) -> Box:
+        """Returns exactly what the unit at `position` sees, () in a layer without places."""
+        row, column = position or (0, 0)
+        (top, bottom), (left, right) = self.rows[row].tolist(), self.columns[column].tolist()
+        return Box(top, left, bottom, right)
+
+    def unclipped(self, position: tuple[int, ...] = ()) -> Box:
+        """Returns what the unit would see of an endless image: the same size for every unit."""
+        top, left = (
+            first + index * step
+            for first, index, step in zip(self.offset, position or (0, 0), self.stride, strict=True)
+        )
+        return Box(top, left, top + self.size[0], left + self.size[1])
+
+
+def receptive_field(
+    model: keras.Model, layer: str, image_size: tuple[int, int] | None = None
+) -> ReceptiveField:
+    """Returns which pixels the units of a layer depend on.
+
+    Args:
+        model: A functional or sequential model over images, of any kinds of paths.
+        layer: Name of a layer.
+        image_size: (h, w) of the image; None is the model's own.
+
+    Raises:
+        UsageError: If there is no such layer, the image is too small for it or has no known size, a
+            layer on the way is of an unknown kind, or paths meet that step differently.
+
+    Example:
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import receptive_field
+        >>> field = receptive_field(zfnet(include_top=False, input_shape=(224, 224, 3)), "conv5")
+        >>> field.size, field.stride, field.box((6, 0))
+        ((139, 139), (16, 16), Box(top=48, left=0, bottom=187, right=91))
+    """
+    graph = graph_of(model)
+    end = graph.call(layer)
+    sides = graph.image_shape[:2] if image_size is None else tuple(image_size)
+    if None in sides:
+        raise UsageError(
+            f"Model {model.name!r} takes images of any size, so their borders are unknown",
+            hint="Give image_size=(height, width)",
+        )
+    axes = {0: tuple(_Axis(np.eye(side, dtype=bool), 0, 1, 1) for side in sides)}
+    for call in graph.up_to(end):
+        axes[call.output] = _through(call, [axes[value] for value in call.inputs], sides)
+    rows, columns = axes[end.output]
+    return ReceptiveField(
+        layer=layer,
+        size=(rows.size, columns.size),
+        stride=(rows.step, columns.step),
+        offset=(rows.start, columns.start),
+        image=sides,
+        rows=rows.spans(),
+        columns=columns.spans(),
+    )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of a map: sees[i, p] is whether place i sees pixel p, the rest as in the result."""
+
+    sees: np.ndarray
+    start: int
+    step: int
+    size: int
+
+    def under(self, window: Window) -> _Axis:
+        """Returns the axis of the map that `window` makes of this one."""
+        side = len(self.sees)
+        count, before, extent = window.count(side), window.before(side), window.extent(side)
+        sees = np.zeros((max(count, 0), self.sees.shape[1]), bool)
+        for place in range(0, extent, window.dilation):
+            looked_at = np.arange(len(sees)) * window.stride - before + place
+            inside = (looked_at >= 0) & (looked_at < side)
+            sees[inside] |= self.sees[looked_at[inside]]
+        return _Axis(
+            sees,
+            self.start - before * self.step,
+            self.step * window.stride,
+            self.size + (extent - 1) * self.step,
+        )
+
+    def joined(self, other: _Axis) -> _Axis:
+        """Returns the axis of a map that is computed from this and the other one."""
+        start = min(self.start, other.start)
+        end = max(self.start + self.size, other.start + other.size)
+        return _Axis(self.sees | other.sees, start, self.step, end - start)
+
+    def spans(self) -> np.ndarray:
+        """Returns the first pixel that each place sees and the one after the last, (count, 2)."""
+        last = self.sees.shape[1] - np.argmax(self.sees[:, ::-1], axis=1)
+        spans = np.stack([np.argmax(self.sees, axis=1), last], axis=1)
+        # A place over nothing but padding sees no pixel.
+        return np.where(self.sees.any(axis=1, keepdims=True), spans, 0)
+
+
+def _through(call: Call, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]):
+    layer = call.layer
+    looks = windows(layer)
+    if looks is None or not call.plain:
+        raise UsageError(
+            f"What layer {layer.name!r} sees is not known",
+            expected="convolutions, pooling, padding, dense layers and what works place by place",
+            received=f"{type(layer).__name__}{'' if call.plain else ' with arguments of its own'}",
+        )
+    result = []
+    for window, axes in zip(looks, zip(*inputs, strict=True), strict=True):
+        if len({(axis.step, len(axis.sees)) for axis in axes}) > 1:
+            raise UsageError(
+                f"The paths into layer {layer.name!r} step differently over the image",
+                expected="one stride and one size of map",
+                received=", ".join(f"stride {a.step} of {len(a.sees)} places" for a in axes),
+            )
+        axis = reduce(_Axis.joined, axes).under(window)
+        if not len(axis.sees):
+            raise UsageError(
+                f"The image is too small: layer {layer.name!r} has no place to look at",
+                received=" x ".join(map(str, sides)),
+            )
+        result.append(axis)
+    return tuple(result)

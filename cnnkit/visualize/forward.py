@@ -1,0 +1,161 @@
+"""The forward pass of any model of ours or of Keras, whose way down follows a rule.
+
+The layers are called one by one, with their own variables. A ReLU that is fused into a layer of
+Keras's is computed beside it, by one whose backward pass follows `cnnkit.layers.backward_rule`: the
+model itself is neither changed nor copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from cnnkit.errors import UsageError
+from cnnkit.layers import (
+    CeilMaxPooling2D,
+    Dropout,
+    LocalResponseNormalization,
+    ReLU,
+    SubtractMean,
+)
+from cnnkit.layers.activation import rectify
+from cnnkit.models.graph import Call
+from cnnkit.models.windows import known_as, windows
+
+# Linear layers, whose transpose is their derivative (their bias falls away); max-pooling, whose
+# derivative is the unpooling with switches; normalization of ours, which follows the rule.
+FOLLOWING = (
+    CeilMaxPooling2D,
+    Dropout,
+    LocalResponseNormalization,
+    SubtractMean,
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.AveragePooling2D,
+    keras.layers.BatchNormalization,
+    keras.layers.Concatenate,
+    keras.layers.Cropping2D,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.Identity,
+    keras.layers.MaxPooling2D,
+    keras.layers.Normalization,
+    keras.layers.Rescaling,
+    keras.layers.SpatialDropout2D,
+    keras.layers.ZeroPadding2D,
+)
+
+# Layers that end in an activation.
+ACTIVATED = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
+
+_RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
+_SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
+
+
+def check_calls(calls: Sequence[Call], rule: str) -> None:
+    """Makes sure that the last of `calls` can be projected down by `rule`.
+
+    Raises:
+        UsageError: If a layer would pass down something else than the rule says, or is of an
+            unknown kind; the layer is named.
+    """
+    for call in calls:
+        layer = call.layer
+        known = windows(layer) is not None and call.plain
+        if known and (rule == "gradient" or _follows(layer, last=call is calls[-1])):
+            continue
+        activation = getattr(layer, "activation", None)
+        received = type(layer).__name__
+        if not call.plain:
+            received += " with arguments of its own"
+        elif activation not in (None, keras.activations.linear):
+            name = getattr(activation, "__name__", type(activation).__name__)
+            received += f" with activation {name}"
+        raise UsageError(
+            f"Layer {layer.name!r} does not follow the rule {rule!r} on the way down",
+            expected="convolutions, dense layers, pooling, normalization, plain ReLUs, and a "
+            "softmax at the end only",
+            received=received,
+        )
+
+
+def forward(calls: Sequence[Call], images):
+    """Returns what the last of `calls` answers; a softmax there is skipped: its logits.
+
+    Eager where the way down follows: a compiled pass picks other switches among equal maxima, and a
+    traced one would keep the rule it was traced under.
+
+    Args:
+        calls: From the image to a layer, checked by `check_calls`.
+        images: (n, h, w, c) float32 tensor.
+    """
+    return forward_to(calls, images, calls[-1:])[0]
+
+
+def forward_to(calls: Sequence[Call], images, wanted: Sequence[Call]) -> list:
+    """Returns what each of the `wanted` among `calls` answers, as `forward` does for the last."""
+    last_use = {value: call for call in calls for value in call.inputs}
+    last_use |= {call.output: None for call in wanted}
+    values = {0: images}
+    for call in calls:
+        inputs = [values[value] for value in call.inputs]
+        values[call.output] = _answer(call.layer, inputs, last=call is calls[-1])
+        for value in set(call.inputs):
+            if last_use[value] is call:
+                del values[value]
+    return [values[call.output] for call in wanted]
+
+
+def _answer(layer, inputs, *, last: bool):
+    if known_as(layer, ACTIVATED):
+        return _activated(layer.activation, without_activation(layer, *inputs), last=last)
+    if is_relu(layer) or (last and is_softmax(layer)):
+        return _activated(layer, *inputs, last=last)
+    if known_as(layer, [keras.layers.GlobalMaxPooling2D]):
+        # As one window: the derivative of a plain maximum would be shared among equal ones.
+        pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
+        return pooled if layer.keepdims else pooled[:, 0, 0]
+    return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
+
+
+def without_activation(layer, x):
+    """Returns the linear part of an `ACTIVATED` layer, in its dtype policy and by its kernel."""
+    if isinstance(layer, keras.layers.Activation):
+        return x
+    x = ops.cast(x, layer.compute_dtype)
+    kernel = ops.cast(layer.kernel, layer.compute_dtype)
+    convolves = isinstance(layer, keras.layers.Conv2D)
+    x = layer.convolution_op(x, kernel) if convolves else ops.matmul(x, kernel)
+    return x + ops.cast(layer.bias, layer.compute_dtype) if layer.use_bias else x
+
+
+def _activated(activation, x, *, last: bool):
+    if is_relu(activation):
+        return rectify(x)
+    return x if last and is_softmax(activation) else activation(x)
+
+
+def _follows(layer, *, last: bool) -> bool:
+    if known_as(layer, ACTIVATED):
+        activation = layer.activation
+        linear = activation is keras.activations.linear or activation is None
+        return linear or is_relu(activation) or (last and is_softmax(activation))
+    return bool(known_as(layer, FOLLOWING)) or is_relu(layer) or (last and is_softmax(layer))
+
+
+def is_relu(activation) -> bool:
+    """Tells whether a layer or an activation function is max(x, 0) and nothing else."""
+    if known_as(activation, [keras.layers.ReLU]):
+        bent = activation.max_value, activation.negative_slope, activation.threshold
+        return bent == (None, 0, 0)
+    return activation in _RELUS or bool(known_as(activation, [ReLU]))
+
+
+def is_softmax(activation) -> bool:
+    """Tells whether a layer or an activation function is a softmax."""
+    return activation in _SOFTMAXES or bool(known_as(activation, [keras.layers.Softmax]))

@@ -1,0 +1,244 @@
+"""The deconvnet as its paper draws it: up through the layers, down through their counterparts.
+
+`cnnkit.visualize.deconvnet` computes the same from one gradient, faster and for more networks.
+Here every step of Zeiler & Fergus 2013 (section 2.1, Fig. 1) can be called and looked at by itself,
+and nothing is differentiated:
+
+    pooling         | unpooling by the switches
+    rectifying      | rectifying the signal
+    filtering       | filtering by the transposed filters, without the bias
+    normalization   | nothing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnkit.errors import UsageError, unknown_name
+from cnnkit.layers import (
+    RULES,
+    CeilMaxPooling2D,
+    Dropout,
+    LocalResponseNormalization,
+    SubtractMean,
+)
+from cnnkit.models.graph import graph_of
+from cnnkit.models.windows import known_as, windows
+from cnnkit.visualize.forward import ACTIVATED, check_calls, is_relu, without_activation
+from cnnkit.visualize.unpooling import Switches, pool, unpool
+
+# Passed through on the way down; of dropout nothing is left outside training.
+PASSED = (Dropout, LocalResponseNormalization, keras.layers.Dropout)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step up, and the way down again.
+
+    Attributes:
+        layer: Name of the layer; one that filters and rectifies makes two steps.
+        does: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"centre"`,
+            `"pad"` or `"reshape"`.
+        below: What the step takes.
+        above: What it makes of it.
+        down: Takes a signal of the shape of `above` and a rule, returns one of that of `below`.
+        switches: Where the maxima were, for `"pool"`.
+    """
+
+    layer: str
+    does: str
+    below: np.ndarray
+    above: np.ndarray
+    down: Callable[[np.ndarray, str], np.ndarray]
+    switches: Switches | None = None
+
+
+def climb(model: keras.Model, images: np.ndarray, layer: str) -> list[Step]:
+    """Goes up from the images to a layer and keeps what is needed to come back.
+
+    Args:
+        model: A chain of convolutions, dense layers, ReLUs, max-pooling, padding, local response
+            normalization, dropout and flattening.
+        images: (n, h, w, c), as the model takes them.
+        layer: Name of a layer.
+
+    Raises:
+        UsageError: If there is no such layer, or one on the way is of another kind.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import climb
+        >>> image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3))
+        >>> model = zfnet(include_top=False, input_shape=(64, 64, 3))
+        >>> [step.does for step in climb(model, image, "norm1")]
+        ['centre', 'pad', 'filter', 'rectify', 'pool', 'normalize']
+    """
+    graph = graph_of(model)
+    calls = graph.up_to(graph.call(layer))
+    check_calls(calls, "deconvnet")
+    x = np.asarray(images, np.float32)
+    steps: list[Step] = []
+    for call in calls:
+        if len(call.inputs) > 1:
+            raise _no_step(call.layer)
+        for step in _steps(call.layer, x):
+            steps.append(step)
+            x = step.above
+    return steps
+
+
+def descend(steps: Sequence[Step], signal: np.ndarray, rule: str = "deconvnet") -> np.ndarray:
+    """Comes down from a signal at the top of `steps` to the pixels.
+
+    Args:
+        steps: What `climb` returned.
+        signal: Of the shape of the last step's `above`; zero but for the unit that is looked at.
+        rule: `"deconvnet"`, `"guided"` or `"gradient"`.
+
+    Returns:
+        (n, h, w, c), not rectified.
+
+    Raises:
+        UsageError: If there is no such rule, or the gradient is asked for through a normalization,
+            whose derivative this is not about.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.visualize import climb, descend
+        >>> image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
+        >>> model = vgg11(include_top=False, input_shape=(32, 32, 3))
+        >>> steps = climb(model, image, "block2_pool")
+        >>> signal = np.zeros_like(steps[-1].above)
+        >>> signal[0, 3, 4, 20] = 1
+        >>> descend(steps, signal).shape
+        (1, 32, 32, 3)
+    """
+    if rule not in RULES:
+        raise unknown_name("rule", rule, RULES)
+    for step in reversed(steps):
+        signal = step.down(signal, rule)
+    return signal
+
+
+def _steps(layer, x: np.ndarray) -> Iterator[Step]:
+    if known_as(layer, ACTIVATED):
+        if not isinstance(layer, keras.layers.Activation):
+            step = _filter(layer, x)
+            yield step
+            x = step.above
+        if is_relu(layer.activation):
+            yield _rectify(layer, x)
+    elif is_relu(layer):
+        yield _rectify(layer, x)
+    elif known_as(layer, [keras.layers.MaxPooling2D, CeilMaxPooling2D]):
+        yield _pool(layer, x)
+    elif known_as(layer, PASSED):
+        yield Step(layer.name, "normalize", x, _answer(layer, x), _passed(layer))
+    elif known_as(layer, [SubtractMean]):
+        scale = 1 if layer.std is None else layer.std
+        yield Step(layer.name, "centre", x, _answer(layer, x), lambda signal, rule: signal / scale)
+    elif known_as(layer, [keras.layers.Flatten]):
+        shape = x.shape
+        above = _answer(layer, x)
+        yield Step(layer.name, "reshape", x, above, lambda signal, rule: signal.reshape(shape))
+    elif known_as(layer, [keras.layers.ZeroPadding2D]):
+        (top, _), (left, _) = layer.padding
+        inside = slice(top, top + x.shape[1]), slice(left, left + x.shape[2])
+        above = _answer(layer, x)
+        yield Step(layer.name, "pad", x, above, lambda signal, rule: signal[:, *inside])
+    else:
+        raise _no_step(layer)
+
+
+def _answer(layer, x: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(layer(x, training=False))
+
+
+def _filter(layer, x: np.ndarray) -> Step:
+    kernel = _with_holes(keras.ops.convert_to_numpy(layer.kernel), layer)
+
+    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+        if isinstance(layer, keras.layers.Dense):
+            return signal @ kernel.T
+        # Every tower has filters and channels of its own.
+        towers = [
+            tf.nn.conv2d_transpose(
+                part,
+                filters,
+                (*x.shape[:3], filters.shape[2]),
+                layer.strides,
+                layer.padding.upper(),
+            )
+            for part, filters in zip(
+                np.split(signal, layer.groups, -1), np.split(kernel, layer.groups, -1), strict=True
+            )
+        ]
+        return np.concatenate(towers, axis=-1)
+
+    above = keras.ops.convert_to_numpy(without_activation(layer, x))
+    return Step(layer.name, "filter", x, above, down)
+
+
+def _with_holes(kernel: np.ndarray, layer) -> np.ndarray:
+    """Returns the kernel as an undilated one: TensorFlow transposes no other on a CPU."""
+    if not isinstance(layer, keras.layers.Conv2D):
+        return kernel
+    (rows, columns), (height, width) = layer.dilation_rate, kernel.shape[:2]
+    shape = (height - 1) * rows + 1, (width - 1) * columns + 1, *kernel.shape[2:]
+    spread = np.zeros(shape, kernel.dtype)
+    spread[::rows, ::columns] = kernel
+    return spread
+
+
+def _rectify(layer, x: np.ndarray) -> Step:
+    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+        if rule != "gradient":
+            signal = np.maximum(signal, 0)
+        return signal if rule == "deconvnet" else np.where(x > 0, signal, 0)
+
+    return Step(layer.name, "rectify", x, np.maximum(x, 0), down)
+
+
+def _pool(layer, x: np.ndarray) -> Step:
+    height, width = x.shape[1:3]
+    below = x
+    if isinstance(layer, CeilMaxPooling2D):
+        # Its last window may overhang; below minus infinity nothing is a maximum.
+        edges = [(0, 0), *((0, window.padding[1]) for window in windows(layer)), (0, 0)]
+        below = np.pad(x, edges, constant_values=-np.inf)
+    above, switches = pool(below, layer.pool_size, layer.strides, layer.padding)
+
+    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+        return unpool(signal, switches)[:, :height, :width]
+
+    return Step(layer.name, "pool", x, above, down, switches)
+
+
+def _passed(layer) -> Callable[[np.ndarray, str], np.ndarray]:
+    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+        if rule == "gradient" and isinstance(layer, LocalResponseNormalization):
+            raise UsageError(
+                f"The stack passes through {layer.name!r}, which is not its gradient",
+                expected="deconvnet or guided",
+                received=rule,
+            )
+        return signal
+
+    return down
+
+
+def _no_step(layer) -> UsageError:
+    return UsageError(
+        f"Layer {layer.name!r} is no step of the deconvnet's stack",
+        expected="a chain of convolutions, dense layers, ReLUs, max-pooling, padding, "
+        "normalization, dropout and flattening",
+        received=type(layer).__name__,
+        hint="cnnkit.visualize.deconvnet goes through more kinds",
+    )

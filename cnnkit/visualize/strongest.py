@@ -1,0 +1,190 @@
+"""The strongest activations of every feature map over a dataset, in one pass of fixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnkit.data import Source, Split, batches
+from cnnkit.errors import DataError, UsageError
+from cnnkit.models.graph import graph_of
+from cnnkit.visualize.forward import check_calls, forward_to
+
+
+@dataclass(frozen=True)
+class Strongest:
+    """The k strongest images of every unit of a layer, strongest first.
+
+    Of every image only the strongest place counts, so the images of a unit differ. Equals are
+    ordered by image. 16 bytes for each of them.
+
+    Attributes:
+        layer: Name of the layer.
+        values: (units, k) float32; minus infinity where there were fewer images.
+        images: (units, k) int64, indices into the dataset.
+        places: (units, k) int32, row times width of the map plus column, the first among equals.
+        width: Width of the map; 0 in a dense layer.
+    """
+
+    layer: str
+    values: np.ndarray
+    images: np.ndarray
+    places: np.ndarray
+    width: int
+
+    @property
+    def dead(self) -> np.ndarray:
+        """(units,) bool, whether a unit fired for no image."""
+        return self.values[:, 0] <= 0
+
+    def position(self, unit: int, rank: int) -> tuple[int, ...]:
+        """Returns (row, column) of one of them, () in a dense layer."""
+        return divmod(int(self.places[unit, rank]), self.width) if self.width else ()
+
+    def merged(self, other: Strongest) -> Strongest:
+        """Returns the strongest of two parts of a dataset; the order of parts does not matter.
+
+        Raises:
+            UsageError: If the other one is of another layer or number.
+        """
+        mine, theirs = ((s.layer, s.values.shape, s.width) for s in (self, other))
+        if mine != theirs:
+            raise UsageError(
+                "Only the same units can be merged",
+                expected="layer {}, units and images {}, width {}".format(*mine),
+                received="layer {}, units and images {}, width {}".format(*theirs),
+            )
+        return self._with(other.values, other.images, other.places)
+
+    def _with(self, values: np.ndarray, images: np.ndarray, places: np.ndarray) -> Strongest:
+        """Returns the strongest of these and (units, m) others."""
+        every = (
+            np.concatenate(pair, axis=1)
+            for pair in (
+                (self.values, values), (self.images, images), (self.places, places)
+            )
+        )  # fmt: skip
+        values, images, places = every
+        order = np.lexsort((images, -values), axis=-1)[:, : self.values.shape[1]]
+        kept = (np.take_along_axis(one, order, axis=1) for one in (values, images, places))
+        return Strongest(self.layer, *kept, self.width)
+
+
+def strongest(
+    model: keras.Model,
+    source: Source | Split | np.ndarray,
+    layers: Sequence[str],
+    k: int = 9,
+    *,
+    image_size: int | None = None,
+    batch_size: int = 16,
+    first_image: int = 0,
+) -> dict[str, Strongest]:
+    """Finds the images that excite each unit most.
+
+    Args:
+        model: As `cnnkit.visualize.deconvnet` takes it.
+        source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
+            them.
+        layers: Names of layers.
+        k: Images for each unit.
+        image_size: Side of a dataset's images, for a model that takes images of any size.
+        batch_size: Images at a time.
+        first_image: Index of the first image, where the source is a part of a larger one.
+
+    Raises:
+        UsageError: If a layer does not exist or k is below one, or a dataset meets a model
+            that takes images of any size.
+        DataError: If there are no images, or activations are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import strongest
+        >>> images = np.random.default_rng(0).uniform(0, 255, (6, 64, 64, 3))
+        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> found = strongest(model, images, ["conv1", "conv5"], k=2)
+        >>> found["conv5"].values.shape
+        (256, 2)
+    """
+    if k < 1:
+        raise UsageError("At least one image is kept", expected="k of 1 or more", received=k)
+    graph = graph_of(model)
+    wanted = [graph.call(layer) for layer in layers]
+    calls = graph.up_to(*wanted)
+    check_calls(calls, "gradient")
+
+    @tf.function
+    def search(images):
+        return [_strongest_places(maps) for maps in forward_to(calls, images, wanted)]
+
+    state: dict[str, Strongest] = {}
+    seen = first_image
+    for images, count in _batches(source, image_size or graph.image_shape[0], batch_size):
+        index = np.arange(seen, seen + count)
+        for layer, (values, places, width) in zip(layers, search(images), strict=True):
+            # Maps first, and without the rows that only fill up the last batch.
+            values, places = values.numpy()[:count].T, places.numpy()[:count].T
+            if not np.isfinite(values).all():
+                image = index[~np.isfinite(values).all(axis=0)][0]
+                raise DataError(
+                    f"Layer {layer!r} answers image {image} with values that are not finite"
+                )
+            if layer not in state:
+                state[layer] = _none(layer, len(values), k, int(width))
+            old = state[layer]
+            # Most batches change few maps, so the others are not sorted.
+            rows = np.flatnonzero(values.max(axis=1) >= old.values[:, -1])
+            part = Strongest(layer, old.values[rows], old.images[rows], old.places[rows], old.width)
+            new = part._with(values[rows], np.tile(index, (len(rows), 1)), places[rows])
+            old.values[rows], old.images[rows], old.places[rows] = (
+                new.values,
+                new.images,
+                new.places,
+            )
+        seen += count
+    if not state:
+        raise DataError("There are no images to look for the strongest among")
+    return state
+
+
+def _strongest_places(maps):
+    """Returns the largest values (n, units), their places in row-major order, and the width."""
+    if len(maps.shape) == 2:
+        return tf.cast(maps, tf.float32), tf.zeros_like(maps, tf.int32), tf.constant(0)
+    flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
+    places = tf.argmax(flat, axis=1, output_type=tf.int32)
+    return tf.cast(tf.reduce_max(flat, axis=1), tf.float32), places, tf.shape(maps)[2]
+
+
+def _none(layer: str, units: int, k: int, width: int) -> Strongest:
+    # No image has so large an index: a real one of equal value comes first.
+    images = np.full((units, k), np.iinfo(np.int64).max)
+    values = np.full((units, k), -np.inf, np.float32)
+    return Strongest(layer, values, images, np.zeros((units, k), np.int32), width)
+
+
+def _batches(source, size: int | None, batch_size: int) -> Iterator[tuple[tf.Tensor, int]]:
+    """Yields batches of one size, and how many of their rows are images."""
+    if isinstance(source, Source):
+        source = source.splits["test"]
+    if isinstance(source, Split):
+        if size is None:
+            raise UsageError(
+                "The network takes images of any size, and a dataset has many",
+                hint="Give the image size",
+            )
+        for batch in batches(source, image_size=size, batch_size=batch_size):
+            yield batch["images"], int(batch["weights"].numpy().sum())
+        return
+    for start in range(0, len(source), batch_size):
+        part = np.asarray(source[start : start + batch_size], np.float32)
+        for row in np.flatnonzero(~np.isfinite(part).all(axis=(1, 2, 3))):
+            # Said here: a rectifier or a pooling may hide it on the way up.
+            raise DataError(f"Image {start + row} of the source has pixels that are not finite")
+        missing = batch_size - len(part) if start else 0
+        yield tf.constant(np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))), len(part)

@@ -1,0 +1,329 @@
+"""The deconvnet through Keras's own models: fused ReLUs, several paths, what is refused."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from cnnkit.cli import main
+from cnnkit.errors import DataError, UsageError
+from cnnkit.layers import ReLU
+from cnnkit.visualize import deconvnet
+
+RULES = ("deconvnet", "guided", "gradient")
+
+
+@pytest.fixture(scope="module")
+def images():
+    images = np.random.default_rng(0).normal(size=(2, 13, 15, 3)).astype("float32")
+    images[1, 2:9, 3:10] = 0.2
+    return images
+
+
+def fused(relu):
+    """A ReLU inside the layer."""
+    return relu, lambda x: x
+
+
+def separate(make):
+    """A ReLU in a layer of its own."""
+    return lambda: None, lambda x: make()(x)
+
+
+SPELLINGS = {
+    "ours": fused(ReLU),
+    "fused": fused(lambda: "relu"),
+    "function": fused(lambda: tf.nn.relu),
+    "layer as activation": fused(keras.layers.ReLU),
+    "layer": separate(keras.layers.ReLU),
+    "activation": separate(lambda: layers.Activation("relu")),
+    "our layer": separate(ReLU),
+}
+
+
+def net(activation, after, top="softmax"):
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((13, 15, 3))
+    x = after(layers.Conv2D(6, 3, activation=activation(), bias_initializer="uniform")(inputs))
+    x = layers.MaxPooling2D(3, 2)(x)
+    x = after(layers.Conv2D(6, 3, padding="same", groups=2, activation=activation())(x))
+    x = after(layers.Conv2D(4, 3, padding="same", activation=activation(), name="last")(x))
+    x = after(layers.Dense(5, activation=activation(), name="fc1")(layers.Flatten()(x)))
+    return keras.Model(inputs, layers.Dense(3, activation=top, name="predictions")(x))
+
+
+@pytest.fixture(scope="module")
+def expected(images):
+    model = net(*SPELLINGS["ours"])
+    return {rule: deconvnet(model, images, "predictions", [0, 2], rule=rule) for rule in RULES}
+
+
+@pytest.mark.parametrize("spelling", [name for name in SPELLINGS if name != "ours"])
+def test_every_spelling_of_a_relu_follows_the_rule(images, expected, spelling):
+    model = net(*SPELLINGS[spelling])
+    seen = {}
+    for rule in RULES:
+        results = deconvnet(model, images, "predictions", [0, 2], rule=rule)
+        for one, other in zip(results, expected[rule], strict=True):
+            assert one.activation == pytest.approx(other.activation, abs=1e-6)
+            np.testing.assert_allclose(one.projection, other.projection, atol=1e-6)
+        seen[rule] = results[0].projection
+    assert np.abs(seen["deconvnet"] - seen["guided"]).max() > 1e-3
+    assert np.abs(seen["guided"] - seen["gradient"]).max() > 1e-3
+
+
+def test_a_fused_softmax_is_skipped(images):
+    with_softmax, without = (net(*SPELLINGS["fused"], top=top) for top in ("softmax", None))
+    for one, other in zip(
+        deconvnet(with_softmax, images, "predictions"),
+        deconvnet(without, images, "predictions"),
+        strict=True,
+    ):
+        assert (one.unit, one.activation) == (other.unit, other.activation)
+        np.testing.assert_array_equal(one.projection, other.projection)
+
+
+def residual(relu):
+    """Two paths that are added, two that are concatenated, batch normalization between."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((13, 15, 3))
+    x = relu()(layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2)(inputs)))
+    y = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x))
+    x = relu()(layers.Add()([x, y]))
+    x = layers.Concatenate()([layers.AveragePooling2D(2)(x), layers.MaxPooling2D(2)(x)])
+    inner = keras.Input((3, 3, 8))
+    block = keras.Model(inner, relu()(layers.Conv2D(5, 2, name="inside")(inner)), name="block")
+    x = block(x)
+    model = keras.Model(inputs, layers.Dense(3, name="top")(layers.GlobalMaxPooling2D()(x)))
+    random = np.random.default_rng(6)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 2, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def residual_by_hand(model, images, unit):
+    """The same net computed once more, each ReLU with the deconvnet's rule in plain TensorFlow."""
+
+    @tf.custom_gradient
+    def relu(x):
+        return tf.nn.relu(x), tf.nn.relu
+
+    def norm(x, layer):
+        gamma, beta, mean, variance = layer.get_weights()
+        return (x - mean) / np.sqrt(variance + layer.epsilon) * gamma + beta
+
+    block = model.get_layer("block")
+    conv1, conv2 = (one for one in model.layers if isinstance(one, layers.Conv2D))
+    norm1, norm2 = (one for one in model.layers if isinstance(one, layers.BatchNormalization))
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(images)
+        tape.watch(pixels)
+        x = relu(norm(conv1(pixels), norm1))
+        x = relu(x + norm(conv2(x), norm2))
+        x = tf.concat([tf.nn.avg_pool2d(x, 2, 2, "VALID"), tf.nn.max_pool2d(x, 2, 2, "VALID")], -1)
+        x = relu(block.get_layer("inside")(x))
+        # Positions are distinct here but for dead maps, whose first place counts.
+        flat = tf.reshape(x, (len(images), -1, 5))
+        x = tf.gather(flat, tf.argmax(flat, axis=1), axis=1, batch_dims=1)
+        x = tf.linalg.diag_part(x)
+        score = tf.reduce_sum((x @ model.get_layer("top").kernel)[:, unit])
+    return tape.gradient(score, pixels).numpy()
+
+
+@pytest.mark.parametrize("relu", [ReLU, keras.layers.ReLU])
+def test_several_paths_and_models_inside(images, relu):
+    model = residual(relu)
+    results = deconvnet(model, images, "top", unit=1)
+    expected = residual_by_hand(model, images, 1)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose([r.projection for r in results], expected, atol=1e-5)
+    [inside] = deconvnet(model, images[0], "inside", 0, (1, 1))
+    assert inside.projection.any()
+
+
+def test_sequential_models(images):
+    stages = [layers.Conv2D(4, 3, activation="relu", name="c"), layers.MaxPooling2D(2, name="p")]
+    sequential = keras.Sequential([keras.Input((13, 15, 3)), *stages])
+    functional = keras.Model(sequential.inputs, sequential.outputs)
+    for one, other in zip(
+        deconvnet(sequential, images, "p"), deconvnet(functional, images, "p"), strict=True
+    ):
+        np.testing.assert_array_equal(one.projection, other.projection)
+    with pytest.raises(UsageError, match="built"):
+        deconvnet(keras.Sequential([layers.Conv2D(4, 3)]), images, "c")
+
+
+def test_global_max_pooling_credits_the_first_of_equals():
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, layers.GlobalMaxPooling2D(name="top")(inputs))
+    image = np.zeros((4, 4, 1))
+    image[1, 3] = image[2, 0] = 1
+    [result] = deconvnet(model, image, "top", 0)
+    assert np.argwhere(result.projection).tolist() == [[1, 3, 0]]
+    assert result.projection.sum() == 1
+
+
+def test_keras_vgg16_itself(rng):
+    model = keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=5)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images = rng.uniform(-100, 100, (1, 32, 32, 3)).astype("float32")
+    before = model.predict(images, verbose=0)
+    nodes = [len(layer._inbound_nodes) for layer in model.layers]
+    variables = [id(variable) for variable in model.variables]
+    # Every convolution pooled, so the rules differ between the convolutions of a block.
+    one, other = (
+        deconvnet(model, images, "block3_conv3", 0, rule=rule)[0].projection
+        for rule in ("deconvnet", "guided")
+    )
+    assert np.abs(one - other).max() > 1e-3 * np.abs(one).max()
+    [top] = deconvnet(model, images, "predictions")
+    assert top.unit == before.argmax()
+    np.testing.assert_array_equal(model.predict(images, verbose=0), before)
+    assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
+    assert [id(variable) for variable in model.variables] == variables
+    assert [
+        layer.activation.__name__ for layer in model.layers if hasattr(layer, "activation")
+    ] == ["relu"] * 15 + ["softmax"]
+
+
+def test_the_model_is_left_as_it_was(images, tmp_path):
+    model, fresh = net(*SPELLINGS["fused"]), net(*SPELLINGS["fused"])
+    before = model.to_json()
+    for rule in RULES:
+        deconvnet(model, images, "predictions", rule=rule)
+    assert model.to_json() == before
+    # Gradients afterwards are those of a model that saw no deconvnet, as are its steps.
+    gradients = []
+    for one in (model, fresh):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(one(images, training=True)[:, 0])
+        gradients.append(tape.gradient(loss, one.trainable_variables))
+        one.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        one.fit(images, np.array([0, 1]), epochs=2, verbose=0, shuffle=False)
+    for one, other in zip(*gradients, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(model.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(images, verbose=0), model.predict(images, verbose=0)
+    )
+
+
+def test_a_deconvnet_within_a_traced_training_step_leaves_no_rule_behind(images):
+    model = net(*SPELLINGS["ours"])
+    step = tf.function(lambda x: tf.gradients(model(x), x)[0])
+    deconvnet(model, images, "predictions")
+    traced = step(tf.constant(images))
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(images)
+        tape.watch(pixels)
+        score = model(pixels)
+    np.testing.assert_allclose(traced, tape.gradient(score, pixels), atol=1e-6)
+
+
+class Scaled(layers.Conv2D):
+    """Computes something else than the convolution it inherits from."""
+
+    def call(self, inputs):
+        return super().call(inputs) ** 2
+
+
+REFUSED = {
+    "elu": (lambda: layers.Conv2D(2, 3, activation="elu", name="L"), "Conv2D with activation elu"),
+    "relu6": (lambda: layers.ReLU(6.0, name="L"), "ReLU"),
+    "leaky": (lambda: layers.Activation("leaky_relu", name="L"), "activation leaky_relu"),
+    "slope": (lambda: layers.LeakyReLU(name="L"), "LeakyReLU"),
+    "softmax inside": (lambda: layers.Softmax(name="L"), "Softmax"),
+    "fused softmax inside": (lambda: layers.Dense(2, activation="softmax", name="L"), "softmax"),
+    "overridden": (lambda: Scaled(2, 3, name="L"), "Scaled"),
+    "separable": (lambda: layers.SeparableConv2D(2, 3, name="L"), "SeparableConv2D"),
+    "upsampling": (lambda: layers.UpSampling2D(name="L"), "UpSampling2D"),
+    "lambda": (lambda: layers.Lambda(lambda x: x * x, name="L"), "Lambda"),
+    "product": (lambda: lambda x: layers.Multiply(name="L")([x, x]), "Multiply"),
+    "operation": (lambda: keras.ops.relu, "Relu"),
+    "training": (lambda: lambda x: layers.BatchNormalization(name="L")(x, training=True),
+                 "arguments of its own"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
+def test_what_follows_no_rule_is_named(images, name, rule):
+    make, text = REFUSED[name]
+    inputs = keras.Input((13, 15, 3))
+    x = make()(layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, name="top")(x))
+    layer = "relu" if name == "operation" else "L"
+    with pytest.raises(UsageError, match=f"{layer}.*does not follow the rule '{rule}'.*{text}"):
+        deconvnet(model, images, "top", rule=rule)
+    # What lies below it can be looked at.
+    assert deconvnet(model, images, model.layers[1].name, rule=rule)
+
+
+def test_the_gradient_is_right_through_any_activation(images):
+    inputs = keras.Input((13, 15, 3))
+    bent = layers.LeakyReLU()(layers.Conv2D(2, 3, activation="tanh")(inputs))
+    model = keras.Model(inputs, layers.Flatten(name="top")(bent))
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(images)
+        tape.watch(pixels)
+        score = tf.reduce_sum(model(pixels)[:, 5])
+    results = deconvnet(model, images, "top", 5, rule="gradient")
+    expected = tape.gradient(score, pixels)
+    np.testing.assert_allclose([r.projection for r in results], expected, atol=1e-7)
+
+
+def test_ambiguous_layers_and_models(images):
+    inputs = keras.Input((13, 15, 3))
+    shared = layers.Conv2D(3, 3, padding="same", activation="relu", name="shared")
+    model = keras.Model(inputs, layers.Dense(2, name="top")(shared(shared(inputs))))
+    with pytest.raises(UsageError, match="2 outputs of a layer 'shared'"):
+        deconvnet(model, images, "shared")
+    assert deconvnet(model, images, "top")[0].projection.any()
+    other = keras.Input((13, 15, 3))
+    two = keras.Model([inputs, other], layers.Add(name="sum")([inputs, other]))
+    with pytest.raises(UsageError, match="does not take images alone"):
+        deconvnet(two, images, "sum")
+
+
+def test_what_is_not_finite_is_said(images):
+    model = net(*SPELLINGS["fused"])
+    broken = images.copy()
+    broken[1, 3, 3] = np.nan
+    with pytest.raises(DataError, match="Image 1 has pixels that are not finite"):
+        deconvnet(model, broken, "last")
+    kernel, bias = model.get_layer("last").get_weights()
+    for weights in ([kernel, bias + np.inf], [kernel * np.nan, bias]):
+        model.get_layer("last").set_weights(weights)
+        with pytest.raises(DataError, match="'fc1' answers image 0 with values that are not fini"):
+            deconvnet(model, images, "fc1")
+
+
+def test_half_precision(images):
+    keras.utils.set_random_seed(8)
+    inputs = keras.Input((13, 15, 3))
+    policy = keras.DTypePolicy("mixed_float16")
+    x = layers.Conv2D(4, 3, activation="relu", dtype=policy, name="c")(inputs)
+    x = layers.Dense(3, dtype=policy, name="top")(layers.Flatten()(layers.MaxPooling2D(2)(x)))
+    model = keras.Model(inputs, x)
+    results = deconvnet(model, images, "top", 1)
+    assert [r.activation for r in results] == model(images).numpy()[:, 1].tolist()
+    assert results[0].projection.dtype == np.float32
+
+
+def test_command_says_that_a_unit_does_not_fire(tmp_path, rng, capsys):
+    inputs = keras.Input((13, 13, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, activation="relu", name="last")(inputs))
+    # Below zero everywhere, so its map is dead; a deconvnet would draw noise all the same.
+    model.set_weights([model.get_weights()[0], np.array([-1e9, 0])])
+    model.save(tmp_path / "model.keras")
+    keras.utils.save_img(tmp_path / "image.png", rng.uniform(0, 255, (13, 13, 3)))
+    command = ["visualize", "deconvnet", str(tmp_path / "model.keras"), str(tmp_path / "image.png"),
+               "--layer", "last", "--unit", "0", "--output", str(tmp_path / "x.png")]  # fmt: skip
+    assert main(command) == 1
+    assert "Unit 0 of last does not fire" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()

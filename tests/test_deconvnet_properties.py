@@ -1,0 +1,114 @@
+"""What holds for every deconvnet, whatever its weights."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit.layers import CeilMaxPooling2D, ReLU
+from cnnkit.visualize import climb, deconvnet, descend
+
+
+@pytest.fixture(scope="module")
+def images():
+    images = np.random.default_rng(0).uniform(0, 1, (2, 14, 17, 3)).astype("float32")
+    images[1, 2:9, 3:10] = 0.5
+    return images
+
+
+def net(positive=False, pooled=False, bias=-0.05):
+    keras.utils.set_random_seed(11)
+    inputs = keras.Input((14, 17, 3))
+    x = layers.Conv2D(5, 3, activation="relu", name="a")(inputs)
+    x = layers.MaxPooling2D(3, 2, name="pool_a")(x)
+    if not pooled:
+        x = layers.Conv2D(6, 3, padding="same", activation=ReLU(), name="b")(x)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="c")(x)
+    model = keras.Model(inputs, CeilMaxPooling2D(2, 2, name="pool_c")(x))
+    model.set_weights(
+        [(np.abs(w) if positive else w) if w.ndim > 1 else np.full_like(w, bias)
+         for w in model.get_weights()]
+    )  # fmt: skip
+    return model
+
+
+def project(model, images, layer, rule, unit=1):
+    return np.stack([r.projection for r in deconvnet(model, images, layer, unit, rule=rule)])
+
+
+@pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
+def test_a_stronger_signal_gives_the_same_picture_stronger(images, rule):
+    steps = climb(net(), images, "c")
+    signal = np.zeros_like(steps[-1].above)
+    signal[:, 2, 3, 1] = 1
+    once, fourfold = (descend(steps, signal * factor, rule) for factor in (1, 4))
+    np.testing.assert_array_equal(fourfold, 4 * once)
+    if rule != "gradient":
+        # A negative signal is rectified at once.
+        assert not descend(steps, -signal, rule).any()
+
+
+def test_without_negative_weights_the_rules_are_ordered(images):
+    model = net(positive=True)
+    deconv, guided, gradient = (
+        project(model, images, "pool_c", rule) for rule in ("deconvnet", "guided", "gradient")
+    )
+    np.testing.assert_array_equal(guided, gradient)
+    assert (deconv >= guided).all()
+    assert (guided >= 0).all()
+    assert guided.any()
+
+
+def test_pixels_are_not_rectified(images):
+    for rule in ("deconvnet", "guided"):
+        projection = project(net(), images, "pool_c", rule, unit=None)
+        assert projection.min() < -0.1 * projection.max() < 0
+
+
+def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
+    # Both rules rectify; the forward mask of guided differs where all of a window was dead.
+    model = net(pooled=True)
+    steps = climb(model, images, "c")
+    pool = next(step for step in steps if step.layer == "pool_a")
+    assert 0 < (pool.above == 0).mean() < 0.9
+    signal = np.zeros_like(steps[-1].above)
+    signal[:, 2, 3, 1] = 1
+    above, below = steps[steps.index(pool) + 1 :], steps[: steps.index(pool) + 1]
+    at_pool = descend(above, signal)
+    deconv, guided = descend(below, at_pool), descend(below, at_pool, "guided")
+    assert np.abs(deconv - guided).max() > 1e-3
+    alive = np.where(pool.above > 0, at_pool, 0)
+    np.testing.assert_allclose(descend(below, alive), guided, atol=1e-7)
+
+
+@pytest.mark.parametrize("padding", ["ceil", "same"])
+def test_a_dead_window_over_the_edge_keeps_its_signal(padding):
+    # A 4 x 4 map of zeros under windows of 3: the last ones overhang, and no zero outside wins.
+    layer = CeilMaxPooling2D(3, 2) if padding == "ceil" else layers.MaxPooling2D(3, 2, "same")
+    inputs = keras.Input((4, 4, 1))
+    model = keras.Model(inputs, keras.layers.Identity(name="top")(layer(inputs)))
+    [result] = deconvnet(model, np.full((4, 4, 1), -2.0), "top", 0, (1, 1))
+    assert np.argwhere(result.projection).tolist() == [[2, 2, 0]]
+    assert result.projection.sum() == 1
+
+
+def test_flat_units_are_counted_row_by_row(images):
+    # Unit (row * width + column) * channels + channel of a flattened map is that place's unit.
+    model = net()
+    flat = keras.Model(model.input, layers.Flatten(name="flat")(model.output))
+    rows, columns, channels = model.output.shape[1:]
+    assert rows != columns
+    [as_map] = deconvnet(model, images[0], "pool_c", 2, (1, 3))
+    [as_vector] = deconvnet(flat, images[0], "flat", (1 * columns + 3) * channels + 2)
+    np.testing.assert_array_equal(as_map.projection, as_vector.projection)
+    assert as_map.activation == as_vector.activation
+
+
+def test_a_loaded_model_is_seen_alike(images, tmp_path):
+    model = net()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for rule in ("deconvnet", "guided", "gradient"):
+        np.testing.assert_array_equal(
+            project(model, images, "c", rule), project(loaded, images, "c", rule)
+        )
