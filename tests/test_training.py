@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import random
+import shutil
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from tiny_network import tiny
 from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.data import batches
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.runs import Run
 from cnnkit.training import SGD, checkpoint, epoch, get_strategy, train
 from cnnkit.training.schedule import learning_rate
@@ -351,3 +352,14 @@ def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
     assert kept["mean"].shape == (8, 8, 3)
     # Digits are grey: their only component is grey.
     np.testing.assert_allclose(np.abs(kept["eigenvectors"][:, 0]), 3**-0.5, atol=1e-6)
+
+
+def test_an_image_that_breaks_in_training_is_named(tmp_path, image_folder):
+    """Opening a folder looks at the ends of a JPEG only; its middle shows when it is decoded."""
+    folder = tmp_path / "images"
+    shutil.copytree(image_folder, folder)
+    whole = (folder / "above" / "00.jpg").read_bytes()
+    (folder / "above" / "00.jpg").write_bytes(whole[:150] + whole[-2:])
+    fields = {"dataset": f"folder:{folder}", "mean": "imagenet", "epochs": 1}
+    with pytest.raises(DataError, match="1 of the images cannot be decoded. Received: .*00.jpg"):
+        train(dataclasses.replace(CONFIG, **fields), tmp_path / "run")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
-from cnnkit.data import Augmentation, Split, batches
+from cnnkit.data import Augmentation, Split, batches, naming_broken_images
 from cnnkit.data.pipeline import epoch_order
 from cnnkit.training.guards import check_finite
 from cnnkit.training.job import Job
@@ -93,13 +94,15 @@ def _validate(job: Job) -> Totals:
     return totals
 
 
-def _batches(job: Job, split: Split, augmentation: Augmentation, **where: Any) -> tf.data.Dataset:
-    strategy = job.assembly.steps.strategy
-    return batches(
-        split,
-        augmentation=augmentation,
-        batch_size=job.config.batch_size,
-        replicas=job.assembly.steps.parts,
-        share=process_of(strategy),
-        **where,
-    )
+def _batches(
+    job: Job, split: Split, augmentation: Augmentation, **where: Any
+) -> Iterator[dict[str, tf.Tensor]]:
+    with naming_broken_images(split):
+        yield from batches(
+            split,
+            augmentation=augmentation,
+            batch_size=job.config.batch_size,
+            replicas=job.assembly.steps.parts,
+            share=process_of(job.assembly.steps.strategy),
+            **where,
+        )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Source, Split, batches
+from cnnkit.data import Augmentation, Source, Split, batches, naming_broken_images
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import graph_of
 from cnnkit.visualize.forward import check_calls, forward_to
@@ -178,8 +178,9 @@ def _batches(source, size: int | None, batch_size: int) -> Iterator[tuple[tf.Ten
                 "The network takes images of any size, and a dataset has many",
                 hint="Give the image size",
             )
-        for batch in batches(source, image_size=size, batch_size=batch_size):
-            yield batch["images"], int(batch["weights"].numpy().sum())
+        with naming_broken_images(source):
+            for batch in batches(source, augmentation=Augmentation(size), batch_size=batch_size):
+                yield batch["images"], int(batch["weights"].numpy().sum())
         return
     for start in range(0, len(source), batch_size):
         part = np.asarray(source[start : start + batch_size], np.float32)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from cnnkit.data import Source, Split, batches
+from cnnkit.data import Augmentation, Source, Split, batches
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import graph_of
 from cnnkit.models.receptive_field import Box
@@ -130,7 +130,8 @@ def _read(source, index: np.ndarray, size: int | None) -> np.ndarray:
     if isinstance(source, Source):
         source = source.splits["test"]
     if isinstance(source, Split):
-        [batch] = batches(source, image_size=size, batch_size=len(index), order=index)
+        augmentation = Augmentation(size)
+        [batch] = batches(source, augmentation=augmentation, batch_size=len(index), order=index)
         return batch["images"].numpy()
     return np.asarray(source[index], np.float32)
 
