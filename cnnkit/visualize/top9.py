@@ -76,6 +76,8 @@ def top9(
         >>> from cnnkit.visualize import top9
         >>> images = np.random.default_rng(0).uniform(0, 255, (6, 64, 64, 3))
         >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> kernel, bias = model.get_layer("conv2").get_weights()
+        >>> model.get_layer("conv2").set_weights([np.abs(kernel), bias])  # so that it fires
         >>> [top] = top9(model, images, ["conv2"], k=3, units=[7])["conv2"]
         >>> len(top.projections), top.patches.shape
         (3, (3, 27, 27, 3))
