@@ -21,7 +21,7 @@ DEMO = {
         source="Krizhevsky et al. 2012, section 5",
         command="cnnkit-train --recipe demo",
         cost="about a minute on 2 CPU cores",
-        result="1 to 4 % error on the 359 held-out digits (seeds 0 to 3: 3.6, 1.1, 0.8, 1.1 %)",
+        result="1 to 4 % error on the 359 held-out digits (seed 0: 2.2 or 3.6 %, by CPU)",
         deviations=(
             "1,438 handwritten digits at 64 x 64 instead of 1.2 million photographs at 224 x 224",
             "Glorot weights and biases 0: the paper's initialization stays at a loss of ln(10) on "
