@@ -490,6 +490,23 @@ def test_arrays_by_name(tmp_path, style):
     np.testing.assert_array_equal(rgb.get_layer("conv1").kernel, found["conv1"][0])
 
 
+@pytest.mark.parametrize("builder", [vgg16, vgg19])
+@pytest.mark.parametrize("kind", ["npy", "caffemodel"])
+def test_vgg_by_caffes_names(tmp_path, builder, kind):
+    model = randomized(builder(include_top=False))
+    path = tmp_path / f"vgg.{kind}"
+    if kind == "caffemodel":
+        path.write_bytes(caffemodel(caffe_rows(model)))
+    else:
+        found = arrays_by_name(model)
+        names = {name: name.replace("block", "conv").replace("_conv", "_") for name in found}
+        np.save(path, {names[name]: list(pair) for name, pair in found.items()}, allow_pickle=True)
+    ours = builder(include_top=False, weights=path)
+    for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(ours.get_layer("preprocessing").mean, VGG_MEAN, rtol=1e-6)
+
+
 def test_no_code_in_a_pickle_runs(tmp_path, capsys):
     np.save(tmp_path / "bomb.npy", {"conv1": Bomb()}, allow_pickle=True)
     (tmp_path / "bomb.pkl").write_bytes(pickle.dumps({"conv1": Bomb()}))
