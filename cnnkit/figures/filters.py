@@ -1,0 +1,53 @@
+"""The kernels of the first layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cnnkit.figures.canvas import new_figure, save
+from cnnkit.visualize import Filters
+
+
+def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None:
+    """Draws kernels as a grid, as a PNG (Krizhevsky et al. 2012, Fig. 3).
+
+    Grey is zero, and every kernel has a scale of its own, so that its shape is seen. Dead kernels
+    are framed in blue, dominating ones in red; a gap parts the towers.
+
+    Args:
+        found: What `cnnkit.visualize.filters` returned.
+        path: Where the picture goes.
+        columns: Kernels in a row.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    count, height, width = found.kernels.shape[:3]
+    rows = -(-count // found.towers // columns)
+    # One narrow row in the grid is the gap between two towers.
+    ratios = ([1.0] * rows + [0.3]) * found.towers
+    figure = new_figure(0.55 * columns, 0.57 * sum(ratios) + 0.2)
+    grid = figure.add_gridspec(
+        len(ratios), columns, height_ratios=ratios, hspace=0.08, wspace=0.08,
+        left=0.01, right=0.99, top=0.99, bottom=0.02,
+    )  # fmt: skip
+    for tower, kernels in enumerate(np.array_split(np.arange(count), found.towers)):
+        for place, index in enumerate(kernels):
+            row, column = divmod(place, columns)
+            axes = figure.add_subplot(grid[tower * (rows + 1) + row, column])
+            largest = float(np.abs(found.kernels[index]).max()) or 1.0
+            axes.imshow(0.5 + found.kernels[index] / (2 * largest))
+            axes.set(xticks=[], yticks=[])
+            axes.set_frame_on(bool(found.dead[index] or found.dominating[index]))
+            for spine in axes.spines.values():
+                spine.set(color="red" if found.dominating[index] else "blue", linewidth=2)
+    caption = (
+        f"{found.layer}: {count} kernels of {height} x {width}, grey is 0, each on its own scale"
+        f" · {int(found.dead.sum())} dead (blue), {int(found.dominating.sum())} dominating (red)"
+    )
+    if found.towers > 1:
+        caption += f" · {found.towers} towers"
+    figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
+    save(figure, path, dpi=110)
