@@ -11,7 +11,6 @@ from cnnkit.errors import UsageError
 from cnnkit.figures.canvas import about_grey, new_figure, save
 from cnnkit.visualize import Step
 
-
 # What a step did to a map, and what it does to the signal that comes back.
 UP = {"filter": "filtered", "rectify": "rectified", "pool": "pooled", "normalize": "normalized"}
 DOWN = {
