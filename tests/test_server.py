@@ -216,7 +216,7 @@ def test_a_port_in_use_is_not_shared(colours_folder, colours_server):
 
 def test_a_port_taken_meanwhile_is_not_shared_either(colours_folder, colours_server, monkeypatch):
     """Between the first look at the port and the binding, models are loaded for a while."""
-    monkeypatch.setattr(embedded, "_check_free", lambda *place: None)
+    monkeypatch.setattr(embedded, "check_free", lambda *place: None)
     port = int(colours_server.address.rpartition(":")[2])
     with pytest.raises(RunError, match=f"cannot listen on port {port}"):
         EmbeddedServer({"colours": colours_folder}, port=port)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent import futures
@@ -16,11 +15,12 @@ from typing import Any, TypeVar
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from cnnkit.errors import CnnkitError, RunError, UsageError
+from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.batching import Runner
 from cnnkit.server.configuration import ModelConfig, read_models_config, version_policy
 from cnnkit.server.health import Health
 from cnnkit.server.limits import Limits
+from cnnkit.server.ports import cannot_listen, check_free
 from cnnkit.server.reloading import reload
 from cnnkit.server.repository import Repository
 from cnnkit.server.servable import Servable
@@ -77,7 +77,8 @@ class EmbeddedServer:
     ) -> None:
         if not 0 <= port < 65536:
             raise UsageError("This is not a port", expected="0 to 65535", received=port)
-        _check_free(host, port, reuse_port)
+        if not reuse_port:
+            check_free(host, port)
         self._limits = limits or Limits()
         self._file = models if isinstance(models, Path) else None
         self._file_time = _changed(self._file)
@@ -167,7 +168,7 @@ class EmbeddedServer:
             else:
                 bound = self._server.add_secure_port(f"{name}:{port}", credentials)
         except RuntimeError as error:
-            raise _cannot_listen(host, port, "no reason given") from error
+            raise cannot_listen(host, port, "no reason given") from error
         return f"{name}:{bound}"
 
     async def _close(self, grace: float) -> None:
@@ -220,29 +221,3 @@ def _changed(file: Path | None) -> int | None:
     except OSError:
         # Gone, or on its way: what is served stays.
         return None
-
-
-def _check_free(host: str, port: int, reuse_port: bool) -> None:
-    """Tries the port before models are loaded, and to learn why it cannot be had."""
-    try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # The connections of a server that has just ended do not keep its port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if reuse_port:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            probe.bind(place)
-            if not reuse_port:
-                probe.listen()
-    except OSError as error:
-        raise _cannot_listen(host, port, error.strerror or str(error)) from error
-
-
-def _cannot_listen(host: str, port: int, reason: str) -> RunError:
-    return RunError(
-        f"The server cannot listen on port {port} of {host}",
-        received=reason,
-        hint="Stop what uses the port, or choose another one; port 0 picks a free one",
-    )
