@@ -108,4 +108,6 @@ def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
             for name, definition in graph.signature_def.items():
                 definitions.signature_def[name].MergeFromString(definition.SerializeToString())
             return definitions
-    raise RunError(f"The SavedModel {folder} was not made for serving", expected="the tag 'serve'")
+    raise RunError(
+        "This SavedModel was not made for serving", expected="the tag 'serve'", received=folder
+    )
