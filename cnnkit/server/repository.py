@@ -154,7 +154,9 @@ class Repository:
             raise invalid("ModelSpec has no name specified.")
         chosen = spec.WhichOneof("version_choice")
         if chosen == "version":
-            return spec.version.value
+            asked = spec.version.value
+            # ovmsclient says 0 where it means none; TensorFlow Serving would look for version 0.
+            return None if asked == 0 and 0 not in self.loaded(spec.name) else asked
         if chosen == "version_label":
             labels = self._models[spec.name].config.labels if spec.name in self._models else {}
             if spec.version_label not in labels:
