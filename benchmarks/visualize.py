@@ -90,10 +90,9 @@ def crop(rounds: int) -> None:
         module.cut_for = cut
         one, other = projected(cut), projected(whole)
         module.cut_for = cut
-        most = max(
-            np.abs(a.projection - b.projection).max() for a, b in zip(one, other, strict=True)
-        )
-        scale = max(np.abs(b.projection).max() for b in other)
+        pairs = [(a.projection, b.projection) for a, b in zip(one, other, strict=True)]
+        most = max(np.abs(a - b).max() for a, b in pairs)
+        scale = max(np.abs(b).max() for _, b in pairs)
         report(f"Projections of {layer}, CPU time", seconds, len(places))
         print(f"  largest difference: {most / scale:.1e} of the largest value")
 

@@ -58,7 +58,7 @@ def draw_evolution(layers: Mapping[str, Sequence[Evolution]], path: str | Path) 
 def _seen(top: Top) -> np.ndarray:
     """Returns the projection of what the unit sees, at most of the whole image."""
     [result], shape = top.projections, top.patches[0].shape
-    sides = result.projection.shape
-    return (
-        result.projection if shape[0] > sides[0] or shape[1] > sides[1] else placed(result, shape)
-    )
+    height, width = result.projection.shape[:2]
+    if shape[0] > height or shape[1] > width:
+        return result.projection
+    return placed(result, shape)
