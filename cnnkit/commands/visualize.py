@@ -41,6 +41,13 @@ def run(args: argparse.Namespace) -> int:
 
     import_tensorflow()
     drawn = args.draw(args)
-    drawn.write_beside(output)
-    print(json.dumps(dict(drawn.facts)) if args.json else f"{output}: {drawn.said}")
+    # Most draw one picture, some one for each layer.
+    pictures = drawn if isinstance(drawn, dict) else {output: drawn}
+    for path, one in pictures.items():
+        one.write_beside(path)
+        if not args.json:
+            print(f"{path}: {one.said}")
+    if args.json:
+        facts = [dict(one.facts) for one in pictures.values()]
+        print(json.dumps(facts[0] if len(facts) == 1 else facts))
     return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from cnnkit.errors import DataError
+from cnnkit.errors import DataError, unknown_name
 
 EXAMPLE = "for example conv5"
 
@@ -23,6 +25,39 @@ def add_unit(parser: argparse.ArgumentParser) -> None:
     """Declares one unit of one layer."""
     parser.add_argument("--layer", required=True, help=EXAMPLE)
     parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+
+
+def add_units(parser: argparse.ArgumentParser, *, count: int = 6) -> None:
+    """Declares several units of several layers."""
+    parser.add_argument("--layer", required=True, nargs="+", help="for example conv3 conv5")
+    parser.add_argument("--unit", type=int, nargs="+", help="feature maps of every layer")
+    parser.add_argument(
+        "--count", type=int, default=count, help=f"else so many, drawn by chance (default {count})"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+
+
+def split_of(dataset: str, split: str, *, seed: int = 0):
+    """Returns the images of a dataset's split.
+
+    Raises:
+        UsageError: If there is none of that name.
+    """
+    from cnnkit.data import load_source
+
+    splits = load_source(dataset, seed=seed).splits
+    if split not in splits:
+        raise unknown_name("split", split, splits)
+    return splits[split]
+
+
+@contextmanager
+def counted(total: int) -> Iterator[Callable[[int], object]]:
+    """Yields what hears of images that are done: a bar, where standard error is a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit=" images", leave=False, disable=None) as bar:
+        yield bar.update
 
 
 def load(args: argparse.Namespace):
