@@ -8,6 +8,8 @@ from cnnkit.visualize.deconvnet import deconvnet as deconvnet
 from cnnkit.visualize.deconvnet import project as project
 from cnnkit.visualize.filters import Filters as Filters
 from cnnkit.visualize.filters import filters as filters
+from cnnkit.visualize.occlusion import Occlusion as Occlusion
+from cnnkit.visualize.occlusion import occlusion as occlusion
 from cnnkit.visualize.stack import Step as Step
 from cnnkit.visualize.stack import climb as climb
 from cnnkit.visualize.stack import descend as descend

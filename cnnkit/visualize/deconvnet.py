@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import backward_rule
-from cnnkit.models.graph import Call, Graph, graph_of
+from cnnkit.models.graph import Call, graph_of
 from cnnkit.models.receptive_field import Box, receptive_field
 from cnnkit.visualize.forward import check_calls, forward
+from cnnkit.visualize.images import checked_images
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def deconvnet(
     calls = graph.up_to(graph.call(layer))
     with backward_rule(rule):
         check_calls(calls, rule)
-    images = _checked_images(graph, images)
+    images = checked_images(graph, images)
     chosen = []
     for start in range(0, len(images), batch_size):
         maps = forward(calls, tf.constant(images[start : start + batch_size]))
@@ -151,7 +152,7 @@ def project(
     calls = graph.up_to(graph.call(layer))
     with backward_rule(rule):
         check_calls(calls, rule)
-    images = _checked_images(graph, images)
+    images = checked_images(graph, images)
     field = receptive_field(model, layer, images.shape[1:3])
     results = []
     for start in range(0, len(places), batch_size):
@@ -175,25 +176,6 @@ def project(
                 )
             )
     return results
-
-
-def _checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
-    images = np.asarray(images, np.float32)
-    if images.ndim == 3:
-        images = images[None]
-    expected = graph.image_shape
-    fits = images.ndim == 4 and all(
-        want is None or want == have for want, have in zip(expected, images.shape[1:], strict=True)
-    )
-    if not fits:
-        raise UsageError(
-            "The images do not fit the network",
-            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
-            received=images.shape,
-        )
-    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
-        raise DataError(f"Image {index} has pixels that are not finite")
-    return images
 
 
 def _check_finite(values: np.ndarray, image: int, layer: str) -> None:
