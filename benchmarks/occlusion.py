@@ -35,11 +35,10 @@ def main() -> None:
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))
         rectangles = np.stack([corners, corners + 32], axis=-1)
 
-        def by(batch_size, sweep=sweep, rectangles=rectangles):
-            for start in range(0, SAMPLE, batch_size):
-                sweep(rectangles[start : start + batch_size])
-
-        batches = {size: lambda size=size: by(size) for size in BATCH_SIZES}
+        batches = {
+            size: lambda sweep=sweep, rectangles=rectangles, size=size: sweep(rectangles, size)
+            for size in BATCH_SIZES
+        }
         seconds = interleaved(batches, 1, time.process_time)
         best = min(seconds, key=seconds.get)
         places = occlusion(model, image).probability.size

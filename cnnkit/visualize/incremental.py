@@ -24,6 +24,9 @@ from cnnkit.models.windows import known_as, windows
 from cnnkit.visualize.forward import forward_from, forward_to, is_softmax
 from cnnkit.visualize.reach import Reach, sources
 
+# Values that wait for the end of the network, over all places: 64 MB of float32.
+HEAD_VALUES = 16 * 2**20
+
 _MAXIMA = (CeilMaxPooling2D, keras.layers.MaxPooling2D)
 
 
@@ -92,7 +95,8 @@ class _Clean:
         parts: The calls of the network.
         values: (h, w, c) by number, what the clean image makes.
         inside: (h, w, c) by number, what an image makes that is filled everywhere: the prefix.
-        pasted: What is needed whole: numbers, each with the one channel that is, or None for all.
+        pasted: What is needed of the maps: numbers, each with None for the whole, or a channel for
+            its sum.
     """
 
     parts: Parts
@@ -112,40 +116,68 @@ def incremental(
     image: np.ndarray,
     filled: np.ndarray,
     wanted: Sequence[tuple[Call, int | None]],
-) -> Callable[[np.ndarray], list[np.ndarray]]:
+) -> Callable[[np.ndarray, int], list[np.ndarray]]:
     """Returns a function of rectangles that recomputes what they change.
 
     Args:
-        calls: The calls of a network, all of them plain.
+        calls: The calls of a network, all of them plain, the first of them known to look at places.
         image: (h, w, c) float32.
         filled: (h, w, c) float32, what the image is inside of a rectangle.
-        wanted: Calls, each with the one channel that is wanted of its map, or None for all.
+        wanted: Calls, each with the channel whose sum over all places is wanted, or None for all
+            that it answers.
 
     Returns:
-        Takes rectangles, (n, 2, 2) int: the first row and the one after the last, then the columns.
-        Returns (n, ...) for each of `wanted`; a softmax at the end of `calls` is skipped.
+        Takes rectangles, (n, 2, 2) int, the first row and the one after the last, then the columns;
+        and how many to compute at a time. Returns for each of `wanted` (n,), or (n, ...); a softmax
+        at the end of `calls` is skipped.
     """
     clean = _clean(calls, image, filled, wanted)
-    spaces = len(clean.pasted) + sum(
-        len(call.inputs) for call in clean.parts.body if not _in_place(call)
-    )
-    # One trace, whatever the number of rectangles and the size of their windows.
-    signature = [
-        [
-            tf.TensorSpec((None, None, None, clean.values[v].shape[-1]), clean.values[v].dtype)
-            for v in clean.begun
-        ],
-        [tf.TensorSpec((None, None, None), tf.int32)] * spaces,
-    ]
+    body, head = _compiled(clean, wanted)
+    a_place = sum(np.prod(clean.values[v].shape) for v, unit in clean.pasted if unit is None)
 
-    @tf.function(input_signature=signature)
-    def answer(begun, indices):
-        return _recomputed(clean, begun, indices, wanted)
-
-    def of_rectangles(rectangles: np.ndarray) -> list[np.ndarray]:
-        return [one.numpy() for one in answer(*_looked_up(clean, rectangles))]
+    def of_rectangles(rectangles: np.ndarray, batch_size: int) -> list[np.ndarray]:
+        order = _alike_together(clean, rectangles)
+        # Large layers at the end, whose weights take longer to read than to apply, take more.
+        together = max(batch_size, HEAD_VALUES // max(1, int(a_place)))
+        results, waiting, count = [], [], 0
+        for start in range(0, len(order), batch_size):
+            chunk = order[start : start + batch_size]
+            waiting.append(body(*_looked_up(clean, rectangles[chunk])))
+            count += len(chunk)
+            if count >= together or start + batch_size >= len(order):
+                results.append(head([tf.concat(one, axis=0) for one in zip(*waiting, strict=True)]))
+                waiting, count = [], 0
+        back = np.argsort(order)
+        return [np.concatenate(one)[back] for one in zip(*results, strict=True)]
 
     return of_rectangles
+
+
+def _compiled(clean: _Clean, wanted) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
+    """Returns the body and the head, each traced once, whatever the number and size of windows."""
+    gathers = sum(len(call.inputs) for call in clean.parts.body if not _in_place(call))
+
+    def spec(value: int, *shape):
+        return tf.TensorSpec((*shape, clean.values[value].shape[-1]), clean.values[value].dtype)
+
+    windows_and_indices = [
+        [spec(v, None, None, None) for v in clean.begun],
+        [tf.TensorSpec((None, None, None), tf.int32)] * (gathers + len(clean.pasted)),
+    ]
+    pasted = [
+        spec(v, None, *clean.values[v].shape[:-1]) if unit is None else tf.TensorSpec((None,))
+        for v, unit in clean.pasted
+    ]
+
+    @tf.function(input_signature=windows_and_indices)
+    def body(begun, indices):
+        return _pasted(clean, begun, indices)
+
+    @tf.function(input_signature=[pasted])
+    def head(maps):
+        return _answers(clean, maps, wanted)
+
+    return body, head
 
 
 def _clean(calls, image, filled, wanted) -> _Clean:
@@ -164,28 +196,49 @@ def _clean(calls, image, filled, wanted) -> _Clean:
     return _Clean(parts, values, inside, tuple(dict.fromkeys(pasted)))
 
 
-def _looked_up(clean: _Clean, rectangles: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns the windows that begin the body, and for every gather where its values come from."""
+def _reaches(clean: _Clean, rectangles: np.ndarray) -> dict[int, tuple[Reach, Reach]]:
+    """Returns what the rectangles reach of every map, rows and columns, by its number."""
     sides = clean.values[0].shape[:2]
     whole = tuple(Reach(*rectangles[:, axis].T, side) for axis, side in enumerate(sides))
     reaches = dict.fromkeys(clean.inside, whole)
+    for call in clean.parts.body:
+        reaches[call.output] = tuple(
+            axis.through(look)
+            for axis, look in zip(_below(call, reaches), windows(call.layer), strict=True)
+        )
+    return reaches
+
+
+def _below(call: Call, reaches) -> list[Reach]:
+    return [
+        reduce(Reach.joined, axis) for axis in zip(*(reaches[v] for v in call.inputs), strict=True)
+    ]
+
+
+def _alike_together(clean: _Clean, rectangles: np.ndarray) -> np.ndarray:
+    """Returns an order in which rectangles follow each other whose windows end up alike in size."""
+    rows, columns = _reaches(clean, rectangles)[clean.parts.body[-1].output]
+    return np.lexsort((columns.end - columns.first, rows.end - rows.first))
+
+
+def _looked_up(clean: _Clean, rectangles: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Returns the windows that begin the body, and for every gather where its values come from."""
+    reaches = _reaches(clean, rectangles)
     indices = []
     for call in clean.parts.body:
-        looks = windows(call.layer)
-        axes = list(zip(*(reaches[v] for v in call.inputs), strict=True))
-        below = [reduce(Reach.joined, axis) for axis in axes]
-        above = tuple(axis.through(look) for axis, look in zip(below, looks, strict=True))
-        reaches[call.output] = above
         if not _in_place(call):
             places = [
-                axis.looked_at(look, one.side)
-                for axis, look, one in zip(above, looks, below, strict=True)
+                axis.looked_at(look, below.side)
+                for axis, look, below in zip(
+                    reaches[call.output], windows(call.layer), _below(call, reaches), strict=True
+                )
             ]
             indices += [sources(reaches[v], *places) for v in call.inputs]
     for v, _ in clean.pasted:
         places = [np.tile(np.arange(axis.side), (len(rectangles), 1)) for axis in reaches[v]]
         indices.append(sources(reaches[v], *places))
-    return [_begun(clean.values[v].numpy(), clean.inside[v], whole) for v in clean.begun], indices
+    begun = [_begun(clean.values[v].numpy(), clean.inside[v], reaches[v]) for v in clean.begun]
+    return begun, indices
 
 
 def _begun(clean: np.ndarray, inside: np.ndarray, reaches: tuple[Reach, Reach]) -> np.ndarray:
@@ -200,7 +253,8 @@ def _begun(clean: np.ndarray, inside: np.ndarray, reaches: tuple[Reach, Reach]) 
     return np.where(filled, inside[rows, columns], clean[rows, columns])
 
 
-def _recomputed(clean: _Clean, begun, indices, wanted) -> list[tf.Tensor]:
+def _pasted(clean: _Clean, begun, indices) -> list[tf.Tensor]:
+    """Recomputes the windows, and returns what is needed whole or summed."""
     values, indices = dict(zip(clean.begun, begun, strict=True)), iter(indices)
     for call in clean.parts.body:
         inputs = [values[v] for v in call.inputs]
@@ -214,21 +268,30 @@ def _recomputed(clean: _Clean, begun, indices, wanted) -> list[tf.Tensor]:
             for v, one, i in zip(call.inputs, inputs, index, strict=True)
         ]
         values[call.output] = _looked(call.layer, looked_at, index[0] > 0)
-    whole = {
-        (v, unit): _gathered(channel(clean.values[v], unit), channel(values[v], unit), index)
-        for (v, unit), index in zip(clean.pasted, indices, strict=True)
-    }
-    known = {v: one for (v, unit), one in whole.items() if unit is None}
-    asked = [(call, unit) for call, unit in wanted if (call.output, unit) not in whole]
-    answers = forward_from(clean.parts.head, known, [call for call, _ in asked])
+    result = []
+    for (v, unit), index in zip(clean.pasted, indices, strict=True):
+        only = slice(None) if unit is None else slice(unit, unit + 1)
+        whole = _gathered(clean.values[v][..., only], values[v][..., only], index)
+        result.append(summed(whole, None if unit is None else 0))
+    return result
+
+
+def _answers(clean: _Clean, pasted, wanted) -> list[tf.Tensor]:
+    """Returns what is wanted, from what is needed whole or summed."""
+    known = dict(zip(clean.pasted, pasted, strict=True))
+    asked = [(call, unit) for call, unit in wanted if (call.output, unit) not in known]
+    maps = {v: one for (v, unit), one in known.items() if unit is None}
+    answers = forward_from(clean.parts.head, maps, [call for call, _ in asked])
     for (call, unit), one in zip(asked, answers, strict=True):
-        whole[call.output, unit] = channel(one, unit)
-    return [whole[call.output, unit] for call, unit in wanted]
+        known[call.output, unit] = summed(one, unit)
+    return [known[call.output, unit] for call, unit in wanted]
 
 
-def channel(values, unit: int | None):
-    """Returns the one channel of a map that is wanted, (..., 1), or all of it."""
-    return values if unit is None else values[..., unit : unit + 1]
+def summed(values, unit: int | None):
+    """Returns (n, ...) values, or the sum over all places of a map's channel, (n,) float32."""
+    if unit is None:
+        return values
+    return tf.reduce_sum(tf.cast(values[..., unit], tf.float32), axis=(1, 2))
 
 
 def _gathered(clean, fresh, index, padding: float = 0.0):

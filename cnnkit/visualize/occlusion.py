@@ -16,7 +16,7 @@ from cnnkit.visualize.classifier import Classifier, classifier_of
 from cnnkit.visualize.deconvnet import Projection, deconvnet
 from cnnkit.visualize.forward import check_calls, forward_to
 from cnnkit.visualize.images import checked_images
-from cnnkit.visualize.incremental import channel, incremental, parts_of
+from cnnkit.visualize.incremental import incremental, parts_of, summed
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")
@@ -155,12 +155,8 @@ def occlusion(
     filled = np.broadcast_to(colour, image.shape)
     answer = sweep(network.calls, image, filled, [(watched, unit), (network.calls[-1], None)])
     rectangles = _rectangles(image.shape, rows, columns, square)
-    activity, score = [], []
-    for start in range(0, len(rectangles), batch_size):
-        maps, answers = answer(rectangles[start : start + batch_size])
-        activity.append(maps.sum(axis=(1, 2, 3), dtype=np.float64))
-        score.append(answers.astype(np.float32))
-    activities, scores = np.concatenate(activity), np.concatenate(score)
+    activities, scores = answer(rectangles, batch_size)
+    scores = scores.astype(np.float32)
     if not (np.isfinite(activities).all() and np.isfinite(scores).all()):
         raise DataError(
             "The network answers the covered image with values that are not finite",
@@ -198,7 +194,7 @@ def plain(
     image: np.ndarray,
     filled: np.ndarray,
     wanted: Sequence[tuple[Call, int | None]],
-) -> Callable[[np.ndarray], list[np.ndarray]]:
+) -> Callable[[np.ndarray, int], list[np.ndarray]]:
     """Returns a function of rectangles that passes every covered image through the network.
 
     Arguments and result are those of `cnnkit.visualize.incremental.incremental`, to which it is the
@@ -208,13 +204,17 @@ def plain(
     @tf.function(input_signature=[tf.TensorSpec((None, *image.shape))])
     def answer(images):
         answers = forward_to(calls, images, [call for call, _ in wanted])
-        return [channel(one, unit) for one, (_, unit) in zip(answers, wanted, strict=True)]
+        return [summed(one, unit) for one, (_, unit) in zip(answers, wanted, strict=True)]
 
-    def of_rectangles(rectangles: np.ndarray) -> list[np.ndarray]:
-        images = np.repeat(image[None], len(rectangles), axis=0)
-        for covered, ((top, bottom), (left, right)) in zip(images, rectangles, strict=True):
-            covered[top:bottom, left:right] = filled[top:bottom, left:right]
-        return [one.numpy() for one in answer(images)]
+    def of_rectangles(rectangles: np.ndarray, batch_size: int) -> list[np.ndarray]:
+        results = []
+        for start in range(0, len(rectangles), batch_size):
+            batch = rectangles[start : start + batch_size]
+            images = np.repeat(image[None], len(batch), axis=0)
+            for covered, ((top, bottom), (left, right)) in zip(images, batch, strict=True):
+                covered[top:bottom, left:right] = filled[top:bottom, left:right]
+            results.append(answer(images))
+        return [np.concatenate(one) for one in zip(*results, strict=True)]
 
     return of_rectangles
 
