@@ -228,10 +228,12 @@ def test_the_known_pattern_is_found(method):
     seen = occlusion(model, image, 5, 1, 0.0, method, layer="detect", unit=1)
     assert (seen.target, seen.unit) == (1, 1)
     assert seen.clean_probability > 0.99
-    # By hand: a cross has 9 pixels, of which the bias of half asks for 5. The square at the cross
-    # hides all of it; one that is two to the right hides two of its columns, 5 + 1 + 1 - 1 of 9.
-    at = {(row, column): (int(row), int(column - 0)) for row in (10,) for column in (18,)}
-    assert at
+    # By hand: what is left of the cross's nine pixels, less the half that the bias asks for.
+    cross = image[..., 0]
+    left = [[9 - cross[r : r + 5, c : c + 5].sum() for c in seen.columns] for r in seen.rows]
+    np.testing.assert_allclose(seen.activity, np.maximum(np.array(left) / 9 - 0.5, 0), atol=1e-6)
+    hidden = seen.rows.tolist().index(10), seen.columns.tolist().index(18)
+    assert seen.probability[hidden] == seen.probability.min() < 0.01
     # Where the square is clear of the cross, nothing changes.
     clear = (np.abs(seen.rows[:, None] - 10) > 4) | (np.abs(seen.columns - 18) > 4)
     np.testing.assert_allclose(seen.probability[clear], seen.clean_probability, atol=1e-6)
