@@ -1,13 +1,16 @@
 """Occlusion: against an independent implementation, the plain sweep, and a net built by hand."""
 
+import json
 from functools import partial
 
 import keras
+import matplotlib.image
 import numpy as np
 import pytest
 from keras import layers
 
 from cnnkit import alexnet, zfnet
+from cnnkit.cli import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import (
     CeilMaxPooling2D,
@@ -202,11 +205,11 @@ def test_networks(build):
     assert one.projection.projection.shape == (96, 96, 3)
 
 
-def detector(cross_at=(12, 20), gain=20.0):
+def detector(cross_at=(12, 20), gain=20.0, shape=(32, 40, 3)):
     """A net that detects a cross of 5 x 5 pixels, and an image with one around `cross_at`."""
     cross = np.zeros((5, 5), np.float32)
     cross[2] = cross[:, 2] = 1
-    inputs = keras.Input((32, 40, 3))
+    inputs = keras.Input(shape)
     # Only the whole cross is above the bias: nine pixels of three channels.
     x = layers.Conv2D(2, 5, padding="same", activation="relu", name="detect")(inputs)
     x = layers.Dense(2, name="logits")(layers.GlobalMaxPooling2D()(x))
@@ -216,7 +219,7 @@ def detector(cross_at=(12, 20), gain=20.0):
     model.get_layer("detect").set_weights([kernel, np.array([0.1, -0.5], np.float32)])
     weights = np.array([[0, 0], [-gain, gain]], np.float32)
     model.get_layer("logits").set_weights([weights, np.array([gain / 4, -gain / 4], np.float32)])
-    image = np.zeros((32, 40, 3), np.float32)
+    image = np.zeros(shape, np.float32)
     row, column = cross_at
     image[row - 2 : row + 3, column - 2 : column + 3] = cross[:, :, None]
     return model, image
@@ -355,3 +358,32 @@ def test_a_dead_layer_is_named():
     model.get_layer("detect").set_weights([kernel * 0, np.full(2, -1.0)])
     with pytest.raises(DataError, match="Unit 0 of detect does not fire"):
         occlusion(model, image, 5, 8, layer="detect")
+
+
+def test_command(tmp_path, capsys):
+    # Pixels of 255 instead of 1.
+    model, image = detector(shape=(32, 32, 3))
+    kernel, bias = model.get_layer("detect").get_weights()
+    model.get_layer("detect").set_weights([kernel / 255, bias])
+    model.save(tmp_path / "model.keras")
+    keras.utils.save_img(tmp_path / "image.png", 255 * image, scale=False)
+    picture = tmp_path / "seen.png"
+    command = ["visualize", "occlusion", str(tmp_path / "model.keras"), str(tmp_path / "image.png")]
+    options = ["--square", "5", "--stride", "2", "--fill", "0", "--output", str(picture)]
+    assert main([*command, *options, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == json.loads((tmp_path / "seen.png.json").read_text())
+    assert (facts["target"], facts["method"], facts["layer"]) == (1, "incremental", "detect")
+    arrays = np.load(tmp_path / "seen.png.npz")
+    assert arrays["probability"].shape == (14, 14)
+    assert facts["clean_probability"] > 0.99 > arrays["probability"].min()
+    assert matplotlib.image.imread(picture).shape[2] in (3, 4)
+    for wrong, text in (
+        (["--square", "33"], "larger than the image"),
+        (["--label", "cat"], "Unknown class 'cat'"),
+        (["--fill", "1", "2"], "one colour"),
+    ):
+        other = tmp_path / "other.png"
+        assert main([*command, *wrong, "--output", str(other)]) == 2
+        assert text in capsys.readouterr().err
+        assert not other.exists()
