@@ -2,6 +2,7 @@
 
 from cnnkit.figures.curves import draw_curves
 from cnnkit.figures.filters import draw_filters
+from cnnkit.figures.neighbors import draw_neighbors
 from cnnkit.figures.projections import draw_projection, draw_rules
 from cnnkit.figures.stack import draw_stack
 from cnnkit.figures.top9 import draw_top9
@@ -9,6 +10,7 @@ from cnnkit.figures.top9 import draw_top9
 __all__ = [
     "draw_curves",
     "draw_filters",
+    "draw_neighbors",
     "draw_projection",
     "draw_rules",
     "draw_stack",
