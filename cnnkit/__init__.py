@@ -37,7 +37,19 @@ _HOMES = {
     "load_model": "cnnkit.models",
     "train": "cnnkit.training",
 }
-_MODULES = ("client", "data", "evaluation", "export", "layers", "models", "training", "visualize")
+_MODULES = (
+    "client",
+    "data",
+    "evaluation",
+    "export",
+    "features",
+    "layers",
+    "models",
+    "neighbors",
+    "training",
+    "transfer",
+    "visualize",
+)
 
 __all__ = sorted({*_HOMES, *_MODULES})
 

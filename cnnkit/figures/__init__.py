@@ -6,6 +6,7 @@ from cnnkit.figures.evolution import draw_evolution
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_invariance
 from cnnkit.figures.layer2 import draw_layer2
+from cnnkit.figures.neighbors import draw_neighbors
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import draw_projection, draw_rules
 from cnnkit.figures.stack import draw_stack
@@ -19,6 +20,7 @@ __all__ = [
     "draw_invariance",
     "draw_layer2",
     "draw_occlusion",
+    "draw_neighbors",
     "draw_projection",
     "draw_rules",
     "draw_stack",
