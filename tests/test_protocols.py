@@ -101,10 +101,19 @@ def split(pictures):
     return split_of(pictures, [0, 1, 2, 3, 4, 5, 6, 0])
 
 
-@pytest.mark.parametrize("scales", [(16,), (13, 16, 22)])
-@pytest.mark.parametrize("average", [None, "scores", "probabilities"])
 @pytest.mark.parametrize(
-    "protocol", ["center", "ten-crop", "dense", "multi-crop", "dense+multi-crop"]
+    ("protocol", "average", "scales"),
+    [
+        ("center", None, (13, 16, 22)),
+        ("ten-crop", None, (16,)),
+        ("ten-crop", "scores", (13, 22)),
+        ("dense", None, (13, 16, 22)),
+        ("dense", "probabilities", (16,)),
+        ("multi-crop", None, (13, 22)),
+        ("dense+multi-crop", None, (13, 16)),
+        ("dense+multi-crop", "scores", (16,)),
+        ("dense+multi-crop", "probabilities", (16,)),
+    ],
 )
 def test_protocols_against_a_loop(model, pictures, split, protocol, average, scales):
     result = evaluate(
@@ -181,9 +190,9 @@ def test_padding_makes_dense_differ_from_cut_windows(pictures):
     assert np.abs(difference).max() > 0.01
 
 
-@pytest.mark.parametrize("protocol", ["center", "ten-crop", "dense", "dense+multi-crop"])
+@pytest.mark.parametrize("protocol", ["ten-crop", "dense+multi-crop"])
 def test_counts_do_not_depend_on_the_batch(model, protocol, mirrored):
-    many = split_of(images(61, seed=5), np.arange(61) % CLASSES)
+    many = split_of(images(29, seed=5), np.arange(29) % CLASSES)
     options = {"protocol": protocol, "scales": (16, 18)}
     results = [evaluate(model, many, LABELS, batch_size=size, **options) for size in (1, 7, 64)]
     with mirrored.scope():

@@ -89,15 +89,16 @@ def take(read: ReadWindow, sides: tf.Tensor, view: View) -> tf.Tensor:
         return cut(read, sides, scaled, tf.zeros((2,), tf.int32), scaled)[None]
     scale = (view.scale, view.scale)
     how = Augmentation(view.size, scale=scale, crop="ten", square=view.square)
-    choices = [{"position": tf.constant(position, tf.float64)} for position in view.places]
-    scaled, _ = place(sides, how, choices[0])
-    offsets = tf.stack([place(sides, how, choice)[1] for choice in choices])
+    # All places at once, and a loop in the graph: building it crop by crop takes seconds.
+    scaled, offsets = place(sides, how, {"position": tf.constant(view.places, tf.float64)})
     # Of the rescaled image only what the crops cover together is computed.
     first, last = tf.reduce_min(offsets, axis=0), tf.reduce_max(offsets, axis=0)
     region = slice_of(cut(read, sides, scaled, first, last - first + view.size))
     side = (view.size, view.size)
-    crops = [region(offset - first, side) for offset in tf.unstack(offsets)]
-    return tf.ensure_shape(tf.stack(crops), (view.count, *side, 3))
+    crops = tf.map_fn(
+        lambda offset: region(offset, side), offsets - first, fn_output_signature=tf.float32
+    )
+    return tf.ensure_shape(crops, (view.count, *side, 3))
 
 
 def view_batches(
