@@ -4,7 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit.config import TrainingConfig
 from cnnkit.data import Split
+from cnnkit.runs import Run
 
 SIZE, CLASSES = 12, 7
 LABELS = tuple("abcdefg")
@@ -46,6 +48,27 @@ def split_of(pictures, labels):
     return Split.of_files(
         np.asarray(labels, np.int32), names, lambda index: tf.gather(files, index)
     )
+
+
+def write_folder(root, labels, each=3, seed=1):
+    """Writes a dataset of `each` training and test images a class."""
+    pictures = iter(images(2 * each * len(labels), seed=seed))
+    for split in ("train", "test"):
+        for label in labels:
+            folder = root / split / label
+            folder.mkdir(parents=True)
+            for i in range(each):
+                (folder / f"{i}.png").write_bytes(tf.io.encode_png(next(pictures)).numpy())
+    return root
+
+
+def write_run(path, seed, dataset, labels=LABELS, scale=(14, 18)):
+    """Writes the folder of a finished run of `network(seed)`."""
+    run = Run(path)
+    config = TrainingConfig(dataset=f"folder:{dataset}", image_size=SIZE, scale=scale, seed=seed)
+    run.create(config, labels, {})
+    network(seed, classes=len(labels)).save(run.model_file)
+    return path
 
 
 def logits(model, batch):
