@@ -1,5 +1,7 @@
 """Pictures of results, a file each. Nothing below this room draws."""
 
+from cnnkit.figures.answers import draw_answers
+from cnnkit.figures.confusion import draw_confusion
 from cnnkit.figures.curves import draw_curves
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.projections import draw_projection, draw_rules
@@ -7,6 +9,8 @@ from cnnkit.figures.stack import draw_stack
 from cnnkit.figures.top9 import draw_top9
 
 __all__ = [
+    "draw_answers",
+    "draw_confusion",
     "draw_curves",
     "draw_filters",
     "draw_projection",
