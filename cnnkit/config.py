@@ -89,6 +89,8 @@ class TrainingConfig:
             None writes them after epochs only.
         keep_checkpoints: Newest checkpoints that are kept.
         keep_best: Whether to keep the most accurate network so far as `best.keras`.
+        keep_epochs: Epochs, counted from 1, after which the network is kept for good, to look at
+            later how it changed.
 
     Example:
         >>> from cnnkit.config import TrainingConfig
@@ -135,6 +137,7 @@ class TrainingConfig:
     checkpoint_every: str | None = None
     keep_checkpoints: int = 2
     keep_best: bool = False
+    keep_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the ranges.
@@ -155,6 +158,8 @@ class TrainingConfig:
             if getattr(self, name) not in known:
                 raise unknown_name(name.replace("_", " "), getattr(self, name), known)
         interval(self.checkpoint_every)
+        for epoch in self.keep_epochs:
+            _check("keep_epochs", epoch, epoch >= 1, "epochs of 1 or more")
         if self.jit_compile and self.strategy != "default":
             raise UsageError(
                 "XLA compiles the network for one device only",
@@ -183,7 +188,8 @@ class TrainingConfig:
         """
         try:
             fields = json.loads(text)
-            fields["drop_epochs"] = tuple(fields.get("drop_epochs", ()))
+            for name in ("drop_epochs", "keep_epochs"):
+                fields[name] = tuple(fields.get(name, ()))
             if fields.get("scale") is not None:
                 fields["scale"] = tuple(fields["scale"])
             return cls(**fields)

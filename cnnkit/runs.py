@@ -8,6 +8,7 @@ statistics.npz     what was measured of the training images: their mean, their c
 checkpoints/       where training can go on from
 model.keras        the trained network
 best.keras         the most accurate one so far, where it was asked for
+epochs/            the network after chosen epochs, where it was asked for
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 MODEL = "model.keras"
 BEST = "best.keras"
+EPOCHS = "epochs"
 STATISTICS = "statistics.npz"
 # What a run that was stopped while it was being created may have left; CONFIG comes last.
 BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
@@ -122,6 +124,16 @@ class Run:
         """The file of the network that was most accurate on the held-out images."""
         return self.path / BEST
 
+    def epoch_file(self, epoch: int) -> Path:
+        """Returns the file of the network as it was after `epoch`."""
+        return self.path / EPOCHS / f"{epoch:04d}.keras"
+
+    @property
+    def kept_epochs(self) -> dict[int, Path]:
+        """The files of the networks that were kept, by epoch, in their order."""
+        files = sorted((self.path / EPOCHS).glob("[0-9]*.keras"))
+        return {int(file.stem): file for file in files}
+
     @property
     def metrics_file(self) -> Path:
         """The file of the metrics."""
@@ -163,7 +175,7 @@ class Run:
 
     def remove_torn(self) -> None:
         """Removes what a process that was killed had written aside and not yet renamed."""
-        for folder in (self.path, self.checkpoints):
+        for folder in (self.path, self.checkpoints, self.path / EPOCHS):
             for aside in folder.glob(f"{ASIDE}*"):
                 aside.unlink()
 

@@ -1,5 +1,6 @@
 """The pictures of the deconvnet, and the examples of its page."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from keras import layers
 from cnnkit.cli import main
 from cnnkit.errors import UsageError
 from cnnkit.figures import draw_stack, draw_top9
-from cnnkit.visualize import climb, top9
+from cnnkit.visualize import climb, strongest, top9, tops
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "deconvnet.md"
 
@@ -87,6 +88,48 @@ def test_top9_command(files, image_folder, tmp_path, capsys):
     assert "'conv2' has no unit 4" in capsys.readouterr().err
     assert main([*command, "1", "--split", "tset"]) == 2
     assert "Did you mean test" in capsys.readouterr().err
+
+
+def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp_path, capsys):
+    model, _ = files
+    command = ["visualize", "top9", model, f"folder:{image_folder}", "--layer", "conv1", "conv2",
+               "--output", str(tmp_path / "all.png"), "--json"]  # fmt: skip
+    assert main(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [(one["layer"], len(one["units"])) for one in facts] == [("conv1", 6), ("conv2", 4)]
+    assert not (tmp_path / "all.png").exists()
+    for one in facts:
+        picture = tmp_path / f"all_{one['layer']}.png"
+        assert json.loads(Path(f"{picture}.json").read_text()) == one
+        arrays = np.load(f"{picture}.npz")
+        assert arrays["values"].shape == (len(one["units"]), 9)
+        for unit in one["units"]:
+            for rank, found in enumerate(unit["strongest"]):
+                at = unit["unit"], rank
+                assert found["image"] == arrays["images"][at]
+                assert found["activation"] == pytest.approx(arrays["values"][at], rel=1e-3)
+        assert matplotlib.image.imread(picture).shape[0] > 300
+
+
+def test_many_units_are_drawn_small_and_in_order(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(30, 1, use_bias=False, name="c")(inputs))
+    kernel = np.zeros((1, 1, 3, 30))
+    kernel[..., 0, :29], kernel[..., 1, 29] = 1, 1
+    model.set_weights([kernel])
+    images = np.full((9, 8, 8, 3), 200.0) - np.arange(9)[:, None, None, None]
+    found = strongest(model, images, ["c"])["c"]
+    draw_top9(tops(model, images, found), tmp_path / "c.png", units=30)
+    pixels = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
+    red, green = (
+        np.nonzero(np.abs(pixels - colour).max(axis=-1) < 0.03)
+        for colour in ((1, 0.5, 0.5), (0.5, 1, 0.5))
+    )
+    # Eight in a row: the last of them is the sixth of the fourth row.
+    height, width = pixels.shape[:2]
+    assert 5 < 8 * green[1].mean() / width < 6
+    assert green[0].min() > 0.7 * height
+    assert red[0].min() < 0.2 * height
 
 
 def test_top9_shows_patches_beside_projections(tmp_path):

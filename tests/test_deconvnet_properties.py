@@ -90,6 +90,10 @@ def test_a_dead_window_over_the_edge_keeps_its_signal(padding):
     [result] = deconvnet(model, np.full((4, 4, 1), -2.0), "top", 0, (1, 1))
     assert np.argwhere(result.projection).tolist() == [[2, 2, 0]]
     assert result.projection.sum() == 1
+    steps = climb(model, np.full((1, 4, 4, 1), -2.0), layer.name)
+    signal = np.zeros_like(steps[-1].above)
+    signal[0, 1, 1] = 1
+    np.testing.assert_array_equal(descend(steps, signal)[0], result.projection)
 
 
 def test_flat_units_are_counted_row_by_row(images):

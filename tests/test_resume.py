@@ -16,6 +16,7 @@ WORDS = [
     "--model", "tiny", "--model-option", "dropout=0.3", "--image-size", "8", "--epochs", "4",
     "--batch-size", "100", "--learning-rate", "0.3", "--schedule", "plateau", "--patience", "1",
     "--strategy", "default", "--deterministic", "--checkpoint-every", "4", "--keep-best",
+    "--keep-epochs", "1", "3",
 ]  # fmt: skip
 KILLED = -signal.SIGKILL
 
@@ -37,9 +38,10 @@ def whole(process, tmp_path_factory):
 
 
 def assert_same(run, whole):
-    """Weights to the last bit, the best network, and the metrics but for the time."""
-    for file in ("model_file", "best_file"):
-        one, other = (keras.saving.load_model(getattr(r, file)).get_weights() for r in (run, whole))
+    """Weights to the last bit, the networks that were kept, and the metrics but for the time."""
+    networks = [[r.model_file, r.best_file, *r.kept_epochs.values()] for r in (run, whole)]
+    for files in zip(*networks, strict=True):
+        one, other = (keras.saving.load_model(file).get_weights() for file in files)
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
     timeless = [

@@ -7,7 +7,7 @@ from keras import layers
 
 from cnnkit.data import load_source
 from cnnkit.errors import DataError, UsageError
-from cnnkit.visualize import strongest, top9
+from cnnkit.visualize import strongest, top9, tops
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,26 @@ def test_parts_merge_in_any_order(net, images):
         whole.merged(strongest(net, images[:3], ["a"], k=4)["a"])
 
 
+def test_a_dataset_is_searched_in_parts():
+    inputs = keras.Input((16, 16, 3))
+    keras.utils.set_random_seed(6)
+    model = keras.Model(inputs, layers.Conv2D(3, 5, name="c")(inputs))
+    split = load_source("digits").splits["test"]
+    heard = []
+    whole = strongest(model, split, ["c"], k=5, batch_size=50, progress=heard.append)["c"]
+    assert sum(heard) == len(split) == 359
+    parts = [strongest(model, split, ["c"], k=5, batch_size=32, part=(i, 4))["c"] for i in range(4)]
+    for part, first in zip(parts, (0, 89, 179, 269), strict=True):
+        assert first <= part.images.min() <= part.images.max() < first + 90
+    merged = parts[2].merged(parts[0]).merged(parts[3].merged(parts[1]))
+    np.testing.assert_array_equal(merged.images, whole.images)
+    np.testing.assert_array_equal(merged.places, whole.places)
+    np.testing.assert_allclose(merged.values, whole.values, rtol=1e-6)
+    for part in ((4, 4), (-1, 4), (0, 0)):
+        with pytest.raises(UsageError, match="no such part"):
+            strongest(model, split, ["c"], part=part)
+
+
 def test_state_of_vgg16_is_small():
     # 4224 maps of its 13 convolutions, nine images each.
     from cnnkit.visualize.strongest import _none
@@ -101,6 +121,16 @@ def test_winners_are_projected_beside_their_patches(net, images):
     assert any(top.projections and top.projections[0].projection.any() for top in tops)
 
 
+def test_units_by_layer_and_one_by_one(net, images):
+    found = strongest(net, images, ["a", "b"], k=3)
+    both = top9(net, images, ["a", "b"], k=3, units={"a": [4, 1], "b": [0]}, found=found)
+    assert [[top.unit for top in both[layer]] for layer in ("a", "b")] == [[4, 1], [0]]
+    one_by_one = tops(net, images, found["a"])
+    assert [next(one_by_one).unit for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="'b' has no unit 4"):
+        next(tops(net, images, found["b"], [4]))
+
+
 def test_a_dataset_is_read_by_index():
     model = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(2, 5, name="c")])
     source = load_source("digits")
@@ -127,6 +157,13 @@ def test_wrong_requests(net, images):
     broken[7] = np.inf
     with pytest.raises(DataError, match="Image 7 of the source has pixels that are not finite"):
         strongest(net, broken, ["top"], batch_size=4)
+    kernel, bias = net.get_layer("b").get_weights()
+    astray = keras.models.clone_model(net)
+    astray.get_layer("b").set_weights([kernel * np.nan, bias])
+    # The rectifier hides it: the unit would be called dead.
+    with pytest.raises(DataError, match="Layer 'b' has weights that are not finite"):
+        strongest(astray, images, ["top"])
+    strongest(astray, images, ["a"])
     inputs = keras.Input((12, 14, 3))
     huge = keras.Model(inputs, layers.Rescaling(3e38, name="huge")(inputs))
     with pytest.raises(DataError, match="'huge' answers image 0 with values that are not finite"):

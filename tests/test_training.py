@@ -150,6 +150,22 @@ def test_a_run_leaves_its_folder(tmp_path):
     assert len(list(run.checkpoints.iterdir())) == 2
 
 
+def test_networks_of_chosen_epochs_are_kept(tmp_path):
+    short = dataclasses.replace(CONFIG, epochs=1, keep_epochs=(1, 3, 40))
+    run = train(short, tmp_path / "run")
+    (run.path / "epochs" / ".aside-99-0003.keras").write_bytes(b"half")
+    train(dataclasses.replace(CONFIG, epochs=3, keep_epochs=(2, 3)), run.path, resume=True)
+    assert list(run.kept_epochs) == [1, 2, 3]
+    assert not list(run.path.rglob(".aside-*"))
+    first, second, third = (
+        keras.saving.load_model(file).get_weights()[0] for file in run.kept_epochs.values()
+    )
+    np.testing.assert_array_equal(third, weights_of(run)[0])
+    assert np.abs(first - second).max() > 1e-3
+    with pytest.raises(UsageError, match="keep_epochs is out of range. Expected: epochs of 1"):
+        TrainingConfig(keep_epochs=(0, 5))
+
+
 def test_the_seed_decides_and_the_callers_generator_is_left_alone(tmp_path):
     random.seed(1)
     state = random.getstate()

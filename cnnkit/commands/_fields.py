@@ -81,6 +81,13 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     field("--checkpoint-every", metavar="EVERY", help="steps as in 500, or minutes as in 10m")
     field("--keep-checkpoints", type=int, metavar="COUNT", help="newest ones that are kept")
     switch("--keep-best", "whether to keep the most accurate network as best.keras")
+    field(
+        "--keep-epochs",
+        type=int,
+        nargs="*",
+        metavar="EPOCH",
+        help="epochs after which the network is kept, for `cnnkit visualize evolution`",
+    )
 
 
 def changed(base: TrainingConfig, args: argparse.Namespace) -> TrainingConfig:
@@ -95,8 +102,9 @@ def changed(base: TrainingConfig, args: argparse.Namespace) -> TrainingConfig:
         for item in dataclasses.fields(TrainingConfig)
         if item.name in given
     }
-    if "drop_epochs" in changes:
-        changes["drop_epochs"] = tuple(changes["drop_epochs"])
+    for name in ("drop_epochs", "keep_epochs"):
+        if name in changes:
+            changes[name] = tuple(changes[name])
     if "scale" in changes:
         changes["scale"] = _scale(changes["scale"])
     # The options belong to the recipe's own network.

@@ -23,6 +23,8 @@ ZFNET = {
             weight_decay=0.0,
             max_filter_rms=0.1,
             checkpoint_every="30m",
+            # Fig. 4: `cnnkit visualize evolution`.
+            keep_epochs=(1, 2, 5, 10, 20, 30, 40, 64),
         ),
         source="Zeiler & Fergus 2013, section 3",
         command="cnnkit train --recipe zfnet-paper --output runs/zfnet",

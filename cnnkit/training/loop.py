@@ -44,8 +44,8 @@ def train(
     Args:
         config: What to train.
         output: The run folder.
-        resume: Goes on with the run in `output`; only `epochs` and how often its state is written
-            may differ from its configuration.
+        resume: Goes on with the run in `output`; only `epochs` and what is kept of it, and how
+            often, may differ from its configuration.
         overwrite: Starts afresh where `output` is a run already.
         download: Whether a TensorFlow dataset may be downloaded.
         progress: Hears what happens.
@@ -102,12 +102,16 @@ def train(
 
 
 def _finish_epoch(job: Job, line: dict[str, Any]) -> None:
-    """Writes down an epoch: the best network first, the checkpoint that counts on all that last."""
+    """Writes down an epoch: the networks first, the checkpoint that counts on all that last."""
     state, accuracy = job.state, line["val_accuracy"]
     if state.best_accuracy is None or accuracy > state.best_accuracy:
         state.best_accuracy = accuracy
         if job.config.keep_best and job.writes:
             save_model(job.config, job.assembly, job.run.best_file)
+    if line["epoch"] in job.config.keep_epochs and job.writes:
+        file = job.run.epoch_file(line["epoch"])
+        file.parent.mkdir(exist_ok=True)
+        save_model(job.config, job.assembly, file)
     state.plateau = state.plateau.after(
         accuracy, patience=job.config.patience, max_drops=job.config.max_drops
     )

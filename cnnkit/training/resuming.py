@@ -12,7 +12,7 @@ from cnnkit.writing import write_text
 
 # A longer training continues the same one, so a resumed run may ask for more of it, and its state
 # may be written down more or less often.
-CHANGEABLE = {"epochs", "checkpoint_every", "keep_checkpoints"}
+CHANGEABLE = {"epochs", "checkpoint_every", "keep_checkpoints", "keep_epochs"}
 
 
 def check_same_configuration(run: Run, config: TrainingConfig) -> None:

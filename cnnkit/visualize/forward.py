@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import (
     CeilMaxPooling2D,
     Dropout,
@@ -84,6 +85,23 @@ def check_calls(calls: Sequence[Call], rule: str) -> None:
         )
 
 
+def check_weights(calls: Sequence[Call]) -> None:
+    """Makes sure that the weights of `calls` are numbers: a rectifier would make zeros of NaN.
+
+    Raises:
+        DataError: If some are not; the layer is named.
+    """
+    for call in calls:
+        for weight in getattr(call.layer, "weights", ()):
+            values = ops.convert_to_numpy(weight)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise DataError(
+                    f"Layer {call.layer.name!r} has weights that are not finite",
+                    received=weight.path,
+                    hint="Its training went astray: take an earlier checkpoint",
+                )
+
+
 def forward(calls: Sequence[Call], images):
     """Returns what the last of `calls` answers; a softmax there is skipped: its logits.
 
@@ -104,18 +122,19 @@ def forward_to(calls: Sequence[Call], images, wanted: Sequence[Call]) -> list:
     values = {0: images}
     for call in calls:
         inputs = [values[value] for value in call.inputs]
-        values[call.output] = _answer(call.layer, inputs, last=call is calls[-1])
+        values[call.output] = answer(call.layer, inputs, last=call is calls[-1])
         for value in set(call.inputs):
             if last_use[value] is call:
                 del values[value]
     return [values[call.output] for call in wanted]
 
 
-def _answer(layer, inputs, *, last: bool):
+def answer(layer, inputs, *, last: bool):
+    """Returns what a layer makes of its inputs; where it is the last one, a softmax is skipped."""
     if known_as(layer, ACTIVATED):
-        return _activated(layer.activation, without_activation(layer, *inputs), last=last)
+        return activated(layer.activation, without_activation(layer, *inputs), last=last)
     if is_relu(layer) or (last and is_softmax(layer)):
-        return _activated(layer, *inputs, last=last)
+        return activated(layer, *inputs, last=last)
     if known_as(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal ones.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
@@ -123,18 +142,40 @@ def _answer(layer, inputs, *, last: bool):
     return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
 
 
-def without_activation(layer, x):
-    """Returns the linear part of an `ACTIVATED` layer, in its dtype policy and by its kernel."""
+def without_activation(layer, x, *, padding: str | None = None):
+    """Returns the linear part of an `ACTIVATED` layer, in its dtype policy and by its kernel.
+
+    Args:
+        layer: The layer.
+        x: What it takes.
+        padding: Of a convolution, instead of its own: `"valid"`.
+    """
     if isinstance(layer, keras.layers.Activation):
         return x
     x = ops.cast(x, layer.compute_dtype)
     kernel = ops.cast(layer.kernel, layer.compute_dtype)
-    convolves = isinstance(layer, keras.layers.Conv2D)
-    x = layer.convolution_op(x, kernel) if convolves else ops.matmul(x, kernel)
+    if isinstance(layer, keras.layers.Conv2D):
+        x = _convolved(layer, x, kernel, padding)
+    else:
+        x = ops.matmul(x, kernel)
     return x + ops.cast(layer.bias, layer.compute_dtype) if layer.use_bias else x
 
 
-def _activated(activation, x, *, last: bool):
+def _convolved(layer, x, kernel, padding: str | None):
+    if padding is None:
+        return layer.convolution_op(x, kernel)
+    # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
+    parts = [
+        ops.conv(part, kernels, layer.strides, padding, dilation_rate=layer.dilation_rate)
+        for part, kernels in zip(
+            ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
+        )
+    ]
+    return parts[0] if len(parts) == 1 else ops.concatenate(parts, -1)
+
+
+def activated(activation, x, *, last: bool):
+    """Returns a ReLU that follows the rule, or another activation; a softmax that is last not."""
     if is_relu(activation):
         return rectify(x)
     return x if last and is_softmax(activation) else activation(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -12,7 +12,7 @@ import tensorflow as tf
 from cnnkit.data import Augmentation, Source, Split, batches, naming_broken_images
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import graph_of
-from cnnkit.visualize.forward import check_calls, forward_to
+from cnnkit.visualize.forward import check_calls, check_weights, forward_to
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def strongest(
     *,
     image_size: int | None = None,
     batch_size: int = 16,
+    part: tuple[int, int] = (0, 1),
+    progress: Callable[[int], None] | None = None,
     first_image: int = 0,
 ) -> dict[str, Strongest]:
     """Finds the images that excite each unit most.
@@ -94,6 +96,8 @@ def strongest(
         k: Images for each unit.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images at a time.
+        part: (i, n): only part i of n of the images, to be `merged` with the others.
+        progress: Hears the number of images after every batch.
         first_image: Index of the first image, where the source is a part of a larger one.
 
     Raises:
@@ -117,14 +121,23 @@ def strongest(
     wanted = [graph.call(layer) for layer in layers]
     calls = graph.up_to(*wanted)
     check_calls(calls, "gradient")
+    check_weights(calls)
 
     @tf.function
     def search(images):
         return [_strongest_places(maps) for maps in forward_to(calls, images, wanted)]
 
     state: dict[str, Strongest] = {}
-    seen = first_image
-    for images, count in _batches(source, image_size or graph.image_shape[0], batch_size):
+    if isinstance(source, Source):
+        source = source.splits["test"]
+    if not 0 <= part[0] < part[1]:
+        raise UsageError(
+            "There is no such part", expected="(i, n) with i of 0 to n - 1", received=part
+        )
+    first, last = (len(source) * i // part[1] for i in (part[0], part[0] + 1))
+    seen = first_image + first
+    size = image_size or graph.image_shape[0]
+    for images, count in _batches(source, first, last, size, batch_size):
         index = np.arange(seen, seen + count)
         for layer, (values, places, width) in zip(layers, search(images), strict=True):
             # Maps first, and without the rows that only fill up the last batch.
@@ -147,6 +160,8 @@ def strongest(
                 new.places,
             )
         seen += count
+        if progress is not None:
+            progress(count)
     if not state:
         raise DataError("There are no images to look for the strongest among")
     return state
@@ -168,10 +183,10 @@ def _none(layer: str, units: int, k: int, width: int) -> Strongest:
     return Strongest(layer, values, images, np.zeros((units, k), np.int32), width)
 
 
-def _batches(source, size: int | None, batch_size: int) -> Iterator[tuple[tf.Tensor, int]]:
+def _batches(
+    source, first: int, last: int, size: int | None, batch_size: int
+) -> Iterator[tuple[tf.Tensor, int]]:
     """Yields batches of one size, and how many of their rows are images."""
-    if isinstance(source, Source):
-        source = source.splits["test"]
     if isinstance(source, Split):
         if size is None:
             raise UsageError(
@@ -179,13 +194,14 @@ def _batches(source, size: int | None, batch_size: int) -> Iterator[tuple[tf.Ten
                 hint="Give the image size",
             )
         with naming_broken_images(source):
-            for batch in batches(source, augmentation=Augmentation(size), batch_size=batch_size):
+            order, whole = np.arange(first, last), Augmentation(size)
+            for batch in batches(source, augmentation=whole, batch_size=batch_size, order=order):
                 yield batch["images"], int(batch["weights"].numpy().sum())
         return
-    for start in range(0, len(source), batch_size):
-        part = np.asarray(source[start : start + batch_size], np.float32)
+    for start in range(first, last, batch_size):
+        part = np.asarray(source[start : min(start + batch_size, last)], np.float32)
         for row in np.flatnonzero(~np.isfinite(part).all(axis=(1, 2, 3))):
             # Said here: a rectifier or a pooling may hide it on the way up.
             raise DataError(f"Image {start + row} of the source has pixels that are not finite")
-        missing = batch_size - len(part) if start else 0
+        missing = batch_size - len(part) if start > first else 0
         yield tf.constant(np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))), len(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -44,7 +44,7 @@ def top9(
     layers: Sequence[str],
     k: int = 9,
     *,
-    units: Sequence[int] | None = None,
+    units: Sequence[int] | Mapping[str, Sequence[int]] | None = None,
     rule: str = "deconvnet",
     image_size: int | None = None,
     batch_size: int = 16,
@@ -60,7 +60,7 @@ def top9(
             them.
         layers: Names of layers.
         k: Images for each unit.
-        units: Feature maps of every layer; None is all of them.
+        units: Feature maps of every layer, or by layer; None is all of them.
         rule: The backward rule.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images, and projections, at a time.
@@ -84,18 +84,67 @@ def top9(
     """
     if found is None:
         found = strongest(model, source, layers, k, image_size=image_size, batch_size=batch_size)
-    size = image_size or graph_of(model).image_shape[0]
     return {
-        layer: [
-            _top(model, source, found[layer], unit, rule, batch_size, size)
-            for unit in _units(found[layer], units)
-        ]
+        layer: list(
+            tops(
+                model, source, found[layer], _units(found[layer], units), rule=rule,
+                image_size=image_size, batch_size=batch_size,
+            )
+        )
         for layer in layers
-    }
+    }  # fmt: skip
 
 
-def _units(found: Strongest, units: Sequence[int] | None) -> Sequence[int]:
+def tops(
+    model: keras.Model,
+    source: Source | Split | np.ndarray,
+    found: Strongest,
+    units: Sequence[int] | None = None,
+    *,
+    rule: str = "deconvnet",
+    image_size: int | None = None,
+    batch_size: int = 16,
+) -> Iterator[Top]:
+    """Projects what was found of one layer, unit by unit: `top9` for more than memory holds.
+
+    Args:
+        model: As there.
+        source: As there.
+        found: What `strongest` returned for the layer.
+        units: Feature maps; None is all of them.
+        rule: As there.
+        image_size: As there.
+        batch_size: As there.
+
+    Raises:
+        UsageError: As there.
+        DataError: As there.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import strongest, tops
+        >>> images = np.random.default_rng(0).uniform(0, 255, (6, 64, 64, 3))
+        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> found = strongest(model, images, ["conv1"], k=2)["conv1"]
+        >>> next(tops(model, images, found)).unit
+        0
+    """
+    size = image_size or graph_of(model).image_shape[0]
+    for unit in _units(found, units):
+        yield _top(model, source, found, unit, rule, batch_size, size)
+
+
+def drawn(count: int, wanted: int, seed: int) -> list[int]:
+    """Returns `wanted` of `count` units, or all, drawn by `seed` and in their order."""
+    every = np.random.default_rng(seed).permutation(count)
+    return sorted(every[:wanted].tolist())
+
+
+def _units(found: Strongest, units) -> Sequence[int]:
     count = len(found.values)
+    if isinstance(units, Mapping):
+        units = units.get(found.layer)
     for unit in units or ():
         if not 0 <= unit < count:
             raise UsageError(

@@ -75,12 +75,13 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
-def decode(proto: pb.TensorProto) -> npt.NDArray[Any]:
+def decode(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
     """Reads a tensor out of its message, whichever way it was put there.
 
     Args:
         proto: The message. Its values are in `tensor_content` or in the list of its type; a list
             shorter than the tensor repeats its last value, an empty one stands for zeros.
+        largest: The most bytes that the array may have.
 
     Returns:
         The array, of the message's shape; strings as an object array of bytes; bfloat16 as
@@ -88,14 +89,14 @@ def decode(proto: pb.TensorProto) -> npt.NDArray[Any]:
         shares the message's bytes.
 
     Raises:
-        TensorError: The shape is negative or unknown, or the values do not fill it.
+        TensorError: The shape is negative, unknown or too large, or the values do not fill it.
 
     Example:
         >>> decode(encode([[1, 2]])).tolist()
         [[1, 2]]
     """
     kind = wire_type(proto.dtype)
-    shape = _shape(proto, kind)
+    shape = _shape(proto, kind, largest)
     if proto.tensor_content:
         return _from_content(proto.tensor_content, kind, shape)
     values = getattr(proto, kind.field)
@@ -168,7 +169,7 @@ def _strings(values: npt.NDArray[Any]) -> list[bytes]:
     return strings
 
 
-def _shape(proto: pb.TensorProto, kind: WireType) -> tuple[int, ...]:
+def _shape(proto: pb.TensorProto, kind: WireType, largest: int) -> tuple[int, ...]:
     if proto.tensor_shape.unknown_rank:
         raise TensorError("A tensor's shape is unknown", expected="its sizes")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
@@ -180,10 +181,10 @@ def _shape(proto: pb.TensorProto, kind: WireType) -> tuple[int, ...]:
     if len(shape) > 64:
         raise TensorError("A tensor has too many dimensions", expected="64", received=len(shape))
     size = 8 if kind.stored is None else kind.stored.itemsize
-    if math.prod(shape) * size > LARGEST_TENSOR:
+    if math.prod(shape) * size > largest:
         raise TensorError(
             "A tensor's shape is too large for a message",
-            expected=f"{LARGEST_TENSOR} bytes at most",
+            expected=f"{largest} bytes at most",
             received=list(shape),
         )
     return shape

@@ -1,0 +1,79 @@
+"""How features and probabilities move when images do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnkit.figures.canvas import new_figure, save
+from cnnkit.visualize import Invariance, transformed
+
+AXES = {
+    "translation": "vertical translation (pixels)",
+    "scale": "scale (factor)",
+    "rotation": "rotation (degrees)",
+}
+
+
+def draw_invariance(
+    images: np.ndarray,
+    rows: Sequence[Invariance],
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    fill: float = 128,
+) -> None:
+    """Draws a row for every transformation, as a PNG (Zeiler & Fergus 2013, Fig. 5).
+
+    From left to right: the images, transformed as far as the curves go; the distance of their
+    features at each layer; the probability of their class.
+
+    Args:
+        images: (n, h, w, 3) RGB in 0..255.
+        rows: What `cnnkit.visualize.invariance` returned for them.
+        path: Where the picture goes.
+        names: One for each image; None numbers them.
+        fill: What came in from outside.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    names = [f"image {i}" for i in range(len(images))] if names is None else names
+    columns = 2 + len(rows[0].layers)
+    figure = new_figure(3.1 * columns, 2.5 * len(rows) + 0.5)
+    for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+        line[0].imshow(_shown(images, row, fill))
+        line[0].set_axis_off()
+        few = np.array([row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1]])
+        line[0].set_title(f"{row.transform} {few[0]:g}, {few[1]:g}, {few[2]:g}", fontsize=8)
+        curves = [*row.distances, row.probabilities]
+        titles = [*(f"{layer}: distance" for layer in row.layers), "probability of the class"]
+        for axes, values, title in zip(line[1:], curves, titles, strict=True):
+            for name, curve in zip(names, values, strict=True):
+                axes.plot(row.amounts, curve, label=name, linewidth=1.2)
+            axes.set_title(title, fontsize=8)
+            axes.set_xlabel(AXES[row.transform], fontsize=7)
+            axes.tick_params(labelsize=7)
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.3)
+        line[-1].set_ylim(0, 1.02)
+    figure.axes[columns - 1].legend(fontsize=6)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    caption = (
+        "Euclidean distance from the features of the image as it is ·"
+        f" what comes in from outside is {fill:g}, of 0 to 255"
+    )
+    figure.text(0.5, 0.008, caption, ha="center", fontsize=8)
+    save(figure, path, dpi=70)
+
+
+def _shown(images: np.ndarray, row: Invariance, fill: float) -> np.ndarray:
+    """Returns each image transformed least, in the middle and most, a row each."""
+    few = (row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1])
+    lines = [
+        np.concatenate([transformed(image, row.transform, one, fill) for one in few], axis=1)
+        for image in images
+    ]
+    return np.clip(np.concatenate(lines) / 255, 0, 1)

@@ -1,0 +1,184 @@
+"""Correspondence of parts: against loops over pairs, and on networks whose answer is known."""
+
+import json
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit.cli import main
+from cnnkit.commands._pictures.correspondence import read_parts
+from cnnkit.errors import DataError, UsageError
+from cnnkit.visualize import Box, correspondence
+
+
+@pytest.fixture(scope="module")
+def net():
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((14, 16, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(6, 5, strides=2, activation="relu", name="conv1")(x)
+    x = layers.Dense(20, activation="relu", name="fc")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(3, name="top")(x))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(3).uniform(0, 255, (4, 14, 16, 3)).astype("float32")
+
+
+PARTS = {
+    "nose": [Box(0, 0, 4, 4), Box(2, 3, 6, 7), Box(9, 1, 13, 5), Box(10, 12, 14, 16)],
+    "ear": [Box(5, 5, 8, 11)] * 4,
+}
+
+
+def test_equals_a_loop_over_pairs(net, images):
+    found = correspondence(net, images, PARTS, ["conv1", "fc"], fill=90, draws=3, batch_size=3)
+    for layer in ("conv1", "fc"):
+        one = found[layer]
+        assert one.parts == ("nose", "ear", "random")
+        features = keras.Model(net.input, net.get_layer(layer).output)
+        for part, places in PARTS.items():
+            signs = []
+            for image, box in zip(images, places, strict=True):
+                hidden = image.copy()
+                hidden[box.top : box.bottom, box.left : box.right] = 90
+                both = features(np.stack([image, hidden])).numpy().reshape(2, -1)
+                signs.append(
+                    np.sign(np.where(np.abs(both[0] - both[1]) < 1e-5, 0, both[0] - both[1]))
+                )
+            total, pairs = 0.0, []
+            for i in range(4):
+                for j in range(4):
+                    if i != j:
+                        distance = sum(a != b for a, b in zip(signs[i], signs[j], strict=True))
+                        total += distance / len(signs[i])
+                        if i < j:
+                            pairs.append(distance / len(signs[i]))
+            # Apart from what rounding makes of changes that are none.
+            assert one.total(part) == pytest.approx(total, abs=12 * 2 / one.units)
+            assert one.mean(part) == pytest.approx(np.mean(pairs), abs=2 / one.units)
+            assert one.deviation(part) == pytest.approx(np.std(pairs), abs=2 / one.units)
+            unchanged = np.mean(np.array(signs) == 0)
+            assert one.unchanged[one.parts.index(part)] == pytest.approx(unchanged, abs=0.02)
+            assert 0 < one.mean(part) < 1
+        assert len(one.distances[2]) == 3 * 6
+        assert one.total("random") == pytest.approx(12 * one.mean("random"))
+
+
+def test_units_that_see_nothing_of_it_do_not_count_as_changed(net, images):
+    """Hiding a corner changes 2 x 2 places of conv1 at most, in all images the same ones."""
+    corner = {"corner": [Box(0, 0, 4, 4)] * 4}
+    one = correspondence(net, images, corner, ["conv1"], draws=0)["conv1"]
+    assert one.parts == ("corner",)
+    assert one.units == 5 * 6 * 6
+    assert one.unchanged[0] >= 1 - 4 / 30
+    assert one.mean("corner") <= 4 / 30
+
+
+def test_a_network_that_treats_a_part_alike_has_distance_zero(images):
+    """The mean of an image falls by whatever is hidden of a bright one, wherever that is."""
+    inputs = keras.Input((14, 16, 3))
+    mean = layers.Conv2D(2, 1, name="both")(layers.AveragePooling2D((14, 16))(inputs))
+    model = keras.Model(inputs, mean)
+    model.get_layer("both").set_weights([np.array([[[[1, -1]] * 3]], "float32"), np.zeros(2)])
+    bright = 128 + images / 2
+    one = correspondence(model, bright, PARTS, ["both"], fill=0)["both"]
+    assert [one.mean(part) for part in one.parts] == [0, 0, 0]
+    # Where one image is darker than what hides it, both units of it change the other way.
+    mixed = bright.copy()
+    mixed[3] -= 256
+    other = correspondence(model, mixed, PARTS, ["both"], fill=0)["both"]
+    assert other.mean("nose") == pytest.approx(3 / 6)
+    # With a tolerance above every change there is no sign at all.
+    none = correspondence(model, mixed, PARTS, ["both"], fill=0, atol=1e6)["both"]
+    assert none.unchanged == (1, 1, 1)
+    assert none.mean("nose") == 0
+
+
+def test_random_places_are_by_the_seed_and_within_the_image(net, images):
+    one, again, other = (
+        correspondence(net, images, PARTS, ["conv1"], seed=seed)["conv1"].distances[-1]
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_wrong_requests(net, images):
+    for arguments, text in (
+        ((images[:1], {"nose": PARTS["nose"][:1]}), "at least 2. Received: 1"),
+        ((images, {}), "There is no part to hide"),
+        ((images, {"nose": PARTS["nose"][:3]}), "'nose' has not one box for every image"),
+        ((images, {"nose": [Box(0, 0, 15, 4)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"nose": [Box(4, 4, 4, 8)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"random": PARTS["ear"]}), "No part can be called 'random'"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            correspondence(net, *arguments, ["fc"])
+    kernel, bias = net.get_layer("fc").get_weights()
+    net.get_layer("fc").set_weights([kernel, bias * np.nan])
+    with pytest.raises(DataError, match="'fc' has weights that are not finite"):
+        correspondence(net, images, PARTS, ["conv1", "fc"])
+    net.get_layer("fc").set_weights([kernel, bias])
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    """A model of 16 x 16 pixels, and two images twice as large, one of them wider."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv1")(inputs)
+    keras.Model(inputs, x).save(tmp_path / "model.keras")
+    for name, shape in (("a.png", (32, 32, 3)), ("b.png", (32, 48, 3))):
+        keras.utils.save_img(tmp_path / name, rng.uniform(0, 255, shape))
+    entries = [
+        {"image": "a.png", "parts": {"eye": [4, 8, 12, 16]}},
+        {"image": "b.png", "parts": {"eye": [4, 16, 12, 24]}},
+    ]
+    return tmp_path, entries
+
+
+def command(folder, entries, *more):
+    (folder / "parts.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
+    return main(["visualize", "correspondence", str(folder / "model.keras"),
+                 str(folder / "parts.json"), "--layer", "conv1", "--output",
+                 str(folder / "parts.png"), *more])  # fmt: skip
+
+
+def test_correspondence_command(files, capsys):
+    folder, entries = files
+    assert command(folder, entries, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert set(facts["layers"]["conv1"]) == {"eye", "random"}
+    assert json.loads((folder / "parts.png.json").read_text()) == facts
+    arrays = np.load(folder / "parts.png.npz")
+    assert facts["layers"]["conv1"]["eye"]["mean"] == pytest.approx(arrays["conv1_eye"].mean())
+    # Halved, and of the wider image 8 of 48 columns are cut off on either side.
+    images, boxes = read_parts(folder / "parts.json", 16)
+    assert images.shape == (2, 16, 16, 3)
+    assert boxes == {"eye": [Box(2, 4, 6, 8), Box(2, 4, 6, 8)]}
+    # In the second row of images the eye is hidden by grey.
+    pixels = matplotlib.image.imread(folder / "parts.png")[..., :3]
+    grey = np.abs(pixels - 128 / 255).max(axis=-1) < 0.005
+    assert grey[len(grey) // 2 :].sum() > 2 * 200
+
+
+def test_wrong_files(files, capsys):
+    folder, entries = files
+    for text, said in (
+        ("{", "does not hold images and their parts"),
+        ([{"image": "a.png"}], "does not hold images and their parts"),
+        ([{"image": "a.png", "parts": {"eye": [1, 2, 3]}}], "does not hold images and their parts"),
+        ([entries[0], {**entries[1], "parts": {"ear": [1, 2, 3, 4]}}], "b.png has other parts"),
+        ([entries[0], {**entries[1], "parts": {"eye": [4, 0, 12, 12]}}], "not in the square"),
+        ([entries[0], {**entries[1], "image": "c.png"}], "No image file"),
+        (entries[:1], "at least 2"),
+        ([], "at least 2"),
+    ):
+        assert command(folder, text) in (1, 2)
+        assert said in capsys.readouterr().err
+        assert not (folder / "parts.png").exists()

@@ -1,0 +1,139 @@
+"""Networks built by hand for a pattern that is known: what is seen in them is known too."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit.errors import DataError, UsageError
+from cnnkit.visualize import deconvnet, invariance, strongest, top9, transformed
+
+# A corner: three red pixels in a row, and below the last of them three green ones.
+SIZE = 16
+
+
+def corner(row, column):
+    image = np.zeros((SIZE, SIZE, 3), "float32")
+    image[row, column : column + 3, 0] = 1
+    image[row + 1 : row + 4, column + 2, 1] = 1
+    return image
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """conv1 finds red rows and green columns, conv2 a row whose end a column begins below."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Conv2D(2, 3, padding="same", activation="relu", name="conv1")(inputs)
+    x = layers.Conv2D(1, 5, padding="same", activation="relu", name="conv2")(x)
+    x = layers.MaxPooling2D(4, 4, name="pool2")(x)
+    x = layers.GlobalMaxPooling2D(name="any")(x)
+    model = keras.Model(inputs, layers.Dense(2, activation="softmax", name="top")(x))
+    bars = np.zeros((3, 3, 3, 2))
+    bars[1, :, 0, 0] = 1
+    bars[:, 1, 1, 1] = 1
+    # Only all three pixels of a bar are more than 2.
+    model.get_layer("conv1").set_weights([bars, np.array([-2.0, -2.0])])
+    pair = np.zeros((5, 5, 2, 1))
+    # From the middle of the row: the middle of the column is 2 below and 1 to the right.
+    pair[2, 2, 0, 0] = pair[4, 3, 1, 0] = 1
+    model.get_layer("conv2").set_weights([pair, np.array([-1.0])])
+    model.get_layer("top").set_weights([np.array([[2.0, 0.0]]), np.zeros(2)])
+    return model
+
+
+@pytest.mark.parametrize("place", [(3, 4), (8, 2), (0, 0)])
+@pytest.mark.parametrize("layer", ["conv2", "pool2", "any", "top"])
+def test_the_projection_is_the_pattern_at_its_place(detector, place, layer):
+    image = corner(*place)
+    [seen] = deconvnet(detector, image, layer, unit=0)
+    factor = 2 if layer == "top" else 1
+    np.testing.assert_array_equal(seen.projection, factor * image)
+    assert seen.activation == factor * 1
+    if layer == "conv2":
+        assert seen.position == (place[0], place[1] + 1)
+
+
+def test_the_image_with_the_pattern_is_the_strongest(detector):
+    images = np.zeros((5, SIZE, SIZE, 3), "float32")
+    images[1, 5, 3:9, 0] = 1  # red alone
+    images[2, 5:9, 3, 1] = 1  # green alone
+    images[3] = corner(9, 7)
+    # A unit that fires for one image has one projection, not nine of noise.
+    [top] = top9(detector, images, ["conv2"])["conv2"]
+    assert [one.image for one in top.projections] == [3]
+    np.testing.assert_array_equal(top.projections[0].projection, images[3])
+    without = np.delete(images, 3, axis=0)
+    assert strongest(detector, without, ["conv2"])["conv2"].dead.all()
+
+
+def test_the_curve_of_a_translation_is_that_of_the_hand(detector):
+    """Rows of 3 pixels that move apart: of six ones, none but those still on others agree."""
+    found = invariance(detector, corner(8, 4), "translation", amounts=[-8, -2, 0, 1, 2, 5, 6],
+                       layers=["conv1", "any"], labels=[0], fill=0)  # fmt: skip
+    # conv1 has a one for the row and one for the column, which go their way together; from 5 on
+    # the column leaves the image, and of its detector nothing is left.
+    # Rows 9 to 11 of the column moved by 5 are 14 to 16: two pixels are no column.
+    np.testing.assert_allclose(found.distances[0, 0], np.sqrt([4, 4, 0, 4, 4, 3, 3]), rtol=1e-6)
+    np.testing.assert_allclose(found.distances[1, 0], [0, 0, 0, 0, 0, 1, 1], atol=1e-7)
+    there = np.exp(2) / (np.exp(2) + 1)
+    np.testing.assert_allclose(found.probabilities[0], [there] * 5 + [0.5] * 2, rtol=1e-6)
+    np.testing.assert_allclose(found.norms[:, 0], [np.sqrt(2), 1], rtol=1e-6)
+
+
+def test_the_curve_of_a_rotation_is_that_of_the_hand(detector):
+    found = invariance(detector, corner(8, 4), "rotation", amounts=[0, 90, 180, 270, 360], fill=0)
+    assert found.layers == ("conv1", "conv2")
+    # A quarter turn makes the red row a column, which is no pattern; nor is it upside down.
+    np.testing.assert_allclose(found.distances[1, 0], [0, 1, 1, 1, 0], atol=1e-6)
+    # The bars themselves are the same after a half turn, elsewhere.
+    np.testing.assert_allclose(found.distances[0, 0] ** 2, [0, 2, 4, 2, 0], atol=1e-5)
+    assert found.labels.tolist() == [0]
+
+
+def test_images_are_moved_as_whole_pixels_are(rng):
+    image = rng.uniform(0, 255, (7, 9, 3)).astype("float32")
+    down = transformed(image, "translation", 3, fill=5)
+    np.testing.assert_array_equal(down[3:], image[:-3])
+    assert (down[:3] == 5).all()
+    np.testing.assert_allclose(transformed(image, "rotation", 180), image[::-1, ::-1], rtol=1e-6)
+    square = image[:, :7]
+    np.testing.assert_allclose(transformed(square, "rotation", 90), np.rot90(square), rtol=1e-6)
+    for transform, nothing in (("translation", 0), ("scale", 1), ("rotation", 0)):
+        np.testing.assert_array_equal(transformed(image, transform, nothing), image)
+    # A ramp from the centre, twice as large, rises half as fast.
+    ramp = np.tile(np.arange(9.0)[:, None, None], (1, 9, 1))
+    expected = 4 + (np.arange(9) - 4) / 2
+    np.testing.assert_allclose(transformed(ramp, "scale", 2)[:, 4, 0], expected, rtol=1e-6)
+
+
+def test_batches_do_not_matter(detector, rng):
+    images = rng.uniform(0, 1, (2, SIZE, SIZE, 3))
+    for transform in ("translation", "scale", "rotation"):
+        one, other = (invariance(detector, images, transform, batch_size=size) for size in (3, 50))
+        np.testing.assert_allclose(one.distances, other.distances, atol=1e-5)
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-6)
+        assert one.distances.shape == (2, 2, len(one.amounts))
+
+
+def test_wrong_requests(detector):
+    image = corner(3, 4)
+    for options, text in (
+        ({"transform": "turn"}, "Unknown transformation 'turn'"),
+        ({"transform": "scale", "amounts": [0]}, "A scale is a factor"),
+        ({"transform": "scale", "labels": [2]}, "one label for each image, 0 to 1"),
+        ({"transform": "scale", "labels": []}, "Image 0 has no class"),
+        ({"transform": "scale", "layers": ["conv3"]}, "Unknown layer 'conv3'"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            invariance(detector, image, **options)
+    headless = keras.Model(detector.input, detector.get_layer("pool2").output)
+    with pytest.raises(UsageError, match="gives no class probabilities"):
+        invariance(headless, image, "scale")
+    with pytest.raises(UsageError, match="The images do not fit the network"):
+        invariance(detector, image[:8], "scale")
+    broken = keras.models.clone_model(detector)
+    kernel, bias = detector.get_layer("conv2").get_weights()
+    broken.set_weights(detector.get_weights())
+    broken.get_layer("conv2").set_weights([kernel, bias * np.nan])
+    with pytest.raises(DataError, match="'conv2' has weights that are not finite"):
+        invariance(broken, image, "scale")
