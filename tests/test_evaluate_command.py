@@ -55,6 +55,8 @@ def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
     written = file.stat().st_mtime_ns
     assert evaluated(capsys, run, "--batch-size", 5)["file"] == str(file)
     assert file.stat().st_mtime_ns == written
+    assert evaluated(capsys, run, "--strategy", "mirrored")["file"] == str(file)
+    assert file.stat().st_mtime_ns == written
     # Other figures do not take the place of those.
     file.write_text(json.dumps({**kept, "top1_error": 0.5}))
     again = evaluated(capsys, run)
@@ -185,7 +187,8 @@ def test_results_of_a_changed_network_are_others(run, capsys):
     model.get_layer("fc8").bias.assign(np.arange(7) * 50.0)
     model.save(Run(run).model_file)
     second = evaluated(capsys, run)
-    assert second["file"] != first["file"]
+    assert second["file"].rpartition("-")[2] != first["file"].rpartition("-")[2]
+    assert not second["file"].endswith("-2.json")
     assert second["confusion"] != first["confusion"]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnkit.errors import RunError
 from cnnkit.evaluation.combining import mixed
-from cnnkit.writing import not_written, written_aside
+from cnnkit.writing import make_folder, written_aside
 
 TOP = 5
 
@@ -82,10 +82,7 @@ class Answers:
         Raises:
             RunError: If it cannot be written.
         """
-        try:
-            path.parent.mkdir(exist_ok=True)
-        except OSError as error:
-            raise not_written(path.parent, error) from error
+        make_folder(path.parent)
         with written_aside(path) as aside, aside.open("wb") as file:
             np.savez(file, **vars(self))
 

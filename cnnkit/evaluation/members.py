@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cnnkit.data.views import View
@@ -14,6 +15,9 @@ from cnnkit.evaluation.protocols import Protocol
 from cnnkit.models import logits_of, to_fully_convolutional
 from cnnkit.models.surgery.chain import chain_of
 from cnnkit.models.surgery.shapes import maps
+
+# The smallest probability that has a logarithm in float32.
+SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def _reading(network: keras.Model):
     def read(images):
         values = tf.cast(inner(images, training=False), tf.float32)
         # The logits less a constant, which no softmax sees.
-        return tf.math.log(tf.maximum(values, values.dtype.min_positive)) if fused else values
+        return tf.math.log(tf.maximum(values, SMALLEST)) if fused else values
 
     return read
 

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.errors import RunError, UsageError
-from cnnkit.writing import not_written, write_text
+from cnnkit.writing import make_folder, write_text
 
 FOLDER = "evaluations"
-# Figures that are counts: the same from whichever batch size and number of replicas.
-COUNTED = ("images", "top1_error", "top5_error", "confusion", "members")
 
 
 def digest(path: Path) -> str:
@@ -53,15 +51,11 @@ def save_results(document: Mapping[str, Any], place: Path) -> Path:
     Raises:
         RunError: If it cannot be written.
     """
-    try:
-        place.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise not_written(place.parent, error) from error
+    make_folder(place.parent)
     plain = json.loads(json.dumps(document))
     number, file = 1, place
     while file.exists():
-        before = read_results(file)
-        if all(before.get(name) == plain[name] for name in COUNTED):
+        if _counted(read_results(file)) == _counted(plain):
             return file
         number += 1
         file = place.with_stem(f"{place.stem}-{number}")
@@ -80,10 +74,18 @@ def read_results(file: Path) -> dict[str, Any]:
         raise UsageError(f"No results {file}", expected="a file that `cnnkit evaluate` wrote")
     try:
         document: dict[str, Any] = json.loads(file.read_text())
-        document["confusion"], document["examples"], document["classes"]
+        for name in ("confusion", "classes", "members", "examples", "mistakes", "top5_error"):
+            document[name]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file} holds no results of an evaluation", received=error) from error
     return document
+
+
+def _counted(document: Mapping[str, Any]) -> list[Any]:
+    """Returns the counted figures: probabilities depend on the batches in their last bits."""
+    errors = ("top1_error", "top5_error")
+    totals = [document, *document["members"]]
+    return [document["confusion"], *([one[name] for name in errors] for one in totals)]
 
 
 def newest_results(run: Path) -> Path:

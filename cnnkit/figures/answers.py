@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save
 
-RIGHT, WRONG = "tab:red", "lightsteelblue"
+RIGHT, WRONG = "lightcoral", "lightsteelblue"
 
 
 def draw_answers(
