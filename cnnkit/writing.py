@@ -36,6 +36,18 @@ def written_aside(path: Path) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder where it is missing.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
 def append_line(path: Path, line: str) -> None:
     """Adds a line to a text file and flushes it to disk.
 

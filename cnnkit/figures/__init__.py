@@ -1,5 +1,7 @@
 """Pictures of results, a file each. Nothing below this room draws."""
 
+from cnnkit.figures.answers import draw_answers
+from cnnkit.figures.confusion import draw_confusion
 from cnnkit.figures.correspondence import draw_correspondence
 from cnnkit.figures.curves import draw_curves
 from cnnkit.figures.evolution import draw_evolution
@@ -13,6 +15,8 @@ from cnnkit.figures.stack import draw_stack
 from cnnkit.figures.top9 import draw_top9
 
 __all__ = [
+    "draw_answers",
+    "draw_confusion",
     "draw_correspondence",
     "draw_curves",
     "draw_evolution",
