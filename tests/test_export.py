@@ -149,12 +149,14 @@ def test_explanations_are_those_of_the_deconvnet(model, signatures):
     ]
 
 
-@pytest.mark.parametrize("name", ["serving_bytes", "classify_bytes", "explain_bytes", "features"])
-def test_an_empty_batch_is_answered_by_one(signatures, name):
-    given = {"images": tf.zeros((0, 64, 64, 3))} if name == "features" else {
-        "image_bytes": tf.zeros((0,), tf.string)}  # fmt: skip
-    for output in signatures[name](**given).values():
-        assert output.shape[0] == 0
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_batch_has_images_and_not_too_many(signatures, count):
+    for name, given in (
+        ("features", {"images": tf.zeros((count, 64, 64, 3))}),
+        ("explain_bytes", {"image_bytes": tf.constant([b"x"] * count, tf.string)}),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"no image or too many.*{count}"):
+            signatures[name](**given)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_assets_and_the_card(model, exported):
         "# animals",
         f"alexnet, {model.count_params():,} parameters, float32",
         "6: ant, bee, cat, dog, elk, fox",
-        "| `classify_bytes` | `image_bytes` string (n,) | `labels` string (n, 5), `scores` float32 (n, 5) |",
+        "| `classify_bytes` | `image_bytes` string (n,) | `labels` string (n, 5), `scores` float32",
         "`projection` float32 (n, 64, 64, 3)",
         "cnnkit serve models/animals",
         CREDIT,

@@ -216,8 +216,9 @@ class Servable(tf.Module):
 
 def _few(images: tf.Tensor, limits: Limits) -> tf.Operation:
     return refuse_unless(
-        images <= limits.images,
-        "a request has too many images; it has, and may have:",
+        # Of none TensorFlow's convolutions make an error that nobody understands.
+        (images >= 1) & (images <= limits.images),
+        "a request has no image or too many; it has, and may have:",
         images,
         limits.images,
     )

@@ -52,7 +52,7 @@ def wrong_files(pixels: int | None) -> Iterator[tuple[str, np.ndarray]]:
 BEGINNINGS: Mapping[str, bytes] = {
     "JPEG": b"\xff\xd8\xff\xe0\x00\x10JFIF",
     "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00",
-    "GIF": b"GIF89a\x08\x00\x08\x00\x80\x00\x00",
+    "GIF": b"GIF89a\x08\x00\x08\x00\x80",
     "BMP": b"BM\x46\x00\x00\x00\x00\x00\x00\x00\x36\x00",
     "WebP": b"RIFF\x40\x00\x00\x00WEBPVP8 \x34",
 }

@@ -48,17 +48,11 @@ def folder_aside(output: Path) -> Iterator[Path]:
         yield aside
     except OSError as error:
         raise not_written(output, error) from error
-    except (
-        tf.errors.ResourceExhaustedError,
-        tf.errors.UnknownError,
-        tf.errors.PermissionDeniedError,
-        tf.errors.FailedPreconditionError,
-        tf.errors.DataLossError,
-        tf.errors.InternalError,
-    ) as error:
+    except tf.errors.OpError as error:
+        # TensorFlow has a class of its own for each reason, and its text names its operation first.
         raise RunError(
             f"{output} could not be written",
-            received=error.message.splitlines()[0],
+            received=error.message.splitlines()[0].rpartition(";")[2],
             hint="Make room there; what was written before is whole",
         ) from error
     finally:
