@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnkit.errors import UsageError, unknown_name
 
@@ -32,27 +33,28 @@ class Given:
     origin: Origin
 
 
-def read_network(path: str, name: str | None, labels_file: str | None) -> Given:
+def read_network(
+    path: str, name: str | None, options: Mapping[str, Any], labels_file: str | None
+) -> Given:
     """Reads RUN, MODEL.keras or WEIGHTS.
 
     Args:
         path: A run folder, a `.keras` file, or a weights file of others.
         name: Network that the weights are of; None where only one fits.
+        options: Arguments of its builder.
         labels_file: File of the class names, one a line, in place of those that come along.
 
     Raises:
         UsageError: If there is no such file, or it is not told which network it is.
         RunError: If the training of the run has not come to its end.
     """
-    from cnnkit.export import Origin
-
-    given = _of_run(Path(path)) if Path(path).is_dir() else _of_file(path, name)
+    given = _of_run(Path(path)) if Path(path).is_dir() else _of_file(path, name, options)
     if labels_file is None:
         return given
     if not Path(labels_file).is_file():
         raise UsageError(f"No file {labels_file}", expected="class names, one a line")
     labels = tuple(Path(labels_file).read_text().splitlines())
-    return Given(given.model, labels, given.augmentation, given.origin or Origin())
+    return replace(given, labels=labels)
 
 
 def _of_run(path: Path) -> Given:
@@ -74,7 +76,7 @@ def _of_run(path: Path) -> Given:
     return Given(model, run.labels, held_out_augmentation(config), origin)
 
 
-def _of_file(path: str, name: str | None) -> Given:
+def _of_file(path: str, name: str | None, options: Mapping[str, Any]) -> Given:
     from cnnkit.export import Origin
     from cnnkit.models import build, class_names, load_model, open_weights
 
@@ -85,7 +87,7 @@ def _of_file(path: str, name: str | None) -> Given:
         file = open_weights(path)
         if file.classes is None:
             raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
-        model = build(name or _only_fit(file), weights=file, classes=file.classes)
+        model = build(name or _only_fit(file), weights=file, classes=file.classes, **options)
     named = class_names(model)
     if named is None:
         named = tuple(map(str, range(model.output_shape[-1])))

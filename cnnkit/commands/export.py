@@ -10,6 +10,8 @@ import argparse
 import json
 from pathlib import Path
 
+from cnnkit.commands._options import HELP, model_options
+
 # What may follow the verb in place of a network, and the module that does it.
 ACTIONS = {"verify": "_verify"}
 
@@ -72,6 +74,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--labels", metavar="FILE", help="class names, one a line")
     others.add_argument("--model", metavar="NAME", help="the network that WEIGHTS are of")
     others.add_argument(
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+    )
+    others.add_argument(
         "--scale", type=int, metavar="PIXELS",
         help="shorter side before the crop (default: the run's, else the network's)",
     )  # fmt: skip
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     """Exports and prints the new folder."""
     from cnnkit.runs import Run
 
+    options = model_options(args.model_option)
     if Path(args.network).is_dir():
         Run.open(args.network).finished_model()
 
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.data import Augmentation
     from cnnkit.export import Limits, export
 
-    given = read_network(args.network, args.model, args.labels)
+    given = read_network(args.network, args.model, options, args.labels)
     augmentation = given.augmentation
     if args.scale is not None:
         side = given.model.input_shape[1]
