@@ -33,6 +33,11 @@ class WireType:
     listed: np.dtype[Any]
     stored: np.dtype[Any] | None
 
+    @property
+    def field_number(self) -> int:
+        """The number of that list among the fields of a `TensorProto`."""
+        return pb.TensorProto.DESCRIPTOR.fields_by_name[self.field].number
+
 
 def _wire_type(
     number: pb.DataType, name: str, field: str, listed: str, stored: str | None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import packed
 from cnnkit.wire.dtypes import BFLOAT16, STRING, TensorError, WireType, wire_type, wire_type_of
 
 # No message of protobuf's is larger. A list that repeats its last value can claim more than it
@@ -66,11 +67,13 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     if kind.stored is None:
         proto.string_val.extend(_strings(values))
         return proto
-    flat = np.ascontiguousarray(_stored(values, kind)).reshape(-1)
+    stored = _stored(values, kind)
+    if kind.listed.kind == "f":
+        packed.put(proto, kind.field_number, stored.tobytes())
+        return proto
+    flat = np.ascontiguousarray(stored).reshape(-1)
     if kind.field == "half_val":
         flat = flat.view("<u2")
-    elif kind.stored.kind == "c":
-        flat = flat.view(kind.listed)
     getattr(proto, kind.field).extend(flat.tolist())
     return proto
 
@@ -103,7 +106,10 @@ def decode(proto: pb.TensorProto) -> npt.NDArray[Any]:
         strings = np.empty(len(values), object)
         strings[:] = list(values)
         return _fill(strings, shape, b"")
-    listed = np.fromiter(values, kind.listed, count=len(values))
+    if kind.listed.kind == "f":
+        listed: npt.NDArray[Any] = np.frombuffer(packed.get(proto, kind.field_number), kind.listed)
+    else:
+        listed = np.fromiter(values, kind.listed, count=len(values))
     if kind.stored is not None and kind.stored.kind == "c":
         if listed.size % 2:
             raise TensorError(
