@@ -21,15 +21,14 @@ from cnnkit.client.errors import (
     server_error,
 )
 from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
-from cnnkit.client.request import Target, predict_request
+from cnnkit.client.request import Target, predict_answer, predict_request
 from cnnkit.client.steps import Call, CallFailed, Deadline, Plan, Together, Wait, pause
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError
-from cnnkit.wire.tensors import decode
 
-AnswerT = TypeVar("AnswerT", bound=Message)
+AnswerT = TypeVar("AnswerT")
 
 # Between two looks at a server that is starting, in seconds.
 _POLL = 0.1
@@ -112,10 +111,16 @@ class Plans:
                 model_spec=target.spec(), metadata_field=[methods.SIGNATURE_DEF]
             )
             response = yield from self.ask(
-                methods.GET_MODEL_METADATA, request, pb.GetModelMetadataResponse, target, deadline
+                methods.GET_MODEL_METADATA,
+                request,
+                pb.GetModelMetadataResponse.FromString,
+                target,
+                deadline,
             )
             packed = response.metadata[methods.SIGNATURE_DEF].value
-            self.known[target] = signatures(self._parse(packed, pb.SignatureDefMap, target))
+            self.known[target] = signatures(
+                self._read(packed, pb.SignatureDefMap.FromString, target)
+            )
         return self.known[target]
 
     def status(
@@ -125,7 +130,7 @@ class Plans:
         response = yield from self.ask(
             methods.GET_MODEL_STATUS,
             pb.GetModelStatusRequest(model_spec=target.spec()),
-            pb.GetModelStatusResponse,
+            pb.GetModelStatusResponse.FromString,
             target,
             deadline,
             once=once,
@@ -191,7 +196,7 @@ class Plans:
         self,
         method: str,
         request: Message | bytes,
-        answer: type[AnswerT],
+        read: Callable[[bytes], AnswerT],
         target: Target,
         deadline: Deadline,
         *,
@@ -203,7 +208,7 @@ class Plans:
         Args:
             method: The full path of the method.
             request: What to ask.
-            answer: The type of the response.
+            read: Makes the response out of its bytes.
             target: The model that is asked.
             deadline: The end of the caller's time.
             harmless: Whether the request carries nothing that a server could die of. Only such a
@@ -222,7 +227,7 @@ class Plans:
         while True:
             try:
                 received = yield Call(method, raw, deadline.left())
-                return self._parse(received, answer, target)
+                return self._read(received, read, target)
             except CallFailed as failure:
                 error = self._error(failure, target, deadline, harmless)
                 seconds = pause(attempt)
@@ -264,26 +269,21 @@ class Plans:
         """Makes one Predict call; returns the version that answered, and its outputs."""
         request = predict_request(target.spec(signature), part, outputs)
         try:
-            response = yield from self.ask(
-                methods.PREDICT, request, pb.PredictResponse, target, deadline, harmless=False
+            return (
+                yield from self.ask(
+                    methods.PREDICT, request, predict_answer, target, deadline, harmless=False
+                )
             )
         except (InvalidRequest, ModelNotFound):
             self.known.pop(target, None)
             raise
-        try:
-            answer = {name: decode(tensor) for name, tensor in response.outputs.items()}
-        except TensorError as error:
-            raise self._invalid(target, str(error)) from error
-        return response.model_spec.version.value, answer
 
-    def _parse(self, raw: bytes, answer: type[AnswerT], target: Target) -> AnswerT:
+    def _read(self, raw: bytes, read: Callable[[bytes], AnswerT], target: Target) -> AnswerT:
         try:
-            return answer.FromString(raw)
-        except DecodeError as error:
-            raise self._invalid(target, str(error)) from error
-
-    def _invalid(self, target: Target, details: str) -> InvalidAnswer:
-        return InvalidAnswer(
+            return read(raw)
+        except (DecodeError, TensorError) as error:
+            details = str(error)
+        raise InvalidAnswer(
             f"{self._endpoint.address} does not answer for {target.model!r} as a model server does",
             # As gRPC itself calls an answer that it cannot read.
             code="INTERNAL",

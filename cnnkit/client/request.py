@@ -1,4 +1,4 @@
-"""Which model a call is for, and the bytes that ask it."""
+"""Which model a call is for, the bytes that ask it, and the bytes that answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import numpy.typing as npt
 
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.tensors import encode
+from cnnkit.wire.pieces import UnreadableError, head, take_out
+from cnnkit.wire.tensors import decode, decode_bytes, encoded
+
+# The numbers of fields: in a pair of a map, of PredictRequest, of PredictResponse.
+_KEY, _VALUE = 1, 2
+_INPUTS = 2
+_OUTPUTS = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,10 @@ class Target:
 def predict_request(
     spec: pb.ModelSpec, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]
 ) -> bytes:
-    """Returns the bytes of a Predict request.
+    """Returns the bytes of a Predict request, made with one copy of the arrays.
+
+    Raises:
+        TensorError: The elements of an array cannot travel.
 
     Example:
         >>> import numpy as np
@@ -60,7 +69,50 @@ def predict_request(
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
-    request = pb.PredictRequest(model_spec=spec, output_filter=outputs)
+    pieces: list[bytes | memoryview] = [
+        pb.PredictRequest(model_spec=spec, output_filter=outputs).SerializeToString()
+    ]
     for name, array in inputs.items():
-        request.inputs[name].CopyFrom(encode(array))
-    return request.SerializeToString()
+        tensor = encoded(array)
+        size = sum(map(len, tensor))
+        key = name.encode()
+        entry = [head(_KEY, len(key)), key, head(_VALUE, size)]
+        pieces += (head(_INPUTS, sum(map(len, entry)) + size), *entry, *tensor)
+    return b"".join(pieces)
+
+
+def predict_answer(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    """Returns the version that answered a Predict request, and its outputs by name.
+
+    Raises:
+        TensorError: A tensor is not what it claims to be.
+        google.protobuf.message.DecodeError: The bytes are no message.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit.wire.tensors import encode
+        >>> response = pb.PredictResponse(outputs={"y": encode(np.float32([1, 2]))})
+        >>> response.model_spec.version.value = 3
+        >>> predict_answer(response.SerializeToString())
+        (3, {'y': array([1., 2.], dtype=float32)})
+    """
+    try:
+        taken, rest = take_out(memoryview(raw), {_OUTPUTS})
+        response = pb.PredictResponse.FromString(rest)
+        outputs = dict(map(_entry, taken.get(_OUTPUTS, ())))
+    except UnreadableError:
+        response = pb.PredictResponse.FromString(raw)
+        outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
+    return response.model_spec.version.value, outputs
+
+
+def _entry(raw: memoryview) -> tuple[str, npt.NDArray[Any]]:
+    """Reads one pair of a map."""
+    pair, rest = take_out(raw, {_KEY, _VALUE})
+    if rest or [len(pair.get(number, ())) for number in (_KEY, _VALUE)] != [1, 1]:
+        raise UnreadableError("a pair in another way than as a key and a value")
+    try:
+        name = bytes(pair[_KEY][0]).decode()
+    except UnicodeDecodeError:
+        raise UnreadableError("a key that is no text") from None
+    return name, decode_bytes(pair[_VALUE][0])
