@@ -14,7 +14,7 @@ from serving_helpers import SIZE, expected_probabilities
 
 from cnnkit.client import Client, InvalidRequest, ServerError
 from cnnkit.errors import CnnkitError, RunError, UsageError
-from cnnkit.server import EmbeddedServer, embedded
+from cnnkit.server import EmbeddedServer, Limits, embedded
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import decode, encode
@@ -158,14 +158,6 @@ def test_the_signature_that_starts_a_model_cannot_be_called(ask):
     assert "__saved_model_init_op" in text
 
 
-def test_reload_with_a_list_is_not_done(ask):
-    request = pb.ReloadConfigRequest()
-    request.config.model_config_list.config.add(name="colours")
-    code, text = refusal(ask, methods.RELOAD_CONFIG, request)
-    assert code == "UNIMPLEMENTED"
-    assert "start it again" in text
-
-
 def test_a_fault_of_the_server_is_an_answer_too(colours_folder, monkeypatch, caplog):
     with EmbeddedServer({"colours": colours_folder}) as server, Client(server.address) as client:
         client.metadata("colours")
@@ -196,9 +188,12 @@ def test_many_requests_at_once(colours_server, png):
     assert answers == ["red", "green", "blue"] * 20
 
 
-def test_messages_may_be_larger_than_grpcs_four_megabytes(colours_server):
+def test_messages_may_be_larger_than_grpcs_four_megabytes(colours_folder):
     images = np.zeros((8000, SIZE, SIZE, 3), np.float32)
-    with Client(colours_server.address, timeout=60) as client:
+    with (
+        EmbeddedServer({"colours": colours_folder}, limits=Limits(batch_rows=8000)) as server,
+        Client(server.address, timeout=60) as client,
+    ):
         assert client.predict(images, model="colours")["means"].shape == (8000, 3)
 
 
@@ -221,7 +216,7 @@ def test_a_port_in_use_is_not_shared(colours_folder, colours_server):
 
 def test_a_port_taken_meanwhile_is_not_shared_either(colours_folder, colours_server, monkeypatch):
     """Between the first look at the port and the binding, models are loaded for a while."""
-    monkeypatch.setattr(embedded, "_check_free", lambda host, port: None)
+    monkeypatch.setattr(embedded, "check_free", lambda *place: None)
     port = int(colours_server.address.rpartition(":")[2])
     with pytest.raises(RunError, match=f"cannot listen on port {port}"):
         EmbeddedServer({"colours": colours_folder}, port=port)
@@ -248,6 +243,8 @@ def test_only_this_machine_can_reach_it(colours_server):
         ({"host": "no.such.host.invalid"}, RunError, "cannot listen"),
         ({"port": 70000}, UsageError, "0 to 65535"),
         ({"versions": "newest"}, UsageError, "latest, all"),
+        ({"versions": "latest:0"}, UsageError, "latest:N"),
+        ({"versions": "2,7"}, UsageError, "Version 7 of model 'colours' cannot be served"),
         ({"labels": {"colours": {"stable": 1}}}, UsageError, "'stable' of model 'colours'"),
         ({"labels": {"shapes": {"stable": 1}}}, UsageError, "a model that is not served"),
     ],
@@ -312,7 +309,7 @@ sys.modules["tf_keras"] = None
 import numpy as np
 from pathlib import Path
 from cnnkit.client import Client
-from cnnkit.server import EmbeddedServer, embedded
+from cnnkit.server import EmbeddedServer, Limits, embedded
 with EmbeddedServer({"m": Path(sys.argv[1])}) as server, Client(server.address) as client:
     print(client.predict(np.zeros((1, 8, 8, 3)), model="m")["probabilities"].tolist())
 """

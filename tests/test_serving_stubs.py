@@ -1,13 +1,18 @@
 """TensorFlow Serving's own client code, talking to our server."""
 
+import subprocess
+import sys
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 from serving_helpers import COLOURS, SIZE, expected_probabilities
+from tensorflow.core.protobuf import error_codes_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
@@ -86,3 +91,72 @@ def test_refusals_keep_their_codes(prediction):
         prediction.Predict(request, timeout=20)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert caught.value.details() == 'Serving signature key "bogus" not found.'
+
+
+def test_reload(channel):
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest(), timeout=20)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="colours", base_path="/etc")
+    response = stub.HandleReloadConfigRequest(request, timeout=20)
+    assert response.status.error_code == error_codes_pb2.INVALID_ARGUMENT
+    assert "/etc" not in response.status.error_message
+
+
+# Its messages have TensorFlow Serving's names, so it gets a process of its own.
+OVMSCLIENT = """
+import sys
+import numpy as np
+import ovmsclient
+
+client = ovmsclient.make_grpc_client(sys.argv[1])
+print(client.get_model_status(model_name="colours"))
+metadata = client.get_model_metadata(model_name="colours")
+print(metadata["model_version"], metadata["inputs"], sorted(metadata["outputs"]))
+image = np.full((2, 8, 8, 3), 64, np.float32)
+answered = client.predict(inputs={"images": image}, model_name="colours", model_version=1)
+print(answered["probabilities"].shape, round(float(answered["probabilities"][1, 0]), 4))
+for inputs, options in (
+    ({"images": image}, {"model_name": "nope"}),
+    ({"images": image}, {"model_name": "colours", "model_version": 9}),
+    ({"images": image[0]}, {"model_name": "colours"}),
+    ({"bogus": image}, {"model_name": "colours"}),
+):
+    try:
+        client.predict(inputs=inputs, **options)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_ovmsclient(colours_server):
+    pytest.importorskip("ovmsclient")
+    done = subprocess.run(
+        [sys.executable, "-c", OVMSCLIENT, colours_server.address],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    expected = expected_probabilities(np.full((2, SIZE, SIZE, 3), 64), 32)[1, 0]
+    lines = done.stdout.splitlines()
+    assert lines[:3] == [
+        str(
+            {
+                version: {"state": "AVAILABLE", "error_code": 0, "error_message": ""}
+                for version in (2, 1)
+            }
+        ),
+        "2 {'images': {'shape': [-1, 8, 8, 3], 'dtype': 'DT_FLOAT'}} ['means', 'probabilities']",
+        f"(2, 4) {expected:.4f}",
+    ]
+    assert [line.split()[0] for line in lines[3:]] == [
+        "ModelNotFoundError",
+        "ModelNotFoundError",
+        "InvalidInputError",
+        "InvalidInputError",
+    ]

@@ -16,16 +16,24 @@ from tensorflow_serving.apis import (
     model_pb2,
     model_service_pb2,
     predict_pb2,
+    prediction_log_pb2,
     prediction_service_pb2,
     regression_pb2,
     status_pb2,
 )
-from tensorflow_serving.config import model_server_config_pb2
+from tensorflow_serving.config import (
+    file_system_storage_path_source_pb2,
+    model_server_config_pb2,
+)
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
 ROOT = Path(__file__).resolve().parents[1]
+
+POLICY = pb.FileSystemStoragePathSourceConfig.ServableVersionPolicy
+SOURCE = file_system_storage_path_source_pb2.FileSystemStoragePathSourceConfig
+THEIR_POLICY = SOURCE.ServableVersionPolicy
 
 PAIRS = [
     (pb.TensorShapeProto, tensor_shape_pb2.TensorShapeProto),
@@ -43,6 +51,13 @@ PAIRS = [
     (pb.GetModelStatusRequest, get_model_status_pb2.GetModelStatusRequest),
     (pb.ModelVersionStatus, get_model_status_pb2.ModelVersionStatus),
     (pb.GetModelStatusResponse, get_model_status_pb2.GetModelStatusResponse),
+    (pb.FileSystemStoragePathSourceConfig, SOURCE),
+    (POLICY, THEIR_POLICY),
+    (POLICY.Latest, THEIR_POLICY.Latest),
+    (POLICY.All, THEIR_POLICY.All),
+    (POLICY.Specific, THEIR_POLICY.Specific),
+    (pb.PredictLog, prediction_log_pb2.PredictLog),
+    (pb.PredictionLog, prediction_log_pb2.PredictionLog),
     (pb.ModelConfigList, model_server_config_pb2.ModelConfigList),
     (pb.ModelConfigList.ModelConfig, model_server_config_pb2.ModelConfig),
     (pb.ModelServerConfig, model_server_config_pb2.ModelServerConfig),

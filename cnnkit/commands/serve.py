@@ -1,43 +1,83 @@
-"""Serve an exported model over gRPC until it is stopped.
+"""Serve exported models over gRPC until stopped.
 
-DIR is a model's folder, such as models/digits, with the versions in models/digits/1, 2, ...; the
-newest one is served. TensorFlow Serving's tensorflow_model_server runs where it is on the PATH,
-else a server of the same API inside this process.
+MODELS is a model's folder, such as models/digits, with the versions in models/digits/1, 2, ...; the
+newest one is served, and newer ones as they appear. Or it is TensorFlow Serving's models.config.
+TensorFlow Serving's tensorflow_model_server runs where it is on the PATH, MODELS is a folder and no
+option of the embedded server is given; else a server of the same API inside this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cnnkit.server import ModelServerProcess
+    import grpc
 
-# Between two looks for a signal or the end of the child, in seconds.
+    from cnnkit.server import Limits, ModelServerProcess
+    from cnnkit.server.repository import Repository
+
+# Between two looks for a signal or the end of a child, in seconds.
 _POLL = 0.1
 _START_TIMEOUT = 300.0
+
+# The options of the embedded server: what to call the value, its type, the help.
+_OPTIONS: dict[str, tuple[str, type, str]] = {
+    "--versions": ("CHOICE", str, "latest, latest:N, all, or numbers such as 1,3 (default latest)"),
+    "--labels": ("LABEL=VERSION,...", str, "names for versions, such as stable=1,canary=2"),
+    "--poll-seconds": ("S", float, "between two looks for new versions, 0 for none (default 1)"),
+    "--threads": ("N", int, "graphs that run at once (default: one for each core)"),
+    "--batch-window-ms": ("MS", float, "let requests wait so long for others to run with"),
+    "--max-batch": ("N", int, "images in a request (default 256)"),
+    "--max-calls": ("N", int, "requests taken at once; more are refused (default 128)"),
+    "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
+    "--grace": ("S", float, "what runs may take so long when the server stops (default 10)"),
+    "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
+    "--tls-key": ("FILE", Path, "its private key, PEM"),
+    "--tls-client-ca": ("FILE", Path, "let in only clients with a certificate of this authority"),
+}
+# What of them goes into `Limits`, and how.
+_LIMITS: dict[str, tuple[str, float]] = {
+    "threads": ("threads", 1),
+    "batch_window_ms": ("window_seconds", 1e-3),
+    "max_batch": ("batch_rows", 1),
+    "max_calls": ("calls", 1),
+    "max_request_mb": ("request_bytes", 2**20),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of `cnnkit serve`."""
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the model's folder, NAME/")
+    parser.add_argument(
+        "models", metavar="MODELS", type=Path, help="a model's folder, NAME/, or a models.config"
+    )
     parser.add_argument("--port", type=int, default=8500, help="0 picks a free one (default 8500)")
     parser.add_argument(
         "--host", help="the interface to listen on (default 127.0.0.1: this machine only)"
     )
     parser.add_argument("--name", help="the name to serve under (default: the folder's name)")
-    parser.add_argument(
+    group = parser.add_argument_group("the embedded server")
+    group.add_argument(
         "--embedded",
         action="store_true",
-        help="use the server inside cnnkit even where tensorflow_model_server is installed",
+        help="use it even where tensorflow_model_server is installed",
     )
+    group.add_argument(
+        "--workers", metavar="N", type=int, help="processes that share the port (default 1)"
+    )
+    for flag, (value, kind, text) in _OPTIONS.items():
+        group.add_argument(flag, metavar=value, type=kind, help=text)
+    # A worker: shares its port, and ends when its standard input does.
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,37 +85,181 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.errors import UsageError
     from cnnkit.server import find_model_server
 
-    name = args.name or args.folder.resolve().name
     if not 0 <= args.port < 65536:
         raise UsageError("This is not a port", expected="0 to 65535", received=args.port)
-    binary = None if args.embedded else find_model_server()
+    embedded = args.embedded or args.models.is_file() or bool(_given(args))
+    binary = None if embedded or args.workers is not None else find_model_server()
     with _stop_signals() as stopped:
-        if binary is None:
-            _embedded(args.folder, name, args.host or "127.0.0.1", args.port, stopped)
-        elif args.host not in (None, "0.0.0.0"):
-            raise UsageError(
-                "tensorflow_model_server listens on every interface",
-                received=f"--host {args.host}",
-                hint="Add --embedded for the server that can listen on one, or leave --host out",
-            )
+        if binary is not None:
+            if args.host not in (None, "0.0.0.0"):
+                raise UsageError(
+                    "tensorflow_model_server listens on every interface",
+                    received=f"--host {args.host}",
+                    hint="Add --embedded for the server that can listen on one, or leave --host "
+                    "out",
+                )
+            _real(binary, args.models, _name(args), args.port, stopped)
+        elif args.workers is not None and args.workers != 1:
+            _with_workers(args, stopped)
         else:
-            _real(binary, args.folder, name, args.port, stopped)
+            _embedded(args, stopped)
     return 0
 
 
-def _embedded(folder: Path, name: str, host: str, port: int, stopped: Callable[[], bool]) -> None:
+def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     from cnnkit.commands._tensorflow import import_tensorflow
+    from cnnkit.server.configuration import read_models_config, version_policy
     from cnnkit.server.folders import version_folders
 
-    version_folders(folder)
+    # Whatever can be found wrong without TensorFlow is said at once.
+    limits, credentials, versions = _limits(args), _credentials(args), args.versions or "latest"
+    if args.models.is_file():
+        read_models_config(args.models)
+        _check_models_config(args)
+        options: dict[str, Any] = {"models": args.models}
+    else:
+        version_folders(args.models)
+        version_policy(versions)
+        name = _name(args)
+        options = {
+            "models": {name: args.models},
+            "versions": versions,
+            "labels": {name: _labels(args.labels)},
+        }
+    _more_files()
     import_tensorflow()
     from cnnkit.server import EmbeddedServer
 
-    with EmbeddedServer({name: folder}, host=host, port=port) as server:
-        version = server.repository.loaded(name)[0]
-        print(f"serving {name} version {version} at {server.address} (Ctrl-C stops)", flush=True)
-        while not stopped():
+    server = EmbeddedServer(
+        **options,
+        host=args.host or "127.0.0.1",
+        port=args.port,
+        limits=limits,
+        credentials=credentials,
+        poll_seconds=1.0 if args.poll_seconds is None else args.poll_seconds,
+        reuse_port=args.worker,
+    )
+    server.start()
+    try:
+        print(f"{_served(server.repository)} at {server.address} (Ctrl-C stops)", flush=True)
+        _log_changes()
+        while not (stopped() or args.worker and _ended(sys.stdin)):
             time.sleep(_POLL)
+    finally:
+        server.stop(10.0 if args.grace is None else args.grace)
+
+
+def _with_workers(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
+    from cnnkit.errors import UsageError
+    from cnnkit.server.ports import reserve
+    from cnnkit.server.workers import Workers
+
+    if args.workers < 1:
+        raise UsageError("There must be a worker", expected="1 or more", received=args.workers)
+    host = args.host or "127.0.0.1"
+    with reserve(host, args.port) as held:
+        words = [str(args.models), "--worker", "--host", host]
+        words += ["--port", str(held.getsockname()[1]), *_given(args)]
+        if args.name:
+            words += ["--name", args.name]
+        with Workers([sys.executable, "-m", "cnnkit", "serve", *words], args.workers) as workers:
+            line = workers.start(stopped)
+            if line is not None:
+                print(line.replace(" (", f" in {args.workers} processes ("), flush=True)
+            while not stopped():
+                workers.check()
+                time.sleep(_POLL)
+            workers.stop(5.0 + (10.0 if args.grace is None else args.grace))
+
+
+def _given(args: argparse.Namespace) -> list[str]:
+    """Returns the embedded server's options as they were given."""
+    words: list[str] = []
+    for flag in _OPTIONS:
+        value = getattr(args, flag.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            words += [flag, str(value)]
+    return words
+
+
+def _name(args: argparse.Namespace) -> str:
+    return args.name or args.models.resolve().name
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    from cnnkit.server import Limits
+
+    given = {
+        field: getattr(args, option) * factor
+        for option, (field, factor) in _LIMITS.items()
+        if getattr(args, option) is not None
+    }
+    return Limits(**given)
+
+
+def _credentials(args: argparse.Namespace) -> grpc.ServerCredentials | None:
+    from cnnkit.errors import UsageError
+
+    files = (args.tls_cert, args.tls_key)
+    if files == (None, None) and args.tls_client_ca is None:
+        return None
+    if None in files:
+        raise UsageError("TLS needs a certificate and its key", expected="--tls-cert and --tls-key")
+    from cnnkit.server.credentials import server_credentials
+
+    return server_credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
+
+
+def _labels(text: str | None) -> dict[str, int]:
+    from cnnkit.errors import UsageError
+
+    labels = {}
+    for pair in text.split(",") if text else []:
+        label, _, version = pair.partition("=")
+        if not label or not version.isdecimal():
+            raise UsageError("This is no label", expected="LABEL=VERSION", received=pair)
+        labels[label] = int(version)
+    return labels
+
+
+def _check_models_config(args: argparse.Namespace) -> None:
+    from cnnkit.errors import UsageError
+
+    for option in ("name", "versions", "labels"):
+        if getattr(args, option) is not None:
+            raise UsageError(
+                "The file of models says this itself", received=f"--{option} and {args.models}"
+            )
+
+
+def _served(repository: Repository) -> str:
+    served = []
+    for config in repository.configs:
+        numbers = repository.loaded(config.name)
+        many = "s" if len(numbers) > 1 else ""
+        served.append(f"{config.name} version{many} {', '.join(map(str, numbers))}")
+    return f"serving {'; '.join(served)}"
+
+
+def _log_changes() -> None:
+    """Says on standard error which versions come and go from now on."""
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("cnnkit.server").setLevel(logging.INFO)
+
+
+def _more_files() -> None:
+    """Lets this process have as many connections as it may."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _ended(stream: Any) -> bool:
+    return bool(select.select([stream], [], [], 0)[0]) and not stream.read(1)
 
 
 def _real(binary: Path, folder: Path, name: str, port: int, stopped: Callable[[], bool]) -> None:

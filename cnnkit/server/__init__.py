@@ -1,19 +1,21 @@
 """A small model server for a laptop, speaking TensorFlow Serving's gRPC API.
 
 It serves the same folders as TensorFlow Serving, NAME/<integer>/, answers the same calls with the
-same codes, and checks shapes before a graph runs. It does not batch, reload or speak REST.
+same codes, checks shapes before a graph runs, and follows the folders as versions come and go. It
+does not speak REST.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cnnkit.server.limits import Limits
 from cnnkit.server.process import ModelServerProcess, find_model_server
 
 if TYPE_CHECKING:
     from cnnkit.server.embedded import EmbeddedServer
 
-__all__ = ["EmbeddedServer", "ModelServerProcess", "find_model_server"]
+__all__ = ["EmbeddedServer", "Limits", "ModelServerProcess", "find_model_server"]
 
 
 def __getattr__(name: str) -> object:

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Mapping
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.server.batching import Runner
+from cnnkit.server.configuration import ModelConfig, read_models_config, version_policy
+from cnnkit.server.health import Health
+from cnnkit.server.limits import Limits
+from cnnkit.server.ports import cannot_listen, check_free
+from cnnkit.server.reloading import reload
 from cnnkit.server.repository import Repository
-from cnnkit.server.service import Health, handlers
-from cnnkit.wire import methods
+from cnnkit.server.servable import Servable
+from cnnkit.server.service import Service
+from cnnkit.server.warmup import load_warm
+from cnnkit.server.watcher import Watcher
+
+_LOG = logging.getLogger(__name__)
+_T = TypeVar("_T")
 
 
 class EmbeddedServer:
     """A model server inside this process.
 
     Args:
-        models: The folders NAME/ with their integer versions, by the name to serve them under.
+        models: The folders NAME/ with their integer versions, by the name to serve them under; or
+            TensorFlow Serving's `models.config`, which is read again when it changes.
         host: The network interface to listen on; by default other machines cannot reach it.
         port: The port to listen on; 0 picks a free one.
-        versions: "latest" serves the newest version of each model, "all" every one.
+        versions: "latest", "latest:N", "all", or numbers such as "1,3"; a `models.config` says it
+            itself.
         labels: For each model, version numbers by label.
-        threads: Requests handled at once; by default two for each core.
+        limits: How much is taken on at once.
+        poll_seconds: Between two looks at the folders for versions that have come or gone; 0
+            never looks again.
+        credentials: TLS, from `server_credentials`; None listens without.
+        reuse_port: Let other processes of this user listen on the same port.
+        load: Makes a servable of (name, version, folder).
 
     Raises:
         UsageError: A folder holds no model, a label names no served version, or host or port
@@ -42,34 +63,43 @@ class EmbeddedServer:
 
     def __init__(
         self,
-        models: Mapping[str, Path],
+        models: Mapping[str, Path] | Path,
         *,
         host: str = "127.0.0.1",
         port: int = 0,
         versions: str = "latest",
         labels: Mapping[str, Mapping[str, int]] | None = None,
-        threads: int | None = None,
+        limits: Limits | None = None,
+        poll_seconds: float = 1.0,
+        credentials: grpc.ServerCredentials | None = None,
+        reuse_port: bool = False,
+        load: Callable[[str, int, Path], Servable] = load_warm,
     ) -> None:
         if not 0 <= port < 65536:
             raise UsageError("This is not a port", expected="0 to 65535", received=port)
-        _check_free(host, port)
-        self.repository = Repository(models, versions=versions, labels=labels)
-        self._health = Health()
-        self._server = grpc.server(
-            futures.ThreadPoolExecutor(
-                threads or 2 * (os.cpu_count() or 1), thread_name_prefix="cnnkit-server"
-            ),
-            # Else a second server could take the same port, and the requests go to either.
-            options=[("grpc.so_reuseport", 0), *methods.UNLIMITED_MESSAGES],
+        if not reuse_port:
+            check_free(host, port)
+        self._limits = limits or Limits()
+        self._file = models if isinstance(models, Path) else None
+        self._file_time = _changed(self._file)
+        configs = _configs(models, versions, labels or {})
+        self.repository = Repository(configs, load)
+        # What HandleReloadConfigRequest may name: the folders given, and what lies beside the file.
+        self._folders = [] if self._file is None else [self._file.parent]
+        self._folders += [config.folder for config in configs]
+        self._watcher = Watcher(self._look, poll_seconds) if poll_seconds else None
+        self._graphs = futures.ThreadPoolExecutor(self._limits.threads, "cnnkit-graph")
+        self._aside = futures.ThreadPoolExecutor(4, "cnnkit-messages")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="cnnkit-server", daemon=True
         )
-        self._server.add_generic_rpc_handlers(handlers(self.repository))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        name = f"[{host}]" if ":" in host else host
+        self._thread.start()
         try:
-            bound = self._server.add_insecure_port(f"{name}:{port}")
-        except RuntimeError as error:
-            raise _cannot_listen(host, port, "no reason given") from error
-        self.address = f"{name}:{bound}"
+            self.address = self._await(self._open(host, port, credentials, reuse_port))
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> EmbeddedServer:
         self.start()
@@ -84,37 +114,110 @@ class EmbeddedServer:
         self.stop()
 
     def start(self) -> None:
-        """Begins to answer."""
-        self._server.start()
+        """Begins to answer, and to look for new versions."""
+        self._await(self._server.start())
+        if self._watcher is not None:
+            self._watcher.start()
 
-    def stop(self, grace: float = 2.0) -> None:
-        """Takes no new requests, and waits for those in flight.
+    def stop(self, grace: float = 10.0) -> None:
+        """Takes no new requests, waits for those in flight, and frees the port.
 
         Args:
             grace: Seconds that they may still take.
         """
-        self._health.enter_graceful_shutdown()
-        self._server.stop(grace).wait()
+        if self._loop.is_closed():
+            return
+        if self._watcher is not None:
+            self._watcher.stop()
+        self._await(self._close(grace))
+        self._end()
+
+    async def _open(
+        self,
+        host: str,
+        port: int,
+        credentials: grpc.ServerCredentials | None,
+        reuse_port: bool,
+    ) -> str:
+        limits = self._limits
+        self._server = grpc.aio.server(
+            options=[
+                # Else a second server could take the same port, and the requests go to either.
+                ("grpc.so_reuseport", int(reuse_port)),
+                ("grpc.max_receive_message_length", limits.request_bytes),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        runner = Runner(
+            self._graphs,
+            limits.threads,
+            window=limits.window_seconds,
+            size=min(limits.joined_rows, limits.batch_rows),
+            queue=limits.queued_batches,
+        )
+        answer = partial(reload, repository=self.repository, folders=self._folders)
+        service = Service(self.repository, limits, runner, self._aside, answer)
+        self._server.add_generic_rpc_handlers(service.handlers())
+        self._health = Health()
+        await self._health.begin()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        name = f"[{host}]" if ":" in host else host
+        try:
+            if credentials is None:
+                bound = self._server.add_insecure_port(f"{name}:{port}")
+            else:
+                bound = self._server.add_secure_port(f"{name}:{port}", credentials)
+        except RuntimeError as error:
+            raise cannot_listen(host, port, "no reason given") from error
+        return f"{name}:{bound}"
+
+    async def _close(self, grace: float) -> None:
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    def _look(self) -> None:
+        """Looks once at the file of models and at the folders."""
+        if self._file is not None and _changed(self._file) not in (None, self._file_time):
+            self._file_time = _changed(self._file)
+            try:
+                self.repository.replace(read_models_config(self._file))
+            except CnnkitError as error:
+                _LOG.warning("The models stay as they are: %s", error)
+        self.repository.refresh()
+
+    def _await(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def _end(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        self._graphs.shutdown(wait=False, cancel_futures=True)
+        self._aside.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Tries the port before models are loaded, and to learn why it cannot be had."""
+def _configs(
+    models: Mapping[str, Path] | Path, versions: str, labels: Mapping[str, Mapping[str, int]]
+) -> list[ModelConfig]:
+    if isinstance(models, Path):
+        return read_models_config(models)
+    policy = version_policy(versions)
+    for name in labels:
+        if name not in models:
+            raise UsageError(
+                "A label is for a model that is not served",
+                expected=f"one of {', '.join(models)}",
+                received=name,
+            )
+    return [
+        ModelConfig(name, Path(folder), policy, dict(labels.get(name, {})))
+        for name, folder in models.items()
+    ]
+
+
+def _changed(file: Path | None) -> int | None:
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            # The connections of a server that has just ended do not keep its port.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
-            probe.listen()
-    except OSError as error:
-        raise _cannot_listen(host, port, error.strerror or str(error)) from error
-
-
-def _cannot_listen(host: str, port: int, reason: str) -> RunError:
-    return RunError(
-        f"The server cannot listen on port {port} of {host}",
-        received=reason,
-        hint="Stop what uses the port, or choose another one; port 0 picks a free one",
-    )
+        return None if file is None else file.stat().st_mtime_ns
+    except OSError:
+        # Gone, or on its way: what is served stays.
+        return None

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from cnnkit.errors import UsageError
+
+# What a file was when it was looked at: its name, its size, the time of its last change.
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+_LARGEST_VERSION = 2**63 - 1
 
 
 def version_folders(folder: Path) -> dict[int, Path]:
     """Returns the versions in a model's folder by their numbers, the newest first.
 
-    Names that are no integers are ignored, as TensorFlow Serving does.
+    Names that are no integers are ignored, as TensorFlow Serving does. Whether a version is whole
+    is asked of `check_version`.
 
     Args:
         folder: The model's folder, NAME/.
 
     Raises:
-        UsageError: There is no such folder, it holds no version, or a version is incomplete.
+        UsageError: There is no such folder, or it holds no version.
 
     Example:
         >>> version_folders(Path("models/digits"))  # doctest: +SKIP
@@ -38,7 +45,10 @@ def version_folders(folder: Path) -> dict[int, Path]:
     versions = {
         int(entry.name): entry
         for entry in folder.iterdir()
-        if entry.is_dir() and entry.name.isascii() and entry.name.isdigit()
+        if entry.name.isascii()
+        and entry.name.isdigit()
+        and int(entry.name) <= _LARGEST_VERSION
+        and entry.is_dir()
     }
     if not versions:
         raise UsageError(
@@ -47,12 +57,57 @@ def version_folders(folder: Path) -> dict[int, Path]:
             received=folder,
             hint="Write one with `cnnkit export`",
         )
-    for entry in versions.values():
-        if not (entry / "saved_model.pb").is_file():
-            raise UsageError(
-                "This version of a model is incomplete",
-                expected=f"a file {entry / 'saved_model.pb'}",
-                received=entry,
-                hint="Export it again, or remove the folder",
-            )
     return dict(sorted(versions.items(), reverse=True))
+
+
+def check_version(folder: Path) -> None:
+    """Raises where a version's folder is not whole, or its links lead out of the model's folder.
+
+    Args:
+        folder: NAME/<integer>/.
+
+    Raises:
+        UsageError: It must not or cannot be served.
+
+    Example:
+        >>> check_version(Path("models/digits/1"))  # doctest: +SKIP
+    """
+    if not (folder / "saved_model.pb").is_file():
+        raise UsageError(
+            "This version of a model is incomplete",
+            expected=f"a file {folder / 'saved_model.pb'}",
+            received=folder,
+            hint="Export it again, or remove the folder",
+        )
+    model = folder.parent.resolve()
+    for path in (folder, *folder.rglob("*")):
+        if not path.resolve().is_relative_to(model):
+            raise UsageError(
+                "A link leads out of the model's folder",
+                expected=f"files inside {model}",
+                received=path,
+                hint="Copy the files into it",
+            )
+
+
+def fingerprint(folder: Path) -> Fingerprint:
+    """Returns what tells whether a version's files have changed since the last look.
+
+    Args:
+        folder: NAME/<integer>/.
+
+    Example:
+        >>> fingerprint(Path("/none"))
+        ()
+    """
+    files = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            try:
+                found = path.stat()
+            except OSError:
+                # It has gone since it was listed: another fingerprint next time.
+                continue
+            files.append((str(path.relative_to(folder)), found.st_size, found.st_mtime_ns))
+    return tuple(sorted(files))

@@ -2,62 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import grpc
 import numpy as np
 
 from cnnkit.server.refusal import Refusal, invalid
-from cnnkit.server.repository import Repository
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
-from cnnkit.wire.tensors import decode, encode_values
+from cnnkit.wire.tensors import LARGEST_TENSOR, decode, encode_values
+
+if TYPE_CHECKING:
+    from cnnkit.server.servable import Servable
+
+Outputs = dict[str, np.ndarray]
 
 # Where TensorFlow's name of a type differs from NumPy's.
 _TENSORFLOW_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
 
 
-def predict(request: pb.PredictRequest, repository: Repository) -> pb.PredictResponse:
-    """Answers one Predict request.
+@dataclass(frozen=True)
+class Call:
+    """A Predict request that has been read and fits the signature.
+
+    Attributes:
+        servable: What runs it.
+        signature: The signature's name.
+        inputs: Every input of it.
+        outputs: The names of the outputs wanted.
+        rows: The size of the first dimension, where every input has the same; else None.
+    """
+
+    servable: Servable
+    signature: str
+    inputs: dict[str, np.ndarray]
+    outputs: tuple[str, ...]
+    rows: int | None
+
+    def run(self) -> Outputs:
+        """Runs it by itself.
+
+        Raises:
+            Refusal: The graph could not digest the values.
+        """
+        return self.servable.run(self.signature, self.inputs, self.outputs)
+
+
+def prepare(
+    request: pb.PredictRequest,
+    find: Callable[[pb.ModelSpec], Servable],
+    *,
+    largest: int = LARGEST_TENSOR,
+    most_rows: int | None = None,
+) -> Call:
+    """Reads and checks one Predict request.
 
     Shapes are checked against the signature before the graph runs: TensorFlow's convolution ends
     the whole process when it is given a tensor of the wrong rank.
 
     Args:
         request: Which model, and its inputs.
-        repository: The models there are.
-
-    Returns:
-        The outputs, and which model made them.
+        find: The servable that a model_spec asks for.
+        largest: The most bytes that an input may have, however short its message.
+        most_rows: The largest first dimension; None for any.
 
     Raises:
         Refusal: The request cannot be answered.
     """
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
-    servable = repository.find(request.model_spec)
+    servable = find(request.model_spec)
     signature = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
     definition = servable.definitions.signature_def.get(signature)
     if definition is None:
         raise Refusal(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
         )
-    inputs = _read_inputs(request.inputs, definition.inputs)
+    inputs = _read_inputs(request.inputs, definition.inputs, largest)
     outputs = _chosen_outputs(request.output_filter, definition.outputs)
     _check_inputs(request.inputs, inputs, definition.inputs)
-    answered = servable.run(signature, inputs, outputs)
+    rows = _rows(inputs.values())
+    if rows is not None and most_rows is not None and rows > most_rows:
+        raise invalid(f"Task size {rows} is larger than maximum input batch size {most_rows}")
+    return Call(servable, signature, inputs, outputs, rows)
+
+
+def answer(call: Call, outputs: Outputs) -> pb.PredictResponse:
+    """Returns the outputs as a model server sends them, with which model made them."""
     response = pb.PredictResponse()
-    response.model_spec.name = servable.name
-    response.model_spec.version.value = servable.version
-    response.model_spec.signature_name = signature
-    for name, array in answered.items():
+    response.model_spec.name = call.servable.name
+    response.model_spec.version.value = call.servable.version
+    response.model_spec.signature_name = call.signature
+    for name, array in outputs.items():
         response.outputs[name].CopyFrom(encode_values(array))
     return response
 
 
 def _read_inputs(
-    given: Mapping[str, pb.TensorProto], wanted: Mapping[str, pb.TensorInfo]
+    given: Mapping[str, pb.TensorProto], wanted: Mapping[str, pb.TensorInfo], largest: int
 ) -> dict[str, np.ndarray]:
     if len(given) != len(wanted):
         raise invalid(
@@ -75,22 +120,22 @@ def _read_inputs(
                 f"{_set(given)}, or default input alias set: "
             )
         try:
-            inputs[name] = decode(given[name])
+            inputs[name] = decode(given[name], largest=largest)
         except TensorError as error:
             # Clients show the first line; the second says what the tensor's fault is.
             raise invalid(f"tensor parsing error: {name}\n{error}") from error
     return inputs
 
 
-def _chosen_outputs(names: Iterable[str], wanted: Mapping[str, pb.TensorInfo]) -> list[str]:
-    chosen = list(names)
+def _chosen_outputs(names: Iterable[str], wanted: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:
+    chosen = tuple(names)
     for name in chosen:
         if name not in wanted:
             raise invalid(
                 f"output tensor alias not found in signature: {name} "
                 f"Outputs expected to be in the set {_set(wanted)}."
             )
-    return chosen or sorted(wanted)
+    return chosen or tuple(sorted(wanted))
 
 
 def _check_inputs(
@@ -118,6 +163,11 @@ def _check_inputs(
                 f"Shape of tensor {name} [{received}] is not compatible with expected shape "
                 f"[{expected}]."
             )
+
+
+def _rows(arrays: Iterable[np.ndarray]) -> int | None:
+    sizes = {array.shape[0] if array.ndim else None for array in arrays}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _type_name(number: int) -> str:

@@ -1,67 +1,117 @@
-"""The versions of models that are loaded, found by what a request asks for."""
+"""The models that are served, found by what a request asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 
-from cnnkit.errors import UsageError
-from cnnkit.server.folders import version_folders
+from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.server.configuration import ModelConfig
+from cnnkit.server.model import Model, State
 from cnnkit.server.refusal import Refusal, invalid
-from cnnkit.server.servable import Servable
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+
+if TYPE_CHECKING:
+    from cnnkit.server.servable import Servable
+
+_LOG = logging.getLogger(__name__)
+
+
+class LabelError(UsageError):
+    """A label is for a version that is not served: `received` is the version.
+
+    Args:
+        name: The model.
+        label: The label.
+        version: Its version.
+        served: The versions that are.
+    """
+
+    def __init__(self, name: str, label: str, version: int, served: str) -> None:
+        super().__init__(
+            f"Label {label!r} of model {name!r} is for a version that is not served",
+            expected=f"one of {served}",
+            received=version,
+        )
+        self.name = name
 
 
 class Repository:
     """The models that are loaded, found by what a request asks for.
 
     Args:
-        models: Their folders by name.
-        versions: "latest" loads the newest version of each, "all" every one.
-        labels: For each model, version numbers by label.
+        configs: The models to load.
+        load: Makes a servable of (name, version, folder).
 
     Raises:
-        UsageError: A folder holds no model, or a label names a version that is not loaded.
-        RunError: A version cannot be loaded.
+        UsageError: A folder holds no model, or a label names a version that is not served.
+        RunError: No version of a model can be loaded.
 
     Example:
-        >>> Repository({"digits": Path("models/digits")}).loaded("digits")  # doctest: +SKIP
+        >>> configs = [ModelConfig("digits", Path("models/digits"))]
+        >>> Repository(configs, Servable).loaded("digits")  # doctest: +SKIP
         [1]
     """
 
     def __init__(
-        self,
-        models: Mapping[str, Path],
-        *,
-        versions: str = "latest",
-        labels: Mapping[str, Mapping[str, int]] | None = None,
+        self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], Servable]
     ) -> None:
-        if versions not in ("latest", "all"):
-            raise UsageError(
-                "Unknown choice of versions", expected="latest, all", received=versions
-            )
-        self._servables: dict[str, dict[int, Servable]] = {}
-        self._labels = {name: dict(given) for name, given in (labels or {}).items()}
-        found = {name: version_folders(Path(folder)) for name, folder in models.items()}
-        for name, folders in found.items():
-            wanted = list(folders) if versions == "all" else list(folders)[:1]
-            self._check_labels(name, wanted)
-            self._servables[name] = {
-                version: Servable(name, version, folders[version]) for version in wanted
-            }
-        for name in self._labels:
-            if name not in found:
-                raise UsageError(
-                    "A label is for a model that is not served",
-                    expected=f"one of {', '.join(found)}",
-                    received=name,
-                )
+        self._load = load
+        self._changing = threading.Lock()
+        self._told: dict[str, str] = {}
+        # Replaced as a whole: readers need no lock.
+        self._models: dict[str, Model] = {}
+        self.replace(configs)
+
+    def replace(self, configs: Iterable[ModelConfig]) -> None:
+        """Serves other models, or other versions of the same; all of them, or nothing changes.
+
+        Raises:
+            CnnkitError: One of them cannot be served as it is asked for.
+        """
+        with self._changing:
+            models = {}
+            for config in configs:
+                before = self._models.get(config.name)
+                model = before.changed_to(config) if before else Model(config, self._load)
+                model.refresh()
+                _check_versions(model)
+                models[config.name] = model
+            self._models = models
+        gc.collect()
+
+    def refresh(self) -> None:
+        """Looks once at every model's folder; what is wrong there is logged, once."""
+        with self._changing:
+            for name, model in self._models.items():
+                before = model.servables
+                try:
+                    model.refresh(wait=True)
+                    self._told.pop(name, None)
+                # OSError: the folder went while it was read.
+                except (CnnkitError, OSError) as error:
+                    if self._told.get(name) != str(error):
+                        _LOG.warning("Model %r stays as it is: %s", name, error)
+                    self._told[name] = str(error)
+                if set(before) - set(model.servables):
+                    del before
+                    # A loaded SavedModel refers to itself: only the collector frees its weights.
+                    gc.collect()
+
+    @property
+    def configs(self) -> list[ModelConfig]:
+        """What is served."""
+        return [model.config for model in self._models.values()]
 
     def loaded(self, name: str) -> list[int]:
         """Returns the versions of a model that are loaded, the newest first."""
-        return list(self._servables.get(name, {}))
+        return list(self._models[name].servables) if name in self._models else []
 
     def find(self, spec: pb.ModelSpec) -> Servable:
         """Returns the version that a request asks for.
@@ -69,33 +119,33 @@ class Repository:
         Raises:
             Refusal: There is none.
         """
-        versions = self._servables.get(spec.name, {})
         version = self._version(spec)
+        servables = self._models[spec.name].servables if spec.name in self._models else {}
         if version is None:
-            if versions:
-                return versions[max(versions)]
+            if servables:
+                return servables[max(servables)]
             wanted = f"Latest({spec.name})"
         else:
-            if version in versions:
-                return versions[version]
+            if version in servables:
+                return servables[version]
             wanted = f"Specific({spec.name}, {version})"
         raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def select(self, spec: pb.ModelSpec) -> list[int]:
-        """Returns the versions whose state a request asks for, the newest first.
+    def select(self, spec: pb.ModelSpec) -> dict[int, State]:
+        """Returns the states of the versions that a request asks for, the newest first.
 
         Raises:
             Refusal: There is none.
         """
-        loaded = self.loaded(spec.name)
         version = self._version(spec)
+        states = self._models[spec.name].states if spec.name in self._models else {}
         if version is None:
-            if loaded:
-                return loaded
+            if states:
+                return states
             text = f"Could not find any versions of model {spec.name}"
         else:
-            if version in loaded:
-                return [version]
+            if version in states:
+                return {version: states[version]}
             text = f"Could not find version {version} of model {spec.name}"
         raise Refusal(grpc.StatusCode.NOT_FOUND, text)
 
@@ -104,19 +154,27 @@ class Repository:
             raise invalid("ModelSpec has no name specified.")
         chosen = spec.WhichOneof("version_choice")
         if chosen == "version":
-            return spec.version.value
+            asked = spec.version.value
+            # ovmsclient says 0 where it means none; TensorFlow Serving would look for version 0.
+            return None if asked == 0 and 0 not in self.loaded(spec.name) else asked
         if chosen == "version_label":
-            labels = self._labels.get(spec.name, {})
+            labels = self._models[spec.name].config.labels if spec.name in self._models else {}
             if spec.version_label not in labels:
                 raise invalid(f"Unrecognized servable version label: {spec.version_label}")
             return labels[spec.version_label]
         return None
 
-    def _check_labels(self, name: str, loaded: list[int]) -> None:
-        for label, version in self._labels.get(name, {}).items():
-            if version not in loaded:
-                raise UsageError(
-                    f"Label {label!r} of model {name!r} is for a version that is not served",
-                    expected=f"one of {', '.join(map(str, loaded))}",
-                    received=version,
-                )
+
+def _check_versions(model: Model) -> None:
+    name, config = model.config.name, model.config
+    served = ", ".join(map(str, model.servables)) or "none"
+    for version in config.versions.specific:
+        if version not in model.servables:
+            raise UsageError(
+                f"Version {version} of model {name!r} cannot be served",
+                expected=f"a SavedModel in {config.folder / str(version)}",
+                received=f"versions {served}",
+            )
+    for label, version in config.labels.items():
+        if version not in model.servables:
+            raise LabelError(name, label, version, served)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cnnkit.errors import RunError
-from cnnkit.server.refusal import Refusal, invalid
+from cnnkit.server.refusal import Refusal, invalid, without_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -81,7 +81,22 @@ class Servable:
             return {name: answered[name].numpy() for name in outputs}
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
-            raise Refusal(code, _PREFACE.sub("", error.message)) from error
+            raise Refusal(code, without_paths(_PREFACE.sub("", error.message))) from error
+
+    def joins(self, signature: str) -> bool:
+        """Whether requests for a signature can be run together, as rows of one batch.
+
+        Args:
+            signature: Its name.
+        """
+        definition = self.definitions.signature_def[signature]
+        infos = [*definition.inputs.values(), *definition.outputs.values()]
+        return bool(definition.inputs) and all(
+            not info.tensor_shape.unknown_rank
+            and info.tensor_shape.dim
+            and info.tensor_shape.dim[0].size == -1
+            for info in infos
+        )
 
 
 def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
@@ -93,4 +108,6 @@ def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
             for name, definition in graph.signature_def.items():
                 definitions.signature_def[name].MergeFromString(definition.SerializeToString())
             return definitions
-    raise RunError(f"The SavedModel {folder} was not made for serving", expected="the tag 'serve'")
+    raise RunError(
+        "This SavedModel was not made for serving", expected="the tag 'serve'", received=folder
+    )

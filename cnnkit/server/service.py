@@ -2,91 +2,146 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from concurrent.futures import Executor
 
 import grpc
 from google.protobuf.message import DecodeError, Message
-from grpc_health.v1 import health, health_pb2
 
-from cnnkit.server.predict import predict
-from cnnkit.server.refusal import Refusal, invalid
+from cnnkit.server.admission import Admission
+from cnnkit.server.batching import Runner
+from cnnkit.server.limits import Limits
+from cnnkit.server.predict import Call, Outputs, answer, prepare
+from cnnkit.server.refusal import Refusal, invalid, shortened
 from cnnkit.server.repository import Repository
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
 _LOG = logging.getLogger(__name__)
 
-# The text travels in a header, and gRPC drops headers of more than 8 KiB.
-_LONGEST_TEXT = 4000
+Reload = Callable[[pb.ReloadConfigRequest], pb.ReloadConfigResponse]
 
 
-def handlers(repository: Repository) -> list[grpc.GenericRpcHandler]:
-    """Returns the handlers of both services of TensorFlow Serving.
+class Service:
+    """Both services of TensorFlow Serving.
 
     Args:
         repository: The models there are.
+        limits: How much is taken on at once.
+        runner: Runs the calls.
+        executor: Where everything but graphs runs: messages are read and written there.
+        reload: Answers HandleReloadConfigRequest.
 
     Example:
-        >>> server.add_generic_rpc_handlers(handlers(repository))  # doctest: +SKIP
+        >>> service = Service(repository, limits, runner, executor, reload)  # doctest: +SKIP
+        >>> server.add_generic_rpc_handlers(service.handlers())  # doctest: +SKIP
     """
-    calls: dict[str, tuple[type[Message], Callable[..., Message]]] = {
-        methods.PREDICT: (pb.PredictRequest, predict),
-        methods.GET_MODEL_METADATA: (pb.GetModelMetadataRequest, _metadata),
-        methods.CLASSIFY: (pb.ClassificationRequest, _classify),
-        methods.REGRESS: (pb.RegressionRequest, _regress),
-        methods.MULTI_INFERENCE: (pb.MultiInferenceRequest, _multi_inference),
-        methods.GET_MODEL_STATUS: (pb.GetModelStatusRequest, _status),
-        methods.RELOAD_CONFIG: (pb.ReloadConfigRequest, _reload),
-    }
-    services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
-    for path, (request, answer) in calls.items():
-        service, _, method = path.removeprefix("/").partition("/")
-        services.setdefault(service, {})[method] = _handler(request, answer, repository)
-    return [
-        grpc.method_handlers_generic_handler(service, of_service)
-        for service, of_service in services.items()
-    ]
+
+    def __init__(
+        self,
+        repository: Repository,
+        limits: Limits,
+        runner: Runner,
+        executor: Executor,
+        reload: Reload,
+    ) -> None:
+        self._repository = repository
+        self._limits = limits
+        self._runner = runner
+        self._executor = executor
+        self._reload = reload
+        self._admission = Admission(limits)
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        """Returns the handlers, by gRPC's services."""
+        repository = self._repository
+        calls: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
+            methods.PREDICT: self._predict,
+            methods.GET_MODEL_METADATA: self._quick(
+                pb.GetModelMetadataRequest, lambda request: _metadata(request, repository)
+            ),
+            methods.CLASSIFY: self._quick(
+                pb.ClassificationRequest,
+                lambda request: _no_examples("classification", [request.model_spec], repository),
+            ),
+            methods.REGRESS: self._quick(
+                pb.RegressionRequest,
+                lambda request: _no_examples("regression", [request.model_spec], repository),
+            ),
+            methods.MULTI_INFERENCE: self._quick(
+                pb.MultiInferenceRequest,
+                lambda request: _no_examples(
+                    "classification", [task.model_spec for task in request.tasks], repository
+                ),
+            ),
+            methods.GET_MODEL_STATUS: self._quick(
+                pb.GetModelStatusRequest, lambda request: _status(request, repository)
+            ),
+            methods.RELOAD_CONFIG: self._quick(pb.ReloadConfigRequest, self._reload),
+        }
+        services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+        for path, handle in calls.items():
+            service, _, method = path.removeprefix("/").partition("/")
+            services.setdefault(service, {})[method] = self._handler(handle)
+        return [
+            grpc.method_handlers_generic_handler(service, of_service)
+            for service, of_service in services.items()
+        ]
+
+    def _handler(self, handle: Callable[[bytes], Awaitable[bytes]]) -> grpc.RpcMethodHandler:
+        async def respond(
+            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+        ) -> bytes | None:
+            code, text = grpc.StatusCode.INTERNAL, ""
+            try:
+                async with self._admission.request(messages) as raw:
+                    return await handle(raw)
+            except Refusal as refusal:
+                code, text = refusal.code, refusal.text
+            except DecodeError:
+                pass
+            except Exception as error:
+                # A fault of the server's own; the next request must find it alive.
+                _LOG.exception("A request failed")
+                text = f"{type(error).__name__}; the server's log says more"
+            return await context.abort(code, shortened(text))
+
+        # One message comes, as for every unary call; taken as a stream, it is not read before
+        # the request is let in.
+        return grpc.stream_unary_rpc_method_handler(respond)
+
+    async def _predict(self, raw: bytes) -> bytes:
+        call = await self._aside(self._prepared, raw)
+        outputs = await self._runner.run(call)
+        return await self._aside(_packed, call, outputs)
+
+    def _prepared(self, raw: bytes) -> Call:
+        return prepare(
+            pb.PredictRequest.FromString(raw),
+            self._repository.find,
+            largest=self._limits.request_bytes,
+            most_rows=self._limits.batch_rows,
+        )
+
+    def _quick(
+        self, request_type: type[Message], reply: Callable[..., Message]
+    ) -> Callable[[bytes], Awaitable[bytes]]:
+        def whole(raw: bytes) -> bytes:
+            return reply(request_type.FromString(raw)).SerializeToString()
+
+        async def handle(raw: bytes) -> bytes:
+            return await self._aside(whole, raw)
+
+        return handle
+
+    async def _aside(self, function, *args):
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
-class Health(health.HealthServicer):
-    """The standard health service, with the text of a model server for an unknown name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for service in ("PredictionService", "ModelService"):
-            self.set(service, health_pb2.HealthCheckResponse.SERVING)
-
-    def Check(  # noqa: N802 - gRPC's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        """Answers whether a service is up; NOT_FOUND for one that there is not."""
-        response = super().Check(request, context)
-        if context.code() is grpc.StatusCode.NOT_FOUND:
-            context.set_details("service name unknown")
-        return response
-
-
-def _handler(
-    request_type: type[Message],
-    answer: Callable[..., Message],
-    repository: Repository,
-) -> grpc.RpcMethodHandler:
-    def handle(raw: bytes, context: grpc.ServicerContext) -> bytes:
-        code, text = grpc.StatusCode.INTERNAL, ""
-        try:
-            return answer(request_type.FromString(raw), repository).SerializeToString()
-        except Refusal as refusal:
-            code, text = refusal.code, refusal.text
-        except DecodeError:
-            pass
-        except Exception as error:
-            # A fault of the server's own; the next request must find it alive.
-            _LOG.exception("A request failed")
-            text = f"{type(error).__name__}: {error}"
-        return context.abort(code, text[:_LONGEST_TEXT])
-
-    return grpc.unary_unary_rpc_method_handler(handle)
+def _packed(call: Call, outputs: Outputs) -> bytes:
+    return answer(call, outputs).SerializeToString()
 
 
 def _metadata(
@@ -113,45 +168,21 @@ def _status(request: pb.GetModelStatusRequest, repository: Repository) -> pb.Get
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
     response = pb.GetModelStatusResponse()
-    for version in repository.select(request.model_spec):
-        status = response.model_version_status.add(
-            version=version, state=pb.ModelVersionStatus.AVAILABLE
-        )
+    for version, known in repository.select(request.model_spec).items():
+        status = response.model_version_status.add(version=version, state=known.state)
         # A real server sends the empty status of a version that is well.
         status.status.SetInParent()
+        status.status.error_code = known.code
+        status.status.error_message = known.text
     return response
 
 
-def _classify(request: pb.ClassificationRequest, repository: Repository) -> Message:
-    raise _no_examples("classification", [request.model_spec], repository)
-
-
-def _regress(request: pb.RegressionRequest, repository: Repository) -> Message:
-    raise _no_examples("regression", [request.model_spec], repository)
-
-
-def _multi_inference(request: pb.MultiInferenceRequest, repository: Repository) -> Message:
-    raise _no_examples("classification", [task.model_spec for task in request.tasks], repository)
-
-
-def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: Repository) -> Refusal:
+def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: Repository) -> Message:
     """Refuses the calls that send tf.Example records: no model of images takes them."""
     for spec in specs:
         definitions = repository.find(spec).definitions.signature_def
         name = spec.signature_name or methods.DEFAULT_SIGNATURE
         if name not in definitions:
-            return invalid(f"No signature was found with the name: {name}")
-        return invalid(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
-    return invalid("Missing ModelSpec")
-
-
-def _reload(request: pb.ReloadConfigRequest, repository: Repository) -> pb.ReloadConfigResponse:
-    if request.config.WhichOneof("config") != "model_config_list":
-        raise invalid(
-            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
-            "Only ModelConfigList is currently supported"
-        )
-    raise Refusal(
-        grpc.StatusCode.UNIMPLEMENTED,
-        "This server keeps the models it was started with; start it again with other ones",
-    )
+            raise invalid(f"No signature was found with the name: {name}")
+        raise invalid(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
+    raise invalid("Missing ModelSpec")

@@ -1,0 +1,25 @@
+"""The standard health service, with the answers of a model server."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2
+
+SERVICES = ("PredictionService", "ModelService")
+
+
+class Health(health.aio.HealthServicer):
+    """Says that the server is up; whether a model is, GetModelStatus says."""
+
+    async def begin(self) -> None:
+        """Says so from now on."""
+        for service in SERVICES:
+            await self.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def Check(  # noqa: N802 - gRPC's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        """Answers whether a service is up; NOT_FOUND for one that there is not."""
+        if request.service not in ("", *SERVICES):
+            await context.abort(grpc.StatusCode.NOT_FOUND, "service name unknown")
+        return await super().Check(request, context)

@@ -1,0 +1,64 @@
+"""HandleReloadConfigRequest: other models, or other versions and labels, without a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.server.configuration import ModelConfig, model_configs
+from cnnkit.server.refusal import invalid, without_paths
+from cnnkit.server.repository import LabelError, Repository
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+
+
+def reload(
+    request: pb.ReloadConfigRequest, repository: Repository, folders: Sequence[Path]
+) -> pb.ReloadConfigResponse:
+    """Serves what a request asks for; where that cannot be, all stays as it is.
+
+    Args:
+        request: The whole list of models.
+        repository: Where they are changed.
+        folders: A model's folder must be one of these or lie inside one: a client must not make
+            the server read files that nobody meant to serve.
+
+    Returns:
+        A status that says how it went, as a model server answers.
+
+    Raises:
+        Refusal: The request holds no list.
+
+    Example:
+        >>> reload(request, repository, [Path("models")]).status.error_code  # doctest: +SKIP
+        0
+    """
+    if request.config.WhichOneof("config") != "model_config_list":
+        raise invalid(
+            "ServerModelConfig type not supported by HandleReloadConfigRequest. "
+            "Only ModelConfigList is currently supported"
+        )
+    response = pb.ReloadConfigResponse()
+    response.status.SetInParent()
+    try:
+        configs = model_configs(request.config.model_config_list, folders[0])
+        _check_folders(configs, folders)
+        repository.replace(configs)
+    except LabelError as error:
+        response.status.error_code = pb.FAILED_PRECONDITION
+        response.status.error_message = (
+            f"Request to assign label to version {error.received} of model {error.name}, "
+            "which is not currently available for inference"
+        )
+    except CnnkitError as error:
+        wrong = isinstance(error, UsageError)
+        response.status.error_code = pb.INVALID_ARGUMENT if wrong else pb.FAILED_PRECONDITION
+        response.status.error_message = without_paths(error.problem)
+    return response
+
+
+def _check_folders(configs: Sequence[ModelConfig], folders: Sequence[Path]) -> None:
+    allowed = [folder.resolve() for folder in folders]
+    for config in configs:
+        if not any(config.folder.resolve().is_relative_to(folder) for folder in allowed):
+            raise UsageError(f"The base_path of model {config.name!r} is not the server's to read")
