@@ -1,16 +1,21 @@
-"""Training AlexNet: cnnkit's step against the same network in plain Keras with `train_on_batch`."""
+"""Training: cnnkit's step against the same networks in plain Keras.
+
+AlexNet beside what Keras and TensorFlow have, with `train_on_batch`; VGG-16 beside
+keras.applications.VGG16 under `fit`. For PyTorch see networks.py.
+"""
 
 from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)
+
+import argparse
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit import alexnet
+from cnnkit import alexnet, vgg16
 from cnnkit.training import SGD
 from cnnkit.training.steps import Steps
 
-BATCH = 64
 ROUNDS = 5
 
 
@@ -56,24 +61,69 @@ def plain_keras() -> keras.Model:
     return model
 
 
-def main() -> None:
-    """Measures and prints."""
+def batch_of(size: int) -> dict[str, tf.Tensor]:
+    """Returns noise with labels, as the steps take it."""
     random = np.random.default_rng(0)
-    images = tf.constant(random.uniform(0, 255, (BATCH, 224, 224, 3)), tf.float32)
-    labels = tf.constant(random.integers(0, 1000, BATCH), tf.int32)
-    batch = {"images": images, "labels": labels, "weights": tf.ones(BATCH)}
-    ours = alexnet(initializer="glorot")
-    peer = plain_keras()
+    return {
+        "images": tf.constant(random.uniform(0, 255, (size, 224, 224, 3)), tf.float32),
+        "labels": tf.constant(random.integers(0, 1000, size), tf.int32),
+        "weights": tf.ones(size),
+    }
+
+
+def our_steps(model: keras.Model, batch: dict[str, tf.Tensor], count: int):
+    """Returns a call of `count` steps of ours."""
+    steps = Steps(model, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
+    size = len(batch["labels"])
+
+    def call():
+        for _ in range(count):
+            steps.train(batch, size, 1e-4).numpy()
+
+    return call
+
+
+def alexnet_beside_keras(rounds: int) -> None:
+    """Prints AlexNet's speed."""
+    size = 64
+    batch = batch_of(size)
+    ours, peer = alexnet(initializer="glorot"), plain_keras()
     if ours.count_params() != peer.count_params():
         raise RuntimeError("the two networks differ")
-    steps = Steps(ours, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
+    candidates = {
+        "cnnkit": our_steps(ours, batch, 1),
+        "Keras": lambda: peer.train_on_batch(batch["images"] / 255, batch["labels"]),
+    }
+    title = f"AlexNet training, groups=2, batch {size}, 224 x 224"
+    report(title, interleaved(candidates, rounds), size)
 
-    def our_step():
-        return steps.train(batch, BATCH, 0.01).numpy()
 
-    candidates = {"cnnkit": our_step, "Keras": lambda: peer.train_on_batch(images / 255, labels)}
-    title = f"AlexNet training, groups=2, batch {BATCH}, 224 x 224"
-    report(title, interleaved(candidates, ROUNDS), BATCH)
+def vgg16_beside_keras(rounds: int) -> None:
+    """Prints VGG-16's speed. One call is several steps, because `fit` has work around them."""
+    size, count = 16, 3
+    batch = batch_of(size)
+    peer = keras.applications.VGG16(weights=None)
+    peer.compile(keras.optimizers.SGD(1e-4, momentum=0.9), loss="sparse_categorical_crossentropy")
+    shown = tf.data.Dataset.from_tensors((batch["images"] / 255, batch["labels"])).repeat()
+    candidates = {
+        "cnnkit": our_steps(vgg16(), batch, count),
+        "keras.applications, fit": lambda: peer.fit(shown, steps_per_epoch=count, verbose=0),
+    }
+    title = f"VGG-16 training, batch {size}, 224 x 224"
+    report(title, interleaved(candidates, rounds), size * count)
+
+
+NETWORKS = {"alexnet": alexnet_beside_keras, "vgg16": vgg16_beside_keras}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="the median counts")
+    args = parser.parse_args()
+    for name in args.networks:
+        NETWORKS[name](args.rounds)
 
 
 if __name__ == "__main__":

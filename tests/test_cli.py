@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,7 +68,15 @@ def test_visualize_draws(run_folder, image_folder, tmp_path, capsys):
     # Two panels on white, neither of them flat.
     assert pixels[:, : pixels.shape[1] // 2].std() > 10
     assert pixels[:, pixels.shape[1] // 2 :].std() > 10
-    assert list(tmp_path.iterdir()) == [picture]
+    # What was drawn lies beside the picture, and nothing else.
+    beside = Path(f"{picture}.json"), Path(f"{picture}.npz")
+    assert sorted(tmp_path.iterdir()) == sorted([picture, *beside])
+    facts = json.loads(beside[0].read_text())
+    assert (facts["layer"], facts["rule"]) == ("conv5", "deconvnet")
+    with np.load(beside[1]) as arrays:
+        lit = np.argwhere(arrays["projection"].any(axis=-1))
+    top, left, bottom, right = facts["box"]
+    assert (lit >= (top, left)).all() and (lit < (bottom, right)).all()
 
 
 def test_visualize_takes_a_network_of_any_size(image_folder, tmp_path, capsys):

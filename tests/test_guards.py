@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_network import tiny
 
 from cnnkit import models
@@ -48,6 +49,19 @@ def test_replicas_that_cannot_help_are_told(mirrored):
     small = dataclasses.replace(CONFIG, strategy="mirrored", replicas=2, batch_size=1)
     [note] = notes_at_start(small, source, mirrored)
     assert note.startswith("a batch of 1 is smaller than the 2 replicas")
+
+
+def test_pixels_of_another_range_are_told(tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.random.default_rng(i).integers(0, 2, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    notes = Notes()
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{tmp_path / 'images'}", epochs=2)
+    train(config, tmp_path / "run", progress=notes)
+    [note] = notes.texts
+    assert note.startswith("the pixels of the first batch lie in 0..1; every network takes 0..255")
 
 
 def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):

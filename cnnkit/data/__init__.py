@@ -8,6 +8,7 @@ from cnnkit.data.checking import check as check
 from cnnkit.data.image import decode as decode
 from cnnkit.data.image import fit as fit
 from cnnkit.data.pipeline import batches as batches
+from cnnkit.data.resident import resident as resident
 from cnnkit.data.sharding import write_shards as write_shards
 from cnnkit.data.sources import load_source as load_source
 from cnnkit.data.split import Source as Source

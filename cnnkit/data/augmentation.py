@@ -157,6 +157,11 @@ class Augmentation:
                 received=smallest,
             )
 
+    def keeps(self, height: int, width: int) -> bool:
+        """Tells whether every image of these sides stays as it is."""
+        sides = {height, width, *self.scales, self.image_size}
+        return len(sides) == 1 and self.crop == "center" and not self.flip and not self.colour
+
     @property
     def scales(self) -> tuple[int, int]:
         """The smallest and the largest shorter side before the crop."""

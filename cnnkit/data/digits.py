@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import tensorflow as tf
 
 from cnnkit.data.split import Source, Split, held_out
 
@@ -26,13 +25,6 @@ def load_digits(seed: int) -> Source:
     splits = {}
     for name, members in (("train", ~test), ("test", test)):
         index = np.flatnonzero(members)
-        splits[name] = Split(
-            labels[members], tuple(f"digit{i:04d}" for i in index), _reader(images[members])
-        )
+        names = [f"digit{i:04d}" for i in index]
+        splits[name] = Split.of_pixels(labels[members], names, images[members])
     return Source("digits", tuple("0123456789"), splits, digest.hexdigest())
-
-
-def _reader(images: np.ndarray):
-    with tf.device("CPU:0"):
-        table = tf.constant(images)
-    return lambda index: tf.gather(table, index)

@@ -96,6 +96,10 @@ def batches(
             image = augment_encoded(split.encoded(row["index"]), augmentation, row)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
+    def load_batch(rows):
+        images = tf.cast(tf.gather(split.pixels, rows["index"]), tf.float32)
+        return {"images": images, "labels": rows["label"], "weights": rows["weight"]}
+
     process, processes = share
     rows //= processes
     mine = slice(process * rows, (process + 1) * rows)
@@ -103,5 +107,10 @@ def batches(
     rows_of = draw(augmentation, len(split), seed=seed, epoch=epoch)
     table = {name: values[index] for name, values in rows_of.items()}
     table |= {"index": index, "label": split.labels[index], "weight": weights}
-    dataset = parallel_map(tf.data.Dataset.from_tensor_slices(table), load)
-    return dataset.batch(rows, drop_remainder=True).prefetch(BATCHES_AHEAD)
+    dataset = tf.data.Dataset.from_tensor_slices(table)
+    if split.pixels is not None and augmentation.keeps(*split.pixels.shape[1:3]):
+        # Nothing is done to single images, which would cost more than to take them out together.
+        dataset = parallel_map(dataset.batch(rows, drop_remainder=True), load_batch)
+    else:
+        dataset = parallel_map(dataset, load).batch(rows, drop_remainder=True)
+    return dataset.prefetch(BATCHES_AHEAD)

@@ -24,13 +24,22 @@ class Split:
         names: One name for every image, for messages and file names.
         read: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
         encoded: Graph function from an index, () int64, to the bytes of its file, () string; None
-            where there are no files.
+            where there are no files, or their pixels are at hand.
+        pixels: (n, h, w, 3) uint8 RGB where all images are in memory, else None.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
     read: Callable[[tf.Tensor], tf.Tensor]
     encoded: Callable[[tf.Tensor], tf.Tensor] | None = None
+    pixels: tf.Tensor | None = None
+
+    @classmethod
+    def of_pixels(cls, labels: np.ndarray, names: Sequence[str], pixels: np.ndarray) -> Split:
+        """Returns the split of images that are in memory, (n, h, w, 3) uint8."""
+        with tf.device("CPU:0"):
+            table = tf.constant(pixels)
+        return cls(labels, tuple(names), lambda index: tf.gather(table, index), pixels=table)
 
     @classmethod
     def of_files(

@@ -27,9 +27,25 @@ class CeilMaxPooling2D(keras.layers.MaxPooling2D):
         super().__init__(pool_size, strides, **kwargs)
 
     def call(self, inputs):
+        if self._same_is_ceil(inputs.shape[1:3]):
+            # Keras's padding is the same here, and spares a copy of the map.
+            return ops.max_pool(
+                inputs, self.pool_size, self.strides, "same", data_format="channels_last"
+            )
         bottom, right = (stride - 1 for stride in self.strides)
         edges = [(0, 0), (0, bottom), (0, right), (0, 0)]
         return super().call(ops.pad(inputs, edges, constant_values=float("-inf")))
+
+    def _same_is_ceil(self, sides) -> bool:
+        """Tells whether Keras's "same" continues a map on the bottom and right only, as here."""
+        for side, size, stride in zip(sides, self.pool_size, self.strides, strict=True):
+            if side is None or side < size:
+                return False
+            overhang = (-(-side // stride) - 1) * stride + size - side
+            # Of one cell "same" puts none in front; of more it would.
+            if overhang not in (0, 1) or -(-side // stride) != 1 - (size - side) // stride:
+                return False
+        return True
 
     def compute_output_shape(self, input_shape):
         batch, *sides, channels = input_shape

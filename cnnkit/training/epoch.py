@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation, Split, batches, naming_broken_images
 from cnnkit.data.pipeline import epoch_order
-from cnnkit.training.guards import check_finite
+from cnnkit.training.guards import check_finite, notes_on_pixels
 from cnnkit.training.job import Job
 from cnnkit.training.schedule import learning_rate
 from cnnkit.training.state import Totals
@@ -58,6 +58,9 @@ def _train(job: Job, epoch: int) -> None:
         before = sum(job.seconds[part] for part in ("input", "step"))
         with job.timed("input"):
             batch = next(feed)
+        if (epoch, step) == (1, 1):
+            for note in notes_on_pixels(batch["images"]):
+                job.progress.note(note)
         with job.timed("step"):
             shown = min(config.batch_size, len(images) - (step - 1) * config.batch_size)
             rate = learning_rate(config, epoch, step - 1, count, state.plateau)

@@ -42,6 +42,21 @@ def notes_at_start(
     return notes
 
 
+def notes_on_pixels(images: tf.Tensor) -> list[str]:
+    """Returns what is wrong with the range of a batch of pixels, one sentence each.
+
+    Args:
+        images: (n, h, w, 3) float32, as the network gets them.
+    """
+    smallest, largest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
+    if smallest >= 0 and largest <= 1:
+        return [
+            f"the pixels of the first batch lie in {smallest:g}..{largest:g}; every network takes "
+            "0..255 and subtracts the mean of such images: store them as 8-bit files"
+        ]
+    return []
+
+
 def check_finite(loss: float, *, step: int, epoch: int, rate: float) -> None:
     """Makes sure that the loss of a step is a number.
 

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Source, load_source
+from cnnkit.data import Source, load_source, resident
 from cnnkit.runs import Run
 from cnnkit.training import agreement, checkpoint, resuming
 from cnnkit.training.assembly import Assembly, assemble
@@ -48,6 +48,9 @@ def set_up(
     elif first:
         run.check_free(overwrite=overwrite)
     source = load_source(config.dataset, seed=config.seed, download=download)
+    if not config.fast_decode:
+        splits = {part: resident(split) for part, split in source.splits.items()}
+        source = dataclasses.replace(source, splits=splits)
     work = {"configuration": dataclasses.asdict(config), "dataset": source.fingerprint}
     agreement.check_same_work(strategy, work)
     # Kept, not measured again: a resumed run subtracts the same bits.

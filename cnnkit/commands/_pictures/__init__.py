@@ -1,0 +1,23 @@
+"""The pictures of `cnnkit visualize`, a module each.
+
+A picture is a module here: its docstring's first line is the summary and the whole of it the
+description; it has `add_arguments(parser)` and `draw(args) -> Drawn`. Its name on the command line
+is the module's, with hyphens for underscores. Modules import TensorFlow inside `draw` only, so
+that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+
+
+def pictures() -> dict[str, ModuleType]:
+    """Returns the pictures by their name on the command line, in alphabetical order."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return {
+        name.replace("_", "-"): importlib.import_module(f"{__name__}.{name}")
+        for name in names
+        if not name.startswith("_")
+    }
