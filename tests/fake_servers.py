@@ -1,4 +1,4 @@
-"""Servers without TensorFlow: one that says what it is told, one with a model that doubles."""
+"""Servers without TensorFlow: one that says what it is told, models that NumPy computes."""
 
 import contextlib
 import threading
@@ -106,6 +106,102 @@ class Doubling:
     def predicts(self) -> int:
         """How many Predict calls came."""
         return len(self.rows)
+
+
+class Brightness:
+    """A model that tells day from night, with all the signatures of an exported model.
+
+    Encoded images that begin with a B are day, those with an X are none; pixels (2, 2, 3) are day
+    by their mean of 0..255.
+
+    Attributes:
+        asked: The signature and the images of each Predict call.
+        state: What its version 3 is.
+        looks: Released at each look at the state.
+    """
+
+    LABELS = ("day", "night")
+
+    def __init__(self) -> None:
+        self.asked = []
+        self.state = pb.ModelVersionStatus.AVAILABLE
+        self.looks = threading.Semaphore(0)
+
+    def __call__(self, path, request, context):
+        if path == methods.GET_MODEL_STATUS:
+            self.looks.release()
+            if pb.GetModelStatusRequest.FromString(request).model_spec.name == "absent":
+                context.abort(grpc.StatusCode.NOT_FOUND, "Could not find any versions")
+            response = pb.GetModelStatusResponse()
+            response.model_version_status.add(version=3, state=self.state)
+            return response.SerializeToString()
+        if path == methods.GET_MODEL_METADATA:
+            return self._metadata().SerializeToString()
+        request = pb.PredictRequest.FromString(request)
+        signature = request.model_spec.signature_name
+        [images] = map(decode, request.inputs.values())
+        self.asked.append((signature, images.tolist()))
+        if images.dtype.kind == "O":
+            if any(image.startswith(b"X") for image in images):
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unknown image file format.")
+            day = np.array([0.75 if image.startswith(b"B") else 0.25 for image in images])
+        else:
+            day = images.mean((1, 2, 3)) / 255
+        response = pb.PredictResponse()
+        response.model_spec.version.value = 3
+        for name, values in self._outputs(signature, np.stack([day, 1 - day], 1)).items():
+            response.outputs[name].CopyFrom(encode_values(values))
+        return response.SerializeToString()
+
+    def _outputs(self, signature, probabilities):
+        rows = np.arange(len(probabilities))
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        labels = np.array([label.encode() for label in self.LABELS], object)[order]
+        scores = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+        if signature == "classify_bytes":
+            return {"labels": labels, "scores": scores}
+        if signature == "serving_default":
+            return {"probabilities": np.float32(probabilities)}
+        if signature.startswith("features"):
+            return {"features": np.float32(probabilities)}
+        projection = np.zeros((len(rows), 6, 6, 3), np.float32)
+        projection[:, 2:4] = (1, -1, 1)
+        shown = {"projection": projection, "image": np.full((len(rows), 6, 6, 3), 200, np.uint8)}
+        if signature == "explain_bytes":
+            return {"labels": labels[:, 0], "scores": scores[:, 0], **shown}
+        return {"unit": rows + 7, "activation": np.float32(rows + 2.5), **shown}
+
+    def _metadata(self):
+        response = pb.GetModelMetadataResponse()
+        definitions = pb.SignatureDefMap()
+        seen = {"projection": (pb.DT_FLOAT, 6, 6, 3), "image": (pb.DT_UINT8, 6, 6, 3)}
+        encoded = {"image_bytes": (pb.DT_STRING,)}
+        pixels = {"images": (pb.DT_FLOAT, 2, 2, 3)}
+        two = (pb.DT_FLOAT, 2)
+        for name, inputs, outputs in (
+            ("classify_bytes", encoded, {"labels": (pb.DT_STRING, 2), "scores": two}),
+            ("serving_default", pixels, {"probabilities": two}),
+            ("features", pixels, {"features": two}),
+            ("features_bytes", encoded, {"features": two}),
+            (
+                "explain_bytes",
+                encoded,
+                {"labels": (pb.DT_STRING,), "scores": (pb.DT_FLOAT,), **seen},
+            ),
+            (
+                "explain_bytes_conv1",
+                encoded,
+                {"unit": (pb.DT_INT64,), "activation": (pb.DT_FLOAT,), **seen},
+            ),
+        ):
+            definition = definitions.signature_def[name]
+            for of, specs in ((definition.inputs, inputs), (definition.outputs, outputs)):
+                for key, (dtype, *sizes) in specs.items():
+                    of[key].dtype = dtype
+                    for size in (-1, *sizes):
+                        of[key].tensor_shape.dim.add(size=size)
+        response.metadata["signature_def"].value = definitions.SerializeToString()
+        return response
 
 
 def _info(*sizes):

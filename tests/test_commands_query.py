@@ -8,92 +8,15 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 
-import grpc
 import matplotlib.image
 import numpy as np
 import pytest
-from fake_servers import fake_server
+from fake_servers import Brightness, fake_server
 
 from cnnkit import cli
 from cnnkit.client import Explanation
 from cnnkit.figures import draw_explanations
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode_values
-
-LABELS = ("day", "night")
-
-
-class Brightness:
-    """A server of a model that calls bytes "day" where they begin with a B, and refuses "X...".
-
-    Attributes:
-        asked: The signature and the images of each Predict call.
-        state: What its version 3 is.
-    """
-
-    def __init__(self) -> None:
-        self.asked = []
-        self.state = pb.ModelVersionStatus.AVAILABLE
-        self.looks = threading.Semaphore(0)
-
-    def __call__(self, path, request, context):
-        if path == methods.GET_MODEL_STATUS:
-            self.looks.release()
-            response = pb.GetModelStatusResponse()
-            response.model_version_status.add(version=3, state=self.state)
-            return response.SerializeToString()
-        if path == methods.GET_MODEL_METADATA:
-            return self._metadata().SerializeToString()
-        request = pb.PredictRequest.FromString(request)
-        images = decode(request.inputs["image_bytes"]).tolist()
-        self.asked.append((request.model_spec.signature_name, images))
-        if images[0].startswith(b"X"):
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unknown image file format.")
-        response = pb.PredictResponse()
-        response.model_spec.version.value = 3
-        for name, values in self._outputs(request.model_spec.signature_name, images[0]).items():
-            response.outputs[name].CopyFrom(encode_values(values))
-        return response.SerializeToString()
-
-    def _outputs(self, signature, image):
-        best = [int(not image.startswith(b"B"))]
-        if signature == "classify_bytes":
-            order = [*best, 1 - best[0]]
-            names = np.array([[LABELS[index].encode() for index in order]], object)
-            return {"labels": names, "scores": np.float32([[0.75, 0.25]])}
-        projection = np.zeros((1, 6, 6, 3), np.float32)
-        projection[:, 2:4] = (1, -1, 1)
-        shown = {"projection": projection, "image": np.full((1, 6, 6, 3), 200, np.uint8)}
-        if signature == "explain_bytes":
-            label = np.array([LABELS[best[0]].encode()], object)
-            return {"labels": label, "scores": np.float32([0.75]), **shown}
-        return {"unit": np.int64([7]), "activation": np.float32([2.5]), **shown}
-
-    def _metadata(self):
-        response = pb.GetModelMetadataResponse()
-        definitions = pb.SignatureDefMap()
-        seen = {
-            "projection": (pb.DT_FLOAT, 6, 6, 3),
-            "image": (pb.DT_UINT8, 6, 6, 3),
-        }
-        answers = {
-            "classify_bytes": {"labels": (pb.DT_STRING, 2), "scores": (pb.DT_FLOAT, 2)},
-            "explain_bytes": {"labels": (pb.DT_STRING,), "scores": (pb.DT_FLOAT,), **seen},
-            "explain_bytes_conv1": {"unit": (pb.DT_INT64,), "activation": (pb.DT_FLOAT,), **seen},
-        }
-        for name, outputs in answers.items():
-            definition = definitions.signature_def[name]
-            for of, specs in (
-                (definition.inputs, {"image_bytes": (pb.DT_STRING,)}),
-                (definition.outputs, outputs),
-            ):
-                for key, (dtype, *sizes) in specs.items():
-                    of[key].dtype = dtype
-                    for size in (-1, *sizes):
-                        of[key].tensor_shape.dim.add(size=size)
-        response.metadata["signature_def"].value = definitions.SerializeToString()
-        return response
 
 
 @pytest.fixture
