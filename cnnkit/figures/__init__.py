@@ -5,6 +5,7 @@ from cnnkit.figures.confusion import draw_confusion
 from cnnkit.figures.correspondence import draw_correspondence
 from cnnkit.figures.curves import draw_curves
 from cnnkit.figures.evolution import draw_evolution
+from cnnkit.figures.explanations import draw_explanations
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_invariance
 from cnnkit.figures.layer2 import draw_layer2
@@ -20,6 +21,7 @@ __all__ = [
     "draw_correspondence",
     "draw_curves",
     "draw_evolution",
+    "draw_explanations",
     "draw_filters",
     "draw_invariance",
     "draw_layer2",
