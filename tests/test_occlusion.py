@@ -1,7 +1,9 @@
 """Occlusion: against an independent implementation, the plain sweep, and a net built by hand."""
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import keras
 import matplotlib.image
@@ -387,3 +389,9 @@ def test_command(tmp_path, capsys):
         assert main([*command, *wrong, "--output", str(other)]) == 2
         assert text in capsys.readouterr().err
         assert not other.exists()
+
+
+def test_examples_of_the_page_run(capsys):
+    page = Path(__file__).resolve().parents[1] / "docs" / "occlusion.md"
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)), {})
+    assert capsys.readouterr().out.startswith("(7, 7) [ 0  8 16 24 32 40 48] incremental")
