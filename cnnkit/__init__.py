@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cnnkit.evaluation import evaluate as evaluate
     from cnnkit.models import alexnet as alexnet
     from cnnkit.models import load_model as load_model
     from cnnkit.models import vgg as vgg
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 # Where each public name lives; a module of ours is looked up under its own name.
 _HOMES = {
     "alexnet": "cnnkit.models",
+    "evaluate": "cnnkit.evaluation",
     "vgg": "cnnkit.models",
     "vgg11": "cnnkit.models",
     "vgg11_lrn": "cnnkit.models",
@@ -37,7 +39,19 @@ _HOMES = {
     "load_model": "cnnkit.models",
     "train": "cnnkit.training",
 }
-_MODULES = ("client", "data", "evaluation", "export", "layers", "models", "training", "visualize")
+_MODULES = (
+    "client",
+    "data",
+    "evaluation",
+    "export",
+    "features",
+    "layers",
+    "models",
+    "neighbors",
+    "training",
+    "transfer",
+    "visualize",
+)
 
 __all__ = sorted({*_HOMES, *_MODULES})
 

@@ -2,7 +2,8 @@
 
 A verb is a module in `cnnkit.commands`: its docstring's first line is the summary, and it has
 `add_arguments(parser)` and `run(args) -> int | None`. Verbs import TensorFlow inside `run` only, so
-that `--help` answers at once.
+that `--help` answers at once. A verb whose first argument is a thing or an action names the actions
+in `ACTIONS`, each with the module in `cnnkit.commands` that does it.
 """
 
 from __future__ import annotations
@@ -63,6 +64,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     known = verbs()
     asked = argv[0] if argv and argv[0] in known else None
+    if asked and argv[1:] and argv[1] in getattr(_verb(asked), "ACTIONS", {}):
+        # A verb of two words to argparse, which cannot tell a thing from an action itself.
+        asked = f"{asked} {argv[1]}"
+        argv = [asked, *argv[2:]]
     subparsers = parser.add_subparsers(metavar="VERB", dest="verb")
     # The help lists every verb; the one that is asked for is all that is imported otherwise.
     for name in [asked] if asked else known:
@@ -86,7 +91,11 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
 
 def _verb(name: str) -> ModuleType:
-    return importlib.import_module(f"cnnkit.commands.{name}")
+    verb, _, action = name.partition(" ")
+    module = importlib.import_module(f"cnnkit.commands.{verb}")
+    if not action:
+        return module
+    return importlib.import_module(f"cnnkit.commands.{module.ACTIONS[action]}")
 
 
 def _fail(error: Exception, debug: bool, code: int) -> int:

@@ -29,11 +29,23 @@ def written_aside(path: Path) -> Iterator[Path]:
         with aside.open("rb+") as file:
             os.fsync(file.fileno())
         aside.replace(path)
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
     except OSError as error:
         raise not_written(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder where it is missing.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def append_line(path: Path, line: str) -> None:
@@ -60,7 +72,7 @@ def not_written(path: Path, error: OSError) -> RunError:
     )
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Makes a rename in `folder` last; where folders cannot be opened, the system sees to it."""
     try:
         handle = os.open(folder, os.O_RDONLY)

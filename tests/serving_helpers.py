@@ -1,10 +1,7 @@
-"""A model small enough for NumPy, and a server that says what it is told."""
+"""A model small enough for NumPy."""
 
-import contextlib
-from concurrent import futures
 from pathlib import Path
 
-import grpc
 import numpy as np
 import tensorflow as tf
 
@@ -69,27 +66,3 @@ def expected_probabilities(images, scale: float):
 def save(folder: Path, scale: float, *names: str) -> None:
     model = Colours(scale)
     tf.saved_model.save(model, str(folder), {name: getattr(model, name) for name in names})
-
-
-class _Replay(grpc.GenericRpcHandler):
-    def __init__(self, answer) -> None:
-        self._answer = answer
-
-    def service(self, details):
-        def handle(request, context):
-            return self._answer(details.method, request, context)
-
-        return grpc.unary_unary_rpc_method_handler(handle)
-
-
-@contextlib.contextmanager
-def fake_server(answer, port=0):
-    """A server whose every call is `answer(path, request bytes, context) -> response bytes`."""
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    server.add_generic_rpc_handlers([_Replay(answer)])
-    port = server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()

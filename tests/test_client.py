@@ -9,14 +9,17 @@ import time
 import grpc
 import numpy as np
 import pytest
-from serving_helpers import COLOURS, SIZE, TOP, expected_probabilities, fake_server
+from fake_servers import fake_server
+from serving_helpers import COLOURS, SIZE, TOP, expected_probabilities
 
 from cnnkit.client import (
     Client,
+    ConnectionLost,
     DeadlineExceeded,
     InvalidRequest,
     ModelNotFound,
     Prediction,
+    ServerBusy,
     ServerError,
     ServerUnavailable,
     Signature,
@@ -25,6 +28,7 @@ from cnnkit.client import (
 )
 from cnnkit.client.inputs import fit
 from cnnkit.client.metadata import signatures
+from cnnkit.client.request import Target
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -39,6 +43,14 @@ def client(colours_server):
 @pytest.fixture
 def images(rng):
     return rng.uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
+
+
+def watch(client, monkeypatch):
+    """Returns a list that the paths of the client's calls are added to."""
+    called = []
+    method = client._method
+    monkeypatch.setattr(client, "_method", lambda path: (called.append(path), method(path))[1])
+    return called
 
 
 def one_line(error):
@@ -111,13 +123,7 @@ def test_several_inputs_by_name(client):
 def test_wrong_inputs_are_refused_before_they_are_sent(
     colours_folder, inputs, options, text, monkeypatch, client
 ):
-    called = []
-    call = client._connection.call
-    monkeypatch.setattr(
-        client._connection,
-        "call",
-        lambda method, *rest, **named: (called.append(method), call(method, *rest, **named))[1],
-    )
+    called = watch(client, monkeypatch)
     with pytest.raises(UsageError) as caught:
         client.predict(inputs, model="colours", **options)
     assert text in one_line(caught.value)
@@ -160,13 +166,7 @@ def test_metadata_of_an_unknown_type_and_rank():
 
 
 def test_metadata_is_asked_for_once(client, images, monkeypatch):
-    asked = []
-    call = client._connection.call
-    monkeypatch.setattr(
-        client._connection,
-        "call",
-        lambda method, *rest, **named: (asked.append(method), call(method, *rest, **named))[1],
-    )
+    asked = watch(client, monkeypatch)
     for _ in range(3):
         client.predict(images, model="colours")
     assert asked == [methods.GET_MODEL_METADATA, *[methods.PREDICT] * 3]
@@ -174,7 +174,7 @@ def test_metadata_is_asked_for_once(client, images, monkeypatch):
 
 def test_a_model_that_was_replaced_is_looked_at_again(client, images):
     # As if the client had seen an older version, with another input.
-    client._known["colours", None, None] = {
+    client._plans.known[Target("colours")] = {
         "serving_default": Signature({"pixels": TensorSpec("float32", (None, 5))}, {})
     }
     assert client.predict(images, model="colours")["probabilities"].shape == (3, len(COLOURS))
@@ -213,13 +213,19 @@ def test_classify_without_labels_names_the_index(client, png):
     assert [prediction.label for prediction in rest] == ["class 0", "class 2", "class 3"]
 
 
+def answered(probabilities):
+    """A plan that needs no step."""
+    yield from ()
+    return {"probabilities": probabilities}
+
+
 def test_classify_answers_five_classes_at_most_unless_told_otherwise(client, png):
     labels = [prediction.label for prediction in client.classify(png(0, 9, 0), model="colours")[0]]
     assert len(labels) == TOP
     assert len(client.classify(png(0, 9, 0), model="colours", version=1)[0]) == len(COLOURS)
     probabilities = np.linspace(0, 1, 20)[np.newaxis]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "predict", lambda *given, **named: {"probabilities": probabilities})
+        patch.setattr(client._plans, "predict", lambda *given: answered(probabilities))
         assert len(client.classify(b"...", model="colours", version=1)[0]) == 5
 
 
@@ -237,7 +243,7 @@ def test_classify_more_classes_than_there_are(client, png):
         (["no/such.png"], UsageError, "There is no such image file. Received: no/such.png"),
         ([], UsageError, "There is no image"),
         ([b""], DataError, "An image is empty"),
-        ([3], UsageError, "neither a path nor bytes. Received: int"),
+        ([3], UsageError, "neither a path, bytes nor an array. Received: int"),
         (["."], DataError, "cannot be read"),
     ],
 )
@@ -307,10 +313,10 @@ def refuse(code, details):
 @pytest.mark.parametrize(
     ("code", "details", "kind", "text"),
     [
-        ("UNAVAILABLE", "Stream removed", ServerUnavailable, "may have killed the server"),
-        ("UNAVAILABLE", "Socket closed", ServerUnavailable, "in the middle of a call"),
-        ("UNAVAILABLE", "The batch scheduling queue is full", ServerUnavailable, "Try again"),
-        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", ServerError, "at its limit"),
+        ("UNAVAILABLE", "Socket closed", ConnectionLost, "in the middle of a call"),
+        ("UNAVAILABLE", "The batch scheduling queue is full", ServerBusy, "try again"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", ServerBusy, "try again"),
+        ("RESOURCE_EXHAUSTED", "memory", ServerError, "at its limit"),
         ("UNIMPLEMENTED", "", ServerError, "8500 by custom"),
         ("INTERNAL", "oops\nnode 3", ServerError, "Received: INTERNAL: oops. The server's log"),
         ("FAILED_PRECONDITION", "Serving signature key", InvalidRequest, "refuses this request"),
@@ -321,7 +327,7 @@ def refuse(code, details):
 def test_codes_become_errors(code, details, kind, text):
     with (
         fake_server(refuse(grpc.StatusCode[code], details)) as address,
-        Client(address, timeout=5) as client,
+        Client(address, timeout=5, attempts=1) as client,
         pytest.raises(ServerError) as caught,
     ):
         client.status("m")

@@ -1,7 +1,12 @@
+"""Exported versions: what they answer, what they hold, and how they appear."""
+
 import io
+import json
 import os
+import resource
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
@@ -10,23 +15,38 @@ import tensorflow as tf
 from PIL import Image
 
 from cnnkit import alexnet
-from cnnkit import export as export_module
-from cnnkit.data import fit
+from cnnkit.data import Augmentation, fit
 from cnnkit.errors import RunError, UsageError
-from cnnkit.export import export
+from cnnkit.export import Limits, endpoints, export, making
+from cnnkit.export.network import network_of
+from cnnkit.export.references import CREDIT, References
+from cnnkit.models import build
+from cnnkit.visualize import deconvnet
 
 LABELS = ["ant", "bee", "cat", "dog", "elk", "fox"]
 
 
+def small(**options):
+    keras.utils.set_random_seed(0)
+    return alexnet(
+        input_shape=(64, 64, 3), classes=6, initializer="glorot", hidden_units=32, **options
+    )
+
+
 @pytest.fixture(scope="module")
 def model():
-    keras.utils.set_random_seed(0)
-    return alexnet(input_shape=(64, 64, 3), classes=6, initializer="glorot")
+    return small()
 
 
 @pytest.fixture(scope="module")
 def exported(model, tmp_path_factory):
-    return export(model, LABELS, tmp_path_factory.mktemp("models") / "animals")
+    return export(
+        model,
+        LABELS,
+        tmp_path_factory.mktemp("models") / "animals",
+        explain_layers=["conv5", "fc6"],
+        warmup=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +66,17 @@ def files():
         yield file.getvalue()
 
 
+def seen(encoded):
+    """What the network sees of encoded images, by another decoder."""
+    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
+    return np.stack([fit(tf.constant(p), 64) for p in pixels])
+
+
+def quick(monkeypatch):
+    """Leaves out the check in another process, for tests of what is not about it."""
+    monkeypatch.setattr(making, "_check_answers", lambda *_: None)
+
+
 def test_floats_answer_as_in_memory(model, signatures, rng):
     images = rng.uniform(0, 255, (3, 64, 64, 3)).astype("float32")
     answer = signatures["serving_default"](images=tf.constant(images))
@@ -59,8 +90,7 @@ def test_bytes_answer_as_in_memory(model, signatures):
     encoded = list(files())
     answer = signatures["serving_bytes"](image_bytes=tf.constant(encoded))
     assert set(answer) == {"probabilities"}
-    pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
-    expected = model.predict(np.stack([fit(tf.constant(p), 64) for p in pixels]), verbose=0)
+    expected = model.predict(seen(encoded), verbose=0)
     # JPEG and WebP decoders differ by rounding; the rest is exact.
     np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-2)
     for i in (0, 2, 3, 4, 6):
@@ -80,15 +110,66 @@ def test_classify_sorts_the_labels(signatures):
         np.testing.assert_allclose(scores, row[order], atol=1e-6)
 
 
+def test_features_are_fc7_of_length_one(model, signatures, rng):
+    images = rng.uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    fc7 = keras.Model(model.inputs[0], model.get_layer("fc7").output)(images).numpy()
+    expected = fc7 / np.linalg.norm(fc7, axis=1, keepdims=True)
+    answer = signatures["features"](images=tf.constant(images))["features"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    encoded = list(files())[:1]
+    fc7 = keras.Model(model.inputs[0], model.get_layer("fc7").output)(seen(encoded)).numpy()
+    answer = signatures["features_bytes"](image_bytes=tf.constant(encoded))["features"]
+    np.testing.assert_allclose(answer, fc7 / np.linalg.norm(fc7, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_explanations_are_those_of_the_deconvnet(model, signatures):
+    encoded = list(files())[:1] + list(files())[3:4]
+    images = seen(encoded)
+    answer = signatures["explain_bytes"](image_bytes=tf.constant(encoded))
+    expected = deconvnet(model, images, "probabilities")
+    probabilities = model.predict(images, verbose=0)
+    for i, one in enumerate(expected):
+        scale = np.abs(one.projection).max()
+        assert scale > 0
+        np.testing.assert_allclose(answer["projection"][i], one.projection, atol=1e-4 * scale)
+        assert answer["labels"][i].numpy().decode() == LABELS[probabilities[i].argmax()]
+        np.testing.assert_allclose(answer["scores"][i], probabilities[i].max(), atol=1e-6)
+    np.testing.assert_array_equal(answer["image"], np.round(images))
+    answer = signatures["explain_bytes_conv5"](image_bytes=tf.constant(encoded))
+    for i, one in enumerate(deconvnet(model, images, "conv5")):
+        assert answer["unit"][i] == one.unit
+        assert tuple(answer["position"][i].numpy()) == one.position
+        np.testing.assert_allclose(answer["activation"][i], one.activation, rtol=1e-5)
+        scale = np.abs(one.projection).max()
+        np.testing.assert_allclose(answer["projection"][i], one.projection, atol=1e-4 * scale)
+    dense = signatures["explain_bytes_fc6"](image_bytes=tf.constant(encoded))
+    assert dense["position"].shape == (2, 0)
+    assert [int(unit) for unit in dense["unit"]] == [
+        one.unit for one in deconvnet(model, images, "fc6")
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_batch_has_images_and_not_too_many(signatures, count):
+    for name, given in (
+        ("features", {"images": tf.zeros((count, 64, 64, 3))}),
+        ("explain_bytes", {"image_bytes": tf.constant([b"x"] * count, tf.string)}),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"no image or too many.*{count}"):
+            signatures[name](**given)
+
+
 @pytest.mark.parametrize(
     ("signature", "inputs"),
     [
         ("serving_default", {"images": tf.zeros((64, 64, 3))}),
         ("serving_default", {"images": tf.zeros((1, 32, 64, 3))}),
         ("serving_default", {"images": tf.zeros(())}),
+        ("features", {"images": tf.zeros((1, 64, 64, 1))}),
         ("serving_bytes", {"image_bytes": tf.constant("x")}),
         ("serving_bytes", {"image_bytes": tf.constant([b"no image"])}),
         ("classify_bytes", {"image_bytes": tf.constant([["x"]])}),
+        ("explain_bytes", {"image_bytes": tf.constant([b"\x89PNG\r\n\x1a\n"])}),
     ],
 )
 def test_wrong_inputs_are_errors_and_no_crash(signatures, signature, inputs):
@@ -101,8 +182,35 @@ def test_every_weight_is_stored_once(model, exported):
     assert stored <= 1.05 * 4 * model.count_params()
 
 
-def test_labels_are_an_asset(exported):
+def test_assets_and_the_card(model, exported):
     assert (exported / "assets" / "labels.txt").read_text().split() == LABELS
+    facts = json.loads((exported / "assets" / "preprocessing.json").read_text())
+    assert facts["side"] == facts["shorter_side_before_crop"] == 64
+    assert facts["features_layer"] == "fc7"
+    assert facts["mean"] == pytest.approx(model.layers[1].mean.tolist(), abs=1e-3)
+    assert facts["limits"]["pixels"] == Limits().pixels
+    card = (exported / "README.md").read_text()
+    for text in (
+        "# animals",
+        f"alexnet, {model.count_params():,} parameters, float32",
+        "6: ant, bee, cat, dog, elk, fox",
+        "| `classify_bytes` | `image_bytes` string (n,) | `labels` string (n, 5), `scores` float32",
+        "`projection` float32 (n, 64, 64, 3)",
+        "cnnkit serve models/animals",
+        CREDIT,
+    ):  # fmt: skip
+        assert text in card
+
+
+def test_references_are_real_photographs(exported):
+    kept = References.read(exported)
+    first, second = (Image.open(io.BytesIO(file)) for file in kept.files)
+    assert (first.format, second.format) == ("JPEG", "PNG")
+    assert min(first.size) == min(second.size) == 80
+    # Sky above roofs, and a flower: not noise.
+    assert np.asarray(first.convert("L"), float)[:20].mean() > 150
+    assert kept.images.shape == (2, 64, 64, 3)
+    assert set(kept.answers) == {*endpoints.SIGNATURES, "explain_bytes_conv5", "explain_bytes_fc6"}
 
 
 def test_loads_without_keras_and_without_us(exported):
@@ -119,20 +227,72 @@ def test_loads_without_keras_and_without_us(exported):
     assert done.stdout.strip() == "(2, 6)"
 
 
-def test_versions_count_up_and_nothing_else_is_left(model, tmp_path):
+def test_versions_count_up_and_nothing_else_is_left(model, tmp_path, monkeypatch):
+    quick(monkeypatch)
     output = tmp_path / "animals"
     (output / "7").mkdir(parents=True)
     (output / "notes").mkdir()
-    assert export(model, LABELS, output).name == "8"
-    assert sorted(path.name for path in output.iterdir()) == ["7", "8", "notes"]
+    only = {"signatures": ["serving_default"], "warmup": 0}
+    assert export(model, LABELS, output, **only).name == "8"
+    assert export(model, LABELS, output, version=3, **only).name == "3"
+    assert sorted(path.name for path in output.iterdir()) == ["3", "7", "8", "notes"]
+    assert not (output / "3" / "assets.extra" / "tf_serving_warmup_requests").exists()
+    with pytest.raises(UsageError, match="Version 3 exists"):
+        export(model, LABELS, output, version=3)
+
+
+def test_two_exports_at_once_get_two_versions(model, tmp_path, monkeypatch):
+    quick(monkeypatch)
+    output, made = tmp_path / "animals", []
+    together = threading.Barrier(2)
+    publish = making.publish
+
+    def at_once(*arguments):
+        together.wait(timeout=120)
+        return publish(*arguments)
+
+    monkeypatch.setattr(making, "publish", at_once)
+    threads = [
+        threading.Thread(
+            target=lambda: made.append(
+                export(model, LABELS, output, signatures=["serving_default"])
+            )
+        )
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(folder.name for folder in made) == ["1", "2"]
+    assert sorted(path.name for path in output.iterdir()) == ["1", "2"]
+    for folder in made:
+        assert (folder / "saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize("most", [1 << 10, 1 << 20])
+def test_a_full_disk_leaves_nothing(model, tmp_path, most, monkeypatch):
+    """No file of this process may grow beyond `most` bytes: the weights do not fit."""
+    quick(monkeypatch)
+    output = tmp_path / "animals"
+    (output / "1").mkdir(parents=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        with pytest.raises(RunError, match="could not be written.*Make room there"):
+            export(model, LABELS, output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in output.iterdir()] == ["1"]
 
 
 def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch):
-    """A decoder that brightens every image: the bytes answer otherwise than the model."""
-    monkeypatch.setattr(export_module, "fit", lambda image, size: fit(image, size) * 0.5)
+    """A decoder that darkens every image: the bytes answer otherwise than the model."""
+    right = endpoints.augment_encoded
+    monkeypatch.setattr(endpoints, "augment_encoded", lambda *given: right(*given) * 0.5)
     with pytest.raises(RunError, match="serving_bytes answers otherwise than the model"):
-        export(model, LABELS, tmp_path / "animals")
-    assert list((tmp_path / "animals").iterdir()) == []
+        export(model, LABELS, tmp_path / "animals", signatures=["serving_bytes"])
+    assert not (tmp_path / "animals").exists()
 
 
 def test_wrong_exports_are_refused(model, tmp_path):
@@ -144,4 +304,91 @@ def test_wrong_exports_are_refused(model, tmp_path):
     free = alexnet(include_top=False, pooling="avg")
     with pytest.raises(UsageError, match="built for one image size"):
         export(free, ["x"] * 256, tmp_path / "free")
-    assert not (tmp_path / "free").exists() or not list((tmp_path / "free").iterdir())
+    for options, text in (
+        ({"dtype": "float16"}, "Unknown dtype 'float16'"),
+        ({"signatures": ["explain"]}, "Did you mean explain_bytes"),
+        ({"explain_layers": ["conv9"]}, "Unknown layer 'conv9'"),
+        ({"features_layer": "fc9"}, "Unknown layer 'fc9'"),
+        ({"top": 0}, "top of 1 or more"),
+        ({"version": 0}, "1 or more"),
+        ({"warmup": 500}, "0 to 166 for each of 6 signatures. Received: 500"),
+        ({"augmentation": Augmentation(32)}, "Expected: 64 pixels. Received: 32"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            export(model, LABELS, tmp_path / "free", **options)
+    with pytest.raises(UsageError, match="lets nothing through"):
+        Limits(pixels=0)
+    assert not (tmp_path / "free").exists()
+
+
+def test_what_the_deconvnet_cannot_follow_is_not_explained(tmp_path, monkeypatch):
+    quick(monkeypatch)
+    bent = small(activation="tanh")
+    network = network_of(bent)
+    assert "explain_bytes" not in endpoints.chosen(network, None)
+    with pytest.raises(UsageError, match="does not follow the rule 'deconvnet'"):
+        endpoints.chosen(network, ["explain_bytes"])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [("alexnet", "fc7"), ("vgg11", "fc2"), ("zfnet", "fc7"), ("cifar10_quick", "fc4"),
+     ("alexnet_torchvision", "fc7")],
+)  # fmt: skip
+def test_features_are_the_layer_before_the_logits(name, layer):
+    options = {} if "cifar" in name else {"input_shape": (64, 64, 3)}
+    assert network_of(build(name, classes=3, **options)).features == layer
+
+
+def test_half_the_bytes_in_bfloat16(model, tmp_path):
+    folder = export(model, LABELS, tmp_path / "animals", dtype="bfloat16", explain_layers=["conv3"])
+    stored = sum(file.stat().st_size for file in (folder / "variables").iterdir())
+    assert stored <= 1.05 * 2 * model.count_params() + 4096
+    loaded = tf.saved_model.load(str(folder))
+    encoded = list(files())
+    answer = loaded.signatures["serving_bytes"](image_bytes=tf.constant(encoded))["probabilities"]
+    assert answer.dtype == tf.float32
+    expected = model.predict(seen(encoded), verbose=0)
+    np.testing.assert_allclose(answer, expected, atol=3e-2)
+    assert np.abs(answer - expected).max() > 1e-6
+
+
+def test_larger_images_of_a_fully_convolutional_export(model, tmp_path):
+    folder = export(
+        model, LABELS, tmp_path / "animals", fully_convolutional=True,
+        limits=Limits(free_pixels=200 * 200), signatures=["serving_bytes", "features"],
+    )  # fmt: skip
+    loaded = tf.saved_model.load(str(folder))
+    default = loaded.signatures["serving_default"]
+    images = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        default(images=tf.constant(images))["probabilities"], expected, atol=1e-5
+    )
+    wide = np.random.default_rng(1).uniform(0, 255, (1, 96, 160, 3)).astype("float32")
+    answer = default(images=tf.constant(wide))
+    assert answer["probability_map"].shape == (1, 2, 4, 6)
+    np.testing.assert_allclose(
+        answer["probabilities"], answer["probability_map"].numpy().mean(axis=(1, 2)), atol=1e-6
+    )
+    length = np.linalg.norm(loaded.signatures["features"](images=tf.constant(wide))["features"])
+    assert length == pytest.approx(1, abs=1e-5)
+    for shape in ((1, 32, 64, 3), (1, 300, 200, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too few or too many pixels"):
+            default(images=tf.zeros(shape))
+
+
+def test_a_model_that_ends_in_logits_answers_probabilities(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = build("cifar10_quick", classes=3, classifier_activation=None)
+    folder = export(
+        model, ["a", "b", "c"], tmp_path / "letters", top=2, signatures=["classify_bytes"]
+    )
+    loaded = tf.saved_model.load(str(folder))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    answer = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(
+        answer, keras.ops.softmax(model.predict(images, verbose=0)), atol=1e-5
+    )
+    classified = loaded.signatures["classify_bytes"](image_bytes=tf.constant(list(files())[:1]))
+    assert classified["labels"].shape == (1, 2)

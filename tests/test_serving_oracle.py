@@ -8,10 +8,12 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from serving_helpers import fake_server
+from fake_servers import fake_server
 
 from cnnkit.client import Client, InvalidRequest, ModelNotFound, ServerError
 from cnnkit.client.metadata import signatures, version_statuses
+from cnnkit.client.request import Target
+from cnnkit.client.steps import Deadline
 from cnnkit.server import EmbeddedServer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -108,7 +110,7 @@ def known_metadata(client):
     recorded = next(case for case in CASES if case["case"] == "metadata")
     packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
     definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
-    client._known["tiny", None, None] = signatures(definitions)
+    client._plans.known[Target("tiny")] = signatures(definitions)
 
 
 def send(client, case):
@@ -120,16 +122,9 @@ def send(client, case):
     if case["method"] == methods.PREDICT:
         known_metadata(client)
         return client.predict(np.zeros((1, 16, 16, 3)), model="tiny")
-    # Not one of the client's own calls: its connection, and what it makes of the answer.
-    return client._connection.call(case["method"], pb.PredictRequest(), Raw, model="tiny")
-
-
-class Raw(pb.PredictResponse.__base__):
-    """Takes any answer."""
-
-    @staticmethod
-    def FromString(raw):  # noqa: N802
-        return raw
+    # None of the client's own calls: how it asks, and what it makes of the answer.
+    target, deadline = Target("tiny"), Deadline(20)
+    return client._run(client._plans.ask(case["method"], b"", bytes, target, deadline))
 
 
 OK = [case for case in CASES if case["code"] == "OK"]

@@ -1,53 +1,47 @@
-"""The client: arrays or images in, arrays or labels out."""
+"""The client that waits: arrays or images in, arrays or labels out."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+import grpc
 import numpy.typing as npt
 
-from cnnkit.client import images as encoded_images
-from cnnkit.client import inputs as arrays
-from cnnkit.client.connection import Connection, check_timeout
-from cnnkit.client.errors import (
-    DeadlineExceeded,
-    InvalidRequest,
-    ModelNotFound,
-    ServerError,
-    ServerUnavailable,
-)
-from cnnkit.client.images import Image, Prediction
-from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
-from cnnkit.errors import UsageError, unknown_name
-from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.client import seeing
+from cnnkit.client.images import Images, Prediction
+from cnnkit.client.metadata import Signature, VersionStatus
+from cnnkit.client.request import Target
+from cnnkit.client.seeing import Explanation
+from cnnkit.client.steps import Call, CallFailed, Plan, Step, Wait
+from cnnkit.client.together import run_together
+from cnnkit.client.twin import Twin
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
 
-# Between two looks at a server that is starting, in seconds.
-_POLL = 0.1
+ResultT = TypeVar("ResultT")
 
 
-class Client:
+class Client(Twin):
     """A connection to one model server, for any number of calls and threads.
 
-    Args:
-        address: "HOST:PORT" of the server's gRPC interface.
-        timeout: Seconds that a call may take unless it says otherwise.
-
-    Raises:
-        UsageError: The address has no port, or the timeout is not positive.
+    `AsyncClient` has the same methods, to be awaited. Both take what `cnnkit.client.twin.Twin`
+    describes.
 
     Example:
         >>> with Client("localhost:8500") as client:  # doctest: +SKIP
         ...     client.predict(pixels, model="digits")["probabilities"]
     """
 
-    def __init__(self, address: str, *, timeout: float = 10.0) -> None:
-        self._connection = Connection(address, timeout=timeout)
-        self._known: dict[tuple[str, int | None, str | None], dict[str, Signature]] = {}
+    def _open(self) -> None:
+        arguments = self._endpoint.channel_arguments()
+        self._channel = (
+            grpc.insecure_channel(**arguments)
+            if self._credentials is None
+            else grpc.secure_channel(credentials=self._credentials, **arguments)
+        )
+        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
 
     def __enter__(self) -> Client:
         return self
@@ -62,7 +56,8 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; calls in flight are cancelled."""
-        self._connection.close()
+        self._closed = True
+        self._channel.close()
 
     def predict(
         self,
@@ -72,7 +67,8 @@ class Client:
         version: int | None = None,
         label: str | None = None,
         signature: str = methods.DEFAULT_SIGNATURE,
-        outputs: Iterable[str] | None = None,
+        outputs: str | Iterable[str] | None = None,
+        batch_size: int | None = None,
         timeout: float | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
         """Runs a model on a batch.
@@ -88,7 +84,9 @@ class Client:
             label: A version's label instead of its number.
             signature: Which of the model's signatures.
             outputs: Names of the outputs wanted; all by default.
-            timeout: Seconds for the call instead of the client's own.
+            batch_size: Rows of a request at most, by default 64. A larger batch is sent in parts,
+                several at once, and one version answers all of them.
+            timeout: Seconds for everything instead of the client's own.
 
         Returns:
             The outputs by name, each with its batch axis.
@@ -98,90 +96,146 @@ class Client:
             ServerError: The server did not answer with a result; the subclass says how.
 
         Example:
-            >>> client.predict(pixels, model="digits", outputs=["fc7"])  # doctest: +SKIP
-            {'fc7': array([[0.1, ...]], dtype=float32)}
+            >>> client.predict(pixels, model="digits", outputs="probabilities")  # doctest: +SKIP
+            {'probabilities': array([[0.1, ...]], dtype=float32)}
         """
-        spec = _model_spec(model, version, label)
-        known = (model, version, label) in self._known
-        outputs = [outputs] if isinstance(outputs, str) else list(outputs or ())
-        try:
-            request = self._request(spec, inputs, signature, outputs, timeout)
-        except UsageError:
-            if not known:
-                raise
-            # What was kept may be of a version that the server has replaced since.
-            self._forget(spec)
-            request = self._request(spec, inputs, signature, outputs, timeout)
-        try:
-            response = self._connection.call(
-                methods.PREDICT, request, pb.PredictResponse, model=model, timeout=timeout
-            )
-        except (InvalidRequest, ModelNotFound):
-            self._forget(spec)
-            raise
-        return {name: decode(tensor) for name, tensor in response.outputs.items()}
+        target, deadline = Target(model, version, label), self._plans.deadline(timeout)
+        wanted = [outputs] if isinstance(outputs, str) else outputs or ()
+        return self._run(
+            self._plans.predict(inputs, target, signature, wanted, batch_size, deadline)
+        )
 
     def classify(
         self,
-        images: Image | Iterable[Image],
+        images: Images,
         *,
         model: str,
         version: int | None = None,
         label: str | None = None,
         top: int | None = None,
+        batch_size: int | None = None,
         timeout: float | None = None,
     ) -> list[list[Prediction]]:
         """Says what images show.
 
-        The encoded bytes are sent, and the server decodes and scales them as the model wants.
+        Encoded bytes are sent as they are: the server decodes and scales them as the model wants.
 
         Args:
-            images: Paths of image files, or their bytes (JPEG, PNG, GIF, BMP, WebP).
+            images: Paths of image files, or their bytes (JPEG, PNG, GIF, BMP, WebP), one or
+                several; or pixels, of the size that the model takes.
             model: The model's name on the server.
             version: Its version; the newest one by default.
             label: A version's label instead of its number.
             top: The number of classes for each image; by default 5, or all where the model answers
                 with fewer.
-            timeout: Seconds for the call instead of the client's own.
+            batch_size: Images of a request at most, by default 64.
+            timeout: Seconds for everything instead of the client's own.
 
         Returns:
-            For each image its classes, the most probable first.
+            For each image its classes, the most probable first. Pixels get "class 3" for a name:
+            only the signature for encoded images knows the labels.
 
         Raises:
-            UsageError: A file does not exist, the model takes no encoded images, or it answers with
+            UsageError: A file does not exist, the model takes no such images, or it answers with
                 fewer classes than `top`.
             DataError: A file cannot be read or is empty.
             ServerError: The server did not answer with a result. One image that it cannot decode
-                fails the whole batch.
+                fails all of them.
 
         Example:
             >>> client.classify(["7.png"], model="digits", top=1)  # doctest: +SKIP
             [[Prediction(label='7', probability=0.99)]]
         """
-        batch = encoded_images.read_images(images)
-        spec = _model_spec(model, version, label)
-        name = encoded_images.choose(self._signatures(spec, timeout), top, model)
-        labelled = name == encoded_images.LABELLED
-        outputs = self.predict(
-            {encoded_images.IMAGE_INPUT: batch},
-            model=model,
-            version=version,
-            label=label,
-            signature=name,
-            outputs=["labels", "scores"] if labelled else ["probabilities"],
-            timeout=timeout,
-        )
-        answered = outputs["labels" if labelled else "probabilities"].shape[-1]
-        encoded_images.check_top(top, answered, model)
-        read = encoded_images.labelled if labelled else encoded_images.unlabelled
-        return read(outputs, top or encoded_images.USUAL_TOP)
+        target, deadline = Target(model, version, label), self._plans.deadline(timeout)
+        return self._run(seeing.classify(self._plans, images, target, top, batch_size, deadline))
 
-    def metadata(self, model: str, version: int | None = None) -> dict[str, Signature]:
+    def features(
+        self,
+        images: Images,
+        *,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        batch_size: int | None = None,
+        timeout: float | None = None,
+    ) -> npt.NDArray[Any]:
+        """Describes images by what the last layer but one makes of them, for comparing them.
+
+        Args:
+            images: As for `classify`, of the kind that the signature `features` takes.
+            model: The model's name on the server.
+            version: Its version; the newest one by default.
+            label: A version's label instead of its number.
+            batch_size: Images of a request at most, by default 64.
+            timeout: Seconds for everything instead of the client's own.
+
+        Returns:
+            (n, features) float32; a model exported by cnnkit answers with vectors of length 1.
+
+        Raises:
+            UsageError: The model has no such signature, or takes other images for it.
+            ServerError: The server did not answer with a result.
+
+        Example:
+            >>> a, b = client.features(["a.png", "b.png"], model="digits")  # doctest: +SKIP
+            >>> a @ b  # the cosine of the angle between them  # doctest: +SKIP
+            0.93
+        """
+        target, deadline = Target(model, version, label), self._plans.deadline(timeout)
+        return self._run(seeing.features(self._plans, images, target, batch_size, deadline))
+
+    def explain(
+        self,
+        images: Images,
+        *,
+        model: str,
+        layer: str | None = None,
+        version: int | None = None,
+        label: str | None = None,
+        batch_size: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Explanation]:
+        """Shows what in images made the winning class fire: the deconvnet, computed by the server.
+
+        Args:
+            images: As for `classify`.
+            model: The model's name on the server.
+            layer: The strongest unit of this layer instead of the winning class; one of those that
+                the model was exported with.
+            version: Its version; the newest one by default.
+            label: A version's label instead of its number.
+            batch_size: Images of a request at most, by default 64.
+            timeout: Seconds for everything instead of the client's own.
+
+        Returns:
+            An explanation of each image.
+
+        Raises:
+            UsageError: The model was not exported with such a signature.
+            ServerError: The server did not answer with a result.
+
+        Example:
+            >>> [seen] = client.explain("7.png", model="digits")  # doctest: +SKIP
+            >>> seen.label, seen.projection.shape  # doctest: +SKIP
+            ('7', (64, 64, 3))
+        """
+        target, deadline = Target(model, version, label), self._plans.deadline(timeout)
+        return self._run(seeing.explain(self._plans, images, target, layer, batch_size, deadline))
+
+    def metadata(
+        self,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Signature]:
         """Asks which signatures a model has.
 
         Args:
             model: The model's name on the server.
             version: Its version; the newest one by default.
+            label: A version's label instead of its number.
+            timeout: Seconds for the call instead of the client's own.
 
         Returns:
             The signatures by name.
@@ -193,16 +247,24 @@ class Client:
             >>> client.metadata("digits")["serving_default"].inputs["images"]  # doctest: +SKIP
             TensorSpec(dtype='float32', shape=(None, 28, 28, 1))
         """
-        spec = _model_spec(model, version, None)
-        self._forget(spec)
-        return dict(self._signatures(spec, None))
+        target = Target(model, version, label)
+        self._plans.known.pop(target, None)
+        return dict(self._run(self._plans.signatures(target, self._plans.deadline(timeout))))
 
-    def status(self, model: str, version: int | None = None) -> list[VersionStatus]:
+    def status(
+        self,
+        model: str,
+        version: int | None = None,
+        label: str | None = None,
+        timeout: float | None = None,
+    ) -> list[VersionStatus]:
         """Asks which versions of a model there are, and whether they can be used.
 
         Args:
             model: The model's name on the server.
             version: One version only; all by default.
+            label: The version of this label only.
+            timeout: Seconds for the call instead of the client's own.
 
         Returns:
             The versions, the newest first.
@@ -214,14 +276,47 @@ class Client:
             >>> client.status("digits")  # doctest: +SKIP
             [VersionStatus(version=1, state='AVAILABLE', code='OK', message='')]
         """
-        return self._status(_model_spec(model, version, None), None)
+        target = Target(model, version, label)
+        return self._run(self._plans.status(target, self._plans.deadline(timeout)))
 
-    def wait_until_ready(self, model: str, timeout: float = 30) -> None:
+    def models(
+        self, names: Iterable[str], timeout: float | None = None
+    ) -> dict[str, list[VersionStatus]]:
+        """Asks for several models at once: a model server has no call that lists what it serves.
+
+        Args:
+            names: The models' names.
+            timeout: Seconds for everything instead of the client's own.
+
+        Returns:
+            For each name its versions, the newest first; none where there is no such model.
+
+        Raises:
+            ServerError: The server did not answer.
+
+        Example:
+            >>> client.models(["digits", "pets"])  # doctest: +SKIP
+            {'digits': [VersionStatus(version=1, state='AVAILABLE', ...)], 'pets': []}
+        """
+        return self._run(self._plans.models(names, self._plans.deadline(timeout)))
+
+    def wait_until_ready(
+        self,
+        model: str,
+        timeout: float = 30,
+        *,
+        version: int | None = None,
+        label: str | None = None,
+        on_change: Callable[[str], object] | None = None,
+    ) -> None:
         """Waits until some version of a model can be used.
 
         Args:
             model: The model's name on the server.
             timeout: Seconds to wait at most.
+            version: This version instead of any.
+            label: The version of this label instead of any.
+            on_change: Called with a line of text each time that there is something new to tell.
 
         Raises:
             ServerError: Loading has failed for good, or the time is over: then it is the kind that
@@ -230,112 +325,53 @@ class Client:
         Example:
             >>> client.wait_until_ready("digits", timeout=60)  # doctest: +SKIP
         """
-        end = time.monotonic() + check_timeout(timeout)
-        spec = _model_spec(model, None, None)
-        while True:
-            left = max(end - time.monotonic(), _POLL)
+        target, deadline = Target(model, version, label), self._plans.deadline(timeout)
+        self._run(self._plans.wait_until_ready(target, deadline, on_change))
+
+    def _run(self, plan: Plan[ResultT]) -> ResultT:
+        """Does the steps of a plan, one after the other."""
+        try:
+            step = next(plan)
+            while True:
+                try:
+                    came = self._do(step)
+                except CallFailed as failure:
+                    step = plan.throw(failure)
+                else:
+                    step = plan.send(came)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+    def _do(self, step: Step) -> object:
+        if isinstance(step, Call):
+            ask = self._method(step.method)
             try:
-                statuses = self._status(spec, min(left, 2.0))
-            except (ServerUnavailable, ModelNotFound, DeadlineExceeded):
-                if time.monotonic() + _POLL > end:
-                    raise
-                statuses = []
-            if any(status.state == "AVAILABLE" for status in statuses):
-                return
-            for status in statuses:
-                if status.state == "END" and status.code != "OK":
-                    raise ServerError(
-                        f"Version {status.version} of {model!r} cannot be loaded",
-                        code=status.code,
-                        details=status.message,
-                    )
-            if time.monotonic() + _POLL > end:
-                states = ", ".join(f"{status.version} {status.state}" for status in statuses)
-                raise DeadlineExceeded(
-                    f"No version of {model!r} became available within {timeout:g} s",
-                    code="DEADLINE_EXCEEDED",
-                    details=states,
-                    hint="Wait longer, or look at the server's log",
-                )
-            time.sleep(_POLL)
+                return ask(step.request, timeout=step.timeout, metadata=self._endpoint.headers())
+            except (grpc.RpcError, ValueError) as error:
+                raise self._failed(error) from error
+        if isinstance(step, Wait):
+            time.sleep(step.seconds)
+            return None
+        return run_together(step, self._start, self._finish)
 
-    def _status(self, spec: pb.ModelSpec, timeout: float | None) -> list[VersionStatus]:
-        request = pb.GetModelStatusRequest(model_spec=spec)
-        response = self._connection.call(
-            methods.GET_MODEL_STATUS,
-            request,
-            pb.GetModelStatusResponse,
-            model=spec.name,
-            timeout=timeout,
-        )
-        return version_statuses(response)
+    def _start(self, call: Call) -> grpc.Future[bytes]:
+        ask = self._method(call.method)
+        try:
+            return ask.future(call.request, timeout=call.timeout, metadata=self._endpoint.headers())
+        except ValueError as error:
+            raise self._failed(error) from error
 
-    def _signatures(self, spec: pb.ModelSpec, timeout: float | None) -> dict[str, Signature]:
-        key = _key(spec)
-        if key not in self._known:
-            request = pb.GetModelMetadataRequest(
-                model_spec=spec, metadata_field=[methods.SIGNATURE_DEF]
-            )
-            response = self._connection.call(
-                methods.GET_MODEL_METADATA,
-                request,
-                pb.GetModelMetadataResponse,
-                model=spec.name,
-                timeout=timeout,
-            )
-            packed = response.metadata[methods.SIGNATURE_DEF]
-            self._known[key] = signatures(pb.SignatureDefMap.FromString(packed.value))
-        return self._known[key]
+    def _finish(self, future: grpc.Future[bytes]) -> bytes:
+        try:
+            answer = future.result()
+        except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            raise self._failed(error) from error
+        return answer
 
-    def _forget(self, spec: pb.ModelSpec) -> None:
-        self._known.pop(_key(spec), None)
-
-    def _request(
-        self,
-        spec: pb.ModelSpec,
-        inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
-        signature: str,
-        outputs: list[str],
-        timeout: float | None,
-    ) -> pb.PredictRequest:
-        offered = self._signatures(spec, timeout)
-        if signature not in offered:
-            raise unknown_name("signature", signature, offered)
-        matched = arrays.match(inputs, offered[signature])
-        for name in outputs:
-            if name not in offered[signature].outputs:
-                raise unknown_name("output", name, offered[signature].outputs)
-        named = pb.ModelSpec()
-        named.CopyFrom(spec)
-        named.signature_name = signature
-        return pb.PredictRequest(
-            model_spec=named,
-            inputs={name: encode(array) for name, array in matched.items()},
-            output_filter=outputs,
-        )
-
-
-def _model_spec(model: str, version: int | None, label: str | None) -> pb.ModelSpec:
-    if not model:
-        raise UsageError("A call needs the name of a model")
-    if version is not None and label is not None:
-        raise UsageError(
-            "A version is asked for twice",
-            expected="a version or a label",
-            received=f"version {version} and label {label!r}",
-        )
-    spec = pb.ModelSpec(name=model)
-    if version is not None:
-        spec.version.value = version
-    elif label is not None:
-        spec.version_label = label
-    return spec
-
-
-def _key(spec: pb.ModelSpec) -> tuple[str, int | None, str | None]:
-    chosen = spec.WhichOneof("version_choice")
-    return (
-        spec.name,
-        spec.version.value if chosen == "version" else None,
-        spec.version_label if chosen == "version_label" else None,
-    )
+    def _method(self, path: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+        self._check_open()
+        if path not in self._methods:
+            # Two threads may both make one: either does.
+            self._methods[path] = self._channel.unary_unary(path)
+        return self._methods[path]

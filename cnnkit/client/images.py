@@ -1,4 +1,4 @@
-"""Encoded images in, labels with probabilities out."""
+"""Images in: files, bytes or arrays. Labels with probabilities, features and projections out."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ import numpy.typing as npt
 from cnnkit.client.metadata import Signature
 from cnnkit.errors import DataError, UsageError
 
-IMAGE_INPUT = "image_bytes"
-# Which signatures classify encoded images, the best first, and the output that says how many.
-LABELLED = "classify_bytes"
-UNLABELLED = "serving_bytes"
-
 # Classes an image where the caller names no number.
 USUAL_TOP = 5
 
-Image = str | Path | bytes
+Image = str | Path | bytes | npt.NDArray[Any]
+Images = Image | Iterable[Image]
 
 
 @dataclass(frozen=True)
@@ -37,69 +33,94 @@ class Prediction:
     probability: float
 
 
-def read_images(images: Image | Iterable[Image]) -> npt.NDArray[Any]:
-    """Returns encoded images (JPEG, PNG, ...) as an object array (n,) of bytes.
+def read_images(images: Images) -> npt.NDArray[Any]:
+    """Returns a batch: encoded images as an object array (n,) of bytes, pixels as one of numbers.
 
     Args:
-        images: Paths of files, or bytes; one or several.
+        images: Paths of files, or bytes (JPEG, PNG, ...), one or several; or the pixels of one
+            image (h, w, 3), of a batch (n, h, w, 3), or of several images of one size.
 
     Raises:
-        UsageError: There is none, or one is neither a path nor bytes.
+        UsageError: There is none, one is no image, or files and pixels are mixed.
         DataError: A file cannot be read, or is empty.
 
     Example:
         >>> read_images(b"...").shape
         (1,)
     """
+    if isinstance(images, np.ndarray) and images.dtype.kind not in "OSU":
+        return images[np.newaxis] if images.ndim == 3 else images
     several = [images] if isinstance(images, str | Path | bytes) else list(images)
     if not several:
-        raise UsageError("There is no image to classify", expected="one or more paths or bytes")
+        raise UsageError("There is no image to look at", expected="one or more paths or bytes")
+    pixels = [image for image in several if isinstance(image, np.ndarray)]
+    if pixels:
+        shapes = sorted({image.shape for image in pixels})
+        if len(pixels) < len(several) or len(shapes) > 1:
+            raise UsageError(
+                "These images cannot be sent together",
+                expected="files and bytes, or arrays of one shape",
+                received=", ".join(map(str, shapes)),
+            )
+        return np.stack(pixels)
     encoded = np.empty(len(several), object)
     for index, image in enumerate(several):
         encoded[index] = _read(image)
     return encoded
 
 
-def choose(signatures: Mapping[str, Signature], top: int | None, model: str) -> str:
-    """Returns the signature of a model that classifies encoded images.
+def choose(
+    signatures: Mapping[str, Signature], names: Iterable[str], batch: npt.NDArray[Any], model: str
+) -> str:
+    """Returns the first of a model's signatures that takes such images.
 
     Args:
         signatures: What the model offers.
-        top: The number of classes wanted for each image; None is content with what there is.
+        names: Those that would do, the best first.
+        batch: The images, as `read_images` gives them.
         model: The model's name, for the texts of errors.
 
     Raises:
-        UsageError: It has none, or answers with fewer classes than wanted.
+        UsageError: It has none of them, or none for such images.
 
     Example:
-        >>> choose({"serving_bytes": Signature({}, {})}, 5, "digits")
+        >>> from cnnkit.client.metadata import TensorSpec
+        >>> taken = {"image_bytes": TensorSpec("string", (None,))}
+        >>> offered = {"serving_bytes": Signature(taken, {})}
+        >>> choose(offered, ["classify_bytes", "serving_bytes"], read_images(b"..."), "digits")
         'serving_bytes'
     """
-    if top is not None and top < 1:
-        raise UsageError("Each image gets one class at least", expected="top >= 1", received=top)
-    for name, output in ((LABELLED, "labels"), (UNLABELLED, "probabilities")):
-        if name not in signatures:
-            continue
-        spec = signatures[name].outputs.get(output)
-        count = spec.shape[-1] if spec is not None and spec.shape else None
-        if count is not None:
-            check_top(top, count, model)
-        return name
+    names = list(names)
+    encoded = batch.dtype.kind == "O"
+    there = [name for name in names if name in signatures]
+    for name in there:
+        taken = [spec.dtype for spec in signatures[name].inputs.values()]
+        if len(taken) == 1 and (taken[0] == "string") == encoded:
+            return name
+    kind, other = ("encoded images", "arrays") if encoded else ("arrays", "encoded images")
     raise UsageError(
-        f"Model {model!r} does not take encoded images",
-        expected=f"a signature {LABELLED} or {UNLABELLED}",
+        f"Model {model!r} does not take {kind} for this",
+        expected=f"a signature {' or '.join(names)}",
         received=", ".join(signatures) or "none",
-        hint="Export the model with cnnkit, or send arrays with predict()",
+        hint=f"Send {other}" if there else "Export the model with that signature",
     )
 
 
-def check_top(top: int | None, count: int, model: str) -> None:
-    """Raises a UsageError where more classes are wanted than the model answers with.
+def answered_classes(signature: Signature) -> int | None:
+    """Returns with how many classes an image a signature answers, None where it does not say."""
+    spec = signature.outputs.get("labels" if "labels" in signature.outputs else "probabilities")
+    return spec.shape[-1] if spec is not None and spec.shape else None
+
+
+def check_top(top: int | None, count: int | None, model: str) -> None:
+    """Raises a UsageError where no class is wanted, or more than the model answers with.
 
     Example:
         >>> check_top(5, 10, "digits")
     """
-    if top is not None and top > count:
+    if top is not None and top < 1:
+        raise UsageError("Each image gets one class at least", expected="top >= 1", received=top)
+    if top is not None and count is not None and top > count:
         raise UsageError(
             f"Model {model!r} answers with {count} classes an image",
             expected=f"top <= {count}",
@@ -111,7 +132,7 @@ def labelled(outputs: Mapping[str, npt.NDArray[Any]], top: int) -> list[list[Pre
     """Returns the first classes of `labels` and `scores`, each (n, k), best first."""
     return [
         [
-            Prediction(label.decode(errors="replace"), float(score))
+            Prediction(text(label), float(score))
             for label, score in zip(labels[:top], scores[:top], strict=True)
         ]
         for labels, scores in zip(outputs["labels"], outputs["scores"], strict=True)
@@ -129,16 +150,24 @@ def unlabelled(outputs: Mapping[str, npt.NDArray[Any]], top: int) -> list[list[P
     ]
 
 
-def _read(image: Image) -> bytes:
+def text(label: bytes) -> str:
+    """Returns a label as text; bytes that are no UTF-8 are marked.
+
+    Example:
+        >>> text("é".encode())
+        'é'
+    """
+    return label.decode(errors="replace")
+
+
+def _read(image: object) -> bytes:
     if isinstance(image, bytes):
         if not image:
             raise DataError("An image is empty", expected="the bytes of a JPEG, PNG, ...")
         return image
     if not isinstance(image, str | Path):
         raise UsageError(
-            "An image is neither a path nor bytes",
-            received=type(image).__name__,
-            hint="Send arrays with predict()",
+            "An image is neither a path, bytes nor an array", received=type(image).__name__
         )
     try:
         encoded = Path(image).read_bytes()

@@ -86,3 +86,20 @@ class TerminalProgress(Progress):
         # The bar and the lines share a terminal.
         with tqdm.external_write_mode(file=self._out):
             print(text, file=self._out, flush=True)
+
+
+class ImagesBar(tqdm):
+    """Images of an evaluation: how many, images/s, the time that is left; only on a terminal."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total=total, unit=" images", leave=False, disable=None)
+        self._begun = False
+
+    def done(self, images: int) -> None:
+        """Moves the bar; what the first call tells was done before, and is no measure of speed."""
+        if self._begun or self.disable:
+            self.update(images)
+        else:
+            self.n = self.last_print_n = self.initial = images
+            self.refresh()
+        self._begun = True

@@ -1,52 +1,161 @@
-"""Measure the errors of a trained network on the held-out images."""
+"""Measure the errors of trained networks by the protocols of the papers.
+
+Several runs are an ensemble, whose probabilities are averaged. Results stay in the first run's
+folder, in `evaluations`; a command that was stopped goes on when it is typed again.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+from typing import Any
+
+from cnnkit.commands._table import table
+from cnnkit.errors import UsageError
+
+# More classes than this are not listed on the terminal, but for the worst.
+LISTED = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("run_folder", metavar="RUN", help="folder that `cnnkit train` wrote")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders that `cnnkit train` wrote")
+    parser.add_argument("--dataset", metavar="SPEC", help="whose test images (default: the run's)")
+    parser.add_argument(
+        "--protocol",
+        default="center",
+        help="center, ten-crop, dense, multi-crop or dense+multi-crop (default: center)",
+    )
+    parser.add_argument(
+        "--scales",
+        metavar="PIXELS,...",
+        help="shorter sides of the rescaled images (default: the run's own)",
+    )
+    parser.add_argument(
+        "--average",
+        help="scores or probabilities, over crops and positions (default: as the papers do)",
+    )
     parser.add_argument("--batch-size", type=int, default=64, metavar="IMAGES")
+    parser.add_argument("--strategy", default="default", choices=("default", "mirrored"))
+    parser.add_argument("--replicas", type=int, help="replicas under --strategy mirrored")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates and prints a table."""
+    """Evaluates, keeps the results and prints a table."""
     from cnnkit.runs import Run
 
-    finished = Run.open(args.run_folder)
-    file = finished.finished_model()
+    scales = _scales(args.scales)
+    if args.replicas is not None and args.strategy != "mirrored":
+        raise UsageError("Replicas belong to --strategy mirrored", received=args.strategy)
+    if args.replicas is not None and args.replicas < 1:
+        raise UsageError("--replicas is out of range", expected="at least 1")
+    if len(set(args.runs)) < len(args.runs):
+        raise UsageError("A run is named twice", received=" ".join(args.runs))
+    runs = [Run.open(path) for path in args.runs]
+    files = [one.finished_model() for one in runs]
 
     from cnnkit.commands._tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.data import load_source
-    from cnnkit.evaluation import ClassErrors, evaluate
-    from cnnkit.models import load_model
+    from cnnkit.commands._progress import ImagesBar
+    from cnnkit.evaluation import evaluate
+    from cnnkit.evaluation.protocols import check_average, find_protocol
+    from cnnkit.evaluation.saved import digest, place_of, save_results, state_of
+    from cnnkit.evaluation.trained import by_name, held_out_images, member_of_run
+    from cnnkit.recipes.published import published
+    from cnnkit.training import get_strategy
 
-    config = finished.config
-    source = load_source(config.dataset, seed=config.seed)
-    result = evaluate(
-        load_model(file), source.splits["test"], finished.labels, batch_size=args.batch_size
-    )
-    if args.json:
-        print(json.dumps({"run": args.run_folder, **dataclasses.asdict(result)}))
-        return 0
-    every = ClassErrors("all", result.images, result.top1_error, result.top5_error)
-    rows = [*result.classes, every]
-    width = max(len(row.label) for row in rows)
-    print(f"{'class':<{width}}  images  top-1 error  top-5 error")
-    for row in rows:
-        print(
-            f"{row.label:<{width}}  {row.images:>6}  {_percent(row.top1_error):>11}  "
-            f"{_percent(row.top5_error):>11}"
+    find_protocol(args.protocol)
+    check_average(args.average)
+    source, seed = held_out_images(runs, args.dataset)
+    labels = runs[0].labels
+    split = by_name(source, labels)
+    strategy = get_strategy(args.strategy, args.replicas)
+    with strategy.scope():
+        members = [member_of_run(one, scales, labels) for one in runs]
+    request = {
+        "protocol": args.protocol,
+        "scales": [list(member.scales) for member in members],
+        "average": args.average,
+        "dataset": source.spec,
+        "fingerprint": source.fingerprint,
+        "networks": [digest(file) for file in files],
+    }
+    place = place_of(runs[0].path, request)
+    with ImagesBar(len(split)) as bar:
+        result = evaluate(
+            members,
+            split,
+            labels,
+            protocol=args.protocol,
+            average=args.average,
+            batch_size=args.batch_size,
+            strategy=strategy,
+            state=state_of(place),
+            progress=bar.done,
         )
+    paper = None
+    if len(runs) == 1:
+        paper = published(runs[0].config, args.protocol, members[0].scales, len(labels))
+    document = {
+        "run": args.runs[0],
+        "runs": args.runs,
+        "seed": seed,
+        **request,
+        "paper": paper and dataclasses.asdict(paper),
+        **dataclasses.asdict(result),
+    }
+    file = save_results(document, place)
+    state_of(place).unlink(missing_ok=True)
+    if args.json:
+        print(json.dumps({"file": str(file), **document}))
+        return 0
+    print(table(_rows(result, members, paper)))
+    if len(result.classes) > LISTED:
+        print(f"the {LISTED} worst of {len(result.classes)} classes are shown")
+    print(f"expected calibration error {result.calibration.error:.1%}; all results in {file}")
     return 0
 
 
-def _percent(error: float | None) -> str:
-    return "-" if error is None else f"{error:.1%}"
+def _scales(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        sides = tuple(int(side) for side in text.split(","))
+    except ValueError:
+        sides = ()
+    if not sides or min(sides) < 1 or len(set(sides)) < len(sides):
+        raise UsageError(
+            "--scales is a list of different sides", expected="256,384,512", received=text
+        )
+    return sides
+
+
+def _rows(result, members, paper) -> list[dict[str, Any]]:
+    classes = result.classes
+    if len(classes) > LISTED:
+        shown = [one for one in classes if one.images]
+        classes = sorted(shown, key=lambda one: one.top1_error, reverse=True)[:LISTED]
+    rows = [_row(one.label, one.images, one) for one in classes]
+    rows += [_row(_named(one), result.images, one) for one in result.members]
+    rows.append(_row(f"all, {_named(members[0])}" if len(members) == 1 else "together",
+                     result.images, result))  # fmt: skip
+    if paper:
+        rows.append(_row(f"paper: {paper.source}", None, paper))
+    return rows
+
+
+def _named(member) -> str:
+    return f"{member.name} at {', '.join(map(str, member.scales))}"
+
+
+def _row(name: str, images: int | None, errors) -> dict[str, Any]:
+    row: dict[str, Any] = {"class": name, "images": images}
+    for top in ("top1", "top5"):
+        error = getattr(errors, f"{top}_error")
+        row[f"{top[:3]}-{top[3]} error"] = "-" if error is None else f"{error:.1%}"
+        low, high = getattr(errors, f"{top}_interval", (None, None))
+        row[f"{top[:3]}-{top[3]} 95 %"] = "-" if low is None else f"{low:.1%} to {high:.1%}"
+    return row

@@ -37,7 +37,9 @@ def augment(
         TensorShape([32, 32, 3])
     """
     scaled, offset = place(tf.shape(image)[:2], augmentation, choices)
-    return finish(cut(slice_of(image), tf.shape(image)[:2], scaled, offset, augmentation), choices)
+    read, size = slice_of(image), augmentation.image_size
+    crop = cut(read, tf.shape(image)[:2], scaled, offset, size, fast=augmentation.fast_decode)
+    return finish(tf.ensure_shape(crop, (size, size, 3)), choices)
 
 
 def place(
@@ -69,43 +71,47 @@ def cut(
     sides: tf.Tensor,
     scaled: tf.Tensor,
     offset: tf.Tensor,
-    augmentation: Augmentation,
+    size: int | tf.Tensor,
+    *,
+    fast: bool = False,
 ) -> tf.Tensor:
-    """Returns the crop of the rescaled image, (size, size, 3) float32, from the pixels it needs.
+    """Returns a crop of the rescaled image, (h, w, 3) float32, from the pixels that it needs.
 
     Args:
         read: Gives windows of the image.
         sides: (2,) int32, of the image.
         scaled: (2,) int32, of the image after rescaling.
         offset: (2,) int32, where the crop begins after rescaling.
-        augmentation: The side of the crop, and which filter.
+        size: Side of the crop, or (2,) int32, its sides.
+        fast: Whether to rescale without antialiasing.
     """
-    size = augmentation.image_size
+    size = tf.broadcast_to(size, (2,))
     scale = tf.cast(scaled, tf.float64) / tf.cast(sides, tf.float64)
     start = tf.cast(offset, tf.float64)
-    if augmentation.fast_decode:
-        extent = tf.clip_by_value(tf.cast(tf.round(size / scale), tf.int32), 1, sides)
+    span = tf.cast(size, tf.float64)
+    if fast:
+        extent = tf.clip_by_value(tf.cast(tf.round(span / scale), tf.int32), 1, sides)
         begin = tf.minimum(tf.cast(tf.round(start / scale), tf.int32), sides - extent)
     else:
         # The filter reaches one pixel to either side, and further the more the image shrinks.
         reach = tf.maximum(1 / scale, 1) + NEIGHBOURS
         begin = tf.maximum(tf.cast(tf.floor((start + 0.5) / scale - reach), tf.int32), 0)
-        last = (start + size - 0.5) / scale + reach
+        last = (start + span - 0.5) / scale + reach
         extent = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides) - begin
     window = read(begin, extent)
 
     def as_it_is():
         top, left = tf.unstack(offset - begin)
-        return tf.cast(window[top : top + size, left : left + size], tf.float32)
+        return tf.cast(window[top : top + size[0], left : left + size[1]], tf.float32)
 
     def rescaled():
-        if augmentation.fast_decode:
+        if fast:
             return tf.raw_ops.ResizeBilinear(
-                images=window[None], size=(size, size), half_pixel_centers=True
+                images=window[None], size=size, half_pixel_centers=True
             )[0]
         return tf.raw_ops.ScaleAndTranslate(
             images=window[None],
-            size=(size, size),
+            size=size,
             scale=tf.cast(scale, tf.float32),
             translation=tf.cast(tf.cast(begin, tf.float64) * scale - start, tf.float32),
             kernel_type="triangle",
@@ -114,7 +120,7 @@ def cut(
 
     # An image of the right size is common, and rescaling a small one takes longer than decoding it.
     crop = tf.cond(tf.reduce_all(scaled == sides), as_it_is, rescaled)
-    return tf.ensure_shape(crop, (size, size, 3))
+    return tf.ensure_shape(crop, (None, None, 3))
 
 
 def finish(image: tf.Tensor, choices: Mapping[str, tf.Tensor]) -> tf.Tensor:

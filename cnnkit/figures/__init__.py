@@ -1,22 +1,32 @@
 """Pictures of results, a file each. Nothing below this room draws."""
 
+from cnnkit.figures.answers import draw_answers
+from cnnkit.figures.confusion import draw_confusion
 from cnnkit.figures.correspondence import draw_correspondence
 from cnnkit.figures.curves import draw_curves
 from cnnkit.figures.evolution import draw_evolution
+from cnnkit.figures.explanations import draw_explanations
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_invariance
 from cnnkit.figures.layer2 import draw_layer2
+from cnnkit.figures.neighbors import draw_neighbors
+from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import draw_projection, draw_rules
 from cnnkit.figures.stack import draw_stack
 from cnnkit.figures.top9 import draw_top9
 
 __all__ = [
+    "draw_answers",
+    "draw_confusion",
     "draw_correspondence",
     "draw_curves",
     "draw_evolution",
+    "draw_explanations",
     "draw_filters",
     "draw_invariance",
     "draw_layer2",
+    "draw_occlusion",
+    "draw_neighbors",
     "draw_projection",
     "draw_rules",
     "draw_stack",

@@ -29,26 +29,38 @@ class GroupedConv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         if self.groups == 1 or keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
-        import tensorflow as tf
+        return convolve(self, inputs, kernel, self.padding)
 
-        dtype = inputs.dtype
-        if dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
-            inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
-        channels_first = self.data_format == "channels_first"
-        axis = 1 if channels_first else -1
-        parts = [
-            tf.nn.conv2d(
-                part,
-                kernels,
-                strides=self.strides,
-                padding=self.padding.upper(),
-                data_format="NCHW" if channels_first else "NHWC",
-                dilations=self.dilation_rate,
-            )
-            for part, kernels in zip(
-                tf.split(inputs, self.groups, axis),
-                tf.split(kernel, self.groups, -1),
-                strict=True,
-            )
-        ]
-        return tf.cast(tf.concat(parts, axis), dtype)
+
+def convolve(layer: keras.layers.Conv2D, inputs, kernel, padding: str):
+    """Returns what TensorFlow makes of a layer's convolution, its groups one after the other.
+
+    Args:
+        layer: Says the groups, strides, dilation and order of the axes.
+        inputs: (n, h, w, c), in the dtype of the kernel.
+        kernel: (h, w, c / groups, filters).
+        padding: `"valid"` or `"same"`, whatever the layer's own is.
+    """
+    import tensorflow as tf
+
+    dtype = inputs.dtype
+    if dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
+        inputs, kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
+    channels_first = layer.data_format == "channels_first"
+    axis = 1 if channels_first else -1
+    parts = [
+        tf.nn.conv2d(
+            part,
+            kernels,
+            strides=layer.strides,
+            padding=padding.upper(),
+            data_format="NCHW" if channels_first else "NHWC",
+            dilations=layer.dilation_rate,
+        )
+        for part, kernels in zip(
+            tf.split(inputs, layer.groups, axis),
+            tf.split(kernel, layer.groups, -1),
+            strict=True,
+        )
+    ]
+    return tf.cast(parts[0] if layer.groups == 1 else tf.concat(parts, axis), dtype)

@@ -16,6 +16,7 @@ from cnnkit.models.alexnet import alexnet_torchvision as alexnet_torchvision
 from cnnkit.models.alexnet import caffenet as caffenet
 from cnnkit.models.cifar import cifar10_full as cifar10_full
 from cnnkit.models.cifar import cifar10_quick as cifar10_quick
+from cnnkit.models.classes import class_index as class_index
 from cnnkit.models.classes import class_names as class_names
 from cnnkit.models.classes import name_classes as name_classes
 from cnnkit.models.loading import load_model as load_model

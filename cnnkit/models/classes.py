@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import Probabilities
 
 
@@ -21,6 +21,35 @@ def class_names(model: keras.Model) -> tuple[str, ...] | None:
     """
     last = model.layers[-1]
     return last.class_names if isinstance(last, Probabilities) else None
+
+
+def class_index(model: keras.Model, label: int | str) -> int:
+    """Returns which class is called `label`; a number, as digits too, where names do not say so.
+
+    Raises:
+        UsageError: If there is no such class; nearest names are offered.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.models import class_index
+        >>> class_index(alexnet(classes=2, input_shape=(64, 64, 3)), "1")
+        1
+    """
+    names, classes = class_names(model) or (), model.output_shape[-1]
+    if label in names:
+        return names.index(label)
+    try:
+        index = int(label)
+    except ValueError:
+        hint = "" if names else f"Its classes have no names: give a number, 0 to {classes - 1}"
+        raise unknown_name("class", str(label), names, hint=hint) from None
+    if not 0 <= index < classes:
+        raise UsageError(
+            f"Model {model.name!r} has no class {label}",
+            expected=f"0 to {classes - 1}",
+            received=label,
+        )
+    return index
 
 
 def name_classes(model: keras.Model, names: Sequence[str]) -> None:

@@ -17,6 +17,8 @@ from cnnkit.visualize.invariance import invariance as invariance
 from cnnkit.visualize.invariance import transformed as transformed
 from cnnkit.visualize.layer2 import Layer2 as Layer2
 from cnnkit.visualize.layer2 import layer2 as layer2
+from cnnkit.visualize.occlusion import Occlusion as Occlusion
+from cnnkit.visualize.occlusion import occlusion as occlusion
 from cnnkit.visualize.stack import Step as Step
 from cnnkit.visualize.stack import climb as climb
 from cnnkit.visualize.stack import descend as descend

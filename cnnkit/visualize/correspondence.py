@@ -17,8 +17,8 @@ import tensorflow as tf
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import graph_of
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.deconvnet import checked_images
 from cnnkit.visualize.forward import check_calls, check_weights, forward_to
+from cnnkit.visualize.images import checked_images
 
 GREY = 128.0
 RANDOM = "random"

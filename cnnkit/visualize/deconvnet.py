@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import backward_rule
-from cnnkit.models.graph import Call, Graph, graph_of
+from cnnkit.models.graph import Call, graph_of
 from cnnkit.models.receptive_field import Box, receptive_field
 from cnnkit.visualize.cut import Cut, cut_for, forward_cut
 from cnnkit.visualize.forward import check_calls, check_weights, forward
+from cnnkit.visualize.images import checked_images
 
 
 @dataclass(frozen=True)
@@ -186,31 +187,6 @@ def project(
                     unclipped=field.unclipped(position),
                 )
     return [results[n] for n in range(len(places))]
-
-
-def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
-    """Returns images as (n, h, w, 3) float32.
-
-    Raises:
-        UsageError: If they do not fit the network.
-        DataError: If a pixel is not finite.
-    """
-    images = np.asarray(images, np.float32)
-    if images.ndim == 3:
-        images = images[None]
-    expected = graph.image_shape
-    fits = images.ndim == 4 and all(
-        want is None or want == have for want, have in zip(expected, images.shape[1:], strict=True)
-    )
-    if not fits:
-        raise UsageError(
-            "The images do not fit the network",
-            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
-            received=images.shape,
-        )
-    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
-        raise DataError(f"Image {index} has pixels that are not finite")
-    return images
 
 
 def _check_finite(values: np.ndarray, image: int, layer: str) -> None:

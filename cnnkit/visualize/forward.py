@@ -7,7 +7,8 @@ model itself is neither changed nor copied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -117,9 +118,14 @@ def forward(calls: Sequence[Call], images):
 
 def forward_to(calls: Sequence[Call], images, wanted: Sequence[Call]) -> list:
     """Returns what each of the `wanted` among `calls` answers, as `forward` does for the last."""
+    return forward_from(calls, {0: images}, wanted)
+
+
+def forward_from(calls: Sequence[Call], known: Mapping[int, Any], wanted: Sequence[Call]) -> list:
+    """Returns the same where the pass begins at values that are `known` by their numbers."""
     last_use = {value: call for call in calls for value in call.inputs}
     last_use |= {call.output: None for call in wanted}
-    values = {0: images}
+    values = dict(known)
     for call in calls:
         inputs = [values[value] for value in call.inputs]
         values[call.output] = answer(call.layer, inputs, last=call is calls[-1])

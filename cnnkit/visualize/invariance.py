@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.graph import Graph, graph_of
-from cnnkit.visualize.deconvnet import checked_images
 from cnnkit.visualize.forward import check_calls, check_weights, forward_to
+from cnnkit.visualize.images import checked_images
 
 TRANSFORMS = ("translation", "scale", "rotation")
 # On an image of 224 pixels, as read off the paper's axes; the paper does not state them.

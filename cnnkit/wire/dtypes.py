@@ -23,6 +23,7 @@ class WireType:
         number: Its number in the `DataType` enumeration.
         name: Its name for readers, NumPy's where there is one: "float32", "string", "bfloat16".
         field: The list of a `TensorProto` that holds its values.
+        field_number: The number of that field.
         listed: The type of that list's values.
         stored: The little-endian type of an element inside `tensor_content`; None for strings.
     """
@@ -30,6 +31,7 @@ class WireType:
     number: pb.DataType
     name: str
     field: str
+    field_number: int
     listed: np.dtype[Any]
     stored: np.dtype[Any] | None
 
@@ -38,7 +40,12 @@ def _wire_type(
     number: pb.DataType, name: str, field: str, listed: str, stored: str | None
 ) -> WireType:
     return WireType(
-        number, name, field, np.dtype(listed), None if stored is None else np.dtype(stored)
+        number,
+        name,
+        field,
+        pb.TensorProto.DESCRIPTOR.fields_by_name[field].number,
+        np.dtype(listed),
+        None if stored is None else np.dtype(stored),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
 from typing import Any
@@ -10,11 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.dtypes import BFLOAT16, STRING, TensorError, WireType, wire_type, wire_type_of
+from cnnkit.wire.dtypes import (
+    BFLOAT16,
+    STRING,
+    WIRE_TYPES,
+    TensorError,
+    WireType,
+    wire_type,
+    wire_type_of,
+)
+from cnnkit.wire.pieces import UnreadableError, head, take_out
 
 # No message of protobuf's is larger. A list that repeats its last value can claim more than it
 # carries: without a limit, 30 bytes would make the reader allocate any amount of memory.
 LARGEST_TENSOR = 2**31
+
+# The numbers of the field for raw bytes, and of all fields that can be read in one piece.
+_CONTENT = 4
+_IN_ONE_PIECE = {_CONTENT} | {kind.field_number for kind in WIRE_TYPES if kind.listed.kind == "f"}
 
 
 def encode(array: npt.ArrayLike) -> pb.TensorProto:
@@ -44,6 +58,32 @@ def encode(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
+def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
+    """Returns the bytes of what `encode` makes, in pieces that share the array's memory.
+
+    Args:
+        array: As for `encode`.
+
+    Raises:
+        TensorError: The element type cannot travel.
+
+    Example:
+        >>> array = np.zeros((2, 3), np.float32)
+        >>> b"".join(encoded(array)) == encode(array).SerializeToString()
+        True
+    """
+    values = as_array(array)
+    kind = wire_type_of(values.dtype)
+    pieces: list[bytes | memoryview] = [_empty(values, kind).SerializeToString()]
+    if kind.stored is None:
+        for string in _strings(values):
+            pieces += (head(kind.field_number, len(string)), string)
+    elif values.nbytes:
+        content = np.ascontiguousarray(_stored(values, kind)).reshape(-1).view(np.uint8)
+        pieces += (head(_CONTENT, values.nbytes), content.data)
+    return pieces
+
+
 def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     """Puts an array into a message the way a model server answers: in the list of its type.
 
@@ -66,11 +106,14 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     if kind.stored is None:
         proto.string_val.extend(_strings(values))
         return proto
-    flat = np.ascontiguousarray(_stored(values, kind)).reshape(-1)
+    stored = _stored(values, kind)
+    if kind.listed.kind == "f":
+        content = stored.tobytes()
+        proto.MergeFromString(head(kind.field_number, len(content)) + content)
+        return proto
+    flat = np.ascontiguousarray(stored).reshape(-1)
     if kind.field == "half_val":
         flat = flat.view("<u2")
-    elif kind.stored.kind == "c":
-        flat = flat.view(kind.listed)
     getattr(proto, kind.field).extend(flat.tolist())
     return proto
 
@@ -104,7 +147,59 @@ def decode(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
         strings = np.empty(len(values), object)
         strings[:] = list(values)
         return _fill(strings, shape, b"")
-    listed = np.fromiter(values, kind.listed, count=len(values))
+    if kind.listed.kind == "f":
+        # Floats are written again, all of them in one piece; so are fields of somebody else's.
+        with contextlib.suppress(UnreadableError):
+            return _decode_pieces(memoryview(proto.SerializeToString()), largest)
+    listed: npt.NDArray[Any] = np.fromiter(values, kind.listed, count=len(values))
+    return _from_list(listed, kind, shape)
+
+
+def decode_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
+    """Reads a tensor out of the bytes of its message, as `decode` does, but with one copy only.
+
+    Args:
+        raw: The bytes.
+        largest: The most bytes that the array may have.
+
+    Returns:
+        The array, in memory of its own.
+
+    Raises:
+        TensorError: As of `decode`.
+        google.protobuf.message.DecodeError: The bytes are no message.
+
+    Example:
+        >>> decode_bytes(memoryview(encode([[1, 2]]).SerializeToString())).tolist()
+        [[1, 2]]
+    """
+    try:
+        return _decode_pieces(raw, largest)
+    except UnreadableError:
+        return decode(pb.TensorProto.FromString(bytes(raw)), largest=largest)
+
+
+def _decode_pieces(raw: memoryview, largest: int) -> npt.NDArray[Any]:
+    pieces, rest = take_out(raw, _IN_ONE_PIECE)
+    proto = pb.TensorProto.FromString(rest)
+    kind = wire_type(proto.dtype)
+    shape = _shape(proto, kind, largest)
+    # Of a field with one value the last counts, also an empty one.
+    if _CONTENT in pieces and len(pieces[_CONTENT][-1]):
+        return _from_content(bytearray(pieces[_CONTENT][-1]), kind, shape)
+    listed = bytearray().join(pieces.get(kind.field_number, ()))
+    if (
+        kind.listed.kind != "f"
+        or len(getattr(proto, kind.field))
+        or len(listed) % kind.listed.itemsize
+    ):
+        raise UnreadableError("values in another way than as one piece")
+    return _from_list(np.frombuffer(listed, kind.listed), kind, shape)
+
+
+def _from_list(
+    listed: npt.NDArray[Any], kind: WireType, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     if kind.stored is not None and kind.stored.kind == "c":
         if listed.size % 2:
             raise TensorError(
@@ -190,7 +285,9 @@ def _shape(proto: pb.TensorProto, kind: WireType, largest: int) -> tuple[int, ..
     return shape
 
 
-def _from_content(content: bytes, kind: WireType, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _from_content(
+    content: bytes | bytearray, kind: WireType, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
     if kind.stored is None:
         raise TensorError("Strings cannot be read from tensor_content", expected="string_val")
     expected = math.prod(shape) * kind.stored.itemsize

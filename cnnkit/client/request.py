@@ -1,0 +1,118 @@
+"""Which model a call is for, the bytes that ask it, and the bytes that answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from cnnkit.errors import UsageError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire.pieces import UnreadableError, head, take_out
+from cnnkit.wire.tensors import decode, decode_bytes, encoded
+
+# The numbers of fields: in a pair of a map, of PredictRequest, of PredictResponse.
+_KEY, _VALUE = 1, 2
+_INPUTS = 2
+_OUTPUTS = 1
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which model is asked: its newest version, one by number, or one by label.
+
+    Raises:
+        UsageError: No name, or a version and a label.
+
+    Example:
+        >>> Target("digits", version=2).spec().version.value
+        2
+    """
+
+    model: str
+    version: int | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UsageError("A call needs the name of a model")
+        if self.version is not None and self.label is not None:
+            raise UsageError(
+                "A version is asked for twice",
+                expected="a version or a label",
+                received=f"version {self.version} and label {self.label!r}",
+            )
+
+    def spec(self, signature: str = "") -> pb.ModelSpec:
+        """Returns the message that says so."""
+        spec = pb.ModelSpec(name=self.model, signature_name=signature)
+        if self.version is not None:
+            spec.version.value = self.version
+        elif self.label is not None:
+            spec.version_label = self.label
+        return spec
+
+
+def predict_request(
+    spec: pb.ModelSpec, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]
+) -> bytes:
+    """Returns the bytes of a Predict request, made with one copy of the arrays.
+
+    Raises:
+        TensorError: The elements of an array cannot travel.
+
+    Example:
+        >>> import numpy as np
+        >>> raw = predict_request(pb.ModelSpec(name="m"), {"x": np.zeros(2, np.float32)}, [])
+        >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
+        True
+    """
+    pieces: list[bytes | memoryview] = [
+        pb.PredictRequest(model_spec=spec, output_filter=outputs).SerializeToString()
+    ]
+    for name, array in inputs.items():
+        tensor = encoded(array)
+        size = sum(map(len, tensor))
+        key = name.encode()
+        entry = [head(_KEY, len(key)), key, head(_VALUE, size)]
+        pieces += (head(_INPUTS, sum(map(len, entry)) + size), *entry, *tensor)
+    return b"".join(pieces)
+
+
+def predict_answer(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    """Returns the version that answered a Predict request, and its outputs by name.
+
+    Raises:
+        TensorError: A tensor is not what it claims to be.
+        google.protobuf.message.DecodeError: The bytes are no message.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit.wire.tensors import encode
+        >>> response = pb.PredictResponse(outputs={"y": encode(np.float32([1, 2]))})
+        >>> response.model_spec.version.value = 3
+        >>> predict_answer(response.SerializeToString())
+        (3, {'y': array([1., 2.], dtype=float32)})
+    """
+    try:
+        taken, rest = take_out(memoryview(raw), {_OUTPUTS})
+        response = pb.PredictResponse.FromString(rest)
+        outputs = dict(map(_entry, taken.get(_OUTPUTS, ())))
+    except UnreadableError:
+        response = pb.PredictResponse.FromString(raw)
+        outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
+    return response.model_spec.version.value, outputs
+
+
+def _entry(raw: memoryview) -> tuple[str, npt.NDArray[Any]]:
+    """Reads one pair of a map."""
+    pair, rest = take_out(raw, {_KEY, _VALUE})
+    if rest or [len(pair.get(number, ())) for number in (_KEY, _VALUE)] != [1, 1]:
+        raise UnreadableError("a pair in another way than as a key and a value")
+    try:
+        name = bytes(pair[_KEY][0]).decode()
+    except UnicodeDecodeError:
+        raise UnreadableError("a key that is no text") from None
+    return name, decode_bytes(pair[_VALUE][0])

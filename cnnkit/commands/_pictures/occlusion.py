@@ -1,0 +1,79 @@
+"""What the network answers while a square covers one place after the other.
+
+Draws the activity of the strongest map and its projection, the probability of the class and the
+most probable class (Zeiler & Fergus 2013, Fig. 7).
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from cnnkit.commands._pictures._arguments import add_image, add_model, image_for, load
+from cnnkit.commands._pictures._drawn import Drawn, facts_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the picture's arguments."""
+    add_model(parser)
+    add_image(parser)
+    parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
+    parser.add_argument("--stride", type=int, default=8, help="step in pixels (default: 8)")
+    parser.add_argument(
+        "--fill", type=float, nargs="+", default=[128.0], help="grey, or red green blue, in 0..255"
+    )
+    parser.add_argument("--label", help="class, by name or number (default: the most probable)")
+    parser.add_argument("--layer", help="layer whose map is watched (default: the last map)")
+    parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+    parser.add_argument("--edge", default="inside", help="inside (default) or clip")
+    parser.add_argument("--method", help="incremental or plain (default: as fast as may be)")
+    parser.add_argument("--batch-size", type=int, default=32, help="places at a time")
+
+
+def draw(args: argparse.Namespace) -> Drawn:
+    """Covers, looks and draws."""
+    from cnnkit.figures import draw_occlusion
+    from cnnkit.models import class_names
+    from cnnkit.visualize import occlusion
+
+    model = load(args)
+    image = image_for(model, args)
+    result = occlusion(
+        model,
+        image,
+        args.square,
+        args.stride,
+        args.fill[0] if len(args.fill) == 1 else args.fill,
+        args.method,
+        args.batch_size,
+        args.label,
+        args.layer,
+        args.unit,
+        edge=args.edge,
+    )
+    names = class_names(model)
+    draw_occlusion(image, result, args.output, names=names)
+    facts = {
+        name: getattr(result, name)
+        for name in (
+            "target", "layer", "unit", "square", "method", "clean_probability", "clean_score",
+            "clean_label", "clean_activity",
+        )
+    }  # fmt: skip
+    facts |= {
+        "fill": result.fill.tolist(),
+        "class": names[result.target] if names else None,
+        "projection": result.projection and facts_of(result.projection),
+    }
+    arrays = {
+        name: getattr(result, name)
+        for name in ("probability", "score", "label", "activity", "rows", "columns")
+    }
+    if result.projection:
+        arrays["projection"] = result.projection.projection
+    called = names[result.target] if names else f"class {result.target}"
+    said = (
+        f"probability of {called} {result.clean_probability:.3g} uncovered,"
+        f" {result.probability.min():.3g} to {result.probability.max():.3g} covered"
+        f" ({result.probability.size} places, {result.method})"
+    )
+    return Drawn(said, facts, arrays)

@@ -1,0 +1,111 @@
+"""What is kept of every image: some fifty bytes, and no probabilities but the largest."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cnnkit.errors import RunError
+from cnnkit.evaluation.combining import mixed
+from cnnkit.writing import make_folder, written_aside
+
+TOP = 5
+
+
+@dataclass
+class Answers:
+    """The answers to n images by the m networks of an ensemble.
+
+    Attributes:
+        ranks: (m, n) int32, the place of the right class, 0 for the most probable, by each network.
+        rank: (n,) int32, by all of them together.
+        top: (n, 5) int32, the most probable classes, the first one first; fewer where there are
+            fewer classes.
+        top_logs: (n, 5) float32, their log probabilities.
+        right_logs: (n,) float32, the log probability of the right class.
+        done: Images that are answered, the first ones.
+    """
+
+    ranks: np.ndarray
+    rank: np.ndarray
+    top: np.ndarray
+    top_logs: np.ndarray
+    right_logs: np.ndarray
+    done: int = 0
+
+    @classmethod
+    def none(cls, images: int, members: int, classes: int) -> Answers:
+        """Returns the answers before the first image."""
+        top = min(TOP, classes)
+        return cls(
+            np.zeros((members, images), np.int32),
+            np.zeros(images, np.int32),
+            np.zeros((images, top), np.int32),
+            np.zeros((images, top), np.float32),
+            np.zeros(images, np.float32),
+        )
+
+    def add(self, logs: Sequence[np.ndarray], labels: np.ndarray) -> None:
+        """Answers the next images.
+
+        Args:
+            logs: Of each network, (n, classes) log probabilities.
+            labels: (n,) the right classes.
+
+        Raises:
+            RunError: If a network gives no numbers.
+        """
+        place = slice(self.done, self.done + len(labels))
+        for row, own in zip(self.ranks, logs, strict=True):
+            row[place] = ranks_of(own, labels)
+        all_logs = mixed(logs)
+        if not np.isfinite(all_logs).all():
+            raise RunError(
+                "The network gives no finite scores",
+                received="NaN or infinity for an image",
+                hint="Its weights may have diverged: look at the losses of its training",
+            )
+        self.rank[place] = ranks_of(all_logs, labels)
+        top = np.argsort(-all_logs, axis=1, kind="stable")[:, : self.top.shape[1]]
+        self.top[place] = top
+        self.top_logs[place] = np.take_along_axis(all_logs, top, axis=1)
+        self.right_logs[place] = np.take_along_axis(all_logs, labels[:, None], axis=1)[:, 0]
+        self.done += len(labels)
+
+    def save(self, path: Path) -> None:
+        """Writes the state whole or not at all.
+
+        Raises:
+            RunError: If it cannot be written.
+        """
+        make_folder(path.parent)
+        with written_aside(path) as aside, aside.open("wb") as file:
+            np.savez(file, **vars(self))
+
+    def load(self, path: Path) -> None:
+        """Takes over a state that `save` wrote; one that is torn or does not fit is left alone."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in vars(self)}
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            return
+        if all(arrays[name].shape == np.shape(value) for name, value in vars(self).items()):
+            vars(self).update(arrays, done=int(arrays["done"]))
+
+
+def ranks_of(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns the place of the right class in each row, 0 for the largest value.
+
+    Of equal values the one of the lower class comes first.
+
+    Example:
+        >>> ranks_of(np.array([[0.1, 0.7, 0.2], [0.4, 0.2, 0.4]]), np.array([2, 2]))
+        array([1, 1])
+    """
+    own = np.take_along_axis(values, labels[:, None], axis=1)
+    before = np.arange(values.shape[1]) < labels[:, None]
+    return ((values > own) | ((values == own) & before)).sum(axis=1)

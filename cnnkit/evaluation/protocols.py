@@ -1,0 +1,79 @@
+"""The papers' ways of testing a network on an image, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnnkit.data.views import CENTRE, CORNERS_AND_CENTRE, GRID
+from cnnkit.errors import unknown_name
+
+AVERAGES = ("scores", "probabilities")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a network looks at a test image.
+
+    Attributes:
+        name: What it is called.
+        places: Top and left of the crops as parts, 0..1, of the free play; none without crops.
+        square: Whether the crops stay inside the central square of the image.
+        dense: Whether the network is applied at every position of the uncropped image.
+        flip: Whether everything is looked at in the mirror too.
+        source: Who tests like this.
+    """
+
+    name: str
+    places: tuple[tuple[float, float], ...] = ()
+    square: bool = False
+    dense: bool = False
+    flip: bool = True
+    source: str = ""
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("center", places=CENTRE, flip=False, source="one look at the middle"),
+        Protocol(
+            "ten-crop",
+            places=CORNERS_AND_CENTRE,
+            square=True,
+            source="Krizhevsky et al. 2012, section 4.1",
+        ),
+        Protocol("dense", dense=True, source="Simonyan & Zisserman 2014, section 3.2"),
+        Protocol("multi-crop", places=GRID, source="Simonyan & Zisserman 2014, section 3.2"),
+        Protocol(
+            "dense+multi-crop",
+            places=GRID,
+            dense=True,
+            source="Simonyan & Zisserman 2014, section 4.3",
+        ),
+    )
+}
+
+
+def find_protocol(name: str) -> Protocol:
+    """Returns the protocol called `name`.
+
+    Raises:
+        UsageError: If there is none.
+
+    Example:
+        >>> from cnnkit.evaluation.protocols import find_protocol
+        >>> len(find_protocol("multi-crop").places)
+        25
+    """
+    if name not in PROTOCOLS:
+        raise unknown_name("protocol", name, PROTOCOLS)
+    return PROTOCOLS[name]
+
+
+def check_average(average: str | None) -> None:
+    """Makes sure that `average` names a rule, or is None.
+
+    Raises:
+        UsageError: If it names no rule.
+    """
+    if average is not None and average not in AVERAGES:
+        raise unknown_name("average", average, AVERAGES)

@@ -1,0 +1,141 @@
+"""Asking a SavedModel in a process of its own, which may die of the question."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+PROBE = Path(__file__).with_name("probe.py")
+# Seconds that the process may take for all that it is asked.
+PATIENCE = 600.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request to a signature.
+
+    Attributes:
+        signature: Its name.
+        inputs: Arrays by the names of its inputs; strings as arrays of `bytes` objects.
+        keep: Whether the answer is wanted, or only whether there is one.
+    """
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of a question.
+
+    Attributes:
+        code: `"OK"`, the name of a gRPC status code, or None where the process died.
+        text: What the error says.
+        outputs: The answer by the names of the outputs; empty where it was not kept.
+    """
+
+    code: str | None
+    text: str
+    outputs: Mapping[str, np.ndarray]
+
+
+class NotLoaded(Exception):
+    """The SavedModel could not be loaded at all; the text says why."""
+
+
+def ask(folder: Path, questions: Sequence[Question]) -> list[Reply]:
+    """Asks a SavedModel in another process, where Keras cannot be imported.
+
+    Where a question kills the process, the rest is asked in a new one.
+
+    Args:
+        folder: The SavedModel.
+        questions: What is asked, in this order.
+
+    Raises:
+        NotLoaded: If it cannot be loaded.
+    """
+    replies: list[Reply] = []
+    while len(replies) < len(questions):
+        replies += _ask_until_death(folder, questions[len(replies) :])
+    return replies
+
+
+def _ask_until_death(folder: Path, questions: Sequence[Question]) -> list[Reply]:
+    """Returns at least one reply; the last one may tell of a death."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        _write(work, questions)
+        # On the CPU, because the memory of a GPU may be this process's own. Nothing beside the
+        # program is importable: a module of ours could hide one of TensorFlow's.
+        command = [sys.executable, "-P", str(PROBE), str(folder), str(work)]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, timeout=PATIENCE, check=False
+            )
+            output, why = done.stdout, _why(done)
+        except subprocess.TimeoutExpired as expired:
+            output, why = expired.stdout or b"", f"no answer within {PATIENCE:g} s"
+        lines = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
+        if not lines:
+            raise NotLoaded(why)
+        replies = []
+        for line in lines[1:]:
+            file = work / f"{line['number']}.npz"
+            outputs: dict[str, np.ndarray] = {}
+            if file.exists():
+                with np.load(file) as arrays:
+                    outputs = dict(arrays)
+            replies.append(Reply(line["code"], line["text"], outputs))
+        if len(replies) < len(questions):
+            replies.append(Reply(None, why, {}))
+        return replies
+
+
+def _write(work: Path, questions: Sequence[Question]) -> None:
+    tensors = {}
+    listed = []
+    for number, question in enumerate(questions):
+        keys = {}
+        for name, values in question.inputs.items():
+            key = keys[name] = f"{number}/{name}"
+            tensors.update(_stored(key, np.asarray(values)))
+        listed.append(
+            {
+                "number": number,
+                "signature": question.signature,
+                "inputs": keys,
+                "keep": question.keep,
+            }
+        )
+    np.savez(work / "requests.npz", **tensors)
+    (work / "requests.json").write_text(json.dumps(listed))
+
+
+def _stored(key: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields arrays of numbers for an array of any kind; `probe.py` puts strings together again."""
+    if values.dtype != object:
+        yield key, values
+        return
+    texts = list(values.ravel())
+    yield f"{key}/bytes", np.frombuffer(b"".join(texts), np.uint8)
+    yield f"{key}/lengths", np.array([len(text) for text in texts], np.int64)
+    yield f"{key}/shape", np.array(values.shape, np.int64)
+
+
+def _why(done: subprocess.CompletedProcess) -> str:
+    if done.returncode < 0:
+        return f"the process was ended by {signal.Signals(-done.returncode).name}"
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"the process ended with code {done.returncode}"

@@ -1,0 +1,65 @@
+"""Images beside the ones that a network finds most like them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnkit.figures.canvas import new_figure, save
+from cnnkit.neighbors import Neighbor
+
+SIDE = 1.45
+
+
+def draw_neighbors(
+    queries: Sequence[np.ndarray],
+    titles: Sequence[str],
+    found: Sequence[Sequence[Neighbor]],
+    images: Sequence[Sequence[np.ndarray]],
+    path: str | Path,
+    *,
+    caption: str = "",
+) -> None:
+    """Draws a contact sheet as a PNG: a row a query, its nearest images to the right of it.
+
+    As Krizhevsky et al. 2012, Fig. 4 on the right; every image has its class and its distance.
+
+    Args:
+        queries: Images, (h, w, 3) RGB in 0..255.
+        titles: What stands above each of them.
+        found: What `cnnkit.neighbors.neighbors` returned.
+        images: The images of `found`.
+        path: Where the picture goes.
+        caption: What stands below.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    columns = 1 + max(len(row) for row in found)
+    height = (SIDE + 0.3) * len(queries) + 0.35
+    figure = new_figure(SIDE * columns + 0.3, height)
+    # A narrow empty column parts the query from what was found.
+    grid = figure.subplots(
+        len(queries),
+        columns + 1,
+        squeeze=False,
+        gridspec_kw={"width_ratios": [1, 0.12, *[1] * (columns - 1)]},
+    )
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, query, title, near, pictures in zip(grid, queries, titles, found, images, strict=True):
+        _show(row[0], query, title, weight="bold")
+        for axes, one, picture in zip(row[2:], near, pictures, strict=False):
+            _show(axes, picture, f"{one.label}\n{one.distance:.3g}")
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.3 / height, wspace=0.05, hspace=0.32
+    )
+    figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=8)
+    save(figure, path, dpi=110)
+
+
+def _show(axes, image: np.ndarray, title: str, **style) -> None:
+    axes.imshow(np.clip(image / 255, 0, 1))
+    axes.set_title(title, fontsize=7, pad=2, **style)

@@ -1,0 +1,229 @@
+"""How well other classes are told apart by the features of a trained network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from cnnkit.data import Source
+from cnnkit.errors import UsageError
+from cnnkit.features import Describer, Features, Protocol, split_of, stream
+from cnnkit.features.extract import BATCH_SIZE
+from cnnkit.transfer.classifiers import class_recalls, fit
+from cnnkit.transfer.splits import PER_CLASS, TEST_PER_CLASS, random_split
+
+SPLITS = 3
+
+
+@dataclass(frozen=True)
+class SplitScore:
+    """One random split.
+
+    Attributes:
+        seed: Of the split.
+        c: The chosen regularization.
+        recall: Mean over the classes of the part of its test images that are found, 0..1.
+        recalls: That part for each class.
+        training_images: How many.
+        test_images: How many.
+        pipeline: The fitted scikit-learn pipeline, from features to class numbers.
+    """
+
+    seed: int
+    c: float
+    recall: float
+    recalls: tuple[float, ...]
+    training_images: int
+    test_images: int
+    pipeline: Pipeline
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a layer is worth to a classifier, over random splits.
+
+    Attributes:
+        layer: Name of the layer.
+        classifier: `"svm"` or `"softmax"`.
+        per_class: Training images of each class.
+        splits: One for each random split.
+    """
+
+    layer: str
+    classifier: str
+    per_class: int
+    splits: tuple[SplitScore, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean class recall over the splits."""
+        return float(np.mean([split.recall for split in self.splits]))
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation over the splits, of a sample; None of a single one."""
+        recalls = [split.recall for split in self.splits]
+        return float(np.std(recalls, ddof=1)) if len(recalls) > 1 else None
+
+
+def score(
+    features: Features,
+    layer: str,
+    *,
+    classifier: str = "svm",
+    per_class: int = PER_CLASS,
+    test_per_class: int | None = TEST_PER_CLASS,
+    splits: int = SPLITS,
+    l2: bool = True,
+    seed: int = 0,
+) -> Score:
+    """Scores features by the protocol of Caltech-101 and Caltech-256.
+
+    Args:
+        features: Of all images of a dataset.
+        layer: What they are features of, for the record.
+        classifier: `"svm"` or `"softmax"`.
+        per_class: Training images of each class.
+        test_per_class: At most so many of a class's other images are tested; None tests all.
+        splits: Random splits; split number i is drawn from seed + i.
+        l2: Whether vectors get the length 1.
+        seed: Of the first split.
+
+    Raises:
+        UsageError: If a number is below one.
+        DataError: If a class has too few images, or labels do not fit the classes.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit.features import Features
+        >>> labels = np.repeat([0, 1], 10)
+        >>> values = np.eye(2)[labels] + np.random.default_rng(0).normal(0, 0.1, (20, 2))
+        >>> features = Features(values, ("",) * 20, labels, ("cat", "dog"))
+        >>> score(features, "fc7", per_class=5).mean
+        1.0
+    """
+    if splits < 1:
+        raise UsageError("A score takes splits", expected="at least 1", received=splits)
+    found = []
+    for number in range(seed, seed + splits):
+        train, test = random_split(
+            features.labels, features.classes, per_class, test_per_class, number
+        )
+        pipeline, c = fit(
+            features.values[train], features.labels[train], classifier, l2=l2, seed=number
+        )
+        recalls = class_recalls(features.labels[test], pipeline.predict(features.values[test]))
+        found.append(
+            SplitScore(
+                number, c, float(recalls.mean()), tuple(map(float, recalls)),
+                len(train), len(test), pipeline,
+            )
+        )  # fmt: skip
+    return Score(layer, classifier, per_class, tuple(found))
+
+
+def transfer(
+    models: keras.Model | Sequence[keras.Model],
+    source: Source,
+    layers: Sequence[str],
+    *,
+    protocol: Protocol | None = None,
+    classifiers: Sequence[str] = ("svm",),
+    per_class: Sequence[int] = (PER_CLASS,),
+    test_per_class: int | None = TEST_PER_CLASS,
+    splits: int = SPLITS,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+    progress: Callable[[int], object] = lambda count: None,
+) -> list[Score]:
+    """Scores layers of trained networks on the classes of a dataset.
+
+    One pass over the images describes all layers; while it works their vectors are in a temporary
+    file. With one layer this is Zeiler & Fergus 2013, Tables 4 and 5, with several Table 7, with
+    several numbers per class Fig. 9; two networks are stacked as in Simonyan & Zisserman 2014,
+    Table 11.
+
+    Args:
+        models: A Keras model over RGB images in 0..255, or several whose vectors are stacked.
+        source: The dataset; the splits that it comes with are put together and drawn anew.
+        layers: Names of layers, which every model has.
+        protocol: How an image becomes a vector, for the first of the layers; None sees the centre
+            of the image.
+        classifiers: Of `"svm"` and `"softmax"`.
+        per_class: Numbers of training images of each class.
+        test_per_class: At most so many of a class's other images are tested; None tests all.
+        splits: Random splits of each.
+        seed: Of the first split.
+        batch_size: Images of 224 x 224 at a time.
+        progress: Called with the number of images done since the last call, for every model.
+
+    Returns:
+        A score for each layer, classifier and number of training images, in this order.
+
+    Raises:
+        UsageError: If a layer or a classifier does not exist, or an option is out of range.
+        DataError: If a class has too few images, or an image cannot be used.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.data import load_source
+        >>> from cnnkit.transfer import transfer
+        >>> model = alexnet(input_shape=(64, 64, 3), include_top=False)
+        >>> scores = transfer(model, load_source("digits"), ["pool1", "pool2"])  # doctest: +SKIP
+        >>> [(score.layer, round(score.mean, 2)) for score in scores]  # doctest: +SKIP
+        [('pool1', 0.97), ('pool2', 0.96)]
+    """
+    models = [models] if isinstance(models, keras.Model) else list(models)
+    if not models or not layers:
+        raise UsageError("Features come from a network and a layer", received=list(layers))
+    protocol = replace(protocol or Protocol(layers[0]), layer=layers[0])
+    images = split_of(source)
+    # Told before an hour of work is done.
+    for number in per_class:
+        random_split(images.labels, source.labels, number, test_per_class, seed)
+    scores = []
+    with tempfile.TemporaryDirectory(prefix="cnnkit-") as folder:
+        describers = [Describer(model, protocol, layers[1:]) for model in models]
+        arrays = _describe(describers, images, Path(folder), batch_size, progress)
+        for layer, values in zip(layers, arrays, strict=True):
+            features = Features(values, images.names, images.labels, source.labels)
+            scores += [
+                score(
+                    features,
+                    layer,
+                    classifier=classifier,
+                    per_class=number,
+                    test_per_class=test_per_class,
+                    splits=splits,
+                    l2=protocol.l2,
+                    seed=seed,
+                )
+                for classifier in classifiers
+                for number in per_class
+            ]
+    return scores
+
+
+def _describe(describers, images, folder: Path, batch_size: int, progress) -> list[np.ndarray]:
+    """Returns for each layer the vectors of all networks side by side, in files of `folder`."""
+    widths = zip(*(describer.dimensions for describer in describers), strict=True)
+    arrays = [
+        np.lib.format.open_memmap(
+            folder / f"{i}.npy", mode="w+", dtype=np.float32, shape=(len(images), sum(width))
+        )
+        for i, width in enumerate(widths)
+    ]
+    begin = [0] * len(arrays)
+    for describer in describers:
+        for places, answers in stream(describer, images, np.arange(len(images)), batch_size):
+            for i, vectors in enumerate(answers):
+                arrays[i][places, begin[i] : begin[i] + vectors.shape[1]] = vectors
+            progress(len(places))
+        begin = [b + d for b, d in zip(begin, describer.dimensions, strict=True)]
+    return arrays

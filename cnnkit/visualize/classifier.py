@@ -1,0 +1,71 @@
+"""A network over classes, whether it ends in logits or in probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from scipy.special import softmax
+
+from cnnkit.errors import UsageError
+from cnnkit.models.graph import Call, Graph, graph_of
+from cnnkit.models.windows import known_as
+from cnnkit.visualize.forward import is_softmax
+
+_DENSE = (keras.layers.Dense,)
+_LINEAR = (None, keras.activations.linear)
+_SIGMOIDS = (keras.activations.sigmoid, keras.ops.sigmoid)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network of one output, (n, classes).
+
+    Attributes:
+        graph: The network.
+        calls: From the image to the classes, all of them plain.
+        exclusive: Whether the classes share one probability: a softmax or its logits at the end. If
+            not, every class has one of its own, by a sigmoid.
+    """
+
+    graph: Graph
+    calls: tuple[Call, ...]
+    exclusive: bool
+
+    def probabilities(self, answers: np.ndarray) -> np.ndarray:
+        """Returns the probabilities, (n, classes), for what `forward_to` returned for the end."""
+        return softmax(answers, axis=-1) if self.exclusive else answers
+
+
+def classifier_of(model: keras.Model) -> Classifier:
+    """Returns a model as a network over classes.
+
+    Raises:
+        UsageError: If it does not end in a softmax, a sigmoid or the logits of a dense layer, has
+            several outputs, or a layer is called with arguments of its own.
+    """
+    graph = graph_of(model)
+    shapes = [tuple(output.shape) for output in model.outputs]
+    end = graph.calls[-1] if graph.calls else None
+    activation = getattr(end and end.layer, "activation", None)
+    exclusive = end is not None and (
+        is_softmax(end.layer)
+        or is_softmax(activation)
+        or (activation in _LINEAR and shapes[0][-1] != 1 and known_as(end.layer, _DENSE))
+    )
+    if [len(shape) for shape in shapes] != [2] or not (exclusive or activation in _SIGMOIDS):
+        raise UsageError(
+            f"Model {model.name!r} does not end in classes",
+            expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
+            received=f"{end and end.layer.name} of shape {', '.join(map(str, shapes))}",
+        )
+    calls = graph.up_to(end)
+    for call in calls:
+        if not call.plain:
+            raise UsageError(
+                f"Layer {call.layer.name!r} is called with arguments of its own, which are not"
+                " known here",
+                received=type(call.layer).__name__,
+            )
+    return Classifier(graph, calls, bool(exclusive))

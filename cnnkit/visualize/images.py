@@ -1,0 +1,37 @@
+"""Images as networks take them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cnnkit.errors import DataError, UsageError
+from cnnkit.models.graph import Graph
+
+
+def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Returns images as a batch, (n, h, w, c) float32, that fits a network.
+
+    Args:
+        graph: The network.
+        images: (n, h, w, c) or (h, w, c).
+
+    Raises:
+        UsageError: If they do not fit.
+        DataError: If pixels are not finite.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim == 3:
+        images = images[None]
+    expected = graph.image_shape
+    fits = images.ndim == 4 and all(
+        want is None or want == have for want, have in zip(expected, images.shape[1:], strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            "The images do not fit the network",
+            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
+            received=images.shape,
+        )
+    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+        raise DataError(f"Image {index} has pixels that are not finite")
+    return images

@@ -1,0 +1,252 @@
+"""What serving/ holds beside the code: configurations, images, manifests, the probe of the status.
+
+No engine runs here. Each file is checked by the schema of the program that will read it, and the
+probe, which is a program of ours, against a server that says what it is told.
+"""
+
+import contextlib
+import http.server
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+ROOT = Path(__file__).resolve().parents[1]
+SERVING = ROOT / "serving"
+BIN = Path(sys.executable).parent
+IMAGES = (ROOT / "Dockerfile.gpu", SERVING / "Dockerfile.client")
+PROBE = ["/bin/bash", "/config/status.sh", "digits"]
+
+
+def manifest(name):
+    return yaml.safe_load((SERVING / name).read_text())
+
+
+def message(name, **fields):
+    """A message type of TensorFlow Serving's that its Python package leaves out, by its fields.
+
+    A number is the type of protobuf's FieldDescriptorProto; "int64" is a message {value}.
+    """
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", syntax="proto3")
+    wrapped = file.message_type.add(name="Wrapped")
+    wrapped.field.add(name="value", number=1, type=3, label=1)
+    of = file.message_type.add(name=name)
+    for number, (key, kind) in enumerate(fields.items(), start=1):
+        repeated = isinstance(kind, list)
+        kind = kind[0] if repeated else kind
+        field = of.field.add(name=key, number=number, label=3 if repeated else 1)
+        if kind == "int64":
+            field.type, field.type_name = 11, "Wrapped"
+        else:
+            field.type = kind
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+TEXT, NUMBER, FLAG = 9, 3, 8
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
+def test_hadolint_finds_nothing_in_the_images(image):
+    done = subprocess.run([BIN / "hadolint", image], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
+def test_images_run_as_nobody_in_particular_and_copy_what_is_there(image):
+    lines = image.read_text().splitlines()
+    assert "USER 10001" in lines
+    assert lines.index("USER 10001") < next(
+        i for i, line in enumerate(lines) if line.startswith("ENTRYPOINT")
+    )
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for line in lines:
+        if line.startswith("COPY"):
+            for source in line.split()[1:-1]:
+                assert (ROOT / source).exists()
+                assert f"!{source.removeprefix('./')}" in ignored
+
+
+def test_compose_fits_its_schema(tmp_path):
+    def check(path):
+        command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = check(SERVING / "compose.yaml")
+    assert done.returncode == 0, done.stdout
+    wrong = (SERVING / "compose.yaml").read_text().replace("healthcheck:", "health_check:")
+    (tmp_path / "compose.yaml").write_text(wrong)
+    assert check(tmp_path / "compose.yaml").returncode == 1
+
+
+def test_compose_has_health_limits_and_models_that_stay_as_they_are():
+    service = manifest("compose.yaml")["services"]["serving"]
+    assert service["healthcheck"]["test"] == ["CMD", *PROBE[:2], "${MODEL:-digits}"]
+    assert all(volume["read_only"] for volume in service["volumes"])
+    assert service["read_only"]
+    assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+    # What it names lies beside it.
+    for text in [*service["command"], *service["healthcheck"]["test"]]:
+        if "/config/" in text:
+            assert (SERVING / text.partition("/config/")[2]).is_file()
+
+
+def test_the_kubernetes_manifests():
+    kustomization = manifest("kustomization.yaml")
+    kinds = {}
+    for name in kustomization["resources"]:
+        document = manifest(name)
+        kinds[document["kind"]] = document
+        assert document["metadata"]["name"] == "cnnkit-serving"
+        assert document["apiVersion"]
+    assert set(kinds) == {
+        "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"
+    }  # fmt: skip
+    for file in kustomization["configMapGenerator"][0]["files"]:
+        assert (SERVING / file).is_file()
+
+    deployment = kinds["Deployment"]["spec"]
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    labels = deployment["template"]["metadata"]["labels"]
+    assert deployment["selector"]["matchLabels"] == labels
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    pod = deployment["template"]["spec"]
+    [container] = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 8500, "rest": 8501}
+    for name, port in ports.items():
+        flag = {"grpc": "--port", "rest": "--rest_api_port"}[name]
+        assert f"{flag}={port}" in container["args"]
+    # From the model's own status; the process's health only tells whether it is alive.
+    assert container["startupProbe"]["exec"]["command"] == PROBE
+    assert container["readinessProbe"]["exec"]["command"] == PROBE
+    assert "--model_name=digits" in container["args"]
+    assert container["livenessProbe"]["grpc"] == {"port": 8500}
+    assert "--enable_grpc_healthcheck_service=true" in container["args"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert mounts["models"]["readOnly"]
+    assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+    # Longer than the wait before the end, so that calls in flight come to theirs.
+    wait = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert pod["terminationGracePeriodSeconds"] > wait
+
+    service = kinds["Service"]["spec"]
+    assert service["clusterIP"] == "None"
+    assert service["selector"] == labels
+    assert {(port["port"], port["targetPort"]) for port in service["ports"]} == {
+        (8500, "grpc"), (8501, "rest")
+    }  # fmt: skip
+    scaler = kinds["HorizontalPodAutoscaler"]["spec"]
+    assert scaler["scaleTargetRef"]["name"] == "cnnkit-serving"
+    assert scaler["minReplicas"] == deployment["replicas"] == 2
+    assert scaler["maxReplicas"] > 2
+
+
+def test_configurations_are_what_the_server_parses():
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((SERVING / "models.config").read_text(), config)
+    [model] = config.model_config_list.config
+    assert set(model.version_labels.values()) <= set(model.model_version_policy.specific.versions)
+
+    batching = message(
+        "BatchingParameters", max_batch_size="int64", batch_timeout_micros="int64",
+        max_enqueued_batches="int64", num_batch_threads="int64", thread_pool_name=TEXT,
+        allowed_batch_sizes=[NUMBER], pad_variable_length_inputs=FLAG,
+    )()  # fmt: skip
+    text_format.Parse((SERVING / "batching.config").read_text(), batching)
+    sizes = list(batching.allowed_batch_sizes)
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] == batching.max_batch_size.value
+
+    monitoring = text_format.Parse(
+        (SERVING / "monitoring.config").read_text().replace("prometheus_config", "")
+        .replace("{", "").replace("}", ""),
+        message("PrometheusConfig", enable=FLAG, path=TEXT)(),
+    )  # fmt: skip
+    assert monitoring.enable
+    [scraped] = {
+        manifest("kubernetes/deployment.yaml")["spec"]["template"]["metadata"]["annotations"][
+            "prometheus.io/path"
+        ]
+    }
+    assert monitoring.path == scraped
+
+    ssl = text_format.Parse(
+        (SERVING / "ssl.config").read_text(),
+        message(
+            "SSLConfig", server_key=TEXT, server_cert=TEXT, custom_ca=TEXT, client_verify=FLAG
+        )(),
+    )
+    assert ssl.client_verify
+    assert "PRIVATE KEY" in ssl.server_key
+
+
+@contextlib.contextmanager
+def rest(body):
+    """A server that answers every GET as TensorFlow Serving answers for a model's status."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port, asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def status(state):
+    version = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
+    # With an indent of one, as the server writes it.
+    return json.dumps({"model_version_status": [version]}, indent=1) + "\n"
+
+
+def probe(port):
+    command = ["/bin/bash", SERVING / "status.sh", "digits", str(port)]
+    return subprocess.run(command, capture_output=True, timeout=30).returncode
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (status("AVAILABLE"), 0),
+        (status("AVAILABLE").rstrip(), 0),
+        (status("LOADING"), 1),
+        (status("END"), 1),
+        ('{"error": "Could not find any versions of model digits"}', 1),
+        ("", 1),
+    ],
+)
+def test_the_probe_reads_the_status(body, code):
+    """A server says 200 while it is loading too, so the code of the answer tells nothing."""
+    with rest(body) as (port, asked):
+        assert probe(port) == code
+        assert asked == ["/v1/models/digits"]
+
+
+def test_the_probe_of_a_server_that_is_down():
+    with rest("") as (port, _):
+        pass
+    assert probe(port) == 1

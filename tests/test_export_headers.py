@@ -1,0 +1,244 @@
+"""Hostile images against the graph: nothing large, short or foreign reaches a decoder."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cnnkit.data import decode
+from cnnkit.export import Limits, gif
+from cnnkit.export.headers import FORMATS, checked
+from cnnkit.export.hostile import BEGINNINGS, large_png
+
+LIMITS = Limits(file_bytes=1 << 20, pixels=1_000_000)
+ONE_FILE = [tf.TensorSpec((), tf.string)]
+
+
+@pytest.fixture(scope="module")
+def guarded():
+    """What the signatures do with a file before they rescale it."""
+    return tf.function(
+        lambda data: decode(checked(data, LIMITS)), input_signature=ONE_FILE, autograph=False
+    )
+
+
+@pytest.fixture(scope="module")
+def guard():
+    return tf.function(
+        lambda data: checked(data, LIMITS), input_signature=ONE_FILE, autograph=False
+    )
+
+
+def encoded(kind, mode="RGB", size=(50, 30), **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+GOOD = {
+    "jpeg": encoded("JPEG"),
+    "progressive jpeg": encoded("JPEG", progressive=True),
+    "grey jpeg": encoded("JPEG", "L"),
+    "png": encoded("PNG"),
+    "png with a palette": encoded("PNG", "P"),
+    "gif": encoded("GIF"),
+    "gif with a comment": encoded("GIF", comment=b"x" * 700),
+    "bmp": encoded("BMP"),
+    "lossy webp": encoded("WEBP"),
+    "lossless webp": encoded("WEBP", lossless=True),
+    "webp with alpha": encoded("WEBP", "RGBA", exif=b"Exif\0\0x"),
+}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_images_are_the_same_behind_the_guard(guarded, name):
+    image = guarded(tf.constant(GOOD[name]))
+    np.testing.assert_array_equal(image, decode(tf.constant(GOOD[name])))
+    assert image.shape == (30, 50, 3)
+
+
+def refusal(function, data):
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        function(tf.constant(data))
+    text = caught.value.message
+    # A byte of the file in the text would be a surrogate or a replacement now.
+    assert text.encode().decode() == text
+    assert "\ufffd" not in text
+    return text
+
+
+def as_png(height, width):
+    return GOOD["png"][:16] + struct.pack(">II", width, height) + GOOD["png"][24:]
+
+
+def as_jpeg(height, width):
+    return GOOD["jpeg"].replace(struct.pack(">HH", 30, 50), struct.pack(">HH", height, width), 1)
+
+
+def as_webp(kind, height, width):
+    data = bytearray(GOOD[kind])
+    if kind == "lossy webp":
+        data[26:30] = struct.pack("<HH", width, height)
+    elif kind == "lossless webp":
+        data[21:25] = struct.pack("<I", width - 1 | (height - 1) << 14)
+    else:
+        data[24:30] = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    return bytes(data)
+
+
+def as_gif(screen=(30, 50), picture=(30, 50)):
+    data = bytearray(GOOD["gif"])
+    data[6:10] = struct.pack("<HH", *screen[::-1])
+    place = data.index(b"," + struct.pack("<HHHH", 0, 0, 50, 30))
+    data[place + 5 : place + 9] = struct.pack("<HH", *picture[::-1])
+    return bytes(data)
+
+
+def as_bmp(height, width):
+    return GOOD["bmp"][:18] + struct.pack("<ii", width, height) + GOOD["bmp"][26:]
+
+
+@pytest.mark.parametrize(
+    ("data", "sides"),
+    [
+        (large_png(20_000, 20_000), "[20000] [20000]"),
+        (large_png(1, 70_000), "[1] [70000]"),
+        (as_png(2**32 - 1, 5), "[4294967295] [5]"),
+        (as_png(5, 0), "[5] [0]"),
+        (as_jpeg(20_000, 30_000), "[20000] [30000]"),
+        (as_gif(screen=(9_000, 8_000)), "[9000] [8000]"),
+        (as_gif(picture=(60_000, 50_000)), "[60000] [50000]"),
+        (as_bmp(20_000, 30_000), "[20000] [30000]"),
+        (as_bmp(-20_000, 30_000), "[20000] [30000]"),
+        (as_bmp(30, -50), "[30] [-50]"),
+        (as_webp("lossy webp", 9_000, 16_000), "[9000] [16000]"),
+        (as_webp("lossless webp", 9_000, 16_000), "[9000] [16000]"),
+        (as_webp("webp with alpha", 9_000, 70_000), "[9000] [70000]"),
+    ],
+)  # fmt: skip
+def test_sides_are_read_before_anything_is_decoded(guard, data, sides):
+    text = refusal(guard, data)
+    assert "too many pixels" in text
+    assert f"{sides} [1000000]" in text
+
+
+def test_the_largest_image_and_one_pixel_more(guarded):
+    assert guarded(tf.constant(large_png(1000, 1000))).shape == (1000, 1000, 3)
+    refusal(guarded, large_png(1000, 1001))
+
+
+def test_a_canvas_that_lies_does_not_help(guarded):
+    """A WebP file whose canvas is small and whose picture is not, is refused by the decoder."""
+    assert refusal(guarded, as_webp("webp with alpha", 5, 5))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_short_header_is_refused(guard, kind):
+    # The size of a JPEG image stands anywhere: its own library looks for it.
+    text = "Invalid JPEG data" if kind == "JPEG" else "too short for its header"
+    assert text in refusal(guard, BEGINNINGS[kind])
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_truncated_files_are_refused_or_decoded_as_ever(guarded, name):
+    data = GOOD[name]
+    for length in (0, 1, 3, 8, 12, 20, 31, len(data) // 4, len(data) // 2):
+        try:
+            guarded(tf.constant(data[:length]))
+        except tf.errors.InvalidArgumentError as error:
+            assert "\ufffd" not in error.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", bytes(range(256)), b"\xff\x0a" + bytes(90), encoded("TIFF"), b"<svg></svg>" * 9],
+    ids=["nothing", "a byte", "all bytes", "jpeg xl", "tiff", "svg"],
+)
+def test_other_formats_are_refused(guard, data):
+    assert "none of JPEG, PNG, GIF, BMP and WebP" in refusal(guard, data)
+
+
+def test_files_of_too_many_bytes_are_refused(guard):
+    text = refusal(guard, GOOD["png"] + bytes(1 << 20))
+    assert f"too many bytes; it has, and may have:] [{len(GOOD['png']) + (1 << 20)}]" in text
+
+
+def test_compressed_and_strange_bmp_files_are_refused(guard):
+    for place, value in ((30, 1), (28, 4), (14, 12)):
+        data = bytearray(GOOD["bmp"])
+        data[place] = value
+        assert "a BMP file is compressed" in refusal(guard, bytes(data))
+
+
+def animation(**options):
+    random = np.random.default_rng(0)
+    frames = [
+        Image.fromarray(random.integers(0, 256, (30, 50, 3), np.uint8)).convert("P")
+        for _ in range(4)
+    ]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=50, **options)
+    return file.getvalue()
+
+
+def test_of_an_animation_only_the_first_picture_is_left(guarded):
+    data = animation(loop=0)
+    cut, sides = gif.first_picture(tf.constant(data))
+    assert len(cut.numpy()) < len(data) / 3
+    assert sides.numpy().tolist() == [30, 50]
+    with Image.open(io.BytesIO(cut.numpy())) as image:
+        assert image.n_frames == 1
+    np.testing.assert_array_equal(guarded(tf.constant(data)), decode(tf.constant(data)))
+
+
+def test_a_later_picture_that_is_large_is_never_seen(guarded):
+    """TensorFlow alone would make room for every picture of the animation."""
+    data = animation()
+    first = gif.first_picture(tf.constant(data))[0].numpy()[:-1]
+    bomb = first + b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x02\x01\x4c\x00;"
+    np.testing.assert_array_equal(guarded(tf.constant(bomb)), decode(tf.constant(data)))
+
+
+def test_a_gif_of_endless_blocks_is_given_up(guard, monkeypatch):
+    monkeypatch.setattr(gif, "MOST_BLOCKS", 50)
+    impatient = tf.function(
+        lambda data: checked(data, LIMITS), input_signature=ONE_FILE, autograph=False
+    )
+    start = GOOD["gif"][:6] + struct.pack("<HH", 5, 5) + bytes(3)
+    assert "no picture near its start" in refusal(impatient, start + b"!\xf9\x00" * 100)
+    picture = start + b"," + struct.pack("<HHHHB", 0, 0, 5, 5, 0) + b"\x02"
+    assert "too many blocks" in refusal(impatient, picture + b"\x01x" * 100 + b"\x00;")
+    assert "is not whole" in refusal(impatient, picture + b"\xffx")
+
+
+@settings(max_examples=150)
+@given(
+    name=st.sampled_from(sorted(GOOD)),
+    changes=st.lists(st.tuples(st.integers(0, 63), st.integers(0, 255)), max_size=4),
+    cut=st.none() | st.integers(0, 400),
+)
+def test_changed_headers_are_answered_or_invalid(guarded, name, changes, cut):
+    data = bytearray(GOOD[name])
+    for place, value in changes:
+        data[place] = value
+    try:
+        image = guarded(tf.constant(bytes(data[:cut])))
+    except tf.errors.InvalidArgumentError as error:
+        assert "\ufffd" not in error.message
+    else:
+        assert np.prod(image.shape[:2]) <= LIMITS.pixels
+
+
+@settings(max_examples=150)
+@given(beginning=st.sampled_from([b"", *BEGINNINGS.values()]), rest=st.binary(max_size=300))
+def test_random_bytes_are_invalid(guarded, beginning, rest):
+    try:
+        guarded(tf.constant(beginning + rest))
+    except tf.errors.InvalidArgumentError as error:
+        assert "\ufffd" not in error.message

@@ -1,0 +1,268 @@
+"""`cnnkit export verify`: what is sound passes, and each thing that can be wrong is found."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit import alexnet, cli
+from cnnkit.errors import UsageError
+from cnnkit.export import asking, export, verify, verifying
+from cnnkit.export.asking import Question, ask
+from cnnkit.export.records import FILE as RECORDS
+from cnnkit.export.records import read_records
+from cnnkit.export.references import References
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    keras.utils.set_random_seed(0)
+    model = alexnet(input_shape=(64, 64, 3), classes=3, initializer="glorot", hidden_units=16)
+    folder = tmp_path_factory.mktemp("models") / "letters"
+    export(model, ["a", "b", "c"], folder, signatures=["serving_bytes"], warmup=2)
+    return folder
+
+
+@pytest.fixture
+def version(model_folder, tmp_path):
+    """A copy that may be broken."""
+    shutil.copytree(model_folder / "1", tmp_path / "letters" / "1")
+    return tmp_path / "letters" / "1"
+
+
+@pytest.fixture(scope="module")
+def unguarded(tmp_path_factory):
+    """An ordinary network, exported as Keras exports it."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    folder = tmp_path_factory.mktemp("models") / "plain" / "1"
+    model.export(folder, verbose=False)
+    return folder
+
+
+def failures(found):
+    return {check.name: check.detail for check in found.checks if check.passed is False}
+
+
+def test_a_sound_version(model_folder, capsys):
+    assert cli.main(["export", "verify", str(model_folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["passed"] is True
+    assert document["folder"] == str(model_folder / "1")
+    checks = {check["name"]: check for check in document["checks"]}
+    assert all(check["passed"] for check in checks.values())
+    assert checks["signature serving_bytes"]["detail"] == (
+        "image_bytes string (any) -> probabilities float32 (any, 3)"
+    )
+    assert checks["labels"]["detail"] == "3 classes"
+    assert checks["warm-up"]["detail"] == "4 records of batch 1 answered"
+    assert checks["guards of serving_default"]["detail"] == "8 wrong inputs refused"
+    assert checks["guards of serving_bytes"]["detail"] == "10 wrong inputs refused"
+    assert checks["answers of serving_bytes"]["detail"].startswith(
+        ("equal", "probabilities differ")
+    )
+
+
+def test_an_export_without_guards_is_found_out(unguarded):
+    """Wrong ranks end the process of an ordinary export, or are answered; both are told."""
+    found = verify(unguarded)
+    assert not found.passed
+    wrong = failures(found)
+    assert set(wrong) <= {"guards of serve", "guards of serving_default", "weights"}
+    for name in ("guards of serve", "guards of serving_default"):
+        assert "ends the server" in wrong[name] or "is accepted" in wrong[name]
+    unknown = {check.name for check in found.checks if check.passed is None}
+    assert unknown == {"labels", "answers", "warm-up"}
+
+
+def fakes(monkeypatch, change):
+    """Changes what the version is said to have replied; no process is started."""
+    monkeypatch.setattr(verifying, "ask", change)
+
+
+def replies(folder, questions):
+    """What a sound version replies, without a process."""
+    kept = References.read(folder)
+    answered = []
+    for question in questions:
+        if question.keep:
+            outputs = kept.answers[question.signature]
+            answered.append(asking.Reply("OK", "", outputs))
+        elif any(
+            array.shape == (1,) or array.shape == (1, 64, 64, 3)
+            for array in question.inputs.values()
+        ) and _is_photograph(question, kept):
+            answered.append(asking.Reply("OK", "", {}))
+        else:
+            answered.append(asking.Reply("INVALID_ARGUMENT", "no", {}))
+    return answered
+
+
+def _is_photograph(question, kept):
+    [array] = question.inputs.values()
+    return array[0] in kept.files if array.dtype == object else bool(np.any(array))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "check", "text"),
+    [
+        (("OK", {"probabilities": 0.01}), "answers of serving_default", "differ by 0.01"),
+        (("OK", {"probabilities": np.nan}), "answers of serving_default", "differ by nan"),
+        (("INTERNAL", {}), "answers of serving_default", "INTERNAL, broken"),
+        ((None, {}), "answers of serving_default", "ends the server: broken"),
+    ],
+)
+def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
+    code, changes = wrong
+
+    def change(folder, questions):
+        answered = replies(folder, questions)
+        outputs = {
+            name: array + changes.get(name, 0) for name, array in answered[0].outputs.items()
+        }
+        return [asking.Reply(code, "broken", outputs), *answered[1:]]
+
+    fakes(monkeypatch, change)
+    assert text in failures(verify(version))[check]
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [("OK", "is accepted"), (None, "ends the server"), ("INTERNAL", "INTERNAL")]
+)
+def test_what_is_not_refused_is_told(version, monkeypatch, code, text):
+    def change(folder, questions):
+        answered = replies(folder, questions)
+        where = next(i for i, reply in enumerate(answered) if reply.code == "INVALID_ARGUMENT")
+        answered[where] = asking.Reply(code, "SIGABRT", {})
+        return answered
+
+    fakes(monkeypatch, change)
+    wrong = failures(verify(version))
+    assert list(wrong) == ["guards of serving_default"]
+    assert wrong["guards of serving_default"].startswith("0 axes: " + text)
+
+
+def test_broken_records_are_told(version, monkeypatch):
+    fakes(monkeypatch, replies)
+    assert verify(version).passed
+    file = version / RECORDS
+    data = file.read_bytes()
+    file.write_bytes(data[:-5])
+    assert "is not whole" in failures(verify(version))["warm-up"]
+    file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
+    assert "is not whole" in failures(verify(version))["warm-up"]
+
+    def rewritten(change):
+        file.write_bytes(data)
+        requests = list(read_records(version))
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            from cnnkit.wire import cnnkit_serving_pb2 as pb
+
+            for request in requests:
+                change(request)
+                record = pb.PredictionLog()
+                record.predict_log.request.CopyFrom(request)
+                writer.write(record.SerializeToString())
+
+    rewritten(lambda request: setattr(request.model_spec, "signature_name", "other"))
+    assert "for the signature 'other'" in failures(verify(version))["warm-up"]
+
+    def doubled(request):
+        for tensor in request.inputs.values():
+            tensor.tensor_shape.dim[0].size = 2
+            tensor.tensor_content = tensor.tensor_content * 2
+
+    rewritten(doubled)
+    assert "is no batch of one" in failures(verify(version))["warm-up"]
+
+
+def test_records_are_what_tensorflow_serving_reads(model_folder):
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    found = []
+    for data in tf.data.TFRecordDataset(str(model_folder / "1" / RECORDS)):
+        log = prediction_log_pb2.PredictionLog.FromString(data.numpy())
+        assert log.WhichOneof("log_type") == "predict_log"
+        spec = log.predict_log.request.model_spec
+        assert spec.name == "letters"
+        [tensor] = log.predict_log.request.inputs.values()
+        array = tf.make_ndarray(tensor)
+        assert array.shape[0] == 1
+        found.append(spec.signature_name)
+    assert sorted(found) == ["serving_bytes", "serving_bytes", "serving_default", "serving_default"]
+
+
+def test_broken_versions_are_told(version, tmp_path, monkeypatch):
+    graph = version / "saved_model.pb"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[: len(whole) // 2])
+    assert "SavedModel" in failures(verify(version))
+    graph.write_bytes(whole)
+    weights = version / "variables" / "variables.index"
+    weights.rename(tmp_path / "moved")
+    found = failures(verify(version))
+    assert "cannot be read" in found["weights"]
+    assert "loading" in found
+
+
+def test_larger_files_than_weights_are_told(version, monkeypatch):
+    fakes(monkeypatch, replies)
+    (version / "variables" / "copy").write_bytes(bytes(4 << 20))
+    assert "in files of" in failures(verify(version))["weights"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("export verify {tmp}/none", "No model folder"),
+        ("export verify {tmp}", "holds no version"),
+        ("export ./verify --output {tmp}/m", "No model at verify"),
+    ],
+)
+def test_wrong_folders_are_usage_errors(tmp_path, capsys, words, text):
+    assert cli.main([word.format(tmp=tmp_path) for word in words.split()]) == 2
+    assert text in capsys.readouterr().err
+    (tmp_path / "1").mkdir()
+    with pytest.raises(UsageError, match="holds no saved_model.pb"):
+        verify(tmp_path)
+
+
+def test_a_process_that_dies_is_replaced(unguarded):
+    """Every question gets its own reply, in order, whatever the ones before did."""
+    right = np.zeros((1, 16, 16, 3), np.float32)
+    wrong = np.zeros((16, 16, 3), np.float32)
+    signature = verifying._signatures(unguarded)[0]["serving_default"]
+    [name] = signature
+    questions = [
+        Question("serving_default", {name: right}),
+        Question("serving_default", {name: wrong}),
+        Question("serving_default", {name: right}, keep=True),
+    ]
+    first, second, third = ask(unguarded, questions)
+    assert (first.code, third.code) == ("OK", "OK")
+    assert second.code != "OK"
+    assert third.outputs["output_0"].shape == (1, 3)
+
+
+def test_both_helps(capsys):
+    for words, text in (
+        (["export", "--help"], "--explain-layers"),
+        (["export", "verify", "--help"], "usage: cnnkit export verify [-h] [--json] DIR"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+        assert text in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["export", "verify"])
+    assert stop.value.code == 2
