@@ -299,8 +299,14 @@ def test_what_is_not_finite_is_said(images):
     kernel, bias = model.get_layer("last").get_weights()
     for weights in ([kernel, bias + np.inf], [kernel * np.nan, bias]):
         model.get_layer("last").set_weights(weights)
-        with pytest.raises(DataError, match="'fc1' answers image 0 with values that are not fini"):
+        with pytest.raises(DataError, match="'last' has weights that are not finite"):
             deconvnet(model, images, "fc1")
+    # Every weight a number, and their products beyond all numbers.
+    model.get_layer("last").set_weights([kernel, bias + 3e38])
+    dense, offset = model.get_layer("fc1").get_weights()
+    model.get_layer("fc1").set_weights([np.abs(dense) * 1e10, offset])
+    with pytest.raises(DataError, match="'fc1' answers image 0 with values that are not finite"):
+        deconvnet(model, images, "fc1")
 
 
 def test_half_precision(images):

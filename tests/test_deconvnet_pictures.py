@@ -111,6 +111,23 @@ def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp
         assert matplotlib.image.imread(picture).shape[0] > 300
 
 
+def test_an_image_smaller_than_the_network_takes_is_refused(tmp_path, rng, capsys):
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(2, 3, activation="relu", name="conv1")(inputs)
+    x = layers.Conv2D(2, 3, activation="relu", name="conv2")(layers.MaxPooling2D(2)(x))
+    keras.Model(inputs, x).save(tmp_path / "any.keras")
+    keras.utils.save_img(tmp_path / "small.png", rng.uniform(0, 255, (7, 20, 3)))
+    picture = tmp_path / "small_seen.png"
+    for name, *layer in (("deconvnet", "conv2"), ("rules", "conv1", "conv2"), ("stack", "conv2")):
+        command = ["visualize", name, str(tmp_path / "any.keras"), str(tmp_path / "small.png"),
+                   "--layer", *layer, "--output", str(picture)]  # fmt: skip
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert "7 x 20" in said
+        assert said.count("\n") == 1
+        assert not picture.exists()
+
+
 def test_many_units_are_drawn_small_and_in_order(tmp_path):
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, layers.Conv2D(30, 1, use_bias=False, name="c")(inputs))

@@ -1,10 +1,14 @@
 """Networks built by hand for a pattern that is known: what is seen in them is known too."""
 
+import json
+
 import keras
+import matplotlib.image
 import numpy as np
 import pytest
 from keras import layers
 
+from cnnkit.cli import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.visualize import deconvnet, invariance, strongest, top9, transformed
 
@@ -137,3 +141,40 @@ def test_wrong_requests(detector):
     broken.get_layer("conv2").set_weights([kernel, bias * np.nan])
     with pytest.raises(DataError, match="'conv2' has weights that are not finite"):
         invariance(broken, image, "scale")
+
+
+def test_invariance_command(detector, tmp_path, capsys):
+    # Before the detector its pixels are scaled: files hold 0..255.
+    inputs = keras.Input((SIZE, SIZE, 3))
+    keras.Model(inputs, detector(layers.Rescaling(1 / 255)(inputs))).save(tmp_path / "m.keras")
+    for name, place in (("a.png", (8, 4)), ("b.png", (3, 9))):
+        keras.utils.save_img(tmp_path / name, 255 * corner(*place), scale=False)
+    files, picture = [str(tmp_path / name) for name in ("a.png", "b.png")], tmp_path / "seen.png"
+    command = ["visualize", "invariance", str(tmp_path / "m.keras"), *files, "--fill", "0",
+               "--layer", "conv1", "any", "--output", str(picture)]  # fmt: skip
+    assert main([*command, "--transform", "translation", "rotation", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == json.loads((tmp_path / "seen.png.json").read_text())
+    assert facts["classes"] == ["0", "0"]
+    assert list(facts["transforms"]) == ["translation", "rotation"]
+    arrays = np.load(f"{picture}.npz")
+    # By 4 of 16 pixels at most: the upper corner's row leaves the image, the other one stays.
+    amounts = arrays["translation_amounts"]
+    assert amounts.tolist() == list(range(-4, 5))
+    distances = arrays["translation_distances"][1]
+    np.testing.assert_allclose(distances, [[0] * 9, [1] + [0] * 8], atol=1e-6)
+    assert facts["transforms"]["translation"]["probabilities"][1][0] == pytest.approx(0.5)
+    # Two rows of four panels, each with something in it.
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    for panel in (p for row in np.array_split(pixels, 2) for p in np.array_split(row, 4, axis=1)):
+        assert np.ptp(panel, axis=(0, 1)).min() > 0.5
+    picture.unlink()
+    for more, said in (
+        (["--label", "0", "cat"], "Unknown class 'cat'"),
+        (["--label", "0"], "Image 1 has no class of the network's"),
+        (["--transform", "turn"], "Unknown transformation 'turn'"),
+        (["--layer", "conv9"], "Unknown layer 'conv9'"),
+    ):
+        assert main([*command, *more]) == 2
+        assert said in capsys.readouterr().err
+        assert not picture.exists()

@@ -61,7 +61,9 @@ def draw_correspondence(
     axes.set_xticks(range(len(parts)), parts, fontsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title("units whose change differs in sign\nmean and deviation over pairs", fontsize=8)
+    # Room above the bars for the legend.
+    axes.margins(y=0.25)
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, ncols=len(found), loc="upper right")
     right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
     save(figure, path, dpi=90)
