@@ -74,12 +74,17 @@ def test_a_model_brings_its_classes_or_is_told_them(model, tmp_path):
     assert facts["shorter_side_before_crop"] == 36
 
 
-def test_weights_become_the_network_that_is_named(model, tmp_path):
+def test_weights_become_the_network_that_is_named(tmp_path):
+    keras.utils.set_random_seed(0)
+    options = {"input_shape": (64, 64, 3), "hidden_units": 16}
+    model = build("alexnet", classes=3, initializer="glorot", **options)
     model.save_weights(tmp_path / "w.weights.h5")
-    words = ["--model", "cifar10_quick", "--output", str(tmp_path / "w")]
+    words = ["--model", "alexnet", "--output", str(tmp_path / "w")]
+    for name, value in options.items():
+        words += ["--model-option", f"{name}={json.dumps(value)}"]
     exported([tmp_path / "w.weights.h5"], *words)
     loaded = tf.saved_model.load(str(tmp_path / "w" / "1"))
-    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     answer = loaded.signatures["serving_default"](images=tf.constant(images))["probabilities"]
     np.testing.assert_allclose(answer, model.predict(images, verbose=0), atol=1e-6)
     assert (tmp_path / "w" / "1" / "assets" / "labels.txt").read_text() == "0\n1\n2\n"

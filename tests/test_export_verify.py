@@ -90,7 +90,7 @@ def fakes(monkeypatch, change):
     monkeypatch.setattr(verifying, "ask", change)
 
 
-def replies(folder, questions):
+def replies(folder, questions, give_up=True):
     """What a sound version replies, without a process."""
     kept = References.read(folder)
     answered = []
@@ -125,7 +125,7 @@ def _is_photograph(question, kept):
 def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
     code, changes = wrong
 
-    def change(folder, questions):
+    def change(folder, questions, give_up):
         answered = replies(folder, questions)
         outputs = {
             name: array + changes.get(name, 0) for name, array in answered[0].outputs.items()
@@ -140,7 +140,7 @@ def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
     ("code", "text"), [("OK", "is accepted"), (None, "ends the server"), ("INTERNAL", "INTERNAL")]
 )
 def test_what_is_not_refused_is_told(version, monkeypatch, code, text):
-    def change(folder, questions):
+    def change(folder, questions, give_up):
         answered = replies(folder, questions)
         where = next(i for i, reply in enumerate(answered) if reply.code == "INVALID_ARGUMENT")
         answered[where] = asking.Reply(code, "SIGABRT", {})

@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="models/NAME",
         help="model folder; the next integer in it becomes the version",
     )
-    parser.add_argument("--version", type=int, metavar="N", help="number of the version")
+    # Under another name: `args.version` is the whole command's own --version.
+    parser.add_argument(
+        "--version", type=int, metavar="N", dest="number", help="number of the version"
+    )
     parser.add_argument(
         "--signatures",
         nargs="+",
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
         given.model,
         given.labels,
         args.output,
-        version=args.version,
+        version=args.number,
         signatures=args.signatures,
         top=args.top,
         explain_layers=args.explain_layers,

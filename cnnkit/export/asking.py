@@ -53,7 +53,7 @@ class NotLoaded(Exception):
     """The SavedModel could not be loaded at all; the text says why."""
 
 
-def ask(folder: Path, questions: Sequence[Question]) -> list[Reply]:
+def ask(folder: Path, questions: Sequence[Question], *, give_up: bool = False) -> list[Reply]:
     """Asks a SavedModel in another process, where Keras cannot be imported.
 
     Where a question kills the process, the rest is asked in a new one.
@@ -61,14 +61,22 @@ def ask(folder: Path, questions: Sequence[Question]) -> list[Reply]:
     Args:
         folder: The SavedModel.
         questions: What is asked, in this order.
+        give_up: Whether a signature that a process died of is asked nothing more; its other
+            questions then have the same reply.
 
     Raises:
         NotLoaded: If it cannot be loaded.
     """
-    replies: list[Reply] = []
-    while len(replies) < len(questions):
-        replies += _ask_until_death(folder, questions[len(replies) :])
-    return replies
+    replies: dict[int, Reply] = {}
+    while waiting := [number for number in range(len(questions)) if number not in replies]:
+        asked = [questions[number] for number in waiting]
+        for number, reply in zip(waiting, _ask_until_death(folder, asked), strict=False):
+            replies[number] = reply
+            if give_up and reply.code is None:
+                deadly = questions[number].signature
+                same = [one for one in waiting if questions[one].signature == deadly]
+                replies |= {one: reply for one in same if one > number}
+    return [replies[number] for number in range(len(questions))]
 
 
 def _ask_until_death(folder: Path, questions: Sequence[Question]) -> list[Reply]:

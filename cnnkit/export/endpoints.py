@@ -112,18 +112,20 @@ class Servable(tf.Module):
         def maps(images):
             return model(images, training=False)
 
+        def mean(scores):
+            return tf.reduce_mean(scores, axis=(1, 2)) if network.free else scores
+
         def answer(images):
-            return tf.reduce_mean(maps(images), axis=(1, 2)) if network.free else maps(images)
+            return mean(maps(images))
 
         def named(image_bytes):
             scores, index = tf.math.top_k(answer(self._pixels(image_bytes)), top)
             return {"labels": tf.gather(names, index), "scores": scores}
 
         def default(images):
-            images = self._guarded(images)
-            if network.free:
-                return {"probabilities": answer(images), "probability_map": maps(images)}
-            return {"probabilities": answer(images)}
+            scores = maps(self._guarded(images))
+            map_too = {"probability_map": scores} if network.free else {}
+            return {"probabilities": mean(scores), **map_too}
 
         functions: dict[str, tuple[Callable, tf.TensorSpec]] = {}
         functions[DEFAULT] = default, floats

@@ -105,7 +105,7 @@ def verify(folder: str | Path) -> Verification:
         *records,
     ]
     try:
-        replies = iter(ask(folder, questions))
+        replies = iter(ask(folder, questions, give_up=True))
     except NotLoaded as error:
         return Verification(folder, (*checks, Check("loading", False, str(error))))
     checks.append(Check("loading", True, "in a process without Keras"))
