@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import grpc
 
-    from cnnkit.server import Limits, ModelServerProcess
+    from cnnkit.server import Limits
     from cnnkit.server.repository import Repository
 
 # Between two looks for a signal or the end of a child, in seconds.
 _POLL = 0.1
-_START_TIMEOUT = 300.0
 
 # The options of the embedded server: what to call the value, its type, the help.
 _OPTIONS: dict[str, tuple[str, type, str]] = {
@@ -98,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
                     hint="Add --embedded for the server that can listen on one, or leave --host "
                     "out",
                 )
-            _real(binary, args.models, _name(args), args.port, stopped)
+            from cnnkit.commands._tensorflow_serving import serve_real
+
+            serve_real(binary, args.models, _name(args), args.port, stopped)
         elif args.workers is not None and args.workers != 1:
             _with_workers(args, stopped)
         else:
@@ -106,26 +107,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
-    from cnnkit.commands._tensorflow import import_tensorflow
+def _checked(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the embedded server's options; what can be found wrong without TensorFlow is."""
+    from cnnkit.errors import UsageError
     from cnnkit.server.configuration import read_models_config, version_policy
     from cnnkit.server.folders import version_folders
 
-    # Whatever can be found wrong without TensorFlow is said at once.
-    limits, credentials, versions = _limits(args), _credentials(args), args.versions or "latest"
+    for option in ("poll_seconds", "grace"):
+        seconds = getattr(args, option)
+        if seconds is not None and not 0 <= seconds < math.inf:
+            flag = option.replace("_", "-")
+            raise UsageError(f"--{flag} cannot be", expected="0 or more seconds", received=seconds)
+    options: dict[str, Any] = {"limits": _limits(args), "credentials": _credentials(args)}
     if args.models.is_file():
         read_models_config(args.models)
         _check_models_config(args)
-        options: dict[str, Any] = {"models": args.models}
-    else:
-        version_folders(args.models)
-        version_policy(versions)
-        name = _name(args)
-        options = {
-            "models": {name: args.models},
-            "versions": versions,
-            "labels": {name: _labels(args.labels)},
-        }
+        return {**options, "models": args.models}
+    versions = args.versions or "latest"
+    version_folders(args.models)
+    version_policy(versions)
+    name = _name(args)
+    labels = {name: _labels(args.labels)}
+    return {**options, "models": {name: args.models}, "versions": versions, "labels": labels}
+
+
+def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
+    from cnnkit.commands._tensorflow import import_tensorflow
+
+    options = _checked(args)
     _more_files()
     import_tensorflow()
     from cnnkit.server import EmbeddedServer
@@ -134,8 +143,6 @@ def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
         **options,
         host=args.host or "127.0.0.1",
         port=args.port,
-        limits=limits,
-        credentials=credentials,
         poll_seconds=1.0 if args.poll_seconds is None else args.poll_seconds,
         reuse_port=args.worker,
     )
@@ -156,6 +163,8 @@ def _with_workers(args: argparse.Namespace, stopped: Callable[[], bool]) -> None
 
     if args.workers < 1:
         raise UsageError("There must be a worker", expected="1 or more", received=args.workers)
+    # Said once, and not by each worker.
+    _checked(args)
     host = args.host or "127.0.0.1"
     with reserve(host, args.port) as held:
         words = [str(args.models), "--worker", "--host", host]
@@ -262,49 +271,6 @@ def _ended(stream: Any) -> bool:
     return bool(select.select([stream], [], [], 0)[0]) and not stream.read(1)
 
 
-def _real(binary: Path, folder: Path, name: str, port: int, stopped: Callable[[], bool]) -> None:
-    from cnnkit.server import ModelServerProcess
-    from cnnkit.server.folders import version_folders
-
-    version_folders(folder)
-    port = port or _free_port()
-    with ModelServerProcess(binary, name, folder, port) as server:
-        version = _ready_version(server, f"localhost:{port}", name, stopped)
-        if version is not None:
-            print(
-                f"serving {name} version {version} at 0.0.0.0:{port} with {binary}, which listens "
-                "on every network interface (Ctrl-C stops)",
-                flush=True,
-            )
-        while not stopped():
-            server.check()
-            time.sleep(_POLL)
-
-
-def _ready_version(
-    server: ModelServerProcess, address: str, name: str, stopped: Callable[[], bool]
-) -> int | None:
-    """Returns the version that can be used, None where the end was asked for before that."""
-    from cnnkit.client import Client, ServerError
-    from cnnkit.errors import RunError
-
-    end = time.monotonic() + _START_TIMEOUT
-    with Client(address, timeout=1.0) as client:
-        while not stopped():
-            server.check()
-            with contextlib.suppress(ServerError):
-                for status in client.status(name):
-                    if status.state == "AVAILABLE":
-                        return status.version
-            if time.monotonic() > end:
-                raise RunError(
-                    f"tensorflow_model_server was not ready within {_START_TIMEOUT:g} s",
-                    hint="Its log above says why",
-                )
-            time.sleep(_POLL)
-    return None
-
-
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[Callable[[], bool]]:
     """Makes SIGINT and SIGTERM ask for the end instead of ending this process at once."""
@@ -319,9 +285,3 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])

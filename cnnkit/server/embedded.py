@@ -21,7 +21,7 @@ from cnnkit.server.configuration import ModelConfig, read_models_config, version
 from cnnkit.server.health import Health
 from cnnkit.server.limits import Limits
 from cnnkit.server.ports import cannot_listen, check_free
-from cnnkit.server.reloading import reload
+from cnnkit.server.reloading import refuse_reload, reload
 from cnnkit.server.repository import Repository
 from cnnkit.server.servable import Servable
 from cnnkit.server.service import Service
@@ -47,7 +47,8 @@ class EmbeddedServer:
         poll_seconds: Between two looks at the folders for versions that have come or gone; 0
             never looks again.
         credentials: TLS, from `server_credentials`; None listens without.
-        reuse_port: Let other processes of this user listen on the same port.
+        reuse_port: Let other processes of this user listen on the same port. Each has models of
+            its own, so that HandleReloadConfigRequest, which reaches one of them, is refused.
         load: Makes a servable of (name, version, folder).
 
     Raises:
@@ -156,6 +157,8 @@ class EmbeddedServer:
             queue=limits.queued_batches,
         )
         answer = partial(reload, repository=self.repository, folders=self._folders)
+        if reuse_port:
+            answer = refuse_reload
         service = Service(self.repository, limits, runner, self._aside, answer)
         self._server.add_generic_rpc_handlers(service.handlers())
         self._health = Health()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import grpc
 
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.configuration import ModelConfig, model_configs
-from cnnkit.server.refusal import invalid, without_paths
+from cnnkit.server.refusal import Refusal, invalid, without_paths
 from cnnkit.server.repository import LabelError, Repository
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
@@ -55,6 +58,19 @@ def reload(
         response.status.error_code = pb.INVALID_ARGUMENT if wrong else pb.FAILED_PRECONDITION
         response.status.error_message = without_paths(error.problem)
     return response
+
+
+def refuse_reload(request: pb.ReloadConfigRequest) -> NoReturn:
+    """Refuses a request that would change one of several processes and not the others.
+
+    Raises:
+        Refusal: Always.
+    """
+    raise Refusal(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "This server is several processes, and the request has reached one of them. Change its "
+        "models.config, which all of them read again, or start it as one process",
+    )
 
 
 def _check_folders(configs: Sequence[ModelConfig], folders: Sequence[Path]) -> None:

@@ -1,0 +1,173 @@
+"""The embedded server beside calling the SavedModel in process; its latency, and its memory.
+
+python benchmarks/server.py [NETWORK ...] [--rounds N]: alexnet and vgg16 by default.
+"""
+
+from timing import interleaved  # isort: skip
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from concurrent import futures
+from pathlib import Path
+
+import grpc
+import numpy as np
+import psutil
+import tensorflow as tf
+
+import cnnkit
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+from cnnkit.wire.tensors import encode
+
+# Callers at the same time, of the server and of the SavedModel: one for each core.
+CALLERS = psutil.cpu_count() or 1
+CALLS = 4
+CLIENTS = 16
+REQUESTS = 10_000
+
+
+def save(model, folder: Path, size: int) -> None:
+    """Writes a network as `NAME/1`, its shapes guarded as an export's are."""
+
+    @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32, "images")])
+    def serve(images):
+        images = tf.ensure_shape(images, (None, size, size, 3))
+        return {"probabilities": model(images, training=False)}
+
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(folder / "1"), {"serving_default": serve})
+
+
+@contextlib.contextmanager
+def served(folder: Path):
+    """A process of `cnnkit serve`, and its address."""
+    command = [sys.executable, "-m", "cnnkit", "serve", folder, "--embedded", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            line = process.stdout.readline()
+            yield psutil.Process(process.pid), line.split(" at ")[1].split()[0]
+        finally:
+            process.terminate()
+
+
+def request(name: str, images: np.ndarray) -> bytes:
+    """The bytes of a Predict call."""
+    message = pb.PredictRequest(model_spec=pb.ModelSpec(name=name))
+    message.inputs["images"].CopyFrom(encode(images))
+    return message.SerializeToString()
+
+
+def caller(address: str, raw: bytes):
+    """A call over a connection of its own."""
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    call = grpc.insecure_channel(address, options).unary_unary(methods.PREDICT)
+    return lambda: call(raw, timeout=600)
+
+
+def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds: int) -> None:
+    """Prints the images per second of both."""
+    loaded = tf.saved_model.load(str(folder / "1"))
+    signature = loaded.signatures["serving_default"]
+    with futures.ThreadPoolExecutor(CALLERS) as pool:
+
+        def all_at_once(calls):
+            return lambda: list(pool.map(lambda call: [call() for _ in range(CALLS)], calls))
+
+        def in_process():
+            return signature(images=tf.constant(images))["probabilities"].numpy()
+
+        seconds = interleaved(
+            {
+                "in process": all_at_once([in_process] * CALLERS),
+                "server": all_at_once(
+                    [caller(address, request(name, images)) for _ in range(CALLERS)]
+                ),
+            },
+            rounds,
+        )
+    speed = {kind: len(images) * CALLS * CALLERS / value for kind, value in seconds.items()}
+    print(
+        f"  {name}, batches of {len(images)}, {CALLERS} callers: "
+        f"in process {speed['in process']:.1f} images/s, server {speed['server']:.1f} "
+        f"({speed['server'] / speed['in process']:.0%})",
+        flush=True,
+    )
+
+
+def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
+    """Prints the percentiles of a call among many clients."""
+    seconds: list[float] = []
+    ready = threading.Barrier(CLIENTS)
+
+    def client() -> None:
+        call = caller(address, request(name, images))
+        call()
+        ready.wait()
+        for _ in range(each):
+            begun = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - begun)
+
+    with futures.ThreadPoolExecutor(CLIENTS) as pool:
+        for task in [pool.submit(client) for _ in range(CLIENTS)]:
+            task.result()
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1e3
+    print(
+        f"  {name}, {CLIENTS} clients, batches of {len(images)}, {len(seconds)} calls: "
+        f"p50 {p50:.0f} ms, p99 {p99:.0f} ms",
+        flush=True,
+    )
+
+
+def memory(folder: Path) -> None:
+    """Prints what the server's process holds before and after many requests."""
+    model = tf.keras.Sequential(
+        [tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()]
+    )
+    save(model, folder, 32)
+    with served(folder) as (process, address):
+        call = caller(address, request(folder.name, np.zeros((1, 32, 32, 3), np.float32)))
+        for _ in range(1000):
+            call()
+        before = process.memory_info().rss
+        for _ in range(REQUESTS):
+            call()
+        after = process.memory_info().rss
+    print(
+        f"  memory of a server of a small model: {before / 2**20:.1f} MiB, after {REQUESTS} more "
+        f"requests {after / 2**20:.1f} MiB"
+    )
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", default=["alexnet", "vgg16"])
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    random = np.random.default_rng(0)
+    for name in args.networks:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place, name)
+            model = getattr(cnnkit, name)()
+            size = model.input_shape[1]
+            save(model, folder, size)
+            del model
+            with served(folder) as (_, address):
+                for batch in (1, 8):
+                    images = random.uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
+                    throughput(name, folder, address, images, args.rounds)
+                latency(name, address, images[:1], args.rounds)
+    with tempfile.TemporaryDirectory() as place:
+        memory(Path(place, "small"))
+
+
+if __name__ == "__main__":
+    main()
