@@ -71,6 +71,8 @@ WIRE_TYPES = (
 )
 _BY_NUMBER: dict[int, WireType] = {kind.number: kind for kind in WIRE_TYPES}
 _BY_NAME = {kind.name: kind for kind in WIRE_TYPES}
+# NumPy makes a type's name anew each time, which takes longer than all else that is looked at.
+_BY_DTYPE = {np.dtype(kind.name): kind for kind in WIRE_TYPES if kind not in (STRING, BFLOAT16)}
 
 
 def wire_type(number: int) -> WireType:
@@ -112,6 +114,8 @@ def wire_type_of(dtype: np.dtype[Any]) -> WireType:
         >>> wire_type_of(np.dtype("S3")).name
         'string'
     """
+    if dtype in _BY_DTYPE:
+        return _BY_DTYPE[dtype]
     if dtype.kind in "SUO":
         return STRING
     # ml_dtypes' bfloat16 calls itself by this name; asking for the name spares its import.

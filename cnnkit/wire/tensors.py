@@ -268,7 +268,7 @@ def _shape(proto: pb.TensorProto, kind: WireType, largest: int) -> tuple[int, ..
     if proto.tensor_shape.unknown_rank:
         raise TensorError("A tensor's shape is unknown", expected="its sizes")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if any(size < 0 for size in shape):
+    if min(shape, default=0) < 0:
         raise TensorError(
             "A tensor's shape is negative", expected="sizes of 0 or more", received=list(shape)
         )
