@@ -89,7 +89,7 @@ class Answers:
     def load(self, path: Path) -> None:
         """Takes over a state that `save` wrote; one that is torn or does not fit is left alone."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in vars(self)}
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
             return

@@ -141,7 +141,7 @@ class _Eyes:
             for whole in {view.size is None for view in self.views}:
                 network = dense_network(member) if whole else member.model
                 function = score_function(network, flip=protocol.flip, average=average or "scores")
-                self._scorers[whole] = Scorer(function, strategy, pixels)
+                self._scorers[whole] = Scorer(function, strategy, pixels, any_shape=whole)
 
     def empty(self, images: int, classes: int) -> list[np.ndarray]:
         """Returns room for the scores of a window of images, view by view."""

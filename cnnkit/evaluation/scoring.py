@@ -21,14 +21,23 @@ class Scorer:
         function: (n, h, w, 3) -> (n, flips, classes), as `score_function` gives it.
         strategy: Where it runs.
         pixels: Pixels of a batch, over all replicas; an image that has more is one by itself.
+        any_shape: Whether images of many shapes share a graph. Crops are of one, and Keras's
+            `Flatten` takes no batch of unknown size.
     """
 
-    def __init__(self, function: Callable, strategy: tf.distribute.Strategy, pixels: int) -> None:
+    def __init__(
+        self,
+        function: Callable,
+        strategy: tf.distribute.Strategy,
+        pixels: int,
+        *,
+        any_shape: bool,
+    ) -> None:
         self._strategy = strategy
         self._replicas = strategy.num_replicas_in_sync
         self._pixels = pixels
         # Without AutoGraph, which would look through the whole network.
-        self._function = tf.function(function, reduce_retracing=True, autograph=False)
+        self._function = tf.function(function, reduce_retracing=any_shape, autograph=False)
         self._waiting: dict[tuple[int, int], deque[tuple[tf.Tensor, np.ndarray]]] = {}
 
     def add(self, images: tf.Tensor, scores: np.ndarray) -> None:
