@@ -82,6 +82,10 @@ def test_the_curve_of_a_translation_is_that_of_the_hand(detector):
     there = np.exp(2) / (np.exp(2) + 1)
     np.testing.assert_allclose(found.probabilities[0], [there] * 5 + [0.5] * 2, rtol=1e-6)
     np.testing.assert_allclose(found.norms[:, 0], [np.sqrt(2), 1], rtol=1e-6)
+    # Of a class that is not the most probable one, its own probability.
+    other = invariance(detector, corner(8, 4), "translation", amounts=[0, 6], layers=["any"],
+                       labels=[1], fill=0)  # fmt: skip
+    np.testing.assert_allclose(other.probabilities[0], [1 - there, 0.5], rtol=1e-5)
 
 
 def test_the_curve_of_a_rotation_is_that_of_the_hand(detector):
