@@ -95,6 +95,20 @@ def test_several_processes_stop_cleanly(colours_folder, tmp_path):
     assert not any(one.is_running() for one in workers)
 
 
+def test_a_reload_that_would_reach_one_of_several_processes_is_refused(colours_folder):
+    request = pb.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="other", base_path="elsewhere")
+    with (
+        EmbeddedServer({"colours": colours_folder}, reuse_port=True) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(methods.RELOAD_CONFIG)(request.SerializeToString(), timeout=60)
+        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert "This server is several processes" in caught.value.details()
+        check_answer(predict(channel))
+
+
 @pytest.fixture(scope="module")
 def authority():
     return trustme.CA()
