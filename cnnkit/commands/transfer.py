@@ -3,7 +3,6 @@
 `cnnkit transfer MODEL --dataset SPEC` draws random training and test images of every class and
 prints the mean class recall over the splits. Several layers, several numbers of training images and
 both classifiers make a table; the features of several models are stacked.
-`cnnkit transfer predict DIR IMAGE ...` applies a pipeline that `--save DIR` wrote.
 """
 
 from __future__ import annotations

@@ -58,8 +58,9 @@ def fit(
 
     Example:
         >>> import numpy as np
+        >>> labels = np.arange(40) % 2
         >>> values = np.random.default_rng(0).normal(size=(40, 9))
-        >>> labels = (values[:, 0] > 0).astype(int)
+        >>> values[:, 0] += 8 * labels
         >>> pipeline, c = fit(values, labels)
         >>> bool(pipeline.score(values, labels) > 0.9)
         True
