@@ -18,9 +18,9 @@ from cnnkit.neighbors import nearest, plan
 def test_nearest_equals_all_distances_sorted(rng, monkeypatch, sizes):
     # Small blocks, near and equal vectors, and an offset that costs float32 its last digits.
     monkeypatch.setattr("cnnkit.neighbors.BLOCK_BYTES", 50_000)
-    vectors = (100 + rng.normal(size=(700, 24))).astype(np.float32)
+    vectors = (3000 + rng.normal(size=(700, 24))).astype(np.float32)
     vectors[500:520] = vectors[17]
-    queries = np.concatenate([vectors[[17, 300]], 100 + rng.normal(size=(3, 24))])
+    queries = np.concatenate([vectors[[17, 300]], 3000 + rng.normal(size=(3, 24))])
     parts = np.split(vectors, np.cumsum(sizes)[:-1])
     found = nearest(queries, iter(parts), k=8)
     distances = np.linalg.norm(queries[:, None] - vectors[None].astype(np.float64), axis=2)
