@@ -8,6 +8,7 @@ import tensorflow as tf
 from cnnkit import cli, load_model
 from cnnkit.errors import UsageError
 from cnnkit.export import export
+from cnnkit.export.asking import Reply
 from cnnkit.layers import CeilMaxPooling2D
 from cnnkit.models import BUILDERS, PAPERS, account, alexnet, build, vgg, zfnet
 from cnnkit.models.account import multiply_adds, stack
@@ -134,6 +135,17 @@ def test_vgg_paper_initialization_has_the_papers_variance():
     assert np.var(model.get_layer("block4_conv1").get_weights()[0]) == pytest.approx(0.01, rel=0.02)
 
 
+def asked_here(folder, questions):
+    """Asks an export in this process."""
+    signatures = tf.saved_model.load(str(folder)).signatures
+    replies = []
+    for question in questions:
+        inputs = {name: tf.constant(value) for name, value in question.inputs.items()}
+        outputs = signatures[question.signature](**inputs)
+        replies.append(Reply("OK", "", {name: value.numpy() for name, value in outputs.items()}))
+    return replies
+
+
 OF_CAFFE = ("alexnet_caffe", "caffenet")  # which need three more pixels than the others
 EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for name in BUILDERS] + [
     ("alexnet", {"sixth_conv": 32, "activation": "tanh", "lrn": False, "drop_layers": ["fc7"]}),
@@ -144,8 +156,10 @@ EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for na
 @pytest.mark.parametrize(
     ("name", "options"), EVERY, ids=[f"{name}{len(o) and list(o.values())}" for name, o in EVERY]
 )
-def test_the_whole_way(name, options, tmp_path, rng):
+def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     """Build, train one step, save, load, export."""
+    # In a process of their own, as in test_export.py, the answers of all networks take minutes.
+    monkeypatch.setattr("cnnkit.export.making.ask", asked_here)
     small = name.startswith(("vgg", "cifar10"))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}
