@@ -107,7 +107,9 @@ def vgg16_beside_keras(rounds: int) -> None:
     shown = tf.data.Dataset.from_tensors((batch["images"] / 255, batch["labels"])).repeat()
     candidates = {
         "cnnkit": our_steps(vgg16(), batch, count),
-        "keras.applications, fit": lambda: peer.fit(shown, steps_per_epoch=count, verbose=0),
+        "keras.applications, fit": lambda: peer.fit(
+            shown, steps_per_epoch=count, shuffle=False, verbose=0
+        ),
     }
     title = f"VGG-16 training, batch {size}, 224 x 224"
     report(title, interleaved(candidates, rounds), size * count)
