@@ -14,7 +14,7 @@ import numpy as np
 from cnnkit.data.augmentation import Augmentation
 
 # Top and left of the ten crops, as parts of the free play: the corners and the centre.
-CORNERS_AND_CENTRE = np.array([(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)])
+CORNERS_AND_CENTRE = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
 def draw(
@@ -53,7 +53,8 @@ def draw(
     if augmentation.crop == "random":
         choices["position"] = stream("crop").random((count, 2))
     if augmentation.crop == "ten":
-        choices["position"] = CORNERS_AND_CENTRE[(5 * stream("crop").random(count)).astype(int)]
+        which = (5 * stream("crop").random(count)).astype(int)
+        choices["position"] = np.array(CORNERS_AND_CENTRE)[which]
     if augmentation.flip or augmentation.crop == "ten":
         choices["mirror"] = stream("mirror").random(count) < 0.5
     if augmentation.colour:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import ReadWindow, cut, place, slice_of
+from cnnkit.data.draws import CORNERS_AND_CENTRE as CORNERS_AND_CENTRE
 from cnnkit.data.encoded import windows_of
 from cnnkit.data.split import Split
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
@@ -20,7 +21,6 @@ from cnnkit.errors import UsageError
 
 # Top and left of each crop as parts of the free play.
 CENTRE = ((0.5, 0.5),)
-CORNERS_AND_CENTRE = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 GRID = tuple(product((0.0, 0.25, 0.5, 0.75, 1.0), repeat=2))
 
 

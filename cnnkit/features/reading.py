@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data import Augmentation, Source, Split, batches, decode, naming_broken_images
+from cnnkit.data.crops import slice_of
+from cnnkit.data.views import View, take
 from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError, unknown_name
 
@@ -71,7 +73,8 @@ def whole(
 
     def load(index):
         image = split.read(index)
-        return tuple(rescaled(image, side) for side in sides)
+        read = slice_of(image)
+        return tuple(take(read, tf.shape(image)[:2], View(side))[0] for side in sides)
 
     dataset = parallel_map(tf.data.Dataset.from_tensor_slices(order), load)
     waiting: dict[tuple, list[tuple[int, list[np.ndarray]]]] = {}
@@ -93,22 +96,6 @@ def whole(
                 yield _together(waiting.pop(largest))
     for group in waiting.values():
         yield _together(group)
-
-
-def rescaled(image: tf.Tensor, shorter: int) -> tf.Tensor:
-    """Returns the whole image with a shorter side of `shorter` pixels, float32 in 0..255.
-
-    By the filter of `cnnkit.data.fit`: bilinear with antialiasing.
-
-    Args:
-        image: (h, w, 3), any number type.
-        shorter: Pixels.
-    """
-    sides = tf.shape(image)[:2]
-    ratio = shorter / tf.cast(tf.reduce_min(sides), tf.float64)
-    target = tf.cast(tf.round(tf.cast(sides, tf.float64) * ratio), tf.int32)
-    target = tf.maximum(target, shorter)
-    return tf.image.resize(image, target, antialias=True)
 
 
 def _joined(first: Split, second: Split) -> Split:
