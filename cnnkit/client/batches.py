@@ -17,6 +17,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 USUAL_ROWS = 64
 # Bytes of a request at most where several can be made; no message of protobuf's has 2 GiB.
 LARGEST_REQUEST = 2**28
+# Bytes of an input that needs no thought: those of several still make no large request.
+SMALL_INPUT = 2**24
 
 
 def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
@@ -44,6 +46,8 @@ def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
         raise UsageError(
             "A request has one row at least", expected="batch_size >= 1", received=rows
         )
+    if rows is None and all(_is_small(array) for array in inputs.values()):
+        return [inputs]
     count = _rows(inputs, signature)
     if count is None:
         if rows is not None:
@@ -77,6 +81,11 @@ def _rows(inputs: Arrays, signature: Signature) -> int | None:
     free = all(spec.shape and spec.shape[0] is None for spec in specs)
     counts = {array.shape[0] for array in inputs.values() if array.ndim}
     return counts.pop() if free and len(counts) == 1 else None
+
+
+def _is_small(array: npt.NDArray[Any]) -> bool:
+    """Returns whether one request takes an array, whatever the signature says of its rows."""
+    return array.ndim > 0 and len(array) <= USUAL_ROWS and _bytes(array) <= SMALL_INPUT
 
 
 def _bytes(array: npt.NDArray[Any]) -> int:

@@ -267,7 +267,7 @@ class Plans:
         deadline: Deadline,
     ) -> Plan[tuple[int, batches.Arrays]]:
         """Makes one Predict call; returns the version that answered, and its outputs."""
-        request = predict_request(target.spec(signature), part, outputs)
+        request = predict_request(target, signature, part, outputs)
         try:
             return (
                 yield from self.ask(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from cnnkit.wire.tensors import decode, decode_bytes, encoded
 _KEY, _VALUE = 1, 2
 _INPUTS = 2
 _OUTPUTS = 1
+# Bytes up to which something is kept for the next answer.
+_SHORT = 256
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,10 @@ class Target:
 
 
 def predict_request(
-    spec: pb.ModelSpec, inputs: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]
+    target: Target,
+    signature: str,
+    inputs: Mapping[str, npt.NDArray[Any]],
+    outputs: Iterable[str] = (),
 ) -> bytes:
     """Returns the bytes of a Predict request, made with one copy of the arrays.
 
@@ -65,13 +71,11 @@ def predict_request(
 
     Example:
         >>> import numpy as np
-        >>> raw = predict_request(pb.ModelSpec(name="m"), {"x": np.zeros(2, np.float32)}, [])
+        >>> raw = predict_request(Target("m"), "", {"x": np.zeros(2, np.float32)})
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
-    pieces: list[bytes | memoryview] = [
-        pb.PredictRequest(model_spec=spec, output_filter=outputs).SerializeToString()
-    ]
+    pieces: list[bytes | memoryview] = [_addressed(target, signature, tuple(outputs))]
     for name, array in inputs.items():
         tensor = encoded(array)
         size = sum(map(len, tensor))
@@ -79,6 +83,14 @@ def predict_request(
         entry = [head(_KEY, len(key)), key, head(_VALUE, size)]
         pieces += (head(_INPUTS, sum(map(len, entry)) + size), *entry, *tensor)
     return b"".join(pieces)
+
+
+@functools.lru_cache(maxsize=64)
+def _addressed(target: Target, signature: str, outputs: tuple[str, ...]) -> bytes:
+    """Returns a request without inputs; a client mostly asks the same model for the same."""
+    return pb.PredictRequest(
+        model_spec=target.spec(signature), output_filter=outputs
+    ).SerializeToString()
 
 
 def predict_answer(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
@@ -98,12 +110,18 @@ def predict_answer(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
     """
     try:
         taken, rest = take_out(memoryview(raw), {_OUTPUTS})
-        response = pb.PredictResponse.FromString(rest)
-        outputs = dict(map(_entry, taken.get(_OUTPUTS, ())))
+        version = _version if len(rest) <= _SHORT else _version.__wrapped__
+        return version(rest), dict(map(_entry, taken.get(_OUTPUTS, ())))
     except UnreadableError:
         response = pb.PredictResponse.FromString(raw)
         outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
-    return response.model_spec.version.value, outputs
+        return response.model_spec.version.value, outputs
+
+
+@functools.lru_cache(maxsize=64)
+def _version(rest: bytes) -> int:
+    """Returns the version that made an answer, of which the outputs were taken out."""
+    return pb.PredictResponse.FromString(rest).model_spec.version.value
 
 
 def _entry(raw: memoryview) -> tuple[str, npt.NDArray[Any]]:

@@ -7,6 +7,7 @@ the wire is an array's bytes too. Element by element, as protobuf's Python offer
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Container
 
 # What can stand in a message: a number, a fixed number of bytes, or a length and that many bytes.
@@ -44,7 +45,12 @@ def take_out(
     place, end = 0, len(message)
     while place < end:
         begin = place
-        tag, place = _number(message, place)
+        # Nearly every tag is one byte.
+        tag = message[place]
+        if tag < 0x80:
+            place += 1
+        else:
+            tag, place = _number(message, place)
         kind = tag & 7
         if kind == _SIZED:
             size, content = _number(message, place)
@@ -64,6 +70,7 @@ def take_out(
     return taken, b"".join(rest)
 
 
+@functools.lru_cache(maxsize=1024)
 def head(number: int, size: int) -> bytes:
     """Returns what stands before the content of a field: its tag and its length.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import math
 from typing import Any
@@ -28,6 +29,8 @@ LARGEST_TENSOR = 2**31
 
 # The numbers of the field for raw bytes, and of all fields that can be read in one piece.
 _CONTENT = 4
+# Bytes up to which something is kept for the next message.
+_SHORT = 256
 _IN_ONE_PIECE = {_CONTENT} | {kind.field_number for kind in WIRE_TYPES if kind.listed.kind == "f"}
 
 
@@ -50,7 +53,7 @@ def encode(array: npt.ArrayLike) -> pb.TensorProto:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    proto = _empty(values, kind)
+    proto = pb.TensorProto.FromString(_described(values.shape, kind.number))
     if kind.stored is None:
         proto.string_val.extend(_strings(values))
     else:
@@ -74,7 +77,7 @@ def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    pieces: list[bytes | memoryview] = [_empty(values, kind).SerializeToString()]
+    pieces: list[bytes | memoryview] = [_described(values.shape, kind.number)]
     if kind.stored is None:
         for string in _strings(values):
             pieces += (head(kind.field_number, len(string)), string)
@@ -102,7 +105,7 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    proto = _empty(values, kind)
+    proto = pb.TensorProto.FromString(_described(values.shape, kind.number))
     if kind.stored is None:
         proto.string_val.extend(_strings(values))
         return proto
@@ -181,20 +184,24 @@ def decode_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
 
 def _decode_pieces(raw: memoryview, largest: int) -> npt.NDArray[Any]:
     pieces, rest = take_out(raw, _IN_ONE_PIECE)
-    proto = pb.TensorProto.FromString(rest)
-    kind = wire_type(proto.dtype)
-    shape = _shape(proto, kind, largest)
+    # What has no values in it is short, and the same in answer after answer.
+    read = _read if len(rest) <= _SHORT else _read.__wrapped__
+    kind, shape, others = read(rest, largest)
     # Of a field with one value the last counts, also an empty one.
     if _CONTENT in pieces and len(pieces[_CONTENT][-1]):
         return _from_content(bytearray(pieces[_CONTENT][-1]), kind, shape)
     listed = bytearray().join(pieces.get(kind.field_number, ()))
-    if (
-        kind.listed.kind != "f"
-        or len(getattr(proto, kind.field))
-        or len(listed) % kind.listed.itemsize
-    ):
+    if kind.listed.kind != "f" or others or len(listed) % kind.listed.itemsize:
         raise UnreadableError("values in another way than as one piece")
     return _from_list(np.frombuffer(listed, kind.listed), kind, shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _read(rest: bytes, largest: int) -> tuple[WireType, tuple[int, ...], bool]:
+    """Returns the type and shape of a message without its one piece, and if it has other values."""
+    proto = pb.TensorProto.FromString(rest)
+    kind = wire_type(proto.dtype)
+    return kind, _shape(proto, kind, largest), bool(len(getattr(proto, kind.field)))
 
 
 def _from_list(
@@ -236,17 +243,21 @@ def as_array(values: npt.ArrayLike) -> npt.NDArray[Any]:
     return array
 
 
-def _empty(values: npt.NDArray[Any], kind: WireType) -> pb.TensorProto:
-    proto = pb.TensorProto(dtype=kind.number)
+@functools.lru_cache(maxsize=256)
+def _described(shape: tuple[int, ...], number: pb.DataType) -> bytes:
+    """Returns the message of a tensor without its values; calls after the first are often alike."""
+    proto = pb.TensorProto(dtype=number)
     # A scalar has a shape too: one without dimensions.
     proto.tensor_shape.SetInParent()
-    for size in values.shape:
+    for size in shape:
         proto.tensor_shape.dim.add(size=size)
-    return proto
+    return proto.SerializeToString()
 
 
 def _stored(values: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
-    return values.view(np.uint16) if kind is BFLOAT16 else values.astype(kind.stored, copy=False)
+    if kind is BFLOAT16:
+        return values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint16)
+    return values.astype(kind.stored, copy=False)
 
 
 def _strings(values: npt.NDArray[Any]) -> list[bytes]:
