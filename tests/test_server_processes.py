@@ -95,6 +95,34 @@ def test_several_processes_stop_cleanly(colours_folder, tmp_path):
     assert not any(one.is_running() for one in workers)
 
 
+@pytest.mark.slow
+def test_real_workers_that_are_killed_and_a_parent_that_is(colours_folder):
+    """Kills with nothing to catch: first a worker among requests, then the process above them."""
+    command = [sys.executable, "-m", "cnnkit", "serve", colours_folder, "--port", "0"]
+    with subprocess.Popen(
+        [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        parent = psutil.Process(process.pid)
+        address = process.stdout.readline().split(" at ")[1].split()[0]
+        alone = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [grpc.insecure_channel(address, alone) for _ in range(8)]
+        for channel in channels:
+            check_answer(predict(channel))
+        first, second = parent.children()
+        first.kill()
+        wait_for(lambda: second.is_running() and len(parent.children()) == 2)
+        wait_for(lambda: first not in parent.children())
+        # Connections to the other one were not touched, the rest find a worker again.
+        for channel in channels:
+            check_answer(predict(channel, wait=True))
+        workers = parent.children()
+        assert second in workers
+        process.kill()
+        wait_for(lambda: not any(one.is_running() for one in workers))
+        for channel in channels:
+            channel.close()
+
+
 def test_a_reload_that_would_reach_one_of_several_processes_is_refused(colours_folder):
     request = pb.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="other", base_path="elsewhere")
