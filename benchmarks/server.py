@@ -30,6 +30,8 @@ CALLERS = psutil.cpu_count() or 1
 CALLS = 4
 CLIENTS = 16
 REQUESTS = 10_000
+# Looks at the memory while they come: a leak goes on, a cache that fills ends.
+MEASURES = 4
 
 
 def save(model, folder: Path, size: int) -> None:
@@ -126,34 +128,55 @@ def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
     )
 
 
+def refused(name: str) -> list[bytes]:
+    """Requests that a server should say no to, each in another place."""
+    random = np.random.default_rng(0)
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    return [
+        request("other", images),
+        request(name, images[0]),
+        request(name, images[..., :2]),
+        request(name, images[:0]),
+        request(name, images.astype(np.float64)),
+        request(name, images)[:-1],
+        random.bytes(300),
+    ]
+
+
 def memory(folder: Path) -> None:
-    """Prints what the server's process holds before and after many requests."""
+    """Prints what the server's process holds while many requests come, good ones and bad ones."""
     model = tf.keras.Sequential(
         [tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()]
     )
     save(model, folder, 32)
-    with served(folder) as (process, address):
-        call = caller(address, request(folder.name, np.zeros((1, 32, 32, 3), np.float32)))
-        for _ in range(1000):
-            call()
-        before = process.memory_info().rss
-        for _ in range(REQUESTS):
-            call()
-        after = process.memory_info().rss
-    print(
-        f"  memory of a server of a small model: {before / 2**20:.1f} MiB, after {REQUESTS} more "
-        f"requests {after / 2**20:.1f} MiB"
-    )
+    good = [request(folder.name, np.zeros((1, 32, 32, 3), np.float32))]
+    for kind, requests in (("good", good), ("bad", refused(folder.name))):
+        with served(folder) as (process, address):
+            calls = [caller(address, raw) for raw in requests]
+            held = []
+            for part in range(MEASURES + 1):
+                for i in range(REQUESTS // MEASURES if part else 1000):
+                    with contextlib.suppress(grpc.RpcError):
+                        calls[i % len(calls)]()
+                held.append(process.memory_info().rss / 2**20)
+        print(
+            f"  memory of a server of a small model after 1000 {kind} requests {held[0]:.1f} MiB, "
+            f"after each {REQUESTS // MEASURES} more "
+            + ", ".join(f"{mebibytes:.1f}" for mebibytes in held[1:]),
+            flush=True,
+        )
 
 
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("networks", nargs="*", default=["alexnet", "vgg16"])
+    parser.add_argument(
+        "networks", nargs="*", default=["alexnet", "vgg16"], help="'memory' alone measures none"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     random = np.random.default_rng(0)
-    for name in args.networks:
+    for name in (name for name in args.networks if name != "memory"):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, name)
             model = getattr(cnnkit, name)()

@@ -4,6 +4,7 @@ In every test another client asks all the while, and each of its answers is comp
 """
 
 import contextlib
+import gc
 import pickle
 import random
 import resource
@@ -13,6 +14,7 @@ import struct
 import threading
 import time
 from pathlib import Path
+from types import TracebackType
 
 import grpc
 import numpy as np
@@ -183,6 +185,25 @@ def test_messages_of_any_content(colours_folder):
                 assert "log says more" not in call.details()
 
         refused_or_answered()
+
+
+def test_refused_requests_leave_no_errors_for_the_garbage_collector(colours_folder):
+    """Tracebacks hold the requests, and beside TensorFlow the collector seldom comes by."""
+    raw = good_request(IMAGE[..., :2]).SerializeToString()
+    with served(colours_folder) as (_, channel):
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(20):
+                assert code(send(channel, raw)) == "INVALID_ARGUMENT"
+            gc.collect()
+            left = [one for one in gc.garbage if isinstance(one, (BaseException, TracebackType))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left
 
 
 @pytest.mark.parametrize("window", [0, 0.002])

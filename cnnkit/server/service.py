@@ -106,7 +106,11 @@ class Service:
                 # A fault of the server's own; the next request must find it alive.
                 _LOG.exception("A request failed")
                 text = f"{type(error).__name__}; the server's log says more"
-            return await context.abort(code, shortened(text))
+            # `context.abort` would raise an error that the context keeps, and its traceback keeps
+            # the request: a cycle, which a process with TensorFlow in it collects too rarely.
+            context.set_code(code)
+            context.set_details(shortened(text))
+            return None
 
         # One message comes, as for every unary call; taken as a stream, it is not read before
         # the request is let in.
