@@ -209,6 +209,34 @@ def test_results_of_a_changed_network_are_others(run, capsys):
     ],
 )
 def test_the_papers_figure_for_the_same(recipe, protocol, scales, errors):
-    found = published(find_recipe(recipe).config, protocol, scales, 1000)
+    network = (find_recipe(recipe).config, scales)
+    found = published([network], protocol, 1000)
     assert (found and (found.top1_error, found.top5_error)) == errors
-    assert published(find_recipe(recipe).config, protocol, scales, 10) is None
+    assert published([network], protocol, 10) is None
+
+
+ALL_SEVEN = "vgg-d-256 vgg-d-384 vgg-d-jitter vgg-c-256 vgg-c-384 vgg-e-256 vgg-e-384"
+
+
+@pytest.mark.parametrize(
+    ("recipes", "protocol", "errors"),
+    [
+        ("alexnet-paper " * 5, "ten-crop", (0.381, 0.164)),
+        ("alexnet-paper " * 4, "ten-crop", None),
+        ("vgg-e-jitter vgg-d-jitter", "dense", (0.24, 0.071)),
+        ("vgg-d-jitter vgg-e-jitter", "multi-crop", (0.239, 0.072)),
+        ("vgg-d-jitter vgg-e-jitter", "dense+multi-crop", (0.237, 0.068)),
+        ("vgg-d-jitter vgg-d-jitter", "dense", None),
+        ("vgg-d-jitter alexnet-paper", "dense", None),
+        (ALL_SEVEN, "dense", (0.247, 0.075)),
+        (ALL_SEVEN, "multi-crop", None),
+    ],
+)
+def test_the_papers_figure_for_the_same_ensemble(recipes, protocol, errors):
+    several = {"256": (224, 256, 288), "384": (352, 384, 416), "jitter": (512, 384, 256)}
+    networks = [
+        (find_recipe(name).config, several.get(name.split("-")[-1], (256,)))
+        for name in recipes.split()
+    ]
+    found = published(networks, protocol, 1000)
+    assert (found and (found.top1_error, found.top5_error)) == errors

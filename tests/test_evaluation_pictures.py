@@ -11,7 +11,7 @@ from PIL import Image
 from cnnkit import cli
 from cnnkit.evaluation.saved import newest_results
 from cnnkit.figures import answers as drawing
-from cnnkit.figures import confusion, draw_answers, draw_confusion
+from cnnkit.figures import confusion, draw_answers, draw_confusion, draw_reliability, reliability
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def figures(monkeypatch):
     def keep(figure, path, *, dpi):
         kept.append(figure)
 
-    for module in (drawing, confusion):
+    for module in (drawing, confusion, reliability):
         monkeypatch.setattr(module, "save", keep)
     return kept
 
@@ -69,7 +69,20 @@ def test_the_bars(figures, tmp_path):
     assert [text.get_text() for text in bars.texts] == ["a  50.0%", "b  25.0%"]
 
 
-@pytest.mark.parametrize("kind", ["confusion", "answers", "mistakes"])
+def test_the_reliability(figures, tmp_path):
+    bins = [
+        {"low": 0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None},
+        {"low": 0.5, "high": 1, "images": 8, "confidence": 0.9, "accuracy": 0.75},
+    ]
+    draw_reliability(bins, tmp_path / "x.png", title="two")
+    above, below = figures[0].axes
+    [bar] = above.patches
+    assert (bar.get_x(), bar.get_width(), bar.get_height()) == (0.5, 0.5, 0.75)
+    assert above.lines[1].get_xydata().tolist() == [[0.9, 0.9]]
+    assert [bar.get_height() for bar in below.patches] == [0, 8]
+
+
+@pytest.mark.parametrize("kind", ["confusion", "reliability", "answers", "mistakes"])
 def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
     picture = tmp_path / "x.png"
     assert cli.main(["plot", str(run), "--kind", kind, "--output", str(picture)]) == 0

@@ -96,9 +96,8 @@ def run(args: argparse.Namespace) -> int:
             state=state_of(place),
             progress=bar.done,
         )
-    paper = None
-    if len(runs) == 1:
-        paper = published(runs[0].config, args.protocol, members[0].scales, len(labels))
+    networks = [(one.config, member.scales) for one, member in zip(runs, members, strict=True)]
+    paper = published(networks, args.protocol, len(labels))
     document = {
         "run": args.runs[0],
         "runs": args.runs,

@@ -1,10 +1,11 @@
 """Draw the curves of training runs, or what an evaluation found, as a PNG.
 
-curves     loss and error of every run by epoch: on the training images dashed, on the held-out
-           ones solid
-confusion  which classes are taken for which, of the run's last evaluation
-answers    test images with bars of their most probable classes, that of the right one red
-mistakes   the same of the worst mistakes
+curves       loss and error of every run by epoch: on the training images dashed, on the held-out
+             ones solid
+confusion    which classes are taken for which, of the run's last evaluation
+reliability  whether it is right as often as it says, by how sure it is
+answers      test images with bars of their most probable classes, that of the right one red
+mistakes     the same of the worst mistakes
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 from cnnkit.errors import DataError, UsageError
 
-KINDS = ("curves", "confusion", "answers", "mistakes")
+KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
 SHOWN = 8
 
 
@@ -62,17 +63,20 @@ def run(args: argparse.Namespace) -> int:
 def _draw_results(kind: str, found: dict[str, Any], output: Path) -> None:
     import numpy as np
 
-    from cnnkit.figures import draw_answers, draw_confusion
+    from cnnkit.figures import draw_answers, draw_confusion, draw_reliability
 
+    evaluated = f"{found['dataset']}, {found['protocol']}: {found['images']:,} images"
+    if kind == "reliability":
+        calibration = found["calibration"]
+        title = f"{evaluated}\nexpected calibration error {calibration['error']:.1%}"
+        draw_reliability(calibration["bins"], output, title=title)
+        return
     if kind == "confusion":
         labels = [one["label"] for one in found["classes"]]
         matrix = np.zeros((len(labels), len(labels)), int)
         for label, answer, images in found["confusion"]:
             matrix[label, answer] = images
-        title = (
-            f"{found['dataset']}, {found['protocol']}: {found['images']:,} images, "
-            f"{found['top1_error']:.1%} top-1 error"
-        )
+        title = f"{evaluated}, {found['top1_error']:.1%} top-1 error"
         draw_confusion(matrix, labels, output, title=title)
         return
 

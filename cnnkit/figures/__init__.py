@@ -12,6 +12,7 @@ from cnnkit.figures.layer2 import draw_layer2
 from cnnkit.figures.neighbors import draw_neighbors
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import draw_projection, draw_rules
+from cnnkit.figures.reliability import draw_reliability
 from cnnkit.figures.stack import draw_stack
 from cnnkit.figures.top9 import draw_top9
 
@@ -28,6 +29,7 @@ __all__ = [
     "draw_occlusion",
     "draw_neighbors",
     "draw_projection",
+    "draw_reliability",
     "draw_rules",
     "draw_stack",
     "draw_top9",

@@ -32,6 +32,23 @@ CROPS = {
     ("e", "multi-crop"): (24.6, 7.4),
     ("e", "dense+multi-crop"): (24.4, 7.1),
 }
+# Table 6: averaged softmax of several networks, each at its own three scales of Table 4.
+TWO = (("d", "jitter"), ("e", "jitter"))
+SEVEN = (
+    ("c", "256"),
+    ("c", "384"),
+    ("d", "256"),
+    ("d", "384"),
+    ("d", "jitter"),
+    ("e", "256"),
+    ("e", "384"),
+)
+TOGETHER = {
+    (SEVEN, "dense"): (24.7, 7.5),
+    (TWO, "dense"): (24.0, 7.1),
+    (TWO, "multi-crop"): (23.9, 7.2),
+    (TWO, "dense+multi-crop"): (23.7, 6.8),
+}
 
 
 @dataclass(frozen=True)
@@ -50,14 +67,13 @@ class Published:
 
 
 def published(
-    config: TrainingConfig, protocol: str, scales: Sequence[int], classes: int
+    networks: Sequence[tuple[TrainingConfig, Sequence[int]]], protocol: str, classes: int
 ) -> Published | None:
-    """Returns what the paper found with this network, trained and tested in this way.
+    """Returns what the paper found with this network or ensemble, trained and tested in this way.
 
     Args:
-        config: How the network was trained.
+        networks: How each was trained, and the shorter sides at which it is tested.
         protocol: As `cnnkit.evaluate` takes it.
-        scales: Shorter sides at which it is tested.
         classes: Number of classes; the figures are for ImageNet's 1,000, at 224 pixels.
 
     Returns:
@@ -65,22 +81,44 @@ def published(
 
     Example:
         >>> from cnnkit.recipes import find_recipe
-        >>> published(find_recipe("vgg-d-256").config, "dense", (256,), 1000)
+        >>> published([(find_recipe("vgg-d-256").config, (256,))], "dense", 1000)
         Published(source='Simonyan & Zisserman 2014, Table 3', top1_error=0.27, top5_error=0.088)
     """
-    if classes != 1000 or config.image_size != 224:
+    if classes != 1000 or any(config.image_size != 224 for config, _ in networks):
         return None
-    if config.model == "alexnet":
-        options = {"groups": 2, "preset": "paper", "sixth_conv": None, **config.model_options}
-        its_own = (options["groups"], options["preset"], options["sixth_conv"])
-        if its_own == (2, "paper", None) and protocol == "ten-crop" and tuple(scales) == (256,):
-            return _percent("Krizhevsky et al. 2012, Table 2: 1 CNN", (40.7, 18.2))
+    if all(map(_is_krizhevskys, *zip(*networks, strict=True))) and protocol == "ten-crop":
+        source = "Krizhevsky et al. 2012, Table 2: "
+        if len(networks) == 1:
+            return _percent(source + "1 CNN", (40.7, 18.2))
+        return _percent(source + "5 CNNs", (38.1, 16.4)) if len(networks) == 5 else None
+    tests = [test for config, scales in networks if (test := _test_of(config, scales))]
+    if len(tests) < len(networks):
         return None
+    if len(tests) == 1:
+        return _alone(*tests[0], protocol)
+    several = all(sides == SEVERAL_SIDES[trained] for _, trained, sides in tests)
+    nets = tuple(sorted((column, trained) for column, trained, _ in tests))
+    found = TOGETHER.get((nets, protocol)) if several else None
+    return _percent(f"{VGG}, Table 6", found) if found else None
+
+
+def _is_krizhevskys(config: TrainingConfig, scales: Sequence[int]) -> bool:
+    options = {"groups": 2, "preset": "paper", "sixth_conv": None, **config.model_options}
+    its_own = (options["groups"], options["preset"], options["sixth_conv"])
+    return config.model == "alexnet" and its_own == (2, "paper", None) and tuple(scales) == (256,)
+
+
+def _test_of(
+    config: TrainingConfig, scales: Sequence[int]
+) -> tuple[str, str, tuple[int, ...]] | None:
+    """Returns VGG's column, scales of training and sides of the test; None for another network."""
     column = next((name for name, model in COLUMNS.items() if model == config.model), None)
     trained = next((name for name, sides in SCALES.items() if sides == config.scale), None)
-    if column is None or trained is None:
-        return None
-    sides, table, found = tuple(sorted(scales)), "", None
+    return (column, trained, tuple(sorted(scales))) if column and trained else None
+
+
+def _alone(column: str, trained: str, sides: tuple[int, ...], protocol: str) -> Published | None:
+    table, found = "", None
     if protocol == "dense" and sides == (SIDES[trained],):
         table, found = "3", ERRORS.get((column, trained))
     elif protocol == "dense" and sides == SEVERAL_SIDES[trained]:
