@@ -78,7 +78,8 @@ def test_the_reliability(figures, tmp_path):
     above, below = figures[0].axes
     [bar] = above.patches
     assert (bar.get_x(), bar.get_width(), bar.get_height()) == (0.5, 0.5, 0.75)
-    assert above.lines[1].get_xydata().tolist() == [[0.9, 0.9]]
+    [line] = above.collections[0].get_segments()
+    assert line.tolist() == [[0.5, 0.9], [1, 0.9]]
     assert [bar.get_height() for bar in below.patches] == [0, 8]
 
 

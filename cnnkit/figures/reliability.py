@@ -15,8 +15,8 @@ def draw_reliability(
     """Draws a reliability diagram (Guo et al. 2017, Fig. 1), as a PNG.
 
     Above, for the images of each bin of confidence: the part that was answered right, as a bar,
-    and the mean confidence, as a mark; a network that is right as often as it says has every bar
-    end at its mark. Below, how many images are in each bin.
+    and the mean confidence, as a line; a network that is right as often as it says has every bar
+    end at its line. Below, how many images are in each bin.
 
     Args:
         bins: `low`, `high`, `images`, `confidence` and `accuracy` of each, as the results of an
@@ -31,7 +31,6 @@ def draw_reliability(
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     width = bins[0]["high"] - bins[0]["low"]
     filled = [one for one in bins if one["images"]]
-    axes.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1, label="as often as it says")
     axes.bar(
         [one["low"] for one in filled],
         [one["accuracy"] for one in filled],
@@ -41,17 +40,16 @@ def draw_reliability(
         edgecolor="white",
         label="answered right",
     )
-    axes.plot(
+    axes.hlines(
         [one["confidence"] for one in filled],
-        [one["confidence"] for one in filled],
-        "o",
+        [one["low"] for one in filled],
+        [one["high"] for one in filled],
         color="tab:red",
-        markersize=4,
+        linewidth=2,
         label="mean confidence",
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="part of the images", title=title)
-    axes.title.set_fontsize(9)
-    axes.legend(loc="upper left", fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="part of the images")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8, frameon=False)
     below.bar(
         [one["low"] for one in bins],
         [one["images"] for one in bins],
@@ -61,5 +59,6 @@ def draw_reliability(
         edgecolor="white",
     )
     below.set(xlabel="probability of the most probable class", ylabel="images")
+    figure.suptitle(title, fontsize=9)
     figure.tight_layout()
     save(figure, path, dpi=110)
