@@ -1,0 +1,137 @@
+"""Features from JPEG files against bare `predict` on arrays, and a search in 100,000 vectors.
+
+CPU seconds: what else the machine does does not count, and on a core of its own they are the time
+that passes. The JPEG is a photograph of 500 x 375 pixels. The search is in a process of its own, so
+that its memory is its own: what it allocates, beside the file's pages, which the system may drop.
+Needs 1.7 GB of disk.
+"""
+
+from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+IMAGES, DIMENSION, QUERIES, NEAREST = 100_000, 4096, 100, 6
+MILLION = 1_000_000
+BOUND = 0.9
+# Of every network: side, images in a call, images in a batch, rounds.
+NETWORKS = {"vgg16": (224, 16, 8, 3), "alexnet": (224, 128, 32, 5)}
+
+
+def features(name: str) -> None:
+    """Measures fc7 of a network and prints."""
+    import numpy as np
+    import tensorflow as tf
+    from sklearn.datasets import load_sample_image
+
+    from cnnkit import models
+    from cnnkit.data import Split, fit
+    from cnnkit.features import Describer, Protocol, stream
+    from cnnkit.features.reading import centres
+    from cnnkit.models.part import up_to
+
+    side, count, batch_size, rounds = NETWORKS[name]
+    model = models.build(name, input_shape=(side, side, 3))
+    photograph = tf.image.resize(load_sample_image("china.jpg"), (375, 500), antialias=True)
+    file = tf.io.encode_jpeg(tf.cast(photograph, tf.uint8), quality=90)
+    split = Split.of_files(np.zeros(count, np.int32), ["china"] * count, lambda index: file)
+    order = np.arange(count)
+    arrays = np.repeat(fit(photograph, side).numpy()[None], count, axis=0)
+    part = up_to(model, "fc7")
+    describer = Describer(model, Protocol("fc7"))
+    candidates = {
+        "predict on arrays": lambda: part.predict(arrays, batch_size=batch_size, verbose=0),
+        "features from JPEG": lambda: list(stream(describer, split, order, batch_size)),
+        "decoding alone": lambda: list(centres(split, order, side, batch_size)),
+    }
+    seconds = interleaved(candidates, rounds, time.process_time)
+    report(f"{name} fc7 at {side}, batches of {batch_size}, CPU time", seconds, count)
+    ratio = seconds["predict on arrays"] / seconds["features from JPEG"]
+    bound = f"   bound {BOUND:.0%}" if name == "vgg16" else ""
+    print(f"  features at {ratio:.1%} of the rate of predict{bound}")
+
+
+def search(path: Path) -> None:
+    """Searches the vectors in a file and prints what it took."""
+    import numpy as np
+
+    from cnnkit.neighbors import nearest, plan
+
+    values = np.load(path, mmap_mode="r")
+    queries = values[:: IMAGES // QUERIES][:QUERIES] + np.float32(1e-3)
+    before, highest, done = _allocated(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            highest[0] = max(highest[0], _allocated())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start, cpu = time.perf_counter(), time.process_time()
+    found = nearest(queries, values, NEAREST)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    done.set()
+    watcher.join()
+    right = (found.index[:, 0] == np.arange(QUERIES) * (IMAGES // QUERIES)).all()
+    planned = plan(IMAGES, DIMENSION, QUERIES, NEAREST)
+    print(f"\n{QUERIES} queries in {IMAGES:,} vectors of {DIMENSION}, {NEAREST} nearest, exact")
+    print(f"  {cpu:.1f} s CPU, {wall:.1f} s passed; all found themselves: {right}")
+    print(
+        f"  allocated at most {(highest[0] - before) / 2**20:.0f} MiB; planned"
+        f" {(planned.block_bytes + planned.state_bytes) / 2**20:.0f} MiB,"
+        f" all distances at once {4 * QUERIES * IMAGES / 2**20:.0f} MiB,"
+        f" the vectors {planned.read_bytes / 2**20:,.0f} MiB"
+    )
+    million = plan(MILLION, DIMENSION, QUERIES, NEAREST)
+    print(
+        f"  planned for {MILLION:,}: {million.blocks:,} blocks,"
+        f" {(million.block_bytes + million.state_bytes) / 2**20:.0f} MiB,"
+        f" {million.read_bytes / 1e9:.1f} GB read once"
+    )
+
+
+def _allocated() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return 1024 * int(line.split()[1])
+    raise RuntimeError("no RssAnon in /proc/self/status")
+
+
+def _write(path: Path) -> None:
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    shape = (IMAGES, DIMENSION)
+    values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    for start in range(0, IMAGES, 1000):
+        block = random.standard_normal((1000, DIMENSION), np.float32)
+        values[start : start + 1000] = block / np.linalg.norm(block, axis=1, keepdims=True)
+
+
+def main() -> None:
+    """Measures and prints; arguments are names of networks, or `search`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", choices=[*NETWORKS, "search", []])
+    parser.add_argument("--vectors", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.vectors is not None:
+        search(args.vectors)
+        return
+    for what in args.what or (*NETWORKS, "search"):
+        if what in NETWORKS:
+            features(what)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "vectors.npy"
+            _write(path)
+            command = [sys.executable, __file__, "--vectors", str(path)]
+            subprocess.run(command, check=True)
+
+
+if __name__ == "__main__":
+    main()
