@@ -16,7 +16,8 @@ import threading
 import time
 from pathlib import Path
 
-IMAGES, DIMENSION, QUERIES, NEAREST = 100_000, 4096, 100, 6
+IMAGES, DIMENSION, NEAREST = 100_000, 4096, 6
+QUERIES = (1, 100)
 MILLION = 1_000_000
 BOUND = 0.9
 # Of every network: side, images in a call, images in a batch, rounds.
@@ -60,10 +61,24 @@ def search(path: Path) -> None:
     """Searches the vectors in a file and prints what it took."""
     import numpy as np
 
-    from cnnkit.neighbors import nearest, plan
+    from cnnkit.neighbors import plan
 
     values = np.load(path, mmap_mode="r")
-    queries = values[:: IMAGES // QUERIES][:QUERIES] + np.float32(1e-3)
+    gigabytes = plan(IMAGES, DIMENSION).read_bytes / 1e9
+    print(
+        f"\nThe {NEAREST} nearest of {IMAGES:,} vectors of {DIMENSION}, {gigabytes:.1f} GB, exact"
+    )
+    for count in QUERIES:
+        _search(values, count)
+
+
+def _search(values, count: int) -> None:
+    import numpy as np
+
+    from cnnkit.neighbors import nearest, plan
+
+    places = np.linspace(0, IMAGES - 1, count).astype(int)
+    queries = values[places] + np.float32(1e-3)
     before, highest, done = _allocated(), [0], threading.Event()
 
     def watch() -> None:
@@ -77,20 +92,16 @@ def search(path: Path) -> None:
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     done.set()
     watcher.join()
-    right = (found.index[:, 0] == np.arange(QUERIES) * (IMAGES // QUERIES)).all()
-    planned = plan(IMAGES, DIMENSION, QUERIES, NEAREST)
-    print(f"\n{QUERIES} queries in {IMAGES:,} vectors of {DIMENSION}, {NEAREST} nearest, exact")
-    print(f"  {cpu:.1f} s CPU, {wall:.1f} s passed; all found themselves: {right}")
+    if (found.index[:, 0] != places).any():
+        raise RuntimeError("a vector is not the nearest to itself")
+    planned, million = (plan(images, DIMENSION, count, NEAREST) for images in (IMAGES, MILLION))
+    memory, more = ((one.block_bytes + one.state_bytes) / 2**20 for one in (planned, million))
     print(
-        f"  allocated at most {(highest[0] - before) / 2**20:.0f} MiB; planned"
-        f" {(planned.block_bytes + planned.state_bytes) / 2**20:.0f} MiB,"
-        f" all distances at once {4 * QUERIES * IMAGES / 2**20:.0f} MiB,"
-        f" the vectors {planned.read_bytes / 2**20:,.0f} MiB"
+        f"  {count:3} queries: {cpu:5.1f} s CPU, {wall:5.1f} s passed; at most"
+        f" {(highest[0] - before) / 2**20:.0f} MiB allocated, {memory:.0f} planned with the block"
     )
-    million = plan(MILLION, DIMENSION, QUERIES, NEAREST)
     print(
-        f"  planned for {MILLION:,}: {million.blocks:,} blocks,"
-        f" {(million.block_bytes + million.state_bytes) / 2**20:.0f} MiB,"
+        f"      planned for {MILLION:,}: {million.blocks} blocks, {more:.0f} MiB,"
         f" {million.read_bytes / 1e9:.1f} GB read once"
     )
 
