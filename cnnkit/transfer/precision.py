@@ -30,8 +30,8 @@ def area(scores: np.ndarray, marks: np.ndarray) -> float:
 
     Example:
         >>> import numpy as np
-        >>> area(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1]))
-        0.8333333333333334
+        >>> round(area(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        0.8333
     """
     found, precision, positives = _curve(scores, marks)
     best = np.maximum.accumulate(precision[::-1])[::-1]
