@@ -1,17 +1,28 @@
 """Linear classifiers on features: against scikit-learn on the whole vectors, splits by hand."""
 
+import argparse
 import json
+import os
+import signal
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 from test_features import network
 
 from cnnkit import cli
+from cnnkit.commands._network import open_networks
+from cnnkit.data import fit as fit_image
+from cnnkit.data import load_source
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import Features
-from cnnkit.transfer import score
+from cnnkit.features import Features, Protocol, split_of
+from cnnkit.figures import draw_per_class
+from cnnkit.transfer import Score, SplitScore, describe, score
 from cnnkit.transfer.classifiers import fit
 from cnnkit.transfer.splits import random_split
 
@@ -105,3 +116,104 @@ def test_the_command(image_folder, tmp_path, capsys):
     assert cli.main(["transfer", str(model)]) == 2
     assert cli.main([*words[:5], "conv9", "--per-class", "3"]) == 2
     assert "conv9" in capsys.readouterr().err
+
+
+def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
+    one, other = network(seed=1), network(seed=2)
+    images = split_of(load_source(f"folder:{image_folder}"))
+    described = describe([one, other], images, ["fc7"], protocol=Protocol("fc7"))
+    assert described.networks == ("net", "net")
+    assert described.identities[0] != described.identities[1]
+    expected = []
+    for i in range(len(images)):
+        centre = fit_image(images.read(tf.constant(i, tf.int64)), 23)[None]
+        vectors = [
+            keras.Model(net.input, net.get_layer("fc7").output)(centre).numpy()[0]
+            for net in (one, other)
+        ]
+        expected.append(np.concatenate([v / np.sqrt(np.sum(v**2)) for v in vectors]))
+    np.testing.assert_allclose(described.values[0], expected, atol=1e-5)
+
+
+STOPPED = """
+import os, signal, sys
+from cnnkit.commands._tensorflow import import_tensorflow
+import_tensorflow()
+from cnnkit import cli
+from cnnkit.transfer import describing
+real = describing.stream
+def stream(*given):
+    for number, batch in enumerate(real(*given)):
+        yield batch
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+describing.stream = stream
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_no_way_of_ending_leaves_features_behind(image_folder, tmp_path):
+    network().save(tmp_path / "net.keras")
+    (tmp_path / "tmp").mkdir()
+    words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
+    words += ["--layer", "fc7", "--per-class", "3", "--batch-size", "4"]
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED, *words],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+        capture_output=True,
+        timeout=120,
+    )
+    assert stopped.returncode == -signal.SIGKILL
+    # TensorFlow's own pieces of code, of a few hundred bytes, stay.
+    left = [file.name for file in (tmp_path / "tmp").iterdir()]
+    assert [name for name in left if not name.startswith("__autograph_generated")] == []
+
+
+def test_recall_against_training_images_is_drawn(image_folder, tmp_path, capsys):
+    network().save(tmp_path / "net.keras")
+    words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
+    words += ["--layer", "fc7", "--splits", "2", "--classifier", "svm", "softmax"]
+    figure = tmp_path / "growth.png"
+    assert cli.main([*words, "--per-class", "2", "4", "8", "--figure", str(figure)]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].split()[:4] == ["layer", "classifier", "per", "class"]
+    assert said.splitlines()[-1] == str(figure)
+    assert keras.utils.load_img(figure).size[0] > 500
+    rows = json.loads(figure.with_suffix(".json").read_text())["scores"]
+    found = [(row["classifier"], row["per_class"]) for row in rows]
+    assert found == [(kind, n) for kind in ("svm", "softmax") for n in (2, 4, 8)]
+    for wrong in (["--per-class", "5"], ["--per-class", "2", "4", "--figure", "growth.pdf"]):
+        assert cli.main([*words, "--figure", str(figure), *wrong]) == 2
+
+
+def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
+    from matplotlib.axes import Axes
+
+    drawn = []
+    monkeypatch.setattr(
+        Axes, "errorbar", lambda self, x, y, **rest: drawn.append((x, y, rest["yerr"]))
+    )
+    monkeypatch.setattr(Axes, "legend", lambda self, **rest: None)
+
+    def scored(per_class, *recalls):
+        splits = (SplitScore(i, 1.0, r, (r,), per_class, 4, None) for i, r in enumerate(recalls))
+        return Score("fc7", "svm", per_class, tuple(splits))
+
+    scores = [scored(15, 0.5, 0.7), scored(5, 0.2, 0.4)]
+    draw_per_class(scores, tmp_path / "a.png")
+    [(x, y, bars)] = drawn
+    assert x == [5, 15]
+    np.testing.assert_allclose(y, [30, 60])
+    np.testing.assert_allclose(bars, [10 * np.sqrt(2), 10 * np.sqrt(2)])
+
+
+def test_each_file_may_be_of_its_own_network(tmp_path):
+    args = argparse.Namespace(
+        model="alexnet,vgg11", model_option=["include_top=false"], model_seed=0
+    )
+    assert [net.name for net in open_networks(["random", "random"], args)] == ["alexnet", "vgg11"]
+    args.model = "vgg11"
+    assert [net.name for net in open_networks(["random", "random"], args)] == ["vgg11", "vgg11"]
+    args.model = "vgg11,vgg11,vgg11"
+    with pytest.raises(UsageError, match="one name, or 2 with commas"):
+        open_networks(["random", "random"], args)

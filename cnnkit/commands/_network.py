@@ -53,6 +53,26 @@ def open_network(path: str, args: argparse.Namespace) -> Any:
     return first_network(config)
 
 
+def open_networks(paths: Sequence[str], args: argparse.Namespace) -> list[Any]:
+    """Returns the Keras models that `paths` name; `--model` may name one for each, with commas.
+
+    Raises:
+        UsageError: As `open_network`, or if there are as many names neither as one nor as paths.
+    """
+    names = [None] if args.model is None else args.model.split(",")
+    if len(names) not in (1, len(paths)):
+        raise UsageError(
+            "Which network each file is of",
+            expected=f"--model with one name, or {len(paths)} with commas",
+            received=args.model,
+        )
+    named = names * len(paths) if len(names) == 1 else names
+    return [
+        open_network(path, argparse.Namespace(**{**vars(args), "model": name}))
+        for path, name in zip(paths, named, strict=True)
+    ]
+
+
 def add_protocol(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
     """Declares how an image becomes a vector."""
     layers: dict[str, Any] = {"nargs": "+"} if many else {}

@@ -2,91 +2,268 @@
 
 `cnnkit transfer MODEL --dataset SPEC` draws random training and test images of every class and
 prints the mean class recall over the splits. Several layers, several numbers of training images and
-both classifiers make a table; the features of several models are stacked.
+both classifiers make a table; the features of several models are stacked. On `voc:DIR`, images of
+several classes each, it prints the mean average precision on the set's own test images.
+
+`--save DIR` keeps a classifier, fitted on all images of the dataset (of voc: on the training
+images), and `cnnkit transfer predict DIR IMAGE ...` applies it; a run folder called predict is
+./predict.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+from pathlib import Path
 
 from cnnkit.commands._network import (
     MODEL_HELP,
     add_network,
     add_protocol,
     counting,
-    open_network,
+    open_networks,
     protocol_of,
     sides,
 )
 from cnnkit.commands._table import table
 from cnnkit.errors import UsageError
 
+# What may follow the verb in place of a network, and the module that does it.
+ACTIONS = {"predict": "_transfer_predict"}
+VOC = "voc:"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
     parser.add_argument("models", nargs="+", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument("--dataset", metavar="SPEC", help="digits, folder:PATH, tfds:NAME ...")
+    parser.add_argument(
+        "--dataset", metavar="SPEC", help="digits, folder:PATH, tfds:NAME, voc:PATH ..."
+    )
     add_network(parser)
     add_protocol(parser, many=True)
-    parser.add_argument(
-        "--per-class",
-        type=sides,
-        default=(30,),
-        metavar="N,N,...",
-        help="training images of each class (default: 30)",
-    )
-    parser.add_argument(
-        "--test-per-class",
-        type=int,
-        default=50,
-        metavar="N",
-        help="at most so many of the others are tested (default: 50); 0 tests all",
-    )
-    parser.add_argument("--splits", type=int, default=3, help="random splits (default: 3)")
     parser.add_argument(
         "--classifier", nargs="+", default=["svm"], help="svm (default), softmax or both"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the first split")
     parser.add_argument("--batch-size", type=int, default=32, metavar="IMAGES")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--save", metavar="DIR", help="a new folder for the fitted classifier")
+    parser.add_argument(
+        "--exclude-overlap", metavar="SPEC", help="leave out images that this dataset has too"
+    )
+    parser.add_argument(
+        "--overlap-threshold",
+        type=float,
+        metavar="CORRELATION",
+        help="from which on two images are the same (default: 0.95)",
+    )
+    one = parser.add_argument_group("datasets of one class an image")
+    one.add_argument(
+        "--per-class",
+        type=sides,
+        nargs="+",
+        default=[(30,)],
+        metavar="N",
+        help="training images of each class (default: 30)",
+    )
+    one.add_argument(
+        "--test-per-class",
+        type=int,
+        default=50,
+        metavar="N",
+        help="at most so many of the others are tested (default: 50); 0 tests all",
+    )
+    one.add_argument("--splits", type=int, default=3, help="random splits (default: 3)")
+    one.add_argument(
+        "--figure", metavar="PNG", help="recall against training images; JSON goes beside it"
+    )
+    several = parser.add_argument_group("voc:PATH")
+    several.add_argument(
+        "--metric", help="area (default, VOC2010 and later) or eleven-point (VOC2007)"
+    )
+    several.add_argument(
+        "--train-split", metavar="NAME", help="default: trainval, or train without test images"
+    )
+    several.add_argument("--test-split", metavar="NAME", help="default: test, or else val")
 
 
 def run(args: argparse.Namespace) -> int:
     """Scores, and prints a table."""
-    if args.dataset is None:
-        raise UsageError("Classifiers are trained on images", expected="--dataset SPEC")
+    args.per_class = sum(args.per_class, ())
+    _check(args)
 
     from cnnkit.commands._tensorflow import import_tensorflow
 
     import_tensorflow()
+    if args.save is not None:
+        from cnnkit.transfer.saved import check_new
+
+        check_new(Path(args.save))
+    if args.dataset.startswith(VOC):
+        from cnnkit.commands._transfer_voc import run_voc
+
+        return run_voc(args)
+
     from cnnkit.data import load_source
     from cnnkit.features import split_of
-    from cnnkit.transfer import transfer
+    from cnnkit.transfer import describe, score_layers
+    from cnnkit.transfer.scores import check_splits
 
-    source = load_source(args.dataset)
-    networks = [open_network(path, args) for path in args.models]
-    with counting(len(split_of(source)) * len(networks), "features") as bar:
-        scores = transfer(
+    source, left_out = without_overlap(load_source(args.dataset), args)
+    tested = args.test_per_class or None
+    check_splits(source, args.per_class, tested, args.seed)
+    networks = open_networks(args.models, args)
+    images = split_of(source)
+    with counting(len(images) * len(networks), "features") as bar:
+        described = describe(
             networks,
-            source,
+            images,
             args.layer,
             protocol=protocol_of(args, args.layer[0]),
-            classifiers=args.classifier,
-            per_class=args.per_class,
-            test_per_class=args.test_per_class or None,
-            splits=args.splits,
-            seed=args.seed,
             batch_size=args.batch_size,
             progress=bar.update,
         )
+    scores = score_layers(
+        described,
+        source,
+        classifiers=args.classifier,
+        per_class=args.per_class,
+        test_per_class=tested,
+        splits=args.splits,
+        seed=args.seed,
+    )
+    if args.save is not None:
+        _save(args, source, described, scores[-1])
+    facts = {
+        "dataset": source.spec,
+        "left_out": left_out,
+        "scores": [_facts(one, source) for one in scores],
+    }
+    if args.figure is not None:
+        _draw(args, scores, facts)
     if args.json:
-        print(
-            json.dumps({"dataset": source.spec, "scores": [_facts(one, source) for one in scores]})
-        )
+        print(json.dumps(facts))
         return 0
     print(table([_row(one) for one in scores]))
+    for written in (args.save, args.figure):
+        if written is not None:
+            print(written)
     return 0
+
+
+def without_overlap(source, args: argparse.Namespace):
+    """Returns the dataset without images of `--exclude-overlap`, and facts about those."""
+    if args.exclude_overlap is None:
+        return source, []
+    import dataclasses
+
+    from cnnkit import transfer
+    from cnnkit.transfer.overlapping import THRESHOLD
+
+    asked = args.overlap_threshold
+    threshold = THRESHOLD if asked is None else asked
+    others = _splits(args.exclude_overlap)
+    source, pairs = transfer.without_overlap(source, others, threshold)
+    # On the error stream: `--json` prints one document.
+    print(
+        f"{len(pairs)} images left out that are in {args.exclude_overlap} too,"
+        f" of a correlation of {threshold:g} or more",
+        file=sys.stderr,
+    )
+    for pair in pairs:
+        print(f"  {pair.correlation:.3f}  {pair.name} is {pair.other}", file=sys.stderr)
+    return source, [dataclasses.asdict(pair) for pair in pairs]
+
+
+def _splits(spec: str) -> list:
+    if spec.startswith(VOC):
+        from cnnkit.data.voc import load_voc
+
+        return list(load_voc(spec.removeprefix(VOC)).splits.values())
+    from cnnkit.data import load_source
+
+    return list(load_source(spec).splits.values())
+
+
+def opened(args: argparse.Namespace) -> dict[str, object]:
+    """Returns how the networks were named, in a way that holds in every folder."""
+    paths = ((path, Path(path)) for path in args.models)
+    return {
+        "models": [str(file.resolve()) if file.exists() else path for path, file in paths],
+        "model": args.model,
+        "model_option": args.model_option,
+        "model_seed": args.model_seed,
+    }
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.dataset is None:
+        raise UsageError("Classifiers are trained on images", expected="--dataset SPEC")
+    if args.overlap_threshold is not None and args.exclude_overlap is None:
+        raise UsageError("A threshold of an overlap with what?", hint="Add --exclude-overlap SPEC")
+    several = args.dataset.startswith(VOC)
+    for name in ("metric", "train_split", "test_split"):
+        if getattr(args, name) is not None and not several:
+            raise UsageError(f"--{name.replace('_', '-')} is of a dataset voc:PATH")
+    if args.save is not None and len(args.layer) * len(args.classifier) > 1:
+        raise UsageError(
+            "One classifier is saved",
+            expected="one layer and one kind of classifier",
+            received=f"layers {' '.join(args.layer)}, classifiers {' '.join(args.classifier)}",
+        )
+    if args.figure is None:
+        return
+    figure = Path(args.figure)
+    if figure.suffix.lower() != ".png":
+        raise UsageError("The picture is a PNG", expected="--figure NAME.png", received=figure)
+    if not figure.parent.is_dir():
+        raise UsageError(f"No folder {figure.parent} for the picture")
+    if several or len(set(args.per_class)) < 2:
+        raise UsageError(
+            "The picture is of recall against training images",
+            expected="at least two numbers, as in --per-class 5 15 30",
+            received=args.dataset if several else args.per_class[0],
+        )
+
+
+def _save(args: argparse.Namespace, source, described, score) -> None:
+    from cnnkit.features import split_of
+    from cnnkit.transfer import fit
+    from cnnkit.transfer.saved import of_description
+
+    images = split_of(source)
+    l2 = described.protocol.l2
+    pipeline, c = fit(
+        described.values[0], images.labels, score.classifier, l2=l2, seed=args.seed
+    )  # fmt: skip
+    of_description(
+        described,
+        pipeline,
+        c,
+        classes=source.labels,
+        classifier=score.classifier,
+        several=False,
+        dataset=source.spec,
+        fingerprint=source.fingerprint,
+        images=len(images),
+        estimates={
+            "mean_class_recall": score.mean,
+            "deviation": score.deviation,
+            "per_class": score.per_class,
+            "splits": len(score.splits),
+        },
+        opened=opened(args),
+    ).save(args.save)
+
+
+def _draw(args: argparse.Namespace, scores, facts: dict[str, object]) -> None:
+    from cnnkit.figures import draw_per_class
+    from cnnkit.writing import write_text
+
+    figure = Path(args.figure)
+    draw_per_class(scores, figure, title=str(facts["dataset"]))
+    write_text(figure.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
 
 
 def _row(score) -> dict[str, object]:

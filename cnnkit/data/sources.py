@@ -66,4 +66,11 @@ def load_source(
             from cnnkit.data.tfds import load_tfds
 
             return load_tfds(rest, seed, download)
+        case "voc":
+            raise UsageError(
+                "Images of PASCAL VOC have several classes each",
+                expected=f"one of {', '.join(SPECS)}",
+                received=spec,
+                hint="`cnnkit transfer` takes it",
+            )
     raise unknown_name("dataset", spec, SPECS)

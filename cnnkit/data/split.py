@@ -48,6 +48,19 @@ class Split:
         """Returns the split whose images are decoded from what `encoded` gives."""
         return cls(labels, tuple(names), lambda index: decode(encoded(index)), encoded)
 
+    def subset(self, places: np.ndarray) -> Split:
+        """Returns some of the images, in the order of their places, (m,) int."""
+        with tf.device("CPU:0"):
+            table = tf.constant(np.asarray(places, np.int64))
+        read, encoded = self.read, self.encoded
+        return Split(
+            self.labels[places],
+            tuple(self.names[place] for place in places),
+            lambda index: read(tf.gather(table, index)),
+            None if encoded is None else lambda index: encoded(tf.gather(table, index)),
+            None if self.pixels is None else tf.gather(self.pixels, table),
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 

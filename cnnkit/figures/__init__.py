@@ -11,6 +11,7 @@ from cnnkit.figures.invariance import draw_invariance
 from cnnkit.figures.layer2 import draw_layer2
 from cnnkit.figures.neighbors import draw_neighbors
 from cnnkit.figures.occlusion import draw_occlusion
+from cnnkit.figures.per_class import draw_per_class
 from cnnkit.figures.projections import draw_projection, draw_rules
 from cnnkit.figures.reliability import draw_reliability
 from cnnkit.figures.stack import draw_stack
@@ -28,6 +29,7 @@ __all__ = [
     "draw_layer2",
     "draw_occlusion",
     "draw_neighbors",
+    "draw_per_class",
     "draw_projection",
     "draw_reliability",
     "draw_rules",

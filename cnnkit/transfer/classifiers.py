@@ -69,7 +69,8 @@ def fit(
         raise unknown_name("classifier", kind, KINDS)
     if len(np.unique(labels)) < 2:
         raise UsageError("A classifier tells classes apart", expected="at least two", received=1)
-    steps = [Normalizer()] if l2 else []
+    # It has no state; fitted, it knows the number of features.
+    steps = [Normalizer().fit(values[:1])] if l2 else []
     rows = Normalizer().transform(values) if l2 else np.asarray(values)
     reduced, back = in_row_space(rows)
     c = _choose(reduced, labels, kind, c_values, seed)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -13,9 +11,10 @@ from sklearn.pipeline import Pipeline
 
 from cnnkit.data import Source
 from cnnkit.errors import UsageError
-from cnnkit.features import Describer, Features, Protocol, split_of, stream
+from cnnkit.features import Features, Protocol, split_of
 from cnnkit.features.extract import BATCH_SIZE
 from cnnkit.transfer.classifiers import class_recalls, fit
+from cnnkit.transfer.describing import Description, describe
 from cnnkit.transfer.splits import PER_CLASS, TEST_PER_CLASS, random_split
 
 SPLITS = 3
@@ -144,10 +143,10 @@ def transfer(
 ) -> list[Score]:
     """Scores layers of trained networks on the classes of a dataset.
 
-    One pass over the images describes all layers; while it works their vectors are in a temporary
-    file. With one layer this is Zeiler & Fergus 2013, Tables 4 and 5, with several Table 7, with
-    several numbers per class Fig. 9; two networks are stacked as in Simonyan & Zisserman 2014,
-    Table 11.
+    One pass over the images describes all layers; while it works their vectors are in a file
+    without a name, which is gone however the work ends. With one layer this is Zeiler & Fergus
+    2013, Tables 4 and 5, with several Table 7, with several numbers per class Fig. 9; two networks
+    are stacked as in Simonyan & Zisserman 2014, Table 11.
 
     Args:
         models: A Keras model over RGB images in 0..255, or several whose vectors are stacked.
@@ -179,51 +178,60 @@ def transfer(
         >>> [(score.layer, round(score.mean, 2)) for score in scores]  # doctest: +SKIP
         [('pool1', 0.97), ('pool2', 0.96)]
     """
-    models = [models] if isinstance(models, keras.Model) else list(models)
-    if not models or not layers:
-        raise UsageError("Features come from a network and a layer", received=list(layers))
-    protocol = replace(protocol or Protocol(layers[0]), layer=layers[0])
     images = split_of(source)
-    # Told before an hour of work is done.
+    check_splits(source, per_class, test_per_class, seed)
+    described = describe(
+        models, images, layers, protocol=protocol, batch_size=batch_size, progress=progress
+    )
+    return score_layers(
+        described,
+        source,
+        classifiers=classifiers,
+        per_class=per_class,
+        test_per_class=test_per_class,
+        splits=splits,
+        seed=seed,
+    )
+
+
+def check_splits(
+    source: Source, per_class: Sequence[int], test_per_class: int | None, seed: int
+) -> None:
+    """Makes sure that every class has enough images, before an hour of work is done.
+
+    Raises:
+        UsageError: If a number is below one.
+        DataError: If a class has too few.
+    """
+    labels = split_of(source).labels
     for number in per_class:
-        random_split(images.labels, source.labels, number, test_per_class, seed)
-    scores = []
-    with tempfile.TemporaryDirectory(prefix="cnnkit-") as folder:
-        describers = [Describer(model, protocol, layers[1:]) for model in models]
-        arrays = _describe(describers, images, Path(folder), batch_size, progress)
-        for layer, values in zip(layers, arrays, strict=True):
-            features = Features(values, images.names, images.labels, source.labels)
-            scores += [
-                score(
-                    features,
-                    layer,
-                    classifier=classifier,
-                    per_class=number,
-                    test_per_class=test_per_class,
-                    splits=splits,
-                    l2=protocol.l2,
-                    seed=seed,
-                )
-                for classifier in classifiers
-                for number in per_class
-            ]
-    return scores
+        random_split(labels, source.labels, number, test_per_class, seed)
 
 
-def _describe(describers, images, folder: Path, batch_size: int, progress) -> list[np.ndarray]:
-    """Returns for each layer the vectors of all networks side by side, in files of `folder`."""
-    widths = zip(*(describer.dimensions for describer in describers), strict=True)
-    arrays = [
-        np.lib.format.open_memmap(
-            folder / f"{i}.npy", mode="w+", dtype=np.float32, shape=(len(images), sum(width))
+def score_layers(
+    described: Description,
+    source: Source,
+    *,
+    classifiers: Sequence[str] = ("svm",),
+    per_class: Sequence[int] = (PER_CLASS,),
+    test_per_class: int | None = TEST_PER_CLASS,
+    splits: int = SPLITS,
+    seed: int = 0,
+) -> list[Score]:
+    """Scores every layer of a description of all images of `source`: see `transfer`."""
+    images = split_of(source)
+    return [
+        score(
+            Features(values, images.names, images.labels, source.labels),
+            layer,
+            classifier=classifier,
+            per_class=number,
+            test_per_class=test_per_class,
+            splits=splits,
+            l2=described.protocol.l2,
+            seed=seed,
         )
-        for i, width in enumerate(widths)
+        for layer, values in zip(described.layers, described.values, strict=True)
+        for classifier in classifiers
+        for number in per_class
     ]
-    begin = [0] * len(arrays)
-    for describer in describers:
-        for places, answers in stream(describer, images, np.arange(len(images)), batch_size):
-            for i, vectors in enumerate(answers):
-                arrays[i][places, begin[i] : begin[i] + vectors.shape[1]] = vectors
-            progress(len(places))
-        begin = [b + d for b, d in zip(begin, describer.dimensions, strict=True)]
-    return arrays
