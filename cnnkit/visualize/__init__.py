@@ -3,6 +3,10 @@
 from cnnkit.models.receptive_field import Box as Box
 from cnnkit.models.receptive_field import ReceptiveField as ReceptiveField
 from cnnkit.models.receptive_field import receptive_field as receptive_field
+from cnnkit.visualize.attribution import Attribution as Attribution
+from cnnkit.visualize.class_activation import gradcam as gradcam
+from cnnkit.visualize.class_activation import gradcam_plus_plus as gradcam_plus_plus
+from cnnkit.visualize.class_activation import scorecam as scorecam
 from cnnkit.visualize.correspondence import Correspondence as Correspondence
 from cnnkit.visualize.correspondence import correspondence as correspondence
 from cnnkit.visualize.deconvnet import Projection as Projection
@@ -12,6 +16,8 @@ from cnnkit.visualize.evolution import Evolution as Evolution
 from cnnkit.visualize.evolution import evolution as evolution
 from cnnkit.visualize.filters import Filters as Filters
 from cnnkit.visualize.filters import filters as filters
+from cnnkit.visualize.gradients import saliency as saliency
+from cnnkit.visualize.gradients import smoothgrad as smoothgrad
 from cnnkit.visualize.invariance import Invariance as Invariance
 from cnnkit.visualize.invariance import invariance as invariance
 from cnnkit.visualize.invariance import transformed as transformed
