@@ -25,9 +25,11 @@ from cnnkit.models.windows import known_as
 from cnnkit.visualize.classifier import Classifier
 from cnnkit.visualize.forward import (
     ACTIVATED,
-    forward,
+    answer,
     forward_from,
     forward_to,
+    is_relu,
+    is_softmax,
     without_activation,
 )
 
@@ -62,27 +64,34 @@ def library(name: str) -> ModuleType:
         ) from error
 
 
-def logits_from(network: Classifier, known: Mapping[int, Any]):
-    """Returns what the last softmax or sigmoid of a network takes, (n, classes) float32.
+def unactivated(calls: Sequence[Call], known: Mapping[int, Any]):
+    """Returns what the last of `calls` makes before its rectifier, softmax or sigmoid, float32.
 
     Args:
-        network: The network.
+        calls: From the image to a layer.
         known: Values by their numbers, where the pass begins: `{0: images}`.
     """
-    calls, end = network.calls, network.calls[-1]
-    if network.exclusive:
-        [logits] = forward_from(_needed(calls, known), known, [end])
-    elif known_as(end.layer, ACTIVATED):
-        below = [call for call in calls if call.output in end.inputs]
-        inputs = forward_from(_needed(calls[:-1], known, below), known, below)
-        logits = without_activation(end.layer, *inputs)
-    else:
+    end = calls[-1]
+    below = [call for call in calls if call.output in end.inputs and call.output not in known]
+    made = forward_from(_needed(calls[:-1], known, below), known, below)
+    values = {**known, **{call.output: one for call, one in zip(below, made, strict=True)}}
+    inputs = [values[value] for value in end.inputs]
+    if known_as(end.layer, ACTIVATED):
+        return _float(without_activation(end.layer, *inputs))
+    if is_relu(end.layer) or is_softmax(end.layer):
+        return _float(inputs[0])
+    if getattr(end.layer, "activation", None) not in (None, keras.activations.linear):
         raise UsageError(
-            f"Layer {end.layer.name!r} is of a kind whose logits are not known",
-            expected="a dense layer or an activation at the end",
+            f"What layer {end.layer.name!r} makes before its activation is not known",
+            expected="a dense layer, a convolution or an activation",
             received=type(end.layer).__name__,
         )
-    return tf.cast(logits, tf.float32)
+    return _float(answer(end.layer, inputs, last=True))
+
+
+def logits_from(network: Classifier, known: Mapping[int, Any]):
+    """Returns what the last softmax or sigmoid of a network takes, (n, classes) float32."""
+    return unactivated(network.calls, known)
 
 
 def cut_at_logits(network: Classifier, shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -113,9 +122,9 @@ def cut_at(
 
 
 def cut_after(calls: Sequence[Call], shape: tuple[int, ...], made: tuple[int, ...]) -> keras.Model:
-    """Returns images -> what the last of `calls` makes, a softmax there skipped."""
+    """Returns images -> what the last of `calls` makes before its activation."""
     image = keras.Input(shape, dtype="float32")
-    values = _layer(lambda x: _float(forward(calls, x)), made)(image)
+    values = _layer(lambda x: unactivated(calls, {0: x}), made)(image)
     return _Cut([image], values)
 
 
@@ -140,9 +149,11 @@ def _float(values):
     return tf.cast(values, tf.float32)
 
 
-def _needed(calls, known: Mapping[int, Any], ends=None) -> tuple[Call, ...]:
-    """Returns the calls that lead from the known values to the ends, the last call as a rule."""
-    needed = {end.output for end in (calls[-1:] if ends is None else ends)}
+def _needed(
+    calls: Sequence[Call], known: Mapping[int, Any], ends: Sequence[Call]
+) -> tuple[Call, ...]:
+    """Returns the calls that lead from the known values to the ends."""
+    needed = {end.output for end in ends}
     kept = []
     for call in reversed(calls):
         if call.output in needed and call.output not in known:
