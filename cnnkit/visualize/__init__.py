@@ -7,6 +7,8 @@ from cnnkit.visualize.attribution import Attribution as Attribution
 from cnnkit.visualize.class_activation import gradcam as gradcam
 from cnnkit.visualize.class_activation import gradcam_plus_plus as gradcam_plus_plus
 from cnnkit.visualize.class_activation import scorecam as scorecam
+from cnnkit.visualize.compare import Comparison as Comparison
+from cnnkit.visualize.compare import compare as compare
 from cnnkit.visualize.correspondence import Correspondence as Correspondence
 from cnnkit.visualize.correspondence import correspondence as correspondence
 from cnnkit.visualize.deconvnet import Projection as Projection
@@ -23,6 +25,8 @@ from cnnkit.visualize.invariance import invariance as invariance
 from cnnkit.visualize.invariance import transformed as transformed
 from cnnkit.visualize.layer2 import Layer2 as Layer2
 from cnnkit.visualize.layer2 import layer2 as layer2
+from cnnkit.visualize.maximization import Maximized as Maximized
+from cnnkit.visualize.maximization import activation_maximization as activation_maximization
 from cnnkit.visualize.occlusion import Occlusion as Occlusion
 from cnnkit.visualize.occlusion import occlusion as occlusion
 from cnnkit.visualize.stack import Step as Step

@@ -54,8 +54,8 @@ def library(name: str) -> ModuleType:
         )
     try:
         with warnings.catch_warnings():
-            # 0.8.7 takes `zoom` from a module that SciPy has since moved.
-            warnings.filterwarnings("ignore", "Please import", DeprecationWarning)
+            # 0.8.7 imports names that SciPy has moved, and some of its own that it has.
+            warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(f"tf_keras_vis.{name}")
     except ImportError as error:
         raise UsageError(

@@ -48,7 +48,7 @@ def activation_maximization(
     position: tuple[int, int] | None = None,
     steps: int = 200,
     rate: float = 1.0,
-    smoothness: float = 0.1,
+    smoothness: float = 1.0,
     jitter: int = 4,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
@@ -113,11 +113,13 @@ def activation_maximization(
     position = _position(position, made[:-1])
     model_up_to = cut_after(calls, shape, made)
     ascent = library("activation_maximization").ActivationMaximization(model_up_to)
+    # An empty list would be taken for one of an older kind: of weight 0 it is still there.
+    smooth = library("activation_maximization.regularizers").TotalVariation2D(smoothness)
     results = []
     for one in _units(model, graph, end, unit, made[-1]):
         # The same noise for every unit: what differs between images is the units' doing.
         random = np.random.default_rng(seed)
-        noise = random.normal((low + high) / 2, (high - low) / 25, shape).astype(np.float32)
+        noise = random.normal((low + high) / 2, (high - low) / 50, shape).astype(np.float32)
         noise = np.clip(noise, low, high)
 
         def score(values, unit=one):
@@ -127,7 +129,7 @@ def activation_maximization(
         moved = _Jitter(random, jitter, low, high)
         image = ascent(
             score, noise[None], steps=steps, input_range=(low, high), input_modifiers=[moved],
-            regularizers=_smooth(smoothness),
+            regularizers=[smooth],
             optimizer=keras.optimizers.RMSprop(rate, rho=0.999),
         )  # fmt: skip
         image = np.clip(moved.back(np.asarray(image))[0], low, high)
@@ -158,12 +160,6 @@ class _Jitter:
         images = np.roll(images, -self.shift, (1, 2))
         self.shift = np.zeros(2, int)
         return images
-
-
-def _smooth(weight: float) -> list:
-    if not weight:
-        return []
-    return [library("activation_maximization.regularizers").TotalVariation2D(weight)]
 
 
 def _reached(model, score, noise: np.ndarray, layer: str, unit: int) -> float:
