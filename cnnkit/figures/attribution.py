@@ -44,7 +44,7 @@ def draw_attribution(
         axes.set_axis_off()
     figure.subplots_adjust(left=0.01, right=0.93, top=0.9, bottom=0.12, wspace=0.04)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.94, 0.16, 0.012, 0.7)), ticks=[0, 1])
-    bar.ax.set_yticklabels(["0", f"{largest(result.map):.1g}"], fontsize=7)
+    bar.ax.set_yticklabels(["0", f"{largest(result.map):.2g}"], fontsize=7)
     where = ""
     if result.grid is not None:
         where = f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} places · "
