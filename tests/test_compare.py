@@ -228,3 +228,9 @@ def test_compare_command(files, capsys):
             assert np.ptp(panel, axis=(0, 1)).min() > 0.3
     assert main([*command, "--methods", "gradcamm"]) == 2
     assert "Did you mean gradcam" in capsys.readouterr().err
+
+
+def test_examples_of_the_page_run(capsys):
+    exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["(64, 64) (64, 64, 3)", "conv5 (3, 3) (64, 64)", "(2, 2)"]
