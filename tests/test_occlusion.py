@@ -23,7 +23,7 @@ from cnnkit.layers import (
     SubtractMean,
 )
 from cnnkit.models.graph import graph_of
-from cnnkit.visualize import occlusion
+from cnnkit.visualize import deconvnet, occlusion
 from cnnkit.visualize.incremental import incremental
 from cnnkit.visualize.occlusion import plain
 
@@ -389,6 +389,40 @@ def test_command(tmp_path, capsys):
         assert main([*command, *wrong, "--output", str(other)]) == 2
         assert text in capsys.readouterr().err
         assert not other.exists()
+
+
+def test_projections_of_the_same_map_from_other_images(tmp_path, capsys):
+    model, image = detector(shape=(32, 32, 3))
+    kernel, bias = model.get_layer("detect").get_weights()
+    model.get_layer("detect").set_weights([kernel / 255, bias])
+    model.save(tmp_path / "model.keras")
+    # Turned by half, and an image in which there is nothing.
+    pixels = {"image": image, "turned": image[::-1, ::-1], "none": np.zeros_like(image)}
+    files = {name: str(tmp_path / f"{name}.png") for name in pixels}
+    for name, values in pixels.items():
+        keras.utils.save_img(files[name], 255 * values, scale=False)
+    command = ["visualize", "occlusion", str(tmp_path / "model.keras"), files["image"], "--square",
+               "5", "--stride", "2", "--fill", "0"]  # fmt: skip
+    alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
+    assert main([*command, "--output", str(alone)]) == 0
+    others = [files["turned"], files["none"]]
+    assert main([*command, "--output", str(beside), "--others", *others]) == 0
+    facts = json.loads((tmp_path / "beside.png.json").read_text())
+    assert [one["file"] for one in facts["others"]] == others
+    for n, name in enumerate(("turned", "none")):
+        [expected] = deconvnet(model, 255 * pixels[name], facts["layer"], facts["unit"])
+        found = np.load(f"{beside}.npz")[f"projection_of_other_{n}"]
+        np.testing.assert_allclose(found, expected.projection, atol=1e-6)
+        assert facts["others"][n]["activation"] == pytest.approx(expected.activation, rel=1e-5)
+    assert json.loads((tmp_path / "alone.png.json").read_text())["others"] == []
+    # The third of five columns, without its title: a black square; four places, one of them empty.
+    column = np.array_split(matplotlib.image.imread(alone)[60:-60, :, :3], 5, axis=1)[2]
+    assert (column.max(axis=-1) < 0.2).any()
+    column = np.array_split(matplotlib.image.imread(beside)[60:-60, :, :3], 5, axis=1)[2]
+    quarters = [q for half in np.array_split(column, 2) for q in np.array_split(half, 2, axis=1)]
+    assert [np.mean(quarter < 0.99) > 0.3 for quarter in quarters] == [True, True, True, False]
+    assert main([*command, "--output", str(alone), "--others", "missing.png"]) == 2
+    assert "No image file missing.png" in capsys.readouterr().err
 
 
 def test_examples_of_the_page_run(capsys):

@@ -1,6 +1,8 @@
 """Pictures of results, a file each. Nothing below this room draws."""
 
 from cnnkit.figures.answers import draw_answers
+from cnnkit.figures.attribution import draw_attribution, draw_maximized
+from cnnkit.figures.compare import draw_comparison
 from cnnkit.figures.confusion import draw_confusion
 from cnnkit.figures.correspondence import draw_correspondence
 from cnnkit.figures.curves import draw_curves
@@ -19,6 +21,8 @@ from cnnkit.figures.top9 import draw_top9
 
 __all__ = [
     "draw_answers",
+    "draw_attribution",
+    "draw_comparison",
     "draw_confusion",
     "draw_correspondence",
     "draw_curves",
@@ -28,6 +32,7 @@ __all__ = [
     "draw_invariance",
     "draw_layer2",
     "draw_occlusion",
+    "draw_maximized",
     "draw_neighbors",
     "draw_per_class",
     "draw_projection",

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Occlusion
+from cnnkit.visualize import Occlusion, Projection
 
 # Labels beyond these share the last colour.
 COLOURS = 10
+# Of a projection's values, those that end up black or white.
+CUT = 0.005
 
 
 def draw_occlusion(
-    image: np.ndarray, result: Occlusion, path: str | Path, *, names: Sequence[str] | None = None
+    image: np.ndarray,
+    result: Occlusion,
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    others: Sequence[Projection] = (),
 ) -> None:
     """Draws the five columns of Zeiler & Fergus 2013, Fig. 7, as a PNG.
 
     The image with the square where the probability is lowest; the activity of the strongest map;
-    its projection, the square around its place; the probability of the class; the most probable
-    class. Grids lie where the middles of the squares were.
+    its projection, with a black square where covering takes most of the map's activity; the
+    probability of the class; the most probable class. Grids lie where the middles of the squares
+    were.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
         result: What `cnnkit.visualize.occlusion` returned for it.
         path: Where the picture goes.
         names: Names of the classes; None is their numbers.
+        others: The same unit's projections from other images, drawn beside the image's own, all of
+            them as far as the unit sees; the image's own then has a black frame.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -49,11 +60,7 @@ def draw_occlusion(
         f"sum of {result.layer} unit {result.unit}\n{result.clean_activity:.3g} uncovered",
         fontsize=9,
     )
-    if result.projection is None:
-        projected.text(0.5, 0.5, "no projection", ha="center", transform=projected.transAxes)
-    else:
-        projected.imshow(about_grey(result.projection.projection, cut=0.005))
-    projected.set_title("the unit's strongest place,\nprojected to the pixels", fontsize=9)
+    _projections(projected, result, others)
     _grid(probability, result, result.probability, figure, vmin=0, vmax=1)
     probability.set_title(
         f"probability of {name(result.target)}\n{result.clean_probability:.3g} uncovered",
@@ -70,11 +77,42 @@ def draw_occlusion(
         0.5,
         0.02,
         f"a square of {height} x {width} pixels, {result.probability.size} places, each drawn at"
-        " its middle · the projection's grey is 0, its scale is left by 0.5 % of the values",
+        " its middle · a projection's grey is 0, its scale is left by 0.5 % of the values"
+        + ("" if others else " · black: where the activity is lowest"),
         ha="center",
         fontsize=9,
     )
     save(figure, path, dpi=70)
+
+
+def _projections(axes, result: Occlusion, others: Sequence[Projection]) -> None:
+    # Here, so that without matplotlib `new_figure` is the one to say so.
+    from matplotlib.patches import Rectangle
+
+    own = result.projection
+    title = "the unit's strongest place,\nprojected to the pixels"
+    if own is None:
+        axes.text(0.5, 0.5, "no projection", ha="center", transform=axes.transAxes)
+    elif not others:
+        axes.imshow(about_grey(own.projection, cut=CUT))
+        row, column = np.unravel_index(result.activity.argmin(), result.activity.shape)
+        corner = result.columns[column] - 0.5, result.rows[row] - 0.5
+        height, width = result.square
+        axes.add_patch(Rectangle(corner, width, height, fill=False, color="black"))
+    else:
+        title += ", and\nfrom other images"
+        side = math.ceil(math.sqrt(1 + len(others)))
+        for n, one in enumerate((own, *others)):
+            row, column = divmod(n, side)
+            # From the top; a little is left between them.
+            place = (column / side, 1 - (row + 1) / side, 0.96 / side, 0.96 / side)
+            inset = axes.inset_axes(place, xticks=[], yticks=[])
+            inset.imshow(about_grey(one.projection[one.box.slices], cut=CUT))
+            inset.spines[:].set(color="black", linewidth=2.5 if one is own else 0.3)
+            if not one.projection.any():
+                inset.text(0.5, 0.5, "silent", ha="center", fontsize=7, transform=inset.transAxes)
+        axes.set_frame_on(False)
+    axes.set_title(title, fontsize=9)
 
 
 def _grid(axes, result: Occlusion, values: np.ndarray, figure, **options):

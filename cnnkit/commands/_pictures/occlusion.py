@@ -1,12 +1,15 @@
 """What the network answers while a square covers one place after the other.
 
 Draws the activity of the strongest map and its projection, the probability of the class and the
-most probable class (Zeiler & Fergus 2013, Fig. 7).
+most probable class (Zeiler & Fergus 2013, Fig. 7). With --others the map's projections from other
+images stand beside that of the image, as in the paper.
 """
 
 from __future__ import annotations
 
 import argparse
+
+import numpy as np
 
 from cnnkit.commands._pictures._arguments import add_image, add_model, image_for, load
 from cnnkit.commands._pictures._drawn import Drawn, facts_of
@@ -24,6 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--label", help="class, by name or number (default: the most probable)")
     parser.add_argument("--layer", help="layer whose map is watched (default: the last map)")
     parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+    parser.add_argument(
+        "--others", nargs="+", default=[], metavar="IMAGE",
+        help="images whose projections of the same map are drawn as well",
+    )  # fmt: skip
     parser.add_argument("--edge", default="inside", help="inside (default) or clip")
     parser.add_argument("--method", help="incremental or plain (default: as fast as may be)")
     parser.add_argument("--batch-size", type=int, default=32, help="places at a time")
@@ -31,9 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draw(args: argparse.Namespace) -> Drawn:
     """Covers, looks and draws."""
+    from cnnkit.commands._image import read_image
     from cnnkit.figures import draw_occlusion
     from cnnkit.models import class_names
-    from cnnkit.visualize import occlusion
+    from cnnkit.visualize import deconvnet, occlusion
 
     model = load(args)
     image = image_for(model, args)
@@ -50,8 +58,12 @@ def draw(args: argparse.Namespace) -> Drawn:
         args.unit,
         edge=args.edge,
     )
+    others = []
+    if args.others:
+        images = np.stack([read_image(file, model.input_shape[1]) for file in args.others])
+        others = deconvnet(model, images, result.layer, result.unit)
     names = class_names(model)
-    draw_occlusion(image, result, args.output, names=names)
+    draw_occlusion(image, result, args.output, names=names, others=others)
     facts = {
         name: getattr(result, name)
         for name in (
@@ -63,6 +75,9 @@ def draw(args: argparse.Namespace) -> Drawn:
         "fill": result.fill.tolist(),
         "class": names[result.target] if names else None,
         "projection": result.projection and facts_of(result.projection),
+        "others": [
+            {"file": file, **facts_of(one)} for file, one in zip(args.others, others, strict=False)
+        ],
     }
     arrays = {
         name: getattr(result, name)
@@ -70,6 +85,7 @@ def draw(args: argparse.Namespace) -> Drawn:
     }
     if result.projection:
         arrays["projection"] = result.projection.projection
+    arrays |= {f"projection_of_other_{one.image}": one.projection for one in others}
     called = names[result.target] if names else f"class {result.target}"
     said = (
         f"probability of {called} {result.clean_probability:.3g} uncovered,"

@@ -1,0 +1,120 @@
+"""Images made to excite units: a detector built by hand says what must come out."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit.errors import DataError, UsageError
+from cnnkit.layers import Probabilities
+from cnnkit.visualize import activation_maximization
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def detector():
+    """conv has a bright row under a dark one, and a red place that is not green; pixels 0..255."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(3, 5, padding="same", activation="relu", name="conv")(x)
+    y = layers.Flatten()(layers.MaxPooling2D(2, name="pool")(x))
+    model = keras.Model(inputs, Probabilities(name="probabilities", class_names=("row", "red"))(
+        layers.Dense(2, name="logits")(y)))  # fmt: skip
+    kernel = np.zeros((5, 5, 3, 3))
+    kernel[1, :, :, 0], kernel[3, :, :, 0] = -1, 1
+    kernel[2, 2, 0, 1], kernel[2, 2, 1, 1] = 1, -1
+    # Far below zero for noise: a rectifier would leave no way up.
+    model.get_layer("conv").set_weights([kernel, np.array([-3.0, 0, -1e3])])
+    top = np.zeros((8, 8, 3, 2))
+    top[2, 5, 1, 1] = 1
+    model.get_layer("logits").set_weights([top.reshape(-1, 2), np.zeros(2)])
+    return model
+
+
+def test_the_pattern_comes_out_where_it_was_asked_for(detector, rng):
+    options = {"steps": 60, "smoothness": 0.01, "jitter": 0}
+    row, red = activation_maximization(detector, "conv", [0, 1], position=(6, 9), **options)
+    assert (row.position, row.layer, row.unit, red.unit) == ((6, 9), "conv", 0, 1)
+    # The best there is: 5 places of 3 colours at 1, as many at 0, and the bias.
+    assert row.activation == pytest.approx(15 - 3, abs=0.2)
+    assert red.activation == pytest.approx(1, abs=0.05)
+    noise = rng.uniform(0, 255, (500, SIZE, SIZE, 3)).astype("float32")
+    maps = keras.Model(detector.input, detector.get_layer("conv").output)(noise).numpy()
+    assert row.activation > 2 * maps[:, 6, 9, 0].max()
+    image = row.image
+    assert image.shape == (SIZE, SIZE, 3)
+    assert image[7, 7:12].min() > 240
+    assert image[5, 7:12].max() < 15
+    assert red.image[6, 9, 0] > 240
+    assert red.image[6, 9, 1] < 15
+    # Noise that nothing looks at is smoothed, not painted.
+    assert np.abs(image[10:] - 127.5).max() < 40
+    assert image.min() >= 0
+    assert image.max() <= 255
+
+
+def test_the_middle_of_a_map_is_what_is_asked_for(detector):
+    [made] = activation_maximization(detector, "pool", 1, steps=2)
+    assert made.position == (4, 4)
+
+
+def test_jitter_is_rolled_back(detector):
+    [made] = activation_maximization(
+        detector, "conv", 0, position=(6, 9), steps=60, jitter=1, smoothness=0.01
+    )
+    # The answer is that to the image as it is returned.
+    maps = keras.Model(detector.input, detector.get_layer("conv").output)(made.image[None])
+    assert made.activation == pytest.approx(float(maps[0, 6, 9, 0]), rel=1e-5)
+    assert made.activation > 3
+
+
+def test_classes_by_their_logits_and_names(detector):
+    [red] = activation_maximization(detector, unit="red", steps=60, jitter=0, smoothness=0)
+    assert (red.layer, red.unit, red.position) == ("probabilities", 1, ())
+    assert red.activation == pytest.approx(1, abs=0.05)
+    with pytest.raises(DataError, match="does not reach unit 0 of probabilities.*another seed"):
+        activation_maximization(detector, unit="row")
+    with pytest.raises(UsageError, match="Unknown class 'rod'"):
+        activation_maximization(detector, unit="rod")
+
+
+def test_the_seed_is_all_there_is_to_chance(detector):
+    state = np.random.get_state()[1].copy()
+    one, same, other = (
+        activation_maximization(detector, "conv", 1, steps=3, seed=s)[0].image for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any()
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+def test_networks_of_any_size():
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, name="c")(inputs))
+    with pytest.raises(UsageError, match="takes images of any size. Give the size"):
+        activation_maximization(model, "c")
+    [made] = activation_maximization(model, "c", steps=2, image_size=(9, 12), input_range=(-1, 1))
+    assert made.image.shape == (9, 12, 3)
+    assert np.abs(made.image).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"layer": "cnv"}, "Unknown layer 'cnv'.*Did you mean conv"),
+        ({"layer": "conv", "unit": 3}, "'conv' has no unit 3. Expected: 0 to 2"),
+        ({"layer": "conv", "unit": "row"}, "'conv' has no unit row"),
+        ({"layer": "conv", "position": (16, 0)}, "no such position.*within 16 x 16"),
+        ({"unit": 0, "position": (1, 1)}, "no such position.*a dense layer"),
+        ({"steps": 0}, "steps is out of its range"),
+        ({"rate": 0}, "rate is out of its range"),
+        ({"smoothness": -1}, "smoothness is out of its range"),
+        ({"jitter": -1}, "jitter is out of its range"),
+        ({"input_range": (1, 1)}, "input range is out of its range"),
+        ({"image_size": 12}, "takes images of one size. Expected: 16 x 16. Received: 12 x 12"),
+    ],
+)
+def test_wrong_requests(detector, options, text):
+    with pytest.raises(UsageError, match=text):
+        activation_maximization(detector, **options)
