@@ -8,6 +8,10 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 BIN := $(VENV)/bin
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
+# Two processes of tests, whatever the machine: each holds TensorFlow, and tests of speed there are
+# none. A file stays whole, so that what its tests share is made once.
+TOGETHER := -n 2 --dist loadfile
+
 # Which backends beside TensorFlow `make test-backends` tries: jax, torch.
 BACKENDS ?= jax
 
@@ -17,10 +21,10 @@ demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
 
 test: lint  ## the whole check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
 test-all: lint $(VENV)/bench.stamp  ## the check with PyTorch, real weights and long runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 test-backends: $(VENV)/dev.stamp  ## networks and layers without TensorFlow, against its answers
 	mkdir -p build/answers
