@@ -219,7 +219,16 @@ def test_cnnkit_train_is_the_train_verb(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "module", ["cnnkit", "cnnkit.cli", "cnnkit.config", "cnnkit.recipes", "cnnkit.client"]
+    "module",
+    [
+        "cnnkit",
+        "cnnkit.cli",
+        "cnnkit.config",
+        "cnnkit.recipes",
+        "cnnkit.client",
+        # `cnnkit query --explain` draws beside a client alone.
+        "cnnkit.figures",
+    ],
 )
 def test_light_modules_import_nothing_heavy(module):
     code = (

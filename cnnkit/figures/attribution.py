@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Attribution, Maximized
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Attribution, Maximized
 
 # Of the values above zero, those that are drawn as the brightest.
 CUT = 0.005

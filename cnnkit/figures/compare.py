@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.attribution import CUT, shown_as
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.visualize import Comparison
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Comparison
 
 
 def draw_comparison(

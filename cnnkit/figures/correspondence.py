@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.visualize import Box, Correspondence
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Box, Correspondence
 
 
 def draw_correspondence(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
 from cnnkit.figures.top9 import placed
-from cnnkit.visualize import Evolution, Top
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Evolution, Top
 
 CUT = 0.01
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.client import Explanation
 from cnnkit.figures.canvas import about_grey, new_figure, save
+
+if TYPE_CHECKING:
+    from cnnkit.client import Explanation
 
 
 def draw_explanations(seen: Sequence[tuple[str, Explanation]], path: str | Path) -> None:

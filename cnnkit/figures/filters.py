@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.visualize import Filters
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Filters
 
 
 def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.visualize import Invariance, transformed
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Invariance
 
 AXES = {
     "translation": "vertical translation (pixels)",
@@ -71,6 +74,9 @@ def draw_invariance(
 
 def _shown(images: np.ndarray, row: Invariance, fill: float) -> np.ndarray:
     """Returns each image transformed least, in the middle and most, a row each."""
+    # Not above: drawing alone needs no TensorFlow.
+    from cnnkit.visualize import transformed
+
     few = (row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1])
     lines = [
         np.concatenate([transformed(image, row.transform, one, fill) for one in few], axis=1)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
 from cnnkit.figures.top9 import CUT, placed, square
-from cnnkit.visualize import Layer2
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Layer2
 
 
 def draw_layer2(networks: Sequence[Layer2], path: str | Path) -> None:

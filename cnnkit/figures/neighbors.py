@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.neighbors import Neighbor
+
+if TYPE_CHECKING:
+    from cnnkit.neighbors import Neighbor
 
 SIDE = 1.45
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Occlusion, Projection
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Occlusion, Projection
 
 # Labels beyond these share the last colour.
 COLOURS = 10

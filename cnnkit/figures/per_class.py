@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cnnkit.figures.canvas import new_figure, save
-from cnnkit.transfer import Score
+
+if TYPE_CHECKING:
+    from cnnkit.transfer import Score
 
 
 def draw_per_class(scores: Sequence[Score], path: str | Path, *, title: str = "") -> None:

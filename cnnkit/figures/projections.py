@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Projection
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Projection
 
 
 def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Step
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Step
 
 # What a step did to a map, and what it does to the signal that comes back.
 UP = {"filter": "filtered", "rectify": "rectified", "pool": "pooled", "normalize": "normalized"}

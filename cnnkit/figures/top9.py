@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.figures.canvas import about_grey, new_figure, save
-from cnnkit.visualize import Projection, Top
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import Projection, Top
 
 # The part of a projection's values, its largest, that leave its scale, so that others are seen.
 CUT = 0.005
