@@ -14,6 +14,8 @@ from cnnkit.cli import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import Probabilities
 from cnnkit.visualize import compare, deconvnet, gradcam, saliency, smoothgrad
+from cnnkit.visualize.attribution import ask
+from cnnkit.visualize.compare import forgetful
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "attribution.md"
 SHAPE = (24, 24, 3)
@@ -87,6 +89,15 @@ def test_only_what_is_above_is_forgotten(model, image):
     for after, before in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(after, before)
     assert [layer.trainable for layer in model.layers] == [True] * len(model.layers)
+
+
+def test_every_layer_from_the_named_one_up_forgets(model, image):
+    asked = ask(model, image, 0, 1)
+    copy = forgetful(model, asked, asked.network.graph.call("conv2"), seed=0)
+    for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
+        one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
+        assert (one != other).any() == changed
+        np.testing.assert_array_equal(np.sort(one.ravel()), np.sort(other.ravel()))
 
 
 def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image):

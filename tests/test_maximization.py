@@ -67,6 +67,15 @@ def test_jitter_is_rolled_back(detector):
     maps = keras.Model(detector.input, detector.get_layer("conv").output)(made.image[None])
     assert made.activation == pytest.approx(float(maps[0, 6, 9, 0]), rel=1e-5)
     assert made.activation > 3
+    # After one step of a unit that looks at 5 x 5 pixels, the others are those of the noise.
+    [made] = activation_maximization(
+        detector, "conv", 0, position=(6, 9), steps=1, jitter=4, smoothness=0, seed=1
+    )
+    noise = np.random.default_rng(1).normal(127.5, 255 / 50, (SIZE, SIZE, 3))
+    changed = (np.abs(made.image - noise) > 1e-3).any(axis=2)
+    assert 0 < changed.sum() <= 25
+    # Which of them the unit saw was the jitter's choice.
+    assert changed[4:9, 7:12].sum() != changed.sum()
 
 
 def test_classes_by_their_logits_and_names(detector):
