@@ -108,6 +108,20 @@ def test_a_dataset_without_them(folders):
     assert (same, nothing) == (rest, [])
 
 
+def test_one_image_a_class_leaves_none_to_test_on(folders, tmp_path):
+    for name, file in (("x", "one/0.png"), ("y", "two/4.png")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "it.png").write_bytes((folders / "a" / file).read_bytes())
+    others = load_source(f"folder:{tmp_path}").splits
+    assert len(others["test"]) == 0
+    rest, found = without_overlap(load_source(f"folder:{folders}/a"), others.values())
+    assert {(pair.name, pair.other) for pair in found} == {
+        ("one/0.png", "x/it.png"),
+        ("two/4.png", "y/it.png"),
+    }
+    assert len(split_of(rest)) == 3
+
+
 def test_marks_go_with_their_images(folders):
     first, second = splits(folders)
     marks = np.arange(10, dtype=np.int8).reshape(5, 2)

@@ -150,7 +150,8 @@ def _check_unreadable(root: str, unreadable: Sequence[str], total: int, most: fl
 
 def _split(root: Path, files: Sequence[ImageFile]) -> Split:
     with tf.device("CPU:0"):
-        table = tf.constant([file.path for file in files])
+        # With one image a class there is none to test on: an empty list would be numbers.
+        table = tf.constant([file.path for file in files], tf.string)
     return Split.of_files(
         np.array([file.label for file in files], np.int32),
         [_relative(file, root) for file in files],
