@@ -17,8 +17,8 @@ Arrays = dict[str, npt.NDArray[Any]]
 USUAL_ROWS = 64
 # Bytes of a request at most where several can be made; no message of protobuf's has 2 GiB.
 LARGEST_REQUEST = 2**28
-# Bytes of an input that needs no thought: those of several still make no large request.
-SMALL_INPUT = 2**24
+# Inputs of a signature, at most, that need no thought where each takes its part of that.
+FEW_INPUTS = 16
 
 
 def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
@@ -46,7 +46,7 @@ def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
         raise UsageError(
             "A request has one row at least", expected="batch_size >= 1", received=rows
         )
-    if rows is None and all(_is_small(array) for array in inputs.values()):
+    if rows is None and len(inputs) <= FEW_INPUTS and all(map(_is_small, inputs.values())):
         return [inputs]
     count = _rows(inputs, signature)
     if count is None:
@@ -85,7 +85,8 @@ def _rows(inputs: Arrays, signature: Signature) -> int | None:
 
 def _is_small(array: npt.NDArray[Any]) -> bool:
     """Returns whether one request takes an array, whatever the signature says of its rows."""
-    return array.ndim > 0 and len(array) <= USUAL_ROWS and _bytes(array) <= SMALL_INPUT
+    few = array.ndim > 0 and len(array) <= USUAL_ROWS
+    return few and _bytes(array) * FEW_INPUTS <= LARGEST_REQUEST
 
 
 def _bytes(array: npt.NDArray[Any]) -> int:

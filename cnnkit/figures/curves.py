@@ -52,6 +52,13 @@ def draw_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Pat
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)
-    error.legend(fontsize=8, title="held out solid, training dashed", title_fontsize=8)
-    figure.tight_layout()
+    # Below: names of runs are paths, which may be longer than a panel is wide.
+    figure.set_layout_engine("constrained")
+    figure.legend(
+        *error.get_legend_handles_labels(),
+        loc="outside lower center",
+        fontsize=8,
+        title="held out solid, training dashed",
+        title_fontsize=8,
+    )
     save(figure, path, dpi=150)
