@@ -211,9 +211,10 @@ def test_features_of_something_else_are_refused(net, source, tmp_path):
         (net, load_source("digits"), Protocol("fc7"), "another dataset"),
     ]
     for model, images, protocol, message in others:
+        rows = 7 if images is source else 2000
         with pytest.raises(UsageError, match=message):
-            write_features(model, images, protocol, tmp_path / "f", rows=7)
-        write_features(model, images, protocol, tmp_path / message, rows=7, split="all")
+            write_features(model, images, protocol, tmp_path / "f", rows=rows)
+        write_features(model, images, protocol, tmp_path / message, rows=rows, split="all")
         with pytest.raises(UsageError, match=message):
             merge_features([tmp_path / "f", tmp_path / message], tmp_path / "merged")
         for file in (tmp_path / message).iterdir():
