@@ -45,8 +45,8 @@ def draw_attribution(
     over.set_title("over the image", fontsize=10)
     for axes in (shown, alone, over):
         axes.set_axis_off()
-    figure.subplots_adjust(left=0.01, right=0.93, top=0.9, bottom=0.12, wspace=0.04)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.94, 0.16, 0.012, 0.7)), ticks=[0, 1])
+    figure.subplots_adjust(left=0.01, right=0.91, top=0.9, bottom=0.12, wspace=0.04)
+    bar = figure.colorbar(drawn, cax=figure.add_axes((0.92, 0.16, 0.012, 0.7)), ticks=[0, 1])
     bar.ax.set_yticklabels(["0", f"{largest(result.map):.2g}"], fontsize=7)
     where = ""
     if result.grid is not None:
