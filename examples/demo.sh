@@ -22,7 +22,7 @@ printf '\n$ cnnkit serve %s --port 0\n' $run/models/digits
 cnnkit serve $run/models/digits --port 0 > $run/server.log 2>&1 &
 server=$!
 trap 'kill $server 2> /dev/null || true; wait $server 2> /dev/null || true' EXIT
-until grep -q '^serving ' $run/server.log; do
+until grep -qs '^serving ' $run/server.log; do
     kill -0 $server 2> /dev/null || { cat $run/server.log >&2; exit 1; }
     sleep 0.2
 done
