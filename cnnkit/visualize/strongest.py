@@ -171,9 +171,15 @@ def _strongest_places(maps):
     """Returns the largest values (n, units), their places in row-major order, and the width."""
     if len(maps.shape) == 2:
         return tf.cast(maps, tf.float32), tf.zeros_like(maps, tf.int32), tf.constant(0)
-    flat = tf.reshape(maps, (tf.shape(maps)[0], -1, maps.shape[-1]))
-    places = tf.argmax(flat, axis=1, output_type=tf.int32)
-    return tf.cast(tf.reduce_max(flat, axis=1), tf.float32), places, tf.shape(maps)[2]
+    count, height, width, units = tf.unstack(tf.shape(maps))
+    # The maps are read once, by a reduction that is fast over the last axis; TensorFlow's argmax is
+    # not, and has only rows to choose from, and then the columns of one row.
+    of_rows = tf.reduce_max(maps, axis=2)
+    row = tf.argmax(of_rows, axis=1, output_type=tf.int32)
+    first = (tf.range(count)[:, None] * height + row) * width * units + tf.range(units)
+    line = tf.gather(tf.reshape(maps, (-1,)), first[..., None] + tf.range(width) * units)
+    places = row * width + tf.argmax(line, axis=2, output_type=tf.int32)
+    return tf.cast(tf.reduce_max(of_rows, axis=1), tf.float32), places, width
 
 
 def _none(layer: str, units: int, k: int, width: int) -> Strongest:
