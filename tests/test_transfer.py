@@ -164,8 +164,8 @@ def test_no_way_of_ending_leaves_features_behind(image_folder, tmp_path):
         timeout=120,
     )
     assert stopped.returncode == -signal.SIGKILL
-    # TensorFlow's own pieces of code, of a few hundred bytes, stay.
-    left = [file.name for file in (tmp_path / "tmp").iterdir()]
+    # TensorFlow's own pieces of code, of a few hundred bytes, stay, and sometimes their bytecode.
+    left = [file.name for file in (tmp_path / "tmp").iterdir() if file.name != "__pycache__"]
     assert [name for name in left if not name.startswith("__autograph_generated")] == []
 
 

@@ -88,8 +88,8 @@ def activation_maximization(
         >>> from cnnkit.visualize import activation_maximization
         >>> model = zfnet(input_shape=(64, 64, 3), include_top=False, initializer="glorot")
         >>> [made] = activation_maximization(model, "conv1", 3, steps=3)
-        >>> made.image.shape, made.activation > made.start
-        ((64, 64, 3), True)
+        >>> made.image.shape, made.layer, made.unit
+        ((64, 64, 3), 'conv1', 3)
     """
     graph = graph_of(model)
     end = graph.calls[-1] if layer is None else graph.call(layer)
