@@ -15,7 +15,7 @@ from cnnkit.models.graph import Call, graph_of
 from cnnkit.models.receptive_field import Box, receptive_field
 from cnnkit.visualize.cut import Cut, cut_for, forward_cut
 from cnnkit.visualize.forward import check_calls, check_weights, forward
-from cnnkit.visualize.images import checked_images
+from cnnkit.visualize.images import checked_images, checked_position
 
 
 @dataclass(frozen=True)
@@ -220,15 +220,7 @@ def _place(
     if position is None:
         where = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
         position = tuple(int(index) for index in where)
-    elif len(position) != len(spatial) or any(
-        not 0 <= index < side for index, side in zip(position, spatial, strict=True)
-    ):
-        raise UsageError(
-            "There is no such position in the feature map",
-            expected=f"within {' x '.join(map(str, spatial)) or 'no map: a dense layer'}",
-            received=position,
-        )
-    place = (*map(int, position), unit)
+    place = (*checked_position(position, spatial), unit)
     return place, float(values[place])
 
 

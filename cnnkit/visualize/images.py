@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from cnnkit.errors import DataError, UsageError
@@ -35,3 +37,20 @@ def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
     for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
         raise DataError(f"Image {index} has pixels that are not finite")
     return images
+
+
+def checked_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
+    """Returns a position in a map of these sides.
+
+    Raises:
+        UsageError: If there is no such position.
+    """
+    if len(position) != len(sides) or any(
+        not 0 <= index < side for index, side in zip(position, sides, strict=True)
+    ):
+        raise UsageError(
+            "There is no such position in the feature map",
+            expected=f"within {' x '.join(map(str, sides)) or 'no map: a dense layer'}",
+            received=position,
+        )
+    return tuple(map(int, position))

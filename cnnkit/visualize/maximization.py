@@ -13,6 +13,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.models.classes import class_index
 from cnnkit.models.graph import Graph, graph_of
 from cnnkit.visualize.forward import check_calls, check_weights
+from cnnkit.visualize.images import checked_position
 from cnnkit.visualize.keras_vis import cut_after, library, unactivated
 
 INPUT_RANGE = (0.0, 255.0)
@@ -199,15 +200,7 @@ def _shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tuple[int,
 def _position(position: tuple[int, int] | None, sides: tuple[int, ...]) -> tuple[int, ...]:
     if position is None:
         return tuple(side // 2 for side in sides)
-    if len(position) != len(sides) or any(
-        not 0 <= index < side for index, side in zip(position, sides, strict=True)
-    ):
-        raise UsageError(
-            "There is no such position in the feature map",
-            expected=f"within {' x '.join(map(str, sides)) or 'no map: a dense layer'}",
-            received=position,
-        )
-    return tuple(map(int, position))
+    return checked_position(position, sides)
 
 
 def _units(model, graph: Graph, end, unit, count: int) -> list[int]:
