@@ -83,9 +83,30 @@ class SGD(keras.optimizers.SGD):
             gradient = gradient + self._decays[index] * ops.cast(variable, gradient.dtype)
         if self._rates[index] != 1:
             learning_rate = learning_rate * self._rates[index]
-        super().update_step(gradient, variable, learning_rate)
+        if self.momentum and keras.backend.backend() == "tensorflow":
+            self._apply_momentum(gradient, variable, self.momentums[index], learning_rate)
+        else:
+            super().update_step(gradient, variable, learning_rate)
         if self.max_filter_rms is not None and self._are_filters[index]:
             self.assign(variable, scaled_back(variable, self.max_filter_rms))
+
+    def _apply_momentum(self, gradient, variable, velocity, learning_rate) -> None:
+        """Does what Keras's step does, in one pass over the memory.
+
+        With AlexNet's 61 million weights its separate operations take half as long again, and
+        hold copies of them.
+        """
+        import tensorflow as tf
+
+        dtype = variable.dtype
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=_handle(variable),
+            accum=_handle(velocity),
+            lr=tf.cast(learning_rate, dtype),
+            grad=tf.cast(gradient, dtype),
+            momentum=tf.cast(self.momentum, dtype),
+            use_nesterov=self.nesterov,
+        )
 
     def get_config(self):
         return {
@@ -96,6 +117,11 @@ class SGD(keras.optimizers.SGD):
             "decay_multipliers": self.decay_multipliers,
             "max_filter_rms": self.max_filter_rms,
         }
+
+
+def _handle(variable):
+    """Returns TensorFlow's own variable behind one of Keras's; a copy's where it has copies."""
+    return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
 def scaled_back(kernel, limit: float):
