@@ -29,8 +29,8 @@ FULL = replace(
     drop_epochs=(121, 131),
     decay_multipliers={"fc4/kernel": 250, "fc4/bias": 0},
 )
-# Krizhevsky et al. 2012, Fig. 1: no regularization of any kind, each rate chosen for speed: the best
-# after two epochs, of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh.
+# Krizhevsky et al. 2012, Fig. 1: no regularization of any kind, and for each activation the rate
+# that was best after two epochs, of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh.
 RELU = TrainingConfig(
     model="cifar10_full",
     model_options={"lrn": False, "activation": "relu"},
