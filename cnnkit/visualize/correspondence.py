@@ -118,7 +118,7 @@ def correspondence(
     calls = graph.up_to(*wanted)
     check_calls(calls, "gradient")
     check_weights(calls)
-    look = tf.function(lambda shown: forward_to(calls, shown, wanted))
+    look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)
 
     hidden = [list(boxes[part]) for part in boxes]
     hidden += _random_places(images.shape[1:3], list(boxes.values()), draws, seed)

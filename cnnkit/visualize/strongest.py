@@ -123,7 +123,7 @@ def strongest(
     check_calls(calls, "gradient")
     check_weights(calls)
 
-    @tf.function
+    @tf.function(autograph=False)
     def search(images):
         return [_strongest_places(maps) for maps in forward_to(calls, images, wanted)]
 
