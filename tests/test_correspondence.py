@@ -123,6 +123,10 @@ def test_wrong_requests(net, images):
     net.get_layer("fc").set_weights([kernel, bias * np.nan])
     with pytest.raises(DataError, match="'fc' has weights that are not finite"):
         correspondence(net, images, PARTS, ["conv1", "fc"])
+    # Infinity before and after: no number is their difference.
+    net.get_layer("fc").set_weights([np.full_like(kernel, 3e38), bias])
+    with pytest.raises(DataError, match="'fc' answers image 0 with values that are not finite"):
+        correspondence(net, images, PARTS, ["conv1", "fc"])
     net.get_layer("fc").set_weights([kernel, bias])
 
 
