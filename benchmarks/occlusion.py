@@ -1,7 +1,8 @@
 """Occlusion without waste against passing every covered image through the network.
 
 CPU seconds for each place of the square: 224 or 227 pixels, a square of 32, a step of 8. The plain
-sweep is given the batch size that is best for it, and a sample of the places.
+sweep is given the batch size that is best for it, and a sample of the places. How far the last maps
+and the probabilities of the two differ is printed as well.
 """
 
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)
@@ -14,6 +15,7 @@ import numpy as np
 from cnnkit import alexnet, vgg16
 from cnnkit.visualize import occlusion
 from cnnkit.visualize.classifier import classifier_of
+from cnnkit.visualize.incremental import incremental
 from cnnkit.visualize.occlusion import plain
 
 SAMPLE = 32
@@ -51,6 +53,19 @@ def main() -> None:
         print(f"\n{name}, {places} places, CPU ms a place, the plan and its tracing included")
         print(f"  incremental            {one * 1e3:8.1f}")
         print(f"  plain, batches of {best:<4} {other * 1e3:8.1f}   {other / one:.2f}x")
+        differences(network, image, grey, rectangles)
+
+
+def differences(network, image, grey, rectangles) -> None:
+    """Prints how far the last maps and the probabilities of the two differ."""
+    last = [call for call in network.calls if len(call.layer.output.shape) == 4][-1]
+    wanted = [(last, None), (network.calls[-1], None)]
+    (maps, logits), (others, other_logits) = (
+        sweep(network.calls, image, grey, wanted)(rectangles, 8) for sweep in (plain, incremental)
+    )
+    one, other = (network.probabilities(values) for values in (logits, other_logits))
+    print(f"  {last.layer.name}: {np.abs(maps - others).max():.1e} of {maps.max():.2g} at most,")
+    print(f"  probabilities: {np.abs(one - other).max():.1e}")
 
 
 if __name__ == "__main__":

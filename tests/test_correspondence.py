@@ -123,6 +123,10 @@ def test_wrong_requests(net, images):
     net.get_layer("fc").set_weights([kernel, bias * np.nan])
     with pytest.raises(DataError, match="'fc' has weights that are not finite"):
         correspondence(net, images, PARTS, ["conv1", "fc"])
+    # Infinity before and after: no number is their difference.
+    net.get_layer("fc").set_weights([np.full_like(kernel, 3e38), bias])
+    with pytest.raises(DataError, match="'fc' answers image 0 with values that are not finite"):
+        correspondence(net, images, PARTS, ["conv1", "fc"])
     net.get_layer("fc").set_weights([kernel, bias])
 
 
@@ -174,7 +178,11 @@ def test_wrong_files(files, capsys):
         ([{"image": "a.png"}], "does not hold images and their parts"),
         ([{"image": "a.png", "parts": {"eye": [1, 2, 3]}}], "does not hold images and their parts"),
         ([entries[0], {**entries[1], "parts": {"ear": [1, 2, 3, 4]}}], "b.png has other parts"),
-        ([entries[0], {**entries[1], "parts": {"eye": [4, 0, 12, 12]}}], "not in the square"),
+        # b.png is 48 wide: its central square begins at column 8.
+        (
+            [entries[0], {**entries[1], "parts": {"eye": [4, 0, 12, 12]}}],
+            "within 0 8 32 40 of the file's pixels. Received: 4 0 12 12.",
+        ),
         ([entries[0], {**entries[1], "image": "c.png"}], "No image file"),
         (entries[:1], "at least 2"),
         ([], "at least 2"),

@@ -81,16 +81,25 @@ def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
     np.testing.assert_allclose(descend(below, alive), guided, atol=1e-7)
 
 
-@pytest.mark.parametrize("padding", ["ceil", "same"])
-def test_a_dead_window_over_the_edge_keeps_its_signal(padding):
-    # A 4 x 4 map of zeros under windows of 3: the last ones overhang, and no zero outside wins.
-    layer = CeilMaxPooling2D(3, 2) if padding == "ceil" else layers.MaxPooling2D(3, 2, "same")
-    inputs = keras.Input((4, 4, 1))
+@pytest.mark.parametrize(
+    ("layer", "side", "first"),
+    [
+        (CeilMaxPooling2D(3, 2), 4, 2),
+        # By two places, of which Keras's "same" would put one in front.
+        (CeilMaxPooling2D(4, 4), 6, 4),
+        (layers.MaxPooling2D(3, 2, "same"), 4, 2),
+    ],
+)
+def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
+    # Of a map below zero the last windows overhang, and no zero outside wins.
+    inputs = keras.Input((side, side, 1))
     model = keras.Model(inputs, keras.layers.Identity(name="top")(layer(inputs)))
-    [result] = deconvnet(model, np.full((4, 4, 1), -2.0), "top", 0, (1, 1))
-    assert np.argwhere(result.projection).tolist() == [[2, 2, 0]]
+    image = np.full((side, side, 1), -2.0)
+    [result] = deconvnet(model, image, "top", 0, (1, 1))
+    assert np.argwhere(result.projection).tolist() == [[first, first, 0]]
     assert result.projection.sum() == 1
-    steps = climb(model, np.full((1, 4, 4, 1), -2.0), layer.name)
+    assert result.activation == -2
+    steps = climb(model, image[None], layer.name)
     signal = np.zeros_like(steps[-1].above)
     signal[0, 1, 1] = 1
     np.testing.assert_array_equal(descend(steps, signal)[0], result.projection)

@@ -86,6 +86,11 @@ def test_the_curve_of_a_translation_is_that_of_the_hand(detector):
     other = invariance(detector, corner(8, 4), "translation", amounts=[0, 6], layers=["any"],
                        labels=[1], fill=0)  # fmt: skip
     np.testing.assert_allclose(other.probabilities[0], [1 - there, 0.5], rtol=1e-5)
+    # Of every image that of its own class.
+    both = np.stack([corner(8, 4), corner(3, 9)])
+    two = invariance(detector, both, "translation", amounts=[0], labels=[1, 0], fill=0)
+    np.testing.assert_allclose(two.probabilities, [[1 - there], [there]], rtol=1e-5)
+    assert two.labels.tolist() == [1, 0]
 
 
 def test_the_curve_of_a_rotation_is_that_of_the_hand(detector):

@@ -78,6 +78,22 @@ def test_jitter_is_rolled_back(detector):
     assert changed[4:9, 7:12].sum() != changed.sum()
 
 
+def test_no_step_starts_from_what_is_no_image():
+    """Red brighter than any pixel's would bring a unit to life that looks at green as well."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(2, 1, activation="relu", name="pair")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(1, 1, name="sum")(x))
+    pair = np.array([[1, 1], [0, -1], [0, 0]], "float32").reshape(1, 1, 3, 2)
+    model.get_layer("pair").set_weights([pair, np.array([0, -300])])
+    model.get_layer("sum").set_weights([np.array([1, 2]).reshape(1, 1, 2, 1), np.zeros(1)])
+    options = {"smoothness": 0, "jitter": 0}
+    # The first step is one of 30 times the rate: from 128 to above 428.
+    [made] = activation_maximization(model, "sum", 0, steps=4, rate=12, **options)
+    [after_one] = activation_maximization(model, "sum", 0, steps=1, rate=12, **options)
+    assert made.image[3, 3, 0] == after_one.image[3, 3, 0] == 255
+    assert made.image[3, 3, 1] == after_one.image[3, 3, 1] > 100
+
+
 def test_classes_by_their_logits_and_names(detector):
     [red] = activation_maximization(detector, unit="red", steps=60, jitter=0, smoothness=0)
     assert (red.layer, red.unit, red.position) == ("probabilities", 1, ())

@@ -52,6 +52,16 @@ def test_equals_a_full_sort(net, images):
     assert found["b"].images[2].tolist() == [0, 1, 2, 3]
 
 
+def test_of_equal_places_the_first_row_by_row_counts():
+    inputs = keras.Input((8, 9, 3))
+    model = keras.Model(inputs, layers.Identity(name="pixels")(inputs))
+    image = np.zeros((1, 8, 9, 3), "float32")
+    image[0, [5, 2, 2, 5], [1, 7, 3, 8], 0] = 6
+    image[0, :, 4, 1] = 2
+    found = strongest(model, image, ["pixels"], k=1)["pixels"]
+    assert [found.position(unit, 0) for unit in (0, 1, 2)] == [(2, 3), (0, 4), (0, 0)]
+
+
 def test_parts_merge_in_any_order(net, images):
     whole = strongest(net, images, ["b"], k=4, batch_size=4)["b"]
     first = strongest(net, images[:9], ["b"], k=4, batch_size=4)["b"]
@@ -151,6 +161,8 @@ def test_wrong_requests(net, images):
         top9(net, images, ["a"], units=[5])
     with pytest.raises(UsageError, match="k of 1 or more"):
         strongest(net, images, ["a"], k=0)
+    with pytest.raises(UsageError, match=r"do not fit .* Received: \(7, 11, 14, 3\)"):
+        strongest(net, images[:, 1:], ["a"], batch_size=7)
     with pytest.raises(DataError, match="no images"):
         strongest(net, images[:0], ["a"])
     broken = images.copy()

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import Call, graph_of
-from cnnkit.models.windows import Window, windows
+from cnnkit.models.windows import Window, too_small, windows
 
 
 @dataclass(frozen=True)
@@ -173,9 +173,6 @@ def _through(call: Call, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ..
             )
         axis = reduce(_Axis.joined, axes).under(window)
         if not len(axis.sees):
-            raise UsageError(
-                f"The image is too small: layer {layer.name!r} has no place to look at",
-                received=" x ".join(map(str, sides)),
-            )
+            raise too_small(layer, sides)
         result.append(axis)
     return tuple(result)

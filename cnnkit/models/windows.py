@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 
+from cnnkit.errors import UsageError
 from cnnkit.layers import (
     CeilMaxPooling2D,
     Dropout,
@@ -137,3 +139,18 @@ def windows(layer) -> tuple[Window, Window] | None:
             for one in zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
         )
     return None
+
+
+def too_small(layer, image_size: Sequence[int]) -> UsageError:
+    """Returns the error for an image, (h, w), of whose map no window of a layer has room.
+
+    Example:
+        >>> import keras
+        >>> from cnnkit.models.windows import too_small
+        >>> str(too_small(keras.layers.Conv2D(8, 9, name="conv2"), (7, 20)))
+        "The image is too small: layer 'conv2' has no place to look at. Received: 7 x 20."
+    """
+    return UsageError(
+        f"The image is too small: layer {layer.name!r} has no place to look at",
+        received=" x ".join(map(str, image_size)),
+    )

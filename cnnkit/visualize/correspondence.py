@@ -118,7 +118,7 @@ def correspondence(
     calls = graph.up_to(*wanted)
     check_calls(calls, "gradient")
     check_weights(calls)
-    look = tf.function(lambda shown: forward_to(calls, shown, wanted))
+    look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)
 
     hidden = [list(boxes[part]) for part in boxes]
     hidden += _random_places(images.shape[1:3], list(boxes.values()), draws, seed)
@@ -161,9 +161,9 @@ def _signs(look, image: np.ndarray, shown: list[np.ndarray], batch_size: int, at
 
 
 def _sign(before: np.ndarray, after: np.ndarray, atol: float) -> np.ndarray | None:
-    change = before - after
-    if not np.isfinite(change).all():
+    if not (np.isfinite(before).all() and np.isfinite(after).all()):
         return None
+    change = before - after
     return np.sign(np.where(np.abs(change) <= atol, 0, change)).astype(np.int8)
 
 

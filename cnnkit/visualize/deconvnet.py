@@ -102,8 +102,6 @@ def deconvnet(
         check_calls(calls, rule)
     check_weights(calls)
     images = checked_images(graph, images)
-    # Says which image is too small; TensorFlow's convolution answers it with what lay in memory.
-    receptive_field(model, layer, images.shape[1:3])
     chosen = []
     for start in range(0, len(images), batch_size):
         maps = forward(calls, tf.constant(images[start : start + batch_size]))

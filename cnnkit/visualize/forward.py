@@ -25,7 +25,7 @@ from cnnkit.layers import (
 )
 from cnnkit.layers.activation import rectify
 from cnnkit.models.graph import Call
-from cnnkit.models.windows import known_as, windows
+from cnnkit.models.windows import known_as, too_small, windows
 
 # Linear layers, whose transpose is their derivative (their bias falls away); max-pooling, whose
 # derivative is the unpooling with switches; normalization of ours, which follows the rule.
@@ -95,7 +95,12 @@ def check_weights(calls: Sequence[Call]) -> None:
     for call in calls:
         for weight in getattr(call.layer, "weights", ()):
             values = ops.convert_to_numpy(weight)
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
+            if values.dtype.kind != "f":
+                continue
+            # A sum is quick; where it is no number, its terms may be numbers still, but large ones.
+            with np.errstate(over="ignore", invalid="ignore"):
+                finite = np.isfinite(values.sum()) or np.isfinite(values).all()
+            if not finite:
                 raise DataError(
                     f"Layer {call.layer.name!r} has weights that are not finite",
                     received=weight.path,
@@ -122,17 +127,42 @@ def forward_to(calls: Sequence[Call], images, wanted: Sequence[Call]) -> list:
 
 
 def forward_from(calls: Sequence[Call], known: Mapping[int, Any], wanted: Sequence[Call]) -> list:
-    """Returns the same where the pass begins at values that are `known` by their numbers."""
+    """Returns the same where the pass begins at values that are `known` by their numbers.
+
+    Raises:
+        UsageError: If a layer has no place to look at, in a pass of known images.
+    """
     last_use = {value: call for call in calls for value in call.inputs}
     last_use |= {call.output: None for call in wanted}
     values = dict(known)
     for call in calls:
         inputs = [values[value] for value in call.inputs]
+        check_room(call.layer, inputs, known.get(0))
         values[call.output] = answer(call.layer, inputs, last=call is calls[-1])
         for value in set(call.inputs):
             if last_use[value] is call:
                 del values[value]
     return [values[call.output] for call in wanted]
+
+
+def check_room(layer, inputs: Sequence[Any], image) -> None:
+    """Makes sure that a window of a layer has room in its inputs.
+
+    TensorFlow does not: its convolution answers an empty map with what lay in memory.
+
+    Args:
+        layer: Any layer; those that are not known to look at windows are passed over.
+        inputs: What it takes.
+        image: (n, h, w, c), which the inputs were computed from; None is not known.
+
+    Raises:
+        UsageError: If it has none; the image's size is named.
+    """
+    if image is None or len(inputs[0].shape) != 4:
+        return
+    for look, side in zip(windows(layer) or (), inputs[0].shape[1:3], strict=False):
+        if side is not None and look.count(side) < 1:
+            raise too_small(layer, image.shape[1:3])
 
 
 def answer(layer, inputs, *, last: bool):

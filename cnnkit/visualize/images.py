@@ -24,19 +24,28 @@ def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
         images = images[None]
+    check_fits(graph, images.shape)
+    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+        raise DataError(f"Image {index} has pixels that are not finite")
+    return images
+
+
+def check_fits(graph: Graph, shape: Sequence[int]) -> None:
+    """Makes sure that a batch of images of this shape fits a network.
+
+    Raises:
+        UsageError: If it does not.
+    """
     expected = graph.image_shape
-    fits = images.ndim == 4 and all(
-        want is None or want == have for want, have in zip(expected, images.shape[1:], strict=True)
+    fits = len(shape) == 4 and all(
+        want is None or want == have for want, have in zip(expected, shape[1:], strict=True)
     )
     if not fits:
         raise UsageError(
             "The images do not fit the network",
             expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
-            received=images.shape,
+            received=tuple(shape),
         )
-    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
-        raise DataError(f"Image {index} has pixels that are not finite")
-    return images
 
 
 def checked_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ def invariance(
         amounts = amounts_of(transform, images.shape[1])
     amounts = np.asarray(amounts, float)
 
-    @tf.function
+    @tf.function(autograph=False)
     def look(shown):
         *features, logits = forward_to(calls, shown, wanted)
         count = tf.shape(shown)[0]

@@ -26,10 +26,10 @@ from cnnkit.visualize.classifier import Classifier
 from cnnkit.visualize.forward import (
     ACTIVATED,
     answer,
+    check_room,
     forward_from,
     forward_to,
     is_relu,
-    is_softmax,
     without_activation,
 )
 
@@ -76,9 +76,10 @@ def unactivated(calls: Sequence[Call], known: Mapping[int, Any]):
     made = forward_from(_needed(calls[:-1], known, below), known, below)
     values = {**known, **{call.output: one for call, one in zip(below, made, strict=True)}}
     inputs = [values[value] for value in end.inputs]
+    check_room(end.layer, inputs, known.get(0))
     if known_as(end.layer, ACTIVATED):
         return _float(without_activation(end.layer, *inputs))
-    if is_relu(end.layer) or is_softmax(end.layer):
+    if is_relu(end.layer):
         return _float(inputs[0])
     if getattr(end.layer, "activation", None) not in (None, keras.activations.linear):
         raise UsageError(

@@ -131,7 +131,7 @@ def activation_maximization(
         image = ascent(
             score, noise[None], steps=steps, input_range=(low, high), input_modifiers=[moved],
             regularizers=[smooth],
-            optimizer=keras.optimizers.RMSprop(rate, rho=0.999),
+            optimizer=keras.optimizers.RMSprop(float(rate), rho=0.999),
         )  # fmt: skip
         image = np.clip(moved.back(np.asarray(image))[0], low, high)
         after = float(score(model_up_to([tf.constant(image[None])]))[0])

@@ -14,7 +14,7 @@ from cnnkit.models.classes import class_index
 from cnnkit.models.graph import Call, Graph
 from cnnkit.visualize.classifier import Classifier, classifier_of
 from cnnkit.visualize.deconvnet import Projection, deconvnet
-from cnnkit.visualize.forward import check_calls, forward_to
+from cnnkit.visualize.forward import check_calls, check_weights, forward_to
 from cnnkit.visualize.images import checked_images
 from cnnkit.visualize.incremental import incremental, parts_of, summed
 
@@ -126,7 +126,7 @@ def occlusion(
     Raises:
         UsageError: If there is no such class, layer, map or method, the image does not fit, or the
             square is larger than it.
-        DataError: If the map does not fire, or values are not finite.
+        DataError: If the map does not fire, or weights, pixels or answers are not finite.
 
     Example:
         >>> import numpy as np
@@ -139,6 +139,7 @@ def occlusion(
         ((4, 4), [0, 16, 32, 48], 'incremental')
     """
     network = classifier_of(model)
+    check_weights(network.calls)
     [image] = checked_images(network.graph, _single(image))
     target = None if label is None else class_index(model, label)
     square, stride = _pair(square, "square"), _pair(stride, "stride")
@@ -304,7 +305,8 @@ def _watched(
             expected=f"for example {list(maps)[-1].layer.name}",
         )
     sums = maps[watched].numpy().sum(axis=(0, 1), dtype=np.float64)
-    unit = int(sums.argmax()) if unit is None else unit
+    strongest = unit is None
+    unit = int(sums.argmax()) if strongest else unit
     if not 0 <= unit < len(sums):
         raise UsageError(
             f"Layer {watched.layer.name!r} has no unit {unit}",
@@ -312,6 +314,8 @@ def _watched(
             received=unit,
         )
     if not maps[watched].numpy()[..., unit].any():
+        if strongest:
+            raise DataError(f"No unit of {watched.layer.name} fires on this image")
         raise DataError(
             f"Unit {unit} of {watched.layer.name} does not fire on this image",
             hint="Leave the unit out to take the strongest one",

@@ -29,7 +29,7 @@ from cnnkit.layers import (
 )
 from cnnkit.models.graph import graph_of
 from cnnkit.models.windows import known_as, windows
-from cnnkit.visualize.forward import ACTIVATED, check_calls, is_relu, without_activation
+from cnnkit.visualize.forward import ACTIVATED, check_calls, check_room, is_relu, without_activation
 from cnnkit.visualize.unpooling import Switches, pool, unpool
 
 # Passed through on the way down; of dropout nothing is left outside training.
@@ -68,7 +68,8 @@ def climb(model: keras.Model, images: np.ndarray, layer: str) -> list[Step]:
         layer: Name of a layer.
 
     Raises:
-        UsageError: If there is no such layer, or one on the way is of another kind.
+        UsageError: If there is no such layer, one on the way is of another kind, or the images are
+            too small.
 
     Example:
         >>> import numpy as np
@@ -82,11 +83,12 @@ def climb(model: keras.Model, images: np.ndarray, layer: str) -> list[Step]:
     graph = graph_of(model)
     calls = graph.up_to(graph.call(layer))
     check_calls(calls, "deconvnet")
-    x = np.asarray(images, np.float32)
+    x = images = np.asarray(images, np.float32)
     steps: list[Step] = []
     for call in calls:
         if len(call.inputs) > 1:
             raise _no_step(call.layer)
+        check_room(call.layer, [x], images)
         for step in _steps(call.layer, x):
             steps.append(step)
             x = step.above

@@ -13,6 +13,7 @@ from cnnkit.data import Augmentation, Source, Split, batches, naming_broken_imag
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import graph_of
 from cnnkit.visualize.forward import check_calls, check_weights, forward_to
+from cnnkit.visualize.images import check_fits
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ def strongest(
         first_image: Index of the first image, where the source is a part of a larger one.
 
     Raises:
-        UsageError: If a layer does not exist or k is below one, or a dataset meets a model
-            that takes images of any size.
+        UsageError: If a layer does not exist, k is below one, the images do not fit, or a dataset
+            meets a model that takes images of any size.
         DataError: If there are no images, or activations are not finite.
 
     Example:
@@ -123,7 +124,7 @@ def strongest(
     check_calls(calls, "gradient")
     check_weights(calls)
 
-    @tf.function
+    @tf.function(autograph=False)
     def search(images):
         return [_strongest_places(maps) for maps in forward_to(calls, images, wanted)]
 
@@ -138,6 +139,7 @@ def strongest(
     seen = first_image + first
     size = image_size or graph.image_shape[0]
     for images, count in _batches(source, first, last, size, batch_size):
+        check_fits(graph, images.shape)
         index = np.arange(seen, seen + count)
         for layer, (values, places, width) in zip(layers, search(images), strict=True):
             # Maps first, and without the rows that only fill up the last batch.

@@ -80,8 +80,13 @@ def check_fires(result, args: argparse.Namespace) -> None:
     Raises:
         DataError: If the unit does not fire.
     """
-    if result.activation == 0 or not result.projection.any():
+    if result.activation != 0 and result.projection.any():
+        return
+    if getattr(args, "unit", None) is None:
         raise DataError(
-            f"Unit {result.unit} of {result.layer} does not fire on {args.image}",
-            hint="Leave --unit out to take the strongest one",
+            f"No unit of {result.layer} fires on {args.image}", hint="Take another layer or image"
         )
+    raise DataError(
+        f"Unit {result.unit} of {result.layer} does not fire on {args.image}",
+        hint="Leave --unit out to take the strongest one",
+    )

@@ -121,10 +121,13 @@ def read_parts(file: Path, size: int):
             corners = np.rint(corners).astype(int)
             # A part that was cut in two would be another part.
             if not (corners >= 0).all() or not (corners <= size).all():
+                first = np.ceil(offset.numpy() * sides / scaled.numpy()).astype(int)
+                last = ((offset.numpy() + size) * sides / scaled.numpy()).astype(int)
+                square = " ".join(map(str, (*first, *last)))
                 raise DataError(
                     f"Part {part!r} of {name} is not in the square that the network sees",
-                    expected=f"within the central square of the image, {size} x {size} pixels",
-                    received=" ".join(map(str, corners.ravel())),
+                    expected=f"within {square} of the file's pixels",
+                    received=" ".join(f"{corner:g}" for corner in box),
                 )
             boxes[part].append(Box(*corners.ravel().tolist()))
     return np.stack(images) if images else np.zeros((0, size, size, 3)), boxes
