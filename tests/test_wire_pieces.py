@@ -6,8 +6,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from cnnkit.client import request
-from cnnkit.client.request import predict_answer
+from cnnkit.client import answers as reading
+from cnnkit.client.answers import predict_answer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import tensors
 from cnnkit.wire.dtypes import TensorError
@@ -24,7 +24,8 @@ def by_protobuf(read, raw):
         raise UnreadableError
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(request, "take_out", never)
+        patched.setattr(reading, "take_out", never)
+        patched.setattr(reading, "_forms", {})
         patched.setattr(tensors, "take_out", never)
         return outcome(read, raw)
 
