@@ -147,6 +147,61 @@ def test_answers_with_wrong_bytes(raw):
 
 
 @EXAMPLES
+@given(st.data())
+def test_answers_after_another_of_the_same_form(data):
+    first = data.draw(answers())
+    outcome(predict_answer, first)
+    form = reading._forms.get(len(first))
+    event("a form that is kept" if form is not None else "none")
+    check(predict_answer, data.draw(mutated(st.just(first))))
+    # The same bytes but for the values, and but for one bit anywhere.
+    raw = bytearray(first)
+    if form is not None:
+        for place in form.places:
+            raw[place.begin : place.end] = np.random.default_rng(0).bytes(place.end - place.begin)
+    check(predict_answer, bytes(raw))
+    if raw:
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    check(predict_answer, bytes(raw))
+
+
+def test_a_form_is_kept_and_its_values_are_the_callers_own():
+    reading._forms.clear()
+    arrays = [np.full((2, 3), value, np.float32) for value in (1, 2)]
+    raws = [
+        pb.PredictResponse(
+            outputs={"y": encode_values(array), "z": encode(array[0])}
+        ).SerializeToString(deterministic=True)
+        for array in arrays
+    ]
+    for raw, array in zip(raws, arrays, strict=True):
+        found = predict_answer(raw)[1]
+        assert found["y"].tolist() == array.tolist() and found["z"].tolist() == array[0].tolist()
+        found["y"] += 1
+    assert len(reading._forms) == 1
+    assert predict_answer(raws[1])[1]["y"].tolist() == arrays[1].tolist()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.array([True, False]), np.float16([1, 2]), np.uint8([1, 2]), np.array([b"a"], object)],
+    ids=str,
+)
+def test_no_form_of_what_is_not_an_arrays_bytes(array):
+    raw = pb.PredictResponse(outputs={"y": encode_values(array)}).SerializeToString()
+    reading._forms.clear()
+    predict_answer(raw)
+    assert not reading._forms
+
+
+def test_so_many_forms_are_kept_and_no_more():
+    for size in range(1, 200):
+        raw = pb.PredictResponse(outputs={"y": encode(np.zeros(size))}).SerializeToString()
+        predict_answer(raw)
+    assert 0 < len(reading._forms) <= 64
+
+
+@EXAMPLES
 @given(st.binary(max_size=40))
 def test_any_bytes(raw):
     check(predict_answer, raw)
