@@ -126,10 +126,11 @@ def test_strings_have_lengths_of_their_own():
         ]
 
 
-def test_rows_are_counted_before_a_form_is_kept():
+def test_a_form_is_of_so_many_rows_a_request():
     server = Server(signature())
     array = np.zeros((3, 2, 3), np.float32)
-    check(server.ask(array, rows=3), array)
+    for rows in (None, 3, None):
+        check(server.ask(array, rows=rows), array)
     plan = server.plans.predict(array, TARGET, "s", (), 2, Deadline(10))
     assert not isinstance(next(plan), Call), "two requests"
 

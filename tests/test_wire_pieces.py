@@ -222,6 +222,21 @@ def test_parts_of_a_list_are_one_list():
     assert decode_bytes(memoryview(split)).tolist() == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    "raw",
+    [
+        # A double (data type 2) in two halves, and beside one two bytes of complex numbers.
+        "0802 1200 3204 00000000 3204 0000f03f",
+        "0802 1200 3208 000000000000f03f 6202 0000",
+    ],
+)
+def test_a_part_of_an_element_is_refused_as_by_protobuf(raw):
+    raw = bytes.fromhex(raw)
+    for read in (pb.TensorProto.FromString, lambda whole: decode_bytes(memoryview(whole))):
+        with pytest.raises(DecodeError):
+            read(raw)
+
+
 def test_what_is_not_taken_stays():
     raw = b"\x08\x01" + b"\x12\x02ab" + b"\x1d1234" + b"\x22\x01c" + b"\x12\x00"
     taken, rest = take_out(memoryview(raw), {2})

@@ -53,11 +53,11 @@ def same(a, b):
         return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
     if isinstance(a, tuple):
         return all(map(same, a, b))
-    if isinstance(a, np.ndarray):
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         # Not the bits: a NaN that goes through Python's float may lose some.
         alike = (a.dtype, a.shape) == (b.dtype, b.shape)
         return alike and repr(a.tolist()) == repr(b.tolist())
-    return a == b
+    return type(a) is type(b) and a == b
 
 
 def outcome(read, raw):
