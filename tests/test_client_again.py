@@ -106,11 +106,15 @@ def test_what_is_wrong_is_refused_after_what_was_right(wrong):
         list(server.plans._checked(wrong, TARGET, "s", (), None, Deadline(10)))
 
 
-def test_arrays_in_another_order_in_memory(rng):
+def test_arrays_that_are_not_sent_as_they_lie_in_memory(rng):
     server = Server(signature())
     array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
     for given in (array, np.asfortranarray(array), array[::-1], array.astype(">f4"), array):
         check(server.ask(given), given)
+    for given in (array.astype("f8"), array.astype("f8"), (9 * array).astype("u1")) * 2:
+        request = server.ask(given)
+        assert request.inputs["x"].dtype == pb.DT_FLOAT
+        check(request, given.astype(np.float32))
     single = array[0]
     for _ in range(2):
         check(server.ask(single), single[np.newaxis])

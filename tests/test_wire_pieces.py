@@ -183,14 +183,47 @@ def test_a_form_is_kept_and_its_values_are_the_callers_own():
 
 
 @pytest.mark.parametrize(
-    "array",
-    [np.array([True, False]), np.float16([1, 2]), np.uint8([1, 2]), np.array([b"a"], object)],
-    ids=str,
+    ("array", "write"),
+    [
+        (np.array([True, False]), encode),
+        (np.array([True, False]), encode_values),
+        (np.float16([1, 2]), encode_values),
+        (np.uint8([1, 2]), encode_values),
+        (np.array([b"a"], object), encode),
+    ],
 )
-def test_no_form_of_what_is_not_an_arrays_bytes(array):
-    raw = pb.PredictResponse(outputs={"y": encode_values(array)}).SerializeToString()
+def test_no_form_of_what_is_not_an_arrays_bytes(array, write):
+    raw = pb.PredictResponse(outputs={"y": write(array)}).SerializeToString()
     reading._forms.clear()
     predict_answer(raw)
+    assert not reading._forms
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # One number for two elements, and numbers of a list that is not this type's.
+        pb.TensorProto(float_val=[0]),
+        pb.TensorProto(double_val=[0]),
+    ],
+    ids=["short", "another list"],
+)
+def test_no_form_of_values_that_do_not_stand_there(values):
+    values.dtype = pb.DT_FLOAT
+    values.tensor_shape.dim.add(size=2)
+    raw = pb.PredictResponse(outputs={"y": values}).SerializeToString()
+    reading._forms.clear()
+    assert predict_answer(raw)[1]["y"].tolist() == [0, 0]
+    assert not reading._forms
+
+
+def test_no_form_of_an_answer_with_much_else_in_it():
+    response = pb.PredictResponse(outputs={"y": encode(np.float32([1]))})
+    reading._forms.clear()
+    predict_answer(response.SerializeToString())
+    assert reading._forms.pop(len(response.SerializeToString()))
+    response.model_spec.name = "m" * 10_000
+    predict_answer(response.SerializeToString())
     assert not reading._forms
 
 

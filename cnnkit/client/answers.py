@@ -27,6 +27,8 @@ _OUTPUTS = 1
 # Bytes up to which something is kept for the next answer, and how many things.
 _SHORT = 256
 _KEPT = 64
+# Bytes beside the values of an answer whose form is kept, at most.
+_LONGEST_FRAME = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def _form(raw: bytes, version: int, outputs: dict[str, npt.NDArray[Any]]) -> _Fo
         places = [_place(raw, piece, outputs) for piece in _sized(raw, (0, len(raw)), {_OUTPUTS})]
     except UnreadableError:
         return None
-    if not places or len(places) != len(outputs):
+    if len(raw) - sum(place.end - place.begin for place in places) > _LONGEST_FRAME:
         return None
     ends = [0, *(place.end for place in places)]
     begins = [*(place.begin for place in places), len(raw)]
