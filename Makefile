@@ -15,7 +15,7 @@ TOGETHER := -n 2 --dist loadfile
 # Which backends beside TensorFlow `make test-backends` tries: jax, torch.
 BACKENDS ?= jax
 
-.PHONY: demo test test-all test-backends lint format protos bench clean
+.PHONY: demo test test-all test-backends lint format protos bench fuzz clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -57,6 +57,11 @@ protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 
 bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+fuzz: $(VENV)/dev.stamp  ## bytes made to break their readers, a minute for each
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	for target in tensors answers requests; do \
+		PYTHONPATH=. $(BIN)/python tests/fuzz/wire.py $$target 60 || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(VENV)-*

@@ -1,6 +1,7 @@
 """The embedded server beside calling the SavedModel in process; its latency, and its memory.
 
-python benchmarks/server.py [NETWORK ...] [--rounds N]: alexnet and vgg16 by default.
+python benchmarks/server.py [NETWORK ...] [--rounds N] [--engine openvino]: alexnet and vgg16 by
+default, both sides by TensorFlow.
 """
 
 from timing import interleaved  # isort: skip
@@ -48,9 +49,9 @@ def save(model, folder: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def served(folder: Path):
+def served(folder: Path, engine: str = "tensorflow"):
     """A process of `cnnkit serve`, and its address."""
-    command = [sys.executable, "-m", "cnnkit", "serve", folder, "--embedded", "--port", "0"]
+    command = [sys.executable, "-m", "cnnkit", "serve", folder, "--engine", engine, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
@@ -174,6 +175,7 @@ def main() -> None:
         "networks", nargs="*", default=["alexnet", "vgg16"], help="'memory' alone measures none"
     )
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--engine", default="tensorflow")
     args = parser.parse_args()
     random = np.random.default_rng(0)
     for name in (name for name in args.networks if name != "memory"):
@@ -183,7 +185,7 @@ def main() -> None:
             size = model.input_shape[1]
             save(model, folder, size)
             del model
-            with served(folder) as (_, address):
+            with served(folder, args.engine) as (_, address):
                 for batch in (1, 8):
                     images = random.uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
                     throughput(name, folder, address, images, args.rounds)

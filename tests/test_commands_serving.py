@@ -164,6 +164,14 @@ def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colours_folder):
         assert text in failure(cnnkit("serve", folder, "--embedded"), 2)
 
 
+def test_serve_with_an_engine_that_is_not_there(cnnkit, colours_folder, monkeypatch):
+    line = failure(cnnkit("serve", colours_folder, "--engine", "openvin"), 2)
+    assert "openvin" in line and "Did you mean openvino?" in line
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = failure(cnnkit("serve", colours_folder, "--engine", "openvino"), 2)
+    assert "The engine openvino is not installed. Install it: pip install" in line
+
+
 def test_serve_a_port_that_is_none(cnnkit, colours_folder):
     assert "0 to 65535" in failure(cnnkit("serve", colours_folder, "--port", "65536"), 2)
 

@@ -110,13 +110,18 @@ def test_real_workers_that_are_killed_and_a_parent_that_is(colours_folder):
             check_answer(predict(channel))
         first, second = parent.children()
         first.kill()
-        wait_for(lambda: second.is_running() and len(parent.children()) == 2)
-        wait_for(lambda: first not in parent.children())
+        # A process that has ended is a child until its parent has looked, and replaced it.
+        wait_for(lambda: first not in parent.children() and len(parent.children()) == 2)
         # Connections to the other one were not touched, the rest find a worker again.
         for channel in channels:
             check_answer(predict(channel, wait=True))
+        assert second in parent.children()
+        second.kill()
+        wait_for(lambda: second not in parent.children() and len(parent.children()) == 2)
+        # Only workers that came later are left to answer.
+        with grpc.insecure_channel(address, alone) as channel:
+            check_answer(predict(channel, wait=True, seconds=120))
         workers = parent.children()
-        assert second in workers
         process.kill()
         wait_for(lambda: not any(one.is_running() for one in workers))
         for channel in channels:

@@ -12,7 +12,7 @@ from tensorflow.core.framework import tensor_pb2
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import tensors
 from cnnkit.wire.dtypes import WIRE_TYPES, TensorError, type_name, wire_type
-from cnnkit.wire.tensors import decode, encode, encode_values
+from cnnkit.wire.tensors import decode, encode, encode_values, encoded
 
 NUMERIC = [np.dtype(kind.name) for kind in WIRE_TYPES if kind.name not in ("string", "bfloat16")]
 NUMERIC.append(np.dtype(ml_dtypes.bfloat16))
@@ -111,6 +111,16 @@ def test_half_and_bfloat16_are_bit_patterns():
     brain = pb.TensorProto(dtype=pb.DT_BFLOAT16, half_val=[0x3F80, 0xC020])
     brain.tensor_shape.dim.add(size=2)
     assert decode(brain).astype(np.float32).tolist() == [1.0, -2.5]
+
+
+def test_bfloat16_of_the_other_byte_order():
+    values = np.array([1, -2.5], ml_dtypes.bfloat16)
+    swapped = values.astype(values.dtype.newbyteorder(">"))
+    assert swapped.tobytes() == bytes.fromhex("3f80c020")
+    # By hand: dtype 14, shape (2,), the upper halves of the float32 in little-endian order.
+    assert encode(swapped).SerializeToString() == bytes.fromhex("080e 1204 1202 0802 2204 803f20c0")
+    assert b"".join(encoded(swapped)) == encode(swapped).SerializeToString()
+    assert list(encode_values(swapped).half_val) == [0x3F80, 0xC020]
 
 
 def test_bfloat16_without_ml_dtypes_is_float32(monkeypatch):

@@ -6,8 +6,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
-from cnnkit.client import request
-from cnnkit.client.request import predict_answer
+from cnnkit.client import answers as reading
+from cnnkit.client.answers import predict_answer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import tensors
 from cnnkit.wire.dtypes import TensorError
@@ -24,7 +24,8 @@ def by_protobuf(read, raw):
         raise UnreadableError
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(request, "take_out", never)
+        patched.setattr(reading, "take_out", never)
+        patched.setattr(reading, "_forms", {})
         patched.setattr(tensors, "take_out", never)
         return outcome(read, raw)
 
@@ -146,6 +147,94 @@ def test_answers_with_wrong_bytes(raw):
 
 
 @EXAMPLES
+@given(st.data())
+def test_answers_after_another_of_the_same_form(data):
+    first = data.draw(answers())
+    outcome(predict_answer, first)
+    form = reading._forms.get(len(first))
+    event("a form that is kept" if form is not None else "none")
+    check(predict_answer, data.draw(mutated(st.just(first))))
+    # The same bytes but for the values, and but for one bit anywhere.
+    raw = bytearray(first)
+    if form is not None:
+        for place in form.places:
+            raw[place.begin : place.end] = np.random.default_rng(0).bytes(place.end - place.begin)
+    check(predict_answer, bytes(raw))
+    if raw:
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    check(predict_answer, bytes(raw))
+
+
+def test_a_form_is_kept_and_its_values_are_the_callers_own():
+    reading._forms.clear()
+    arrays = [np.full((2, 3), value, np.float32) for value in (1, 2)]
+    raws = [
+        pb.PredictResponse(
+            outputs={"y": encode_values(array), "z": encode(array[0])}
+        ).SerializeToString(deterministic=True)
+        for array in arrays
+    ]
+    for raw, array in zip(raws, arrays, strict=True):
+        found = predict_answer(raw)[1]
+        assert found["y"].tolist() == array.tolist() and found["z"].tolist() == array[0].tolist()
+        found["y"] += 1
+    assert len(reading._forms) == 1
+    assert predict_answer(raws[1])[1]["y"].tolist() == arrays[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "write"),
+    [
+        (np.array([True, False]), encode),
+        (np.array([True, False]), encode_values),
+        (np.float16([1, 2]), encode_values),
+        (np.uint8([1, 2]), encode_values),
+        (np.array([b"a"], object), encode),
+    ],
+)
+def test_no_form_of_what_is_not_an_arrays_bytes(array, write):
+    raw = pb.PredictResponse(outputs={"y": write(array)}).SerializeToString()
+    reading._forms.clear()
+    predict_answer(raw)
+    assert not reading._forms
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # One number for two elements, and numbers of a list that is not this type's.
+        pb.TensorProto(float_val=[0]),
+        pb.TensorProto(double_val=[0]),
+    ],
+    ids=["short", "another list"],
+)
+def test_no_form_of_values_that_do_not_stand_there(values):
+    values.dtype = pb.DT_FLOAT
+    values.tensor_shape.dim.add(size=2)
+    raw = pb.PredictResponse(outputs={"y": values}).SerializeToString()
+    reading._forms.clear()
+    assert predict_answer(raw)[1]["y"].tolist() == [0, 0]
+    assert not reading._forms
+
+
+def test_no_form_of_an_answer_with_much_else_in_it():
+    response = pb.PredictResponse(outputs={"y": encode(np.float32([1]))})
+    reading._forms.clear()
+    predict_answer(response.SerializeToString())
+    assert reading._forms.pop(len(response.SerializeToString()))
+    response.model_spec.name = "m" * 10_000
+    predict_answer(response.SerializeToString())
+    assert not reading._forms
+
+
+def test_so_many_forms_are_kept_and_no_more():
+    for size in range(1, 200):
+        raw = pb.PredictResponse(outputs={"y": encode(np.zeros(size))}).SerializeToString()
+        predict_answer(raw)
+    assert 0 < len(reading._forms) <= 64
+
+
+@EXAMPLES
 @given(st.binary(max_size=40))
 def test_any_bytes(raw):
     check(predict_answer, raw)
@@ -164,6 +253,21 @@ def test_parts_of_a_list_are_one_list():
     begin = raw.rindex(b"\x2a\x0c")
     split = raw[:begin] + b"\x2a\x04" + raw[begin + 2 : begin + 6] + b"\x2a\x08" + raw[begin + 6 :]
     assert decode_bytes(memoryview(split)).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        # A double (data type 2) in two halves, and beside one two bytes of complex numbers.
+        "0802 1200 3204 00000000 3204 0000f03f",
+        "0802 1200 3208 000000000000f03f 6202 0000",
+    ],
+)
+def test_a_part_of_an_element_is_refused_as_by_protobuf(raw):
+    raw = bytes.fromhex(raw)
+    for read in (pb.TensorProto.FromString, lambda whole: decode_bytes(memoryview(whole))):
+        with pytest.raises(DecodeError):
+            read(raw)
 
 
 def test_what_is_not_taken_stays():

@@ -46,7 +46,7 @@ def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
         raise UsageError(
             "A request has one row at least", expected="batch_size >= 1", received=rows
         )
-    if rows is None and len(inputs) <= FEW_INPUTS and all(map(_is_small, inputs.values())):
+    if rows is None and len(inputs) <= FEW_INPUTS and all(map(is_small, inputs.values())):
         return [inputs]
     count = _rows(inputs, signature)
     if count is None:
@@ -75,18 +75,23 @@ def join(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def is_small(array: npt.NDArray[Any]) -> bool:
+    """Returns whether one request takes an array, whatever the signature says of its rows.
+
+    Example:
+        >>> is_small(np.zeros((64, 3))), is_small(np.zeros((65, 3)))
+        (True, False)
+    """
+    few = array.ndim > 0 and len(array) <= USUAL_ROWS
+    return few and _bytes(array) * FEW_INPUTS <= LARGEST_REQUEST
+
+
 def _rows(inputs: Arrays, signature: Signature) -> int | None:
     """Returns how many rows there are to be parted; None where they cannot be."""
     specs = [*signature.inputs.values(), *signature.outputs.values()]
     free = all(spec.shape and spec.shape[0] is None for spec in specs)
     counts = {array.shape[0] for array in inputs.values() if array.ndim}
     return counts.pop() if free and len(counts) == 1 else None
-
-
-def _is_small(array: npt.NDArray[Any]) -> bool:
-    """Returns whether one request takes an array, whatever the signature says of its rows."""
-    few = array.ndim > 0 and len(array) <= USUAL_ROWS
-    return few and _bytes(array) * FEW_INPUTS <= LARGEST_REQUEST
 
 
 def _bytes(array: npt.NDArray[Any]) -> int:

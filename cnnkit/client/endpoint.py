@@ -153,7 +153,7 @@ class Endpoint:
 
     def headers(self) -> tuple[tuple[str, str], ...]:
         """Returns the headers of the next call."""
-        headers = tuple((self.metadata or {}).items())
+        headers = tuple(self.metadata.items()) if self.metadata else ()
         if self.token is None:
             return headers
         token = self.token() if callable(self.token) else self.token

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from cnnkit.client import batches, inputs
+from cnnkit.client.again import Requests, form_of
+from cnnkit.client.answers import predict_answer
 from cnnkit.client.endpoint import Endpoint
 from cnnkit.client.errors import (
     ConnectionLost,
@@ -21,7 +23,7 @@ from cnnkit.client.errors import (
     server_error,
 )
 from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
-from cnnkit.client.request import Target, predict_answer, predict_request
+from cnnkit.client.request import Target, predict_request
 from cnnkit.client.steps import Call, CallFailed, Deadline, Plan, Together, Wait, pause
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -53,6 +55,7 @@ class Plans:
             if value < 1:
                 raise UsageError(f"{name} is too small", expected="1 or more", received=value)
         self.known: dict[Target, dict[str, Signature]] = {}
+        self._requests = Requests()
         self._endpoint = endpoint
         self._attempts = attempts
         self._concurrency = concurrency
@@ -71,14 +74,20 @@ class Plans:
         deadline: Deadline,
     ) -> Plan[batches.Arrays]:
         """Checks the inputs, sends them in as many requests as it takes, joins the answers."""
-        outputs = list(outputs)
-        known = target in self.known
+        outputs = tuple(outputs)
+        known = self.known.get(target)
+        form = form_of(given, target, signature, outputs, batch_size)
+        if known is not None and form is not None:
+            request = self._requests.again(form, known.get(signature), given)
+            if request is not None:
+                _, answer = yield from self._predict(request, target, deadline)
+                return answer
         try:
             parts = yield from self._checked(
                 given, target, signature, outputs, batch_size, deadline
             )
         except UsageError:
-            if not known:
+            if known is None:
                 raise
             # What was kept may be of a version that the server has replaced since.
             self.known.pop(target, None)
@@ -245,7 +254,7 @@ class Plans:
         given: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         target: Target,
         signature: str,
-        outputs: list[str],
+        outputs: tuple[str, ...],
         batch_size: int | None,
         deadline: Deadline,
     ) -> Plan[list[batches.Arrays]]:
@@ -256,18 +265,29 @@ class Plans:
         for name in outputs:
             if name not in chosen.outputs:
                 raise unknown_name("output", name, chosen.outputs)
-        return batches.cut(inputs.match(given, chosen), chosen, batch_size)
+        parts = batches.cut(inputs.match(given, chosen), chosen, batch_size)
+        form = form_of(given, target, signature, outputs, batch_size)
+        if form is not None and len(parts) == 1:
+            self._requests.keep(form, chosen, given, parts[0])
+        return parts
 
     def _send(
         self,
         part: batches.Arrays,
         target: Target,
         signature: str,
-        outputs: list[str],
+        outputs: tuple[str, ...],
         deadline: Deadline,
     ) -> Plan[tuple[int, batches.Arrays]]:
-        """Makes one Predict call; returns the version that answered, and its outputs."""
+        """Sends arrays; returns the version that answered, and its outputs."""
+        # The bytes are made when it is this part's turn, not all of them at once.
         request = predict_request(target, signature, part, outputs)
+        return (yield from self._predict(request, target, deadline))
+
+    def _predict(
+        self, request: bytes, target: Target, deadline: Deadline
+    ) -> Plan[tuple[int, batches.Arrays]]:
+        """Makes one Predict call."""
         try:
             return (
                 yield from self.ask(

@@ -1,4 +1,4 @@
-"""Which model a call is for, the bytes that ask it, and the bytes that answer."""
+"""Which model a call is for, and the bytes that ask it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import numpy.typing as npt
 
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.pieces import UnreadableError, head, take_out
-from cnnkit.wire.tensors import decode, decode_bytes, encoded
+from cnnkit.wire.pieces import head
+from cnnkit.wire.tensors import encoded
 
-# The numbers of fields: in a pair of a map, of PredictRequest, of PredictResponse.
+# The numbers of fields: in a pair of a map, in PredictRequest.
 _KEY, _VALUE = 1, 2
 _INPUTS = 2
-_OUTPUTS = 1
-# Bytes up to which something is kept for the next answer.
-_SHORT = 256
 
 
 @dataclass(frozen=True)
@@ -91,46 +88,3 @@ def _addressed(target: Target, signature: str, outputs: tuple[str, ...]) -> byte
     return pb.PredictRequest(
         model_spec=target.spec(signature), output_filter=outputs
     ).SerializeToString()
-
-
-def predict_answer(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
-    """Returns the version that answered a Predict request, and its outputs by name.
-
-    Raises:
-        TensorError: A tensor is not what it claims to be.
-        google.protobuf.message.DecodeError: The bytes are no message.
-
-    Example:
-        >>> import numpy as np
-        >>> from cnnkit.wire.tensors import encode
-        >>> response = pb.PredictResponse(outputs={"y": encode(np.float32([1, 2]))})
-        >>> response.model_spec.version.value = 3
-        >>> predict_answer(response.SerializeToString())
-        (3, {'y': array([1., 2.], dtype=float32)})
-    """
-    try:
-        taken, rest = take_out(memoryview(raw), {_OUTPUTS})
-        version = _version if len(rest) <= _SHORT else _version.__wrapped__
-        return version(rest), dict(map(_entry, taken.get(_OUTPUTS, ())))
-    except UnreadableError:
-        response = pb.PredictResponse.FromString(raw)
-        outputs = {name: decode(tensor) for name, tensor in response.outputs.items()}
-        return response.model_spec.version.value, outputs
-
-
-@functools.lru_cache(maxsize=64)
-def _version(rest: bytes) -> int:
-    """Returns the version that made an answer, of which the outputs were taken out."""
-    return pb.PredictResponse.FromString(rest).model_spec.version.value
-
-
-def _entry(raw: memoryview) -> tuple[str, npt.NDArray[Any]]:
-    """Reads one pair of a map."""
-    pair, rest = take_out(raw, {_KEY, _VALUE})
-    if rest or [len(pair.get(number, ())) for number in (_KEY, _VALUE)] != [1, 1]:
-        raise UnreadableError("a pair in another way than as a key and a value")
-    try:
-        name = bytes(pair[_KEY][0]).decode()
-    except UnicodeDecodeError:
-        raise UnreadableError("a key that is no text") from None
-    return name, decode_bytes(pair[_VALUE][0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import math
 import select
 import signal
@@ -40,10 +41,12 @@ _OPTIONS: dict[str, tuple[str, type, str]] = {
     "--max-calls": ("N", int, "requests taken at once; more are refused (default 128)"),
     "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
     "--grace": ("S", float, "what runs may take so long when the server stops (default 10)"),
+    "--engine": ("NAME", str, "what runs the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
     "--tls-key": ("FILE", Path, "its private key, PEM"),
     "--tls-client-ca": ("FILE", Path, "let in only clients with a certificate of this authority"),
 }
+_ENGINES = ("tensorflow", "openvino")
 # What of them goes into `Limits`, and how.
 _LIMITS: dict[str, tuple[str, float]] = {
     "threads": ("threads", 1),
@@ -109,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _checked(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the embedded server's options; what can be found wrong without TensorFlow is."""
-    from cnnkit.errors import UsageError
+    from cnnkit.errors import UsageError, unknown_name
     from cnnkit.server.configuration import read_models_config, version_policy
     from cnnkit.server.folders import version_folders
 
@@ -118,6 +121,13 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
         if seconds is not None and not 0 <= seconds < math.inf:
             flag = option.replace("_", "-")
             raise UsageError(f"--{flag} cannot be", expected="0 or more seconds", received=seconds)
+    if args.engine not in (None, *_ENGINES):
+        raise unknown_name("engine", args.engine, _ENGINES)
+    if args.engine == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise UsageError(
+            "The engine openvino is not installed",
+            hint="Install it: pip install 'cnnkit[openvino]'",
+        )
     options: dict[str, Any] = {"limits": _limits(args), "credentials": _credentials(args)}
     if args.models.is_file():
         read_models_config(args.models)
@@ -139,6 +149,12 @@ def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
     import_tensorflow()
     from cnnkit.server import EmbeddedServer
 
+    if args.engine == "openvino":
+        from cnnkit.server.openvino import load_warm
+
+        # Which signatures it runs, and how its answers differ, is said as the models are loaded.
+        _log_changes()
+        options["load"] = load_warm
     server = EmbeddedServer(
         **options,
         host=args.host or "127.0.0.1",

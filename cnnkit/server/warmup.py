@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import tensorflow as tf
@@ -18,13 +19,16 @@ FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_RECORDS = 1000
 
 
-def load_warm(name: str, version: int, folder: Path) -> Servable:
+def load_warm(
+    name: str, version: int, folder: Path, make: Callable[[str, int, Path], Servable] = Servable
+) -> Servable:
     """Loads a version and runs its warm-up requests, so that no client waits for that.
 
     Args:
         name: The model's name.
         version: The version's number.
         folder: The SavedModel; its requests are in `assets.extra/tf_serving_warmup_requests`.
+        make: Loads it; the kind of servable is the engine that runs the graphs.
 
     Raises:
         RunError: It cannot be loaded, or a request of its own fails.
@@ -33,7 +37,7 @@ def load_warm(name: str, version: int, folder: Path) -> Servable:
         >>> load_warm("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
         1
     """
-    servable = Servable(name, version, folder)
+    servable = make(name, version, folder)
     file = folder / FILE
     if not file.is_file():
         return servable

@@ -19,6 +19,50 @@ class UnreadableError(ValueError):
     """Bytes that are no message, or one of a kind that is left to protobuf."""
 
 
+def fields(message: memoryview, place: int, end: int) -> list[tuple[int, int, int, int]]:
+    """Returns where the fields of a message are.
+
+    Args:
+        message: Bytes that hold the message.
+        place: Where in them it begins.
+        end: Where it ends.
+
+    Returns:
+        Of each field its number, where it begins, where its content begins (0 if it has no length),
+        and where it ends.
+
+    Raises:
+        UnreadableError: The bytes end too early, or hold what no message of today does.
+
+    Example:
+        >>> fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8)
+        [(1, 0, 0, 2), (5, 2, 4, 8)]
+    """
+    found = []
+    while place < end:
+        begin, content = place, 0
+        # Nearly every tag is one byte.
+        tag = message[place]
+        if tag < 0x80:
+            place += 1
+        else:
+            tag, place = _number(message, place)
+        kind = tag & 7
+        if kind == _SIZED:
+            size, content = _number(message, place)
+            place = content + size
+        elif kind == _NUMBER:
+            _, place = _number(message, place)
+        elif kind in _FIXED:
+            place += _FIXED[kind]
+        else:
+            raise UnreadableError("a group")
+        if place > end:
+            raise UnreadableError("cut off")
+        found.append((tag >> 3, begin, content, place))
+    return found
+
+
 def take_out(
     message: memoryview, numbers: Container[int]
 ) -> tuple[dict[int, list[memoryview]], bytes]:
@@ -32,7 +76,7 @@ def take_out(
         The contents of these fields by number, in their order, and the other fields as they are.
 
     Raises:
-        UnreadableError: The bytes end too early, or hold what no message of today does.
+        UnreadableError: As of `fields`.
 
     Example:
         >>> raw = bytes.fromhex("0801 2a04 0000803f")  # dtype float32, float_val 1.0
@@ -42,31 +86,11 @@ def take_out(
     """
     taken: dict[int, list[memoryview]] = {}
     rest = []
-    place, end = 0, len(message)
-    while place < end:
-        begin = place
-        # Nearly every tag is one byte.
-        tag = message[place]
-        if tag < 0x80:
-            place += 1
+    for number, begin, content, end in fields(message, 0, len(message)):
+        if content and number in numbers:
+            taken.setdefault(number, []).append(message[content:end])
         else:
-            tag, place = _number(message, place)
-        kind = tag & 7
-        if kind == _SIZED:
-            size, content = _number(message, place)
-            place = content + size
-            if tag >> 3 in numbers and place <= end:
-                taken.setdefault(tag >> 3, []).append(message[content:place])
-                continue
-        elif kind == _NUMBER:
-            _, place = _number(message, place)
-        elif kind in _FIXED:
-            place += _FIXED[kind]
-        else:
-            raise UnreadableError("a group")
-        if place > end:
-            raise UnreadableError("cut off")
-        rest.append(message[begin:place])
+            rest.append(message[begin:end])
     return taken, b"".join(rest)
 
 

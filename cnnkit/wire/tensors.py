@@ -27,11 +27,14 @@ from cnnkit.wire.pieces import UnreadableError, head, take_out
 # carries: without a limit, 30 bytes would make the reader allocate any amount of memory.
 LARGEST_TENSOR = 2**31
 
-# The numbers of the field for raw bytes, and of all fields that can be read in one piece.
-_CONTENT = 4
+# The number of the field for raw bytes, and those of all fields that can be read in one piece, with
+# the bytes of an element in it.
+CONTENT = 4
+IN_ONE_PIECE = {CONTENT: 1} | {
+    kind.field_number: kind.listed.itemsize for kind in WIRE_TYPES if kind.listed.kind == "f"
+}
 # Bytes up to which something is kept for the next message.
 _SHORT = 256
-_IN_ONE_PIECE = {_CONTENT} | {kind.field_number for kind in WIRE_TYPES if kind.listed.kind == "f"}
 
 
 def encode(array: npt.ArrayLike) -> pb.TensorProto:
@@ -83,7 +86,7 @@ def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
             pieces += (head(kind.field_number, len(string)), string)
     elif values.nbytes:
         content = np.ascontiguousarray(_stored(values, kind)).reshape(-1).view(np.uint8)
-        pieces += (head(_CONTENT, values.nbytes), content.data)
+        pieces += (head(CONTENT, values.nbytes), content.data)
     return pieces
 
 
@@ -183,15 +186,18 @@ def decode_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
 
 
 def _decode_pieces(raw: memoryview, largest: int) -> npt.NDArray[Any]:
-    pieces, rest = take_out(raw, _IN_ONE_PIECE)
+    pieces, rest = take_out(raw, IN_ONE_PIECE)
+    for number, found in pieces.items():
+        if any(len(piece) % IN_ONE_PIECE[number] for piece in found):
+            raise UnreadableError("a part of an element")
     # What has no values in it is short, and the same in answer after answer.
     read = _read if len(rest) <= _SHORT else _read.__wrapped__
     kind, shape, others = read(rest, largest)
     # Of a field with one value the last counts, also an empty one.
-    if _CONTENT in pieces and len(pieces[_CONTENT][-1]):
-        return _from_content(bytearray(pieces[_CONTENT][-1]), kind, shape)
+    if CONTENT in pieces and len(pieces[CONTENT][-1]):
+        return _from_content(bytearray(pieces[CONTENT][-1]), kind, shape)
     listed = bytearray().join(pieces.get(kind.field_number, ()))
-    if kind.listed.kind != "f" or others or len(listed) % kind.listed.itemsize:
+    if kind.listed.kind != "f" or others:
         raise UnreadableError("values in another way than as one piece")
     return _from_list(np.frombuffer(listed, kind.listed), kind, shape)
 

@@ -1,0 +1,188 @@
+"""Requests of a form that was checked before: the same bytes, and the same refusals."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from cnnkit.client import again
+from cnnkit.client.endpoint import Endpoint
+from cnnkit.client.errors import InvalidRequest
+from cnnkit.client.metadata import Signature, TensorSpec
+from cnnkit.client.plans import Plans
+from cnnkit.client.request import Target
+from cnnkit.client.steps import Call, CallFailed, Deadline
+from cnnkit.errors import UsageError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire.tensors import decode, encode_values
+
+TARGET = Target("m", version=3)
+ANSWER = pb.PredictResponse(outputs={"y": encode_values(np.float32([[7]]))}).SerializeToString()
+
+
+def signature(dtype="float32", shape=(None, 2, 3)):
+    outputs = {name: TensorSpec("float32", (None, 1)) for name in ("y", "z")}
+    return Signature({"x": TensorSpec(dtype, shape)}, outputs)
+
+
+class Server:
+    """Answers a client's Predict calls, and remembers them."""
+
+    def __init__(self, signature):
+        self.plans = Plans(Endpoint("localhost:1"), 1, 1)
+        self.plans.known[TARGET] = {"s": signature}
+        self.requests = []
+
+    def ask(self, array, outputs=(), rows=None, failure=None):
+        """Sends an array; returns the only request that was made."""
+        begun = len(self.requests)
+        plan = self.plans.predict(array, TARGET, "s", outputs, rows, Deadline(10))
+        step = next(plan)
+        try:
+            while True:
+                assert isinstance(step, Call)
+                self.requests.append(pb.PredictRequest.FromString(step.request))
+                step = plan.send(ANSWER) if failure is None else plan.throw(failure)
+        except StopIteration as end:
+            assert end.value["y"].tolist() == [[7]]
+        [request] = self.requests[begun:]
+        return request
+
+
+def check(request, array, outputs=()):
+    assert (request.model_spec.name, request.model_spec.version.value) == ("m", 3)
+    assert request.model_spec.signature_name == "s"
+    assert list(request.output_filter) == list(outputs)
+    assert list(request.inputs) == ["x"]
+    assert request.inputs["x"].dtype
+    sent = decode(request.inputs["x"])
+    assert sent.shape == np.shape(array)
+    np.testing.assert_array_equal(sent, array)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64", "bool", "complex64"])
+def test_the_second_is_sent_as_the_first(rng, dtype):
+    server = Server(signature(dtype))
+    for _ in range(3):
+        for outputs in ((), ("y",), ("z", "y")):
+            for rows in (1, 4):
+                array = rng.uniform(0, 9, (rows, 2, 3)).astype(dtype)
+                check(server.ask(array, outputs), array, outputs)
+
+
+def test_only_the_first_is_looked_at(rng, monkeypatch):
+    server = Server(signature())
+    server.ask(np.zeros((2, 2, 3), np.float32))
+    monkeypatch.setattr("cnnkit.client.inputs.match", None)
+    array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
+    check(server.ask(array), array)
+    with pytest.raises(TypeError):
+        server.ask(np.zeros((3, 2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((0, 2, 3), np.float32),
+        np.zeros((2, 3, 2), np.float32),
+        np.zeros((2, 2, 3, 1), np.float32),
+        np.zeros((2, 2, 3), np.complex64),
+        np.full((2, 2, 3), b"a", object),
+        {"w": np.zeros((2, 2, 3), np.float32)},
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_after_what_was_right(wrong):
+    server = Server(signature())
+    for _ in range(2):
+        server.ask(np.zeros((2, 2, 3), np.float32))
+    known = server.plans.known[TARGET]
+    for _ in range(2):
+        plan = server.plans.predict(wrong, TARGET, "s", (), None, Deadline(10))
+        # It asks for the metadata again: the model may have changed.
+        assert next(plan).method.endswith("GetModelMetadata")
+        server.plans.known[TARGET] = known
+    with pytest.raises(UsageError):
+        list(server.plans._checked(wrong, TARGET, "s", (), None, Deadline(10)))
+
+
+def test_arrays_that_are_not_sent_as_they_lie_in_memory(rng):
+    server = Server(signature())
+    array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
+    for given in (array, np.asfortranarray(array), array[::-1], array.astype(">f4"), array):
+        check(server.ask(given), given)
+    for given in (array.astype("f8"), array.astype("f8"), (9 * array).astype("u1")) * 2:
+        request = server.ask(given)
+        assert request.inputs["x"].dtype == pb.DT_FLOAT
+        check(request, given.astype(np.float32))
+    single = array[0]
+    for _ in range(2):
+        check(server.ask(single), single[np.newaxis])
+
+
+def test_strings_have_lengths_of_their_own():
+    server = Server(signature("string", (None,)))
+    for values in ([b"a", b""], [b"\0" * 300, b"b"], ["\u00e9", "x"]):
+        given = np.array(values, object)
+        request = server.ask(given)
+        assert list(request.inputs["x"].string_val) == [
+            value.encode() if isinstance(value, str) else value for value in values
+        ]
+
+
+def test_a_form_is_of_so_many_rows_a_request():
+    server = Server(signature())
+    array = np.zeros((3, 2, 3), np.float32)
+    for rows in (None, 3, None):
+        check(server.ask(array, rows=rows), array)
+    plan = server.plans.predict(array, TARGET, "s", (), 2, Deadline(10))
+    assert not isinstance(next(plan), Call), "two requests"
+
+
+def test_another_version_of_the_model_is_checked_against():
+    server = Server(signature())
+    array = np.zeros((2, 2, 3), np.float32)
+    server.ask(array)
+    server.plans.known[TARGET] = {"s": signature(shape=(None, 2, 4))}
+    with pytest.raises(UsageError, match="wrong shape"):
+        list(server.plans._checked(array, TARGET, "s", (), None, Deadline(10)))
+    plan = server.plans.predict(array, TARGET, "s", (), None, Deadline(10))
+    assert next(plan).method.endswith("GetModelMetadata")
+
+
+def test_after_a_refusal_the_model_is_asked_for_anew():
+    server = Server(signature())
+    array = np.zeros((2, 2, 3), np.float32)
+    server.ask(array)
+    with pytest.raises(InvalidRequest):
+        server.ask(array, failure=CallFailed("INVALID_ARGUMENT", "no"))
+    assert TARGET not in server.plans.known
+
+
+def test_so_many_forms_and_no_more():
+    server = Server(signature(shape=(None, None, 3)))
+    for size in range(1, 200):
+        server.ask(np.zeros((1, size, 3), np.float32))
+    assert 0 < len(server.plans._requests._kept) <= again._KEPT
+
+
+def test_threads_share_them(rng):
+    server = Server(signature(shape=(None, None, 3)))
+    arrays = [rng.uniform(size=(1, size, 3)).astype(np.float32) for size in range(1, 100)]
+    failures = []
+
+    def work(order):
+        try:
+            own = Server(signature())
+            own.plans = server.plans
+            for place in order:
+                check(own.ask(arrays[place]), arrays[place])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=[rng.permutation(99)]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
