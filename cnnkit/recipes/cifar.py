@@ -44,9 +44,7 @@ RELU = TrainingConfig(
     until_train_error=0.25,
     checkpoint_every="5m",
 )
-TANH = replace(
-    RELU, model_options={**RELU.model_options, "activation": "tanh"}, learning_rate=0.02
-)
+TANH = replace(RELU, model_options={**RELU.model_options, "activation": "tanh"}, learning_rate=0.02)
 
 DATA = (
     "image files in the folders train and test, one subfolder a class; JPEG files instead of "
