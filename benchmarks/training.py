@@ -83,9 +83,8 @@ def our_steps(model: keras.Model, batch: dict[str, tf.Tensor], count: int):
     return call
 
 
-def alexnet_beside_keras(rounds: int) -> None:
+def alexnet_beside_keras(rounds: int, size: int) -> None:
     """Prints AlexNet's speed."""
-    size = 64
     batch = batch_of(size)
     ours, peer = alexnet(initializer="glorot"), plain_keras()
     if ours.count_params() != peer.count_params():
@@ -98,9 +97,9 @@ def alexnet_beside_keras(rounds: int) -> None:
     report(title, interleaved(candidates, rounds), size)
 
 
-def vgg16_beside_keras(rounds: int) -> None:
+def vgg16_beside_keras(rounds: int, size: int) -> None:
     """Prints VGG-16's speed. One call is several steps, because `fit` has work around them."""
-    size, count = 16, 3
+    count = 3
     batch = batch_of(size)
     peer = keras.applications.VGG16(weights=None)
     peer.compile(keras.optimizers.SGD(1e-4, momentum=0.9), loss="sparse_categorical_crossentropy")
@@ -115,7 +114,8 @@ def vgg16_beside_keras(rounds: int) -> None:
     report(title, interleaved(candidates, rounds), size * count)
 
 
-NETWORKS = {"alexnet": alexnet_beside_keras, "vgg16": vgg16_beside_keras}
+# Each with its batch.
+NETWORKS = {"alexnet": (alexnet_beside_keras, 64), "vgg16": (vgg16_beside_keras, 16)}
 
 
 def main() -> None:
@@ -123,9 +123,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="the median counts")
+    parser.add_argument("--batch", type=int, help="images in a batch, instead of 64 and 16")
     args = parser.parse_args()
     for name in args.networks:
-        NETWORKS[name](args.rounds)
+        measure, size = NETWORKS[name]
+        measure(args.rounds, args.batch or size)
 
 
 if __name__ == "__main__":

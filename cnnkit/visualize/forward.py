@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -94,18 +93,20 @@ def check_weights(calls: Sequence[Call]) -> None:
     """
     for call in calls:
         for weight in getattr(call.layer, "weights", ()):
-            values = ops.convert_to_numpy(weight)
-            if values.dtype.kind != "f":
+            values = tf.convert_to_tensor(weight)
+            if not values.dtype.is_floating:
                 continue
             # A sum is quick; where it is no number, its terms may be numbers still, but large ones.
-            with np.errstate(over="ignore", invalid="ignore"):
-                finite = np.isfinite(values.sum()) or np.isfinite(values).all()
-            if not finite:
+            if not (_finite(tf.reduce_sum(values)) or _finite(values)):
                 raise DataError(
                     f"Layer {call.layer.name!r} has weights that are not finite",
                     received=weight.path,
                     hint="Its training went astray: take an earlier checkpoint",
                 )
+
+
+def _finite(values) -> bool:
+    return bool(tf.reduce_all(tf.math.is_finite(values)))
 
 
 def forward(calls: Sequence[Call], images):
