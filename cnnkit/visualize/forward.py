@@ -131,7 +131,8 @@ def forward_from(calls: Sequence[Call], known: Mapping[int, Any], wanted: Sequen
     """Returns the same where the pass begins at values that are `known` by their numbers.
 
     Raises:
-        UsageError: If a layer has no place to look at, in a pass of known images.
+        UsageError: If a layer has no place to look at, in a pass of known images. Whoever traces
+            this says `autograph=False`: AutoGraph makes another error of it, of many lines.
     """
     last_use = {value: call for call in calls for value in call.inputs}
     last_use |= {call.output: None for call in wanted}
