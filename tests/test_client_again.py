@@ -5,13 +5,13 @@ import threading
 import numpy as np
 import pytest
 
-from cnnkit.client import again
+from cnnkit.client import again, batches
 from cnnkit.client.endpoint import Endpoint
 from cnnkit.client.errors import InvalidRequest
 from cnnkit.client.metadata import Signature, TensorSpec
 from cnnkit.client.plans import Plans
 from cnnkit.client.request import Target
-from cnnkit.client.steps import Call, CallFailed, Deadline
+from cnnkit.client.steps import Call, CallFailed, Deadline, Together
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode, encode_values
@@ -128,6 +128,21 @@ def test_strings_have_lengths_of_their_own():
         assert list(request.inputs["x"].string_val) == [
             value.encode() if isinstance(value, str) else value for value in values
         ]
+
+
+def test_so_many_strings_are_one_request_or_several_by_their_lengths(monkeypatch):
+    monkeypatch.setattr(batches, "LARGEST_REQUEST", 1600)
+    server = Server(signature("string", (None,)))
+    for length, rows in ((10, None), (790, None), (810, None), (10, 2)):
+        given = np.array([b"a" * length] * 2, object)
+        if length == 810:
+            plan = server.plans.predict(given, TARGET, "s", (), rows, Deadline(10))
+            assert isinstance(next(plan), Together)
+        else:
+            check(server.ask(given, rows=rows), given)
+    given = np.array([b"a"] * 65, object)
+    for _ in range(2):
+        check(server.ask(given, rows=100), given)
 
 
 def test_a_form_is_of_so_many_rows_a_request():

@@ -14,8 +14,9 @@ import numpy as np
 
 from cnnkit.client import batches
 from cnnkit.client.metadata import Signature
-from cnnkit.client.request import Target, predict_request
+from cnnkit.client.request import Target, addressed, entry, key_of, predict_request
 from cnnkit.wire.dtypes import STRING, wire_type_of
+from cnnkit.wire.tensors import encoded
 
 # Forms kept at most.
 _KEPT = 64
@@ -30,13 +31,14 @@ class _Kept:
 
     Attributes:
         signature: Against which it was; of another version of the model there is another.
-        name: Of the input.
-        head: What stands before the values; None for strings, whose lengths stand between them.
+        head: What stands before the values; before the input where they are strings, whose lengths
+            stand between them and count for what stands before.
+        key: Of the input where it is of strings, else None.
     """
 
     signature: Signature
-    name: str
-    head: bytes | None
+    head: bytes
+    key: bytes | None
 
 
 def form_of(
@@ -71,24 +73,25 @@ class Requests:
         kind = wire_type_of(array.dtype)
         if others or array is not given or array.dtype != (kind.stored or np.dtype(object)):
             return
-        head = None
-        if kind is not STRING:
-            target, chosen, outputs, *_ = form
+        target, chosen, outputs, *_ = form
+        if kind is STRING:
+            kept = _Kept(signature, addressed(target, chosen, outputs), key_of(name))
+        else:
             whole = predict_request(target, chosen, fitted, outputs)
-            head = whole[: len(whole) - array.nbytes]
+            kept = _Kept(signature, whole[: len(whole) - array.nbytes], None)
         if len(self._kept) >= _KEPT:
             self._kept.clear()
-        self._kept[form] = _Kept(signature, name, head)
+        self._kept[form] = kept
 
     def again(self, form: Form, signature: Signature | None, given: Any) -> bytes | None:
         """Returns the request that sends an array of a form; None where the form is not known."""
         kept = self._kept.get(form)
         if kept is None or kept.signature is not signature or not given.flags.c_contiguous:
             return None
-        if kept.head is not None:
+        if kept.key is None:
             return b"".join((kept.head, given))
+        tensor = encoded(given)
         # How many requests strings make follows from their lengths too.
-        if not batches.is_small(given):
+        if not batches.is_light(sum(map(len, tensor))):
             return None
-        target, chosen, outputs, *_ = form
-        return predict_request(target, chosen, {kept.name: given}, outputs)
+        return b"".join((kept.head, *entry(kept.key, tensor)))

@@ -46,7 +46,7 @@ def cut(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
         raise UsageError(
             "A request has one row at least", expected="batch_size >= 1", received=rows
         )
-    if rows is None and len(inputs) <= FEW_INPUTS and all(map(is_small, inputs.values())):
+    if rows is None and len(inputs) <= FEW_INPUTS and all(map(_is_small, inputs.values())):
         return [inputs]
     count = _rows(inputs, signature)
     if count is None:
@@ -75,15 +75,19 @@ def join(parts: Sequence[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def is_small(array: npt.NDArray[Any]) -> bool:
-    """Returns whether one request takes an array, whatever the signature says of its rows.
+def is_light(size: int) -> bool:
+    """Returns whether one request takes an input of so many bytes, if it takes its rows.
 
     Example:
-        >>> is_small(np.zeros((64, 3))), is_small(np.zeros((65, 3)))
+        >>> is_light(2**24), is_light(2**24 + 1)
         (True, False)
     """
-    few = array.ndim > 0 and len(array) <= USUAL_ROWS
-    return few and _bytes(array) * FEW_INPUTS <= LARGEST_REQUEST
+    return size * FEW_INPUTS <= LARGEST_REQUEST
+
+
+def _is_small(array: npt.NDArray[Any]) -> bool:
+    """Returns whether one request takes an array, whatever the signature says of its rows."""
+    return array.ndim > 0 and len(array) <= USUAL_ROWS and is_light(_bytes(array))
 
 
 def _rows(inputs: Arrays, signature: Signature) -> int | None:

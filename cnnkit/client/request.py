@@ -72,19 +72,47 @@ def predict_request(
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
-    pieces: list[bytes | memoryview] = [_addressed(target, signature, tuple(outputs))]
+    pieces: list[bytes | memoryview] = [addressed(target, signature, tuple(outputs))]
     for name, array in inputs.items():
-        tensor = encoded(array)
-        size = sum(map(len, tensor))
-        key = name.encode()
-        entry = [head(_KEY, len(key)), key, head(_VALUE, size)]
-        pieces += (head(_INPUTS, sum(map(len, entry)) + size), *entry, *tensor)
+        pieces += entry(key_of(name), encoded(array))
     return b"".join(pieces)
 
 
+def key_of(name: str) -> bytes:
+    """Returns the first half of the pair that gives an input its values.
+
+    Example:
+        >>> key_of("x").hex()
+        '0a0178'
+    """
+    key = name.encode()
+    return head(_KEY, len(key)) + key
+
+
+def entry(key: bytes, tensor: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Returns the field of a request that is one input, in pieces.
+
+    Args:
+        key: As of `key_of`.
+        tensor: The pieces of the message that holds its values.
+
+    Example:
+        >>> b"".join(entry(key_of("x"), [b"12"])).hex()
+        '12070a017812023132'
+    """
+    size = sum(map(len, tensor))
+    value = head(_VALUE, size)
+    return [head(_INPUTS, len(key) + len(value) + size), key, value, *tensor]
+
+
 @functools.lru_cache(maxsize=64)
-def _addressed(target: Target, signature: str, outputs: tuple[str, ...]) -> bytes:
-    """Returns a request without inputs; a client mostly asks the same model for the same."""
+def addressed(target: Target, signature: str, outputs: tuple[str, ...]) -> bytes:
+    """Returns the bytes of a request without inputs; mostly the same model is asked for the same.
+
+    Example:
+        >>> addressed(Target("m"), "", ()).hex()
+        '0a030a016d'
+    """
     return pb.PredictRequest(
         model_spec=target.spec(signature), output_filter=outputs
     ).SerializeToString()
