@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import keras
 import numpy as np
@@ -32,11 +33,12 @@ def lrn_by_hand(x, size, alpha, beta, k, region):
     return y
 
 
+@pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("region", ["across", "within"])
 @pytest.mark.parametrize(("size", "beta"), [(5, 0.75), (3, 0.5), (1, 0.75)])
-def test_lrn_equals_the_formula(rng, region, size, beta):
+def test_lrn_equals_the_formula(rng, region, size, beta, training):
     x = rng.normal(0, 50, (2, 4, 5, 9)).astype("float32")
-    y = LocalResponseNormalization(size, 1e-3, beta, 2.0, region=region)(x)
+    y = LocalResponseNormalization(size, 1e-3, beta, 2.0, region=region)(x, training=training)
     np.testing.assert_allclose(y, lrn_by_hand(x, size, 1e-3, beta, 2.0, region), rtol=2e-5)
 
 
@@ -64,17 +66,42 @@ def test_lrn_mean_convention_divides_alpha_by_the_window(rng):
         np.testing.assert_allclose(mean(x), plain(x), rtol=1e-6)
 
 
-def test_lrn_gradient_equals_tensorflows(rng):
+def test_lrn_gradient_equals_tensorflows(rng, mirrored):
     x = tf.constant(rng.normal(0, 60, (3, 6, 7, 12)), tf.float32)
     signal = tf.constant(rng.normal(size=x.shape), tf.float32)
     layer = LocalResponseNormalization()
-    gradients = []
-    for function in (layer, lambda v: tf.nn.local_response_normalization(v, 2, 2.0, 1e-4, 0.75)):
+
+    def gradient(normalize):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = function(x)
-        gradients.append(tape.gradient(y, x, signal).numpy())
-    np.testing.assert_allclose(*gradients, rtol=1e-4, atol=1e-6)
+            y = normalize(x)
+        return tape.gradient(y, x, signal)
+
+    expected = gradient(lambda v: tf.nn.local_response_normalization(v, 2, 2.0, 1e-4, 0.75))
+    trained = partial(gradient, partial(layer, training=True))
+    on_replicas = tf.function(lambda: mirrored.run(trained))()
+    found = [gradient(layer), trained(), *mirrored.experimental_local_results(on_replicas)]
+    assert len(found) == 4
+    for value in found:
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_trained_lrn_is_exported_without_xla(rng, tmp_path):
+    """Not every server has it, and with it each new number of images would be compiled for."""
+    inputs = keras.Input((4, 4, 8))
+    x = LocalResponseNormalization()(keras.layers.Conv2D(8, 1)(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    model.compile("sgd", "mse")
+    images = rng.normal(size=(6, 4, 4, 8)).astype("float32")
+    model.fit(images, rng.normal(size=(6, 128)), epochs=1, verbose=0)
+    model.export(tmp_path / "model", verbose=False)
+    saved = (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"XlaMustCompile\x12\x02(\x01" not in saved
+    assert b"Rsqrt" in saved
+    loaded = tf.saved_model.load(tmp_path / "model")
+    np.testing.assert_allclose(
+        loaded.serve(images[:5]), model.predict(images[:5], verbose=0), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_lrn_within_gradient_equals_finite_differences(rng):

@@ -46,7 +46,8 @@ def after_steps(batch, strategy=None, images=13, steps=3, **fields):
     return assembly.model.get_weights(), counts.numpy()
 
 
-def test_multipliers_equal_the_rule_by_hand(rng):
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_multipliers_equal_the_rule_by_hand(rng, nesterov):
     """Caffe's cifar10_full: biases at twice the rate, 250 times the decay on one layer's kernel."""
     names = ("conv1/kernel", "conv1/bias", "fc/kernel", "fc/bias")
     rates, decays = (1, 2, 1, 2), (0.01, 0.01, 2.5, 0.0)
@@ -63,6 +64,7 @@ def test_multipliers_equal_the_rule_by_hand(rng):
         decay_biases=True,
         rate_multipliers={"*/bias": 2},
         decay_multipliers={"fc/bias": 0, "fc/*": 250},
+        nesterov=nesterov,
     )
     optimizer.build(variables)
     w, v = start.copy(), np.zeros((4, 3))
@@ -70,8 +72,10 @@ def test_multipliers_equal_the_rule_by_hand(rng):
         gradient = rng.normal(size=(4, 3))
         optimizer.apply([tf.constant(row) for row in gradient], variables)
         for i in range(4):
-            v[i] = 0.9 * v[i] - 0.1 * rates[i] * (gradient[i] + decays[i] * w[i])
-        w += v
+            step = 0.1 * rates[i] * (gradient[i] + decays[i] * w[i])
+            v[i] = 0.9 * v[i] - step
+            # Nesterov looks one step of the momentum ahead.
+            w[i] += 0.9 * v[i] - step if nesterov else v[i]
     np.testing.assert_allclose([variable.numpy() for variable in variables], w, rtol=1e-6)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert again.get_config() == optimizer.get_config()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import keras
-import numpy as np
 from keras import ops
 
 from cnnkit.errors import UsageError, unknown_name
+from cnnkit.layers.passes import Passes, passes_of
 from cnnkit.layers.rules import current_rule
 
 CONVENTIONS = ("sum", "mean")
@@ -81,41 +81,25 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.alpha_convention = alpha_convention
         self.region = region
 
-    def call(self, inputs):
-        x = ops.cast(inputs, "float32")
+    def call(self, inputs, training=None):
+        cells = self.size if self.region == "across" else self.size**2
+        weight = self.alpha / cells if self.alpha_convention == "mean" else self.alpha
+        passes = Passes(self.size, weight, self.beta, self.k, self.region)
+        normalize, derive = passes_of(passes, training=training)
         rule = current_rule()
 
         @ops.custom_gradient
         def forward(x):
-            d = self.k + self._window_sum(ops.square(x), self.alpha)
-            p = _power(d, self.beta)
-            y = x * p
+            y, d = normalize(x)
 
             def backward(*args, upstream=None):
                 dy = args[0] if upstream is None else upstream
-                if rule != "gradient":
-                    # The deconvnet uses no contrast normalization on its way down.
-                    return dy
-                # The window sum is its own transpose: cell i counts for j as j counts for i.
-                return dy * p - x * self._window_sum(dy * y / d, 2 * self.beta * self.alpha)
+                # The deconvnet uses no contrast normalization on its way down.
+                return derive(x, y, d, dy) if rule == "gradient" else dy
 
             return y, backward
 
-        return ops.cast(forward(x), self.compute_dtype)
-
-    def _window_sum(self, x, weight: float):
-        """Returns `weight` times the sum (or the mean, by the convention) over each window."""
-        channels = x.shape[-1]
-        cells = self.size if self.region == "across" else self.size**2
-        weight = weight / cells if self.alpha_convention == "mean" else weight
-        if self.region == "across":
-            # A band matrix over the channels, as a 1x1 convolution: one fast product.
-            i = np.arange(channels)
-            band = np.abs(i[:, None] - i[None, :]) <= self.size // 2
-            kernel = (weight * band).astype("float32")[None, None]
-            return ops.conv(x, kernel, padding="valid", data_format="channels_last")
-        kernel = np.full((self.size, self.size, channels, 1), weight, "float32")
-        return ops.depthwise_conv(x, kernel, padding="same", data_format="channels_last")
+        return ops.cast(forward(ops.cast(inputs, "float32")), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -130,11 +114,3 @@ class LocalResponseNormalization(keras.layers.Layer):
             "alpha_convention": self.alpha_convention,
             "region": self.region,
         }
-
-
-def _power(d, beta: float):
-    """Returns d ^ -beta; the papers' exponent needs no logarithm."""
-    if beta == 0.75:
-        root = ops.rsqrt(d)
-        return root * ops.sqrt(root)
-    return ops.power(d, -beta)

@@ -79,26 +79,37 @@ class SGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
-        if self._decays[index]:
-            gradient = gradient + self._decays[index] * ops.cast(variable, gradient.dtype)
+        decay = self._decays[index]
         if self._rates[index] != 1:
             learning_rate = learning_rate * self._rates[index]
-        if self.momentum and keras.backend.backend() == "tensorflow":
-            self._apply_momentum(gradient, variable, self.momentums[index], learning_rate)
+        in_place = self.momentum and keras.backend.backend() == "tensorflow"
+        # Nesterov's step adds the decay once more, beside the velocity.
+        if decay and (self.nesterov or not in_place):
+            gradient, decay = gradient + decay * ops.cast(variable, gradient.dtype), 0.0
+        if in_place:
+            velocity = self.momentums[index]
+            self._apply_momentum(gradient, variable, velocity, learning_rate, decay)
         else:
             super().update_step(gradient, variable, learning_rate)
         if self.max_filter_rms is not None and self._are_filters[index]:
             self.assign(variable, scaled_back(variable, self.max_filter_rms))
 
-    def _apply_momentum(self, gradient, variable, velocity, learning_rate) -> None:
-        """Does what Keras's step does, in one pass over the memory.
+    def _apply_momentum(self, gradient, variable, velocity, learning_rate, decay: float) -> None:
+        """Does what Keras's step does, in place, in one pass over the memory and one for decay.
 
-        With AlexNet's 61 million weights its separate operations take half as long again, and
-        hold copies of them.
+        With AlexNet's 61 million weights separate operations take twice as long, and hold copies
+        of them.
         """
         import tensorflow as tf
 
         dtype = variable.dtype
+        if decay:
+            # What the momentum will shrink, as it shrinks all that is in the velocity.
+            tf.raw_ops.ResourceApplyGradientDescent(
+                var=_handle(velocity),
+                alpha=tf.cast(learning_rate * (decay / self.momentum), dtype),
+                delta=tf.convert_to_tensor(variable),
+            )
         tf.raw_ops.ResourceApplyKerasMomentum(
             var=_handle(variable),
             accum=_handle(velocity),
