@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from cnnkit.models import logits_of
+from cnnkit.training.filter_gradients import fast_filter_gradients
 from cnnkit.training.loss_scale import LossScale
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.strategy import shared_out
@@ -129,10 +130,12 @@ class Steps:
 
     def _gradients(self, batch, images):
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value()
-        with tf.GradientTape() as tape:
+        with tf.GradientTape() as tape, fast_filter_gradients() as fast:
             loss, counts = self._forward(batch, True)
             # The replicas' gradients are summed, so each divides by the images of all.
             loss = loss * (scale / images)
+        if fast:
+            return tf.gradients(loss, [variable.value for variable in self.variables]), counts
         return tape.gradient(loss, self.variables), counts
 
     def _total(self, counts):
