@@ -1,4 +1,6 @@
-"""Our networks' steps for networks.py on each backend of Keras, in the way that is usual there.
+"""Our networks' steps for networks.py on each backend of Keras.
+
+On TensorFlow they are trained as cnnkit trains them, on the others in the way that is usual there.
 
 Keras and the backends are imported where they are used.
 """
@@ -11,26 +13,27 @@ from torch_networks import LEARNING_RATE, MOMENTUM, Steps, steps
 
 
 def tensorflow_steps(model, images, labels) -> Steps:
-    """Returns our network's steps on TensorFlow."""
-    import keras
+    """Returns our network's steps on TensorFlow; the training step is that of cnnkit-train."""
     import tensorflow as tf
 
-    images, labels = tf.constant(images), tf.constant(labels)
-    optimizer = keras.optimizers.SGD(LEARNING_RATE, momentum=MOMENTUM)
-    optimizer.build(model.trainable_variables)
+    from cnnkit import training
+    from cnnkit.training.steps import Steps as TrainingSteps
 
-    @tf.function
-    def train():
-        with tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_mean(losses)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return loss
-
+    count = len(images)
+    images = tf.constant(images)
+    batch = {
+        "images": images,
+        "labels": tf.constant(labels, tf.int32),
+        "weights": tf.ones(count),
+    }
+    optimizer = training.SGD(LEARNING_RATE, momentum=MOMENTUM)
+    ours = TrainingSteps(model, optimizer, tf.distribute.get_strategy())
     forward = tf.function(lambda: model(images, training=False))
-    return Steps(forward, train, tf.test.experimental.sync_devices)
+    return Steps(
+        forward,
+        lambda: ours.train(batch, count, LEARNING_RATE),
+        tf.test.experimental.sync_devices,
+    )
 
 
 def jax_steps(model, images, labels) -> Steps:

@@ -135,6 +135,15 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     for a, b in zip(weights(first), weights(second), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
+    assert cli.main(["runs", str(folder), "--json"]) == 0
+    shown = [row["run"] for row in json.loads(capsys.readouterr().out)]
+    assert shown == [str(first.path), str(second.path)]
+    picture = ["plot", str(folder), "--output", str(tmp_path / "curves.png")]
+    assert cli.main(picture) == 0
+    assert cli.main([*picture, "--kind", "confusion"]) == 2
+    error = capsys.readouterr().err
+    assert f"Expected: one run folder. Received: {first.path}, {second.path}" in error
+
     written = first.model_file.stat().st_mtime_ns
     second.model_file.unlink()
     assert cli.main([*words, "--resume"]) == 0

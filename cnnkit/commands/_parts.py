@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cnnkit.config import TrainingConfig
@@ -20,6 +20,20 @@ PARTS = "parts.json"
 def has_parts(output: Path) -> bool:
     """Tells whether `output` is the folder of several trainings."""
     return (output / PARTS).is_file()
+
+
+def open_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Opens run folders; the folder of several trainings stands for those that have begun.
+
+    Raises:
+        UsageError: A folder holds no run.
+        RunError: As of `read_parts`.
+    """
+    runs: list[Run] = []
+    for path in map(Path, paths):
+        parts = [Run(path / part.name) for part in read_parts(path)] if has_parts(path) else []
+        runs += [part for part in parts if part.exists()] or [Run.open(path)]
+    return runs
 
 
 def write_parts(output: Path, parts: Sequence[Part]) -> None:

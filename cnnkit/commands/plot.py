@@ -39,13 +39,17 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"No folder {output.parent}")
     if args.kind == "curves" and args.results:
         raise UsageError("Curves are drawn of the training", hint="--results goes with --kind")
-    if args.kind != "curves" and len(args.runs) > 1:
-        raise UsageError(f"One run at a time for --kind {args.kind}", received=len(args.runs))
 
+    from cnnkit.commands._parts import open_runs
     from cnnkit.commands._tensorflow import import_tensorflow
-    from cnnkit.runs import Run
 
-    runs = [Run.open(path) for path in args.runs]
+    runs = open_runs(args.runs)
+    if args.kind != "curves" and len(runs) > 1:
+        raise UsageError(
+            f"One run at a time for --kind {args.kind}",
+            expected="one run folder",
+            received=", ".join(str(run.path) for run in runs),
+        )
     import_tensorflow()
     if args.kind == "curves":
         from cnnkit.figures import draw_curves

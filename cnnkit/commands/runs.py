@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cnnkit.commands._parts import open_runs
 from cnnkit.commands._table import table
 from cnnkit.errors import UsageError
 from cnnkit.runs import Run
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table."""
-    runs = [Run.open(path) for path in args.runs] or found(Path(args.folder))
+    runs = open_runs(args.runs) or found(Path(args.folder))
     if not runs:
         raise UsageError(f"No runs in {args.folder}", expected="folders that `cnnkit train` wrote")
     rows = [summary(one) for one in runs]
