@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from cnnkit import commands
-from cnnkit.errors import CnnkitError
+from cnnkit.errors import CnnkitError, UsageError
 
 INTERRUPTED = 130
 
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our output went away (`cnnkit ... | head`): nothing is left to tell it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        return _fail(_missing(error), debug, 1)
     except Exception as error:
         return _fail(error, debug, 1)
 
@@ -96,6 +98,18 @@ def _verb(name: str) -> ModuleType:
     if not action:
         return module
     return importlib.import_module(f"cnnkit.commands.{module.ACTIONS[action]}")
+
+
+def _missing(error: ModuleNotFoundError) -> Exception:
+    """Returns what to tell where a package is missing, as in an installation for clients."""
+    package = (error.name or "cnnkit").partition(".")[0]
+    if package == "cnnkit":
+        return error
+    return UsageError(
+        f"This command needs the package {package}, which is not installed",
+        hint="`pip install cnnkit` brings all that it needs; a client's installation has only what "
+        "`cnnkit query` and `cnnkit bench` need",
+    )
 
 
 def _fail(error: Exception, debug: bool, code: int) -> int:

@@ -184,6 +184,19 @@ def test_help_and_version(capsys):
     assert capsys.readouterr().out == f"cnnkit {__version__}\n"
 
 
+def test_a_package_that_is_missing_is_named(tmp_path):
+    """As in the installation of a client, which has no TensorFlow."""
+    program = "import sys; sys.modules['tensorflow'] = None; from cnnkit import cli; "
+    program += f"sys.exit(cli.main(['train', '--output', {str(tmp_path / 'run')!r}]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "cnnkit: error: This command needs the package tensorflow, which is not installed. "
+    )
+    assert "pip install cnnkit" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_debug_shows_the_traceback(capsys):
     assert cli.main(["evaluate", "/no/such/run", "--debug"]) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
