@@ -72,9 +72,10 @@ CIFAR = {
         config=TANH,
         source="Krizhevsky et al. 2012, Fig. 1",
         command="cnnkit train --recipe alexnet-fig1 --dataset folder:PATH --output runs/fig1",
-        cost="not measured; each part ends at 25 % training error or after 60 epochs",
+        cost="about 80 minutes on a CPU core; each part ends at 25 % training error or after 60 "
+        "epochs",
         result="the paper: a network of four layers comes to 25 % training error six times faster "
-        "with ReLUs than with tanh",
+        "with ReLUs than with tanh; measured here: in 9 epochs, with tanh not in 60",
         deviations=(
             DATA,
             "the paper does not describe its network: this is cifar10_full without normalization",
