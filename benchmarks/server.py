@@ -1,4 +1,4 @@
-"""The embedded server beside calling the SavedModel in process; its latency, and its memory.
+"""The embedded server beside the SavedModel in process, the client beside raw gRPC; memory.
 
 python benchmarks/server.py [NETWORK ...] [--rounds N] [--engine openvino]: alexnet and vgg16 by
 default, both sides by TensorFlow.
@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 import tensorflow as tf
 
-import cnnkit
+from cnnkit.client import Client
+from cnnkit.models import build
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import encode
@@ -104,6 +105,30 @@ def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds
     )
 
 
+def overhead(name: str, address: str, images: np.ndarray, rounds: int) -> None:
+    """Prints what a call of the client costs more than the same bytes sent as they are."""
+    raw = caller(address, request(name, images))
+
+    def calls(call):
+        return lambda: [call() for _ in range(CALLS)]
+
+    with Client(address) as client:
+        seconds = interleaved(
+            {
+                "raw gRPC": calls(raw),
+                "client": calls(lambda: client.predict(images, model=name, timeout=600)),
+            },
+            10 * rounds,
+        )
+    each = {kind: value / CALLS * 1e3 for kind, value in seconds.items()}
+    print(
+        f"  {name}, batches of {len(images)}, 1 caller: raw gRPC with ready bytes "
+        f"{each['raw gRPC']:.2f} ms a call, the client {each['client']:.2f} "
+        f"({each['client'] / each['raw gRPC'] - 1:+.1%})",
+        flush=True,
+    )
+
+
 def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
     """Prints the percentiles of a call among many clients."""
     seconds: list[float] = []
@@ -181,7 +206,7 @@ def main() -> None:
     for name in (name for name in args.networks if name != "memory"):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, name)
-            model = getattr(cnnkit, name)()
+            model = build(name)
             size = model.input_shape[1]
             save(model, folder, size)
             del model
@@ -189,6 +214,7 @@ def main() -> None:
                 for batch in (1, 8):
                     images = random.uniform(0, 255, (batch, size, size, 3)).astype(np.float32)
                     throughput(name, folder, address, images, args.rounds)
+                    overhead(name, address, images, args.rounds)
                 latency(name, address, images[:1], args.rounds)
     with tempfile.TemporaryDirectory() as place:
         memory(Path(place, "small"))

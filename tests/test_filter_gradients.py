@@ -114,7 +114,8 @@ def test_a_network_is_trained_the_same_either_way(rng, bands, mirrored, monkeypa
     }
     start = None
     trained = {}
-    for name, strategy in {"plain": None, "fast": None, "mirrored": mirrored}.items():
+    ways = {"plain": None, "fast": None, "mirrored": mirrored, "compiled": None}
+    for name, strategy in ways.items():
         monkeypatch.setattr(filter_gradients, "is_of_use", lambda name=name: name != "plain")
         before = len(bands)
         strategy = strategy or tf.distribute.get_strategy()
@@ -127,11 +128,12 @@ def test_a_network_is_trained_the_same_either_way(rng, bands, mirrored, monkeypa
             model = keras.Model(inputs, keras.layers.Softmax(name="probabilities")(x))
             start = start or model.get_weights()
             model.set_weights(start)
-            steps = Steps(model, SGD(0.1, momentum=0.9), strategy)
+            optimizer = SGD(0.1, momentum=0.9)
+            steps = Steps(model, optimizer, strategy, jit_compile=name == "compiled")
         for _ in range(3):
             steps.train(batch, 13, 0.1)
-        assert (len(bands) > before) == (name != "plain")
+        assert (len(bands) > before) == (name in ("fast", "mirrored"))
         trained[name] = model.get_weights()
-    for name in ("fast", "mirrored"):
+    for name in ways:
         for one, other in zip(trained[name], trained["plain"], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)

@@ -26,10 +26,13 @@ _WORK = 3e9
 
 
 @contextlib.contextmanager
-def fast_filter_gradients() -> Iterator[bool]:
+def fast_filter_gradients(*, jit_compile: bool = False) -> Iterator[bool]:
     """Has `tf.gradients` take the fast way through the convolutions of a block, where there is one.
 
     Only for `tf.gradients`, inside a `tf.function`: a tape does not ask.
+
+    Args:
+        jit_compile: Whether XLA, whose convolutions are not oneDNN's, compiles the function.
 
     Yields:
         Whether there is a fast way on this machine.
@@ -44,7 +47,7 @@ def fast_filter_gradients() -> Iterator[bool]:
         >>> gradient().numpy()[:, :, 0, 0].tolist()
         [[9.0, 12.0, 9.0], [12.0, 16.0, 12.0], [9.0, 12.0, 9.0]]
     """
-    if not is_of_use():
+    if jit_compile or not is_of_use():
         yield False
         return
     with tf.compat.v1.get_default_graph().gradient_override_map({"Conv2D": _NAME}):

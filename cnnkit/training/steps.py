@@ -41,6 +41,7 @@ class Steps:
         self.strategy = strategy
         self.accumulate = accumulate
         self.loss_scale = loss_scale
+        self.jit_compile = jit_compile
         # Cross-entropy from the logits: exact where a softmax has underflowed.
         self.network = keras.Model(model.input, logits_of(model))
         self.variables = self.network.trainable_variables
@@ -130,7 +131,8 @@ class Steps:
 
     def _gradients(self, batch, images):
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value()
-        with tf.GradientTape() as tape, fast_filter_gradients() as fast:
+        faster = fast_filter_gradients(jit_compile=self.jit_compile)
+        with tf.GradientTape() as tape, faster as fast:
             loss, counts = self._forward(batch, True)
             # The replicas' gradients are summed, so each divides by the images of all.
             loss = loss * (scale / images)
