@@ -60,13 +60,10 @@ class SubtractMean(keras.layers.Layer):
             )
 
     def call(self, inputs):
-        mean, width = self.mean, inputs.shape[2]
-        if mean.ndim == 1 and width is not None:
-            # A whole row at a time: three values at a time take three times as long on a CPU.
-            mean = np.tile(mean, (width, 1))
-        centred = ops.cast(inputs, "float32") - ops.convert_to_tensor(mean, "float32")
+        width = inputs.shape[2]
+        centred = ops.cast(inputs, "float32") - _of_rows(self.mean, width)
         if self.std is not None:
-            centred = centred / ops.convert_to_tensor(self.std, "float32")
+            centred = centred / _of_rows(self.std, width)
         return ops.cast(centred, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
@@ -88,3 +85,10 @@ class SubtractMean(keras.layers.Layer):
             "mean": self.mean.tolist(),
             "std": None if self.std is None else self.std.tolist(),
         }
+
+
+def _of_rows(values: np.ndarray, width: int | None):
+    """Returns a mean or a deviation for whole rows: a CPU takes a third of the time for them."""
+    if values.ndim == 1 and width is not None:
+        values = np.tile(values, (width, 1))
+    return ops.convert_to_tensor(values, "float32")

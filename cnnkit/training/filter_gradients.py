@@ -19,7 +19,8 @@ _NAME = "CnnkitConv2D"
 # Filters that oneDNN computes at a time, and the bytes of the signal for them that stay in a cache.
 _AT_A_TIME = 32
 _CACHE = 2**20
-# More bands, fewer images or less work than this, and TensorFlow's way is as fast.
+# More bands, fewer images or less work than this, or images that do not fill oneDNN's blocks of
+# eight, and TensorFlow's way is as fast.
 _BANDS = 8
 _IMAGES = 16
 _WORK = 3e9
