@@ -12,7 +12,7 @@ Each kind of call is made several times in a row, as a program makes it, before 
 turn: what a processor has just done, it does faster.
 """
 
-from timing import interleaved  # isort: skip
+from timing import in_a_row, interleaved  # isort: skip
 
 import contextlib
 import os
@@ -127,20 +127,10 @@ def candidates(
 
     assert np.array_equal(by_hand(), expected)
     return {
-        READY: in_a_row(lambda: ask(raw, timeout=10)),
-        MADE: in_a_row(by_hand),
-        CLIENT: in_a_row(lambda: client.predict(given, model="m")),
+        READY: in_a_row(lambda: ask(raw, timeout=10), IN_A_ROW),
+        MADE: in_a_row(by_hand, IN_A_ROW),
+        CLIENT: in_a_row(lambda: client.predict(given, model="m"), IN_A_ROW),
     }
-
-
-def in_a_row(call: Callable[[], object]) -> Callable[[], None]:
-    """The same call several times."""
-
-    def calls() -> None:
-        for _ in range(IN_A_ROW):
-            call()
-
-    return calls
 
 
 def calls() -> None:

@@ -4,7 +4,7 @@ python benchmarks/server.py [NETWORK ...] [--rounds N] [--engine openvino]: alex
 default, both sides by TensorFlow.
 """
 
-from timing import interleaved  # isort: skip
+from timing import in_a_row, interleaved  # isort: skip
 
 import argparse
 import contextlib
@@ -108,15 +108,11 @@ def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds
 def overhead(name: str, address: str, images: np.ndarray, rounds: int) -> None:
     """Prints what a call of the client costs more than the same bytes sent as they are."""
     raw = caller(address, request(name, images))
-
-    def calls(call):
-        return lambda: [call() for _ in range(CALLS)]
-
     with Client(address) as client:
         seconds = interleaved(
             {
-                "raw gRPC": calls(raw),
-                "client": calls(lambda: client.predict(images, model=name, timeout=600)),
+                "raw gRPC": in_a_row(raw, CALLS),
+                "client": in_a_row(lambda: client.predict(images, model=name, timeout=600), CALLS),
             },
             10 * rounds,
         )

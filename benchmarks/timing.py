@@ -29,6 +29,16 @@ def interleaved(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def in_a_row(call: Callable[[], object], times: int) -> Callable[[], None]:
+    """Returns the same call several times, as one."""
+
+    def calls() -> None:
+        for _ in range(times):
+            call()
+
+    return calls
+
+
 def report(title: str, seconds: dict[str, float], images: int) -> None:
     """Prints each candidate in ms and images/s, and the ratio of the first to the others."""
     first = next(iter(seconds))
