@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from cnnkit.models import logits_of
-from cnnkit.training.filter_gradients import fast_filter_gradients
+from cnnkit.training.convolution_gradients import fast_gradients
 from cnnkit.training.loss_scale import LossScale
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.strategy import shared_out
@@ -131,7 +131,7 @@ class Steps:
 
     def _gradients(self, batch, images):
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value()
-        faster = fast_filter_gradients(jit_compile=self.jit_compile)
+        faster = fast_gradients(jit_compile=self.jit_compile)
         with tf.GradientTape() as tape, faster as fast:
             loss, counts = self._forward(batch, True)
             # The replicas' gradients are summed, so each divides by the images of all.

@@ -1,0 +1,199 @@
+"""Which convolutions get their gradients which way, and that they stay what they are."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit.layers import GroupedConv2D
+from cnnkit.training import SGD, bands, convolution_gradients, winograd
+from cnnkit.training.convolution_gradients import fast_gradients
+from cnnkit.training.steps import Steps
+
+WAYS = {"winograd": (winograd, "gradients"), "bands": (bands, "filter_gradient")}
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Makes any processor one that gains; returns the ways that were taken."""
+    names = []
+
+    def counted(name, function):
+        def call(*args):
+            names.append(name)
+            return function(*args)
+
+        return call
+
+    for name, (module, function) in WAYS.items():
+        monkeypatch.setattr(module, function, counted(name, getattr(module, function)))
+    monkeypatch.setattr(convolution_gradients, "is_of_use", lambda: True)
+    return names
+
+
+@pytest.fixture
+def always(monkeypatch):
+    """Returns a function that has any convolution that can take a way take it."""
+
+    def choose(way):
+        fewest_products = way == "winograd"
+        sizes = {"_CHANNELS": 0, "_CELLS": 0, "_MAP": 3600 if fewest_products else 0}
+        for name, size in {**sizes, "_WORK": 0}.items():
+            monkeypatch.setattr(convolution_gradients, name, size)
+
+    return choose
+
+
+LAYERS = {
+    "same": (keras.layers.Conv2D, {"padding": "same"}, True),
+    "groups": (GroupedConv2D, {"padding": "same", "groups": 2}, True),
+    "valid": (keras.layers.Conv2D, {}, False),
+    "stride": (keras.layers.Conv2D, {"padding": "same", "strides": 2}, False),
+    "dilation": (GroupedConv2D, {"padding": "same", "dilation_rate": 2, "groups": 2}, False),
+    "even": (keras.layers.Conv2D, {"padding": "same", "kernel_size": 2}, False),
+    "pixel": (keras.layers.Conv2D, {"padding": "same", "kernel_size": 1}, False),
+    "large": (keras.layers.Conv2D, {"padding": "same", "kernel_size": 9}, False),
+    "oblong": (keras.layers.Conv2D, {"padding": "same", "kernel_size": (3, 5)}, False),
+    "float64": (keras.layers.Conv2D, {"padding": "same", "dtype": "float64"}, False),
+    "bfloat16": (keras.layers.Conv2D, {"padding": "same", "dtype": "mixed_bfloat16"}, False),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_convolution_keeps_its_gradients(rng, taken, always, name, way):
+    always(way)
+    make, options, fast = LAYERS[name]
+    layer = make(**{"filters": 8, "kernel_size": 3, "activation": "relu", **options})
+    images = tf.constant(rng.normal(size=(8, 9, 7, 4)), tf.float32)
+    layer.build(images.shape)
+    signal = rng.normal(size=layer.compute_output_shape(images.shape))
+    weights = [variable.value for variable in layer.trainable_variables]
+
+    @tf.function
+    def gradients():
+        with tf.GradientTape() as tape, fast_gradients():
+            tape.watch(images)
+            total = tf.reduce_sum(layer(images) * tf.cast(signal, layer.compute_dtype))
+        ways = [images, *weights]
+        return tf.gradients(total, ways), tape.gradient(total, ways)
+
+    found, expected = gradients()
+    assert taken == [way] * (layer.groups if fast else 0)
+    for one, other in zip(found, expected, strict=True):
+        scale = np.abs(tf.cast(other, tf.float64)).max()
+        np.testing.assert_allclose(
+            tf.cast(one, tf.float64), tf.cast(other, tf.float64), atol=1e-5 * scale
+        )
+
+
+# Images, height, width, channels, filters, size: measured, and which way was the fastest.
+SHAPES = {
+    "alexnet conv2": ((64, 27, 27, 48, 128, 5), "winograd"),
+    "alexnet conv3": ((64, 13, 13, 256, 384, 3), "winograd"),
+    "alexnet conv5": ((64, 13, 13, 192, 128, 3), "winograd"),
+    "alexnet conv5 of four": ((4, 13, 13, 192, 128, 3), "winograd"),
+    "alexnet conv5 of one": ((1, 13, 13, 192, 128, 3), None),
+    "vgg block1_conv1": ((16, 224, 224, 3, 64, 3), "bands"),
+    "vgg block1_conv2": ((16, 224, 224, 64, 64, 3), "bands"),
+    "vgg block1_conv2 of 64": ((64, 224, 224, 64, 64, 3), "bands"),
+    "vgg block2_conv2": ((16, 112, 112, 128, 128, 3), "bands"),
+    "vgg block2_conv2 of two": ((2, 112, 112, 128, 128, 3), "bands"),
+    "vgg block1_conv1 of eight": ((8, 224, 224, 3, 64, 3), None),
+    "vgg block3_conv1": ((16, 56, 56, 128, 256, 3), "winograd"),
+    "vgg block5_conv3": ((16, 14, 14, 512, 512, 3), "winograd"),
+    "cifar10 conv2": ((128, 16, 16, 32, 32, 5), None),
+    "cifar10 conv3": ((128, 8, 8, 32, 64, 5), "winograd"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_takes_the_way_that_was_fastest(taken, name):
+    (count, height, width, channels, filters, size), way = SHAPES[name]
+    images = tf.TensorSpec((count, height, width, channels))
+    kernel = tf.TensorSpec((size, size, channels, filters))
+
+    @tf.function
+    def gradients(images, kernel):
+        with fast_gradients():
+            maps = tf.nn.conv2d(images, kernel, 1, "SAME")
+        return tf.gradients(maps, [images, kernel])
+
+    gradients.get_concrete_function(images, kernel)
+    assert taken == ([way] if way else [])
+
+
+def test_a_group_is_left_to_tensorflow(taken, always):
+    always("winograd")
+
+    @tf.function
+    def gradient(images, kernel):
+        with fast_gradients():
+            maps = tf.nn.conv2d(images, kernel, 1, "SAME")
+        return tf.gradients(maps, kernel)
+
+    gradient.get_concrete_function(tf.TensorSpec((8, 6, 6, 8)), tf.TensorSpec((3, 3, 4, 8)))
+    assert not taken
+
+
+def test_where_the_number_of_images_is_unknown_tensorflows_way_is_taken(rng, taken, always):
+    always("winograd")
+    filters = tf.Variable(rng.normal(size=(3, 3, 4, 8)), dtype=tf.float32)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 4))])
+    def gradient(images):
+        with fast_gradients():
+            maps = tf.nn.conv2d(images, filters, 1, "SAME")
+        return tf.gradients(maps, filters)[0]
+
+    images = tf.constant(rng.normal(size=(8, 6, 6, 4)), tf.float32)
+    expected = bands.filter_gradient(images, tf.ones((8, 6, 6, 8)), 3, 6)
+    np.testing.assert_allclose(gradient(images), expected, atol=1e-4)
+    assert taken == ["bands"]  # by the line above
+
+
+def test_only_a_cpu_that_gains_is_of_use(monkeypatch):
+    flags = {"old": "fma avx avx2 sse", "new": "avx2 avx512f avx512cd", "arm": "neon sve"}
+    for name, use in {"old": True, "new": False, "arm": False}.items():
+        text = f"flags\t\t: {flags[name]} \n"
+        monkeypatch.setattr(convolution_gradients.Path, "read_text", lambda path, text=text: text)
+        assert convolution_gradients.is_of_use() == use
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"])
+    monkeypatch.setattr(convolution_gradients.Path, "read_text", lambda path: " avx2 ")
+    assert not convolution_gradients.is_of_use()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_network_is_trained_the_same_either_way(rng, taken, always, mirrored, monkeypatch, way):
+    always(way)
+    batch = {
+        "images": tf.constant(rng.uniform(0, 255, (16, 10, 10, 3)), tf.float32),
+        "labels": tf.constant(rng.integers(0, 5, 16), tf.int32),
+        "weights": tf.constant(np.arange(16) < 13, tf.float32),
+    }
+    start = None
+    trained = {}
+    ways = {"plain": None, "fast": None, "mirrored": mirrored, "compiled": None}
+    for name, strategy in ways.items():
+        monkeypatch.setattr(convolution_gradients, "is_of_use", lambda name=name: name != "plain")
+        before = len(taken)
+        strategy = strategy or tf.distribute.get_strategy()
+        with strategy.scope():
+            inputs = keras.Input((10, 10, 3))
+            x = keras.layers.Rescaling(1 / 255)(inputs)
+            x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+            x = GroupedConv2D(8, 5, padding="same", groups=2, activation="relu")(x)
+            x = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+            model = keras.Model(inputs, keras.layers.Softmax(name="probabilities")(x))
+            start = start or model.get_weights()
+            model.set_weights(start)
+            optimizer = SGD(0.1, momentum=0.9)
+            steps = Steps(model, optimizer, strategy, jit_compile=name == "compiled")
+        for _ in range(3):
+            steps.train(batch, 13, 0.1)
+        assert set(taken) <= {way}
+        assert (len(taken) > before) == (name in ("fast", "mirrored"))
+        trained[name] = model.get_weights()
+    for name in ways:
+        for one, other in zip(trained[name], trained["plain"], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
