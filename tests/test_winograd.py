@@ -3,21 +3,9 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from convolution_by_hand import both_gradients
 
 from cnnkit.training import winograd
-
-
-def by_hand(images, kernel, signal):
-    """Returns both gradients of a convolution, weight by weight."""
-    size, (_, height, width, _) = len(kernel), images.shape
-    half = size // 2
-    padded = np.pad(images, [(0, 0), (half, half), (half, half), (0, 0)])
-    for_padded, for_kernel = np.zeros_like(padded), np.empty_like(kernel)
-    for row, column in np.ndindex(size, size):
-        window = np.s_[:, row : row + height, column : column + width]
-        for_kernel[row, column] = np.einsum("nhwc,nhwf->cf", padded[window], signal)
-        for_padded[window] += signal @ kernel[row, column].T
-    return for_padded[:, half : half + height, half : half + width], for_kernel
 
 
 def case(rng, count, height, width, channels, filters, size):
@@ -32,7 +20,7 @@ def test_gradients_equal_the_sums_by_hand(rng, monkeypatch, size, points, height
     monkeypatch.setattr(winograd, "points_for", lambda *args: points)
     arrays = case(rng, 3, height, width, 2, 4, size)
     found = winograd.gradients(*map(tf.constant, arrays))
-    for one, other in zip(found, by_hand(*arrays), strict=True):
+    for one, other in zip(found, both_gradients(*arrays), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-11)
 
 
@@ -45,7 +33,7 @@ def test_images_in_parts_give_the_same(rng, monkeypatch):
         tf, "matmul", lambda a, b, **options: products.append(b.shape) or whole(a, b, **options)
     )
     found = winograd.gradients(*map(tf.constant, arrays))
-    for one, other in zip(found, by_hand(*arrays), strict=True):
+    for one, other in zip(found, both_gradients(*arrays), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-11)
     assert len(products) > 20, "the images were not divided"
 
@@ -54,7 +42,7 @@ def test_images_in_parts_give_the_same(rng, monkeypatch):
 def test_float32_loses_few_digits(rng, size, side):
     arrays = case(rng, 4, side, side, 48, 64, size)
     found = winograd.gradients(*(tf.constant(array, tf.float32) for array in arrays))
-    for one, other in zip(found, by_hand(*arrays), strict=True):
+    for one, other in zip(found, both_gradients(*arrays), strict=True):
         assert np.std(one - other) < 6e-6 * np.std(other)
 
 

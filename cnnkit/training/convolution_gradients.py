@@ -76,12 +76,13 @@ def _gradients(op: tf.Operation, signal: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
         name: op.get_attr(name)
         for name in ("strides", "padding", "explicit_paddings", "data_format", "dilations")
     }
-    if _is_plain(images, kernel, attributes) and _has_many_channels(images, kernel):
+    plain = _is_plain(images, kernel, attributes)
+    if plain and _has_many_channels(images, kernel):
         return winograd.gradients(images, kernel, signal)
     for_images = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(images), filter=kernel, out_backprop=signal, **attributes
     )
-    rows = _rows(images, kernel) if _is_plain(images, kernel, attributes) else 0
+    rows = _rows(images, kernel) if plain else 0
     if rows:
         return for_images, bands.filter_gradient(images, signal, kernel.shape[0], rows)
     return for_images, tf.raw_ops.Conv2DBackpropFilter(

@@ -48,9 +48,10 @@ def gradients(images, kernel, signal):
     count, height, width, channels = images.shape
     size, _, _, filters = kernel.shape
     points = points_for(height, width, size)
-    axes = [_of_axis(length, size, points) for length in (height, width)]
+    a, g, b = _of_tile(size, points)
+    axes = [_of_axis(length, a, b) for length in (height, width)]
     of_images, of_signal = zip(*axes, strict=True)
-    of_kernel = np.kron(*2 * [_of_tile(size, points)[1]])
+    of_kernel = np.kron(g, g)
     # Values of what has been there since the forward pass must not be made, and held, from then on.
     with tf.control_dependencies([signal]):
         images, kernel = tf.identity(images), tf.identity(kernel)
@@ -101,10 +102,10 @@ def _of_tile(size: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return a, g, b
 
 
-def _of_axis(length: int, size: int, points: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns B and A for an axis of the map, (points * tiles, length) each."""
-    a, _, b = _of_tile(size, points)
-    tile, half = a.shape[1], size // 2
+def _of_axis(length: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns B and A for an axis of the map, (points * tiles, length) each, from a tile's."""
+    points, tile = a.shape
+    half = (points - tile) // 2
     tiles = -(-length // tile)
     of_images = np.zeros((points, tiles, tiles * tile + 2 * half))
     of_signal = np.zeros((points, tiles, tiles * tile))
