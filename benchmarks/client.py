@@ -26,7 +26,7 @@ import grpc
 import numpy as np
 
 from cnnkit.client import Client
-from cnnkit.client.request import Target, predict_request
+from cnnkit.client.encode import RequestTarget, encode_predict_request
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import encode_values
@@ -114,7 +114,7 @@ def candidates(
     """Returns the same call by gRPC, with ready bytes and with arrays, and by the client."""
     channel = grpc.insecure_channel(address, options=methods.UNLIMITED_MESSAGES)
     ask = channel.unary_unary(methods.PREDICT)
-    raw = predict_request(Target("m"), "serving_default", {"images": given})
+    raw = encode_predict_request(RequestTarget("m"), "serving_default", {"images": given})
     content = given[0] if given.dtype == object else given.reshape(-1).view(np.uint8).data
     head = raw[: len(raw) - len(content)]
     assert b"".join((head, content)) == raw

@@ -31,10 +31,10 @@ def features(name: str) -> None:
     from sklearn.datasets import load_sample_image
 
     from cnnkit import models
-    from cnnkit.data import Split, fit
-    from cnnkit.features import Describer, Protocol, stream
-    from cnnkit.features.reading import centres
-    from cnnkit.models.part import up_to
+    from cnnkit.data import Split, resize_shorter_side
+    from cnnkit.features import FeatureExtractor, FeatureSpec, stream_features
+    from cnnkit.features.image_batches import iter_center_crops
+    from cnnkit.models.feature_extractor import feature_extractor
 
     side, count, batch_size, rounds = NETWORKS[name]
     model = models.build(name, input_shape=(side, side, 3))
@@ -42,13 +42,13 @@ def features(name: str) -> None:
     file = tf.io.encode_jpeg(tf.cast(photograph, tf.uint8), quality=90)
     split = Split.of_files(np.zeros(count, np.int32), ["china"] * count, lambda index: file)
     order = np.arange(count)
-    arrays = np.repeat(fit(photograph, side).numpy()[None], count, axis=0)
-    part = up_to(model, "fc7")
-    describer = Describer(model, Protocol("fc7"))
+    arrays = np.repeat(resize_shorter_side(photograph, side).numpy()[None], count, axis=0)
+    part = feature_extractor(model, "fc7")
+    describer = FeatureExtractor(model, FeatureSpec("fc7"))
     candidates = {
         "predict on arrays": lambda: part.predict(arrays, batch_size=batch_size, verbose=0),
-        "features from JPEG": lambda: list(stream(describer, split, order, batch_size)),
-        "decoding alone": lambda: list(centres(split, order, side, batch_size)),
+        "features from JPEG": lambda: list(stream_features(describer, split, order, batch_size)),
+        "decoding alone": lambda: list(iter_center_crops(split, order, side, batch_size)),
     }
     seconds = interleaved(candidates, rounds, time.process_time)
     report(f"{name} fc7 at {side}, batches of {batch_size}, CPU time", seconds, count)
@@ -61,10 +61,10 @@ def search(path: Path) -> None:
     """Searches the vectors in a file and prints what it took."""
     import numpy as np
 
-    from cnnkit.neighbors import plan
+    from cnnkit.features.nearest_neighbors import memory_estimate
 
     values = np.load(path, mmap_mode="r")
-    gigabytes = plan(IMAGES, DIMENSION).read_bytes / 1e9
+    gigabytes = memory_estimate(IMAGES, DIMENSION).read_bytes / 1e9
     print(
         f"\nThe {NEAREST} nearest of {IMAGES:,} vectors of {DIMENSION}, {gigabytes:.1f} GB, exact"
     )
@@ -75,7 +75,7 @@ def search(path: Path) -> None:
 def _search(values, count: int) -> None:
     import numpy as np
 
-    from cnnkit.neighbors import nearest, plan
+    from cnnkit.features.nearest_neighbors import memory_estimate, nearest_neighbors
 
     places = np.linspace(0, IMAGES - 1, count).astype(int)
     queries = values[places] + np.float32(1e-3)
@@ -88,13 +88,15 @@ def _search(values, count: int) -> None:
     watcher = threading.Thread(target=watch)
     watcher.start()
     start, cpu = time.perf_counter(), time.process_time()
-    found = nearest(queries, values, NEAREST)
+    found = nearest_neighbors(queries, values, NEAREST)
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     done.set()
     watcher.join()
     if (found.index[:, 0] != places).any():
         raise RuntimeError("a vector is not the nearest to itself")
-    planned, million = (plan(images, DIMENSION, count, NEAREST) for images in (IMAGES, MILLION))
+    planned, million = (
+        memory_estimate(images, DIMENSION, count, NEAREST) for images in (IMAGES, MILLION)
+    )
     memory, more = ((one.block_bytes + one.state_bytes) / 2**20 for one in (planned, million))
     print(
         f"  {count:3} queries: {cpu:5.1f} s CPU, {wall:5.1f} s passed; at most"

@@ -15,15 +15,15 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from cnnkit.data import Augmentation, ColourComponents, ColourNoise, Split, batches
-from cnnkit.data.workers import WORKERS, parallel_map
+from cnnkit.data import Augmentation, ColorComponents, PCAColorNoise, Split, batches
+from cnnkit.data.pipeline import WORKERS, parallel_map
 
 IMAGES = 512
 DIFFERENT = 64
 BATCH = 32
 ROUNDS = 7
 # Variances of natural colours along their axes, in squared levels.
-COLOURS = ColourComponents(
+COLOURS = ColorComponents(
     eigenvalues=(14000.0, 1200.0, 290.0),
     eigenvectors=((0.57, 0.71, 0.41), (0.58, 0.0, -0.82), (0.58, -0.71, 0.41)),
 )
@@ -32,7 +32,7 @@ FULL = {
     "scale": (256, 256),
     "crop": "random",
     "flip": True,
-    "colour": ColourNoise(COLOURS),
+    "colour": PCAColorNoise(COLOURS),
 }
 
 

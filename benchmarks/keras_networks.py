@@ -17,7 +17,7 @@ def tensorflow_steps(model, images, labels) -> Steps:
     import tensorflow as tf
 
     from cnnkit import training
-    from cnnkit.training.steps import Steps as TrainingSteps
+    from cnnkit.training.step import StepRunner as TrainingSteps
 
     count = len(images)
     images = tf.constant(images)

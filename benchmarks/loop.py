@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
 from cnnkit.data import batches
-from cnnkit.runs import Run
-from cnnkit.training import Progress, epoch
-from cnnkit.training.job import Job
-from cnnkit.training.setup import set_up
-from cnnkit.training.state import Totals
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import Callback, epoch
+from cnnkit.training.checkpoint import MetricTotals
+from cnnkit.training.epoch import TrainingRun
+from cnnkit.training.train import prepare_run
 
 ROUNDS = 15
 STEPS_PER_CHECKPOINT = 100
@@ -28,21 +28,21 @@ STEPS_FOR_MEMORY = 2000
 WARM = 500
 
 
-def job_of(folder: Path, **fields) -> Job:
+def job_of(folder: Path, **fields) -> TrainingRun:
     """Gets a training on the digits ready."""
     strategy = tf.distribute.get_strategy()
     options = {"resume": False, "overwrite": False, "download": False, "about": {}}
-    run = Run(folder / fields["model"])
-    return set_up(TrainingConfig(**fields), run, strategy, progress=Progress(), **options)
+    run = RunFolder(folder / fields["model"])
+    return prepare_run(TrainingConfig(**fields), run, strategy, progress=Callback(), **options)
 
 
-def looped(job: Job) -> None:
+def looped(job: TrainingRun) -> None:
     """Takes an epoch's steps as training does."""
-    job.state.step, job.state.totals = 0, Totals()
+    job.state.step, job.state.totals = 0, MetricTotals()
     epoch._train(job, 1)
 
 
-def bare(job: Job) -> None:
+def bare(job: TrainingRun) -> None:
     """Takes the same steps with nothing around them."""
     rate = tf.constant(job.config.learning_rate)
     feed = batches(job.training_images, augmentation=job.shown, batch_size=job.config.batch_size)

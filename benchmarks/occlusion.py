@@ -14,9 +14,9 @@ import numpy as np
 
 from cnnkit import alexnet, vgg16
 from cnnkit.visualize import occlusion
-from cnnkit.visualize.classifier import classifier_of
-from cnnkit.visualize.incremental import incremental
-from cnnkit.visualize.occlusion import plain
+from cnnkit.visualize.classifier import explained_classifier
+from cnnkit.visualize.occlusion.incremental import incremental_occlusion
+from cnnkit.visualize.occlusion.occlusion import plain_occlusion
 
 SAMPLE = 32
 BATCH_SIZES = (1, 4, 8, 16, 32)
@@ -31,9 +31,9 @@ def main() -> None:
         model = build()
         size = model.input_shape[1]
         image = np.random.default_rng(0).uniform(0, 255, (size, size, 3)).astype("float32")
-        network = classifier_of(model)
+        network = explained_classifier(model)
         grey = np.full_like(image, 128)
-        sweep = plain(network.calls, image, grey, [(network.calls[-1], None)])
+        sweep = plain_occlusion(network.calls, image, grey, [(network.calls[-1], None)])
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))
         rectangles = np.stack([corners, corners + 32], axis=-1)
 
@@ -61,7 +61,8 @@ def differences(network, image, grey, rectangles) -> None:
     last = [call for call in network.calls if len(call.layer.output.shape) == 4][-1]
     wanted = [(last, None), (network.calls[-1], None)]
     (maps, logits), (others, other_logits) = (
-        sweep(network.calls, image, grey, wanted)(rectangles, 8) for sweep in (plain, incremental)
+        sweep(network.calls, image, grey, wanted)(rectangles, 8)
+        for sweep in (plain_occlusion, incremental_occlusion)
     )
     one, other = (network.probabilities(values) for values in (logits, other_logits))
     print(f"  {last.layer.name}: {np.abs(maps - others).max():.1e} of {maps.max():.2g} at most,")

@@ -25,7 +25,7 @@ from cnnkit.client import Client
 from cnnkit.models import build
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import encode
+from cnnkit.wire.tensors import to_tensor_proto
 
 # Callers at the same time, of the server and of the SavedModel: one for each core.
 CALLERS = psutil.cpu_count() or 1
@@ -64,7 +64,7 @@ def served(folder: Path, engine: str = "tensorflow"):
 def request(name: str, images: np.ndarray) -> bytes:
     """The bytes of a Predict call."""
     message = pb.PredictRequest(model_spec=pb.ModelSpec(name=name))
-    message.inputs["images"].CopyFrom(encode(images))
+    message.inputs["images"].CopyFrom(to_tensor_proto(images))
     return message.SerializeToString()
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# As the commands do: see cnnkit.commands._tensorflow.
+# As the commands do: see cnnkit.cli.quiet_tensorflow.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from cnnkit import alexnet, vgg16
 from cnnkit.training import SGD
-from cnnkit.training.steps import Steps
+from cnnkit.training.step import StepRunner
 
 ROUNDS = 5
 
@@ -73,7 +73,7 @@ def batch_of(size: int) -> dict[str, tf.Tensor]:
 
 def our_steps(model: keras.Model, batch: dict[str, tf.Tensor], count: int):
     """Returns a call of `count` steps of ours."""
-    steps = Steps(model, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
+    steps = StepRunner(model, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
     size = len(batch["labels"])
 
     def call():

@@ -30,16 +30,16 @@ def search(rounds: int, count: int) -> None:
     import tensorflow as tf
 
     from cnnkit import vgg16
-    from cnnkit.models.graph import graph_of
-    from cnnkit.visualize import strongest
-    from cnnkit.visualize.forward import forward
+    from cnnkit.models.graph import build_graph
+    from cnnkit.visualize import find_top_activations
+    from cnnkit.visualize.forward import forward_pass
 
     model = vgg16(include_top=False, input_shape=(SIDE, SIDE, 3))
     images = np.random.default_rng(0).uniform(0, 255, (count, SIDE, SIDE, 3)).astype("float32")
     names = convolutions(model)
-    graph = graph_of(model)
+    graph = build_graph(model)
     calls = graph.up_to(graph.call(names[-1]))
-    bare = tf.function(lambda shown: forward(calls, shown))
+    bare = tf.function(lambda shown: forward_pass(calls, shown))
 
     def pass_alone():
         for start in range(0, len(images), BATCH):
@@ -51,10 +51,12 @@ def search(rounds: int, count: int) -> None:
     seconds = interleaved(
         {
             "the forward pass": pass_alone,
-            "the search, every map of 13 layers": lambda: strongest(
+            "the search, every map of 13 layers": lambda: find_top_activations(
                 model, images, names, batch_size=BATCH
             ),
-            "the search of twice as many": lambda: strongest(model, twice, names, batch_size=BATCH),
+            "the search of twice as many": lambda: find_top_activations(
+                model, twice, names, batch_size=BATCH
+            ),
         },
         rounds,
         time.process_time,
@@ -63,7 +65,7 @@ def search(rounds: int, count: int) -> None:
     bare_pass, once, both = seconds.values()
     print(f"  an image more costs {(both - once) / bare_pass:.2f} times its forward pass,")
     print(f"  and to begin with {1e3 * (2 * once - both):.0f} ms")
-    found = strongest(model, images[:2], names, batch_size=2)
+    found = find_top_activations(model, images[:2], names, batch_size=2)
     size = sum(one.values.nbytes + one.images.nbytes + one.places.nbytes for one in found.values())
     print(f"  state of {sum(len(one.values) for one in found.values())} maps: {size / 1e6:.2f} MB")
 
@@ -74,7 +76,7 @@ def crop(rounds: int) -> None:
     from cnnkit.visualize import project
 
     model = vgg16(include_top=False, input_shape=(SIDE, SIDE, 3))
-    module = importlib.import_module("cnnkit.visualize.deconvnet")
+    module = importlib.import_module("cnnkit.visualize.deconvnet.project")
     images = np.random.default_rng(0).uniform(0, 255, (4, SIDE, SIDE, 3)).astype("float32")
     for layer, side in (("block2_conv2", 112), ("block3_conv3", 56), ("block4_conv3", 28)):
         middle = side // 2
@@ -129,10 +131,10 @@ def memory() -> None:
 def child(count: int) -> None:
     """Searches, and prints the highest memory that the process has had, in bytes."""
     from cnnkit import alexnet
-    from cnnkit.visualize import strongest
+    from cnnkit.visualize import find_top_activations
 
     model = alexnet(include_top=False, input_shape=(64, 64, 3))
-    strongest(model, Many(count), convolutions(model), batch_size=16)
+    find_top_activations(model, Many(count), convolutions(model), batch_size=16)
     status = Path("/proc/self/status").read_text().splitlines()
     print(next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM")))
 

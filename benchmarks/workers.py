@@ -37,13 +37,13 @@ def measure(name: str, workers: list[str], index: int | None, rounds: int) -> di
 
     from cnnkit.models import build
     from cnnkit.training import SGD, get_strategy
-    from cnnkit.training.steps import Steps
+    from cnnkit.training.step import StepRunner
 
     side, images = NETWORKS[name]
     strategy = get_strategy("multiworker" if workers else "default", workers=workers, index=index)
     with strategy.scope():
         model = build(name, initializer="glorot", input_shape=(side, side, 3))
-        steps = Steps(model, SGD(0.01, momentum=0.9, decay=5e-4), strategy)
+        steps = StepRunner(model, SGD(0.01, momentum=0.9, decay=5e-4), strategy)
     random = np.random.default_rng(index or 0)
     batch = {
         "images": tf.constant(random.uniform(0, 255, (images, side, side, 3)), tf.float32),

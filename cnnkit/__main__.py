@@ -2,6 +2,6 @@
 
 import sys
 
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 
 sys.exit(main())

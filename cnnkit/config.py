@@ -13,20 +13,20 @@ from cnnkit.errors import RunError, UsageError, unknown_name
 
 MEANS = ("dataset", "imagenet", "pixel")
 CROPS = ("center", "random", "ten")
-COLOUR_NOISES = ("none", "std", "eig01")
+PCA_COLORS = ("none", "std", "eig01")
 STRATEGIES = ("default", "mirrored", "multiworker")
 SCHEDULES = ("step", "plateau", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-INIT_RULES = ("by-name", "vgg-staged")
+WEIGHT_MAPPINGS = ("by-name", "vgg-staged")
 MINUTE = 60.0
 
 CHOICES = {
     "mean": MEANS,
     "crop": CROPS,
-    "colour_noise": COLOUR_NOISES,
+    "colour_noise": PCA_COLORS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "init_rule": INIT_RULES,
+    "init_rule": WEIGHT_MAPPINGS,
     "strategy": STRATEGIES,
 }
 COUNTS = ("image_size", "epochs", "batch_size", "accumulate", "patience", "keep_checkpoints")
@@ -39,7 +39,7 @@ class TrainingConfig:
     Attributes:
         model: Name of a network, as `cnnkit.models.build` takes it.
         model_options: Arguments of its builder beside classes, input_shape and mean.
-        dataset: As `cnnkit.data.load_source` takes it: `digits`, `folder:PATH`, `tfds:NAME` ...
+        dataset: As `cnnkit.data.load_dataset` takes it: `digits`, `folder:PATH`, `tfds:NAME` ...
         image_size: Side of the training images in pixels.
         mean: What the model subtracts: `"dataset"` is the mean colour of the training images, or,
             with init_from, what that network subtracts; `"pixel"` their mean image; `"imagenet"`
@@ -49,7 +49,7 @@ class TrainingConfig:
         crop: How training images are cut: `"center"`, `"random"`, or `"ten"` fixed crops.
         flip: Whether every second training image, by chance, is mirrored.
         square: Whether crops stay inside the central square of an image.
-        colour_noise: `"none"`, or how `cnnkit.data.ColourNoise` scales it: `"std"`, `"eig01"`.
+        colour_noise: `"none"`, or how `cnnkit.data.PCAColorNoise` scales it: `"std"`, `"eig01"`.
         fast_decode: Whether images are decoded in a quicker way that changes their pixels a little.
         epochs: Times that every training image is shown.
         until_train_error: Training error, 0..1, at which training ends before that; None does not.
@@ -157,7 +157,7 @@ class TrainingConfig:
         for name, known in CHOICES.items():
             if getattr(self, name) not in known:
                 raise unknown_name(name.replace("_", " "), getattr(self, name), known)
-        interval(self.checkpoint_every)
+        parse_interval(self.checkpoint_every)
         for epoch in self.keep_epochs:
             _check("keep_epochs", epoch, epoch >= 1, "epochs of 1 or more")
         if self.jit_compile and self.strategy != "default":
@@ -205,7 +205,7 @@ class TrainingConfig:
         }
 
 
-def interval(text: str | None) -> tuple[int | None, float | None]:
+def parse_interval(text: str | None) -> tuple[int | None, float | None]:
     """Returns the steps or the seconds that `text` names.
 
     Args:
@@ -215,7 +215,7 @@ def interval(text: str | None) -> tuple[int | None, float | None]:
         UsageError: If it is neither.
 
     Example:
-        >>> interval("500"), interval("1.5m")
+        >>> parse_interval("500"), parse_interval("1.5m")
         ((500, None), (None, 90.0))
     """
     if text is None:

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Split
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 
 SIZE, CLASSES = 12, 7
 LABELS = tuple("abcdefg")
@@ -64,7 +64,7 @@ def write_folder(root, labels, each=3, seed=1):
 
 def write_run(path, seed, dataset, labels=LABELS, scale=(14, 18)):
     """Writes the folder of a finished run of `network(seed)`."""
-    run = Run(path)
+    run = RunFolder(path)
     config = TrainingConfig(dataset=f"folder:{dataset}", image_size=SIZE, scale=scale, seed=seed)
     run.create(config, labels, {})
     network(seed, classes=len(labels)).save(run.model_file)

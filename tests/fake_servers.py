@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode_values
+from cnnkit.wire.tensors import decode_tensor, encode_values
 
 
 class _Replay(grpc.GenericRpcHandler):
@@ -87,7 +87,7 @@ class Doubling:
 
     def _predict(self, request, context):
         with self._lock:
-            x = decode(request.inputs["x"])
+            x = decode_tensor(request.inputs["x"])
             self.rows.append(len(x))
             number = len(self.rows)
             self._inside += 1
@@ -139,7 +139,7 @@ class Brightness:
             return self._metadata().SerializeToString()
         request = pb.PredictRequest.FromString(request)
         signature = request.model_spec.signature_name
-        [images] = map(decode, request.inputs.values())
+        [images] = map(decode_tensor, request.inputs.values())
         self.asked.append((signature, images.tolist()))
         if images.dtype.kind == "O":
             if any(image.startswith(b"X") for image in images):

@@ -12,7 +12,7 @@ from keras import layers
 
 import cnnkit
 from cnnkit.errors import DataError, UsageError
-from cnnkit.layers import LocalResponseNormalization, Probabilities, ReLU
+from cnnkit.layers import ClassProbabilities, LocalResponseNormalization, ReLU
 from cnnkit.visualize import gradcam, gradcam_plus_plus, saliency, scorecam, smoothgrad
 
 SHAPE, CLASSES = (20, 26, 3), 4
@@ -66,7 +66,7 @@ def past():
 NETWORKS = {
     "fused softmax": plain(lambda x: layers.Dense(CLASSES, "softmax", name="logits")(x)),
     "softmax layer": plain(lambda x: layers.Softmax()(layers.Dense(CLASSES, name="logits")(x))),
-    "ours": plain(lambda x: Probabilities()(layers.Dense(CLASSES, name="logits")(x))),
+    "ours": plain(lambda x: ClassProbabilities()(layers.Dense(CLASSES, name="logits")(x))),
     "logits": plain(lambda x: layers.Dense(CLASSES, name="logits")(x)),
     "sigmoids": plain(lambda x: layers.Dense(CLASSES, "sigmoid", name="logits")(x)),
     "sigmoid layer": plain(

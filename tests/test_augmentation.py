@@ -10,25 +10,25 @@ from sklearn.decomposition import PCA
 
 from cnnkit.data import (
     Augmentation,
-    ColourComponents,
-    ColourNoise,
+    ColorComponents,
+    PCAColorNoise,
     Split,
     batches,
-    colour_components,
-    decode,
-    fit,
-    load_source,
+    color_components,
+    decode_image,
+    load_dataset,
     mean_image,
+    resize_shorter_side,
 )
-from cnnkit.data.crops import augment
-from cnnkit.data.draws import draw
-from cnnkit.data.encoded import augment_encoded
+from cnnkit.data.augmentation import sample_augmentation
+from cnnkit.data.crops import augment_image
+from cnnkit.data.decode import augment_bytes
 from cnnkit.data.pipeline import epoch_order
 from cnnkit.errors import DataError, UsageError
 
 # The colours of ImageNet as they are usually quoted: variances of pixels in 0..1.
 QUOTED = np.array([0.2175, 0.0188, 0.0045])
-USUAL = ColourComponents(
+USUAL = ColorComponents(
     tuple(QUOTED * 255**2),
     ((0.5675, 0.7192, 0.4009), (0.5808, -0.0045, -0.8140), (0.5836, -0.6948, 0.4203)),
 )
@@ -85,7 +85,7 @@ def pillow(image, scale, top, left, size):
 def test_random_crops_are_windows_of_the_rescaled_image(rng, sides):
     image = smooth(rng, *sides)
     options = Augmentation(48, scale=(64, 64), crop="random", flip=True)
-    choices = draw(options, 12, seed=3, epoch=2)
+    choices = sample_augmentation(options, 12, seed=3, epoch=2)
     shown = augmented(split_of([image] * 12), options, batch_size=4, seed=3, epoch=2)
     ratio = 64 / min(sides)
     play = np.array([max(64, round(side * ratio)) - 48 for side in sides])
@@ -102,18 +102,20 @@ def test_random_crops_are_windows_of_the_rescaled_image(rng, sides):
 
 def test_random_crops_reach_every_place_equally():
     options = Augmentation(8, scale=(10, 10), crop="random")
-    position = draw(options, 9000)["position"]
+    position = sample_augmentation(options, 9000)["position"]
     counts = np.histogram2d(*(position * 3).astype(int).T, bins=(3, 3))[0]
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000 * 8 / 9)
     y, x = np.mgrid[0:10, 0:10].astype(np.float32)
     image = np.stack([y, x, y], -1)
     for place in ((0, 0), (0.999, 0), (0.4, 0.999)):
-        crop = augment(tf.constant(image), options, {"position": tf.constant(place, tf.float64)})
+        crop = augment_image(
+            tf.constant(image), options, {"position": tf.constant(place, tf.float64)}
+        )
         np.testing.assert_allclose(crop[0, 0, :2], np.floor(np.array(place) * 3), atol=1e-5)
 
 
 def test_jitter_draws_every_side_of_its_range():
-    drawn = draw(Augmentation(224, scale=(256, 512)), 20_000, seed=1)["scale"]
+    drawn = sample_augmentation(Augmentation(224, scale=(256, 512)), 20_000, seed=1)["scale"]
     assert (drawn.min(), drawn.max()) == (256, 512)
     counts = np.bincount(drawn - 256)
     assert len(counts) == 257
@@ -123,7 +125,7 @@ def test_jitter_draws_every_side_of_its_range():
 def test_jitter_rescales_the_shorter_side(rng):
     image = smooth(rng, 96, 160)
     options = Augmentation(32, scale=(40, 90))
-    sides = draw(options, 6)["scale"]
+    sides = sample_augmentation(options, 6)["scale"]
     shown = augmented(split_of([image] * 6), options, batch_size=6)
     for i, side in enumerate(sides):
         width = max(side, round(160 * side / 96))
@@ -164,8 +166,8 @@ def test_square_stays_inside_the_central_square():
     ("mode", "expected"), [("std", (11.9, 3.5, 1.71)), ("eig01", (5.55, 0.48, 0.11))]
 )
 def test_colour_noise_has_the_known_deviations(mode, expected):
-    options = Augmentation(4, colour=ColourNoise(USUAL, mode))
-    shift = draw(options, 200_000)["shift"]
+    options = Augmentation(4, colour=PCAColorNoise(USUAL, mode))
+    shift = sample_augmentation(options, 200_000)["shift"]
     along = shift @ np.linalg.inv(np.array(USUAL.eigenvectors)).T
     np.testing.assert_allclose(along.std(axis=0), expected, rtol=0.01, atol=0.006)
     np.testing.assert_allclose(along.mean(axis=0), 0, atol=0.06)
@@ -176,11 +178,11 @@ def test_colour_noise_is_one_colour_for_the_whole_image(rng):
     image = rng.integers(0, 256, (20, 30, 3), np.uint8)
     plain = Augmentation(16, scale=(20, 20), crop="random", flip=True)
     noisy = Augmentation(
-        16, scale=(20, 20), crop="random", flip=True, colour=ColourNoise(USUAL, deviation=0.5)
+        16, scale=(20, 20), crop="random", flip=True, colour=PCAColorNoise(USUAL, deviation=0.5)
     )
     split = split_of([image] * 4)
     without, noise = (augmented(split, options, batch_size=4) for options in (plain, noisy))
-    shift = draw(noisy, 4)["shift"]
+    shift = sample_augmentation(noisy, 4)["shift"]
     for i in range(4):
         # The noise moves neither the crop nor the mirror, and nothing is clipped.
         np.testing.assert_allclose(noise[i] - without[i], np.broadcast_to(shift[i], (16, 16, 3)),
@@ -191,7 +193,9 @@ def test_colour_noise_is_one_colour_for_the_whole_image(rng):
 @pytest.mark.parametrize("encode", [None, jpeg], ids=["pixels", "jpeg"])
 def test_an_image_is_augmented_the_same_in_any_batch(rng, encode):
     split = split_of([smooth(rng, 72 + 8 * i, 96) for i in range(12)], encode)
-    options = Augmentation(32, scale=(36, 50), crop="random", flip=True, colour=ColourNoise(USUAL))
+    options = Augmentation(
+        32, scale=(36, 50), crop="random", flip=True, colour=PCAColorNoise(USUAL)
+    )
     drawn = {"seed": 5, "epoch": 3}
     first = augmented(split, options, batch_size=12, **drawn)
     order = epoch_order(12, 1, 1)
@@ -209,8 +213,8 @@ def test_an_image_is_augmented_the_same_in_any_batch(rng, encode):
 
 
 def test_choices_do_not_depend_on_the_number_of_images():
-    options = Augmentation(8, scale=(9, 20), crop="ten", colour=ColourNoise(USUAL))
-    few, many = (draw(options, count, seed=2, epoch=9) for count in (7, 1000))
+    options = Augmentation(8, scale=(9, 20), crop="ten", colour=PCAColorNoise(USUAL))
+    few, many = (sample_augmentation(options, count, seed=2, epoch=9) for count in (7, 1000))
     assert sorted(few) == ["mirror", "position", "scale", "shift"]
     for name, rows in few.items():
         np.testing.assert_array_equal(rows, many[name][:7])
@@ -231,13 +235,15 @@ def test_a_window_of_a_file_has_the_pixels_of_the_whole(rng, kind):
     image = smooth(rng, 152, 208)[:147, :203]
     image = image[..., 0] if options.pop("grey", False) else image
     data = tf.constant(jpeg(image, **options))
-    whole = decode(data)
+    whole = decode_image(data)
     for scale, size in ((147, 100), (64, 40), (200, 96)):
         how = Augmentation(size, scale=(scale, scale), crop="random", flip=True)
         for row in range(6):
-            choices = {name: tf.constant(rows[row]) for name, rows in draw(how, 6).items()}
+            choices = {
+                name: tf.constant(rows[row]) for name, rows in sample_augmentation(how, 6).items()
+            }
             # Equal pixels; the filter's weights are rounded elsewhere.
-            difference = augment_encoded(data, how, choices) - augment(whole, how, choices)
+            difference = augment_bytes(data, how, choices) - augment_image(whole, how, choices)
             assert np.abs(difference).max() < 0.02
 
 
@@ -256,17 +262,21 @@ def test_fast_decode_is_nearly_the_same(rng, sides):
 def test_fit_is_the_centre_of_the_augmentation(rng):
     image = smooth(rng, 72, 104)
     [shown] = augmented(split_of([image]), Augmentation(48), batch_size=1).values()
-    np.testing.assert_array_equal(shown, fit(tf.constant(image), 48))
+    np.testing.assert_array_equal(shown, resize_shorter_side(tf.constant(image), 48))
 
 
 def test_mean_image(image_folder):
-    split = load_source(f"folder:{image_folder}").splits["train"]
-    images = [decode(split.encoded(tf.constant(i, tf.int64))) for i in range(len(split))]
-    expected = np.mean([fit(image, 16) for image in images], axis=0, dtype=np.float64)
+    split = load_dataset(f"folder:{image_folder}").splits["train"]
+    images = [decode_image(split.encoded(tf.constant(i, tf.int64))) for i in range(len(split))]
+    expected = np.mean(
+        [resize_shorter_side(image, 16) for image in images], axis=0, dtype=np.float64
+    )
     mean = mean_image(split, 16)
     assert mean.dtype == np.float32
     np.testing.assert_allclose(mean, expected, atol=1e-3)
-    inner = np.mean([fit(image, 20)[2:18, 2:18] for image in images], axis=0, dtype=np.float64)
+    inner = np.mean(
+        [resize_shorter_side(image, 20)[2:18, 2:18] for image in images], axis=0, dtype=np.float64
+    )
     np.testing.assert_allclose(mean_image(split, 16, scale=20), inner, atol=1e-3)
 
 
@@ -276,7 +286,7 @@ def test_colour_components_are_the_pca_of_the_pixels(rng):
         np.clip(128 + rng.normal(size=(24, 24, 3)) @ mixing, 0, 255).astype(np.uint8)
         for _ in range(70)
     ]
-    found = colour_components(split_of(images), image_size=24)
+    found = color_components(split_of(images), image_size=24)
     pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(float)
     pca = PCA().fit(pixels)
     covariance = np.cov(pixels.T, bias=True)
@@ -284,7 +294,7 @@ def test_colour_components_are_the_pca_of_the_pixels(rng):
     vectors = np.array(found.eigenvectors)
     np.testing.assert_allclose(np.abs(vectors.T @ pca.components_.T), np.eye(3), atol=1e-6)
     assert all(column[np.argmax(np.abs(column))] > 0 for column in vectors.T)
-    some = colour_components(split_of(images), image_size=24, most=7)
+    some = color_components(split_of(images), image_size=24, most=7)
     chosen = np.concatenate([image.reshape(-1, 3) for image in images[::10]]).astype(float)
     np.testing.assert_allclose(
         some.eigenvalues, np.linalg.eigvalsh(np.cov(chosen.T, bias=True))[::-1], rtol=1e-6
@@ -294,7 +304,7 @@ def test_colour_components_are_the_pca_of_the_pixels(rng):
 def test_images_of_one_colour_have_no_components():
     flat = split_of([np.full((8, 8, 3), 90, np.uint8)] * 3)
     with pytest.raises(DataError, match="no colours to vary.*RGB .90.0, 90.0, 90.0."):
-        colour_components(flat, image_size=8)
+        color_components(flat, image_size=8)
 
 
 @pytest.mark.parametrize(
@@ -319,4 +329,4 @@ def test_wrong_augmentation(fields, text):
 )  # fmt: skip
 def test_wrong_colour_noise(fields, text):
     with pytest.raises(UsageError, match=text):
-        ColourNoise(USUAL, **fields)
+        PCAColorNoise(USUAL, **fields)

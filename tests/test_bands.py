@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from convolution_by_hand import both_gradients
 
-from cnnkit.training import bands
+from cnnkit.training._kernels import conv_gradients
 
 
 @pytest.mark.parametrize("size", [3, 5])
@@ -13,5 +13,7 @@ from cnnkit.training import bands
 def test_bands_equal_the_sum_by_hand(rng, size, rows):
     images, signal = rng.normal(size=(3, 7, 5, 2)), rng.normal(size=(3, 7, 5, 4))
     _, expected = both_gradients(images, np.zeros((size, size, 2, 4)), signal)
-    found = bands.filter_gradient(tf.constant(images), tf.constant(signal), size, rows)
+    found = conv_gradients.banded_filter_gradient(
+        tf.constant(images), tf.constant(signal), size, rows
+    )
     np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -10,22 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnkit import __version__, alexnet, cli
-from cnnkit.commands import train as train_command
-from cnnkit.runs import Run
+from cnnkit import __version__, alexnet
+from cnnkit.cli.commands import train as train_command
+from cnnkit.cli.main import main
+from cnnkit.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def run_folder(image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     options = ["--dataset", f"folder:{image_folder}", "--batch-size", "16", "--epochs", "2"]
-    assert cli.main(["train", *options, "--replicas", "2", "--output", str(folder)]) == 0
+    assert main(["train", *options, "--replicas", "2", "--output", str(folder)]) == 0
     return folder
 
 
 def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
     options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
-    assert cli.main(["train", *options, "--output", str(tmp_path / "run")]) == 0
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
     assert lines[0].endswith("2 replicas on the CPU")
@@ -38,7 +39,7 @@ def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
 
 def test_train_json_is_one_document(image_folder, tmp_path, capsys):
     options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
-    assert cli.main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
+    assert main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert document["epoch"] == 1
@@ -47,12 +48,12 @@ def test_train_json_is_one_document(image_folder, tmp_path, capsys):
 
 
 def test_evaluate_agrees_with_the_metrics(run_folder, capsys):
-    assert cli.main(["evaluate", str(run_folder), "--json"]) == 0
+    assert main(["evaluate", str(run_folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    last = Run(run_folder).metrics[-1]
+    last = RunFolder(run_folder).metrics[-1]
     assert document["top1_error"] == pytest.approx(1 - last["val_accuracy"], abs=1e-6)
     assert [row["label"] for row in document["classes"]] == ["above", "below"]
-    assert cli.main(["evaluate", str(run_folder)]) == 0
+    assert main(["evaluate", str(run_folder)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0].split()[:4] == ["class", "images", "top-1", "error"]
     assert [line.split()[0] for line in table[1:4]] == ["above", "below", "all,"]
@@ -61,7 +62,7 @@ def test_evaluate_agrees_with_the_metrics(run_folder, capsys):
 def test_visualize_draws(run_folder, image_folder, tmp_path, capsys):
     picture = tmp_path / "x.png"
     arguments = [str(run_folder), str(image_folder / "above/01.png"), "--output", str(picture)]
-    assert cli.main(["visualize", "deconvnet", *arguments, "--layer", "conv5"]) == 0
+    assert main(["visualize", "deconvnet", *arguments, "--layer", "conv5"]) == 0
     assert f"{picture}: conv5 unit" in capsys.readouterr().out
     pixels = np.asarray(Image.open(picture).convert("RGB"), float)
     assert pixels.shape[0] > 300
@@ -82,26 +83,26 @@ def test_visualize_draws(run_folder, image_folder, tmp_path, capsys):
 def test_visualize_takes_a_network_of_any_size(image_folder, tmp_path, capsys):
     alexnet(include_top=False, initializer="glorot").save(tmp_path / "free.keras")
     words = [str(tmp_path / "free.keras"), str(image_folder / "above/01.png"), "--layer", "pool2"]
-    assert cli.main(["visualize", "deconvnet", *words, "--output", str(tmp_path / "x.png")]) == 0
+    assert main(["visualize", "deconvnet", *words, "--output", str(tmp_path / "x.png")]) == 0
     assert "pool2 unit" in capsys.readouterr().out
 
 
 def test_data_sample_writes_files(tmp_path, capsys):
     arguments = ["data", "sample", "digits", "--count", "3", "--output", str(tmp_path / "s")]
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     paths = capsys.readouterr().out.split()
     assert len(paths) == 3
     for path in paths:
         with Image.open(path) as image:
             assert image.size == (8, 8)
         assert path.rpartition("-label-")[2].removesuffix(".png") in "0123456789"
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     assert "exists. Remove it or use another --output" in capsys.readouterr().err
 
 
 def test_export_counts_versions(run_folder, tmp_path, capsys):
     (tmp_path / "m" / "6").mkdir(parents=True)
-    assert cli.main(["export", str(run_folder), "--output", str(tmp_path / "m")]) == 0
+    assert main(["export", str(run_folder), "--output", str(tmp_path / "m")]) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'm' / '7'}: reloaded")
 
 
@@ -153,7 +154,7 @@ def test_bad_input_is_one_line(run_folder, image_folder, tmp_path, capsys, argum
     capsys.readouterr()
     if "--resume" in words and words[-1] == str(tmp_path / "new"):
         words = words[:-2]
-    assert cli.main(words) == code
+    assert main(words) == code
     error = capsys.readouterr().err
     assert error.startswith("cnnkit: error: ")
     assert text in error
@@ -165,7 +166,7 @@ def test_bad_input_is_one_line(run_folder, image_folder, tmp_path, capsys, argum
 def test_wrong_words_are_usage_errors(capsys):
     for words in (["trian"], ["train", "--epochs", "two"], ["evaluate"], ["visualize"], []):
         with pytest.raises(SystemExit) as stop:
-            cli.main(words)
+            main(words)
         assert stop.value.code == 2
     assert "usage: cnnkit" in capsys.readouterr().err
 
@@ -173,21 +174,21 @@ def test_wrong_words_are_usage_errors(capsys):
 def test_help_and_version(capsys):
     for words in (["--help"], ["train", "--help"], ["visualize", "deconvnet", "--help"]):
         with pytest.raises(SystemExit) as stop:
-            cli.main(words)
+            main(words)
         assert stop.value.code == 0
     text = capsys.readouterr().out
     for verb in cli.verbs():
         assert verb in text
     with pytest.raises(SystemExit) as stop:
-        cli.main(["--version"])
+        main(["--version"])
     assert stop.value.code == 0
     assert capsys.readouterr().out == f"cnnkit {__version__}\n"
 
 
 def test_a_package_that_is_missing_is_named(tmp_path):
     """As in the installation of a client, which has no TensorFlow."""
-    program = "import sys; sys.modules['tensorflow'] = None; from cnnkit import cli; "
-    program += f"sys.exit(cli.main(['train', '--output', {str(tmp_path / 'run')!r}]))"
+    program = "import sys; sys.modules['tensorflow'] = None; from cnnkit.cli.main import main; "
+    program += f"sys.exit(main(['train', '--output', {str(tmp_path / 'run')!r}]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith(
@@ -198,7 +199,7 @@ def test_a_package_that_is_missing_is_named(tmp_path):
 
 
 def test_debug_shows_the_traceback(capsys):
-    assert cli.main(["evaluate", "/no/such/run", "--debug"]) == 2
+    assert main(["evaluate", "/no/such/run", "--debug"]) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
@@ -207,7 +208,7 @@ def test_unexpected_failures_and_interrupts(capsys, monkeypatch):
         raise ZeroDivisionError("by zero\nsecond line")
 
     monkeypatch.setattr(train_command, "run", fail)
-    assert cli.main(["train"]) == 1
+    assert main(["train"]) == 1
     error = capsys.readouterr().err
     assert error == "cnnkit: error: ZeroDivisionError: by zero (--debug shows the traceback)\n"
 
@@ -215,7 +216,7 @@ def test_unexpected_failures_and_interrupts(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(train_command, "run", interrupt)
-    assert cli.main(["train"]) == 130
+    assert main(["train"]) == 130
 
 
 def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
@@ -235,7 +236,7 @@ def test_cnnkit_train_is_the_train_verb(monkeypatch, capsys):
     "module",
     [
         "cnnkit",
-        "cnnkit.cli",
+        "cnnkit.cli.main",
         "cnnkit.config",
         "cnnkit.recipes",
         "cnnkit.client",
@@ -253,9 +254,9 @@ def test_light_modules_import_nothing_heavy(module):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout.strip() == ""
-    if module == "cnnkit.cli":
-        code = code.replace("heavy =", "cnnkit.cli.verbs(); [cnnkit.cli._verb(v) for v in "
-                            "cnnkit.cli.verbs()]; heavy =")  # fmt: skip
+    if module == "cnnkit.cli.main":
+        code = code.replace("heavy =", "cnnkit.cli.main.command_names(); [cnnkit.cli.main._verb(v) for v in "
+                            "cnnkit.cli.main.command_names()]; heavy =")  # fmt: skip
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )

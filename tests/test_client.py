@@ -26,9 +26,9 @@ from cnnkit.client import (
     TensorSpec,
     VersionStatus,
 )
-from cnnkit.client.inputs import fit
+from cnnkit.client.encode import RequestTarget
+from cnnkit.client.inputs import coerce_input
 from cnnkit.client.metadata import signatures
-from cnnkit.client.request import Target
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -132,13 +132,13 @@ def test_wrong_inputs_are_refused_before_they_are_sent(
 
 def test_whole_numbers_keep_their_values():
     spec = TensorSpec("uint8", (None,))
-    assert fit(np.array([1, 255]), spec, "x").dtype == np.uint8
+    assert coerce_input(np.array([1, 255]), spec, "x").dtype == np.uint8
     with pytest.raises(UsageError, match="wrong element type"):
-        fit(np.array([256]), spec, "x")
+        coerce_input(np.array([256]), spec, "x")
 
 
 def test_an_open_rank_is_left_to_the_server():
-    assert fit(np.zeros((2, 3)), TensorSpec("float32", None), "x").shape == (2, 3)
+    assert coerce_input(np.zeros((2, 3)), TensorSpec("float32", None), "x").shape == (2, 3)
 
 
 def test_metadata(client):
@@ -174,7 +174,7 @@ def test_metadata_is_asked_for_once(client, images, monkeypatch):
 
 def test_a_model_that_was_replaced_is_looked_at_again(client, images):
     # As if the client had seen an older version, with another input.
-    client._plans.known[Target("colours")] = {
+    client._plans.known[RequestTarget("colours")] = {
         "serving_default": Signature({"pixels": TensorSpec("float32", (None, 5))}, {})
     }
     assert client.predict(images, model="colours")["probabilities"].shape == (3, len(COLOURS))

@@ -5,18 +5,18 @@ import threading
 import numpy as np
 import pytest
 
-from cnnkit.client import again, batches
-from cnnkit.client.endpoint import Endpoint
+from cnnkit.client import encode, inputs
+from cnnkit.client.calls import Calls
+from cnnkit.client.channel import ChannelOptions
+from cnnkit.client.encode import RequestTarget
 from cnnkit.client.errors import InvalidRequest
+from cnnkit.client.flow import Deadline, Gather, RpcFailure, UnaryCall
 from cnnkit.client.metadata import Signature, TensorSpec
-from cnnkit.client.plans import Plans
-from cnnkit.client.request import Target
-from cnnkit.client.steps import Call, CallFailed, Deadline, Together
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.tensors import decode, encode_values
+from cnnkit.wire.tensors import decode_tensor, encode_values
 
-TARGET = Target("m", version=3)
+TARGET = RequestTarget("m", version=3)
 ANSWER = pb.PredictResponse(outputs={"y": encode_values(np.float32([[7]]))}).SerializeToString()
 
 
@@ -29,7 +29,7 @@ class Server:
     """Answers a client's Predict calls, and remembers them."""
 
     def __init__(self, signature):
-        self.plans = Plans(Endpoint("localhost:1"), 1, 1)
+        self.plans = Calls(ChannelOptions("localhost:1"), 1, 1)
         self.plans.known[TARGET] = {"s": signature}
         self.requests = []
 
@@ -40,7 +40,7 @@ class Server:
         step = next(plan)
         try:
             while True:
-                assert isinstance(step, Call)
+                assert isinstance(step, UnaryCall)
                 self.requests.append(pb.PredictRequest.FromString(step.request))
                 step = plan.send(ANSWER) if failure is None else plan.throw(failure)
         except StopIteration as end:
@@ -55,7 +55,7 @@ def check(request, array, outputs=()):
     assert list(request.output_filter) == list(outputs)
     assert list(request.inputs) == ["x"]
     assert request.inputs["x"].dtype
-    sent = decode(request.inputs["x"])
+    sent = decode_tensor(request.inputs["x"])
     assert sent.shape == np.shape(array)
     np.testing.assert_array_equal(sent, array)
 
@@ -73,7 +73,7 @@ def test_the_second_is_sent_as_the_first(rng, dtype):
 def test_only_the_first_is_looked_at(rng, monkeypatch):
     server = Server(signature())
     server.ask(np.zeros((2, 2, 3), np.float32))
-    monkeypatch.setattr("cnnkit.client.inputs.match", None)
+    monkeypatch.setattr("cnnkit.client.inputs.bind_inputs", None)
     array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
     check(server.ask(array), array)
     with pytest.raises(TypeError):
@@ -131,13 +131,13 @@ def test_strings_have_lengths_of_their_own():
 
 
 def test_so_many_strings_are_one_request_or_several_by_their_lengths(monkeypatch):
-    monkeypatch.setattr(batches, "LARGEST_REQUEST", 1600)
+    monkeypatch.setattr(inputs, "LARGEST_REQUEST", 1600)
     server = Server(signature("string", (None,)))
     for length, rows in ((10, None), (790, None), (810, None), (10, 2)):
         given = np.array([b"a" * length] * 2, object)
         if length == 810:
             plan = server.plans.predict(given, TARGET, "s", (), rows, Deadline(10))
-            assert isinstance(next(plan), Together)
+            assert isinstance(next(plan), Gather)
         else:
             check(server.ask(given, rows=rows), given)
     given = np.array([b"a"] * 65, object)
@@ -151,7 +151,7 @@ def test_a_form_is_of_so_many_rows_a_request():
     for rows in (None, 3, None):
         check(server.ask(array, rows=rows), array)
     plan = server.plans.predict(array, TARGET, "s", (), 2, Deadline(10))
-    assert not isinstance(next(plan), Call), "two requests"
+    assert not isinstance(next(plan), UnaryCall), "two requests"
 
 
 def test_another_version_of_the_model_is_checked_against():
@@ -170,7 +170,7 @@ def test_after_a_refusal_the_model_is_asked_for_anew():
     array = np.zeros((2, 2, 3), np.float32)
     server.ask(array)
     with pytest.raises(InvalidRequest):
-        server.ask(array, failure=CallFailed("INVALID_ARGUMENT", "no"))
+        server.ask(array, failure=RpcFailure("INVALID_ARGUMENT", "no"))
     assert TARGET not in server.plans.known
 
 
@@ -178,7 +178,7 @@ def test_so_many_forms_and_no_more():
     server = Server(signature(shape=(None, None, 3)))
     for size in range(1, 200):
         server.ask(np.zeros((1, size, 3), np.float32))
-    assert 0 < len(server.plans._requests._kept) <= again._KEPT
+    assert 0 < len(server.plans._requests._kept) <= encode._KEPT
 
 
 def test_threads_share_them(rng):

@@ -10,14 +10,8 @@ from fake_servers import Doubling, fake_server
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnnkit.client import (
-    Client,
-    DeadlineExceeded,
-    InvalidRequest,
-    Signature,
-    TensorSpec,
-    batches,
-)
+from cnnkit.client import Client, DeadlineExceeded, InvalidRequest, Signature, TensorSpec
+from cnnkit.client.inputs import concat_batches, split_batch
 from cnnkit.errors import UsageError
 
 OPEN = TensorSpec("float32", (None, 3))
@@ -28,10 +22,10 @@ def test_parts_make_the_whole(rows, size, inputs):
     names = "abc"[:inputs]
     whole = {name: np.arange(3.0 * rows).reshape(rows, 3) + i for i, name in enumerate(names)}
     signature = Signature(dict.fromkeys(names, OPEN), {"y": OPEN})
-    parts = batches.cut(whole, signature, size)
+    parts = split_batch(whole, signature, size)
     assert all(1 <= len(array) <= size for part in parts for array in part.values())
     assert len(parts) == -(-rows // size)
-    for name, array in batches.join(parts).items():
+    for name, array in concat_batches(parts).items():
         np.testing.assert_array_equal(array, whole[name])
 
 
@@ -45,21 +39,21 @@ def test_what_cannot_be_parted_is_sent_whole():
         (Signature({"a": OPEN, "b": scalar}, {"y": OPEN}), {"a": x, "b": np.float32(1)}),
         (Signature({"a": OPEN, "b": OPEN}, {"y": OPEN}), {"a": x, "b": x[:50]}),
     ):
-        assert batches.cut(inputs, signature, None) == [inputs]
+        assert split_batch(inputs, signature, None) == [inputs]
         with pytest.raises(UsageError, match="cannot be sent in parts"):
-            batches.cut(inputs, signature, 10)
+            split_batch(inputs, signature, 10)
 
 
 def test_a_request_stays_below_the_limit_of_messages(monkeypatch):
-    monkeypatch.setattr(batches, "LARGEST_REQUEST", 100)
-    parts = batches.cut({"a": np.zeros((20, 3), np.float32)}, Signature({"a": OPEN}, {}), None)
+    monkeypatch.setattr("cnnkit.client.inputs.LARGEST_REQUEST", 100)
+    parts = split_batch({"a": np.zeros((20, 3), np.float32)}, Signature({"a": OPEN}, {}), None)
     assert [len(part["a"]) for part in parts] == [8, 8, 4]
     strings = np.array([b"x" * 30] * 7, object)
     spec = TensorSpec("string", (None,))
-    parts = batches.cut({"a": strings}, Signature({"a": spec}, {}), None)
+    parts = split_batch({"a": strings}, Signature({"a": spec}, {}), None)
     assert [len(part["a"]) for part in parts] == [3, 3, 1]
     # A row that is too large by itself is left to the server.
-    parts = batches.cut({"a": np.array([b"x" * 300] * 2, object)}, Signature({"a": spec}, {}), None)
+    parts = split_batch({"a": np.array([b"x" * 300] * 2, object)}, Signature({"a": spec}, {}), None)
     assert [len(part["a"]) for part in parts] == [1, 1]
 
 

@@ -10,8 +10,8 @@ import pytest
 import trustme
 from fake_servers import Doubling, fake_server
 
-from cnnkit.client import TLS, Client, ConnectionInsecure, NotAuthorized, ServerError
-from cnnkit.client.endpoint import Endpoint, is_loopback
+from cnnkit.client import TLS, Client, NotAuthorized, ServerError, TLSError
+from cnnkit.client.channel import ChannelOptions, is_loopback
 from cnnkit.errors import UsageError
 from cnnkit.wire import methods
 
@@ -74,7 +74,7 @@ def test_a_server_that_is_not_who_it_should_be(secure, tls):
     folder, address = secure
     if "ca" in tls:
         tls["ca"] = folder / tls["ca"]
-    with pytest.raises(ConnectionInsecure) as caught:
+    with pytest.raises(TLSError) as caught:
         ask(address, tls=TLS(**tls))
     assert "Look at the certificates" in str(caught.value)
     assert not caught.value.retryable
@@ -84,7 +84,7 @@ def test_plain_to_a_server_with_tls_and_the_other_way_round(secure):
     with pytest.raises(ServerError) as caught:
         ask(secure[1])
     assert "TLS" in str(caught.value)
-    with fake_server(Doubling()) as address, pytest.raises(ConnectionInsecure):
+    with fake_server(Doubling()) as address, pytest.raises(TLSError):
         ask(address, tls=True)
 
 
@@ -252,10 +252,10 @@ def test_without_turns_one_server_gets_all():
 
 
 def test_keepalive():
-    options = dict(Endpoint("localhost:1", keepalive=30).channel_arguments()["options"])
+    options = dict(ChannelOptions("localhost:1", keepalive=30).channel_arguments()["options"])
     assert options["grpc.keepalive_time_ms"] == 30_000
     assert "grpc.keepalive_time_ms" not in dict(
-        Endpoint("localhost:1").channel_arguments()["options"]
+        ChannelOptions("localhost:1").channel_arguments()["options"]
     )
     with pytest.raises(UsageError, match="keepalive > 0"):
         Client("localhost:1", keepalive=0)

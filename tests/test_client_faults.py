@@ -17,15 +17,15 @@ from cnnkit.client import (
     Client,
     ConnectionLost,
     DeadlineExceeded,
-    InvalidAnswer,
     InvalidRequest,
+    InvalidResponse,
     MessageTooLarge,
     NotAuthorized,
     ServerBusy,
     ServerError,
     ServerUnavailable,
     ServerUnreachable,
-    steps,
+    flow,
 )
 from cnnkit.client.errors import server_error
 from cnnkit.errors import UsageError
@@ -110,16 +110,16 @@ def test_a_server_that_stays_busy_is_left_alone_after_some_attempts():
 
 
 def test_attempts_end_with_the_deadline(monkeypatch):
-    monkeypatch.setattr(steps, "time", Clock())
+    monkeypatch.setattr(flow, "time", Clock())
     waited = []
     model = Doubling(refusing("UNAVAILABLE", QUEUE))
     with fake_server(model) as address, Client(address, attempts=10**6, timeout=20) as client:
         do = client._do
 
         def wait(step):
-            if isinstance(step, steps.Wait):
+            if isinstance(step, flow.Sleep):
                 waited.append(step.seconds)
-                steps.time.now += step.seconds
+                flow.time.now += step.seconds
                 return None
             return do(step)
 
@@ -262,7 +262,7 @@ def test_an_answer_that_cannot_be_decoded():
     with (
         fake_server(short) as address,
         Client(address) as client,
-        pytest.raises(InvalidAnswer, match="do not fill its shape"),
+        pytest.raises(InvalidResponse, match="do not fill its shape"),
     ):
         client.predict(X, model="m")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from fake_servers import Doubling, fake_server
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.client import ServerError, Signature, TensorSpec
-from cnnkit.client.load import Load, load, made_up
+from cnnkit.client.load_test import LoadTestResult, random_inputs, run_load_test
 from cnnkit.errors import UsageError
 
 
@@ -24,7 +24,7 @@ def bench(capfd, tmp_path, monkeypatch):
     def run(*argv):
         capfd.readouterr()
         try:
-            code = cli.main(["bench", *map(str, argv)])
+            code = main(["bench", *map(str, argv)])
         except SystemExit as stop:
             code = stop.code
         return code, *capfd.readouterr()
@@ -34,13 +34,13 @@ def bench(capfd, tmp_path, monkeypatch):
 
 def test_percentiles_are_latencies_that_were_measured():
     latencies = tuple(float(n) for n in range(1, 101))
-    result = Load(latencies, {"UNAVAILABLE": 3}, 4.0, 1.0)
+    result = LoadTestResult(latencies, {"UNAVAILABLE": 3}, 4.0, 1.0)
     # The nearest rank: the smallest latency that so many percent do not exceed.
     assert [result.percentile(percent) for percent in (50, 90, 99, 100)] == [50, 90, 99, 100]
-    assert Load(latencies[:3], {}, 1, 0).percentile(50) == 2
+    assert LoadTestResult(latencies[:3], {}, 1, 0).percentile(50) == 2
     assert result.requests == 103
     assert result.answers_per_second == 25
-    assert Load((), {"UNAVAILABLE": 1}, 1, 0).percentile(50) is None
+    assert LoadTestResult((), {"UNAVAILABLE": 1}, 1, 0).percentile(50) is None
 
 
 def test_callers_ask_at_once_and_no_more_often_than_they_may():
@@ -59,7 +59,7 @@ def test_callers_ask_at_once_and_no_more_often_than_they_may():
         with lock:
             inside -= 1
 
-    result = load(ask, callers=3, requests=20, seconds=30)
+    result = run_load_test(ask, callers=3, requests=20, seconds=30)
     assert (most, count) == (3, 20 + 3)
     assert len(result.latencies) == result.requests == 20
     assert list(result.latencies) == sorted(result.latencies)
@@ -72,7 +72,7 @@ def test_time_ends_a_load():
         asked.append(time.perf_counter())
         time.sleep(0.02)
 
-    result = load(ask, callers=1, requests=100_000, seconds=0.2, warm_up=0)
+    result = run_load_test(ask, callers=1, requests=100_000, seconds=0.2, warm_up=0)
     assert result.requests == len(asked) < 100
     # No request begins after the time.
     assert asked[-1] - asked[0] <= 0.2
@@ -87,7 +87,7 @@ def test_errors_are_counted_and_are_no_latencies():
         if next(numbers) % 3 == 1:
             raise ServerError("no", code="RESOURCE_EXHAUSTED", details="")
 
-    result = load(ask, callers=1, requests=9, seconds=30, warm_up=0)
+    result = run_load_test(ask, callers=1, requests=9, seconds=30, warm_up=0)
     assert dict(result.errors) == {"RESOURCE_EXHAUSTED": 3}
     assert len(result.latencies) == 6
 
@@ -97,7 +97,7 @@ def test_a_mistake_of_the_callers_ends_a_load():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        load(ask, callers=2, requests=10, seconds=30, warm_up=0)
+        run_load_test(ask, callers=2, requests=10, seconds=30, warm_up=0)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_mistake_of_the_callers_ends_a_load():
 )
 def test_a_load_is_bounded(wrong):
     with pytest.raises(UsageError, match=f"other {next(iter(wrong))}.* at most"):
-        load(list, **{"callers": 1, "requests": 1, "seconds": 1, **wrong})
+        run_load_test(list, **{"callers": 1, "requests": 1, "seconds": 1, **wrong})
 
 
 def test_inputs_that_are_made_up():
@@ -115,7 +115,7 @@ def test_inputs_that_are_made_up():
         "count": TensorSpec("int64", (None,)),
         "scale": TensorSpec("float64", ()),
     }
-    inputs = made_up(Signature(specs, {}), 4, 9)
+    inputs = random_inputs(Signature(specs, {}), 4, 9)
     assert {name: array.shape for name, array in inputs.items()} == {
         "images": (4, 9, 9, 3),
         "count": (4,),
@@ -126,10 +126,12 @@ def test_inputs_that_are_made_up():
     }
     assert 0 <= inputs["images"].min() < 50
     assert 200 < inputs["images"].max() <= 255
-    np.testing.assert_array_equal(inputs["images"], made_up(Signature(specs, {}), 4, 9)["images"])
+    np.testing.assert_array_equal(
+        inputs["images"], random_inputs(Signature(specs, {}), 4, 9)["images"]
+    )
     for spec in (TensorSpec("string", (None,)), TensorSpec("float32", None)):
         with pytest.raises(UsageError, match="'x' cannot be made up"):
-            made_up(Signature({"x": spec}, {}), 1, 1)
+            random_inputs(Signature({"x": spec}, {}), 1, 1)
 
 
 def test_what_is_reported(bench):

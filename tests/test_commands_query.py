@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fake_servers import Brightness, fake_server
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.client import Explanation
 from cnnkit.figures import draw_explanations
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -35,7 +35,7 @@ def query(capfd, tmp_path, monkeypatch):
     def run(*argv):
         capfd.readouterr()
         try:
-            code = cli.main(["query", *map(str, argv)])
+            code = main(["query", *map(str, argv)])
         except SystemExit as stop:
             code = stop.code
         return code, *capfd.readouterr()

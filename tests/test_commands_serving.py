@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.client import Client
 
 
@@ -24,7 +24,7 @@ def cnnkit(capfd):
     def run(*argv):
         capfd.readouterr()
         try:
-            code = cli.main([str(word) for word in argv])
+            code = main([str(word) for word in argv])
         except SystemExit as stop:
             code = stop.code
         out, err = capfd.readouterr()
@@ -134,7 +134,7 @@ def test_query_without_a_model_is_wrong_usage(cnnkit, files):
 
 def test_query_needs_no_tensorflow(files, server):
     program = (
-        "import sys; from cnnkit import cli; code = cli.main(sys.argv[1:]);"
+        "import sys; from cnnkit.cli.main import main; code = main(sys.argv[1:]);"
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules))); sys.exit(code)"
     )
     done = subprocess.run(

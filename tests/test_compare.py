@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
-from cnnkit.layers import Probabilities
-from cnnkit.visualize import compare, deconvnet, gradcam, saliency, smoothgrad
-from cnnkit.visualize.attribution import ask
-from cnnkit.visualize.compare import forgetful
+from cnnkit.layers import ClassProbabilities
+from cnnkit.visualize import compare_methods, deconvnet, gradcam, saliency, smoothgrad
+from cnnkit.visualize.attribution.base import prepare_query
+from cnnkit.visualize.attribution.sanity_check import with_shuffled_weights
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "attribution.md"
 SHAPE = (24, 24, 3)
@@ -30,7 +30,9 @@ def model():
     x = layers.MaxPooling2D(2)(x)
     x = layers.Conv2D(8, 3, activation="relu", name="conv2")(x)
     x = layers.Dense(3, name="logits")(layers.Flatten(name="flat")(x))
-    return keras.Model(inputs, Probabilities(name="probabilities", class_names=("a", "b", "c"))(x))
+    return keras.Model(
+        inputs, ClassProbabilities(name="probabilities", class_names=("a", "b", "c"))(x)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def ranks(values):
 
 
 def test_the_maps_are_the_methods_own(model, image):
-    seen = compare(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
+    seen = compare_methods(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
                                   "gradcam"], "b", down_to=[], samples=3, seed=5)  # fmt: skip
     assert seen.target == 1
     for rule, values in zip(("deconvnet", "guided", "gradient"), seen.maps, strict=False):
@@ -62,7 +64,7 @@ def test_the_maps_are_the_methods_own(model, image):
 
 def test_the_correlation_is_that_of_the_ranks(model, image):
     methods = ["guided", "gradient", "saliency", "gradcam"]
-    seen = compare(model, image, methods, 0, seed=2)
+    seen = compare_methods(model, image, methods, 0, seed=2)
     assert seen.stages == ("logits", "conv2", "conv1")
     for maps, row in zip(seen.randomized, seen.correlations, strict=True):
         for one, other, found in zip(seen.maps, maps, row, strict=True):
@@ -80,9 +82,9 @@ def test_the_correlation_is_that_of_the_ranks(model, image):
 def test_only_what_is_above_is_forgotten(model, image):
     """By the gradient of a network whose upper weights the test puts in order itself."""
     weights = model.get_weights()
-    one = compare(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
-    same = compare(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
-    other = compare(model, image, ["gradient"], 0, down_to=["conv2"], seed=5)
+    one = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
+    same = compare_methods(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
+    other = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=5)
     np.testing.assert_array_equal(one.randomized[0][0], same.randomized[1][0])
     assert (one.randomized[0][0] != other.randomized[0][0]).any()
     assert (same.randomized[0][0] != same.randomized[1][0]).any()
@@ -92,8 +94,8 @@ def test_only_what_is_above_is_forgotten(model, image):
 
 
 def test_every_layer_from_the_named_one_up_forgets(model, image):
-    asked = ask(model, image, 0, 1)
-    copy = forgetful(model, asked, asked.network.graph.call("conv2"), seed=0)
+    asked = prepare_query(model, image, 0, 1)
+    copy = with_shuffled_weights(model, asked, asked.network.graph.call("conv2"), seed=0)
     for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
         one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
         assert (one != other).any() == changed
@@ -114,7 +116,9 @@ def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image
     # Frozen layers forget as well.
     model.get_layer("conv").trainable = False
     methods = ["deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam"]
-    seen = compare(model, image, methods, 0, down_to=["dead", "conv"], layer="conv", samples=2)
+    seen = compare_methods(
+        model, image, methods, 0, down_to=["dead", "conv"], layer="conv", samples=2
+    )
     np.testing.assert_allclose(seen.correlations[0, 1:], 1, atol=1e-9)
     assert (seen.correlations[1, 1:] < 0.99).all()
     # A deconvnet does not ask whether a rectifier let anything through.
@@ -127,7 +131,7 @@ def test_a_map_of_one_value_has_no_correlation(image):
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     model.get_layer("conv").set_weights([np.ones((3, 3, 3, 1)), np.zeros(1)])
     model.layers[-1].set_weights([np.array([[-1.0, 1]]), np.zeros(2)])
-    seen = compare(model, image, ["gradcam"], 0, down_to=["conv"])
+    seen = compare_methods(model, image, ["gradcam"], 0, down_to=["conv"])
     assert np.isnan(seen.correlations).all()
 
 
@@ -140,11 +144,11 @@ def test_wrong_requests(model, image):
         ({"layer": "flat"}, "'flat' has no map"),
     ):
         with pytest.raises(UsageError, match=text):
-            compare(model, image, **{"samples": 1, "down_to": [], **options})
+            compare_methods(model, image, **{"samples": 1, "down_to": [], **options})
     with pytest.raises(UsageError, match="One image is asked about"):
-        compare(model, image[None])
+        compare_methods(model, image[None])
     with pytest.raises(DataError, match="pixels that are not finite"):
-        compare(model, image * np.nan)
+        compare_methods(model, image * np.nan)
 
 
 @pytest.fixture(scope="module")

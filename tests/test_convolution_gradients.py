@@ -6,11 +6,12 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.layers import GroupedConv2D
-from cnnkit.training import SGD, bands, convolution_gradients, winograd
-from cnnkit.training.convolution_gradients import fast_gradients
-from cnnkit.training.steps import Steps
+from cnnkit.training import SGD
+from cnnkit.training._kernels import conv_gradients, winograd
+from cnnkit.training._kernels.conv_gradients import fast_conv_gradients
+from cnnkit.training.step import StepRunner
 
-WAYS = {"winograd": (winograd, "gradients"), "bands": (bands, "filter_gradient")}
+WAYS = {"winograd": (winograd, "gradients"), "bands": (conv_gradients, "filter_gradient")}
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def taken(monkeypatch):
 
     for name, (module, function) in WAYS.items():
         monkeypatch.setattr(module, function, counted(name, getattr(module, function)))
-    monkeypatch.setattr(convolution_gradients, "is_of_use", lambda: True)
+    monkeypatch.setattr(conv_gradients, "is_supported_processor", lambda: True)
     return names
 
 
@@ -39,7 +40,7 @@ def always(monkeypatch):
         fewest_products = way == "winograd"
         sizes = {"_CHANNELS": 0, "_CELLS": 0, "_MAP": 3600 if fewest_products else 0}
         for name, size in {**sizes, "_WORK": 0}.items():
-            monkeypatch.setattr(convolution_gradients, name, size)
+            monkeypatch.setattr(conv_gradients, name, size)
 
     return choose
 
@@ -72,7 +73,7 @@ def test_every_convolution_keeps_its_gradients(rng, taken, always, name, way):
 
     @tf.function
     def gradients():
-        with tf.GradientTape() as tape, fast_gradients():
+        with tf.GradientTape() as tape, fast_conv_gradients():
             tape.watch(images)
             total = tf.reduce_sum(layer(images) * tf.cast(signal, layer.compute_dtype))
         ways = [images, *weights]
@@ -92,7 +93,7 @@ def traced(images: tuple[int, ...], kernel: tuple[int, ...]) -> None:
 
     @tf.function
     def gradients(images, kernel):
-        with fast_gradients():
+        with fast_conv_gradients():
             maps = tf.nn.conv2d(images, kernel, 1, "SAME")
         return tf.gradients(maps, [images, kernel])
 
@@ -139,14 +140,14 @@ def test_where_the_number_of_images_is_unknown_tensorflows_way_is_taken(rng, tak
 
     @tf.function(input_signature=[tf.TensorSpec((None, 6, 6, 4))])
     def gradient(images):
-        with fast_gradients():
+        with fast_conv_gradients():
             maps = tf.nn.conv2d(images, filters, 1, "SAME")
         return tf.gradients(maps, filters)[0]
 
     images = tf.constant(rng.normal(size=(8, 6, 6, 4)), tf.float32)
     found = gradient(images)
     assert not taken
-    expected = bands.filter_gradient(images, tf.ones((8, 6, 6, 8)), 3, 6)
+    expected = conv_gradients.banded_filter_gradient(images, tf.ones((8, 6, 6, 8)), 3, 6)
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -154,11 +155,11 @@ def test_only_a_cpu_that_gains_is_of_use(monkeypatch):
     flags = {"old": "fma avx avx2 sse", "new": "avx2 avx512f avx512cd", "arm": "neon sve"}
     for name, use in {"old": True, "new": False, "arm": False}.items():
         text = f"flags\t\t: {flags[name]} \n"
-        monkeypatch.setattr(convolution_gradients.Path, "read_text", lambda path, text=text: text)
-        assert convolution_gradients.is_of_use() == use
+        monkeypatch.setattr(conv_gradients.Path, "read_text", lambda path, text=text: text)
+        assert conv_gradients.is_supported_processor() == use
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["GPU:0"])
-    monkeypatch.setattr(convolution_gradients.Path, "read_text", lambda path: " avx2 ")
-    assert not convolution_gradients.is_of_use()
+    monkeypatch.setattr(conv_gradients.Path, "read_text", lambda path: " avx2 ")
+    assert not conv_gradients.is_supported_processor()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -173,7 +174,9 @@ def test_a_network_is_trained_the_same_either_way(rng, taken, always, mirrored, 
     trained = {}
     ways = {"plain": None, "fast": None, "mirrored": mirrored, "compiled": None}
     for name, strategy in ways.items():
-        monkeypatch.setattr(convolution_gradients, "is_of_use", lambda name=name: name != "plain")
+        monkeypatch.setattr(
+            conv_gradients, "is_supported_processor", lambda name=name: name != "plain"
+        )
         before = len(taken)
         strategy = strategy or tf.distribute.get_strategy()
         with strategy.scope():
@@ -186,7 +189,7 @@ def test_a_network_is_trained_the_same_either_way(rng, taken, always, mirrored, 
             start = start or model.get_weights()
             model.set_weights(start)
             optimizer = SGD(0.1, momentum=0.9)
-            steps = Steps(model, optimizer, strategy, jit_compile=name == "compiled")
+            steps = StepRunner(model, optimizer, strategy, jit_compile=name == "compiled")
         for _ in range(3):
             steps.train(batch, 13, 0.1)
         assert set(taken) <= {way}

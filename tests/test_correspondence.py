@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.cli import main
-from cnnkit.commands._pictures.correspondence import read_parts
+from cnnkit.cli.main import main
+from cnnkit.cli.visualize.correspondence import read_object_parts
 from cnnkit.errors import DataError, UsageError
 from cnnkit.visualize import Box, correspondence
 
@@ -162,7 +162,7 @@ def test_correspondence_command(files, capsys):
     arrays = np.load(folder / "parts.png.npz")
     assert facts["layers"]["conv1"]["eye"]["mean"] == pytest.approx(arrays["conv1_eye"].mean())
     # Halved, and of the wider image 8 of 48 columns are cut off on either side.
-    images, boxes = read_parts(folder / "parts.json", 16)
+    images, boxes = read_object_parts(folder / "parts.json", 16)
     assert images.shape == (2, 16, 16, 3)
     assert boxes == {"eye": [Box(2, 4, 6, 8), Box(2, 4, 6, 8)]}
     # In the second row of images the eye is hidden by grey.

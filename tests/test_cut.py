@@ -9,9 +9,9 @@ from keras import layers
 
 from cnnkit import alexnet, vgg11, zfnet
 from cnnkit.layers import LocalResponseNormalization, ReLU, SubtractMean
-from cnnkit.models.graph import graph_of
+from cnnkit.models.graph import build_graph
 from cnnkit.visualize import Box, deconvnet, project, receptive_field
-from cnnkit.visualize.cut import cut_for
+from cnnkit.visualize.deconvnet.crop import crop_for_unit
 
 
 def block():
@@ -48,12 +48,12 @@ def test_equals_the_whole_pass(rng, name, monkeypatch):
             layer.set_weights([rng.uniform(0.5, 2, w.shape) for w in layer.get_weights()])
     images = rng.uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
     images[1, 10:30, 5:25] = 200
-    module = importlib.import_module("cnnkit.visualize.deconvnet")
+    module = importlib.import_module("cnnkit.visualize.deconvnet.project")
     for layer in names:
         rows, columns = model.get_layer(layer).output.shape[1:3]
         field = receptive_field(model, layer)
         place = (rows // 2, columns // 2)
-        cut = cut_for(graph_of(model), graph_of(model).up_to(graph_of(model).call(layer)), place,
+        cut = crop_for_unit(build_graph(model), build_graph(model).up_to(build_graph(model).call(layer)), place,
                       images.shape[1:3])  # fmt: skip
         assert cut.box == field.unclipped(place) == field.box(place)
         for rule in ("deconvnet", "guided", "gradient"):
@@ -74,9 +74,9 @@ def test_only_units_that_see_no_border_are_cut():
     inputs = keras.Input((12, 10, 1))
     x = layers.Conv2D(1, 3, padding="same")(inputs)
     x = layers.Conv2D(1, 3, padding="same", name="top")(layers.MaxPooling2D(2)(x))
-    graph = graph_of(keras.Model(inputs, x))
+    graph = build_graph(keras.Model(inputs, x))
     calls = graph.up_to(graph.call("top"))
-    inside = {place: cut_for(graph, calls, place, (12, 10)) for place in np.ndindex(6, 5)}
+    inside = {place: crop_for_unit(graph, calls, place, (12, 10)) for place in np.ndindex(6, 5)}
     # Place i of 6 looks at rows 2 i - 3 to 2 i + 4: within 0..11 for i of 2 and 3; of 5: 2 alone.
     assert {place for place, cut in inside.items() if cut} == {(2, 2), (3, 2)}
     assert inside[2, 2].box == Box(1, 1, 9, 9)
@@ -88,9 +88,9 @@ def test_only_units_that_see_no_border_are_cut():
 ])  # fmt: skip
 def test_what_differs_from_place_to_place_is_not_cut(layer):
     inputs = keras.Input((16, 16, 3))
-    graph = graph_of(keras.Model(inputs, layer(layers.Conv2D(3, 1)(inputs))))
-    assert cut_for(graph, graph.calls, (8, 8), (16, 16)) is None
-    assert cut_for(graph, graph.calls[:-1], (8, 8), (16, 16)) is not None
+    graph = build_graph(keras.Model(inputs, layer(layers.Conv2D(3, 1)(inputs))))
+    assert crop_for_unit(graph, graph.calls, (8, 8), (16, 16)) is None
+    assert crop_for_unit(graph, graph.calls[:-1], (8, 8), (16, 16)) is not None
 
 
 def test_the_order_of_units_is_kept(rng):

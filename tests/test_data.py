@@ -6,9 +6,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cnnkit.data import Augmentation, batches, decode, fit, load_source, mean_colour
+from cnnkit.data import (
+    Augmentation,
+    batches,
+    decode_image,
+    load_dataset,
+    mean_color,
+    resize_shorter_side,
+)
+from cnnkit.data.dataset import stratified_holdout
 from cnnkit.data.pipeline import epoch_order
-from cnnkit.data.split import held_out
 from cnnkit.errors import DataError, UsageError
 
 EIGHT = Augmentation(8)
@@ -33,7 +40,7 @@ def test_decodes_what_pillow_wrote(kind, mode):
     rgb = np.stack([x * 4, y * 4, (x + y) * 2], -1).astype(np.uint8)
     data = encoded(rgb, kind, mode)
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), float)
-    image = decode(tf.constant(data)).numpy()
+    image = decode_image(tf.constant(data)).numpy()
     assert image.dtype == np.uint8
     # Lossless formats are equal; two JPEG or WebP decoders differ by rounding.
     tolerance = 0 if kind in ("PNG", "BMP", "GIF") else 8
@@ -42,32 +49,36 @@ def test_decodes_what_pillow_wrote(kind, mode):
 
 def test_transparent_pixels_keep_their_colour():
     rgba = np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)
-    np.testing.assert_array_equal(decode(tf.constant(encoded(rgba, "PNG")))[0, 0], (10, 20, 30))
+    np.testing.assert_array_equal(
+        decode_image(tf.constant(encoded(rgba, "PNG")))[0, 0], (10, 20, 30)
+    )
 
 
 def test_no_image_is_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError):
-        decode(tf.constant(b"no image"))
+        decode_image(tf.constant(b"no image"))
 
 
 def test_fit_rescales_the_shorter_side_and_cuts_the_centre():
     image = np.zeros((50, 100, 3), np.uint8)
     image[:, 25:75] = 200
-    np.testing.assert_allclose(fit(tf.constant(image), 50), np.full((50, 50, 3), 200.0))
-    tall = fit(tf.constant(image.transpose(1, 0, 2)), 25).numpy()
+    np.testing.assert_allclose(
+        resize_shorter_side(tf.constant(image), 50), np.full((50, 50, 3), 200.0)
+    )
+    tall = resize_shorter_side(tf.constant(image.transpose(1, 0, 2)), 25).numpy()
     assert tall.shape == (25, 25, 3)
     assert tall[2:-2].min() == pytest.approx(200, abs=0.01)
 
 
 def test_fit_equals_pillow_when_it_shrinks(rng):
     image = rng.integers(0, 256, (90, 60, 3), np.uint8)
-    ours = fit(tf.constant(image), 20).numpy()
+    ours = resize_shorter_side(tf.constant(image), 20).numpy()
     theirs = np.asarray(Image.fromarray(image).resize((20, 30), Image.Resampling.BILINEAR), float)
     assert np.abs(ours - theirs[5:25]).max() < 1.0
 
 
 def test_digits_are_split_by_class_and_seed():
-    one, again, other = (load_source("digits", seed=seed) for seed in (0, 0, 1))
+    one, again, other = (load_dataset("digits", seed=seed) for seed in (0, 0, 1))
     sizes = {name: len(split) for name, split in one.splits.items()}
     assert sum(sizes.values()) == 1797
     assert one.fingerprint == again.fingerprint != other.fingerprint
@@ -79,12 +90,12 @@ def test_digits_are_split_by_class_and_seed():
 
 def test_held_out_leaves_something_to_train_on():
     labels = np.array([0, 0, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2])
-    test = held_out(labels, seed=0)
+    test = stratified_holdout(labels, seed=0)
     assert [int(test[labels == i].sum()) for i in range(3)] == [1, 0, 2]
 
 
 def test_folder_with_a_seeded_split(image_folder):
-    source = load_source(f"folder:{image_folder}")
+    source = load_dataset(f"folder:{image_folder}")
     assert source.labels == ("above", "below")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 32, "test": 8}
     split = source.splits["train"]
@@ -98,12 +109,12 @@ def test_folder_with_its_own_splits(image_folder, tmp_path):
     shutil.copytree(image_folder, tmp_path / "train")
     shutil.copytree(image_folder / "below", tmp_path / "test" / "below")
     (tmp_path / "train" / "above" / ".hidden").write_text("left alone")
-    source = load_source(f"folder:{tmp_path}")
+    source = load_dataset(f"folder:{tmp_path}")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 40, "test": 20}
     assert set(source.splits["test"].labels) == {1}
     (tmp_path / "test" / "beside").mkdir()
     with pytest.raises(DataError, match="test has classes that .*train lacks. Received: beside"):
-        load_source(f"folder:{tmp_path}")
+        load_dataset(f"folder:{tmp_path}")
 
 
 def test_a_few_files_that_are_no_images_are_left_out(tmp_path):
@@ -115,13 +126,13 @@ def test_a_few_files_that_are_no_images_are_left_out(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("no image")
     truncated = encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8), "PNG")
     (tmp_path / "b" / "torn.png").write_bytes(truncated[: len(truncated) // 2])
-    source = load_source(f"folder:{tmp_path}")
+    source = load_dataset(f"folder:{tmp_path}")
     assert source.unreadable == (str(tmp_path / "a/notes.txt"), str(tmp_path / "b/torn.png"))
     assert sum(len(split) for split in source.splits.values()) == 200
 
     (tmp_path / "b" / "more.txt").write_text("one too many")
     with pytest.raises(DataError, match="3 of 203 files .* are no images.* at most 1%.*notes.txt"):
-        load_source(f"folder:{tmp_path}")
+        load_dataset(f"folder:{tmp_path}")
 
 
 def test_tfds_that_is_prepared(tmp_path, monkeypatch):
@@ -151,21 +162,21 @@ def test_tfds_that_is_prepared(tmp_path, monkeypatch):
     builder = tfds.builder
     monkeypatch.setattr(tfds, "builder", lambda name: builder(name, data_dir=tmp_path))
     with pytest.raises(UsageError, match="not prepared on this machine.*Pass --download"):
-        load_source("tfds:cnnkit_tiny_shapes")
-    source = load_source("tfds:cnnkit_tiny_shapes", download=True)
+        load_dataset("tfds:cnnkit_tiny_shapes")
+    source = load_dataset("tfds:cnnkit_tiny_shapes", download=True)
     assert source.labels == ("dark", "light")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 6, "test": 2}
     for split in source.splits.values():
         for i, label in enumerate(split.labels):
             assert split.read(tf.constant(i, tf.int64)).numpy().mean() == 20 + 200 * label
-    assert load_source("tfds:cnnkit_tiny_shapes").fingerprint == source.fingerprint
+    assert load_dataset("tfds:cnnkit_tiny_shapes").fingerprint == source.fingerprint
 
 
 def test_batches_show_every_image_once():
-    split = load_source("digits").splits["test"]
+    split = load_dataset("digits").splits["test"]
     order = epoch_order(len(split), seed=4, epoch=2)
     assert sorted(order) == list(range(len(split)))
-    read = tf.function(lambda i: fit(split.read(i), 8))
+    read = tf.function(lambda i: resize_shorter_side(split.read(i), 8))
     images = [read(tf.constant(i)).numpy().tobytes() for i in order]
     for batch_size, replicas in ((64, 1), (50, 3), (len(split), 2), (1000, 1)):
         seen = []
@@ -184,7 +195,7 @@ def test_batches_show_every_image_once():
 
 
 def test_a_resumed_epoch_begins_at_its_step():
-    split = load_source("digits").splits["test"]
+    split = load_dataset("digits").splits["test"]
     options = {"augmentation": EIGHT, "batch_size": 32, "order": epoch_order(len(split), 0, 1)}
     whole = list(batches(split, **options).as_numpy_iterator())
     rest = list(batches(split, first_step=5, **options).as_numpy_iterator())
@@ -201,10 +212,13 @@ def test_epochs_have_orders_of_their_own():
 
 
 def test_mean_colour(image_folder):
-    split = load_source(f"folder:{image_folder}").splits["train"]
-    images = [fit(split.read(tf.constant(i, tf.int64)), 16).numpy() for i in range(len(split))]
+    split = load_dataset(f"folder:{image_folder}").splits["train"]
+    images = [
+        resize_shorter_side(split.read(tf.constant(i, tf.int64)), 16).numpy()
+        for i in range(len(split))
+    ]
     expected = np.mean(images, axis=(0, 1, 2))
-    np.testing.assert_allclose(mean_colour(split, image_size=16), expected, rtol=1e-5)
+    np.testing.assert_allclose(mean_color(split, image_size=16), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +234,14 @@ def test_mean_colour(image_folder):
 )  # fmt: skip
 def test_unknown_datasets(spec, text):
     with pytest.raises(UsageError) as error:
-        load_source(spec)
+        load_dataset(spec)
     assert text in str(error.value)
 
 
 def test_folders_without_images(tmp_path):
     with pytest.raises(DataError, match="is no dataset. Expected: a subfolder for each class"):
-        load_source(f"folder:{tmp_path}")
+        load_dataset(f"folder:{tmp_path}")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     with pytest.raises(DataError, match="No images in"):
-        load_source(f"folder:{tmp_path}")
+        load_dataset(f"folder:{tmp_path}")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import ReLU
 from cnnkit.visualize import deconvnet

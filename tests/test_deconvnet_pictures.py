@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import UsageError
-from cnnkit.figures import draw_stack, draw_top9
-from cnnkit.visualize import climb, strongest, top9, tops
+from cnnkit.figures import draw_layerwise, draw_top9
+from cnnkit.visualize import find_top_activations, forward_steps, project_top, top9
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "deconvnet.md"
 
@@ -50,10 +50,10 @@ def test_stack_is_drawn_with_its_switches(tmp_path, rng):
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(2, 3, activation="relu", name="a")(inputs)
     x = layers.Conv2D(2, 3, name="b")(layers.MaxPooling2D(2, name="pool")(x))
-    steps = climb(keras.Model(inputs, x), rng.uniform(0, 255, (1, 16, 16, 3)), "b")
+    steps = forward_steps(keras.Model(inputs, x), rng.uniform(0, 255, (1, 16, 16, 3)), "b")
     signal = np.zeros_like(steps[-1].above)
     signal[0, 1, 1, 0] = 1
-    draw_stack(steps, signal, tmp_path / "stack.png")
+    draw_layerwise(steps, signal, tmp_path / "stack.png")
     pixels = matplotlib.image.imread(tmp_path / "stack.png")[..., :3]
     red = (pixels[..., 0] > 0.9) & (pixels[..., 1:].max(axis=-1) < 0.1)
     # In both columns, and only in the row of the pooling: the second of four.
@@ -63,7 +63,7 @@ def test_stack_is_drawn_with_its_switches(tmp_path, rng):
     assert (columns > width / 2).any()
     assert height / 4 < rows.min() < rows.max() < height / 2
     with pytest.raises(UsageError, match="Nothing of the signal comes back"):
-        draw_stack(steps, 0 * signal, tmp_path / "none.png")
+        draw_layerwise(steps, 0 * signal, tmp_path / "none.png")
 
 
 def test_stack_command(files, tmp_path, capsys):
@@ -135,8 +135,8 @@ def test_many_units_are_drawn_small_and_in_order(tmp_path):
     kernel[..., 0, :29], kernel[..., 1, 29] = 1, 1
     model.set_weights([kernel])
     images = np.full((9, 8, 8, 3), 200.0) - np.arange(9)[:, None, None, None]
-    found = strongest(model, images, ["c"])["c"]
-    draw_top9(tops(model, images, found), tmp_path / "c.png", units=30)
+    found = find_top_activations(model, images, ["c"])["c"]
+    draw_top9(project_top(model, images, found), tmp_path / "c.png", units=30)
     pixels = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
     red, green = (
         np.nonzero(np.abs(pixels - colour).max(axis=-1) < 0.03)

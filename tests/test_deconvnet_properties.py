@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from cnnkit.layers import CeilMaxPooling2D, ReLU
-from cnnkit.visualize import climb, deconvnet, descend
+from cnnkit.visualize import backward_steps, deconvnet, forward_steps
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def project(model, images, layer, rule, unit=1):
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
 def test_a_stronger_signal_gives_the_same_picture_stronger(images, rule):
-    steps = climb(net(), images, "c")
+    steps = forward_steps(net(), images, "c")
     signal = np.zeros_like(steps[-1].above)
     signal[:, 2, 3, 1] = 1
-    once, fourfold = (descend(steps, signal * factor, rule) for factor in (1, 4))
+    once, fourfold = (backward_steps(steps, signal * factor, rule) for factor in (1, 4))
     np.testing.assert_array_equal(fourfold, 4 * once)
     if rule != "gradient":
         # A negative signal is rectified at once.
-        assert not descend(steps, -signal, rule).any()
+        assert not backward_steps(steps, -signal, rule).any()
 
 
 def test_without_negative_weights_the_rules_are_ordered(images):
@@ -68,17 +68,17 @@ def test_pixels_are_not_rectified(images):
 def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
     # Both rules rectify; the forward mask of guided differs where all of a window was dead.
     model = net(pooled=True)
-    steps = climb(model, images, "c")
+    steps = forward_steps(model, images, "c")
     pool = next(step for step in steps if step.layer == "pool_a")
     assert 0 < (pool.above == 0).mean() < 0.9
     signal = np.zeros_like(steps[-1].above)
     signal[:, 2, 3, 1] = 1
     above, below = steps[steps.index(pool) + 1 :], steps[: steps.index(pool) + 1]
-    at_pool = descend(above, signal)
-    deconv, guided = descend(below, at_pool), descend(below, at_pool, "guided")
+    at_pool = backward_steps(above, signal)
+    deconv, guided = backward_steps(below, at_pool), backward_steps(below, at_pool, "guided")
     assert np.abs(deconv - guided).max() > 1e-3
     alive = np.where(pool.above > 0, at_pool, 0)
-    np.testing.assert_allclose(descend(below, alive), guided, atol=1e-7)
+    np.testing.assert_allclose(backward_steps(below, alive), guided, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -99,10 +99,10 @@ def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
     assert np.argwhere(result.projection).tolist() == [[first, first, 0]]
     assert result.projection.sum() == 1
     assert result.activation == -2
-    steps = climb(model, image[None], layer.name)
+    steps = forward_steps(model, image[None], layer.name)
     signal = np.zeros_like(steps[-1].above)
     signal[0, 1, 1] = 1
-    np.testing.assert_array_equal(descend(steps, signal)[0], result.projection)
+    np.testing.assert_array_equal(backward_steps(steps, signal)[0], result.projection)
 
 
 def test_flat_units_are_counted_row_by_row(images):

@@ -8,14 +8,14 @@ from keras import layers
 from cnnkit import alexnet, vgg11, zfnet
 from cnnkit.errors import UsageError
 from cnnkit.layers import GroupedConv2D
-from cnnkit.visualize import climb, deconvnet, descend, pool, unpool
+from cnnkit.visualize import backward_steps, deconvnet, forward_steps, pool_with_switches, unpool
 
 
 @pytest.mark.parametrize(("padding", "stride"), [("valid", 2), ("same", 2), ("same", 1)])
 def test_pool_and_unpool_are_loops_over_windows(rng, padding, stride):
     # Few values, so that there are many ties; zeros in whole windows.
     values = np.maximum(rng.integers(-3, 3, (2, 5, 7, 3)), 0).astype("float32")
-    pooled, switches = pool(values, 3, stride, padding)
+    pooled, switches = pool_with_switches(values, 3, stride, padding)
     signal = rng.normal(size=pooled.shape)
     expected = np.zeros(values.shape)
     for n, row, column, channel in np.ndindex(*pooled.shape):
@@ -46,9 +46,9 @@ def test_the_transposed_filters_are_the_adjoint(rng, padding, strides, groups, d
     inputs = keras.Input((9, 8, 2))
     model = keras.Model(inputs, layer(inputs))
     x = rng.normal(size=(1, 9, 8, 2))
-    steps = climb(model, x, "c")
+    steps = forward_steps(model, x, "c")
     y = rng.normal(size=steps[-1].above.shape)
-    up, down = np.vdot(steps[-1].above, y), np.vdot(x, descend(steps, y.astype("float32")))
+    up, down = np.vdot(steps[-1].above, y), np.vdot(x, backward_steps(steps, y.astype("float32")))
     # Of what the products could come to: by chance they may nearly cancel.
     most = np.linalg.norm(steps[-1].above) * np.linalg.norm(y)
     assert abs(up - down) < 1e-5 * most
@@ -61,12 +61,12 @@ def test_one_tap_comes_back_flipped():
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, name="c")(inputs))
     kernel = np.arange(9, dtype="float32").reshape(3, 3, 1, 1)
     model.get_layer("c").set_weights([kernel, np.array([100.0])])
-    steps = climb(model, np.zeros((1, 5, 5, 1)), "c")
+    steps = forward_steps(model, np.zeros((1, 5, 5, 1)), "c")
     signal = np.zeros((1, 3, 3, 1), "float32")
     signal[0, 1, 2] = 1
     expected = np.zeros((5, 5))
     expected[1:4, 2:5] = kernel[..., 0, 0]
-    np.testing.assert_array_equal(descend(steps, signal)[0, ..., 0], expected)
+    np.testing.assert_array_equal(backward_steps(steps, signal)[0, ..., 0], expected)
 
 
 def flattened():
@@ -97,7 +97,7 @@ def test_equals_the_gradient_form(rng, name):
     images = rng.uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
     images[1, 10:30, 5:25] = 200
     for layer in names:
-        steps = climb(model, images, layer)
+        steps = forward_steps(model, images, layer)
         for rule in ("deconvnet", "guided"):
             results = deconvnet(model, images, layer, rule=rule)
             signal = np.zeros_like(steps[-1].above)
@@ -105,7 +105,7 @@ def test_equals_the_gradient_form(rng, name):
                 place = (result.image, *result.position, result.unit)
                 assert steps[-1].above[place] == pytest.approx(result.activation, rel=1e-4)
                 signal[place] = 1
-            expected = descend(steps, signal, rule)
+            expected = backward_steps(steps, signal, rule)
             scale = np.abs(expected).max()
             assert scale > 0
             for result in results:
@@ -118,12 +118,12 @@ def test_gradient_rule_of_the_stack(rng):
     model = vgg11(input_shape=(32, 32, 3), include_top=False)
     image = rng.uniform(0, 255, (32, 32, 3))
     [result] = deconvnet(model, image, "block2_conv1", rule="gradient")
-    steps = climb(model, image[None], "block2_conv1")
+    steps = forward_steps(model, image[None], "block2_conv1")
     signal = np.zeros_like(steps[-1].above)
     signal[(0, *result.position, result.unit)] = 1
     scale = np.abs(result.projection).max()
     np.testing.assert_allclose(
-        descend(steps, signal, "gradient")[0], result.projection, atol=1e-5 * scale
+        backward_steps(steps, signal, "gradient")[0], result.projection, atol=1e-5 * scale
     )
 
 
@@ -132,13 +132,13 @@ def test_what_the_stack_does_not_know(rng):
     mean = keras.layers.AveragePooling2D(2, name="mean")(inputs)
     image = np.zeros((1, 8, 8, 3))
     with pytest.raises(UsageError, match="'mean' is no step of the deconvnet's stack"):
-        climb(keras.Model(inputs, mean), image, "mean")
+        forward_steps(keras.Model(inputs, mean), image, "mean")
     twice = keras.layers.Add(name="twice")([inputs, inputs])
     with pytest.raises(UsageError, match="'twice' is no step"):
-        climb(keras.Model(inputs, twice), image, "twice")
+        forward_steps(keras.Model(inputs, twice), image, "twice")
     model = alexnet(include_top=False, input_shape=(64, 64, 3))
-    steps = climb(model, np.zeros((1, 64, 64, 3)), "norm1")
+    steps = forward_steps(model, np.zeros((1, 64, 64, 3)), "norm1")
     with pytest.raises(UsageError, match="'norm1', which is not its gradient"):
-        descend(steps, steps[-1].above, "gradient")
+        backward_steps(steps, steps[-1].above, "gradient")
     with pytest.raises(UsageError, match="Did you mean guided"):
-        descend(steps, steps[-1].above, "guidd")
+        backward_steps(steps, steps[-1].above, "guidd")

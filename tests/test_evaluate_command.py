@@ -1,5 +1,6 @@
 """`cnnkit evaluate` as a user types it: runs, datasets by name, kept results, going on."""
 
+import importlib
 import json
 import re
 
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 from evaluation_networks import LABELS, SIZE, network, write_folder, write_run
 
-from cnnkit import cli
-from cnnkit.data import load_source
-from cnnkit.evaluation import Member, evaluate, evaluating
-from cnnkit.evaluation.saved import newest_results
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
+from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.published import published_errors
+from cnnkit.evaluation.result_store import newest_results
 from cnnkit.recipes import find_recipe
-from cnnkit.recipes.published import published
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
+
+evaluate_module = importlib.import_module("cnnkit.evaluation.evaluate")
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +32,18 @@ def run(dataset, tmp_path):
 
 def evaluated(capsys, *words):
     capsys.readouterr()
-    assert cli.main(["evaluate", *map(str, words), "--json"]) == 0
+    assert main(["evaluate", *map(str, words), "--json"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
     """The middle of 14 and 18 is 16, at which the held-out images were seen in training."""
     found = evaluated(capsys, run)
-    source = load_source(f"folder:{dataset}")
+    source = load_dataset(f"folder:{dataset}")
     split = source.splits["test"]
-    member = Member("net", network(3), (16,), SIZE)
+    member = EvaluatedModel("net", network(3), (16,), SIZE)
     expected = evaluate(member, split, LABELS)
-    other = evaluate(Member("net", network(3), (12,), SIZE), split, LABELS)
+    other = evaluate(EvaluatedModel("net", network(3), (12,), SIZE), split, LABELS)
     assert found["top1_error"] == expected.top1_error
     assert found["confusion"] == [list(one) for one in expected.confusion]
     assert expected.confusion != other.confusion
@@ -66,7 +69,7 @@ def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
 
 
 def test_the_table(run, capsys):
-    assert cli.main(["evaluate", str(run), "--protocol", "ten-crop", "--scales", "13,16"]) == 0
+    assert main(["evaluate", str(run), "--protocol", "ten-crop", "--scales", "13,16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     header = ["class", "images", "top-1 error", "top-1 95 %", "top-5 error", "top-5 95 %"]
     assert re.split(r"  +", lines[0]) == header
@@ -83,11 +86,11 @@ def test_an_ensemble_with_its_single_figures(run, dataset, tmp_path, capsys):
     found = evaluated(capsys, run, second, "--protocol", "dense")
     assert [one["name"] for one in found["members"]] == [str(run), str(second)]
     assert found["scales"] == [[16], [18]]
-    split = load_source(f"folder:{dataset}").splits["test"]
+    split = load_dataset(f"folder:{dataset}").splits["test"]
     columns = tuple(shuffled.index(label) for label in LABELS)
     members = [
-        Member("a", network(3), (16,), SIZE),
-        Member("b", network(4), (18,), SIZE, columns),
+        EvaluatedModel("a", network(3), (16,), SIZE),
+        EvaluatedModel("b", network(4), (18,), SIZE, columns),
     ]
     expected = evaluate(members, split, LABELS, protocol="dense")
     assert found["top1_error"] == expected.top1_error
@@ -101,9 +104,9 @@ def test_classes_are_matched_by_name(run, tmp_path, capsys):
     some = write_folder(tmp_path / "some", ("c", "f", "g"), seed=9)
     found = evaluated(capsys, run, "--dataset", f"folder:{some}")
     model, right = network(3), 0
-    split = load_source(f"folder:{some}").splits["test"]
+    split = load_dataset(f"folder:{some}").splits["test"]
     answers = evaluate(
-        Member("net", model, (16,), SIZE),
+        EvaluatedModel("net", model, (16,), SIZE),
         type(split)(np.array([2, 5, 6])[split.labels].astype(np.int32), split.names, split.read),
         LABELS,
     )
@@ -113,9 +116,9 @@ def test_classes_are_matched_by_name(run, tmp_path, capsys):
 
 
 def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
-    monkeypatch.setattr(evaluating, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(evaluating, "MOST_IN_WINDOW", 4)
-    add, looked = evaluating.Answers.add, []
+    monkeypatch.setattr(evaluate_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(evaluate_module, "MOST_IN_WINDOW", 4)
+    add, looked = evaluate_module.Answers.add, []
 
     def stopping(answers, logs, labels):
         if len(looked) == 2:
@@ -123,18 +126,18 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
         looked.append(answers.done)
         add(answers, logs, labels)
 
-    monkeypatch.setattr(evaluating.Answers, "add", stopping)
+    monkeypatch.setattr(evaluate_module.Answers, "add", stopping)
     words = [str(run), "--batch-size", "4"]
-    assert cli.main(["evaluate", *words]) == 130
+    assert main(["evaluate", *words]) == 130
     [state] = (run / "evaluations").iterdir()
     assert state.name.endswith(".partial.npz")
     looked[:] = [-1, -1, -1]
     found = evaluated(capsys, *words)
     assert looked[3] == 8
     assert [file.suffix for file in (run / "evaluations").iterdir()] == [".json"]
-    split = load_source(f"folder:{dataset}").splits["test"]
+    split = load_dataset(f"folder:{dataset}").splits["test"]
     looked[:] = [-1, -1, -1]
-    expected = evaluate(Member("net", network(3), (16,), SIZE), split, LABELS)
+    expected = evaluate(EvaluatedModel("net", network(3), (16,), SIZE), split, LABELS)
     assert found["confusion"] == [list(one) for one in expected.confusion]
 
 
@@ -171,10 +174,10 @@ def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text
         places["again"] = write_run(tmp_path / "again", 1, train)
     if "{unfinished}" in words:
         places["unfinished"] = write_run(tmp_path / "unfinished", 0, dataset)
-        Run(places["unfinished"]).model_file.unlink()
+        RunFolder(places["unfinished"]).model_file.unlink()
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()
-    assert cli.main(["evaluate", *(word.format(**places) for word in words.split())]) == code
+    assert main(["evaluate", *(word.format(**places) for word in words.split())]) == code
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
@@ -183,9 +186,9 @@ def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text
 
 def test_results_of_a_changed_network_are_others(run, capsys):
     first = evaluated(capsys, run)
-    model = keras.saving.load_model(Run(run).model_file)
+    model = keras.saving.load_model(RunFolder(run).model_file)
     model.get_layer("fc8").bias.assign(np.arange(7) * 50.0)
-    model.save(Run(run).model_file)
+    model.save(RunFolder(run).model_file)
     second = evaluated(capsys, run)
     assert second["file"].rpartition("-")[2] != first["file"].rpartition("-")[2]
     assert not second["file"].endswith("-2.json")
@@ -210,9 +213,9 @@ def test_results_of_a_changed_network_are_others(run, capsys):
 )
 def test_the_papers_figure_for_the_same(recipe, protocol, scales, errors):
     network = (find_recipe(recipe).config, scales)
-    found = published([network], protocol, 1000)
+    found = published_errors([network], protocol, 1000)
     assert (found and (found.top1_error, found.top5_error)) == errors
-    assert published([network], protocol, 10) is None
+    assert published_errors([network], protocol, 10) is None
 
 
 ALL_SEVEN = "vgg-d-256 vgg-d-384 vgg-d-jitter vgg-c-256 vgg-c-384 vgg-e-256 vgg-e-384"
@@ -238,5 +241,5 @@ def test_the_papers_figure_for_the_same_ensemble(recipes, protocol, errors):
         (find_recipe(name).config, several.get(name.split("-")[-1], (256,)))
         for name in recipes.split()
     ]
-    found = published(networks, protocol, 1000)
+    found = published_errors(networks, protocol, 1000)
     assert (found and (found.top1_error, found.top5_error)) == errors

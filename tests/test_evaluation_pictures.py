@@ -8,10 +8,10 @@ from evaluation_networks import LABELS, write_folder, write_run
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cnnkit import cli
-from cnnkit.evaluation.saved import newest_results
-from cnnkit.figures import answers as drawing
-from cnnkit.figures import confusion, draw_answers, draw_confusion, draw_reliability, reliability
+from cnnkit.cli.main import main
+from cnnkit.evaluation.result_store import newest_results
+from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability, evaluation
+from cnnkit.figures import evaluation as drawing
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(dataset, tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("runs") / "run", 3, dataset)
-    assert cli.main(["evaluate", str(folder)]) == 0
+    assert main(["evaluate", str(folder)]) == 0
     return folder
 
 
@@ -34,7 +34,7 @@ def figures(monkeypatch):
     def keep(figure, path, *, dpi):
         kept.append(figure)
 
-    for module in (drawing, confusion, reliability):
+    for module in (drawing, evaluation, evaluation):
         monkeypatch.setattr(module, "save", keep)
     return kept
 
@@ -58,7 +58,7 @@ def test_the_bars(figures, tmp_path):
         {"label": "b", "probability": 0.25, "top": [["a", 0.5], ["b", 0.25]]},
         {"label": "c", "probability": 0.1, "top": [["a", 0.75], ["b", 0.15]]},
     ]
-    draw_answers(pictures, answers, tmp_path / "x.png")
+    draw_predictions(pictures, answers, tmp_path / "x.png")
     shown, bars, shown2, bars2 = figures[0].axes
     assert [axes.texts[0].get_text() for axes in (shown, shown2)] == ["b", "c"]
     assert shown2.images[0].get_array()[0, 0, 0] == 200
@@ -86,7 +86,7 @@ def test_the_reliability(figures, tmp_path):
 @pytest.mark.parametrize("kind", ["confusion", "reliability", "answers", "mistakes"])
 def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
     picture = tmp_path / "x.png"
-    assert cli.main(["plot", str(run), "--kind", kind, "--output", str(picture)]) == 0
+    assert main(["plot", str(run), "--kind", kind, "--output", str(picture)]) == 0
     assert capsys.readouterr().out == f"{picture}\n"
     assert np.asarray(Image.open(picture).convert("RGB")).std() > 10
     assert list(tmp_path.iterdir()) == [picture]
@@ -110,7 +110,7 @@ def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text
     places = {"run": run, "tmp": tmp_path, "fresh": fresh}
     words = [word.format(**places) for word in words.split()]
     capsys.readouterr()
-    assert cli.main(["plot", *words, "--output", str(tmp_path / "x.png")]) == code
+    assert main(["plot", *words, "--output", str(tmp_path / "x.png")]) == code
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1

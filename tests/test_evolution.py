@@ -11,13 +11,13 @@ from keras import layers
 from tiny_network import tiny
 
 from cnnkit import load_model, models
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
-from cnnkit.data import load_source
+from cnnkit.data import load_dataset
 from cnnkit.errors import RunError, UsageError
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import train
-from cnnkit.visualize import evolution, layer2
+from cnnkit.visualize import feature_evolution, second_layer_filters
 
 CONFIG = TrainingConfig(model="tiny", dataset="digits", image_size=8, epochs=5, batch_size=100,
                         learning_rate=0.1, seed=1, keep_epochs=(1, 2, 3, 5))  # fmt: skip
@@ -31,8 +31,8 @@ def run(tmp_path_factory):
 
 
 def test_each_epoch_shows_its_networks_strongest_training_image(run):
-    source = load_source("digits", seed=1)
-    found = evolution(run, source, ["conv1"], units=[4, 0], batch_size=200)["conv1"]
+    source = load_dataset("digits", seed=1)
+    found = feature_evolution(run, source, ["conv1"], units=[4, 0], batch_size=200)["conv1"]
     assert [row.unit for row in found] == [4, 0]
     shown = source.splits["train"]
     # At 8 pixels the images of digits are their own crops.
@@ -57,7 +57,7 @@ def test_units_are_drawn_by_the_seed(run):
     images = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
 
     def drawn(seed):
-        rows = evolution(run, images, ["conv1", "fc8"], count=3, seed=seed, epochs=[1])
+        rows = feature_evolution(run, images, ["conv1", "fc8"], count=3, seed=seed, epochs=[1])
         return [[row.unit for row in rows[layer]] for layer in ("conv1", "fc8")]
 
     assert drawn(0) == drawn(0)
@@ -67,15 +67,15 @@ def test_units_are_drawn_by_the_seed(run):
 
 def test_what_was_not_kept_is_said(run, tmp_path):
     with pytest.raises(RunError, match=r"Expected: some of 4, 7. Received: 1, 2, 3, 5. Train with"):
-        evolution(run, load_source("digits"), ["conv1"], epochs=[7, 4])
-    none = Run(tmp_path / "none")
+        feature_evolution(run, load_dataset("digits"), ["conv1"], epochs=[7, 4])
+    none = RunFolder(tmp_path / "none")
     none.create(dataclasses.replace(CONFIG, keep_epochs=()), ["a"], {})
     with pytest.raises(RunError, match="kept no network of its epochs. Received: none at all"):
-        evolution(none, load_source("digits"), ["conv1"])
+        feature_evolution(none, load_dataset("digits"), ["conv1"])
     with pytest.raises(UsageError, match="'conv1' has no unit 6. Expected: 0 to 5"):
-        evolution(run, np.zeros((2, 8, 8, 3)), ["conv1"], units=[6])
+        feature_evolution(run, np.zeros((2, 8, 8, 3)), ["conv1"], units=[6])
     with pytest.raises(UsageError, match="Unknown layer 'conv2'"):
-        evolution(run, np.zeros((2, 8, 8, 3)), ["conv2"])
+        feature_evolution(run, np.zeros((2, 8, 8, 3)), ["conv2"])
 
 
 def test_evolution_command(run, tmp_path, capsys):
@@ -119,7 +119,7 @@ def coarse():
 
 def test_second_layers_count_what_is_dead(coarse, rng):
     images = rng.uniform(0, 255, (4, 16, 16, 3)).astype("float32")
-    seen = layer2(coarse, images, count=9)
+    seen = second_layer_filters(coarse, images, count=9)
     assert seen.filters.dead.tolist() == [False, True, False]
     assert seen.silent == (1,)
     assert seen.dead == (0, 3)
@@ -131,7 +131,7 @@ def test_second_layers_count_what_is_dead(coarse, rng):
         [one] = top.projections
         assert one.activation == pytest.approx(maps[..., top.unit].max(), rel=1e-5)
         assert one.image == maps[..., top.unit].max(axis=(1, 2)).argmax()
-    [named] = layer2(coarse, images, units=[3]).tops
+    [named] = second_layer_filters(coarse, images, units=[3]).tops
     assert named.projections == ()
 
 

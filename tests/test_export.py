@@ -1,5 +1,6 @@
 """Exported versions: what they answer, what they hold, and how they appear."""
 
+import importlib
 import io
 import json
 import os
@@ -15,13 +16,16 @@ import tensorflow as tf
 from PIL import Image
 
 from cnnkit import alexnet
-from cnnkit.data import Augmentation, fit
+from cnnkit.data import Augmentation, resize_shorter_side
 from cnnkit.errors import RunError, UsageError
-from cnnkit.export import Limits, endpoints, export, making
-from cnnkit.export.network import network_of
-from cnnkit.export.references import CREDIT, References
+from cnnkit.export import ImageLimits, export
+from cnnkit.export import signatures as signatures_module
+from cnnkit.export.classifier import prepare_classifier
+from cnnkit.export.reference_outputs import CREDIT, ReferenceOutputs
 from cnnkit.models import build
 from cnnkit.visualize import deconvnet
+
+export_module = importlib.import_module("cnnkit.export.export")
 
 LABELS = ["ant", "bee", "cat", "dog", "elk", "fox"]
 
@@ -69,12 +73,12 @@ def files():
 def seen(encoded):
     """What the network sees of encoded images, by another decoder."""
     pixels = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
-    return np.stack([fit(tf.constant(p), 64) for p in pixels])
+    return np.stack([resize_shorter_side(tf.constant(p), 64) for p in pixels])
 
 
 def quick(monkeypatch):
     """Leaves out the check in another process, for tests of what is not about it."""
-    monkeypatch.setattr(making, "_check_answers", lambda *_: None)
+    monkeypatch.setattr(export_module, "_check_answers", lambda *_: None)
 
 
 def test_floats_answer_as_in_memory(model, signatures, rng):
@@ -188,7 +192,7 @@ def test_assets_and_the_card(model, exported):
     assert facts["side"] == facts["shorter_side_before_crop"] == 64
     assert facts["features_layer"] == "fc7"
     assert facts["mean"] == pytest.approx(model.layers[1].mean.tolist(), abs=1e-3)
-    assert facts["limits"]["pixels"] == Limits().pixels
+    assert facts["limits"]["pixels"] == ImageLimits().pixels
     card = (exported / "README.md").read_text()
     for text in (
         "# animals",
@@ -203,14 +207,18 @@ def test_assets_and_the_card(model, exported):
 
 
 def test_references_are_real_photographs(exported):
-    kept = References.read(exported)
+    kept = ReferenceOutputs.read(exported)
     first, second = (Image.open(io.BytesIO(file)) for file in kept.files)
     assert (first.format, second.format) == ("JPEG", "PNG")
     assert min(first.size) == min(second.size) == 80
     # Sky above roofs, and a flower: not noise.
     assert np.asarray(first.convert("L"), float)[:20].mean() > 150
     assert kept.images.shape == (2, 64, 64, 3)
-    assert set(kept.answers) == {*endpoints.SIGNATURES, "explain_bytes_conv5", "explain_bytes_fc6"}
+    assert set(kept.answers) == {
+        *signatures_module.SIGNATURES,
+        "explain_bytes_conv5",
+        "explain_bytes_fc6",
+    }
 
 
 def test_loads_without_keras_and_without_us(exported):
@@ -245,13 +253,13 @@ def test_two_exports_at_once_get_two_versions(model, tmp_path, monkeypatch):
     quick(monkeypatch)
     output, made = tmp_path / "animals", []
     together = threading.Barrier(2)
-    publish = making.publish
+    publish = export_module.publish
 
     def at_once(*arguments):
         together.wait(timeout=120)
         return publish(*arguments)
 
-    monkeypatch.setattr(making, "publish", at_once)
+    monkeypatch.setattr(export_module, "publish", at_once)
     threads = [
         threading.Thread(
             target=lambda: made.append(
@@ -288,8 +296,8 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, most, monkeypatch):
 
 def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch):
     """A decoder that darkens every image: the bytes answer otherwise than the model."""
-    right = endpoints.augment_encoded
-    monkeypatch.setattr(endpoints, "augment_encoded", lambda *given: right(*given) * 0.5)
+    right = signatures_module.augment_bytes
+    monkeypatch.setattr(signatures_module, "augment_bytes", lambda *given: right(*given) * 0.5)
     with pytest.raises(RunError, match="serving_bytes answers otherwise than the model"):
         export(model, LABELS, tmp_path / "animals", signatures=["serving_bytes"])
     assert not (tmp_path / "animals").exists()
@@ -317,17 +325,17 @@ def test_wrong_exports_are_refused(model, tmp_path):
         with pytest.raises(UsageError, match=text):
             export(model, LABELS, tmp_path / "free", **options)
     with pytest.raises(UsageError, match="lets nothing through"):
-        Limits(pixels=0)
+        ImageLimits(pixels=0)
     assert not (tmp_path / "free").exists()
 
 
 def test_what_the_deconvnet_cannot_follow_is_not_explained(tmp_path, monkeypatch):
     quick(monkeypatch)
     bent = small(activation="tanh")
-    network = network_of(bent)
-    assert "explain_bytes" not in endpoints.chosen(network, None)
+    network = prepare_classifier(bent)
+    assert "explain_bytes" not in signatures_module.select_signatures(network, None)
     with pytest.raises(UsageError, match="does not follow the rule 'deconvnet'"):
-        endpoints.chosen(network, ["explain_bytes"])
+        signatures_module.select_signatures(network, ["explain_bytes"])
 
 
 @pytest.mark.parametrize(
@@ -337,7 +345,7 @@ def test_what_the_deconvnet_cannot_follow_is_not_explained(tmp_path, monkeypatch
 )  # fmt: skip
 def test_features_are_the_layer_before_the_logits(name, layer):
     options = {} if "cifar" in name else {"input_shape": (64, 64, 3)}
-    assert network_of(build(name, classes=3, **options)).features == layer
+    assert prepare_classifier(build(name, classes=3, **options)).features == layer
 
 
 def test_half_the_bytes_in_bfloat16(model, tmp_path):
@@ -356,7 +364,7 @@ def test_half_the_bytes_in_bfloat16(model, tmp_path):
 def test_larger_images_of_a_fully_convolutional_export(model, tmp_path):
     folder = export(
         model, LABELS, tmp_path / "animals", fully_convolutional=True,
-        limits=Limits(free_pixels=200 * 200), signatures=["serving_bytes", "features"],
+        limits=ImageLimits(free_pixels=200 * 200), signatures=["serving_bytes", "features"],
     )  # fmt: skip
     loaded = tf.saved_model.load(str(folder))
     default = loaded.signatures["serving_default"]

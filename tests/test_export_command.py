@@ -1,5 +1,6 @@
 """`cnnkit export` of a run, a model and a weights file of others."""
 
+import importlib
 import json
 
 import keras
@@ -7,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
-from cnnkit.export import making
-from cnnkit.models import build, name_classes
-from cnnkit.runs import Run
+from cnnkit.models import build, set_class_names
+from cnnkit.run_folder import RunFolder
+
+export_module = importlib.import_module("cnnkit.export.export")
 
 LABELS = ("ant", "bee", "cat")
 
@@ -19,7 +21,7 @@ LABELS = ("ant", "bee", "cat")
 @pytest.fixture(autouse=True)
 def unchecked(monkeypatch):
     """The check in another process takes longer than all else, and has tests of its own."""
-    monkeypatch.setattr(making, "_check_answers", lambda *_: None)
+    monkeypatch.setattr(export_module, "_check_answers", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def model():
 
 @pytest.fixture
 def run_folder(model, tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     config = TrainingConfig(
         model="cifar10_quick", dataset="folder:/home/me/pets", image_size=32, scale=(40, 48)
     )
@@ -44,7 +46,7 @@ def run_folder(model, tmp_path):
 
 def exported(folder, *options):
     words = ["export", *map(str, folder), *options, "--warmup", "0"]
-    assert cli.main([*words, "--signatures", "serving_bytes"]) == 0
+    assert main([*words, "--signatures", "serving_bytes"]) == 0
 
 
 def test_a_run_brings_its_classes_its_scale_and_its_error(run_folder, tmp_path, capsys):
@@ -62,7 +64,7 @@ def test_a_run_brings_its_classes_its_scale_and_its_error(run_folder, tmp_path, 
 
 def test_a_model_brings_its_classes_or_is_told_them(model, tmp_path):
     named = keras.models.clone_model(model)
-    name_classes(named, LABELS)
+    set_class_names(named, LABELS)
     named.save(tmp_path / "m.keras")
     exported([tmp_path / "m.keras"], "--output", str(tmp_path / "m"), "--version", "4")
     assert (tmp_path / "m" / "4" / "assets" / "labels.txt").read_text() == "ant\nbee\ncat\n"
@@ -107,7 +109,7 @@ def test_weights_become_the_network_that_is_named(tmp_path):
 )
 def test_bad_input_is_one_line(run_folder, tmp_path, capsys, words, code, text):
     words = words.format(tmp=tmp_path, run=run_folder).split()
-    assert cli.main(["export", *words, "--output", str(tmp_path / "new")]) == code
+    assert main(["export", *words, "--output", str(tmp_path / "new")]) == code
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnnkit.data import decode
-from cnnkit.export import Limits, gif
-from cnnkit.export.headers import FORMATS, checked
-from cnnkit.export.hostile import BEGINNINGS, large_png
+from cnnkit.data import decode_image
+from cnnkit.export import ImageLimits, image_header
+from cnnkit.export.image_header import FORMATS, validate_image_bytes
+from cnnkit.export.invalid_inputs import BEGINNINGS, large_png
 
-LIMITS = Limits(file_bytes=1 << 20, pixels=1_000_000)
+LIMITS = ImageLimits(file_bytes=1 << 20, pixels=1_000_000)
 ONE_FILE = [tf.TensorSpec((), tf.string)]
 
 
@@ -23,14 +23,16 @@ ONE_FILE = [tf.TensorSpec((), tf.string)]
 def guarded():
     """What the signatures do with a file before they rescale it."""
     return tf.function(
-        lambda data: decode(checked(data, LIMITS)), input_signature=ONE_FILE, autograph=False
+        lambda data: decode_image(validate_image_bytes(data, LIMITS)),
+        input_signature=ONE_FILE,
+        autograph=False,
     )
 
 
 @pytest.fixture(scope="module")
 def guard():
     return tf.function(
-        lambda data: checked(data, LIMITS), input_signature=ONE_FILE, autograph=False
+        lambda data: validate_image_bytes(data, LIMITS), input_signature=ONE_FILE, autograph=False
     )
 
 
@@ -59,7 +61,7 @@ GOOD = {
 @pytest.mark.parametrize("name", GOOD)
 def test_images_are_the_same_behind_the_guard(guarded, name):
     image = guarded(tf.constant(GOOD[name]))
-    np.testing.assert_array_equal(image, decode(tf.constant(GOOD[name])))
+    np.testing.assert_array_equal(image, decode_image(tf.constant(GOOD[name])))
     assert image.shape == (30, 50, 3)
 
 
@@ -189,26 +191,26 @@ def animation(**options):
 
 def test_of_an_animation_only_the_first_picture_is_left(guarded):
     data = animation(loop=0)
-    cut, sides = gif.first_picture(tf.constant(data))
+    cut, sides = image_header.first_frame(tf.constant(data))
     assert len(cut.numpy()) < len(data) / 3
     assert sides.numpy().tolist() == [30, 50]
     with Image.open(io.BytesIO(cut.numpy())) as image:
         assert image.n_frames == 1
-    np.testing.assert_array_equal(guarded(tf.constant(data)), decode(tf.constant(data)))
+    np.testing.assert_array_equal(guarded(tf.constant(data)), decode_image(tf.constant(data)))
 
 
 def test_a_later_picture_that_is_large_is_never_seen(guarded):
     """TensorFlow alone would make room for every picture of the animation."""
     data = animation()
-    first = gif.first_picture(tf.constant(data))[0].numpy()[:-1]
+    first = image_header.first_frame(tf.constant(data))[0].numpy()[:-1]
     bomb = first + b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x02\x01\x4c\x00;"
-    np.testing.assert_array_equal(guarded(tf.constant(bomb)), decode(tf.constant(data)))
+    np.testing.assert_array_equal(guarded(tf.constant(bomb)), decode_image(tf.constant(data)))
 
 
 def test_a_gif_of_endless_blocks_is_given_up(guard, monkeypatch):
-    monkeypatch.setattr(gif, "MOST_BLOCKS", 50)
+    monkeypatch.setattr(image_header, "MOST_BLOCKS", 50)
     impatient = tf.function(
-        lambda data: checked(data, LIMITS), input_signature=ONE_FILE, autograph=False
+        lambda data: validate_image_bytes(data, LIMITS), input_signature=ONE_FILE, autograph=False
     )
     start = GOOD["gif"][:6] + struct.pack("<HH", 5, 5) + bytes(3)
     assert "no picture near its start" in refusal(impatient, start + b"!\xf9\x00" * 100)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit import alexnet, cli
+from cnnkit import alexnet
+from cnnkit.cli.main import main
 from cnnkit.errors import UsageError
-from cnnkit.export import asking, export, verify, verifying
-from cnnkit.export.asking import Question, ask
-from cnnkit.export.records import FILE as RECORDS
-from cnnkit.export.records import read_records
-from cnnkit.export.references import References
+from cnnkit.export import export, isolated_model, verify, verify_export
+from cnnkit.export.isolated_model import Request, run_isolated
+from cnnkit.export.reference_outputs import ReferenceOutputs
+from cnnkit.export.warmup import FILE as RECORDS
+from cnnkit.export.warmup import read_warmup_records
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def failures(found):
 
 
 def test_a_sound_version(model_folder, capsys):
-    assert cli.main(["export", "verify", str(model_folder), "--json"]) == 0
+    assert main(["export", "verify", str(model_folder), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is True
     assert document["folder"] == str(model_folder / "1")
@@ -75,7 +76,7 @@ def test_a_sound_version(model_folder, capsys):
 
 def test_an_export_without_guards_is_found_out(unguarded):
     """Wrong ranks end the process of an ordinary export, or are answered; both are told."""
-    found = verify(unguarded)
+    found = verify_export(unguarded)
     assert not found.passed
     wrong = failures(found)
     assert set(wrong) <= {"guards of serve", "guards of serving_default", "weights"}
@@ -87,24 +88,24 @@ def test_an_export_without_guards_is_found_out(unguarded):
 
 def fakes(monkeypatch, change):
     """Changes what the version is said to have replied; no process is started."""
-    monkeypatch.setattr(verifying, "ask", change)
+    monkeypatch.setattr(verify, "run_isolated", change)
 
 
 def replies(folder, questions, give_up=True):
     """What a sound version replies, without a process."""
-    kept = References.read(folder)
+    kept = ReferenceOutputs.read(folder)
     answered = []
     for question in questions:
         if question.keep:
             outputs = kept.answers[question.signature]
-            answered.append(asking.Reply("OK", "", outputs))
+            answered.append(isolated_model.Response("OK", "", outputs))
         elif any(
             array.shape == (1,) or array.shape == (1, 64, 64, 3)
             for array in question.inputs.values()
         ) and _is_photograph(question, kept):
-            answered.append(asking.Reply("OK", "", {}))
+            answered.append(isolated_model.Response("OK", "", {}))
         else:
-            answered.append(asking.Reply("INVALID_ARGUMENT", "no", {}))
+            answered.append(isolated_model.Response("INVALID_ARGUMENT", "no", {}))
     return answered
 
 
@@ -130,10 +131,10 @@ def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
         outputs = {
             name: array + changes.get(name, 0) for name, array in answered[0].outputs.items()
         }
-        return [asking.Reply(code, "broken", outputs), *answered[1:]]
+        return [isolated_model.Response(code, "broken", outputs), *answered[1:]]
 
     fakes(monkeypatch, change)
-    assert text in failures(verify(version))[check]
+    assert text in failures(verify_export(version))[check]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +144,11 @@ def test_what_is_not_refused_is_told(version, monkeypatch, code, text):
     def change(folder, questions, give_up):
         answered = replies(folder, questions)
         where = next(i for i, reply in enumerate(answered) if reply.code == "INVALID_ARGUMENT")
-        answered[where] = asking.Reply(code, "SIGABRT", {})
+        answered[where] = isolated_model.Response(code, "SIGABRT", {})
         return answered
 
     fakes(monkeypatch, change)
-    wrong = failures(verify(version))
+    wrong = failures(verify_export(version))
     # The signatures are looked at in alphabetical order.
     assert list(wrong) == ["guards of serving_bytes"]
     assert wrong["guards of serving_bytes"].startswith("a scalar: " + text)
@@ -155,17 +156,17 @@ def test_what_is_not_refused_is_told(version, monkeypatch, code, text):
 
 def test_broken_records_are_told(version, monkeypatch):
     fakes(monkeypatch, replies)
-    assert verify(version).passed
+    assert verify_export(version).passed
     file = version / RECORDS
     data = file.read_bytes()
     file.write_bytes(data[:-5])
-    assert "is not whole" in failures(verify(version))["warm-up"]
+    assert "is not whole" in failures(verify_export(version))["warm-up"]
     file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
-    assert "is not whole" in failures(verify(version))["warm-up"]
+    assert "is not whole" in failures(verify_export(version))["warm-up"]
 
     def rewritten(change):
         file.write_bytes(data)
-        requests = list(read_records(version))
+        requests = list(read_warmup_records(version))
         with tf.io.TFRecordWriter(str(file)) as writer:
             from cnnkit.wire import cnnkit_serving_pb2 as pb
 
@@ -176,7 +177,7 @@ def test_broken_records_are_told(version, monkeypatch):
                 writer.write(record.SerializeToString())
 
     rewritten(lambda request: setattr(request.model_spec, "signature_name", "other"))
-    assert "for the signature 'other'" in failures(verify(version))["warm-up"]
+    assert "for the signature 'other'" in failures(verify_export(version))["warm-up"]
 
     def doubled(request):
         for tensor in request.inputs.values():
@@ -184,7 +185,7 @@ def test_broken_records_are_told(version, monkeypatch):
             tensor.tensor_content = tensor.tensor_content * 2
 
     rewritten(doubled)
-    assert "is no batch of one" in failures(verify(version))["warm-up"]
+    assert "is no batch of one" in failures(verify_export(version))["warm-up"]
 
 
 def test_records_are_what_tensorflow_serving_reads(model_folder):
@@ -207,11 +208,11 @@ def test_broken_versions_are_told(version, tmp_path, monkeypatch):
     graph = version / "saved_model.pb"
     whole = graph.read_bytes()
     graph.write_bytes(whole[: len(whole) // 2])
-    assert "SavedModel" in failures(verify(version))
+    assert "SavedModel" in failures(verify_export(version))
     graph.write_bytes(whole)
     weights = version / "variables" / "variables.index"
     weights.rename(tmp_path / "moved")
-    found = failures(verify(version))
+    found = failures(verify_export(version))
     assert "cannot be read" in found["weights"]
     assert "loading" in found
 
@@ -219,7 +220,7 @@ def test_broken_versions_are_told(version, tmp_path, monkeypatch):
 def test_larger_files_than_weights_are_told(version, monkeypatch):
     fakes(monkeypatch, replies)
     (version / "variables" / "copy").write_bytes(bytes(4 << 20))
-    assert "in files of" in failures(verify(version))["weights"]
+    assert "in files of" in failures(verify_export(version))["weights"]
 
 
 @pytest.mark.parametrize(
@@ -231,25 +232,25 @@ def test_larger_files_than_weights_are_told(version, monkeypatch):
     ],
 )
 def test_wrong_folders_are_usage_errors(tmp_path, capsys, words, text):
-    assert cli.main([word.format(tmp=tmp_path) for word in words.split()]) == 2
+    assert main([word.format(tmp=tmp_path) for word in words.split()]) == 2
     assert text in capsys.readouterr().err
     (tmp_path / "1").mkdir()
     with pytest.raises(UsageError, match="holds no saved_model.pb"):
-        verify(tmp_path)
+        verify_export(tmp_path)
 
 
 def test_a_process_that_dies_is_replaced(unguarded):
     """Every question gets its own reply, in order, whatever the ones before did."""
     right = np.zeros((1, 16, 16, 3), np.float32)
     wrong = np.zeros((16, 16, 3), np.float32)
-    signature = verifying._signatures(unguarded)[0]["serving_default"]
+    signature = verify._signatures(unguarded)[0]["serving_default"]
     [name] = signature
     questions = [
-        Question("serving_default", {name: right}),
-        Question("serving_default", {name: wrong}),
-        Question("serving_default", {name: right}, keep=True),
+        Request("serving_default", {name: right}),
+        Request("serving_default", {name: wrong}),
+        Request("serving_default", {name: right}, keep=True),
     ]
-    first, second, third = ask(unguarded, questions)
+    first, second, third = run_isolated(unguarded, questions)
     assert (first.code, third.code) == ("OK", "OK")
     assert second.code != "OK"
     assert third.outputs["output_0"].shape == (1, 3)
@@ -261,9 +262,9 @@ def test_both_helps(capsys):
         (["export", "verify", "--help"], "usage: cnnkit export verify [-h] [--json] DIR"),
     ):
         with pytest.raises(SystemExit) as stop:
-            cli.main(words)
+            main(words)
         assert stop.value.code == 0
         assert text in capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        cli.main(["export", "verify"])
+        main(["export", "verify"])
     assert stop.value.code == 2

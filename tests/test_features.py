@@ -12,23 +12,24 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from cnnkit import alexnet, cli, vgg11
-from cnnkit.data import fit, load_source
+from cnnkit import alexnet, vgg11
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset, resize_shorter_side
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import (
-    Describer,
-    Protocol,
-    extract,
+    FeatureExtractor,
+    FeatureSpec,
+    extract_features,
+    l2_normalize,
     load_features,
     merge_features,
     missing_parts,
     read_index,
-    split_of,
-    unit,
+    select_features_split,
     write_features,
 )
-from cnnkit.features.identity import identity
-from cnnkit.models.part import of_any_size, up_to
+from cnnkit.features.extractor import model_identity
+from cnnkit.models.feature_extractor import feature_extractor, with_variable_input_size
 
 
 def network(seed=1, size=23, name="net"):
@@ -51,20 +52,20 @@ def net():
 
 @pytest.fixture(scope="module")
 def source(image_folder):
-    return load_source(f"folder:{image_folder}")
+    return load_dataset(f"folder:{image_folder}")
 
 
 def pixels(source, split="all"):
-    part = split_of(source, split)
+    part = select_features_split(source, split)
     return [part.read(tf.constant(i, tf.int64)).numpy() for i in range(len(part))]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_a_centre_is_what_the_network_answers_to_it(net, source, batch_size):
-    found = extract(net, source, "pool1", flip=True, batch_size=batch_size)
+    found = extract_features(net, source, "pool1", flip=True, batch_size=batch_size)
     part = keras.Model(net.input, net.get_layer("pool1").output)
     for i, image in enumerate(pixels(source)):
-        centre = fit(tf.constant(image), 23).numpy()
+        centre = resize_shorter_side(tf.constant(image), 23).numpy()
         both = part(np.stack([centre, centre[:, ::-1]])).numpy().reshape(2, -1)
         expected = both.mean(axis=0)
         np.testing.assert_allclose(found.values[i], expected / np.linalg.norm(expected), atol=1e-5)
@@ -89,7 +90,7 @@ def test_dense_features_are_those_of_the_windows_cut_out(net, source, aggregate,
     # Appendix B: every position, both flips, every scale. The network has no padding, so its
     # answer at a position is what the classifier says to that window, 4 pixels further each time.
     scales = (23, 33)
-    found = extract(net, source, "fc7", scales=scales, aggregate=aggregate, split="test")
+    found = extract_features(net, source, "fc7", scales=scales, aggregate=aggregate, split="test")
     classifier = keras.Model(net.input, net.get_layer("fc7").output)
     for i, image in enumerate(pixels(source, "test")[:5]):
         vectors = []
@@ -112,39 +113,47 @@ def test_dense_features_are_those_of_the_windows_cut_out(net, source, aggregate,
 
 def test_dense_at_the_training_size_is_the_classifier(net):
     images = np.random.default_rng(0).uniform(0, 255, (4, 23, 23, 3)).astype(np.float32)
-    [dense] = Describer(net, Protocol.named("fc7", scales=(23,), flip=False, l2=False))([images])
-    [centre] = Describer(net, Protocol("fc7", l2=False))([images])
+    [dense] = FeatureExtractor(net, FeatureSpec.named("fc7", scales=(23,), flip=False, l2=False))(
+        [images]
+    )
+    [centre] = FeatureExtractor(net, FeatureSpec("fc7", l2=False))([images])
     np.testing.assert_allclose(dense, centre, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(centre, up_to(net, "fc7")(images).numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        centre, feature_extractor(net, "fc7")(images).numpy(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_groups_of_one_shape_keep_their_images(net, source, batch_size):
-    one = extract(net, source, "fc7", scales=(30,), batch_size=2)
-    other = extract(net, source, "fc7", scales=(30,), batch_size=batch_size)
+    one = extract_features(net, source, "fc7", scales=(30,), batch_size=2)
+    other = extract_features(net, source, "fc7", scales=(30,), batch_size=batch_size)
     np.testing.assert_allclose(one.values, other.values, atol=1e-6)
 
 
 def test_vectors_have_the_length_one_and_zeros_stay_zero():
-    vectors = unit(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
+    vectors = l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 0]])
 
 
 def test_a_network_is_known_by_what_it_computes(net, tmp_path):
     net.save(tmp_path / "net.keras")
     again = keras.saving.load_model(tmp_path / "net.keras")
-    assert identity(net) == identity(again) == identity(network(name="other"))
-    assert identity(net) != identity(network(seed=2))
+    assert model_identity(net) == model_identity(again) == model_identity(network(name="other"))
+    assert model_identity(net) != model_identity(network(seed=2))
     # Weights above the layer do not count, those below do, and so does a stride without weights.
     again.get_layer("fc8").set_weights([w + 1 for w in again.get_layer("fc8").get_weights()])
-    assert identity(up_to(net, "fc7")) == identity(up_to(again, "fc7"))
+    assert model_identity(feature_extractor(net, "fc7")) == model_identity(
+        feature_extractor(again, "fc7")
+    )
     again.get_layer("conv1").set_weights([w + 1 for w in again.get_layer("conv1").get_weights()])
-    assert identity(up_to(net, "fc7")) != identity(up_to(again, "fc7"))
+    assert model_identity(feature_extractor(net, "fc7")) != model_identity(
+        feature_extractor(again, "fc7")
+    )
     plain = [
         keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D(2, strides=strides)])
         for strides in (1, 2)
     ]
-    assert identity(plain[0]) != identity(plain[1])
+    assert model_identity(plain[0]) != model_identity(plain[1])
 
 
 def test_any_functional_model():
@@ -153,24 +162,24 @@ def test_any_functional_model():
     inner = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, padding="same")])
     x = layers.Add(name="sum")([inner(inputs / 255.0), layers.Conv2D(4, 1)(inputs)])
     model = keras.Model(inputs, layers.GlobalAveragePooling2D(name="pooled")(x))
-    digits = load_source("digits")
-    assert extract(model, digits, "sum", split="test").values.shape == (359, 1024)
-    dense = extract(model, digits, "pooled", scales=(16, 20), split="test")
+    digits = load_dataset("digits")
+    assert extract_features(model, digits, "sum", split="test").values.shape == (359, 1024)
+    dense = extract_features(model, digits, "pooled", scales=(16, 20), split="test")
     assert dense.values.shape == (359, 8)
     # Somebody else's use of a layer does not matter.
     keras.Model(inputs, model.get_layer("sum")([x, x]))
-    assert up_to(model, "sum").output_shape == (None, 16, 16, 4)
+    assert feature_extractor(model, "sum").output_shape == (None, 16, 16, 4)
 
 
 def test_layers_go_by_the_field_names_too():
     model = vgg11(input_shape=(32, 32, 3), classes=2)
-    assert up_to(model, "fc7").output_shape == (None, 4096)
-    assert of_any_size(model, "fc7").output_shape == (None, None, None, 4096)
+    assert feature_extractor(model, "fc7").output_shape == (None, 4096)
+    assert with_variable_input_size(model, "fc7").output_shape == (None, None, None, 4096)
 
 
 def test_written_in_parts_by_two_machines_and_merged(net, source, tmp_path):
-    protocol = Protocol("fc7")
-    whole = extract(net, source, "fc7")
+    protocol = FeatureSpec("fc7")
+    whole = extract_features(net, source, "fc7")
     for number in (0, 1):
         write_features(net, source, protocol, tmp_path / f"{number}", shard=(number, 2), rows=7)
     assert missing_parts(tmp_path / "0", read_index(tmp_path / "0")) == 3
@@ -189,26 +198,26 @@ def test_written_in_parts_by_two_machines_and_merged(net, source, tmp_path):
 
 
 def test_what_is_there_is_not_redone_and_what_is_torn_is(net, source, tmp_path):
-    write_features(net, source, Protocol("fc7"), tmp_path / "f", rows=7)
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7)
     files = sorted((tmp_path / "f").glob("*.npy"))
     whole = files[2].read_bytes()
     times = [file.stat().st_mtime_ns for file in files]
     files[2].write_bytes(whole[:-1])
     (tmp_path / "f" / "features-00004.json").unlink()
-    write_features(net, source, Protocol("fc7"), tmp_path / "f", rows=7)
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7)
     again = [file.stat().st_mtime_ns for file in files]
     assert [a != b for a, b in zip(times, again, strict=True)] == [0, 0, 1, 0, 1, 0]
     assert files[2].read_bytes() == whole
 
 
 def test_features_of_something_else_are_refused(net, source, tmp_path):
-    write_features(net, source, Protocol("fc7"), tmp_path / "f", rows=7)
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7)
     before = {file.name: file.read_bytes() for file in (tmp_path / "f").iterdir()}
     others = [
-        (network(seed=2), source, Protocol("fc7"), "another network"),
-        (net, source, Protocol("fc8"), "another protocol"),
-        (net, source, Protocol("fc7", flip=True), "another protocol"),
-        (net, load_source("digits"), Protocol("fc7"), "another dataset"),
+        (network(seed=2), source, FeatureSpec("fc7"), "another network"),
+        (net, source, FeatureSpec("fc8"), "another protocol"),
+        (net, source, FeatureSpec("fc7", flip=True), "another protocol"),
+        (net, load_dataset("digits"), FeatureSpec("fc7"), "another dataset"),
     ]
     for model, images, protocol, message in others:
         rows = 7 if images is source else 2000
@@ -224,11 +233,11 @@ def test_features_of_something_else_are_refused(net, source, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="holds something else"):
-        write_features(net, source, Protocol("fc7"), tmp_path / "full")
+        write_features(net, source, FeatureSpec("fc7"), tmp_path / "full")
 
 
 def test_labels_that_do_not_fit_are_refused(net, source, tmp_path):
-    write_features(net, source, Protocol("fc7"), tmp_path / "f")
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f")
     file = tmp_path / "f" / "features-00000.json"
     about = json.loads(file.read_text())
     file.write_text(json.dumps({**about, "labels": [5] * 40}))
@@ -237,42 +246,45 @@ def test_labels_that_do_not_fit_are_refused(net, source, tmp_path):
 
 
 def test_wrong_requests(net, source):
-    digits = load_source("digits")
+    digits = load_dataset("digits")
     with pytest.raises(UsageError, match="Unknown layer 'fc77'.*Did you mean fc7"):
-        extract(net, digits, "fc77")
+        extract_features(net, digits, "fc77")
     with pytest.raises(UsageError, match="at least 23. Received: 20"):
-        extract(net, digits, "fc7", scales=(20,))
+        extract_features(net, digits, "fc7", scales=(20,))
     with pytest.raises(UsageError, match="at least 64. Received: 20"):
-        extract(alexnet(include_top=False), digits, "pool5", scales=(20,))
+        extract_features(alexnet(include_top=False), digits, "pool5", scales=(20,))
     with pytest.raises(
         UsageError, match="images of one size.*23, or scales. Received: image size 30"
     ):
-        extract(net, digits, "fc7", image_size=30)
+        extract_features(net, digits, "fc7", image_size=30)
     with pytest.raises(UsageError, match="takes images of any size"):
-        extract(alexnet(include_top=False), digits, "pool5")
+        extract_features(alexnet(include_top=False), digits, "pool5")
     with pytest.raises(UsageError, match="Unknown split 'val'.*train, test, all"):
-        extract(net, digits, "fc7", split="val")
+        extract_features(net, digits, "fc7", split="val")
     with pytest.raises(UsageError, match="Unknown aggregate 'sum'"):
-        Protocol("fc7", aggregate="sum")
+        FeatureSpec("fc7", aggregate="sum")
     with pytest.raises(UsageError, match="maps of many sizes"):
-        Protocol.named("fc7", scales=(24,), pool="flatten")
+        FeatureSpec.named("fc7", scales=(24,), pool="flatten")
     with pytest.raises(UsageError, match="mean image of 64 x 64"):
-        of_any_size(alexnet(input_shape=(64, 64, 3), mean=np.zeros((64, 64, 3)), classes=2), "fc7")
+        with_variable_input_size(
+            alexnet(input_shape=(64, 64, 3), mean=np.zeros((64, 64, 3)), classes=2), "fc7"
+        )
     # The last layer, which has no rectifier: some rectifiers make zeros of what is no number.
     broken = network()
     last = broken.get_layer("fc8")
     last.set_weights([w * np.nan for w in last.get_weights()])
-    name = split_of(source).names[0]
+    name = select_features_split(source).names[0]
     with pytest.raises(DataError, match=f"'fc8' answers image {name} with values .* not finite"):
-        extract(broken, source, "fc8")
+        extract_features(broken, source, "fc8")
 
 
 SCRIPT = """
 import os, signal, sys
-from cnnkit.commands._tensorflow import import_tensorflow
+from cnnkit.cli.main.quiet_tensorflow import import_tensorflow
 import_tensorflow()
-from cnnkit import cli, writing
-from cnnkit.features import shards
+from cnnkit import _files
+from cnnkit.cli.main.main import main
+from cnnkit.features import store
 real, count = shards.write_text, 0
 def write_text(path, text):
     global count
@@ -282,7 +294,7 @@ def write_text(path, text):
     real(path, text)
 shards.write_text = write_text
 shards._usual_rows = lambda dimension: 7
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -296,22 +308,20 @@ def test_goes_on_after_a_kill(net, source, image_folder, tmp_path, monkeypatch, 
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "f" / "features-00001.npy").is_file()
     assert missing_parts(tmp_path / "f", read_index(tmp_path / "f")) == 5
-    monkeypatch.setattr("cnnkit.features.shards._usual_rows", lambda dimension: 7)
-    assert cli.main([*words, "--json"]) == 0
+    monkeypatch.setattr("cnnkit.features.store._usual_rows", lambda dimension: 7)
+    assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["missing"] == 0
-    values = extract(net, source, "fc7").values
+    values = extract_features(net, source, "fc7").values
     np.testing.assert_allclose(load_features(tmp_path / "f")[1].values, values, atol=1e-6)
 
 
 def test_the_command(net, image_folder, tmp_path, capsys):
     net.save(tmp_path / "net.keras")
     words = ["features", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
-    assert cli.main([*words, "--scales", "24,30", "--output", str(tmp_path / "f")]) == 0
+    assert main([*words, "--scales", "24,30", "--output", str(tmp_path / "f")]) == 0
     said = capsys.readouterr().out
     assert "40 images" in said and "layer fc7 of net, 14 values each; complete" in said
-    assert (
-        cli.main(["features", "merge", str(tmp_path / "f"), "--output", str(tmp_path / "g")]) == 0
-    )
+    assert main(["features", "merge", str(tmp_path / "f"), "--output", str(tmp_path / "g")]) == 0
     assert "complete" in capsys.readouterr().out
     mistakes = [
         (words[:2], "Features are made of images"),
@@ -321,9 +331,9 @@ def test_the_command(net, image_folder, tmp_path, capsys):
         (["features", "merge"], "Nothing to merge"),
     ]
     for given, message in mistakes:
-        assert cli.main([*given, "--output", str(tmp_path / "h")]) == 2
+        assert main([*given, "--output", str(tmp_path / "h")]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "h").exists()
     for option in (["--shard", "2/2"], ["--scales", "a"]):
         with pytest.raises(SystemExit, match="2"):
-            cli.main([*words, *option, "--output", str(tmp_path / "h")])
+            main([*words, *option, "--output", str(tmp_path / "h")])

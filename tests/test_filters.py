@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnkit import alexnet, zfnet
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import UsageError
 from cnnkit.visualize import filters
 

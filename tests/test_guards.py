@@ -10,11 +10,11 @@ from tiny_network import tiny
 
 from cnnkit import models
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Source, Split
+from cnnkit.data import Dataset, Split
 from cnnkit.errors import RunError
-from cnnkit.runs import Run
-from cnnkit.training import Progress, get_strategy, train
-from cnnkit.training.guards import Watch, notes_at_start
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import Callback, get_strategy, train
+from cnnkit.training.diagnostics import LossMonitor, startup_warnings
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def tiny_network(monkeypatch):
 CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
 
 
-class Notes(Progress):
+class Notes(Callback):
     def __init__(self):
         self.texts = []
 
@@ -35,19 +35,19 @@ class Notes(Progress):
 
 def test_classes_without_training_images_are_named():
     images = Split(np.array([0, 0, 2], np.int32), ("a", "b", "c"), None)
-    source = Source("x", ("cat", "dog", "eel", "fox"), {"train": images}, "")
-    [note] = notes_at_start(CONFIG, source, get_strategy("default"))
+    source = Dataset("x", ("cat", "dog", "eel", "fox"), {"train": images}, "")
+    [note] = startup_warnings(CONFIG, source, get_strategy("default"))
     assert note == "no training images of 2 classes: dog, fox"
 
 
 def test_replicas_that_cannot_help_are_told(mirrored):
     images = Split(np.array([0, 1], np.int32), ("a", "b"), None)
-    source = Source("x", ("cat", "dog"), {"train": images}, "")
+    source = Dataset("x", ("cat", "dog"), {"train": images}, "")
     lonely = dataclasses.replace(CONFIG, strategy="mirrored", replicas=1)
-    [note] = notes_at_start(lonely, source, get_strategy("default"))
+    [note] = startup_warnings(lonely, source, get_strategy("default"))
     assert note.startswith("there is one device to mirror on")
     small = dataclasses.replace(CONFIG, strategy="mirrored", replicas=2, batch_size=1)
-    [note] = notes_at_start(small, source, mirrored)
+    [note] = startup_warnings(small, source, mirrored)
     assert note.startswith("a batch of 1 is smaller than the 2 replicas")
 
 
@@ -78,7 +78,7 @@ def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
 
 
 def test_a_loss_that_falls_is_not_stuck():
-    watch = Watch(10, 0.1)
+    watch = LossMonitor(10, 0.1)
     rng = np.random.default_rng(0)
     for step in range(500):
         assert watch.after_step(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
@@ -95,7 +95,7 @@ def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
     config = dataclasses.replace(CONFIG, learning_rate=1e25, checkpoint_every="1")
     with pytest.raises(RunError, match="no longer finite at step [2-9]"):
         train(config, tmp_path / "run")
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     for file in run.checkpoints.iterdir():
         with np.load(file) as archive:
             assert all(np.isfinite(archive[name]).all() for name in archive.files)

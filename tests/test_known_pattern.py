@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
-from cnnkit.visualize import deconvnet, invariance, strongest, top9, transformed
+from cnnkit.visualize import deconvnet, find_top_activations, invariance, top9, transform_image
 
 # A corner: three red pixels in a row, and below the last of them three green ones.
 SIZE = 16
@@ -67,7 +67,7 @@ def test_the_image_with_the_pattern_is_the_strongest(detector):
     assert [one.image for one in top.projections] == [3]
     np.testing.assert_array_equal(top.projections[0].projection, images[3])
     without = np.delete(images, 3, axis=0)
-    assert strongest(detector, without, ["conv2"])["conv2"].dead.all()
+    assert find_top_activations(detector, without, ["conv2"])["conv2"].dead.all()
 
 
 def test_the_curve_of_a_translation_is_that_of_the_hand(detector):
@@ -105,18 +105,20 @@ def test_the_curve_of_a_rotation_is_that_of_the_hand(detector):
 
 def test_images_are_moved_as_whole_pixels_are(rng):
     image = rng.uniform(0, 255, (7, 9, 3)).astype("float32")
-    down = transformed(image, "translation", 3, fill=5)
+    down = transform_image(image, "translation", 3, fill=5)
     np.testing.assert_array_equal(down[3:], image[:-3])
     assert (down[:3] == 5).all()
-    np.testing.assert_allclose(transformed(image, "rotation", 180), image[::-1, ::-1], rtol=1e-6)
+    np.testing.assert_allclose(
+        transform_image(image, "rotation", 180), image[::-1, ::-1], rtol=1e-6
+    )
     square = image[:, :7]
-    np.testing.assert_allclose(transformed(square, "rotation", 90), np.rot90(square), rtol=1e-6)
+    np.testing.assert_allclose(transform_image(square, "rotation", 90), np.rot90(square), rtol=1e-6)
     for transform, nothing in (("translation", 0), ("scale", 1), ("rotation", 0)):
-        np.testing.assert_array_equal(transformed(image, transform, nothing), image)
+        np.testing.assert_array_equal(transform_image(image, transform, nothing), image)
     # A ramp from the centre, twice as large, rises half as fast.
     ramp = np.tile(np.arange(9.0)[:, None, None], (1, 9, 1))
     expected = 4 + (np.arange(9) - 4) / 2
-    np.testing.assert_allclose(transformed(ramp, "scale", 2)[:, 4, 0], expected, rtol=1e-6)
+    np.testing.assert_allclose(transform_image(ramp, "scale", 2)[:, 4, 0], expected, rtol=1e-6)
 
 
 def test_batches_do_not_matter(detector, rng):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.layers import Probabilities
+from cnnkit.layers import ClassProbabilities
 from cnnkit.visualize import activation_maximization
 
 SIZE = 16
@@ -19,7 +19,7 @@ def detector():
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(3, 5, padding="same", activation="relu", name="conv")(x)
     y = layers.Flatten()(layers.MaxPooling2D(2, name="pool")(x))
-    model = keras.Model(inputs, Probabilities(name="probabilities", class_names=("row", "red"))(
+    model = keras.Model(inputs, ClassProbabilities(name="probabilities", class_names=("row", "red"))(
         layers.Dense(2, name="logits")(y)))  # fmt: skip
     kernel = np.zeros((5, 5, 3, 3))
     kernel[1, :, :, 0], kernel[3, :, :, 0] = -1, 1

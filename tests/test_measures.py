@@ -5,10 +5,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import confusion_matrix, top_k_accuracy_score
 
-from cnnkit.evaluation import wilson
-from cnnkit.evaluation.answers import Answers
-from cnnkit.evaluation.measures import calibration
-from cnnkit.evaluation.results import summarize
+from cnnkit.evaluation import wilson_interval
+from cnnkit.evaluation.metrics import calibration_bins, summarize_predictions
+from cnnkit.evaluation.predictions import Predictions
 
 LABELS = tuple("abcdefgh")
 
@@ -16,14 +15,14 @@ LABELS = tuple("abcdefgh")
 @pytest.mark.parametrize(("wrong", "images"), [(0, 5), (5, 5), (3, 17), (407, 1000), (1, 50000)])
 def test_wilson_is_scipys(wrong, images):
     expected = stats.binomtest(wrong, images).proportion_ci(0.95, method="wilson")
-    assert wilson(wrong, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(wrong, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_calibration_is_a_loop_over_bins(rng):
     confidence = rng.uniform(0.1, 1, 500)
     confidence[:3] = 1.0, 1 / 15, 0.2
     right = rng.uniform(size=500) < confidence**2
-    found = calibration(confidence, right)
+    found = calibration_bins(confidence, right)
     error = 0.0
     for i, one in enumerate(found.bins):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15)
@@ -43,11 +42,11 @@ def test_counts_are_scikit_learns(rng):
     scores = rng.normal(size=(90, 8))
     scores[np.arange(90), labels] += 1.0
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    answers = Answers.none(90, 1, 8)
+    answers = Predictions.none(90, 1, 8)
     for start in range(0, 90, 40):
         answers.add([np.log(probabilities[start : start + 40])], labels[start : start + 40])
     names = [f"image{i}" for i in range(90)]
-    result = summarize(answers, labels, names, LABELS, [("net", (8,))])
+    result = summarize_predictions(answers, labels, names, LABELS, [("net", (8,))])
     first = probabilities.argmax(axis=1)
     np.testing.assert_array_equal(
         result.confusion_matrix(), confusion_matrix(labels, first, labels=range(8))

@@ -7,7 +7,7 @@ import pytest
 import cnnkit
 from cnnkit import alexnet, load_model, vgg11, vgg13, vgg16, vgg19
 from cnnkit.errors import UsageError
-from cnnkit.models import build, find_layer, logits_of, vgg
+from cnnkit.models import build, get_layer, logits_tensor, vgg
 
 # Parameters at 1000 classes, by arithmetic from the papers' tables.
 PARAMETERS = [
@@ -96,18 +96,18 @@ def test_vgg_equals_keras_applications_with_the_same_weights(rng):
 
 def test_vgg_head_and_aliases():
     model = vgg11(input_shape=(32, 32, 3), classes=3)
-    assert find_layer(model, "fc6") is model.get_layer("fc1")
-    assert find_layer(model, "fc8") is model.get_layer("predictions")
-    assert logits_of(model) is model.get_layer("predictions").output
+    assert get_layer(model, "fc6") is model.get_layer("fc1")
+    assert get_layer(model, "fc8") is model.get_layer("predictions")
+    assert logits_tensor(model) is model.get_layer("predictions").output
     plain = vgg11(input_shape=(32, 32, 3), classes=3, classifier_activation=None)
-    assert logits_of(plain) is plain.output
+    assert logits_tensor(plain) is plain.output
 
 
 def test_a_fused_softmax_hides_the_logits():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="d")(inputs))
     with pytest.raises(UsageError, match="'d' ends in a fused softmax"):
-        logits_of(model)
+        logits_tensor(model)
 
 
 @pytest.mark.parametrize("builder", [alexnet, vgg11, vgg13, vgg16, vgg19])
@@ -179,7 +179,7 @@ def test_save_and_load(tmp_path, rng):
         (lambda: vgg("F"), "Unknown VGG configuration 'F'"),
         (lambda: build("alexnett"), "Did you mean alexnet"),
         (lambda: build("vgg16", group=2), "Unknown option of vgg16 'group'"),
-        (lambda: find_layer(vgg11(include_top=False), "block1_conv0"), "Did you mean block1_conv1"),
+        (lambda: get_layer(vgg11(include_top=False), "block1_conv0"), "Did you mean block1_conv1"),
         (lambda: alexnet(weights="no.weights.h5"), "No weights file no.weights.h5"),
         (lambda: alexnet(weights="imagenett"), "No weights file imagenett"),
         (lambda: load_model("no.keras"), "No model at no.keras"),

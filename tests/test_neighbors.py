@@ -7,43 +7,43 @@ import pytest
 from PIL import Image
 from test_features import network
 
-from cnnkit import cli
-from cnnkit.data import load_source
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import extract
-from cnnkit.neighbors import nearest, plan
+from cnnkit.features import extract_features
+from cnnkit.features.nearest_neighbors import memory_estimate, nearest_neighbors
 
 
 @pytest.mark.parametrize("sizes", [(700,), (1, 300, 99, 300)])
 def test_nearest_equals_all_distances_sorted(rng, monkeypatch, sizes):
     # Small blocks, near and equal vectors, and an offset that costs float32 its last digits.
-    monkeypatch.setattr("cnnkit.neighbors.BLOCK_BYTES", 50_000)
+    monkeypatch.setattr("cnnkit.features.nearest_neighbors.BLOCK_BYTES", 50_000)
     vectors = (3000 + rng.normal(size=(700, 24))).astype(np.float32)
     vectors[500:520] = vectors[17]
     queries = np.concatenate([vectors[[17, 300]], 3000 + rng.normal(size=(3, 24))])
     parts = np.split(vectors, np.cumsum(sizes)[:-1])
-    found = nearest(queries, iter(parts), k=8)
+    found = nearest_neighbors(queries, iter(parts), k=8)
     distances = np.linalg.norm(queries[:, None] - vectors[None].astype(np.float64), axis=2)
     order = np.argsort(distances, axis=1, kind="stable")[:, :8]
     np.testing.assert_array_equal(found.index, order)
     np.testing.assert_allclose(found.distance, np.take_along_axis(distances, order, 1), rtol=1e-12)
-    assert plan(700, 24, 5).blocks > 1
+    assert memory_estimate(700, 24, 5).blocks > 1
 
 
 def test_what_cannot_be_searched(rng):
     vectors = rng.normal(size=(5, 3)).astype(np.float32)
-    assert nearest(vectors[:1], vectors, k=9).index.shape == (1, 5)
+    assert nearest_neighbors(vectors[:1], vectors, k=9).index.shape == (1, 5)
     with pytest.raises(UsageError, match="k of 1 or more"):
-        nearest(vectors, vectors, k=0)
+        nearest_neighbors(vectors, vectors, k=0)
     with pytest.raises(UsageError, match="differ in length"):
-        nearest(vectors[:, :2], vectors)
+        nearest_neighbors(vectors[:, :2], vectors)
     with pytest.raises(DataError, match="no features"):
-        nearest(vectors, vectors[:0])
+        nearest_neighbors(vectors, vectors[:0])
     vectors[3, 1] = np.nan
     with pytest.raises(DataError, match="image 3 are not finite"):
-        nearest(vectors[:1], vectors)
+        nearest_neighbors(vectors[:1], vectors)
     with pytest.raises(DataError, match="query"):
-        nearest(vectors[3:4], vectors[:2])
+        nearest_neighbors(vectors[3:4], vectors[:2])
 
 
 def test_the_command(image_folder, tmp_path, capsys):
@@ -52,14 +52,14 @@ def test_the_command(image_folder, tmp_path, capsys):
     net.save(model)
     spec = f"folder:{image_folder}"
     words = ["features", str(model), "--dataset", spec, "--layer", "fc7", "--output", str(index)]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     capsys.readouterr()
     query = image_folder / "below" / "05.png"
     words = ["neighbors", str(model), "--query", str(query), "--index", str(index), "--k", "4"]
-    assert cli.main([*words, "--output", str(sheet), "--json"]) == 0
+    assert main([*words, "--output", str(sheet), "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)["queries"]
-    source = load_source(spec)
-    features = extract(net, source, "fc7")
+    source = load_dataset(spec)
+    features = extract_features(net, source, "fc7")
     place = next(i for i, name in enumerate(features.names) if name.endswith("below/05.png"))
     distances = np.linalg.norm(features.values - features.values[place], axis=1)
     order = np.argsort(distances, kind="stable")[:4]
@@ -69,10 +69,10 @@ def test_the_command(image_folder, tmp_path, capsys):
     pixels = np.asarray(Image.open(sheet).convert("L"), float)
     # A query, a gap, four images: each fifth of the sheet holds a picture.
     assert all(part.std() > 10 for part in np.array_split(pixels, 5, axis=1))
-    assert cli.main(words[:-2]) == 0
+    assert main(words[:-2]) == 0
     assert "below/05.png" in capsys.readouterr().out
-    assert cli.main([*words, "--output", str(tmp_path / "x.jpg")]) == 2
-    assert cli.main([*words[:3], str(tmp_path / "no.png"), *words[4:]]) == 2
+    assert main([*words, "--output", str(tmp_path / "x.jpg")]) == 2
+    assert main([*words[:3], str(tmp_path / "no.png"), *words[4:]]) == 2
     network(seed=2).save(model)
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert "features of another network" in capsys.readouterr().err

@@ -5,15 +5,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit import cli, load_model
+from cnnkit import load_model
+from cnnkit.cli.main import main
 from cnnkit.errors import UsageError
 from cnnkit.export import export
-from cnnkit.export.asking import Reply
+from cnnkit.export.isolated_model import Response
 from cnnkit.layers import CeilMaxPooling2D
-from cnnkit.models import BUILDERS, PAPERS, account, alexnet, build, vgg, zfnet
-from cnnkit.models.account import multiply_adds, stack
+from cnnkit.models import BUILDERS, PAPERS, alexnet, build, summarize_network, vgg, zfnet
+from cnnkit.models.summary import conv_stack_cost, layer_macs
 from cnnkit.training import SGD
-from cnnkit.training.steps import Steps
+from cnnkit.training.step import StepRunner
 
 
 def outline(builder, **options):
@@ -142,7 +143,7 @@ def asked_here(folder, questions):
     for question in questions:
         inputs = {name: tf.constant(value) for name, value in question.inputs.items()}
         outputs = signatures[question.signature](**inputs)
-        replies.append(Reply("OK", "", {name: value.numpy() for name, value in outputs.items()}))
+        replies.append(Response("OK", "", {name: value.numpy() for name, value in outputs.items()}))
     return replies
 
 
@@ -159,7 +160,7 @@ EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for na
 def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     """Build, train one step, save, load, export."""
     # In a process of their own, as in test_export.py, the answers of all networks take minutes.
-    monkeypatch.setattr("cnnkit.export.making.ask", asked_here)
+    monkeypatch.setattr("cnnkit.export.export.run_isolated", asked_here)
     small = name.startswith(("vgg", "cifar10"))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}
@@ -169,7 +170,7 @@ def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     side = model.input_shape[1]
     images = rng.uniform(0, 255, (4, side, side, 3)).astype("float32")
     first = model.layers[3].get_weights() or model.layers[2].get_weights()
-    steps = Steps(model, SGD(1e-4, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
+    steps = StepRunner(model, SGD(1e-4, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
     batch = {"images": images, "labels": np.int32([0, 1, 2, 0]), "weights": np.ones(4, "f4")}
     loss, _ = steps.train(batch, 4, 1e-4).numpy()
     assert np.isfinite(loss)
@@ -217,43 +218,48 @@ def test_wrong_arguments_are_refused(call, text):
     ],
 )  # fmt: skip
 def test_receptive_fields(name, fields):
-    rows = {row.name: row for row in account(outline(BUILDERS[name]))}
+    rows = {row.name: row for row in summarize_network(outline(BUILDERS[name]))}
     assert {layer: rows[layer].receptive_field for layer in fields} == fields
 
 
 def test_multiply_adds_by_hand():
-    rows = {row.name: row for row in account(outline(alexnet))}
+    rows = {row.name: row for row in summarize_network(outline(alexnet))}
     # Two towers: each kernel sees half of the 96 maps.
     assert rows["conv2"].multiply_adds == 27 * 27 * 256 * 5 * 5 * 48
     assert rows["fc6"].multiply_adds == 9216 * 4096
     assert rows["conv1"].activation_bytes == 4 * 55 * 55 * 96
-    assert multiply_adds(list(rows.values())) == sum(row.multiply_adds for row in rows.values())
+    assert layer_macs(list(rows.values())) == sum(row.multiply_adds for row in rows.values())
     # 15.5 billion is the figure that is commonly given for VGG-16.
-    assert multiply_adds(account(outline(BUILDERS["vgg16"]))) == pytest.approx(15.5e9, rel=0.01)
+    assert layer_macs(summarize_network(outline(BUILDERS["vgg16"]))) == pytest.approx(
+        15.5e9, rel=0.01
+    )
 
 
 def test_stacks():
-    assert (stack((3, 3, 3)).receptive_field, stack((7,)).receptive_field) == (7, 7)
-    assert stack((3, 3, 3)).weights_per_channel_squared == 27
-    assert stack((7,)).weights_per_channel_squared == 49
-    assert (stack((3, 3, 3)).activations, stack((7,)).activations) == (3, 1)
+    assert (conv_stack_cost((3, 3, 3)).receptive_field, conv_stack_cost((7,)).receptive_field) == (
+        7,
+        7,
+    )
+    assert conv_stack_cost((3, 3, 3)).weights_per_channel_squared == 27
+    assert conv_stack_cost((7,)).weights_per_channel_squared == 49
+    assert (conv_stack_cost((3, 3, 3)).activations, conv_stack_cost((7,)).activations) == (3, 1)
 
 
 def test_models_command(capsys):
     import json
 
     assert set(PAPERS) == set(BUILDERS)
-    assert cli.main(["models"]) == 0
+    assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(BUILDERS)
     [zfnet_line] = [line for line in lines if line.startswith("zfnet")]
     assert "62,357,608" in zfnet_line
     assert zfnet_line.split()[-2:] == ["64", "139"]
-    assert cli.main(["models", "vgg16", "--json"]) == 0
+    assert main(["models", "vgg16", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["fc1"]["parameters"] == 102_764_544
-    assert cli.main(["models", "compare-stacks"]) == 0
+    assert main(["models", "compare-stacks"]) == 0
     assert "27 C^2" in capsys.readouterr().out
-    assert cli.main(["models", "vgg17"]) == 2
+    assert main(["models", "vgg17"]) == 2
     assert "Did you mean vgg1" in capsys.readouterr().err
-    assert cli.main(["models", "alexnet", "--image-size", "0"]) == 2
+    assert main(["models", "alexnet", "--image-size", "0"]) == 2

@@ -13,21 +13,21 @@ import pytest
 from keras import layers
 
 from cnnkit import alexnet, zfnet
-from cnnkit.cli import main
+from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.layers import (
     CeilMaxPooling2D,
+    ClassProbabilities,
     GroupedConv2D,
     LocalResponseNormalization,
-    Probabilities,
     ReLU,
     SubtractMean,
 )
-from cnnkit.models.graph import graph_of
+from cnnkit.models.graph import build_graph
 from cnnkit.visualize import deconvnet, occlusion
-from cnnkit.visualize.incremental import incremental
-from cnnkit.visualize.occlusion import plain
+from cnnkit.visualize.occlusion.incremental import incremental_occlusion
+from cnnkit.visualize.occlusion.occlusion import plain_occlusion
 
 METHODS = ("plain", "incremental")
 
@@ -85,7 +85,7 @@ def classifier(body, shape=(29, 37, 3), classes=5, scale=1.0):
     keras.utils.set_random_seed(5)
     inputs = keras.Input(shape)
     x = layers.Flatten()(body(inputs))
-    model = keras.Model(inputs, Probabilities()(layers.Dense(classes, name="logits")(x)))
+    model = keras.Model(inputs, ClassProbabilities()(layers.Dense(classes, name="logits")(x)))
     random = np.random.default_rng(6)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
@@ -181,7 +181,7 @@ def test_incremental_equals_plain(body):
 
 @pytest.mark.parametrize("body", BODIES)
 def test_every_map_is_that_of_the_plain_sweep(body):
-    calls = graph_of(classifier(body)).calls
+    calls = build_graph(classifier(body)).calls
     image = picture()
     random = np.random.default_rng(8)
     corners = random.integers(0, (29, 37), (40, 2))
@@ -190,7 +190,8 @@ def test_every_map_is_that_of_the_plain_sweep(body):
     wanted = [(call, None) for call in calls]
     filled = np.full_like(image, 3)
     one, other = (
-        sweep(calls, image, filled, wanted)(rectangles, 9) for sweep in (plain, incremental)
+        sweep(calls, image, filled, wanted)(rectangles, 9)
+        for sweep in (plain_occlusion, incremental_occlusion)
     )
     for expected, got, (call, _) in zip(one, other, wanted, strict=True):
         assert np.ptp(expected, axis=0).max() > 1e-3, "the squares are seen"
@@ -433,7 +434,7 @@ def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
     activity[4, 11], activity[12, 2] = 1, 5
     drawn = []
     monkeypatch.setattr(
-        "cnnkit.figures.occlusion.save", lambda figure, *_, **__: drawn.append(figure)
+        "cnnkit.figures.occlusion.save_figure", lambda figure, *_, **__: drawn.append(figure)
     )
     draw_occlusion(image, dataclasses.replace(seen, activity=activity), "seen.png")
     [square] = drawn[0].axes[2].patches

@@ -13,10 +13,10 @@ from tiny_network import tiny
 from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import SGD, train
-from cnnkit.training.assembly import assemble
-from cnnkit.training.schedule import Plateau, learning_rate
+from cnnkit.training.build import build_components
+from cnnkit.training.schedule import PlateauState, learning_rate
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def a_batch(rng, rows=16, images=13):
 def after_steps(batch, strategy=None, images=13, steps=3, **fields):
     """Weights after some steps of CONFIG with other fields, and the last step's counts."""
     config = dataclasses.replace(CONFIG, **fields)
-    assembly = assemble(config, LABELS, MEASURED, strategy or tf.distribute.get_strategy())
+    assembly = build_components(config, LABELS, MEASURED, strategy or tf.distribute.get_strategy())
     for _ in range(steps):
         counts = assembly.steps.train(batch, images, config.learning_rate)
     return assembly.model.get_weights(), counts.numpy()
@@ -145,7 +145,7 @@ def test_loss_scale_skips_what_is_not_finite_and_recovers(rng, mirrored):
     batch = a_batch(rng)
     for strategy in (tf.distribute.get_strategy(), mirrored):
         config = dataclasses.replace(CONFIG, precision="mixed_float16")
-        assembly = assemble(config, LABELS, MEASURED, strategy)
+        assembly = build_components(config, LABELS, MEASURED, strategy)
         scale = assembly.steps.loss_scale
         scale.growth_steps = 2
         scale.factor.assign(2.0**127)
@@ -168,20 +168,20 @@ def test_a_run_in_half_precision_saves_float32(tmp_path):
     for file in (run.model_file, run.best_file):
         model = keras.saving.load_model(file)
         assert {layer.compute_dtype for layer in model.layers} == {"float32"}
-    [line] = Run(tmp_path / "run").metrics
+    [line] = RunFolder(tmp_path / "run").metrics
     assert line["val_accuracy"] > 0.3
 
 
 def test_plateau_drops_three_times_and_no_more():
     """Improvements restart the count; patience 2; the papers' three drops."""
     accuracies = [0.1, 0.2, 0.2, 0.15, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3, 0.3]
-    drops, plateau = [], Plateau()
+    drops, plateau = [], PlateauState()
     for accuracy in accuracies:
         plateau = plateau.after(accuracy, patience=2, max_drops=3)
         drops.append(plateau.drops)
     assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
     config = TrainingConfig(schedule="plateau", learning_rate=0.01)
-    assert learning_rate(config, 9, plateau=Plateau(drops=3)) == pytest.approx(1e-5)
+    assert learning_rate(config, 9, plateau=PlateauState(drops=3)) == pytest.approx(1e-5)
 
 
 def test_warm_up_and_cosine():

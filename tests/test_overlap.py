@@ -7,13 +7,13 @@ import pytest
 import tensorflow as tf
 from test_features import network
 
-from cnnkit import cli
-from cnnkit.data import Split, load_source
-from cnnkit.data.voc import MultiLabelSource
+from cnnkit.cli.main import main
+from cnnkit.data import Split, load_dataset
+from cnnkit.data.sources.voc import MultiLabelDataset
 from cnnkit.errors import UsageError
-from cnnkit.features import split_of
-from cnnkit.transfer import overlap, without_overlap
-from cnnkit.transfer import overlapping as module
+from cnnkit.features import select_features_split
+from cnnkit.transfer import drop_duplicates, find_duplicates
+from cnnkit.transfer import near_duplicates as module
 
 
 def picture(seed, height=90, width=120):
@@ -57,14 +57,14 @@ EXPECTED = {
 
 
 def splits(folders):
-    return [split_of(load_source(f"folder:{folders}/{name}")) for name in "ab"]
+    return [select_features_split(load_dataset(f"folder:{folders}/{name}")) for name in "ab"]
 
 
 @pytest.mark.parametrize("block", [1, 1 << 22])
 def test_copies_are_found(folders, monkeypatch, block):
     monkeypatch.setattr(module, "BLOCK", block)
     first, second = splits(folders)
-    found = overlap(first, second)
+    found = find_duplicates(first, second)
     assert {pair.name: pair.other for pair in found} == EXPECTED
     assert all(first.names[pair.index] == pair.name for pair in found)
     # Against the correlation of the two thumbnails as NumPy has it.
@@ -78,24 +78,24 @@ def test_copies_are_found(folders, monkeypatch, block):
             for image in both
         ]
         assert pair.correlation == pytest.approx(np.corrcoef(*grey)[0, 1], abs=1e-5)
-    assert [pair.name for pair in overlap(first, second, 1.0)] == ["one/0.png"]
+    assert [pair.name for pair in find_duplicates(first, second, 1.0)] == ["one/0.png"]
 
 
 def test_pictures_of_one_colour_are_like_nothing(folders):
     grey = np.full((2, 9, 9, 3), 200, np.uint8)
     split = Split.of_pixels(np.zeros(2, np.int32), ["a", "b"], grey)
-    assert overlap(split, split) == []
+    assert find_duplicates(split, split) == []
     _, second = splits(folders)
     # Every image equals itself, but the grey one.
-    assert len(overlap(second, second, 1.0)) == len(second) - 1
+    assert len(find_duplicates(second, second, 1.0)) == len(second) - 1
 
 
 def test_a_dataset_without_them(folders):
-    source = load_source(f"folder:{folders}/a")
-    others = load_source(f"folder:{folders}/b").splits.values()
-    rest, found = without_overlap(source, others)
+    source = load_dataset(f"folder:{folders}/a")
+    others = load_dataset(f"folder:{folders}/b").splits.values()
+    rest, found = drop_duplicates(source, others)
     assert {pair.name for pair in found} == set(EXPECTED)
-    whole, kept = split_of(source), split_of(rest)
+    whole, kept = select_features_split(source), select_features_split(rest)
     assert set(kept.names) == set(whole.names) - set(EXPECTED)
     assert rest.fingerprint != source.fingerprint
     for i, name in enumerate(kept.names):
@@ -104,7 +104,7 @@ def test_a_dataset_without_them(folders):
         np.testing.assert_array_equal(
             kept.read(tf.constant(i, tf.int64)), whole.read(tf.constant(place, tf.int64))
         )
-    same, nothing = without_overlap(rest, others)
+    same, nothing = drop_duplicates(rest, others)
     assert (same, nothing) == (rest, [])
 
 
@@ -112,21 +112,21 @@ def test_one_image_a_class_leaves_none_to_test_on(folders, tmp_path):
     for name, file in (("x", "one/0.png"), ("y", "two/4.png")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "it.png").write_bytes((folders / "a" / file).read_bytes())
-    others = load_source(f"folder:{tmp_path}").splits
+    others = load_dataset(f"folder:{tmp_path}").splits
     assert len(others["test"]) == 0
-    rest, found = without_overlap(load_source(f"folder:{folders}/a"), others.values())
+    rest, found = drop_duplicates(load_dataset(f"folder:{folders}/a"), others.values())
     assert {(pair.name, pair.other) for pair in found} == {
         ("one/0.png", "x/it.png"),
         ("two/4.png", "y/it.png"),
     }
-    assert len(split_of(rest)) == 3
+    assert len(select_features_split(rest)) == 3
 
 
 def test_marks_go_with_their_images(folders):
     first, second = splits(folders)
     marks = np.arange(10, dtype=np.int8).reshape(5, 2)
-    source = MultiLabelSource("voc:x", ("a", "b"), {"test": first}, {"test": marks}, "f")
-    rest, _ = without_overlap(source, [second])
+    source = MultiLabelDataset("voc:x", ("a", "b"), {"test": first}, {"test": marks}, "f")
+    rest, _ = drop_duplicates(source, [second])
     kept = [first.names.index(name) for name in rest.splits["test"].names]
     np.testing.assert_array_equal(rest.marks["test"], marks[kept])
 
@@ -134,7 +134,7 @@ def test_marks_go_with_their_images(folders):
 @pytest.mark.parametrize("threshold", [0, -1, 1.5])
 def test_wrong_thresholds(folders, threshold):
     with pytest.raises(UsageError, match="above 0, at most 1"):
-        overlap(*splits(folders), threshold)
+        find_duplicates(*splits(folders), threshold)
 
 
 def test_pixels_in_memory(rng):
@@ -151,14 +151,14 @@ def test_the_command(folders, tmp_path, capsys):
     network().save(tmp_path / "net.keras")
     words = ["transfer", str(tmp_path / "net.keras"), "--layer", "fc7", "--per-class", "1"]
     words += ["--splits", "1", "--dataset", f"folder:{folders}/b"]
-    assert cli.main([*words, "--exclude-overlap", f"folder:{folders}/a", "--json"]) == 1
+    assert main([*words, "--exclude-overlap", f"folder:{folders}/a", "--json"]) == 1
     assert "The class red has too few images" in capsys.readouterr().err
     words += ["--exclude-overlap", f"folder:{folders}/a", "--overlap-threshold", "0.9999"]
-    assert cli.main([*words, "--json"]) == 0
+    assert main([*words, "--json"]) == 0
     captured = capsys.readouterr()
     assert "red/copy.png is one/0.png" in captured.err
     document = json.loads(captured.out)
     assert [pair["name"] for pair in document["left_out"]] == ["red/copy.png"]
     assert document["scores"][0]["splits"][0]["test_images"] == 3
-    assert cli.main([*words[:-4], "--overlap-threshold", "0.9"]) == 2
+    assert main([*words[:-4], "--overlap-threshold", "0.9"]) == 2
     assert "overlap with what" in capsys.readouterr().err

@@ -48,7 +48,7 @@ def test_the_installed_wheel_imports(built, tmp_path):
     subprocess.run([*pip, "--target", str(target), str(built[0])], check=True)
     code = (
         "import cnnkit; print(cnnkit.__file__)\n"
-        "import cnnkit.client, cnnkit.cli; print(*cnnkit.cli.verbs())\n"
+        "import cnnkit.client, cnnkit.cli.main; print(*cnnkit.cli.main.command_names())\n"
         "from cnnkit import vgg16; print(vgg16(input_shape=(32, 32, 3)).count_params())\n"
     )
     env = {**os.environ, "PYTHONPATH": str(target), "CUDA_VISIBLE_DEVICES": ""}

@@ -1,6 +1,7 @@
 """The protocols against loops in NumPy that cut, mirror and average by hand."""
 
 import dataclasses
+import importlib
 
 import keras
 import numpy as np
@@ -12,9 +13,11 @@ import cnnkit
 from cnnkit import alexnet, vgg11
 from cnnkit.data import Split
 from cnnkit.errors import DataError, RunError, UsageError
-from cnnkit.evaluation import Member, evaluate
-from cnnkit.evaluation.combining import log_softmax
-from cnnkit.evaluation.members import dense_network, member_of, score_function
+from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.ensemble import dense_network, evaluated_model, score_function
+from cnnkit.evaluation.predictions import log_softmax
+
+evaluate_module = importlib.import_module("cnnkit.evaluation.evaluate")
 
 TEN, GRID = (
     [(0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)],
@@ -164,7 +167,7 @@ def test_ten_crops_may_leave_the_central_square(model, pictures, split):
 def test_dense_is_the_classifier_at_the_training_size(build, rng):
     model = build(classes=4, input_shape=(64, 64, 3), initializer="glorot")
     batch = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
-    member = member_of(model, None)
+    member = evaluated_model(model, None)
     looks = score_function(dense_network(member), flip=True, average="scores")(batch).numpy()
     expected = np.log(model(batch).numpy())
     mirrored = np.log(model(batch[:, :, ::-1]).numpy())
@@ -175,7 +178,7 @@ def test_dense_is_the_classifier_at_the_training_size(build, rng):
 def test_padding_makes_dense_differ_from_cut_windows(pictures):
     """A window that is cut out is surrounded by zeros, inside the image by its neighbours."""
     padded = network(3, padding="same")
-    member = member_of(padded, None)
+    member = evaluated_model(padded, None)
     looks = score_function(dense_network(member), flip=False, average="scores")
     whole = pictures[6].astype(np.float32)
     height, width = whole.shape[:2]
@@ -215,8 +218,8 @@ def test_an_ensemble_averages_probabilities(pictures, split):
     # The second network knows the classes in another order, and is tested at another scale.
     order = np.random.default_rng(0).permutation(CLASSES)
     members = [
-        Member("first", first, (16,), SIZE),
-        Member("second", second, (22, 16), SIZE, columns=tuple(int(i) for i in order)),
+        EvaluatedModel("first", first, (16,), SIZE),
+        EvaluatedModel("second", second, (22, 16), SIZE, columns=tuple(int(i) for i in order)),
     ]
     result = evaluate(members, split, LABELS, protocol="dense")
     each = [
@@ -248,10 +251,9 @@ def test_every_kind_of_last_layer(model, split, end, protocol):
 
 
 def test_a_state_goes_on_with_the_same_numbers(model, tmp_path, monkeypatch):
-    from cnnkit.evaluation import evaluating
 
-    monkeypatch.setattr(evaluating, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(evaluating, "MOST_IN_WINDOW", 6)
+    monkeypatch.setattr(evaluate_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(evaluate_module, "MOST_IN_WINDOW", 6)
     many = split_of(images(40, seed=5), np.arange(40) % CLASSES)
     read = []
 
@@ -341,7 +343,7 @@ def test_a_network_of_any_size_is_tested_densely(split):
     inputs = keras.Input((None, None, 3))
     x = keras.layers.Conv2D(CLASSES, 3)(keras.layers.Rescaling(1 / 64)(inputs))
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-    result = evaluate(Member("any", model, (16,), SIZE), split, LABELS, protocol="dense")
+    result = evaluate(EvaluatedModel("any", model, (16,), SIZE), split, LABELS, protocol="dense")
     assert result.images == 8
 
 

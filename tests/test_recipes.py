@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny_network import tiny
 
-from cnnkit import cli, models
+from cnnkit import models
+from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes import RECIPES, Part, Recipe
-from cnnkit.runs import Run
+from cnnkit.recipes import RECIPES, Recipe, TrainingStage
+from cnnkit.run_folder import RunFolder
 
 
 @pytest.fixture(autouse=True)
@@ -65,16 +66,16 @@ def test_every_recipe_is_complete(name, capsys):
         with keras.StatelessScope():
             models.build(config.model, input_shape=(side, side, 3), **options)
             keras.utils.clear_session(free_memory=False)
-    assert cli.main(["recipes", name]) == 0
+    assert main(["recipes", name]) == 0
     shown = capsys.readouterr().out
     for text in (recipe.source, recipe.cost, recipe.result, *recipe.deviations):
         assert text in shown
-    assert cli.main(["recipes", name, "--json"]) == 0
+    assert main(["recipes", name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["model"] == recipe.config.model
 
 
 def test_the_list_names_all(capsys):
-    assert cli.main(["recipes"]) == 0
+    assert main(["recipes"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
 
 
@@ -96,7 +97,7 @@ def test_the_list_names_all(capsys):
 )  # fmt: skip
 def test_wrong_words(words, text, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert cli.main(["train", *words.split(), "--output", str(tmp_path / "run")]) == 2
+    assert main(["train", *words.split(), "--output", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
@@ -110,8 +111,8 @@ SMALL = TrainingConfig(model="tiny", image_size=8, epochs=2, batch_size=100, lea
 def chain(monkeypatch):
     other = {"learning_rate": 1e-12, "momentum": 0.0, "seed": 4}
     parts = (
-        Part("first", SMALL),
-        Part("second", TrainingConfig(**{**SMALL.__dict__, **other}), follows=True),
+        TrainingStage("first", SMALL),
+        TrainingStage("second", TrainingConfig(**{**SMALL.__dict__, **other}), follows=True),
     )
     recipe = Recipe(parts[-1].config, "nowhere", "", "", "", ("it is small",), parts=parts)
     monkeypatch.setitem(RECIPES, "chain", recipe)
@@ -124,41 +125,41 @@ def weights(run):
 def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     folder = tmp_path / "chain"
     words = ["train", "--output", str(folder)]
-    assert cli.main([*words, "--recipe", "chain", "--epochs", "1"]) == 0
+    assert main([*words, "--recipe", "chain", "--epochs", "1"]) == 0
     out = capsys.readouterr().out
     assert "part 2 of 2: second" in out
     assert "deviates from the paper: it is small" in out
-    first, second = Run(folder / "first"), Run(folder / "second")
+    first, second = RunFolder(folder / "first"), RunFolder(folder / "second")
     assert second.config.init_from == str(first.path)
     assert len(first.metrics) == 1
     assert first.environment["deviations"] == ["it is small"]
     for a, b in zip(weights(first), weights(second), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
-    assert cli.main(["runs", str(folder), "--json"]) == 0
+    assert main(["runs", str(folder), "--json"]) == 0
     shown = [row["run"] for row in json.loads(capsys.readouterr().out)]
     assert shown == [str(first.path), str(second.path)]
     picture = ["plot", str(folder), "--output", str(tmp_path / "curves.png")]
-    assert cli.main(picture) == 0
-    assert cli.main([*picture, "--kind", "confusion"]) == 2
+    assert main(picture) == 0
+    assert main([*picture, "--kind", "confusion"]) == 2
     error = capsys.readouterr().err
     assert f"Expected: one run folder. Received: {first.path}, {second.path}" in error
 
     written = first.model_file.stat().st_mtime_ns
     second.model_file.unlink()
-    assert cli.main([*words, "--resume"]) == 0
+    assert main([*words, "--resume"]) == 0
     assert first.model_file.stat().st_mtime_ns == written
     assert second.model_file.is_file()
     capsys.readouterr()
-    assert cli.main([*words, "--recipe", "chain"]) == 2
+    assert main([*words, "--recipe", "chain"]) == 2
     assert "--resume goes on with it" in capsys.readouterr().err
 
 
 def test_a_run_keeps_its_deviations_and_its_command(tmp_path, capsys):
     output = tmp_path / "run"
     words = ["--model", "tiny", "--image-size", "8", "--epochs", "1"]
-    assert cli.main(["train", *words, "--output", str(output)]) == 0
-    kept = Run(output).environment
+    assert main(["train", *words, "--output", str(output)]) == 0
+    kept = RunFolder(output).environment
     assert kept["recipe"] == "demo"
     assert "epochs is 1 instead of the recipe's 8" in kept["deviations"]
     assert {"command", "commit", "seed", "tensorflow", "numpy"} <= set(kept)
@@ -169,9 +170,9 @@ def test_training_ends_at_the_error_that_is_asked_for(tmp_path, capsys):
     output = tmp_path / "run"
     words = ["--model", "tiny", "--image-size", "8", "--epochs", "9", "--learning-rate", "0.05"]
     words += ["--until-train-error", "0.25", "--output", str(output)]
-    assert cli.main(["train", *words]) == 0
-    lines = Run(output).metrics
+    assert main(["train", *words]) == 0
+    lines = RunFolder(output).metrics
     assert 1 < len(lines) < 9
     assert [1 - line["accuracy"] <= 0.25 for line in lines] == [False] * (len(lines) - 1) + [True]
-    assert cli.main(["train", "--resume", "--output", str(output)]) == 0
-    assert len(Run(output).metrics) == len(lines)
+    assert main(["train", "--resume", "--output", str(output)]) == 0
+    assert len(RunFolder(output).metrics) == len(lines)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnkit.data import Augmentation, batches, load_source, resident
+from cnnkit.data import Augmentation, batches, cache_in_memory, load_dataset
 from cnnkit.errors import DataError
 
 SIDE = 12
@@ -32,8 +32,8 @@ def folder(tmp_path, rng):
     ],
 )
 def test_batches_have_the_bits_of_the_files(folder, augmentation):
-    split = load_source(f"folder:{folder}").splits["train"]
-    held = resident(split)
+    split = load_dataset(f"folder:{folder}").splits["train"]
+    held = cache_in_memory(split)
     assert held.pixels.shape == (16, SIDE, SIDE, 3)
     order = np.array([3, 15, 0, 7, 7, 1, 2])
     options = {"augmentation": augmentation, "batch_size": 3, "order": order, "seed": 5, "epoch": 2}
@@ -47,28 +47,28 @@ def test_batches_have_the_bits_of_the_files(folder, augmentation):
 
 
 def test_what_does_not_fit_stays_in_its_files(folder):
-    split = load_source(f"folder:{folder}").splits["train"]
+    split = load_dataset(f"folder:{folder}").splits["train"]
     size = len(split) * SIDE * SIDE * 3
-    assert resident(split, most_bytes=size).pixels is not None
-    assert resident(split, most_bytes=size - 1) is split
+    assert cache_in_memory(split, most_bytes=size).pixels is not None
+    assert cache_in_memory(split, most_bytes=size - 1) is split
 
 
 def test_images_of_several_sizes_stay_in_their_files(folder):
     Image.new("RGB", (SIDE, SIDE + 1)).save(folder / "b" / "9.jpg")
-    splits = load_source(f"folder:{folder}").splits
+    splits = load_dataset(f"folder:{folder}").splits
     with_it = [split for split in splits.values() if "b/9.jpg" in split.names]
-    assert [resident(split) is split for split in with_it] == [True]
+    assert [cache_in_memory(split) is split for split in with_it] == [True]
 
 
 def test_a_broken_image_is_named(folder):
     file = folder / "b" / "3.jpg"
     data = file.read_bytes()
-    split = load_source(f"folder:{folder}", seed=1).splits["train"]
+    split = load_dataset(f"folder:{folder}", seed=1).splits["train"]
     assert "b/3.jpg" in split.names
     # Its two ends are whole, so that it was taken for an image.
     file.write_bytes(data[:20] + b"\x00" * (len(data) - 22) + data[-2:])
     with pytest.raises(DataError, match=r"cannot be decoded. Received: b/3.jpg"):
-        resident(split)
+        cache_in_memory(split)
 
 
 def test_what_keeps_an_image_as_it_is():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from processes import processes
 
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import checkpoint
 
 # 15 steps an epoch, the last one of fewer images.
@@ -34,7 +34,7 @@ def whole(process, tmp_path_factory):
     output = tmp_path_factory.mktemp("whole") / "run"
     done = process(output, *WORDS)
     assert done.returncode == 0, done.stderr
-    return Run(output)
+    return RunFolder(output)
 
 
 def assert_same(run, whole):
@@ -55,10 +55,10 @@ def assert_same(run, whole):
 
 def test_a_resumed_run_begins_in_the_middle_of_an_epoch(tmp_path, process, whole):
     """Killed twice, with a torn checkpoint in between: bit for bit the uninterrupted run."""
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert process(run.path, *WORDS, at=11).returncode == KILLED
     # Checkpoints after the steps 4 and 8; the newer one is torn, so step 5 comes again.
-    files = checkpoint.newest_first(run.checkpoints)
+    files = checkpoint.checkpoints_newest_first(run.checkpoints)
     assert [file.name for file in files] == ["step-000000008.npz", "step-000000004.npz"]
     files[0].write_bytes(files[0].read_bytes()[:-700])
     again = process(run.path, "--resume", at=31)
@@ -72,7 +72,7 @@ def test_a_resumed_run_begins_in_the_middle_of_an_epoch(tmp_path, process, whole
 
 
 def test_signals_keep_the_state_and_say_how_to_go_on(tmp_path, process, whole):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     stopped = process(run.path, *WORDS, what="TERM", at=6)
     assert stopped.returncode == 143
     assert stopped.stderr == (
@@ -88,7 +88,7 @@ def test_signals_keep_the_state_and_say_how_to_go_on(tmp_path, process, whole):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, process, whole):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     full = process(run.path, *WORDS, what="FULL", at=5)
     assert full.returncode == 1
     assert "step-000000008.npz could not be written. Received: File too large" in full.stderr
@@ -103,7 +103,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, process, whole):
 def test_killed_twenty_times_at_random(tmp_path, process, whole):
     """At any moment: in a step, in validation, while a checkpoint is being written."""
     chance = random.Random(0)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     done = process(run.path, *WORDS, what="KILL+0.0", at=2)
     assert done.returncode == KILLED
     for _ in range(19):

@@ -11,11 +11,12 @@ import tensorflow as tf
 from PIL import Image
 from tiny_network import tiny
 
-from cnnkit import cli, models
-from cnnkit.commands._progress import TerminalProgress
+from cnnkit import models
+from cnnkit.cli.console import TerminalProgress
+from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
-from cnnkit.runs import Run
-from cnnkit.training import tensorboard
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import callbacks
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def tiny_network(monkeypatch):
 
 def a_run(folder, errors, **fields):
     config = TrainingConfig(epochs=5, **fields)
-    run = Run(folder)
+    run = RunFolder(folder)
     run.create(config, ["a", "b"], {})
     lines = [
         {"epoch": i, "loss": 2.0 / i, "accuracy": 1 - error / 2, "val_loss": 3.0 / i,
@@ -48,7 +49,7 @@ def two(tmp_path):
 
 def test_runs_are_listed_and_compared(two, capsys):
     folder, one, other = two
-    assert cli.main(["runs", "--folder", str(folder), "--json"]) == 0
+    assert main(["runs", "--folder", str(folder), "--json"]) == 0
     rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows[str(one.path)] == {
         "run": str(one.path), "model": "alexnet", "dataset": "digits", "epochs": "3/5",
@@ -57,13 +58,13 @@ def test_runs_are_listed_and_compared(two, capsys):
     }  # fmt: skip
     assert rows[str(other.path)]["finished"] == "no"
 
-    assert cli.main(["runs", str(one.path), str(other.path)]) == 0
+    assert main(["runs", str(one.path), str(other.path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["run", str(one.path), str(other.path)]
     assert ["learning_rate", "0.01", "0.1"] in lines
     assert ["decay_biases", "False", "True"] in lines
     assert "momentum" not in {line[0] for line in lines}
-    assert cli.main(["runs", "--folder", str(folder / "none")]) == 2
+    assert main(["runs", "--folder", str(folder / "none")]) == 2
     assert "No runs in" in capsys.readouterr().err
 
 
@@ -71,7 +72,7 @@ def test_curves_are_drawn(two, tmp_path, capsys):
     """A falling curve: ink above on the left, and below on the right, in both panels."""
     _, one, other = two
     picture = tmp_path / "curves.png"
-    assert cli.main(["plot", str(one.path), str(other.path), "--output", str(picture)]) == 0
+    assert main(["plot", str(one.path), str(other.path), "--output", str(picture)]) == 0
     assert capsys.readouterr().out.strip() == str(picture)
     pixels = np.asarray(Image.open(picture).convert("RGB"), float)
     colours = (pixels.max(-1) - pixels.min(-1)) > 60
@@ -88,7 +89,7 @@ def test_curves_are_drawn(two, tmp_path, capsys):
         ([str(tmp_path), "--output", str(picture)], "No run folder"),
         ([str(a_run(tmp_path / "new", []).path), "--output", str(picture)], "no epoch to draw"),
     ):
-        assert cli.main(["plot", *words]) == 2
+        assert main(["plot", *words]) == 2
         assert text in capsys.readouterr().err
 
 
@@ -113,7 +114,7 @@ def test_the_bar_shows_speed_loss_and_the_time_to_come(monkeypatch):
 def test_profile_writes_a_profile_and_tells_the_times(tmp_path, capsys):
     output = tmp_path / "run"
     words = ["--model", "tiny", "--image-size", "8", "--epochs", "1", "--strategy", "default"]
-    assert cli.main(["train", *words, "--profile", "--output", str(output)]) == 0
+    assert main(["train", *words, "--profile", "--output", str(output)]) == 0
     [time] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time: ")]
     for part in ("input", "step", "validation", "checkpoint"):
         assert f"{part} " in time
@@ -122,16 +123,14 @@ def test_profile_writes_a_profile_and_tells_the_times(tmp_path, capsys):
 
 def test_tensorboard_is_told_every_tenth_step_and_every_epoch(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(
-        tensorboard.importlib.util, "find_spec", lambda name: types.SimpleNamespace()
-    )
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: types.SimpleNamespace())
     monkeypatch.setattr(
         tf.summary, "scalar", lambda name, value, step: told.append((name, step)), raising=False
     )
     output = tmp_path / "run"
     words = ["--model", "tiny", "--image-size", "8", "--epochs", "2", "--strategy", "default"]
     words += ["--batch-size", "100"]
-    assert cli.main(["train", *words, "--tensorboard", "--output", str(output)]) == 0
+    assert main(["train", *words, "--tensorboard", "--output", str(output)]) == 0
     # 15 steps an epoch.
     assert [step for name, step in told if name == "step/loss"] == [10, 20, 30]
     assert [step for name, step in told if name == "epoch/val_accuracy"] == [1, 2]
@@ -139,8 +138,8 @@ def test_tensorboard_is_told_every_tenth_step_and_every_epoch(tmp_path, monkeypa
 
 
 def test_tensorboard_that_is_missing_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tensorboard.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: None)
     words = ["train", "--tensorboard", "--output", str(tmp_path / "run")]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert 'pip install "cnnkit[tensorboard]"' in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -14,10 +14,10 @@ from serving_helpers import SIZE, expected_probabilities
 
 from cnnkit.client import Client, InvalidRequest, ServerError
 from cnnkit.errors import CnnkitError, RunError, UsageError
-from cnnkit.server import EmbeddedServer, Limits, embedded
+from cnnkit.server import EmbeddedServer, ServerLimits, server
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 
 @pytest.fixture
@@ -48,11 +48,15 @@ def refusal(ask, method, request):
 
 def test_answers_come_in_value_lists_with_the_model_that_made_them(ask):
     images = np.full((2, SIZE, SIZE, 3), 64, np.float32)
-    response = ask(methods.PREDICT, predict_request(images=encode(images)), pb.PredictResponse)
+    response = ask(
+        methods.PREDICT, predict_request(images=to_tensor_proto(images)), pb.PredictResponse
+    )
     probabilities = response.outputs["probabilities"]
     assert not probabilities.tensor_content
     assert len(probabilities.float_val) == 8
-    np.testing.assert_allclose(decode(probabilities), expected_probabilities(images, 64), atol=1e-6)
+    np.testing.assert_allclose(
+        decode_tensor(probabilities), expected_probabilities(images, 64), atol=1e-6
+    )
     assert response.model_spec.version.value == 2
     assert response.model_spec.signature_name == "serving_default"
 
@@ -85,7 +89,7 @@ def test_an_unguarded_convolution_survives_a_wrong_shape(tmp_path, shape):
     model = Convolution()
     tf.saved_model.save(model, str(tmp_path / "m" / "1"), {"serving_default": model.convolve})
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="m"))
-    request.inputs["images"].CopyFrom(encode(np.zeros(shape, np.float32)))
+    request.inputs["images"].CopyFrom(to_tensor_proto(np.zeros(shape, np.float32)))
     with EmbeddedServer({"m": tmp_path / "m"}) as server:
         with (
             grpc.insecure_channel(server.address) as channel,
@@ -114,7 +118,7 @@ def test_a_tensor_that_claims_to_be_huge_is_refused(ask):
 
 
 def test_the_second_input_of_a_wrong_type_is_named(ask):
-    request = predict_request(a=encode(np.float32([1])), b=encode(np.int32([1])))
+    request = predict_request(a=to_tensor_proto(np.float32([1])), b=to_tensor_proto(np.int32([1])))
     request.model_spec.signature_name = "two_inputs"
     assert refusal(ask, methods.PREDICT, request) == (
         "INVALID_ARGUMENT",
@@ -123,7 +127,9 @@ def test_the_second_input_of_a_wrong_type_is_named(ask):
 
 
 def test_inputs_that_do_not_go_together_are_the_graphs_to_refuse(ask):
-    request = predict_request(a=encode(np.zeros(2, np.float32)), b=encode(np.zeros(3, np.int64)))
+    request = predict_request(
+        a=to_tensor_proto(np.zeros(2, np.float32)), b=to_tensor_proto(np.zeros(3, np.int64))
+    )
     request.model_spec.signature_name = "two_inputs"
     code, text = refusal(ask, methods.PREDICT, request)
     assert code == "INVALID_ARGUMENT"
@@ -191,7 +197,7 @@ def test_many_requests_at_once(colours_server, png):
 def test_messages_may_be_larger_than_grpcs_four_megabytes(colours_folder):
     images = np.zeros((8000, SIZE, SIZE, 3), np.float32)
     with (
-        EmbeddedServer({"colours": colours_folder}, limits=Limits(batch_rows=8000)) as server,
+        EmbeddedServer({"colours": colours_folder}, limits=ServerLimits(batch_rows=8000)) as server,
         Client(server.address, timeout=60) as client,
     ):
         assert client.predict(images, model="colours")["means"].shape == (8000, 3)
@@ -216,7 +222,7 @@ def test_a_port_in_use_is_not_shared(colours_folder, colours_server):
 
 def test_a_port_taken_meanwhile_is_not_shared_either(colours_folder, colours_server, monkeypatch):
     """Between the first look at the port and the binding, models are loaded for a while."""
-    monkeypatch.setattr(embedded, "check_free", lambda *place: None)
+    monkeypatch.setattr(server, "check_port_free", lambda *place: None)
     port = int(colours_server.address.rpartition(":")[2])
     with pytest.raises(RunError, match=f"cannot listen on port {port}"):
         EmbeddedServer({"colours": colours_folder}, port=port)
@@ -309,7 +315,7 @@ sys.modules["tf_keras"] = None
 import numpy as np
 from pathlib import Path
 from cnnkit.client import Client
-from cnnkit.server import EmbeddedServer, Limits, embedded
+from cnnkit.server import EmbeddedServer, ServerLimits, server
 with EmbeddedServer({"m": Path(sys.argv[1])}) as server, Client(server.address) as client:
     print(client.predict(np.zeros((1, 8, 8, 3)), model="m")["probabilities"].tolist())
 """

@@ -25,10 +25,10 @@ from hypothesis import strategies as st
 from serving_helpers import SIZE, expected_probabilities
 
 from cnnkit.errors import RunError, UsageError
-from cnnkit.server import EmbeddedServer, Limits
+from cnnkit.server import EmbeddedServer, ServerLimits
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32) + np.float32([0, 9, 5])
 ALL_METHODS = [
@@ -53,7 +53,7 @@ CLIENTS_FAULT = {
 def good_request(images=IMAGE, signature=""):
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours", signature_name=signature))
     name = "image_bytes" if isinstance(images, list) else "images"
-    request.inputs[name].CopyFrom(encode(images))
+    request.inputs[name].CopyFrom(to_tensor_proto(images))
     return request
 
 
@@ -69,7 +69,7 @@ def code(call):
 
 def check_answer(raw, scale=64):
     np.testing.assert_allclose(
-        decode(pb.PredictResponse.FromString(raw).outputs["probabilities"]),
+        decode_tensor(pb.PredictResponse.FromString(raw).outputs["probabilities"]),
         expected_probabilities(IMAGE, scale),
         atol=1e-6,
     )
@@ -92,7 +92,9 @@ def served(folder, **limits):
                 time.sleep(0.005)
 
     with (
-        EmbeddedServer({"colours": folder}, poll_seconds=0, limits=Limits(**limits)) as server,
+        EmbeddedServer(
+            {"colours": folder}, poll_seconds=0, limits=ServerLimits(**limits)
+        ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         neighbour = threading.Thread(target=ask, args=(server.address,))
@@ -363,7 +365,9 @@ def test_no_path_in_an_error_text(tmp_path):
     model = Files()
     tf.saved_model.save(model, str(tmp_path / "files" / "1"), {"serving_default": model.read})
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="files"))
-    request.inputs["name"].CopyFrom(encode(np.array(str(tmp_path / "secret").encode(), object)))
+    request.inputs["name"].CopyFrom(
+        to_tensor_proto(np.array(str(tmp_path / "secret").encode(), object))
+    )
     with (
         EmbeddedServer({"files": tmp_path / "files"}) as server,
         grpc.insecure_channel(server.address) as channel,

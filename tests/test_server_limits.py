@@ -12,11 +12,11 @@ from serving_helpers import SIZE, expected_probabilities
 
 from cnnkit.client import Client
 from cnnkit.errors import UsageError
-from cnnkit.server import EmbeddedServer, Limits
-from cnnkit.server.servable import Servable
+from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.server.servable import SavedModelServable
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 
 class Gate:
@@ -30,7 +30,7 @@ class Gate:
     def load(self, name, version, folder):
         gate = self
 
-        class Held(Servable):
+        class Held(SavedModelServable):
             def run(self, signature, inputs, outputs):
                 gate.shapes.append(next(iter(inputs.values())).shape)
                 gate.arrived.release()
@@ -52,7 +52,7 @@ def served(folder, gate=None, **limits):
     options = {} if gate is None else {"load": gate.load}
     with (
         EmbeddedServer(
-            {"colours": folder}, versions="all", limits=Limits(**limits), **options
+            {"colours": folder}, versions="all", limits=ServerLimits(**limits), **options
         ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
@@ -66,7 +66,7 @@ def request(images, signature="", version=None, outputs=()):
     if version is not None:
         message.model_spec.version.value = version
     name = "image_bytes" if isinstance(images, list) else "images"
-    message.inputs[name].CopyFrom(encode(images))
+    message.inputs[name].CopyFrom(to_tensor_proto(images))
     return message.SerializeToString()
 
 
@@ -75,7 +75,7 @@ def send(channel, *args, **fields):
 
 
 def probabilities(call):
-    return decode(pb.PredictResponse.FromString(call.result()).outputs["probabilities"])
+    return decode_tensor(pb.PredictResponse.FromString(call.result()).outputs["probabilities"])
 
 
 def refusal(call):
@@ -208,8 +208,8 @@ def test_signatures_whose_inputs_have_no_rows_together_run_alone(colours_folder)
     message = pb.PredictRequest(
         model_spec=pb.ModelSpec(name="colours", signature_name="two_inputs")
     )
-    message.inputs["a"].CopyFrom(encode(np.zeros(2, np.float32)))
-    message.inputs["b"].CopyFrom(encode(np.zeros(3, np.int64)))
+    message.inputs["a"].CopyFrom(to_tensor_proto(np.zeros(2, np.float32)))
+    message.inputs["b"].CopyFrom(to_tensor_proto(np.zeros(3, np.int64)))
     with served(colours_folder, window_seconds=60) as (_, channel):
         call = channel.unary_unary(methods.PREDICT).future(message.SerializeToString(), timeout=30)
         assert refusal(call)[0] == "INVALID_ARGUMENT"
@@ -309,5 +309,5 @@ def test_a_stop_does_not_wait_longer_than_it_is_told(colours_folder, gate):
 )
 def test_limits_that_cannot_be(limits, text):
     with pytest.raises(UsageError) as caught:
-        Limits(**limits)
+        ServerLimits(**limits)
     assert text in str(caught.value)

@@ -17,7 +17,7 @@ from serving_helpers import SIZE, expected_probabilities
 
 from cnnkit.client import Client
 from cnnkit.server import EmbeddedServer, openvino
-from cnnkit.server.refusal import Refusal
+from cnnkit.server.status_error import StatusError
 
 SCALE = 64
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.float32)
@@ -74,7 +74,7 @@ def load(colours_folder, caplog):
     caplog.set_level(logging.INFO, "cnnkit.server")
 
     def loaded():
-        servable = openvino.load_warm("colours", 2, colours_folder / "2")
+        servable = openvino.load_openvino("colours", 2, colours_folder / "2")
         words = [record.getMessage().split("version 2: ")[1] for record in caplog.records]
         return servable, dict(line.split(" is ", 1) for line in words)
 
@@ -125,14 +125,14 @@ def test_a_graph_that_it_cannot_read(engine, load):
 def test_a_failure_while_it_runs(engine, load):
     servable, _ = load()
     engine.broken = RuntimeError("no memory, see /srv/models/colours/2")
-    with pytest.raises(Refusal, match="no memory, see <path>") as refused:
+    with pytest.raises(StatusError, match="no memory, see <path>") as refused:
         servable.run("serving_default", {"images": IMAGES}, ["means"])
     assert refused.value.code == grpc.StatusCode.INTERNAL
 
 
 def check_served(folder, png):
     with (
-        EmbeddedServer({"colours": folder}, load=openvino.load_warm) as server,
+        EmbeddedServer({"colours": folder}, load=openvino.load_openvino) as server,
         Client(server.address) as client,
         futures.ThreadPoolExecutor(6) as pool,
     ):

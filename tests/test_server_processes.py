@@ -12,25 +12,25 @@ import pytest
 import trustme
 from serving_helpers import SIZE, expected_probabilities
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer
-from cnnkit.server.credentials import server_credentials
-from cnnkit.server.workers import Workers
+from cnnkit.server.listen import server_credentials
+from cnnkit.server.worker_pool import WorkerPool
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32)
 
 
 def predict(channel, wait=False, seconds=60):
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours"))
-    request.inputs["images"].CopyFrom(encode(IMAGE))
+    request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
     raw = channel.unary_unary(methods.PREDICT)(
         request.SerializeToString(), timeout=seconds, wait_for_ready=wait
     )
-    return decode(pb.PredictResponse.FromString(raw).outputs["probabilities"])
+    return decode_tensor(pb.PredictResponse.FromString(raw).outputs["probabilities"])
 
 
 def check_answer(probabilities):
@@ -49,7 +49,7 @@ WORKER = "print('serving m version 1 at here (Ctrl-C stops)', flush=True); input
 
 
 def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog):
-    with Workers([sys.executable, "-c", WORKER], 3) as workers:
+    with WorkerPool([sys.executable, "-c", WORKER], 3) as workers:
         assert workers.start(lambda: False) == "serving m version 1 at here (Ctrl-C stops)"
         me = psutil.Process()
         with pytest.raises(RunError, match="The workers end again and again"):
@@ -64,7 +64,7 @@ def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog):
 
 def test_a_worker_that_is_never_ready():
     with (
-        Workers([sys.executable, "-c", "raise SystemExit(3)"], 2) as workers,
+        WorkerPool([sys.executable, "-c", "raise SystemExit(3)"], 2) as workers,
         pytest.raises(RunError, match="ended before it was ready. Received: exit code 3"),
     ):
         workers.start(lambda: False)
@@ -75,8 +75,8 @@ def test_several_processes_stop_cleanly(colours_folder, tmp_path):
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{WORKER}"\n')
     python.chmod(0o755)
     program = (
-        "import sys; from cnnkit import cli; sys.executable = sys.argv.pop(1);"
-        "sys.exit(cli.main(sys.argv[1:]))"
+        "import sys; from cnnkit.cli.main import main; sys.executable = sys.argv.pop(1);"
+        "sys.exit(main(sys.argv[1:]))"
     )
     options = ["serve", colours_folder, "--port", "0", "--workers", "3"]
     process = subprocess.Popen(
@@ -208,7 +208,7 @@ def failure(capfd):
 
     def run(*argv):
         capfd.readouterr()
-        assert cli.main(["serve", *map(str, argv)]) == 2
+        assert main(["serve", *map(str, argv)]) == 2
         out, err = capfd.readouterr()
         assert out == ""
         (line,) = err.splitlines()

@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from serving_helpers import SIZE
 
-from cnnkit.server import EmbeddedServer, Limits
+from cnnkit.server import EmbeddedServer, ServerLimits
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import encode
+from cnnkit.wire.tensors import to_tensor_proto
 
 
 class Networks(tf.Module):
@@ -50,16 +50,16 @@ def server(request, tmp_path_factory, colours_folder):
         {"colours": colours_folder, "networks": folder},
         versions="all",
         labels={"colours": {"stable": 1}},
-        limits=Limits(window_seconds=request.param, batch_rows=8),
+        limits=ServerLimits(window_seconds=request.param, batch_rows=8),
     ) as started:
         yield started
 
 
-GOOD = encode(np.zeros((2, SIZE, SIZE, 3), np.float32))
+GOOD = to_tensor_proto(np.zeros((2, SIZE, SIZE, 3), np.float32))
 
 
 def images(*shape, dtype=np.float32):
-    return encode(np.zeros(shape, dtype))
+    return to_tensor_proto(np.zeros(shape, dtype))
 
 
 def predict(inputs=None, *, spec=None, outputs=(), **fields):
@@ -141,7 +141,7 @@ TABLE = [
     ("no metadata field", metadata(), "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
     ("classify", (methods.CLASSIFY, pb.ClassificationRequest(model_spec={"name": "colours"})), "INVALID_ARGUMENT", "No classification inputs found in SignatureDef"),
     ("regress", (methods.REGRESS, pb.RegressionRequest(model_spec={"name": "colours"})), "INVALID_ARGUMENT", "No regression inputs found in SignatureDef"),
-    ("corrupt image", predict({"image_bytes": encode([b"not an image"])}, signature_name="serving_bytes"), "INVALID_ARGUMENT", "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required."),
+    ("corrupt image", predict({"image_bytes": to_tensor_proto([b"not an image"])}, signature_name="serving_bytes"), "INVALID_ARGUMENT", "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required."),
     ("reload without a list", reload(), "INVALID_ARGUMENT", RELOAD_TYPE),
 ]  # fmt: skip
 

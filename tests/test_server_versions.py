@@ -18,10 +18,10 @@ from serving_helpers import SIZE, expected_probabilities
 from cnnkit.client import Client, ModelNotFound
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer
-from cnnkit.server.configuration import VersionPolicy, read_models_config, version_policy
+from cnnkit.server.model_config import VersionPolicy, parse_version_policy, read_models_config
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode, encode
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 POLL = 0.05
 IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32)
@@ -75,10 +75,10 @@ def predict(channel, version=None):
     request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours"))
     if version is not None:
         request.model_spec.version.value = version
-    request.inputs["images"].CopyFrom(encode(IMAGE))
+    request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
     raw = channel.unary_unary(methods.PREDICT)(request.SerializeToString(), timeout=30)
     response = pb.PredictResponse.FromString(raw)
-    return response.model_spec.version.value, decode(response.outputs["probabilities"])
+    return response.model_spec.version.value, decode_tensor(response.outputs["probabilities"])
 
 
 def test_versions_are_exchanged_without_a_failed_request(folder, add):
@@ -214,7 +214,7 @@ def test_version_policies(folder, add, choice, expected):
 @pytest.mark.parametrize("text", ["", "newest", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"])
 def test_choices_that_are_none(text):
     with pytest.raises(UsageError, match="Unknown choice of versions"):
-        version_policy(text)
+        parse_version_policy(text)
 
 
 def test_a_server_starts_with_the_newest_version_that_can_be_loaded(folder, caplog):
@@ -426,7 +426,7 @@ def test_warm_up_requests_run_before_a_version_is_served(folder, add):
         request = pb.PredictRequest(
             model_spec=pb.ModelSpec(name="colours", signature_name=signature)
         )
-        request.inputs["images"].CopyFrom(encode(IMAGE))
+        request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
         log = pb.PredictionLog(predict_log=pb.PredictLog(request=request))
         extra = folder / str(version) / "assets.extra"
         extra.mkdir()

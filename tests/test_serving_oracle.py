@@ -11,13 +11,13 @@ import pytest
 from fake_servers import fake_server
 
 from cnnkit.client import Client, InvalidRequest, ModelNotFound, ServerError
+from cnnkit.client.encode import RequestTarget
+from cnnkit.client.flow import Deadline
 from cnnkit.client.metadata import signatures, version_statuses
-from cnnkit.client.request import Target
-from cnnkit.client.steps import Deadline
 from cnnkit.server import EmbeddedServer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode
+from cnnkit.wire.tensors import decode_tensor
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "serving"
 CASES = []
@@ -84,7 +84,9 @@ def test_our_server_answers_as_the_real_one_did(server, case):
     assert set(ours.outputs) == set(theirs.outputs)
     for name, tensor in theirs.outputs.items():
         assert ours.outputs[name].dtype == tensor.dtype
-        np.testing.assert_allclose(decode(ours.outputs[name]), decode(tensor), atol=1e-6)
+        np.testing.assert_allclose(
+            decode_tensor(ours.outputs[name]), decode_tensor(tensor), atol=1e-6
+        )
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def known_metadata(client):
     recorded = next(case for case in CASES if case["case"] == "metadata")
     packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
     definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
-    client._plans.known[Target("tiny")] = signatures(definitions)
+    client._plans.known[RequestTarget("tiny")] = signatures(definitions)
 
 
 def send(client, case):
@@ -123,7 +125,7 @@ def send(client, case):
         known_metadata(client)
         return client.predict(np.zeros((1, 16, 16, 3)), model="tiny")
     # None of the client's own calls: how it asks, and what it makes of the answer.
-    target, deadline = Target("tiny"), Deadline(20)
+    target, deadline = RequestTarget("tiny"), Deadline(20)
     return client._run(client._plans.ask(case["method"], b"", bytes, target, deadline))
 
 

@@ -31,11 +31,13 @@ def network():
 ASKED = {
     "deconvnet": lambda model, images: visualize.deconvnet(model, images, "conv2"),
     "project": lambda model, images: visualize.project(model, images, "conv2", [(0, 0, 0, 1)]),
-    "climb": lambda model, images: visualize.climb(model, images, "conv2"),
+    "climb": lambda model, images: visualize.forward_steps(model, images, "conv2"),
     "field": lambda model, images: visualize.receptive_field(model, "conv2", images.shape[1:3]),
-    "strongest": lambda model, images: visualize.strongest(model, images, ["conv1", "conv2"]),
+    "strongest": lambda model, images: visualize.find_top_activations(
+        model, images, ["conv1", "conv2"]
+    ),
     "top9": lambda model, images: visualize.top9(model, images, ["conv2"]),
-    "layer2": visualize.layer2,
+    "layer2": visualize.second_layer_filters,
     "invariance": lambda model, images: visualize.invariance(model, images, "rotation"),
     "correspondence": lambda model, images: visualize.correspondence(
         model, images, {"eye": [Box(1, 1, 3, 3)] * 2}, ["conv2"]
@@ -50,7 +52,9 @@ ASKED = {
     "gradcam below": lambda model, images: visualize.gradcam(model, images, layer="conv1"),
     "gradcam++": visualize.gradcam_plus_plus,
     "scorecam": visualize.scorecam,
-    "compare": lambda model, images: visualize.compare(model, images[0], ["guided", "gradcam"]),
+    "compare": lambda model, images: visualize.compare_methods(
+        model, images[0], ["guided", "gradcam"]
+    ),
     "maximization": lambda model, images: visualize.activation_maximization(
         model, "conv2", image_size=images.shape[1:3], steps=2
     ),

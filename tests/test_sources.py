@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit import cli
+from cnnkit.cli.main import main
 from cnnkit.data import (
     Augmentation,
     Split,
     batches,
-    check,
-    load_source,
+    check_dataset,
+    load_dataset,
     mean_image,
-    naming_broken_images,
+    report_undecodable,
     write_shards,
 )
-from cnnkit.data.files import readable
-from cnnkit.data.records import Places, reader
-from cnnkit.data.shards import INDEX
-from cnnkit.data.split import Source
+from cnnkit.data.dataset import Dataset
+from cnnkit.data.sources.image_folder import is_readable
+from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
 from cnnkit.errors import DataError, UsageError
 
 
@@ -37,15 +36,15 @@ def file_of(split, index):
 
 @pytest.fixture
 def shards(image_folder, tmp_path):
-    write_shards(load_source(f"folder:{image_folder}"), tmp_path / "s", shard_bytes=60_000)
+    write_shards(load_dataset(f"folder:{image_folder}"), tmp_path / "s", shard_bytes=60_000)
     return tmp_path / "s"
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 30])
 def test_shards_hold_the_files_as_they_are(image_folder, shards, monkeypatch, in_memory):
-    monkeypatch.setattr("cnnkit.data.records.IN_MEMORY", in_memory)
-    before = load_source(f"folder:{image_folder}")
-    after = load_source(f"shards:{shards}")
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
+    before = load_dataset(f"folder:{image_folder}")
+    after = load_dataset(f"shards:{shards}")
     assert after.labels == before.labels
     assert len(list(shards.glob("train-*.tfrecord"))) > 3
     for part, split in after.splits.items():
@@ -56,7 +55,7 @@ def test_shards_hold_the_files_as_they_are(image_folder, shards, monkeypatch, in
 
 
 def test_shards_are_ordinary_tfrecords(shards):
-    split = load_source(f"shards:{shards}").splits["train"]
+    split = load_dataset(f"shards:{shards}").splits["train"]
     files = sorted(map(str, shards.glob("train-*.tfrecord")))
     features = {
         "image/encoded": tf.io.FixedLenFeature((), tf.string),
@@ -77,23 +76,23 @@ def test_shards_train_like_the_folder(image_folder, shards):
         "batch_size": 16,
         "seed": 1,
     }
-    sources = (load_source(f"folder:{image_folder}"), load_source(f"shards:{shards}"))
+    sources = (load_dataset(f"folder:{image_folder}"), load_dataset(f"shards:{shards}"))
     both = [list(batches(source.splits["train"], **options)) for source in sources]
     for one, other in zip(*both, strict=True):
         np.testing.assert_array_equal(one["images"], other["images"])
 
 
 def test_fingerprint_of_shards_is_that_of_their_images(image_folder, shards, tmp_path):
-    source = load_source(f"folder:{image_folder}")
+    source = load_dataset(f"folder:{image_folder}")
     write_shards(source, tmp_path / "one", shard_bytes=1 << 30)
-    first = load_source(f"shards:{shards}").fingerprint
-    assert load_source(f"shards:{tmp_path / 'one'}").fingerprint == first
+    first = load_dataset(f"shards:{shards}").fingerprint
+    assert load_dataset(f"shards:{tmp_path / 'one'}").fingerprint == first
     copy = tmp_path / "copy"
     shutil.copytree(image_folder, copy)
     file = copy / "above" / "01.png"
     file.write_bytes(file.read_bytes() + b"\0")
-    write_shards(load_source(f"folder:{copy}"), tmp_path / "other")
-    other = load_source(f"shards:{tmp_path / 'other'}")
+    write_shards(load_dataset(f"folder:{copy}"), tmp_path / "other")
+    other = load_dataset(f"shards:{tmp_path / 'other'}")
     assert other.fingerprint != first
     [(split, index)] = [
         (split, split.names.index("above/01.png"))
@@ -104,9 +103,9 @@ def test_fingerprint_of_shards_is_that_of_their_images(image_folder, shards, tmp
 
 
 def test_pixels_without_files_become_png_files(tmp_path):
-    digits = load_source("digits")
+    digits = load_dataset("digits")
     write_shards(digits, tmp_path / "s")
-    split = load_source(f"shards:{tmp_path / 's'}").splits["test"]
+    split = load_dataset(f"shards:{tmp_path / 's'}").splits["test"]
     for i in (0, 358):
         index = tf.constant(i, tf.int64)
         np.testing.assert_array_equal(split.read(index), digits.splits["test"].read(index))
@@ -117,32 +116,32 @@ def test_torn_shards(shards):
     whole = first.read_bytes()
     first.write_bytes(whole[:-1])
     with pytest.raises(DataError, match=f"{first.name} is torn. Expected: {len(whole)} bytes"):
-        load_source(f"shards:{shards}")
+        load_dataset(f"shards:{shards}")
     first.write_bytes(whole)
     second.unlink()
     with pytest.raises(DataError, match=f"{second.name} is missing"):
-        load_source(f"shards:{shards}")
+        load_dataset(f"shards:{shards}")
 
 
 def test_torn_index(shards):
     index = shards / INDEX
     index.write_bytes(index.read_bytes()[:-200])
     with pytest.raises(DataError, match="index.npz is torn"):
-        load_source(f"shards:{shards}")
+        load_dataset(f"shards:{shards}")
     index.unlink()
     with pytest.raises(UsageError, match="No index of shards in .*writing was not finished"):
-        load_source(f"shards:{shards}")
+        load_dataset(f"shards:{shards}")
 
 
 def test_interrupted_sharding_leaves_no_dataset_and_is_begun_again(image_folder, tmp_path):
-    source = load_source(f"folder:{image_folder}")
+    source = load_dataset(f"folder:{image_folder}")
     calls = iter(range(20))
     with pytest.raises(StopIteration):
         write_shards(source, tmp_path / "s", shard_bytes=60_000, progress=lambda: next(calls))
     left = list((tmp_path / "s").iterdir())
     assert left and all(file.suffix == ".tfrecord" for file in left)
     with pytest.raises(UsageError, match="No index"):
-        load_source(f"shards:{tmp_path / 's'}")
+        load_dataset(f"shards:{tmp_path / 's'}")
     write_shards(source, tmp_path / "s")
     assert len(list((tmp_path / "s").iterdir())) == 3
     with pytest.raises(UsageError, match="is not empty"):
@@ -153,16 +152,16 @@ def test_interrupted_sharding_leaves_no_dataset_and_is_begun_again(image_folder,
 def test_images_are_read_from_files_or_memory(tmp_path, monkeypatch, in_memory):
     file = tmp_path / "bytes"
     file.write_bytes(b"abcdef\0")
-    places = Places([str(file)], np.array([0, 0]), np.array([4, 0]), np.array([3, 2]))
-    monkeypatch.setattr("cnnkit.data.records.IN_MEMORY", in_memory)
-    read = reader(places)
+    places = RecordOffsets([str(file)], np.array([0, 0]), np.array([4, 0]), np.array([3, 2]))
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
+    read = record_reader(places)
     assert read(tf.constant(0)).numpy() == b"ef\0"
-    assert reader(places.take(np.array([1])))(tf.constant(0)).numpy() == b"ab"
+    assert record_reader(places.take(np.array([1])))(tf.constant(0)).numpy() == b"ab"
     os.truncate(file, 5)
     if in_memory:
         assert read(tf.constant(0)).numpy() == b"ef\0"
         with pytest.raises(DataError, match="has become shorter"):
-            reader(places)
+            record_reader(places)
     else:
         with pytest.raises(tf.errors.OpError, match="has become shorter"):
             tf.function(read)(tf.constant(0))
@@ -182,7 +181,7 @@ def test_only_files_that_are_no_whole_jpeg_are_decoded(tmp_path):
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-    good = readable([str(tmp_path / name) for name in contents])
+    good = is_readable([str(tmp_path / name) for name in contents])
     assert dict(zip(contents, good.tolist(), strict=True)) == {
         "whole": True, "torn": False, "padded": True, "text": False, "empty": False, "png": True,
         "ends": True,
@@ -213,7 +212,7 @@ def names_of(folder):
 
 
 def check_imagenet(folder):
-    source = load_source(f"imagenet:{folder}")
+    source = load_dataset(f"imagenet:{folder}")
     assert source.labels == SYNSETS
     assert source.splits["train"].labels.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]
     test = source.splits["test"]
@@ -252,7 +251,7 @@ def test_imagenet_with_the_development_kit(imagenet):
     truth = "\n".join(str(numbers[label]) for label in SHOWN)
     (kit / "ILSVRC2012_validation_ground_truth.txt").write_text(truth)
     with pytest.raises(DataError, match="numbers of the development kit.*meta.mat"):
-        load_source(f"imagenet:{imagenet}")
+        load_dataset(f"imagenet:{imagenet}")
     # As in the kit, there are synsets above the leaves, which have no images.
     table = np.array(
         [(number, SYNSETS[label]) for label, number in numbers.items()] + [(4, "n00000001")],
@@ -284,14 +283,14 @@ def test_imagenet_with_wrong_labels(imagenet, text, message):
     if text:
         (imagenet / "val_labels.txt").write_text(text)
     with pytest.raises(DataError, match=message):
-        load_source(f"imagenet:{imagenet}")
+        load_dataset(f"imagenet:{imagenet}")
 
 
 def test_no_imagenet(tmp_path):
     with pytest.raises(UsageError, match="No folder"):
-        load_source(f"imagenet:{tmp_path / 'none'}")
+        load_dataset(f"imagenet:{tmp_path / 'none'}")
     with pytest.raises(DataError, match="is no ImageNet. Expected: .*Received: no train"):
-        load_source(f"imagenet:{tmp_path}")
+        load_dataset(f"imagenet:{tmp_path}")
 
 
 @pytest.fixture
@@ -315,8 +314,8 @@ def flawed(tmp_path):
 
 def test_check_finds_what_is_planted(flawed):
     with pytest.raises(DataError, match="1 of 21 files .*`cnnkit data check` names them all"):
-        load_source(f"folder:{flawed}")
-    report = check(load_source(f"folder:{flawed}", most_unreadable=1.0))
+        load_dataset(f"folder:{flawed}")
+    report = check_dataset(load_dataset(f"folder:{flawed}", most_unreadable=1.0))
     assert not report.sound
     assert report.left_out == (str(flawed / "train/dark/notes.txt"),)
     assert report.splits["train"].unreadable == ("train/dark/6.jpg",)
@@ -333,46 +332,46 @@ def test_the_same_bytes_in_another_shape_are_no_duplicate():
         part: Split(np.zeros(1, np.int32), (part,), lambda i, image=image: tf.constant(image))
         for part, image in zip(("train", "test"), images, strict=True)
     }
-    assert check(Source("made up", ("one",), splits, "")).sound
+    assert check_dataset(Dataset("made up", ("one",), splits, "")).sound
 
 
 def test_check_on_the_command_line(flawed, capsys):
     words = ["data", "check", f"folder:{flawed}"]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     text = capsys.readouterr().out
     assert "2 unreadable" in text and "train/dark/6.jpg" in text and "notes.txt" in text
     assert "test/light/same.png is train/light/4.jpg" in text
     assert "train: height 12 to 12 pixels, median 12" in text
-    assert cli.main([*words, "--strict", "--json"]) == 1
+    assert main([*words, "--strict", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["sound"] is False
     assert document["splits"]["train"]["classes"] == {"dark": 6, "light": 6}
-    assert cli.main(["data", "check", "digits", "--strict"]) == 0
+    assert main(["data", "check", "digits", "--strict"]) == 0
     assert "0 unreadable\n0 test images that are training images" in capsys.readouterr().out
 
 
 def test_shard_on_the_command_line(image_folder, tmp_path, capsys):
     words = ["data", "shard", f"folder:{image_folder}", "--output", str(tmp_path / "s")]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     expected = f"shards:{tmp_path / 's'}: 32 training and 8 test images\n"
     captured = capsys.readouterr()
     assert captured.out == expected
     assert captured.err == ""
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert "is not empty" in capsys.readouterr().err
-    assert cli.main([*words[:-1], str(tmp_path / "t"), "--json"]) == 0
+    assert main([*words[:-1], str(tmp_path / "t"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == {"train": 32, "test": 8}
 
 
 def test_an_image_that_breaks_the_work_is_named(flawed, tmp_path):
     (flawed / "train" / "dark" / "notes.txt").unlink()
-    split = load_source(f"folder:{flawed}").splits["train"]
+    split = load_dataset(f"folder:{flawed}").splits["train"]
     with pytest.raises(DataError, match="1 of the images cannot.*Received: train/dark/6.jpg"):
         mean_image(split, 8)
-    digits = load_source("digits").splits["test"]
+    digits = load_dataset("digits").splits["test"]
     other = tf.errors.InvalidArgumentError(None, None, "of another kind")
     with (
         pytest.raises(tf.errors.InvalidArgumentError, match="of another kind"),
-        naming_broken_images(digits),
+        report_undecodable(digits),
     ):
         raise other

@@ -10,15 +10,15 @@ from cnnkit import alexnet, load_model
 from cnnkit.errors import UsageError
 from cnnkit.layers import Dropout, GroupedConv2D, ReLU
 from cnnkit.models.surgery import (
-    Surgery,
+    SurgeryResult,
     copy_weights,
-    group,
     group_kernel,
     replace_head,
     resize_input,
     to_classifier,
+    to_dense_convolutions,
     to_fully_convolutional,
-    ungroup,
+    to_grouped_convolutions,
     ungroup_kernel,
 )
 
@@ -251,8 +251,8 @@ def test_policies_and_frozen_layers_stay(rng):
         to_classifier(network, (64, 64, 3)),
         resize_input(model, 72).model,
         replace_head(model, 3).model,
-        ungroup(model),
-        group(ungroup(model)),
+        to_dense_convolutions(model),
+        to_grouped_convolutions(to_dense_convolutions(model)),
     ):
         for layer in new.layers:
             if layer.name == "images":
@@ -279,8 +279,8 @@ def test_a_converted_network_saves_and_loads(rng, tmp_path):
         lambda model: to_classifier(to_fully_convolutional(model), (SIDE, SIDE, 3)),
         lambda model: resize_input(model, 15).model,
         lambda model: replace_head(model, 4).model,
-        ungroup,
-        lambda model: group(model, 1, ["conv1"]),
+        to_dense_convolutions,
+        lambda model: to_grouped_convolutions(model, 1, ["conv1"]),
     ],
 )
 def test_the_new_network_has_weights_of_its_own(change):
@@ -298,7 +298,7 @@ def test_a_size_with_another_map_makes_the_first_dense_layer_new(rng):
     model = tiny()
     before = frozen_copy(model)
     result = resize_input(model, (20, 16))
-    assert isinstance(result, Surgery)
+    assert isinstance(result, SurgeryResult)
     assert (result.carried, result.fresh) == (("conv1", "conv2", "fc7", "fc8"), ("fc6",))
     assert result.model.input_shape == (None, 20, 16, 3)
     assert_same_weights(model, result.model, result.carried)
@@ -485,26 +485,26 @@ def test_a_kernel_that_mixes_is_not_grouped(rng):
 def test_alexnet_with_one_tower_and_again_with_two(rng):
     model = small_alexnet()
     before = frozen_copy(model)
-    one = ungroup(model)
+    one = to_dense_convolutions(model)
     image = rng.uniform(0, 255, (2, 64, 64, 3)).astype("float32")
     np.testing.assert_allclose(one(image), model(image), rtol=1e-4, atol=1e-6)
     # The shapes of the network that is built with one tower.
     built = alexnet(input_shape=(64, 64, 3), classes=5, groups=1)
     assert [w.shape for w in one.weights] == [w.shape for w in built.weights]
     assert [type(layer) for layer in one.layers] == [type(layer) for layer in built.layers]
-    two = group(one)
+    two = to_grouped_convolutions(one)
     assert_same_weights(model, two)
     np.testing.assert_array_equal(two(image), model(image))
     assert_untouched(model, before)
     with pytest.raises(UsageError, match="Layer 'conv2' cannot be grouped.* off the diagonal"):
-        group(built)
+        to_grouped_convolutions(built)
 
 
 def test_keras_convolutions_become_ours():
     model = chain(keras.layers.Conv2D(6, 1, groups=3, use_bias=False, name="c"), side=2)
-    one = ungroup(model)
+    one = to_dense_convolutions(model)
     assert type(one.get_layer("c")) is GroupedConv2D and one.get_layer("c").groups == 1
-    assert_same_weights(model, group(one, 3, ["c"]))
+    assert_same_weights(model, to_grouped_convolutions(one, 3, ["c"]))
 
 
 # Topology and wrong arguments
@@ -579,8 +579,11 @@ def headless():
         (lambda: to_fully_convolutional(twice()), "layer 'again' twice"),
         (lambda: to_fully_convolutional(dropping()), "'d' called with arguments of its own"),
         (lambda: replace_head(nested(), 2), "Received: 'inner', a Functional"),
-        (lambda: ungroup(two_outputs()), "1 inputs and 2 outputs"),
-        (lambda: ungroup(keras.Sequential([keras.layers.Dense(2)])), "has no known graph"),
+        (lambda: to_dense_convolutions(two_outputs()), "1 inputs and 2 outputs"),
+        (
+            lambda: to_dense_convolutions(keras.Sequential([keras.layers.Dense(2)])),
+            "has no known graph",
+        ),
         (lambda: to_fully_convolutional(channels_first()), "'f' takes the channels first"),
         (
             lambda: resize_input(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), 4),
@@ -633,9 +636,12 @@ def headless():
         (lambda: group_kernel(np.zeros((1, 1, 3, 4)), 2), "Received: 3 inputs, 4 outputs"),
         (lambda: group_kernel(np.zeros((3, 4)), 2), "A kernel has four axes"),
         (lambda: group_kernel(np.zeros((1, 1, 2, 2)), 0), "whole number >= 1. Received: 0"),
-        (lambda: group(tiny(), 2, ("conv9",)), "Unknown layer 'conv9'"),
-        (lambda: group(tiny(), 2, ("fc6",)), "'fc6' cannot be grouped. Expected"),
-        (lambda: group(tiny(), 3, "conv1"), "'conv1' cannot be grouped: The channels do not"),
+        (lambda: to_grouped_convolutions(tiny(), 2, ("conv9",)), "Unknown layer 'conv9'"),
+        (lambda: to_grouped_convolutions(tiny(), 2, ("fc6",)), "'fc6' cannot be grouped. Expected"),
+        (
+            lambda: to_grouped_convolutions(tiny(), 3, "conv1"),
+            "'conv1' cannot be grouped: The channels do not",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(call, text):

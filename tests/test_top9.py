@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.data import load_source
+from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
-from cnnkit.visualize import strongest, top9, tops
+from cnnkit.visualize import find_top_activations, project_top, top9
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def images():
 
 
 def test_equals_a_full_sort(net, images):
-    found = strongest(net, images, ["a", "b", "top"], k=4, batch_size=5)
+    found = find_top_activations(net, images, ["a", "b", "top"], k=4, batch_size=5)
     for layer in ("a", "b", "top"):
         maps = keras.Model(net.input, net.get_layer(layer).output)(images).numpy()
         maps = maps.reshape(len(images), -1, maps.shape[-1])
@@ -58,32 +58,37 @@ def test_of_equal_places_the_first_row_by_row_counts():
     image = np.zeros((1, 8, 9, 3), "float32")
     image[0, [5, 2, 2, 5], [1, 7, 3, 8], 0] = 6
     image[0, :, 4, 1] = 2
-    found = strongest(model, image, ["pixels"], k=1)["pixels"]
+    found = find_top_activations(model, image, ["pixels"], k=1)["pixels"]
     assert [found.position(unit, 0) for unit in (0, 1, 2)] == [(2, 3), (0, 4), (0, 0)]
 
 
 def test_parts_merge_in_any_order(net, images):
-    whole = strongest(net, images, ["b"], k=4, batch_size=4)["b"]
-    first = strongest(net, images[:9], ["b"], k=4, batch_size=4)["b"]
-    second = strongest(net, images[9:12], ["b"], k=4, batch_size=4, first_image=9)["b"]
-    third = strongest(net, images[12:], ["b"], k=4, batch_size=4, first_image=12)["b"]
+    whole = find_top_activations(net, images, ["b"], k=4, batch_size=4)["b"]
+    first = find_top_activations(net, images[:9], ["b"], k=4, batch_size=4)["b"]
+    second = find_top_activations(net, images[9:12], ["b"], k=4, batch_size=4, first_image=9)["b"]
+    third = find_top_activations(net, images[12:], ["b"], k=4, batch_size=4, first_image=12)["b"]
     for merged in (first.merged(second).merged(third), third.merged(first.merged(second))):
         np.testing.assert_array_equal(merged.images, whole.images)
         np.testing.assert_array_equal(merged.places, whole.places)
         np.testing.assert_allclose(merged.values, whole.values, rtol=1e-6)
     with pytest.raises(UsageError, match="Only the same units"):
-        whole.merged(strongest(net, images[:3], ["a"], k=4)["a"])
+        whole.merged(find_top_activations(net, images[:3], ["a"], k=4)["a"])
 
 
 def test_a_dataset_is_searched_in_parts():
     inputs = keras.Input((16, 16, 3))
     keras.utils.set_random_seed(6)
     model = keras.Model(inputs, layers.Conv2D(3, 5, name="c")(inputs))
-    split = load_source("digits").splits["test"]
+    split = load_dataset("digits").splits["test"]
     heard = []
-    whole = strongest(model, split, ["c"], k=5, batch_size=50, progress=heard.append)["c"]
+    whole = find_top_activations(model, split, ["c"], k=5, batch_size=50, progress=heard.append)[
+        "c"
+    ]
     assert sum(heard) == len(split) == 359
-    parts = [strongest(model, split, ["c"], k=5, batch_size=32, part=(i, 4))["c"] for i in range(4)]
+    parts = [
+        find_top_activations(model, split, ["c"], k=5, batch_size=32, part=(i, 4))["c"]
+        for i in range(4)
+    ]
     for part, first in zip(parts, (0, 89, 179, 269), strict=True):
         assert first <= part.images.min() <= part.images.max() < first + 90
     merged = parts[2].merged(parts[0]).merged(parts[3].merged(parts[1]))
@@ -92,12 +97,12 @@ def test_a_dataset_is_searched_in_parts():
     np.testing.assert_allclose(merged.values, whole.values, rtol=1e-6)
     for part in ((4, 4), (-1, 4), (0, 0)):
         with pytest.raises(UsageError, match="no such part"):
-            strongest(model, split, ["c"], part=part)
+            find_top_activations(model, split, ["c"], part=part)
 
 
 def test_state_of_vgg16_is_small():
     # 4224 maps of its 13 convolutions, nine images each.
-    from cnnkit.visualize.strongest import _none
+    from cnnkit.visualize.top_activations import _none
 
     units = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
     states = [_none("conv", count, 9, 14) for count in units]
@@ -108,7 +113,7 @@ def test_winners_are_projected_beside_their_patches(net, images):
     tops = top9(net, images, ["b"], k=3, batch_size=4)["b"]
     assert [top.unit for top in tops] == [0, 1, 2, 3]
     assert tops[2].projections == ()
-    found = strongest(net, images, ["b"], k=3)["b"]
+    found = find_top_activations(net, images, ["b"], k=3)["b"]
     for top in tops:
         for rank, result in enumerate(top.projections):
             assert result.image == found.images[top.unit, rank]
@@ -132,18 +137,18 @@ def test_winners_are_projected_beside_their_patches(net, images):
 
 
 def test_units_by_layer_and_one_by_one(net, images):
-    found = strongest(net, images, ["a", "b"], k=3)
+    found = find_top_activations(net, images, ["a", "b"], k=3)
     both = top9(net, images, ["a", "b"], k=3, units={"a": [4, 1], "b": [0]}, found=found)
     assert [[top.unit for top in both[layer]] for layer in ("a", "b")] == [[4, 1], [0]]
-    one_by_one = tops(net, images, found["a"])
+    one_by_one = project_top(net, images, found["a"])
     assert [next(one_by_one).unit for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(UsageError, match="'b' has no unit 4"):
-        next(tops(net, images, found["b"], [4]))
+        next(project_top(net, images, found["b"], [4]))
 
 
 def test_a_dataset_is_read_by_index():
     model = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(2, 5, name="c")])
-    source = load_source("digits")
+    source = load_dataset("digits")
     [top] = top9(model, source, ["c"], k=2, units=[1], batch_size=64)["c"]
     assert len(top.projections) == 2
     assert top.projections[0].activation >= top.projections[1].activation
@@ -151,7 +156,7 @@ def test_a_dataset_is_read_by_index():
 
 
 def test_a_changed_dataset_is_noticed(net, images):
-    found = strongest(net, images, ["a"], k=2)
+    found = find_top_activations(net, images, ["a"], k=2)
     with pytest.raises(DataError, match="Unit 0 of a answers image .* otherwise"):
         top9(net, images[::-1], ["a"], k=2, found=found)
 
@@ -160,23 +165,23 @@ def test_wrong_requests(net, images):
     with pytest.raises(UsageError, match="'a' has no unit 5. Expected: 0 to 4"):
         top9(net, images, ["a"], units=[5])
     with pytest.raises(UsageError, match="k of 1 or more"):
-        strongest(net, images, ["a"], k=0)
+        find_top_activations(net, images, ["a"], k=0)
     with pytest.raises(UsageError, match=r"do not fit .* Received: \(7, 11, 14, 3\)"):
-        strongest(net, images[:, 1:], ["a"], batch_size=7)
+        find_top_activations(net, images[:, 1:], ["a"], batch_size=7)
     with pytest.raises(DataError, match="no images"):
-        strongest(net, images[:0], ["a"])
+        find_top_activations(net, images[:0], ["a"])
     broken = images.copy()
     broken[7] = np.inf
     with pytest.raises(DataError, match="Image 7 of the source has pixels that are not finite"):
-        strongest(net, broken, ["top"], batch_size=4)
+        find_top_activations(net, broken, ["top"], batch_size=4)
     kernel, bias = net.get_layer("b").get_weights()
     astray = keras.models.clone_model(net)
     astray.get_layer("b").set_weights([kernel * np.nan, bias])
     # The rectifier hides it: the unit would be called dead.
     with pytest.raises(DataError, match="Layer 'b' has weights that are not finite"):
-        strongest(astray, images, ["top"])
-    strongest(astray, images, ["a"])
+        find_top_activations(astray, images, ["top"])
+    find_top_activations(astray, images, ["a"])
     inputs = keras.Input((12, 14, 3))
     huge = keras.Model(inputs, layers.Rescaling(3e38, name="huge")(inputs))
     with pytest.raises(DataError, match="'huge' answers image 0 with values that are not finite"):
-        strongest(huge, images, ["huge"])
+        find_top_activations(huge, images, ["huge"])

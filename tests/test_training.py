@@ -13,11 +13,11 @@ from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.data import batches
 from cnnkit.errors import DataError, RunError, UsageError
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import SGD, checkpoint, epoch, get_strategy, train
+from cnnkit.training.checkpoint import TrainingState
 from cnnkit.training.schedule import learning_rate
-from cnnkit.training.state import State
-from cnnkit.training.steps import Steps
+from cnnkit.training.step import StepRunner
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_two_replicas_equal_one(mirrored, rng, images):
         with strategy.scope():
             random.seed(0)
             model = tiny(classes=10, input_shape=(8, 8, 3), mean=None)
-            steps = Steps(model, SGD(0.1, momentum=0.9, decay=5e-4), strategy)
+            steps = StepRunner(model, SGD(0.1, momentum=0.9, decay=5e-4), strategy)
         for _ in range(4):
             counts = steps.train(batch, images, 0.1)
         results.append((model.get_weights(), counts.numpy()))
@@ -116,7 +116,7 @@ def test_a_step_is_the_mean_over_the_real_images(rng):
     peer.set_weights(model.get_weights())
     peer.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
     peer_loss = peer.train_on_batch(images, labels)
-    steps = Steps(model, SGD(0.1, momentum=0.0), tf.distribute.get_strategy())
+    steps = StepRunner(model, SGD(0.1, momentum=0.0), tf.distribute.get_strategy())
     padded = np.concatenate([images, np.full((3, 8, 8, 3), 99, "float32")])
     batch = {
         "images": padded,
@@ -238,9 +238,11 @@ def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
-    checkpoint.save(tmp_path, 1, State(), [keras.Variable(np.zeros(3), name="a")])
+    checkpoint.save_checkpoint(
+        tmp_path, 1, TrainingState(), [keras.Variable(np.zeros(3), name="a")]
+    )
     with pytest.raises(RunError, match="step-000000001.npz is of another network"):
-        checkpoint.restore(tmp_path, [keras.Variable(np.zeros(4), name="a")])
+        checkpoint.restore_checkpoint(tmp_path, [keras.Variable(np.zeros(4), name="a")])
 
 
 def test_a_finished_run_is_left_alone(tmp_path):
@@ -304,7 +306,7 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path):
 
 
 def test_an_unfinished_run_has_no_model(tmp_path):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     run.create(CONFIG, ["a"], {})
     with pytest.raises(RunError, match="has no model yet.*Received: 0 epochs.*--resume"):
         run.finished_model()

@@ -15,16 +15,16 @@ from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 from test_features import network
 
-from cnnkit import cli
-from cnnkit.commands._network import open_networks
-from cnnkit.data import fit as fit_image
-from cnnkit.data import load_source
+from cnnkit.cli.load_network import open_networks
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
+from cnnkit.data import resize_shorter_side as fit_image
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import Features, Protocol, split_of
+from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.figures import draw_per_class
-from cnnkit.transfer import Score, SplitScore, describe, score
-from cnnkit.transfer.classifiers import fit
-from cnnkit.transfer.splits import random_split
+from cnnkit.transfer import SplitScore, TransferScore, extract_layers, score_features
+from cnnkit.transfer.benchmark import random_split
+from cnnkit.transfer.linear_classifier import fit_linear_classifier
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -41,7 +41,7 @@ def clusters(labels, rng, dimension, noise):
 
 def test_the_space_of_the_images_gives_the_solution_of_the_whole_space(labels, rng):
     values = clusters(labels, rng, 500, 1.5)
-    pipeline, c = fit(values, labels, c_values=(10.0,))
+    pipeline, c = fit_linear_classifier(values, labels, c_values=(10.0,))
     whole = LinearSVC(C=c, fit_intercept=True, tol=1e-8, max_iter=100_000)
     whole.fit(Normalizer().transform(values), labels)
     seen = clusters(labels, np.random.default_rng(9), 500, 1.5)
@@ -66,8 +66,10 @@ def test_splits_are_drawn_by_class_and_seed(labels):
 @pytest.mark.parametrize("classifier", ["svm", "softmax"])
 def test_a_score_is_the_mean_of_the_class_recalls(labels, rng, classifier):
     values = clusters(labels, rng, 12, 1.2)
-    features = Features(values, ("",) * 60, labels, CLASSES)
-    found = score(features, "fc7", classifier=classifier, per_class=10, test_per_class=7, splits=2)
+    features = FeatureBatch(values, ("",) * 60, labels, CLASSES)
+    found = score_features(
+        features, "fc7", classifier=classifier, per_class=10, test_per_class=7, splits=2
+    )
     for number, split in enumerate(found.splits):
         _, test = random_split(labels, CLASSES, 10, 7, number)
         predicted = split.pipeline.predict(values[test])
@@ -81,18 +83,20 @@ def test_a_score_is_the_mean_of_the_class_recalls(labels, rng, classifier):
 
 
 def test_noise_scores_as_guessing(labels, rng):
-    features = Features(rng.normal(size=(60, 30)), ("",) * 60, labels, CLASSES)
-    assert score(features, "fc7", per_class=10, splits=5).mean == pytest.approx(1 / 3, abs=0.15)
+    features = FeatureBatch(rng.normal(size=(60, 30)), ("",) * 60, labels, CLASSES)
+    assert score_features(features, "fc7", per_class=10, splits=5).mean == pytest.approx(
+        1 / 3, abs=0.15
+    )
 
 
 def test_wrong_requests(labels, rng):
-    features = Features(rng.normal(size=(60, 3)), ("",) * 60, labels, CLASSES)
+    features = FeatureBatch(rng.normal(size=(60, 3)), ("",) * 60, labels, CLASSES)
     with pytest.raises(DataError, match=r"cat has too few images.*Received: 20"):
-        score(features, "fc7", per_class=20)
+        score_features(features, "fc7", per_class=20)
     with pytest.raises(UsageError, match="takes splits"):
-        score(features, "fc7", splits=0)
+        score_features(features, "fc7", splits=0)
     with pytest.raises(UsageError, match="Did you mean svm"):
-        score(features, "fc7", classifier="svn", per_class=5)
+        score_features(features, "fc7", classifier="svn", per_class=5)
     with pytest.raises(DataError):
         random_split(labels, CLASSES[:2], 5, 5, 0)
 
@@ -102,7 +106,7 @@ def test_the_command(image_folder, tmp_path, capsys):
     network().save(model)
     words = ["transfer", str(model), "--dataset", f"folder:{image_folder}", "--layer", "pool1",
              "fc7", "--per-class", "3,6", "--test-per-class", "10", "--splits", "2"]  # fmt: skip
-    assert cli.main([*words, "--json"]) == 0
+    assert main([*words, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     rows = [(one["layer"], one["per_class"]) for one in document["scores"]]
     assert sorted(rows) == [("fc7", 3), ("fc7", 6), ("pool1", 3), ("pool1", 6)]
@@ -111,17 +115,17 @@ def test_the_command(image_folder, tmp_path, capsys):
         assert one["mean"] == pytest.approx(np.mean([split["recall"] for split in one["splits"]]))
     # Bright above or below is seen by any layer.
     assert max(one["mean"] for one in document["scores"]) > 0.9
-    assert cli.main(words) == 0
+    assert main(words) == 0
     assert "mean class recall" in capsys.readouterr().out
-    assert cli.main(["transfer", str(model)]) == 2
-    assert cli.main([*words[:5], "conv9", "--per-class", "3"]) == 2
+    assert main(["transfer", str(model)]) == 2
+    assert main([*words[:5], "conv9", "--per-class", "3"]) == 2
     assert "conv9" in capsys.readouterr().err
 
 
 def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
     one, other = network(seed=1), network(seed=2)
-    images = split_of(load_source(f"folder:{image_folder}"))
-    described = describe([one, other], images, ["fc7"], protocol=Protocol("fc7"))
+    images = select_features_split(load_dataset(f"folder:{image_folder}"))
+    described = extract_layers([one, other], images, ["fc7"], protocol=FeatureSpec("fc7"))
     assert described.networks == ("net", "net")
     assert described.identities[0] != described.identities[1]
     expected = []
@@ -137,10 +141,10 @@ def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
 
 STOPPED = """
 import os, signal, sys
-from cnnkit.commands._tensorflow import import_tensorflow
+from cnnkit.cli.main.quiet_tensorflow import import_tensorflow
 import_tensorflow()
-from cnnkit import cli
-from cnnkit.transfer import describing
+from cnnkit.cli.main.main import main
+from cnnkit.features import extract
 real = describing.stream
 def stream(*given):
     for number, batch in enumerate(real(*given)):
@@ -148,7 +152,7 @@ def stream(*given):
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 describing.stream = stream
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
 
 
@@ -174,7 +178,7 @@ def test_recall_against_training_images_is_drawn(image_folder, tmp_path, capsys)
     words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
     words += ["--layer", "fc7", "--splits", "2", "--classifier", "svm", "softmax"]
     figure = tmp_path / "growth.png"
-    assert cli.main([*words, "--per-class", "2", "4", "8", "--figure", str(figure)]) == 0
+    assert main([*words, "--per-class", "2", "4", "8", "--figure", str(figure)]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0].split()[:4] == ["layer", "classifier", "per", "class"]
     assert said.splitlines()[-1] == str(figure)
@@ -183,7 +187,7 @@ def test_recall_against_training_images_is_drawn(image_folder, tmp_path, capsys)
     found = [(row["classifier"], row["per_class"]) for row in rows]
     assert found == [(kind, n) for kind in ("svm", "softmax") for n in (2, 4, 8)]
     for wrong in (["--per-class", "5"], ["--per-class", "2", "4", "--figure", "growth.pdf"]):
-        assert cli.main([*words, "--figure", str(figure), *wrong]) == 2
+        assert main([*words, "--figure", str(figure), *wrong]) == 2
 
 
 def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
@@ -197,7 +201,7 @@ def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
 
     def scored(per_class, *recalls):
         splits = (SplitScore(i, 1.0, r, (r,), per_class, 4, None) for i, r in enumerate(recalls))
-        return Score("fc7", "svm", per_class, tuple(splits))
+        return TransferScore("fc7", "svm", per_class, tuple(splits))
 
     scores = [scored(15, 0.5, 0.7), scored(5, 0.2, 0.4)]
     draw_per_class(scores, tmp_path / "a.png")

@@ -12,12 +12,12 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
 from test_features import network
 
-from cnnkit import cli
-from cnnkit.data import load_source
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import extract, files_split, split_of
-from cnnkit.transfer import describe, fit, load_transferred
-from cnnkit.transfer.saved import ABOUT, PIPELINE, of_description
+from cnnkit.features import extract_features, select_features_split, split_from_files
+from cnnkit.transfer import extract_layers, fit_linear_classifier, load_linear_probe
+from cnnkit.transfer.linear_probe import ABOUT, PIPELINE, fit_linear_probe
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,15 @@ def net():
 
 @pytest.fixture(scope="module")
 def source(image_folder):
-    return load_source(f"folder:{image_folder}")
+    return load_dataset(f"folder:{image_folder}")
 
 
 def fitted(net, source, classifier="svm"):
-    described = describe(net, split_of(source), ["pool1"])
-    pipeline, c = fit(described.values[0], split_of(source).labels, classifier)
-    return of_description(
+    described = extract_layers(net, select_features_split(source), ["pool1"])
+    pipeline, c = fit_linear_classifier(
+        described.values[0], select_features_split(source).labels, classifier
+    )
+    return fit_linear_probe(
         described,
         pipeline,
         c,
@@ -42,7 +44,7 @@ def fitted(net, source, classifier="svm"):
         several=False,
         dataset=source.spec,
         fingerprint=source.fingerprint,
-        images=len(split_of(source)),
+        images=len(select_features_split(source)),
     )
 
 
@@ -50,7 +52,7 @@ def fitted(net, source, classifier="svm"):
 def test_what_is_read_answers_as_what_was_written(net, source, tmp_path, classifier):
     before = fitted(net, source, classifier)
     before.save(tmp_path / "saved")
-    after = load_transferred(tmp_path / "saved")
+    after = load_linear_probe(tmp_path / "saved")
     assert isinstance(after.pipeline, Pipeline)
     assert after.protocol.image_size == 23
     assert (after.classes, after.identities, after.c) == (
@@ -58,8 +60,8 @@ def test_what_is_read_answers_as_what_was_written(net, source, tmp_path, classif
         before.identities,
         before.c,
     )
-    values = extract(net, source, "pool1").values
-    scores = after.predict(net, split_of(source), batch_size=7)
+    values = extract_features(net, source, "pool1").values
+    scores = after.predict(net, select_features_split(source), batch_size=7)
     if classifier == "softmax":
         np.testing.assert_allclose(scores, before.pipeline.predict_proba(values), atol=1e-5)
         np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
@@ -75,9 +77,9 @@ def test_what_is_read_answers_as_what_was_written(net, source, tmp_path, classif
 def test_another_network_is_refused(net, source, tmp_path):
     saved = fitted(net, source)
     with pytest.raises(UsageError, match=r"features of another network\. Expected: net, [0-9a-f]"):
-        saved.predict(network(seed=2), split_of(source))
+        saved.predict(network(seed=2), select_features_split(source))
     with pytest.raises(UsageError, match="of another network"):
-        saved.predict([net, net], split_of(source))
+        saved.predict([net, net], select_features_split(source))
     with pytest.raises(UsageError, match="another length"):
         saved.scores(np.zeros((1, 3), np.float32))
 
@@ -86,7 +88,7 @@ def test_nothing_half_written(net, source, tmp_path, monkeypatch):
     def full(*given):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("cnnkit.transfer.saved.write_text", full)
+    monkeypatch.setattr("cnnkit.transfer.linear_probe.write_text", full)
     with pytest.raises(Exception, match="No space left"):
         fitted(net, source).save(tmp_path / "saved")
     assert list(tmp_path.iterdir()) == []
@@ -104,47 +106,47 @@ class Told:
 def test_files_that_are_no_classifier(net, source, tmp_path):
     folder = tmp_path / "saved"
     with pytest.raises(UsageError, match="No saved classifier"):
-        load_transferred(folder)
+        load_linear_probe(folder)
     fitted(net, source).save(folder)
     good = (folder / PIPELINE).read_bytes()
 
     (folder / PIPELINE).write_bytes(pickle.dumps(Told()))
     with pytest.raises(DataError, match="no saved pipeline"):
-        load_transferred(folder)
+        load_linear_probe(folder)
     assert not Told.ran
 
     (folder / PIPELINE).write_bytes(good[: len(good) // 2])
     with pytest.raises(DataError, match="no saved pipeline"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
     strange = make_pipeline(FunctionTransformer(network), LinearSVC())
     skops.io.dump(strange, folder / PIPELINE)
     with pytest.raises(DataError, match=r"holds what no classifier .*test_features\.network"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
     skops.io.dump({"a": 1}, folder / PIPELINE)
     with pytest.raises(DataError, match="no saved pipeline. Received: dict"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
     other = make_pipeline(Normalizer(), LinearSVC(dual=False))
     skops.io.dump(other.fit(np.eye(4), [0, 1, 0, 1]), folder / PIPELINE)
     with pytest.raises(DataError, match="Received: LinearSVC over 4"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
     skops.io.dump(other.fit(np.eye(4), [0, 1, 0, 1])[:1], folder / PIPELINE)
     with pytest.raises(DataError, match=r"Received: Normalizer over 4"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
     (folder / PIPELINE).write_bytes(good)
-    load_transferred(folder)
+    load_linear_probe(folder)
     about = json.loads((folder / ABOUT).read_text())
     for wrong in ({"format": 2}, {"protocol": {}}, {"classes": None}, {"colour": "red"}):
         (folder / ABOUT).write_text(json.dumps({**about, **wrong}))
         with pytest.raises((DataError, UsageError)):
-            load_transferred(folder)
+            load_linear_probe(folder)
     (folder / ABOUT).write_text(json.dumps(about)[:50])
     with pytest.raises(DataError, match="tells of no classifier"):
-        load_transferred(folder)
+        load_linear_probe(folder)
 
 
 def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
@@ -152,14 +154,14 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     net.save("net.keras")
     words = ["transfer", "net.keras", "--dataset", f"folder:{image_folder}", "--layer", "pool1"]
     words += ["--per-class", "6", "--splits", "2", "--save", "saved"]
-    assert cli.main(words) == 0
+    assert main(words) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == "saved"
     # The classifier that is kept is fitted on all images; the splits only tell how good it is.
-    saved = load_transferred("saved")
-    images = split_of(source)
-    values = extract(net, source, "pool1").values
-    pipeline, c = fit(values, images.labels)
+    saved = load_linear_probe("saved")
+    images = select_features_split(source)
+    values = extract_features(net, source, "pool1").values
+    pipeline, c = fit_linear_classifier(values, images.labels)
     assert (saved.c, saved.images) == (c, 40)
     np.testing.assert_allclose(saved.pipeline[-1].coef_, pipeline[-1].coef_, atol=1e-4)
     assert 0.5 < saved.estimates["mean_class_recall"] <= 1
@@ -168,16 +170,16 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     files = [str(image_folder / name) for name in ("above/00.jpg", "below/03.png")]
-    assert cli.main(["transfer", "predict", "../saved", *files, "--json"]) == 0
+    assert main(["transfer", "predict", "../saved", *files, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    scores = saved.predict(net, files_split(files))
+    scores = saved.predict(net, split_from_files(files))
     for row, file, expected in zip(document["images"], files, scores, strict=True):
         assert row["image"] == file
         assert row["labels"] == [("above", "below")[expected.argmax()]]
         np.testing.assert_allclose(list(row["scores"].values()), expected, atol=1e-5)
     assert "accuracy" not in document
 
-    assert cli.main(["transfer", "predict", "../saved", "--dataset", f"folder:{image_folder}"]) == 0
+    assert main(["transfer", "predict", "../saved", "--dataset", f"folder:{image_folder}"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     right = (pipeline.predict(values) == images.labels).mean()
     assert last == f"accuracy {right:.1%} of 40 images (it was fitted on this dataset)"
@@ -192,7 +194,7 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
         (["../none", files[0]], "No saved classifier"),
     ]
     for given, message in mistakes:
-        assert cli.main(["transfer", "predict", *given]) == 2
+        assert main(["transfer", "predict", *given]) == 2
         assert message in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
     for given, message in (
@@ -200,7 +202,7 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
         ([*words[:-1], "s", "--classifier", "svm", "softmax"], "One classifier is saved"),
         ([*words[:-1], "none/s"], "No folder none"),
     ):
-        assert cli.main(given) == 2
+        assert main(given) == 2
         assert message in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
 
@@ -215,9 +217,9 @@ def test_images_of_classes_that_it_does_not_know_count_for_nothing(
         for file in list((image_folder / kept).iterdir())[:4]:
             (tmp_path / "set" / name / file.name).write_bytes(file.read_bytes())
     words = ["transfer", "predict", str(tmp_path / "saved"), "--dataset", f"folder:{tmp_path}/set"]
-    assert cli.main(words) == 2
+    assert main(words) == 2
     assert "does not tell where its network is" in capsys.readouterr().err
-    assert cli.main([*words, "--network", str(tmp_path / "net.keras"), "--json"]) == 0
+    assert main([*words, "--network", str(tmp_path / "net.keras"), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["of_images"] == 4
     answers = [r["labels"] == ["above"] for r in document["images"] if "above/" in r["image"]]

@@ -5,8 +5,15 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.data import Augmentation, Split
-from cnnkit.data.crops import augment, slice_of
-from cnnkit.data.views import CENTRE, CORNERS_AND_CENTRE, GRID, View, take, view_batches
+from cnnkit.data.crops import augment_image, slice_of
+from cnnkit.data.multi_crop import (
+    CENTER,
+    CORNERS_AND_CENTER,
+    GRID,
+    CropSpec,
+    crop_batches,
+    extract_crops,
+)
 from cnnkit.errors import UsageError
 
 WIDE, TALL, SQUARE, SAME = (45, 70), (83, 40), (64, 64), (32, 48)
@@ -17,27 +24,27 @@ def pixels(sides, rng):
 
 
 def taken(image, view):
-    return take(slice_of(tf.constant(image)), tf.constant(image.shape[:2]), view).numpy()
+    return extract_crops(slice_of(tf.constant(image)), tf.constant(image.shape[:2]), view).numpy()
 
 
 @pytest.mark.parametrize("sides", [WIDE, TALL, SQUARE, SAME])
 def test_the_centre_is_what_training_validates_on(rng, sides):
     image = pixels(sides, rng)
-    [crop] = taken(image, View(32, 24, CENTRE))
-    expected = augment(tf.constant(image), Augmentation(24, scale=(32, 32)), {}).numpy()
+    [crop] = taken(image, CropSpec(32, 24, CENTER))
+    expected = augment_image(tf.constant(image), Augmentation(24, scale=(32, 32)), {}).numpy()
     np.testing.assert_array_equal(crop, expected)
 
 
 @pytest.mark.parametrize("square", [False, True])
-@pytest.mark.parametrize("places", [CORNERS_AND_CENTRE, GRID])
+@pytest.mark.parametrize("places", [CORNERS_AND_CENTER, GRID])
 @pytest.mark.parametrize("sides", [WIDE, TALL, SQUARE, SAME])
 def test_crops_are_windows_of_the_whole_image(rng, sides, places, square):
     image = pixels(sides, rng)
-    [whole] = taken(image, View(32))
+    [whole] = taken(image, CropSpec(32))
     height, width = whole.shape[:2]
     assert min(height, width) == 32
     assert (height > width) == (sides[0] > sides[1])
-    crops = taken(image, View(32, 24, places, square))
+    crops = taken(image, CropSpec(32, 24, places, square))
     assert len(crops) == len(places)
     room = (32, 32) if square else (height, width)
     for crop, part in zip(crops, places, strict=True):
@@ -58,7 +65,7 @@ def test_a_grid_reaches_the_borders_evenly():
 
 def test_an_image_that_fits_stays_as_it_is(rng):
     image = pixels(SAME, rng)
-    np.testing.assert_array_equal(taken(image, View(32))[0], image)
+    np.testing.assert_array_equal(taken(image, CropSpec(32))[0], image)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
@@ -66,9 +73,9 @@ def test_files_give_the_pixels_of_their_decoded_image(rng, kind):
     encode = tf.io.encode_jpeg if kind == "jpeg" else tf.io.encode_png
     files = tf.stack([encode(pixels(sides, rng)) for sides in (WIDE, TALL, SQUARE)])
     split = Split.of_files(np.zeros(3, np.int32), "abc", lambda index: tf.gather(files, index))
-    one, two = View(32, 24, GRID), View(40, 24, CORNERS_AND_CENTRE)
-    [alone] = zip(*view_batches(split, [one], images=2), strict=True)
-    both, _ = zip(*view_batches(split, [one, two], images=2), strict=True)
+    one, two = CropSpec(32, 24, GRID), CropSpec(40, 24, CORNERS_AND_CENTER)
+    [alone] = zip(*crop_batches(split, [one], images=2), strict=True)
+    both, _ = zip(*crop_batches(split, [one, two], images=2), strict=True)
     np.testing.assert_allclose(np.concatenate(alone), np.concatenate(both), atol=2e-3)
 
 
@@ -76,14 +83,14 @@ def test_whole_images_come_one_by_one_and_the_first_can_be_left_out(rng):
     images = [pixels(sides, rng) for sides in (WIDE, TALL)]
     files = tf.stack([tf.io.encode_png(image) for image in images])
     split = Split.of_files(np.zeros(2, np.int32), "ab", lambda index: tf.gather(files, index))
-    shapes = [whole.shape.as_list() for (whole,) in view_batches(split, [View(40)], images=5)]
+    shapes = [whole.shape.as_list() for (whole,) in crop_batches(split, [CropSpec(40)], images=5)]
     assert shapes == [[1, 1, 40, 62, 3], [1, 1, 83, 40, 3]]
-    [(last,)] = view_batches(split, [View(40)], images=5, first=1)
+    [(last,)] = crop_batches(split, [CropSpec(40)], images=5, first=1)
     assert last.shape == (1, 1, 83, 40, 3)
 
 
 def test_too_small_scales_and_empty_batches_are_refused():
     with pytest.raises(UsageError, match="at least 24. Received: 23"):
-        View(23, 24)
+        CropSpec(23, 24)
     with pytest.raises(UsageError, match="A batch holds images"):
-        view_batches(None, [View(24, 24)], images=0)
+        crop_batches(None, [CropSpec(24, 24)], images=0)

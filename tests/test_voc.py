@@ -10,12 +10,18 @@ from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 from test_features import network
 
-from cnnkit import cli
-from cnnkit.data import load_source
-from cnnkit.data.voc import load_voc
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
+from cnnkit.data.sources.voc import load_voc
 from cnnkit.errors import DataError, UsageError
-from cnnkit.transfer import describe, fit_multilabel, load_transferred, precisions, score_multilabel
-from cnnkit.transfer.precision import area, eleven_point
+from cnnkit.transfer import (
+    average_precisions,
+    extract_layers,
+    fit_multilabel,
+    load_linear_probe,
+    score_multilabel,
+)
+from cnnkit.transfer.multilabel import area_precision, eleven_point_precision
 
 CLASSES = ("bird", "car", "dog")
 
@@ -57,7 +63,7 @@ def test_the_layout(voc_folder):
     file = tf.io.read_file(str(voc_folder / "JPEGImages" / f"{text[6]}.jpg"))
     np.testing.assert_array_equal(image, tf.io.decode_jpeg(file).numpy())
     with pytest.raises(UsageError, match="several classes each.*cnnkit transfer"):
-        load_source(f"voc:{voc_folder}")
+        load_dataset(f"voc:{voc_folder}")
 
 
 def test_torn_layouts(voc_folder, tmp_path):
@@ -96,14 +102,16 @@ def test_a_worked_example():
     # Best precision at a recall of 1/3 or more: 1; of 2/3 or more: 2/3; of 1: 1/2.
     marks = np.array([1, -1, 0, 1, -1, -1, 1])
     scores = np.array([9.0, 8.0, 7.5, 7.0, 6.0, 5.0, 4.0])
-    assert area(scores, marks) == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
+    assert area_precision(scores, marks) == pytest.approx((1 + 2 / 3 + 1 / 2) / 3)
     # Levels 0, .1, .2, .3 see 1; .4, .5, .6 see 2/3; .7 to 1 see 1/2.
-    assert eleven_point(scores, marks) == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 * 1 / 2) / 11)
+    assert eleven_point_precision(scores, marks) == pytest.approx(
+        (4 * 1 + 3 * 2 / 3 + 4 * 1 / 2) / 11
+    )
     # A better image far below lifts the precision at every lower recall: the envelope.
     marks = np.array([-1, 1, 1, 1])
     scores = np.arange(4, 0, -1)
-    assert area(scores, marks) == pytest.approx(3 / 4)
-    assert eleven_point(scores, marks) == pytest.approx(3 / 4)
+    assert area_precision(scores, marks) == pytest.approx(3 / 4)
+    assert eleven_point_precision(scores, marks) == pytest.approx(3 / 4)
     assert average_precision_score(marks > 0, scores) == pytest.approx((1 / 2 + 2 / 3 + 3 / 4) / 3)
 
 
@@ -112,7 +120,7 @@ def test_a_level_is_reached_exactly():
     marks = np.array([1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, 1, 1, 1])
     scores = -np.arange(14.0)
     after = 10 / 14
-    assert eleven_point(scores, marks) == pytest.approx((4 * 1 + 7 * after) / 11)
+    assert eleven_point_precision(scores, marks) == pytest.approx((4 * 1 + 7 * after) / 11)
 
 
 def test_scikit_learn_agrees_where_precision_never_rises(rng):
@@ -125,32 +133,35 @@ def test_scikit_learn_agrees_where_precision_never_rises(rng):
             continue
         precision = (np.cumsum(has) / np.arange(1, 9))[has]
         scores = -np.arange(8.0)
-        ours, theirs = area(scores, np.where(has, 1, -1)), average_precision_score(has, scores)
+        ours, theirs = (
+            area_precision(scores, np.where(has, 1, -1)),
+            average_precision_score(has, scores),
+        )
         assert ours >= theirs - 1e-12
         falls = (np.diff(precision) <= 0).all()
         assert falls == (abs(ours - theirs) < 1e-12)
         agreed += falls
     assert agreed > 20
     # Images of equal scores are found together in both.
-    assert area(np.zeros(5), np.array([1, -1, -1, 1, -1])) == pytest.approx(2 / 5)
+    assert area_precision(np.zeros(5), np.array([1, -1, -1, 1, -1])) == pytest.approx(2 / 5)
     assert average_precision_score([1, 0, 0, 1, 0], np.zeros(5)) == pytest.approx(2 / 5)
 
 
 def test_the_order_of_the_images_does_not_matter(rng):
     marks, scores = rng.integers(-1, 2, 60), rng.integers(0, 8, 60).astype(float)
     order = rng.permutation(60)
-    for metric in (area, eleven_point):
+    for metric in (area_precision, eleven_point_precision):
         assert metric(scores[order], marks[order]) == metric(scores, marks)
 
 
 def test_what_cannot_be_measured():
     with pytest.raises(DataError, match="nothing is to be found"):
-        area(np.ones(3), np.array([-1, 0, -1]))
+        area_precision(np.ones(3), np.array([-1, 0, -1]))
     with pytest.raises(DataError, match="not finite"):
-        area(np.array([1, np.nan]), np.array([1, -1]))
+        area_precision(np.array([1, np.nan]), np.array([1, -1]))
     with pytest.raises(DataError, match="No test image"):
-        precisions(np.zeros((2, 2)), np.array([[-1, 0], [0, -1]]))
-    found = precisions(np.zeros((2, 2)), np.array([[1, 0], [1, -1]]))
+        average_precisions(np.zeros((2, 2)), np.array([[-1, 0], [0, -1]]))
+    found = average_precisions(np.zeros((2, 2)), np.array([[1, 0], [1, -1]]))
     assert found["area"][0] == 1
     assert np.isnan(found["area"][1])
 
@@ -194,7 +205,7 @@ def test_a_wide_layer_chooses_by_the_metric(rng):
         values[:30], marks[:30], values[30:], marks[30:], "fc7", CLASSES, metric="eleven-point"
     )
     scores = found.pipeline.decision_function(values[30:])
-    for metric, function in (("area", area), ("eleven-point", eleven_point)):
+    for metric, function in (("area", area_precision), ("eleven-point", eleven_point_precision)):
         expected = [function(scores[:, i], marks[30:, i]) for i in range(3)]
         assert found.precisions[metric] == pytest.approx(expected)
         assert found.mean(metric) == pytest.approx(np.mean(expected))
@@ -206,17 +217,18 @@ def test_the_command(voc_folder, tmp_path, capsys):
     net.save(tmp_path / "net.keras")
     words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"voc:{voc_folder}"]
     words += ["--layer", "pool1"]
-    assert cli.main([*words, "--json", "--save", str(tmp_path / "saved")]) == 0
+    assert main([*words, "--json", "--save", str(tmp_path / "saved")]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["train"], document["test"], document["metric"]) == ("trainval", "test", "area")
     [row] = document["scores"]
     voc = load_voc(voc_folder)
-    saved = load_transferred(tmp_path / "saved")
+    saved = load_linear_probe(tmp_path / "saved")
     assert saved.several
-    [values] = describe(net, voc.splits["test"], ["pool1"]).values
+    [values] = extract_layers(net, voc.splits["test"], ["pool1"]).values
     scores = saved.pipeline.decision_function(values)
     expected = {
-        label: area(scores[:, i], voc.marks["test"][:, i]) for i, label in enumerate(CLASSES)
+        label: area_precision(scores[:, i], voc.marks["test"][:, i])
+        for i, label in enumerate(CLASSES)
     }
     assert row["average_precision"]["area"] == pytest.approx(expected)
     assert row["mean_average_precision"]["area"] == pytest.approx(np.mean([*expected.values()]))
@@ -224,23 +236,23 @@ def test_the_command(voc_folder, tmp_path, capsys):
     assert row["mean_average_precision"]["area"] > 0.8
 
     predict = ["transfer", "predict", str(tmp_path / "saved")]
-    assert cli.main([*predict, "--dataset", f"voc:{voc_folder}", "--json"]) == 0
+    assert main([*predict, "--dataset", f"voc:{voc_folder}", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["mean_average_precision"] == pytest.approx(row["mean_average_precision"])
     for one, of_image in zip(again["images"], scores, strict=True):
         shown = {label for label, score in zip(CLASSES, of_image, strict=True) if score > 0}
         assert set(one["labels"]) == shown
     file = str(voc_folder / "JPEGImages" / "000040.jpg")
-    assert cli.main([*predict, file]) == 0
+    assert main([*predict, file]) == 0
     assert capsys.readouterr().out.startswith(file)
 
-    assert cli.main([*words, "--metric", "eleven-point"]) == 0
+    assert main([*words, "--metric", "eleven-point"]) == 0
     assert "mean average precision (eleven-point)" in capsys.readouterr().out
     for wrong, message in (
         (["--metric", "ten"], "Unknown metric 'ten'"),
         (["--test-split", "val"], "Unknown split 'val'"),
         (["--figure", str(tmp_path / "a.png")], "recall against training images"),
     ):
-        assert cli.main([*words, *wrong]) == 2
+        assert main([*words, *wrong]) == 2
         assert message in capsys.readouterr().err
-    assert cli.main([*words[:3], "digits", "--metric", "area"]) == 2
+    assert main([*words[:3], "digits", "--metric", "area"]) == 2

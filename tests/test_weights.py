@@ -17,25 +17,25 @@ from weights_files import (
 )
 
 from cnnkit import load_model
-from cnnkit.cli import main
-from cnnkit.conversion import convert
+from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.models import (
     alexnet,
     class_names,
-    logits_of,
-    name_classes,
+    logits_tensor,
     open_weights,
     replace_head,
+    set_class_names,
     vgg11,
     vgg16,
     vgg19,
     zfnet,
 )
-from cnnkit.models.weights import imagenet
-from cnnkit.models.weights.caffe import read_mean_image
-from cnnkit.models.weights.fingerprint import MEMBER
-from cnnkit.models.weights.fitting import fits
+from cnnkit.models.weights import download
+from cnnkit.models.weights.compatible import compatible_networks
+from cnnkit.models.weights.convert import convert_weights
+from cnnkit.models.weights.output_fingerprint import MEMBER
+from cnnkit.models.weights.read_caffe import read_mean_image
 
 VGG_MEAN = np.array([123.68, 116.779, 103.939], "float32")
 BVLC_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], "float32")
@@ -124,7 +124,7 @@ def test_whole_networks_equal_keras_applications(tmp_path, name):
     ours = (vgg16 if name == "VGG16" else vgg19)(weights=tmp_path / "whole.h5")
     expected = reference(module.preprocess_input(images.copy()))
     np.testing.assert_allclose(ours(images), expected, rtol=0, atol=1e-5)
-    logits = keras.Model(ours.input, logits_of(ours))(images)
+    logits = keras.Model(ours.input, logits_tensor(ours))(images)
     # The reference keeps its softmax, so its logits are told up to a constant.
     probable = np.asarray(expected)[0] > 1e-4
     difference = np.log(np.asarray(expected)[0, probable]) - logits.numpy()[0, probable]
@@ -134,7 +134,7 @@ def test_whole_networks_equal_keras_applications(tmp_path, name):
 def test_our_own_files_keep_their_mean(tmp_path, images):
     options = {"input_shape": (SIDE, SIDE, 3), "classes": 3, "hidden_units": 8}
     model = randomized(alexnet(mean=(10, 20, 30), **options))
-    name_classes(model, ["a", "b", "c"])
+    set_class_names(model, ["a", "b", "c"])
     model.save_weights(tmp_path / "a.weights.h5")
     model.save(tmp_path / "model.keras")
     for name in ("a.weights.h5", "model.keras", ""):
@@ -149,7 +149,7 @@ def test_our_own_files_keep_their_mean(tmp_path, images):
     assert type(before) is type(after)
     assert class_names(replace_head(model, 2).model) is None
     with pytest.raises(UsageError, match="names do not fit"):
-        name_classes(model, ["a"])
+        set_class_names(model, ["a"])
 
 
 # --- PyTorch --------------------------------------------------------------------------------------
@@ -548,7 +548,7 @@ def small(tmp_path):
     for name, (kernel, bias) in arrays_by_name(model).items():
         arrays[f"{name}_W"], arrays[f"{name}_b"] = kernel, bias
     np.savez(tmp_path / "small.npz", **arrays)
-    convert(open_weights(tmp_path / "small.npz"), "alexnet", tmp_path / "small.keras")
+    convert_weights(open_weights(tmp_path / "small.npz"), "alexnet", tmp_path / "small.keras")
     return tmp_path
 
 
@@ -600,17 +600,17 @@ def test_conversion_overwrites_nothing(small):
     file = open_weights(small / "small.npz")
     before = (small / "small.keras").read_bytes()
     with pytest.raises(UsageError, match="exists"):
-        convert(file, "alexnet", small / "small.keras")
+        convert_weights(file, "alexnet", small / "small.keras")
     with pytest.raises(UsageError, match="is written as FILE.keras"):
-        convert(file, "alexnet", small / "small.h5")
+        convert_weights(file, "alexnet", small / "small.h5")
     with pytest.raises(UsageError, match="has no weights for layer 'block1_conv1'"):
-        convert(file, "vgg16", small / "new.keras")
+        convert_weights(file, "vgg16", small / "new.keras")
     assert (small / "small.keras").read_bytes() == before
     assert sorted(p.name for p in small.iterdir()) == ["small.keras", "small.npz"]
 
 
 def test_a_fit_is_found_and_what_differs_is_named(small):
-    found = fits(open_weights(small / "small.npz"))
+    found = compatible_networks(open_weights(small / "small.npz"))
     fitting = [fit.network for fit in found if fit.problem is None]
     assert fitting == ["alexnet_caffe", "caffenet", "alexnet"]
     by_name = {fit.network: fit for fit in found}
@@ -618,7 +618,11 @@ def test_a_fit_is_found_and_what_differs_is_named(small):
     assert "conv1_W (11, 11, 3, 96) is not the kernel of 'conv1'" in problem
     assert "Expected: (11, 11, 3, 64)" in problem
     # What a converted network declares tells it from its kin.
-    fitting = [f.network for f in fits(open_weights(small / "small.keras")) if f.problem is None]
+    fitting = [
+        f.network
+        for f in compatible_networks(open_weights(small / "small.keras"))
+        if f.problem is None
+    ]
     assert fitting == ["alexnet"]
 
 
@@ -791,14 +795,14 @@ def test_imagenet_is_downloaded_once_and_checked(tmp_path, monkeypatch, images, 
     file = folder / "notop.h5"
     checksum = hashlib.md5(file.read_bytes()).hexdigest()
     monkeypatch.setitem(
-        imagenet.FILES, ("vgg16", False), imagenet.Download(file.as_uri(), checksum)
+        download.FILES, ("vgg16", False), download.Download(file.as_uri(), checksum)
     )
     features = keras.Model(reference.input, reference.get_layer("block5_pool").output)
     expected = features(keras.applications.vgg16.preprocess_input(images.copy()))
     close(vgg16(include_top=False, weights="imagenet")(images), expected, 1e-5)
     [kept] = tmp_path.rglob("notop.h5")
-    file = imagenet.Download(file.as_uri(), "0" * 32)
-    monkeypatch.setitem(imagenet.FILES, ("vgg16", False), file)
+    file = download.Download(file.as_uri(), "0" * 32)
+    monkeypatch.setitem(download.FILES, ("vgg16", False), file)
     kept.unlink()
     with pytest.raises(RunError, match="could not be downloaded"):
         vgg16(include_top=False, weights="imagenet")
@@ -807,7 +811,7 @@ def test_imagenet_is_downloaded_once_and_checked(tmp_path, monkeypatch, images, 
 def test_without_a_network_the_way_out_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     address = "http://127.0.0.1:9/vgg16.h5"
-    monkeypatch.setitem(imagenet.FILES, ("vgg16", True), imagenet.Download(address, "0" * 32))
+    monkeypatch.setitem(download.FILES, ("vgg16", True), download.Download(address, "0" * 32))
     with pytest.raises(RunError) as error:
         vgg16(weights="imagenet")
     assert address in str(error.value)
@@ -828,5 +832,5 @@ def test_the_addresses_are_those_of_keras_applications():
     from keras.src.applications import vgg19 as theirs19
 
     for network, module in (("vgg16", theirs16), ("vgg19", theirs19)):
-        assert imagenet.FILES[network, True].address == module.WEIGHTS_PATH
-        assert imagenet.FILES[network, False].address == module.WEIGHTS_PATH_NO_TOP
+        assert download.FILES[network, True].address == module.WEIGHTS_PATH
+        assert download.FILES[network, False].address == module.WEIGHTS_PATH_NO_TOP

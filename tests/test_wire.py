@@ -12,7 +12,7 @@ from tensorflow.core.framework import tensor_pb2
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import tensors
 from cnnkit.wire.dtypes import WIRE_TYPES, TensorError, type_name, wire_type
-from cnnkit.wire.tensors import decode, encode, encode_values, encoded
+from cnnkit.wire.tensors import decode_tensor, encode_tensor, encode_values, to_tensor_proto
 
 NUMERIC = [np.dtype(kind.name) for kind in WIRE_TYPES if kind.name not in ("string", "bfloat16")]
 NUMERIC.append(np.dtype(ml_dtypes.bfloat16))
@@ -65,7 +65,7 @@ EXAMPLES = settings(
 @EXAMPLES
 @given(arrays())
 def test_what_we_write_tensorflow_reads(array):
-    for message in (encode(array), encode_values(array)):
+    for message in (to_tensor_proto(array), encode_values(array)):
         theirs = tf.io.parse_tensor(message.SerializeToString(), tf.as_dtype(message.dtype))
         same(np.asarray(theirs.numpy(), array.dtype).reshape(theirs.shape), array)
 
@@ -73,9 +73,9 @@ def test_what_we_write_tensorflow_reads(array):
 @EXAMPLES
 @given(arrays())
 def test_what_tensorflow_writes_we_read(array):
-    same(decode(from_tensorflow(tf.make_tensor_proto(array))), array)
-    same(decode(encode_values(array)), array)
-    same(decode(encode(array)), array)
+    same(decode_tensor(from_tensorflow(tf.make_tensor_proto(array))), array)
+    same(decode_tensor(encode_values(array)), array)
+    same(decode_tensor(to_tensor_proto(array)), array)
 
 
 @pytest.mark.parametrize("kind", WIRE_TYPES, ids=lambda kind: kind.name)
@@ -88,29 +88,29 @@ def test_short_lists_repeat_as_in_tensorflow(kind, count):
     per_element = 2 if kind.name.startswith("complex") else 1
     getattr(message, kind.field).extend(values[:count] * per_element)
     theirs = tf.io.parse_tensor(message.SerializeToString(), tf.as_dtype(message.dtype)).numpy()
-    same(decode(message), theirs)
+    same(decode_tensor(message), theirs)
 
 
 def test_tensor_content_by_hand():
     # dtype=DT_INT16, shape (2,), content 0x0102 0xfffe in little-endian order
     raw = bytes.fromhex("080512041202 08022204 0201 feff".replace(" ", ""))
-    assert decode(pb.TensorProto.FromString(raw)).tolist() == [0x0102, -2]
+    assert decode_tensor(pb.TensorProto.FromString(raw)).tolist() == [0x0102, -2]
 
 
 def test_response_by_hand():
     # dtype=DT_FLOAT, shape (1, 2), float_val packed: 1.0, -2.5
     raw = bytes.fromhex("08011208 1202 0801 1202 08022a08 0000803f 000020c0".replace(" ", ""))
-    assert decode(pb.TensorProto.FromString(raw)).tolist() == [[1.0, -2.5]]
+    assert decode_tensor(pb.TensorProto.FromString(raw)).tolist() == [[1.0, -2.5]]
     assert encode_values(np.float32([[1, -2.5]])).SerializeToString() == raw
 
 
 def test_half_and_bfloat16_are_bit_patterns():
     half = pb.TensorProto(dtype=pb.DT_HALF, half_val=[0x3C00, 0xC100])
     half.tensor_shape.dim.add(size=2)
-    assert decode(half).tolist() == [1.0, -2.5]
+    assert decode_tensor(half).tolist() == [1.0, -2.5]
     brain = pb.TensorProto(dtype=pb.DT_BFLOAT16, half_val=[0x3F80, 0xC020])
     brain.tensor_shape.dim.add(size=2)
-    assert decode(brain).astype(np.float32).tolist() == [1.0, -2.5]
+    assert decode_tensor(brain).astype(np.float32).tolist() == [1.0, -2.5]
 
 
 def test_bfloat16_of_the_other_byte_order():
@@ -118,34 +118,36 @@ def test_bfloat16_of_the_other_byte_order():
     swapped = values.astype(values.dtype.newbyteorder(">"))
     assert swapped.tobytes() == bytes.fromhex("3f80c020")
     # By hand: dtype 14, shape (2,), the upper halves of the float32 in little-endian order.
-    assert encode(swapped).SerializeToString() == bytes.fromhex("080e 1204 1202 0802 2204 803f20c0")
-    assert b"".join(encoded(swapped)) == encode(swapped).SerializeToString()
+    assert to_tensor_proto(swapped).SerializeToString() == bytes.fromhex(
+        "080e 1204 1202 0802 2204 803f20c0"
+    )
+    assert b"".join(encode_tensor(swapped)) == to_tensor_proto(swapped).SerializeToString()
     assert list(encode_values(swapped).half_val) == [0x3F80, 0xC020]
 
 
 def test_bfloat16_without_ml_dtypes_is_float32(monkeypatch):
     monkeypatch.setattr(tensors.importlib.util, "find_spec", lambda name: None)
-    for write in (encode, encode_values):
-        read = decode(write(np.array([1, -2.5], ml_dtypes.bfloat16)))
+    for write in (to_tensor_proto, encode_values):
+        read = decode_tensor(write(np.array([1, -2.5], ml_dtypes.bfloat16)))
         assert read.dtype == np.float32
         assert read.tolist() == [1.0, -2.5]
 
 
 def test_strings_keep_their_trailing_zeros_and_text_is_utf8():
-    assert decode(encode([b"a\0\0", b"\0"])).tolist() == [b"a\0\0", b"\0"]
-    assert decode(encode("é")).item() == "é".encode()
+    assert decode_tensor(to_tensor_proto([b"a\0\0", b"\0"])).tolist() == [b"a\0\0", b"\0"]
+    assert decode_tensor(to_tensor_proto("é")).item() == "é".encode()
 
 
 def test_big_endian_and_strided_arrays():
     array = np.arange(12, dtype=">f2").reshape(3, 4)[:, ::2]
-    for write in (encode, encode_values):
-        assert decode(write(array)).tolist() == array.tolist()
+    for write in (to_tensor_proto, encode_values):
+        assert decode_tensor(write(array)).tolist() == array.tolist()
 
 
 def test_bools_are_zero_or_one():
     message = pb.TensorProto(dtype=pb.DT_BOOL, tensor_content=b"\x00\x02")
     message.tensor_shape.dim.add(size=2)
-    assert decode(message).view(np.uint8).tolist() == [0, 1]
+    assert decode_tensor(message).view(np.uint8).tolist() == [0, 1]
 
 
 def message(dtype=pb.DT_FLOAT, shape=(2,), **fields):
@@ -183,7 +185,7 @@ def unknown_rank():
 )
 def test_wrong_messages_are_refused(wrong, text):
     with pytest.raises(TensorError) as caught:
-        decode(wrong)
+        decode_tensor(wrong)
     assert text in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -198,7 +200,7 @@ def test_wrong_messages_are_refused(wrong, text):
 )
 def test_arrays_that_cannot_be_sent(wrong, text):
     with pytest.raises(TensorError, match=".") as caught:
-        encode(wrong)
+        to_tensor_proto(wrong)
     assert text in str(caught.value)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from processes import processes
 
-from cnnkit.runs import Run
+from cnnkit.run_folder import RunFolder
 
 # 15 steps an epoch, the last one of 38 images, on 2 workers.
 WORDS = [
@@ -46,7 +46,7 @@ def weights(run):
 def alone(parent, tmp_path_factory):
     output = tmp_path_factory.mktemp("alone") / "run"
     assert parent.train(output, *WORDS, "--strategy", "default").returncode == 0
-    return Run(output)
+    return RunFolder(output)
 
 
 def assert_near(run, alone):
@@ -60,7 +60,7 @@ def assert_near(run, alone):
 def test_two_workers_equal_one_process(parent, alone, tmp_path):
     first, second = workers(parent, tmp_path, *WORDS)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert_near(Run(tmp_path / "0"), alone)
+    assert_near(RunFolder(tmp_path / "0"), alone)
     assert not (tmp_path / "1").exists()
     assert "2 replicas on the CPU" in first.stdout
 
@@ -72,7 +72,7 @@ def test_a_worker_that_dies_stops_the_other_and_both_go_on(parent, alone, tmp_pa
     assert first.returncode == 1
     assert "Worker 0 stops: another of the 2 workers no longer answers" in first.stderr
     assert "--resume" in first.stderr
-    run = Run(tmp_path / "0")
+    run = RunFolder(tmp_path / "0")
     assert len(run.metrics) == 1
     first, second = workers(parent, tmp_path, "--resume", words_of_second=WORDS)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr

@@ -18,14 +18,15 @@ import sys
 import threading
 import time
 
-from cnnkit.commands._tensorflow import import_tensorflow
+from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
 import_tensorflow()  # Before Keras imports it, so that its start-up log stays out of the way.
 
 from tiny_network import tiny
 
-from cnnkit import cli, models
-from cnnkit.commands import _progress
+from cnnkit import models
+from cnnkit.cli import console
+from cnnkit.cli.main import main as run_command
 
 # No process outlives this.
 SECONDS = 120
@@ -51,7 +52,7 @@ def happen(what: str) -> None:
 def train(words, what: str, at: int) -> int:
     models.BUILDERS["tiny"] = tiny
 
-    class Watched(_progress.TerminalProgress):
+    class Watched(console.TerminalProgress):
         steps = 0
 
         def step(self, *args):
@@ -60,8 +61,8 @@ def train(words, what: str, at: int) -> int:
             if self.steps == at:
                 happen(what)
 
-    _progress.TerminalProgress = Watched
-    return cli.main(words)
+    console.TerminalProgress = Watched
+    return run_command(words)
 
 
 def child(job) -> None:

@@ -7,15 +7,13 @@ Example:
     [[Prediction(label='3', probability=0.98)]]
 """
 
-from cnnkit.client.aio import AsyncClient
-from cnnkit.client.client import Client
-from cnnkit.client.endpoint import TLS
+from cnnkit.client.async_client import AsyncClient
+from cnnkit.client.channel import TLS
 from cnnkit.client.errors import (
-    ConnectionInsecure,
     ConnectionLost,
     DeadlineExceeded,
-    InvalidAnswer,
     InvalidRequest,
+    InvalidResponse,
     MessageTooLarge,
     ModelNotFound,
     NotAuthorized,
@@ -23,20 +21,21 @@ from cnnkit.client.errors import (
     ServerError,
     ServerUnavailable,
     ServerUnreachable,
+    TLSError,
 )
-from cnnkit.client.images import Prediction
+from cnnkit.client.image_calls import Explanation, Prediction
 from cnnkit.client.metadata import Signature, TensorSpec, VersionStatus
-from cnnkit.client.seeing import Explanation
+from cnnkit.client.sync_client import Client
 
 __all__ = [
     "TLS",
     "AsyncClient",
     "Client",
-    "ConnectionInsecure",
+    "TLSError",
     "ConnectionLost",
     "DeadlineExceeded",
     "Explanation",
-    "InvalidAnswer",
+    "InvalidResponse",
     "InvalidRequest",
     "MessageTooLarge",
     "ModelNotFound",

@@ -57,7 +57,7 @@ class ServerBusy(ServerUnavailable):
     retryable = True
 
 
-class ConnectionInsecure(ServerUnavailable):
+class TLSError(ServerUnavailable):
     """The encrypted connection could not be made: a certificate, or one side speaks plainly."""
 
 
@@ -81,7 +81,7 @@ class DeadlineExceeded(ServerError):
     """No answer within the time that the caller gave."""
 
 
-class InvalidAnswer(ServerError):
+class InvalidResponse(ServerError):
     """The server answered with something that is not what it should be."""
 
 
@@ -184,7 +184,7 @@ def _unavailable(
 ) -> tuple[type[ServerError], str, str | None]:
     if _has(text, _INSECURE):
         return (
-            ConnectionInsecure,
+            TLSError,
             f"No encrypted connection to {address}",
             "Look at the certificates (ca=, certificate=, server_name=), and whether the server "
             "speaks TLS at all",

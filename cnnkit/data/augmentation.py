@@ -1,12 +1,13 @@
 """What is done to an image on its way to the network: the choices, without any pixels.
 
-Everything here is a frozen record of numbers and words; `cnnkit.data.draws` turns it into the
+Everything here is a frozen record of numbers and words; `cnnkit.data.augmentation` turns it into the
 values of one image in one epoch, `cnnkit.data.crops` into pixels.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ LEVELS = 255
 
 
 @dataclass(frozen=True)
-class ColourComponents:
+class ColorComponents:
     """The principal components of the colours of a set of pixels.
 
     Attributes:
@@ -34,7 +35,7 @@ class ColourComponents:
 
 
 @dataclass(frozen=True)
-class ColourNoise:
+class PCAColorNoise:
     """Noise along the principal components of the colours (Krizhevsky et al. 2012, section 4.1).
 
     To every pixel of an image the same colour is added, the sum over the components k of
@@ -53,7 +54,7 @@ class ColourNoise:
     test; it is not done here. Nothing is clipped: a bright pixel may pass 255, as in that code.
 
     Attributes:
-        components: Of the training images, from `colour_components`.
+        components: Of the training images, from `color_components`.
         mode: `"std"` or `"eig01"`.
         deviation: Standard deviation of a_k, at least 0.
 
@@ -61,18 +62,18 @@ class ColourNoise:
         UsageError: If a field is out of its range.
 
     Example:
-        >>> usual = ColourComponents(
+        >>> usual = ColorComponents(
         ...     eigenvalues=(0.2175 * 255**2, 0.0188 * 255**2, 0.0045 * 255**2),
         ...     eigenvectors=((0.5675, 0.7192, -0.4009), (0.5808, -0.0045, 0.8140),
         ...                   (0.5836, -0.6948, -0.4203)),
         ... )
-        >>> [round(float(s), 2) for s in ColourNoise(usual).deviations]
+        >>> [round(float(s), 2) for s in PCAColorNoise(usual).deviations]
         [11.89, 3.5, 1.71]
-        >>> [round(float(s), 2) for s in ColourNoise(usual, mode="eig01").deviations]
+        >>> [round(float(s), 2) for s in PCAColorNoise(usual, mode="eig01").deviations]
         [5.55, 0.48, 0.11]
     """
 
-    components: ColourComponents
+    components: ColorComponents
     mode: str = "std"
     deviation: float = 0.1
 
@@ -130,7 +131,7 @@ class Augmentation:
     scale: tuple[int, int] | None = None
     crop: str = "center"
     flip: bool = False
-    colour: ColourNoise | None = None
+    colour: PCAColorNoise | None = None
     square: bool = False
     fast_decode: bool = False
 
@@ -166,3 +167,54 @@ class Augmentation:
     def scales(self) -> tuple[int, int]:
         """The smallest and the largest shorter side before the crop."""
         return self.scale or (self.image_size, self.image_size)
+
+
+# Top and left of the ten crops, as parts of the free play: the corners and the centre.
+CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
+
+
+def sample_augmentation(
+    augmentation: Augmentation, count: int, *, seed: int = 0, epoch: int = 0
+) -> dict[str, np.ndarray]:
+    """Draws what is random about each of `count` images in one epoch.
+
+    Row i does not depend on `count`.
+
+    Args:
+        augmentation: What is to be drawn; what is fixed is left out.
+        count: Number of images.
+        seed: Of the run, at least 0.
+        epoch: Of the run, at least 0.
+
+    Returns:
+        Some of {`scale`: (count,) int32, the shorter side in pixels; `position`: (count, 2)
+        float64, top and left of the crop, 0..1; `mirror`: (count,) bool; `shift`: (count, 3)
+        float32, what is added to R, G and B, in levels}.
+
+    Example:
+        >>> from cnnkit.data import Augmentation
+        >>> choices = sample_augmentation(Augmentation(224, scale=(256, 512), flip=True), 1000, seed=1)
+        >>> sorted(choices)
+        ['mirror', 'scale']
+    """
+
+    def stream(purpose: str) -> np.random.Generator:
+        return np.random.default_rng((seed, zlib.crc32(purpose.encode()), epoch))
+
+    choices: dict[str, np.ndarray] = {}
+    smallest, largest = augmentation.scales
+    if smallest < largest:
+        part = stream("scale").random(count)
+        choices["scale"] = (smallest + part * (largest + 1 - smallest)).astype(np.int32)
+    if augmentation.crop == "random":
+        choices["position"] = stream("crop").random((count, 2))
+    if augmentation.crop == "ten":
+        which = (5 * stream("crop").random(count)).astype(int)
+        choices["position"] = np.array(CORNERS_AND_CENTER)[which]
+    if augmentation.flip or augmentation.crop == "ten":
+        choices["mirror"] = stream("mirror").random(count) < 0.5
+    if augmentation.colour:
+        amounts = stream("colour").standard_normal((count, 3)) * augmentation.colour.deviations
+        vectors = np.asarray(augmentation.colour.components.eigenvectors)
+        choices["shift"] = (amounts @ vectors.T).astype(np.float32)
+    return choices

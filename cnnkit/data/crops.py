@@ -15,10 +15,10 @@ from cnnkit.data.augmentation import Augmentation
 # A window of the image: (2,) int32 top and left, (2,) int32 height and width -> uint8 pixels.
 ReadWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # Decoders smooth colours over neighbours, which must be there to give the same pixels.
-NEIGHBOURS = 2
+NEIGHBORS = 2
 
 
-def augment(
+def augment_image(
     image: tf.Tensor, augmentation: Augmentation, choices: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
     """Rescales, cuts out, mirrors and tints one image.
@@ -26,23 +26,25 @@ def augment(
     Args:
         image: (h, w, 3) uint8 or any number type, RGB 0..255.
         augmentation: What to do.
-        choices: One row of what `cnnkit.data.draws.draw` gives.
+        choices: One row of what `cnnkit.data.augmentation.sample_augmentation` gives.
 
     Returns:
         (size, size, 3) float32 RGB, 0..255 but for colour noise.
 
     Example:
         >>> from cnnkit.data import Augmentation
-        >>> augment(tf.zeros((40, 60, 3)), Augmentation(32), {}).shape
+        >>> augment_image(tf.zeros((40, 60, 3)), Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-    scaled, offset = place(tf.shape(image)[:2], augmentation, choices)
+    scaled, offset = crop_window(tf.shape(image)[:2], augmentation, choices)
     read, size = slice_of(image), augmentation.image_size
-    crop = cut(read, tf.shape(image)[:2], scaled, offset, size, fast=augmentation.fast_decode)
-    return finish(tf.ensure_shape(crop, (size, size, 3)), choices)
+    crop = crop_image(
+        read, tf.shape(image)[:2], scaled, offset, size, fast=augmentation.fast_decode
+    )
+    return flip_and_color(tf.ensure_shape(crop, (size, size, 3)), choices)
 
 
-def place(
+def crop_window(
     sides: tf.Tensor, augmentation: Augmentation, choices: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the sides of the rescaled image and where in it the crop begins, (2,) int32 each."""
@@ -66,7 +68,7 @@ def slice_of(image: tf.Tensor) -> ReadWindow:
     return lambda begin, size: image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
 
 
-def cut(
+def crop_image(
     read: ReadWindow,
     sides: tf.Tensor,
     scaled: tf.Tensor,
@@ -94,7 +96,7 @@ def cut(
         begin = tf.minimum(tf.cast(tf.round(start / scale), tf.int32), sides - extent)
     else:
         # The filter reaches one pixel to either side, and further the more the image shrinks.
-        reach = tf.maximum(1 / scale, 1) + NEIGHBOURS
+        reach = tf.maximum(1 / scale, 1) + NEIGHBORS
         begin = tf.maximum(tf.cast(tf.floor((start + 0.5) / scale - reach), tf.int32), 0)
         last = (start + span - 0.5) / scale + reach
         extent = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides) - begin
@@ -123,7 +125,7 @@ def cut(
     return tf.ensure_shape(crop, (None, None, 3))
 
 
-def finish(image: tf.Tensor, choices: Mapping[str, tf.Tensor]) -> tf.Tensor:
+def flip_and_color(image: tf.Tensor, choices: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """Mirrors and tints a crop, (size, size, 3) float32."""
     if "mirror" in choices:
         # An index of step -1 does the same and takes ten times as long.

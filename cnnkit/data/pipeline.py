@@ -8,16 +8,39 @@ beforehand too, from (seed, epoch, index).
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data.augmentation import Augmentation
-from cnnkit.data.crops import augment
-from cnnkit.data.draws import draw
-from cnnkit.data.encoded import augment_encoded
-from cnnkit.data.split import Split
-from cnnkit.data.workers import BATCHES_AHEAD, parallel_map
-from cnnkit.errors import UsageError
+from cnnkit.data.augmentation import Augmentation, sample_augmentation
+from cnnkit.data.crops import augment_image
+from cnnkit.data.dataset import Split
+from cnnkit.data.decode import augment_bytes
+from cnnkit.errors import DataError, UsageError
+
+WORKERS = os.cpu_count() or 1
+BATCHES_AHEAD = 2
+
+
+def fixed_parallelism() -> tf.data.Options:
+    """Returns the options that switch TensorFlow's tuning off."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
+def parallel_map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    """Maps a dataset in its order on all cores, without TensorFlow's tuning.
+
+    The function is a graph function as it stands: AutoGraph does not rewrite it.
+    """
+    function = tf.autograph.experimental.do_not_convert(function)
+    mapped = dataset.map(function, num_parallel_calls=WORKERS, deterministic=True)
+    return mapped.with_options(fixed_parallelism())
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -70,8 +93,8 @@ def batches(
         UsageError: If `batch_size` is less than 1.
 
     Example:
-        >>> from cnnkit.data import Augmentation, batches, load_source
-        >>> digits = load_source("digits").splits["test"]
+        >>> from cnnkit.data import Augmentation, batches, load_dataset
+        >>> digits = load_dataset("digits").splits["test"]
         >>> augmentation = Augmentation(64, scale=(72, 72), crop="random")
         >>> batch = next(iter(batches(digits, augmentation=augmentation, batch_size=32)))
         >>> batch["images"].shape
@@ -91,9 +114,9 @@ def batches(
 
     def load(row):
         if split.encoded is None:
-            image = augment(split.read(row["index"]), augmentation, row)
+            image = augment_image(split.read(row["index"]), augmentation, row)
         else:
-            image = augment_encoded(split.encoded(row["index"]), augmentation, row)
+            image = augment_bytes(split.encoded(row["index"]), augmentation, row)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
     def load_batch(rows):
@@ -104,7 +127,7 @@ def batches(
     rows //= processes
     mine = slice(process * rows, (process + 1) * rows)
     index, weights = index[first_step:, mine].ravel(), weights[first_step:, mine].ravel()
-    rows_of = draw(augmentation, len(split), seed=seed, epoch=epoch)
+    rows_of = sample_augmentation(augmentation, len(split), seed=seed, epoch=epoch)
     table = {name: values[index] for name, values in rows_of.items()}
     table |= {"index": index, "label": split.labels[index], "weight": weights}
     dataset = tf.data.Dataset.from_tensor_slices(table)
@@ -114,3 +137,89 @@ def batches(
     else:
         dataset = parallel_map(dataset, load).batch(rows, drop_remainder=True)
     return dataset.prefetch(BATCHES_AHEAD)
+
+
+NAMED_IN_ERROR = 3
+
+
+@contextmanager
+def report_undecodable(split: Split) -> Iterator[None]:
+    """Around work on a split's batches: an image that cannot be decoded is an error with its name.
+
+    TensorFlow's own error does not tell which file it was. Only when it occurs, all images are
+    tried.
+
+    Args:
+        split: Where the images come from.
+
+    Raises:
+        DataError: If an image cannot be decoded.
+
+    Example:
+        >>> from cnnkit.data import Augmentation, batches, load_dataset
+        >>> digits = load_dataset("digits").splits["test"]
+        >>> with report_undecodable(digits):
+        ...     len(list(batches(digits, augmentation=Augmentation(8), batch_size=100)))
+        4
+    """
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        broken = _broken(split)
+        if not broken:
+            raise
+        raise DataError(
+            f"{len(broken)} of the images cannot be decoded",
+            received=", ".join(broken[:NAMED_IN_ERROR]),
+            hint="Remove or repair them: `cnnkit data check` names them all",
+        ) from error
+
+
+def _broken(split: Split) -> list[str]:
+    """Returns the names of the images that cannot be decoded."""
+
+    def index_if_image(index):
+        # The pixels tie the decoding into the graph; only the index is kept.
+        return index + 0 * tf.size(split.read(index), out_type=tf.int64)
+
+    dataset = parallel_map(tf.data.Dataset.range(len(split)), index_if_image).ignore_errors()
+    good = list(dataset.as_numpy_iterator())
+    return [split.names[i] for i in np.setdiff1d(np.arange(len(split)), good)]
+
+
+# Room for CIFAR's 50,000 images and some; large photographs are read when they are shown.
+MAX_CACHE_BYTES = 256 * 2**20
+
+
+def cache_in_memory(split: Split, *, most_bytes: int = MAX_CACHE_BYTES) -> Split:
+    """Returns a split with its pixels in memory, if they fit and all images have one size.
+
+    Args:
+        split: Any split.
+        most_bytes: What the decoded images may take.
+
+    Returns:
+        The same images, labels and names; `split` itself where it stays as it is.
+
+    Raises:
+        DataError: If an image cannot be decoded; it is named.
+
+    Example:
+        >>> from cnnkit.data import load_dataset
+        >>> digits = load_dataset("digits").splits["test"]
+        >>> cache_in_memory(digits).pixels.shape
+        TensorShape([359, 8, 8, 3])
+    """
+    if split.pixels is not None or not len(split):
+        return split
+    with report_undecodable(split):
+        shape = tuple(split.read(tf.constant(0, tf.int64)).shape)
+        if len(split) * math.prod(shape) > most_bytes:
+            return split
+        pixels = np.empty((len(split), *shape), np.uint8)
+        images = parallel_map(tf.data.Dataset.range(len(split)), split.read)
+        for index, image in enumerate(images.as_numpy_iterator()):
+            if image.shape != shape:
+                return split
+            pixels[index] = image
+    return Split.of_pixels(split.labels, split.names, pixels)

@@ -11,21 +11,20 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data.augmentation import Augmentation, ColourComponents
-from cnnkit.data.broken import naming_broken_images
-from cnnkit.data.pipeline import batches
-from cnnkit.data.split import Split
+from cnnkit.data.augmentation import Augmentation, ColorComponents
+from cnnkit.data.dataset import Split
+from cnnkit.data.pipeline import batches, report_undecodable
 from cnnkit.errors import DataError
 
 # Colours over more images than this change by less than a hundredth of a level.
-IMAGES_FOR_COLOURS = 10_000
+IMAGES_FOR_COLORS = 10_000
 BATCH = 64
 
 
-def mean_colour(split: Split, *, image_size: int) -> tuple[float, float, float]:
+def mean_color(split: Split, *, image_size: int) -> tuple[float, float, float]:
     """Returns the mean RGB of the centre crops, 0..255, over at most 10,000 of the images."""
     total, count = np.zeros(3), 0
-    for images in _crops(split, Augmentation(image_size), IMAGES_FOR_COLOURS):
+    for images in _crops(split, Augmentation(image_size), IMAGES_FOR_COLORS):
         total += tf.reduce_sum(tf.reduce_mean(images, axis=(1, 2)), axis=0).numpy()
         count += len(images)
     red, green, blue = total / count
@@ -45,8 +44,8 @@ def mean_image(split: Split, size: int, *, scale: int | None = None) -> np.ndarr
         (size, size, 3) float32 RGB, 0..255.
 
     Example:
-        >>> from cnnkit.data import load_source, mean_image
-        >>> mean_image(load_source("digits").splits["train"], 8).shape
+        >>> from cnnkit.data import load_dataset, mean_image
+        >>> mean_image(load_dataset("digits").splits["train"], 8).shape
         (8, 8, 3)
     """
     total, count = np.zeros((size, size, 3)), 0
@@ -56,9 +55,9 @@ def mean_image(split: Split, size: int, *, scale: int | None = None) -> np.ndarr
     return (total / count).astype(np.float32)
 
 
-def colour_components(
-    split: Split, *, image_size: int, most: int | None = IMAGES_FOR_COLOURS
-) -> ColourComponents:
+def color_components(
+    split: Split, *, image_size: int, most: int | None = IMAGES_FOR_COLORS
+) -> ColorComponents:
     """Returns the principal components of the colours of the training images.
 
     The covariance is that of all pixels of the centre crops, exactly.
@@ -72,8 +71,8 @@ def colour_components(
         DataError: If every pixel has the same colour.
 
     Example:
-        >>> from cnnkit.data import colour_components, load_source
-        >>> grey = colour_components(load_source("digits").splits["train"], image_size=8)
+        >>> from cnnkit.data import color_components, load_dataset
+        >>> grey = color_components(load_dataset("digits").splits["train"], image_size=8)
         >>> [round(row[0], 3) for row in grey.eigenvectors]  # grey images vary along grey alone
         [0.577, 0.577, 0.577]
     """
@@ -96,7 +95,7 @@ def colour_components(
     largest = vectors[np.argmax(np.abs(vectors), axis=0), range(3)]
     vectors = vectors * np.sign(largest)
     red, green, blue = (tuple(map(float, row)) for row in vectors)
-    return ColourComponents(tuple(map(float, values)), (red, green, blue))
+    return ColorComponents(tuple(map(float, values)), (red, green, blue))
 
 
 def _crops(
@@ -105,6 +104,6 @@ def _crops(
     """Yields batches of centre crops, (n, size, size, 3) float64, of at most `most` images."""
     count = len(split) if most is None else min(most, len(split))
     order = np.arange(count) * len(split) // count
-    with naming_broken_images(split):
+    with report_undecodable(split):
         for batch in batches(split, augmentation=augmentation, batch_size=BATCH, order=order):
             yield tf.cast(batch["images"][: int(batch["weights"].numpy().sum())], tf.float64)

@@ -1,13 +1,13 @@
 """How often trained networks are wrong, by the protocols of the papers."""
 
-from cnnkit.evaluation.evaluating import evaluate as evaluate
-from cnnkit.evaluation.measures import Calibration as Calibration
-from cnnkit.evaluation.measures import ReliabilityBin as ReliabilityBin
-from cnnkit.evaluation.measures import wilson as wilson
-from cnnkit.evaluation.members import Member as Member
+from cnnkit.evaluation.ensemble import EvaluatedModel as EvaluatedModel
+from cnnkit.evaluation.evaluate import evaluate as evaluate
+from cnnkit.evaluation.metrics import CalibrationResult as CalibrationResult
+from cnnkit.evaluation.metrics import ClassErrors as ClassErrors
+from cnnkit.evaluation.metrics import Evaluation as Evaluation
+from cnnkit.evaluation.metrics import ModelErrors as ModelErrors
+from cnnkit.evaluation.metrics import Prediction as Prediction
+from cnnkit.evaluation.metrics import ReliabilityBin as ReliabilityBin
+from cnnkit.evaluation.metrics import wilson_interval as wilson_interval
 from cnnkit.evaluation.protocols import PROTOCOLS as PROTOCOLS
-from cnnkit.evaluation.protocols import Protocol as Protocol
-from cnnkit.evaluation.results import Answer as Answer
-from cnnkit.evaluation.results import ClassErrors as ClassErrors
-from cnnkit.evaluation.results import Evaluation as Evaluation
-from cnnkit.evaluation.results import MemberErrors as MemberErrors
+from cnnkit.evaluation.protocols import TestProtocol as TestProtocol

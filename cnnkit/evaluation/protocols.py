@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cnnkit.data.views import CENTRE, CORNERS_AND_CENTRE, GRID
+from cnnkit.data.multi_crop import CENTER, CORNERS_AND_CENTER, GRID
 from cnnkit.errors import unknown_name
 
 AVERAGES = ("scores", "probabilities")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class TestProtocol:
     """How a network looks at a test image.
 
     Attributes:
@@ -34,16 +34,16 @@ class Protocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("center", places=CENTRE, flip=False, source="one look at the middle"),
-        Protocol(
+        TestProtocol("center", places=CENTER, flip=False, source="one look at the middle"),
+        TestProtocol(
             "ten-crop",
-            places=CORNERS_AND_CENTRE,
+            places=CORNERS_AND_CENTER,
             square=True,
             source="Krizhevsky et al. 2012, section 4.1",
         ),
-        Protocol("dense", dense=True, source="Simonyan & Zisserman 2014, section 3.2"),
-        Protocol("multi-crop", places=GRID, source="Simonyan & Zisserman 2014, section 3.2"),
-        Protocol(
+        TestProtocol("dense", dense=True, source="Simonyan & Zisserman 2014, section 3.2"),
+        TestProtocol("multi-crop", places=GRID, source="Simonyan & Zisserman 2014, section 3.2"),
+        TestProtocol(
             "dense+multi-crop",
             places=GRID,
             dense=True,
@@ -53,7 +53,7 @@ PROTOCOLS = {
 }
 
 
-def find_protocol(name: str) -> Protocol:
+def find_protocol(name: str) -> TestProtocol:
     """Returns the protocol called `name`.
 
     Raises:

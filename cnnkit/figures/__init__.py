@@ -1,43 +1,35 @@
 """Pictures of results, a file each. Nothing below this room draws."""
 
-from cnnkit.figures.answers import draw_answers
-from cnnkit.figures.attribution import draw_attribution, draw_maximized
-from cnnkit.figures.compare import draw_comparison
-from cnnkit.figures.confusion import draw_confusion
-from cnnkit.figures.correspondence import draw_correspondence
-from cnnkit.figures.curves import draw_curves
-from cnnkit.figures.evolution import draw_evolution
+from cnnkit.figures.attribution import draw_attribution, draw_comparison, draw_synthesized
+from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures.explanations import draw_explanations
 from cnnkit.figures.filters import draw_filters
-from cnnkit.figures.invariance import draw_invariance
-from cnnkit.figures.layer2 import draw_layer2
-from cnnkit.figures.neighbors import draw_neighbors
+from cnnkit.figures.invariance import draw_correspondence, draw_invariance
 from cnnkit.figures.occlusion import draw_occlusion
-from cnnkit.figures.per_class import draw_per_class
-from cnnkit.figures.projections import draw_projection, draw_rules
-from cnnkit.figures.reliability import draw_reliability
-from cnnkit.figures.stack import draw_stack
-from cnnkit.figures.top9 import draw_top9
+from cnnkit.figures.projections import draw_layerwise, draw_projection, draw_rules
+from cnnkit.figures.top_activations import draw_feature_evolution, draw_second_layer, draw_top9
+from cnnkit.figures.training_curves import draw_training_curves
+from cnnkit.figures.transfer import draw_neighbors, draw_per_class
 
 __all__ = [
-    "draw_answers",
+    "draw_predictions",
     "draw_attribution",
     "draw_comparison",
     "draw_confusion",
     "draw_correspondence",
-    "draw_curves",
-    "draw_evolution",
+    "draw_training_curves",
+    "draw_feature_evolution",
     "draw_explanations",
     "draw_filters",
     "draw_invariance",
-    "draw_layer2",
+    "draw_second_layer",
     "draw_occlusion",
-    "draw_maximized",
+    "draw_synthesized",
     "draw_neighbors",
     "draw_per_class",
     "draw_projection",
     "draw_reliability",
     "draw_rules",
-    "draw_stack",
+    "draw_layerwise",
     "draw_top9",
 ]

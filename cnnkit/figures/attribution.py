@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import about_grey, new_figure, save
+from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import Attribution, Maximized
+    from cnnkit.visualize import Attribution, SynthesizedImage
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnkit.visualize import MethodComparison
+
 
 # Of the values above zero, those that are drawn as the brightest.
 CUT = 0.005
@@ -34,7 +39,7 @@ def draw_attribution(
     figure = new_figure(9.6, 3.7)
     shown, alone, over = figure.subplots(1, 3)
     pixels = np.clip(image / 255, 0, 1)
-    strength = in_unit(result.map)
+    strength = to_unit_range(result.map)
     shown.imshow(pixels)
     shown.set_title("image", fontsize=10)
     options = {"cmap": "inferno", "vmin": 0, "vmax": 1}
@@ -47,7 +52,7 @@ def draw_attribution(
         axes.set_axis_off()
     figure.subplots_adjust(left=0.01, right=0.91, top=0.9, bottom=0.12, wspace=0.04)
     bar = figure.colorbar(drawn, cax=figure.add_axes((0.92, 0.16, 0.012, 0.7)), ticks=[0, 1])
-    bar.ax.set_yticklabels(["0", f"{largest(result.map):.2g}"], fontsize=7)
+    bar.ax.set_yticklabels(["0", f"{largest_magnitude(result.map):.2g}"], fontsize=7)
     where = ""
     if result.grid is not None:
         where = f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} places · "
@@ -59,10 +64,10 @@ def draw_attribution(
         ha="center",
         fontsize=9,
     )
-    save(figure, path, dpi=100)
+    save_figure(figure, path, dpi=100)
 
 
-def draw_maximized(results: Sequence[Maximized], path: str | Path) -> None:
+def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> None:
     """Draws images that were made to excite units side by side, as a PNG.
 
     Args:
@@ -88,22 +93,73 @@ def draw_maximized(results: Sequence[Maximized], path: str | Path) -> None:
                            wspace=0.04, hspace=0.2)  # fmt: skip
     caption = "made from noise; the unit's answer to the noise → to the image"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=8)
-    save(figure, path, dpi=100)
+    save_figure(figure, path, dpi=100)
 
 
-def largest(values: np.ndarray) -> float:
+def largest_magnitude(values: np.ndarray) -> float:
     """Returns the value that is drawn as the brightest."""
     above = values[values > 0]
     return float(np.quantile(above, 1 - CUT)) if above.size else 1.0
 
 
-def in_unit(values: np.ndarray) -> np.ndarray:
+def to_unit_range(values: np.ndarray) -> np.ndarray:
     """Returns values of 0 or more in 0..1."""
-    return np.clip(values / largest(values), 0, 1)
+    return np.clip(values / largest_magnitude(values), 0, 1)
 
 
-def shown_as(values: np.ndarray) -> tuple[np.ndarray, dict]:
+def attribution_caption(values: np.ndarray) -> tuple[np.ndarray, dict]:
     """Returns how a map (h, w), or signed pixels (h, w, 3), are drawn, and options for `imshow`."""
     if values.ndim == 3:
-        return about_grey(values, cut=CUT), {}
-    return in_unit(values), {"cmap": "inferno", "vmin": 0, "vmax": 1}
+        return center_on_gray(values, cut=CUT), {}
+    return to_unit_range(values), {"cmap": "inferno", "vmin": 0, "vmax": 1}
+
+
+def draw_comparison(
+    image: np.ndarray, result: MethodComparison, path: str | Path, *, name: str | None = None
+) -> None:
+    """Draws a column for every method, and a row for the network and every stage, as a PNG.
+
+    Args:
+        image: (h, w, 3) RGB in 0..255.
+        result: What `cnnkit.visualize.attribution.sanity_check` returned for it.
+        path: Where the picture goes.
+        name: Name of the class; None is its number.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    rows, columns = 1 + len(result.stages), 1 + len(result.methods)
+    height = 1.95 * rows + 0.75
+    figure = new_figure(1.75 * columns, height)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    grid[0, 0].imshow(np.clip(image / 255, 0, 1))
+    grid[0, 0].set_title(name or f"class {result.target}", fontsize=9)
+    for axes, stage in zip(grid[1:, 0], result.stages, strict=True):
+        text = f"weights random\nfrom the top\ndown to {stage}"
+        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes)
+    for row, maps in enumerate((result.maps, *result.randomized)):
+        for column, values in enumerate(maps):
+            axes = grid[row, column + 1]
+            pixels, options = attribution_caption(values)
+            axes.imshow(pixels, **options)
+            if row == 0:
+                axes.set_title(result.methods[column], fontsize=9)
+            else:
+                correlation = result.correlations[row - 1, column]
+                said = "one value" if np.isnan(correlation) else f"ρ = {correlation:.2f}"
+                axes.set_title(said, fontsize=9)
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / height, bottom=0.5 / height,
+                           wspace=0.05, hspace=0.16)  # fmt: skip
+    figure.text(
+        0.5,
+        0.08 / height,
+        "ρ: Spearman's rank correlation of absolute values with the first row's;"
+        " 1 where nothing changed\n"
+        f"each picture on its own scale, its {CUT:.1%} largest values the same"
+        " · rules: grey is 0",
+        ha="center",
+        fontsize=8,
+    )
+    save_figure(figure, path, dpi=90)

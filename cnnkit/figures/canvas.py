@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnkit._files import staged_file
 from cnnkit.errors import UsageError
-from cnnkit.writing import written_aside
 
 
 def new_figure(width: float, height: float):
@@ -22,13 +22,13 @@ def new_figure(width: float, height: float):
     return Figure(figsize=(width, height))
 
 
-def save(figure, path: str | Path, *, dpi: int) -> None:
+def save_figure(figure, path: str | Path, *, dpi: int) -> None:
     """Writes a figure as a PNG, whole or not at all."""
-    with written_aside(Path(path)) as aside:
+    with staged_file(Path(path)) as aside:
         figure.savefig(aside, format="png", dpi=dpi)
 
 
-def about_grey(values: np.ndarray, *, cut: float = 0.0) -> np.ndarray:
+def center_on_gray(values: np.ndarray, *, cut: float = 0.0) -> np.ndarray:
     """Returns values in 0..1 with zero at 0.5: sign and colour stay true.
 
     The part `cut` of what is not zero, its largest, ends up black or white.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import about_grey, new_figure, save
+from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.client import Explanation
@@ -34,14 +34,14 @@ def draw_explanations(seen: Sequence[tuple[str, Explanation]], path: str | Path)
         left.set_title(_short(Path(name).name), fontsize=10)
         if one.image is not None:
             left.imshow(np.clip(one.image / 255, 0, 1))
-        right.imshow(about_grey(one.projection))
+        right.imshow(center_on_gray(one.projection))
         right.set_title(_title(one), fontsize=10)
         for axes in (left, right):
             axes.set_axis_off()
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
     caption = "the deconvnet's projections; grey is 0, each on its own scale"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
-    save(figure, path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _title(one: Explanation) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import new_figure, save
+from cnnkit.figures.canvas import new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Filters
@@ -53,4 +53,4 @@ def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None
     if found.towers > 1:
         caption += f" · {found.towers} towers"
     figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
-    save(figure, path, dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import about_grey, new_figure, save
+from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import Occlusion, Projection
+    from cnnkit.visualize import OcclusionMaps, Projection
 
 # Labels beyond these share the last colour.
-COLOURS = 10
+COLORS = 10
 # Of a projection's values, those that end up black or white.
 CUT = 0.005
 
 
 def draw_occlusion(
     image: np.ndarray,
-    result: Occlusion,
+    result: OcclusionMaps,
     path: str | Path,
     *,
     names: Sequence[str] | None = None,
@@ -37,7 +37,7 @@ def draw_occlusion(
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        result: What `cnnkit.visualize.occlusion` returned for it.
+        result: What `cnnkit.visualize.occlusion.occlusion` returned for it.
         path: Where the picture goes.
         names: Names of the classes; None is their numbers.
         others: The same unit's projections from other images, drawn beside the image's own, all of
@@ -85,10 +85,10 @@ def draw_occlusion(
         ha="center",
         fontsize=9,
     )
-    save(figure, path, dpi=70)
+    save_figure(figure, path, dpi=70)
 
 
-def _projections(axes, result: Occlusion, others: Sequence[Projection]) -> None:
+def _projections(axes, result: OcclusionMaps, others: Sequence[Projection]) -> None:
     # Here, so that without matplotlib `new_figure` is the one to say so.
     from matplotlib.patches import Rectangle
 
@@ -97,7 +97,7 @@ def _projections(axes, result: Occlusion, others: Sequence[Projection]) -> None:
     if own is None:
         axes.text(0.5, 0.5, "no projection", ha="center", transform=axes.transAxes)
     elif not others:
-        axes.imshow(about_grey(own.projection, cut=CUT))
+        axes.imshow(center_on_gray(own.projection, cut=CUT))
         row, column = np.unravel_index(result.activity.argmin(), result.activity.shape)
         corner = result.columns[column] - 0.5, result.rows[row] - 0.5
         height, width = result.square
@@ -110,7 +110,7 @@ def _projections(axes, result: Occlusion, others: Sequence[Projection]) -> None:
             # From the top; a little is left between them.
             place = (column / side, 1 - (row + 1) / side, 0.96 / side, 0.96 / side)
             inset = axes.inset_axes(place, xticks=[], yticks=[])
-            inset.imshow(about_grey(one.projection[one.box.slices], cut=CUT))
+            inset.imshow(center_on_gray(one.projection[one.box.slices], cut=CUT))
             inset.spines[:].set(color="black", linewidth=2.5 if one is own else 0.3)
             if not one.projection.any():
                 inset.text(0.5, 0.5, "silent", ha="center", fontsize=7, transform=inset.transAxes)
@@ -118,13 +118,13 @@ def _projections(axes, result: Occlusion, others: Sequence[Projection]) -> None:
     axes.set_title(title, fontsize=9)
 
 
-def _grid(axes, result: Occlusion, values: np.ndarray, figure, **options):
+def _grid(axes, result: OcclusionMaps, values: np.ndarray, figure, **options):
     drawn = axes.imshow(values, extent=_extent(result), **options)
     bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
 
 
-def _extent(result: Occlusion) -> tuple[float, float, float, float]:
+def _extent(result: OcclusionMaps) -> tuple[float, float, float, float]:
     """Returns left, right, bottom and top of the grid on the image: cells around the middles."""
     sides = []
     for first, size in zip((result.rows, result.columns), result.square, strict=True):
@@ -135,13 +135,13 @@ def _extent(result: Occlusion) -> tuple[float, float, float, float]:
     return left, right, bottom, top
 
 
-def _labels(axes, result: Occlusion, name) -> None:
+def _labels(axes, result: OcclusionMaps, name) -> None:
     found, counts = np.unique(result.label, return_counts=True)
     often = found[np.argsort(-counts, kind="stable")]
     places = np.minimum(
-        np.vectorize({label: i for i, label in enumerate(often)}.get)(result.label), COLOURS - 1
+        np.vectorize({label: i for i, label in enumerate(often)}.get)(result.label), COLORS - 1
     )
-    axes.imshow(places, extent=_extent(result), cmap="tab10", vmin=0, vmax=COLOURS - 1)
+    axes.imshow(places, extent=_extent(result), cmap="tab10", vmin=0, vmax=COLORS - 1)
     axes.set_title("most probable class", fontsize=9)
     for i, label in enumerate(often[:3]):
         axes.plot([], [], "s", color=f"C{i}", label=name(int(label)))

@@ -8,29 +8,29 @@ from collections.abc import Callable
 import keras
 
 from cnnkit.errors import unknown_name
-from cnnkit.models.account import account as account
 from cnnkit.models.alexnet import alexnet as alexnet
 from cnnkit.models.alexnet import alexnet_caffe as alexnet_caffe
 from cnnkit.models.alexnet import alexnet_one_weird_trick as alexnet_one_weird_trick
 from cnnkit.models.alexnet import alexnet_torchvision as alexnet_torchvision
 from cnnkit.models.alexnet import caffenet as caffenet
-from cnnkit.models.cifar import cifar10_full as cifar10_full
-from cnnkit.models.cifar import cifar10_quick as cifar10_quick
-from cnnkit.models.classes import class_index as class_index
-from cnnkit.models.classes import class_names as class_names
-from cnnkit.models.classes import name_classes as name_classes
+from cnnkit.models.cifar10 import cifar10_full as cifar10_full
+from cnnkit.models.cifar10 import cifar10_quick as cifar10_quick
+from cnnkit.models.class_names import class_index as class_index
+from cnnkit.models.class_names import class_names as class_names
+from cnnkit.models.class_names import set_class_names as set_class_names
+from cnnkit.models.graph import get_layer as get_layer
+from cnnkit.models.graph import logits_tensor as logits_tensor
 from cnnkit.models.loading import load_model as load_model
-from cnnkit.models.names import find_layer as find_layer
-from cnnkit.models.names import logits_of as logits_of
-from cnnkit.models.surgery import Surgery as Surgery
+from cnnkit.models.summary import summarize_network as summarize_network
+from cnnkit.models.surgery import SurgeryResult as SurgeryResult
 from cnnkit.models.surgery import copy_weights as copy_weights
-from cnnkit.models.surgery import group as group
 from cnnkit.models.surgery import group_kernel as group_kernel
 from cnnkit.models.surgery import replace_head as replace_head
 from cnnkit.models.surgery import resize_input as resize_input
 from cnnkit.models.surgery import to_classifier as to_classifier
+from cnnkit.models.surgery import to_dense_convolutions as to_dense_convolutions
 from cnnkit.models.surgery import to_fully_convolutional as to_fully_convolutional
-from cnnkit.models.surgery import ungroup as ungroup
+from cnnkit.models.surgery import to_grouped_convolutions as to_grouped_convolutions
 from cnnkit.models.surgery import ungroup_kernel as ungroup_kernel
 from cnnkit.models.vgg import vgg as vgg
 from cnnkit.models.vgg import vgg11 as vgg11

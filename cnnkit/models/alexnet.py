@@ -10,11 +10,20 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.drops import check_drops
-from cnnkit.models.head import HIDDEN_UNITS, Head, finish
-from cnnkit.models.loading import Weights, filled, find_weights, initial
-from cnnkit.models.stages import OVERLAPPING, PLAIN, Stage, build_stages, numbered, side_after
-from cnnkit.models.stem import begin
+from cnnkit.models.ablation import check_omitted_layers
+from cnnkit.models.blocks import (
+    HIDDEN_UNITS,
+    OVERLAPPING,
+    PLAIN,
+    HeadConfig,
+    Stage,
+    build_stages,
+    classifier_head,
+    input_block,
+    side_after,
+    stages_by_number,
+)
+from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 from cnnkit.models.variants import variant
 
 INITIALIZERS = ("paper", "glorot")
@@ -167,9 +176,11 @@ def alexnet(
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
     stages = chosen.stages
-    head = Head(("fc6", "fc7", "fc8"), hidden_units, dropout, chosen.dropout_first, activation)
-    check_drops("AlexNet", drop_layers, stages, head)
-    kept = numbered(stages, drop_layers)
+    head = HeadConfig(
+        ("fc6", "fc7", "fc8"), hidden_units, dropout, chosen.dropout_first, activation
+    )
+    check_omitted_layers("AlexNet", drop_layers, stages, head)
+    kept = stages_by_number(stages, drop_layers)
     if sixth_conv is not None:
         kept["6"] = Stage(sixth_conv, 3)
     windows = OVERLAPPING if overlapping_pooling else PLAIN
@@ -178,14 +189,14 @@ def alexnet(
 
     def normal(stddev: float, bias: float) -> dict:
         if initializer == "glorot":
-            return initial({}, file)
+            return initializer_arguments({}, file)
         options = {
             "kernel_initializer": keras.initializers.RandomNormal(stddev=stddev),
             "bias_initializer": keras.initializers.Constant(bias),
         }
-        return initial(options, file)
+        return initializer_arguments(options, file)
 
-    inputs, x = begin(
+    inputs, x = input_block(
         "AlexNet",
         input_shape,
         size=chosen.size,
@@ -203,7 +214,7 @@ def alexnet(
         pooling=windows,
         initializers=lambda stage: normal(stage.stddev, bias_value if stage.bias_one else 0.0),
     )
-    outputs = finish(
+    outputs = classifier_head(
         x,
         head.without(drop_layers),
         include_top=include_top,
@@ -214,7 +225,7 @@ def alexnet(
         output_initializers=lambda: normal(0.01, chosen.output_bias),
     )
     model = keras.Model(inputs, outputs, name=name or "alexnet")
-    return filled(model, file, keep_mean=mean is not None)
+    return with_weights(model, file, keep_mean=mean is not None)
 
 
 def _preset(name: str, preset: str, summary: str) -> Callable[..., keras.Model]:

@@ -8,11 +8,62 @@ from dataclasses import dataclass
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.names import ALIASES
+
+# VGG's dense layers go by Caffe's names too.
+ALIASES = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
+
+
+def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
+    """Returns the layer called `name`; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
+
+    Raises:
+        UsageError: If there is no such layer; nearest names are offered.
+
+    Example:
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models import get_layer
+        >>> get_layer(vgg11(input_shape=(32, 32, 3)), "fc7").name
+        'fc2'
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    for candidate in (name, ALIASES.get(name)):
+        if candidate in layers:
+            return layers[candidate]
+    raise unknown_name("layer", name, layers)
+
+
+def logits_tensor(model: keras.Model):
+    """Returns the symbolic tensor of the logits: what a softmax at the end takes, else the output.
+
+    Raises:
+        UsageError: If the softmax is fused into the last layer, so that no tensor holds the logits.
+
+    Example:
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models import logits_tensor
+        >>> logits_tensor(vgg11(input_shape=(32, 32, 3))).shape
+        (None, 1000)
+    """
+    last = model.layers[-1]
+    if ends_in_softmax(last):
+        return last.input
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        raise UsageError(
+            f"Layer {last.name!r} ends in a fused softmax, so its logits are no tensor",
+            expected="a softmax in a layer of its own, or none",
+        )
+    return model.output
+
+
+def ends_in_softmax(layer: keras.layers.Layer) -> bool:
+    """Tells whether `layer` is a softmax and nothing else."""
+    return isinstance(layer, keras.layers.Softmax) or (
+        isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.softmax
+    )
 
 
 @dataclass(frozen=True)
-class Call:
+class Node:
     """One call of one layer.
 
     Values are numbered; 0 is the image.
@@ -42,9 +93,9 @@ class Graph:
 
     name: str
     image_shape: tuple[int | None, ...]
-    calls: tuple[Call, ...]
+    calls: tuple[Node, ...]
 
-    def call(self, name: str) -> Call:
+    def call(self, name: str) -> Node:
         """Returns the call of the layer called `name`, by VGG's other names too.
 
         Raises:
@@ -61,7 +112,7 @@ class Graph:
                 return next(call for call in self.calls if call.layer.name == candidate)
         raise unknown_name("layer", name, count)
 
-    def up_to(self, *ends: Call) -> tuple[Call, ...]:
+    def up_to(self, *ends: Node) -> tuple[Node, ...]:
         """Returns the calls that `ends` need, themselves among them; a single one is the last."""
         needed = {end.output for end in ends}
         kept = []
@@ -72,7 +123,7 @@ class Graph:
         return tuple(kept[::-1])
 
 
-def graph_of(model: keras.Model) -> Graph:
+def build_graph(model: keras.Model) -> Graph:
     """Returns the calls of the layers of a functional or sequential model over images.
 
     Raises:
@@ -80,8 +131,8 @@ def graph_of(model: keras.Model) -> Graph:
 
     Example:
         >>> from cnnkit import vgg11
-        >>> from cnnkit.models.graph import graph_of
-        >>> [call.layer.name for call in graph_of(vgg11(input_shape=(32, 32, 3))).calls][:2]
+        >>> from cnnkit.models.graph import build_graph
+        >>> [call.layer.name for call in build_graph(vgg11(input_shape=(32, 32, 3))).calls][:2]
         ['preprocessing', 'block1_conv1']
     """
     try:
@@ -99,12 +150,12 @@ def graph_of(model: keras.Model) -> Graph:
             expected="one input of shape (n, h, w, c)",
             received=received,
         )
-    calls: list[Call] = []
+    calls: list[Node] = []
     _read(outputs, {id(inputs[0]): 0}, calls)
     return Graph(model.name, tuple(inputs[0].shape[1:]), tuple(calls))
 
 
-def _read(outputs, values: dict[int, int], calls: list[Call]) -> list[int]:
+def _read(outputs, values: dict[int, int], calls: list[Node]) -> list[int]:
     """Appends the calls that make `outputs`; `values` numbers the tensors that are known."""
     # A stack of its own: deep networks would exceed Python's.
     waiting = list(outputs)
@@ -129,7 +180,7 @@ def _read(outputs, values: dict[int, int], calls: list[Call]) -> list[int]:
             # The image is value 0, so call number n makes value n.
             made = [len(calls) + 1] * len(node.outputs)
             plain = len(node.outputs) == 1 and _takes_nothing_else(node)
-            calls.append(Call(layer, tuple(given), made[0], plain))
+            calls.append(Node(layer, tuple(given), made[0], plain))
         values.update(zip(map(id, node.outputs), made, strict=True))
     return [values[id(tensor)] for tensor in outputs]
 

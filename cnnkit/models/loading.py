@@ -9,12 +9,11 @@ import keras
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit.errors import UsageError
-from cnnkit.models.weights.filling import fill
-from cnnkit.models.weights.fingerprint import check_fingerprint
-from cnnkit.models.weights.imagenet import IMAGENET, imagenet
-from cnnkit.models.weights.recognize import open_weights
-from cnnkit.models.weights.stored import WeightsFile
-from cnnkit.models.weights.unfilled import restore, unfilled
+from cnnkit.models.weights.assign import assign_weights, defer_initializers, restore_initializers
+from cnnkit.models.weights.download import IMAGENET, imagenet_weights
+from cnnkit.models.weights.open import open_weights
+from cnnkit.models.weights.output_fingerprint import check_fingerprint
+from cnnkit.models.weights.weights_file import WeightsFile
 
 Weights = str | os.PathLike | WeightsFile | None
 
@@ -63,16 +62,18 @@ def find_weights(
     if weights is None or isinstance(weights, WeightsFile):
         return weights
     if weights == IMAGENET:
-        return imagenet(network, include_top=include_top, classes=classes)
+        return imagenet_weights(network, include_top=include_top, classes=classes)
     return open_weights(weights)
 
 
-def initial(options: dict, file: WeightsFile | None) -> dict:
+def initializer_arguments(options: dict, file: WeightsFile | None) -> dict:
     """Returns a layer's initializer arguments; without random numbers where a file fills it."""
-    return options if file is None else unfilled(options)
+    return options if file is None else defer_initializers(options)
 
 
-def filled(model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = False) -> keras.Model:
+def with_weights(
+    model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = False
+) -> keras.Model:
     """Fills a network that was built with `initial`, and returns it.
 
     Raises:
@@ -81,8 +82,8 @@ def filled(model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = Fa
     """
     if file is None:
         return model
-    fill(model, file, keep_mean=keep_mean)
-    restore(model)
+    assign_weights(model, file, keep_mean=keep_mean)
+    restore_initializers(model)
     if not keep_mean:
         check_fingerprint(model, file.path)
     return model

@@ -57,6 +57,6 @@ TORCH = Preprocessing(
 )
 
 
-def of_caffe(names: Collection[str]) -> Preprocessing:
+def caffe_preprocessing(names: Collection[str]) -> Preprocessing:
     """Returns what a network of Caffe's days takes, by the names of its layers."""
     return VGG if "conv1_1" in names else BVLC

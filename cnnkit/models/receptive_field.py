@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -9,8 +10,147 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.graph import Call, graph_of
-from cnnkit.models.windows import Window, too_small, windows
+from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
+from cnnkit.models.graph import Node, build_graph
+
+# Layers that look at one place of the map, or at one vector.
+POINTWISE = (
+    Dropout,
+    ReLU,
+    SubtractMean,
+    keras.layers.Activation,
+    keras.layers.Add,
+    keras.layers.Average,
+    keras.layers.BatchNormalization,
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.ELU,
+    keras.layers.Identity,
+    keras.layers.LeakyReLU,
+    keras.layers.Normalization,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+    keras.layers.Softmax,
+    keras.layers.SpatialDropout2D,
+)
+
+# Layers after which nothing has a place any more.
+WHOLE = (
+    keras.layers.Flatten,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+)
+
+
+@dataclass(frozen=True)
+class LayerWindow:
+    """How one axis of a layer's output looks at its input.
+
+    Attributes:
+        kernel: Places that a window looks at; None is the whole axis.
+        stride: Step from one window to the next.
+        dilation: Step from one place of a window to the next.
+        padding: Places before the first and after the last, below zero where the layer cuts some
+            off; None is what TensorFlow calls SAME, which depends on the side.
+    """
+
+    kernel: int | None = 1
+    stride: int = 1
+    dilation: int = 1
+    padding: tuple[int, int] | None = (0, 0)
+
+    def extent(self, side: int) -> int:
+        """Returns the length of a window over an axis of `side` places, holes included."""
+        return side if self.kernel is None else (self.kernel - 1) * self.dilation + 1
+
+    def before(self, side: int) -> int:
+        """Returns the places before the first one of an axis of `side` places."""
+        if self.padding is not None:
+            return self.padding[0]
+        return self._same(side) // 2
+
+    def count(self, side: int) -> int:
+        """Returns the number of windows over an axis of `side` places, below one if none fits."""
+        if self.kernel is None:
+            return 1
+        padded = side + (self._same(side) if self.padding is None else sum(self.padding))
+        return (padded - self.extent(side)) // self.stride + 1
+
+    def _same(self, side: int) -> int:
+        windows = -(-side // self.stride)
+        return max((windows - 1) * self.stride + self.extent(side) - side, 0)
+
+
+def behaves_like(layer, kinds) -> type | None:
+    """Returns which of `kinds` a layer computes like: a subclass of one, of the same `call`."""
+    if getattr(layer, "quantization_mode", None):
+        return None
+    for kind in kinds:
+        if isinstance(layer, kind) and type(layer).call is kind.call:
+            return kind
+    return None
+
+
+def window_of(layer) -> tuple[LayerWindow, LayerWindow] | None:
+    """Returns how the rows and the columns of a layer's output look at its input.
+
+    None stands for a layer that is not known here, or that has its channels first.
+
+    Example:
+        >>> import keras
+        >>> from cnnkit.models.receptive_field import window_of
+        >>> window_of(keras.layers.Conv2D(8, (3, 5), strides=2))[1]
+        Window(kernel=5, stride=2, dilation=1, padding=(0, 0))
+    """
+    if getattr(layer, "data_format", None) == "channels_first":
+        return None
+    if behaves_like(layer, POINTWISE):
+        return LayerWindow(), LayerWindow()
+    if behaves_like(layer, WHOLE):
+        return LayerWindow(None, 0), LayerWindow(None, 0)
+    if behaves_like(layer, [keras.layers.Concatenate]):
+        # Along another axis than the channels, places would move.
+        return (LayerWindow(), LayerWindow()) if layer.axis in (-1, 3) else None
+    if behaves_like(layer, [LocalResponseNormalization]):
+        side = layer.size if layer.region == "within" else 1
+        return LayerWindow(side, padding=None), LayerWindow(side, padding=None)
+    if behaves_like(layer, [keras.layers.ZeroPadding2D]):
+        return tuple(LayerWindow(padding=tuple(sides)) for sides in layer.padding)
+    if behaves_like(layer, [keras.layers.Cropping2D]):
+        return tuple(LayerWindow(padding=(-first, -last)) for first, last in layer.cropping)
+    if behaves_like(layer, [CeilMaxPooling2D]):
+        return tuple(
+            LayerWindow(size, stride, padding=(0, stride - 1))
+            for size, stride in zip(layer.pool_size, layer.strides, strict=True)
+        )
+    padding = None if getattr(layer, "padding", None) == "same" else (0, 0)
+    if behaves_like(layer, [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D]):
+        return tuple(
+            LayerWindow(size, stride, padding=padding)
+            for size, stride in zip(layer.pool_size, layer.strides, strict=True)
+        )
+    if behaves_like(layer, [keras.layers.Conv2D]):
+        return tuple(
+            LayerWindow(*one, padding)
+            for one in zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
+        )
+    return None
+
+
+def too_small_for_layer(layer, image_size: Sequence[int]) -> UsageError:
+    """Returns the error for an image, (h, w), of whose map no window of a layer has room.
+
+    Example:
+        >>> import keras
+        >>> from cnnkit.models.receptive_field import too_small_for_layer
+        >>> str(too_small_for_layer(keras.layers.Conv2D(8, 9, name="conv2"), (7, 20)))
+        "The image is too small: layer 'conv2' has no place to look at. Received: 7 x 20."
+    """
+    return UsageError(
+        f"The image is too small: layer {layer.name!r} has no place to look at",
+        received=" x ".join(map(str, image_size)),
+    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +232,7 @@ def receptive_field(
         >>> field.size, field.stride, field.box((6, 0))
         ((139, 139), (16, 16), Box(top=48, left=0, bottom=187, right=91))
     """
-    graph = graph_of(model)
+    graph = build_graph(model)
     end = graph.call(layer)
     sides = graph.image_shape[:2] if image_size is None else tuple(image_size)
     if None in sides:
@@ -124,7 +264,7 @@ class _Axis:
     step: int
     size: int
 
-    def under(self, window: Window) -> _Axis:
+    def under(self, window: LayerWindow) -> _Axis:
         """Returns the axis of the map that `window` makes of this one."""
         side = len(self.sees)
         count, before, extent = window.count(side), window.before(side), window.extent(side)
@@ -154,9 +294,9 @@ class _Axis:
         return np.where(self.sees.any(axis=1, keepdims=True), spans, 0)
 
 
-def _through(call: Call, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]):
+def _through(call: Node, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]):
     layer = call.layer
-    looks = windows(layer)
+    looks = window_of(layer)
     if looks is None or not call.plain:
         raise UsageError(
             f"What layer {layer.name!r} sees is not known",
@@ -173,6 +313,6 @@ def _through(call: Call, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ..
             )
         axis = reduce(_Axis.joined, axes).under(window)
         if not len(axis.sees):
-            raise too_small(layer, sides)
+            raise too_small_for_layer(layer, sides)
         result.append(axis)
     return tuple(result)

@@ -9,10 +9,8 @@ import numpy as np
 
 from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
-from cnnkit.models.activations import fused
-from cnnkit.models.head import Head, finish
-from cnnkit.models.loading import Weights, filled, find_weights, initial
-from cnnkit.models.stem import begin
+from cnnkit.models.blocks import HeadConfig, activation_argument, classifier_head, input_block
+from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 from cnnkit.models.variants import variant
 
 # Simonyan & Zisserman 2014, Table 1: its columns, top to bottom. A word is "kernel-filters" for a
@@ -95,7 +93,7 @@ def vgg(
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
     blocks = [block.split() for block in COLUMNS[config].split("|")]
-    inputs, x = begin(
+    inputs, x = input_block(
         f"VGG {config}",
         input_shape,
         include_top=include_top,
@@ -108,9 +106,9 @@ def vgg(
 
     def initializers() -> dict:
         if initializer == "glorot":
-            return initial({}, file)
+            return initializer_arguments({}, file)
         normal = keras.initializers.RandomNormal(stddev=weight_stddev)
-        return initial({"kernel_initializer": normal}, file)
+        return initializer_arguments({"kernel_initializer": normal}, file)
 
     for number, block in enumerate(blocks, start=1):
         position = 0
@@ -124,14 +122,14 @@ def vgg(
                 filters,
                 kernel,
                 padding="same",
-                activation=fused(activation),
+                activation=activation_argument(activation),
                 name=f"block{number}_conv{position}",
                 **initializers(),
             )(x)
         x = keras.layers.MaxPooling2D(2, 2, name=f"block{number}_pool")(x)
-    outputs = finish(
+    outputs = classifier_head(
         x,
-        Head(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),
+        HeadConfig(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),
         include_top=include_top,
         pooling=pooling,
         classes=classes,
@@ -141,7 +139,7 @@ def vgg(
     )
     default = f"vgg_{config.lower().replace('-', '_')}"
     model = keras.Model(inputs, outputs, name=name or default)
-    return filled(model, file, keep_mean=mean is not None)
+    return with_weights(model, file, keep_mean=mean is not None)
 
 
 def _column(name: str, config: str) -> Callable[..., keras.Model]:

@@ -9,11 +9,20 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.drops import check_drops
-from cnnkit.models.head import HIDDEN_UNITS, Head, finish
-from cnnkit.models.loading import Weights, filled, find_weights, initial
-from cnnkit.models.stages import OVERLAPPING, PLAIN, Stage, build_stages, numbered, side_after
-from cnnkit.models.stem import begin
+from cnnkit.models.ablation import check_omitted_layers
+from cnnkit.models.blocks import (
+    HIDDEN_UNITS,
+    OVERLAPPING,
+    PLAIN,
+    HeadConfig,
+    Stage,
+    build_stages,
+    classifier_head,
+    input_block,
+    side_after,
+    stages_by_number,
+)
+from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 
 INITIALIZERS = ("paper", "glorot")
 WEIGHT_STDDEV = 0.01  # section 3: "1e-2", read as the standard deviation
@@ -94,22 +103,22 @@ def zfnet(
             expected="filters of conv3, conv4 and conv5",
             received=filters,
         )
-    head = Head(("fc6", "fc7", "fc8"), hidden_units, dropout, activation=activation)
+    head = HeadConfig(("fc6", "fc7", "fc8"), hidden_units, dropout, activation=activation)
     varied = (replace(stage, filters=n) for stage, n in zip(STAGES[2:], filters, strict=True))
     stages = (*STAGES[:2], *varied)
-    check_drops("ZFNet", drop_layers, stages, head)
-    kept = numbered(stages, drop_layers)
+    check_omitted_layers("ZFNet", drop_layers, stages, head)
+    kept = stages_by_number(stages, drop_layers)
     windows = OVERLAPPING if overlapping_pooling else PLAIN
 
     file = find_weights(weights)
 
     def initializers() -> dict:
         if initializer == "glorot":
-            return initial({}, file)
+            return initializer_arguments({}, file)
         normal = keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV)
-        return initial({"kernel_initializer": normal}, file)
+        return initializer_arguments({"kernel_initializer": normal}, file)
 
-    inputs, x = begin(
+    inputs, x = input_block(
         "ZFNet",
         input_shape,
         include_top=include_top,
@@ -126,7 +135,7 @@ def zfnet(
         pooling=windows,
         initializers=lambda stage: initializers(),
     )
-    outputs = finish(
+    outputs = classifier_head(
         x,
         head.without(drop_layers),
         include_top=include_top,
@@ -137,4 +146,4 @@ def zfnet(
         output_initializers=initializers,
     )
     model = keras.Model(inputs, outputs, name=name or "zfnet")
-    return filled(model, file, keep_mean=mean is not None)
+    return with_weights(model, file, keep_mean=mean is not None)

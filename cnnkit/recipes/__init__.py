@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from cnnkit.errors import unknown_name
 from cnnkit.recipes.alexnet import ALEXNET
-from cnnkit.recipes.cifar import CIFAR
+from cnnkit.recipes.cifar10 import CIFAR
 from cnnkit.recipes.demo import DEMO
 from cnnkit.recipes.modern import MODERN
-from cnnkit.recipes.recipe import Part as Part
 from cnnkit.recipes.recipe import Recipe as Recipe
+from cnnkit.recipes.recipe import TrainingStage as TrainingStage
 from cnnkit.recipes.vgg import VGG
 from cnnkit.recipes.zfnet import ZFNET
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, CENTRE_MEAN, IMAGENET, INVERTED
-from cnnkit.recipes.recipe import Recipe
+from cnnkit.recipes.recipe import (
+    AUTOMATIC,
+    BILINEAR,
+    CENTER,
+    CENTER_MEAN,
+    IMAGENET,
+    INVERTED,
+    Recipe,
+)
 
 # Krizhevsky et al. 2012, sections 2, 4.1 and 5.
 PAPER = TrainingConfig(
@@ -27,9 +34,9 @@ PAPER = TrainingConfig(
 SOURCE = "Krizhevsky et al. 2012, sections 2 to 5"
 DEVIATIONS = (
     AUTOMATIC,
-    CENTRE,
+    CENTER,
     BILINEAR,
-    CENTRE_MEAN,
+    CENTER_MEAN,
     INVERTED,
     "biases do not decay, as in the authors' later code; the paper speaks of weights",
     "colour noise is scaled by the standard deviations, as in the authors' code; the paper says "
@@ -68,7 +75,7 @@ ALEXNET = {
         "not repeated here",
         deviations=(
             "the shorter side is rescaled to 256; Caffe squeezes the whole image into 256 x 256",
-            CENTRE_MEAN,
+            CENTER_MEAN,
             "drops at whole epochs of 5,005 steps; Caffe's every 100,000 steps are 19.98 epochs",
         ),
     ),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes.common import IMAGENET
-from cnnkit.recipes.recipe import Recipe
+from cnnkit.recipes.recipe import IMAGENET, Recipe
 
 MODERN = {
     "modern": Recipe(

@@ -9,7 +9,7 @@ from cnnkit.config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Part:
+class TrainingStage:
     """One of several trainings that a recipe is made of.
 
     Attributes:
@@ -45,4 +45,15 @@ class Recipe:
     result: str
     deviations: tuple[str, ...] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TrainingStage, ...] = ()
+
+
+IMAGENET = "tfds:imagenet2012"
+AUTOMATIC = "the learning rate drops after 5 epochs without improvement; the authors did it by hand"
+CENTER = "errors while training are of one centre crop; the paper averages several crops"
+BILINEAR = "images are rescaled bilinearly with antialiasing; the paper names no filter"
+CENTER_MEAN = (
+    "the centre of the mean image is subtracted from every crop; the authors subtract the part "
+    "that lies under the crop"
+)
+INVERTED = "dropout scales up while training instead of scaling down at test time"

@@ -5,8 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, IMAGENET, INVERTED
-from cnnkit.recipes.recipe import Part, Recipe
+from cnnkit.recipes.recipe import (
+    AUTOMATIC,
+    BILINEAR,
+    CENTER,
+    IMAGENET,
+    INVERTED,
+    Recipe,
+    TrainingStage,
+)
 
 COLUMNS = {
     "a": "vgg11",
@@ -53,7 +60,7 @@ SOURCE = "Simonyan & Zisserman 2014, sections 2 and 3"
 COST = "the paper: 2 to 3 weeks a network on 4 Titan Black"
 DEVIATIONS = (
     AUTOMATIC,
-    CENTRE,
+    CENTER,
     BILINEAR,
     INVERTED,
     "biases do not decay; the paper does not say",
@@ -95,10 +102,10 @@ def _recipe(column: str, scale: str) -> Recipe:
 
 
 CHAIN = (
-    Part("a-256", _config("a", "256")),
-    Part("d-256", replace(_config("d", "256"), init_rule="vgg-staged"), follows=True),
-    Part("d-384", _config("d", "384"), follows=True),
-    Part("d-jitter", _config("d", "jitter"), follows=True),
+    TrainingStage("a-256", _config("a", "256")),
+    TrainingStage("d-256", replace(_config("d", "256"), init_rule="vgg-staged"), follows=True),
+    TrainingStage("d-384", _config("d", "384"), follows=True),
+    TrainingStage("d-jitter", _config("d", "jitter"), follows=True),
 )
 
 VGG = {

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes.common import AUTOMATIC, BILINEAR, CENTRE, CENTRE_MEAN, IMAGENET, INVERTED
-from cnnkit.recipes.recipe import Recipe
+from cnnkit.recipes.recipe import (
+    AUTOMATIC,
+    BILINEAR,
+    CENTER,
+    CENTER_MEAN,
+    IMAGENET,
+    INVERTED,
+    Recipe,
+)
 
 ZFNET = {
     # Zeiler & Fergus 2013, section 3.
@@ -33,9 +40,9 @@ ZFNET = {
         "not repeated here",
         deviations=(
             AUTOMATIC,
-            CENTRE,
+            CENTER,
             BILINEAR,
-            CENTRE_MEAN,
+            CENTER_MEAN,
             INVERTED,
             "no weight decay and no colour noise: the paper mentions neither",
             "each epoch shows one of the ten crops of an image, chosen by chance; whether the "

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cnnkit.server.limits import Limits
-from cnnkit.server.process import ModelServerProcess, find_model_server
+from cnnkit.server.limits import ServerLimits
+from cnnkit.server.tf_serving import ModelServerProcess, find_model_server
 
 if TYPE_CHECKING:
-    from cnnkit.server.embedded import EmbeddedServer
+    from cnnkit.server.server import EmbeddedServer
 
-__all__ = ["EmbeddedServer", "Limits", "ModelServerProcess", "find_model_server"]
+__all__ = ["EmbeddedServer", "ServerLimits", "ModelServerProcess", "find_model_server"]
 
 
 def __getattr__(name: str) -> object:
     # Running TensorFlow Serving's own program needs no TensorFlow in this process.
     if name == "EmbeddedServer":
-        from cnnkit.server.embedded import EmbeddedServer
+        from cnnkit.server.server import EmbeddedServer
 
         return EmbeddedServer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,11 +10,11 @@ from concurrent.futures import Executor
 import grpc
 import numpy as np
 
-from cnnkit.server.predict import Call, Outputs
-from cnnkit.server.refusal import Refusal
+from cnnkit.server.predict import Outputs, PreparedCall
+from cnnkit.server.status_error import StatusError
 
 
-class Runner:
+class BatchScheduler:
     """Runs calls, so many at once; with a window, joined to batches.
 
     Lives in one event loop. Calls are joined only where their servable, signature, outputs and
@@ -29,7 +29,7 @@ class Runner:
         queue: The most batches that wait; the calls of further ones are refused.
 
     Example:
-        >>> runner = Runner(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
+        >>> runner = BatchScheduler(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
         >>> await runner.run(call)  # doctest: +SKIP
         {'probabilities': array(...)}
     """
@@ -53,7 +53,7 @@ class Runner:
         # The loop itself remembers tasks only weakly.
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, call: Call) -> Outputs:
+    async def run(self, call: PreparedCall) -> Outputs:
         """Runs a call.
 
         Raises:
@@ -66,7 +66,7 @@ class Runner:
         batch = self._open.get(key)
         if batch is None or batch.rows + call.rows > self._size:
             if self._waiting >= self._queue:
-                raise Refusal(
+                raise StatusError(
                     grpc.StatusCode.UNAVAILABLE,
                     "The batch scheduling queue to which this task was submitted is full; "
                     f"currently {self._waiting} batches enqueued and max_enqueued_batches is "
@@ -100,7 +100,7 @@ class Runner:
                 wanted = [(call, answer) for call, answer in batch.calls if not answer.done()]
                 if not wanted:
                     return
-                outcomes = await self._in_thread(run_together, [call for call, _ in wanted])
+                outcomes = await self._in_thread(run_batch, [call for call, _ in wanted])
             for (_, answer), outcome in zip(wanted, outcomes, strict=True):
                 if answer.done():
                     continue
@@ -117,7 +117,7 @@ class Runner:
                 # Whatever has happened: nobody waits for ever.
                 if not answer.done():
                     answer.set_exception(
-                        Refusal(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+                        StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
                     )
 
     async def _in_thread(self, function, *args):
@@ -126,19 +126,19 @@ class Runner:
 
 class _Batch:
     def __init__(self) -> None:
-        self.calls: list[tuple[Call, asyncio.Future[Outputs]]] = []
+        self.calls: list[tuple[PreparedCall, asyncio.Future[Outputs]]] = []
         self.rows = 0
         # Full, or too full for the next call.
         self.closed = asyncio.Event()
 
-    def add(self, call: Call) -> asyncio.Future[Outputs]:
+    def add(self, call: PreparedCall) -> asyncio.Future[Outputs]:
         answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
         self.calls.append((call, answer))
         self.rows += call.rows or 0
         return answer
 
 
-def _kind(call: Call) -> Hashable:
+def _kind(call: PreparedCall) -> Hashable:
     return (
         id(call.servable),
         call.signature,
@@ -147,7 +147,7 @@ def _kind(call: Call) -> Hashable:
     )
 
 
-def run_together(calls: Sequence[Call]) -> list[Outputs | Exception]:
+def run_batch(calls: Sequence[PreparedCall]) -> list[Outputs | Exception]:
     """Runs calls of one kind as one batch; where that fails, each by itself.
 
     So one client's broken image is refused without failing the others that came with it.
@@ -159,7 +159,7 @@ def run_together(calls: Sequence[Call]) -> list[Outputs | Exception]:
         For each, its outputs or why there are none.
 
     Example:
-        >>> run_together([call, call])  # doctest: +SKIP
+        >>> run_batch([call, call])  # doctest: +SKIP
         [{'probabilities': array(...)}, {'probabilities': array(...)}]
     """
     if len(calls) > 1:
@@ -182,7 +182,7 @@ def run_together(calls: Sequence[Call]) -> list[Outputs | Exception]:
     return [_outcome(call) for call in calls]
 
 
-def _outcome(call: Call) -> Outputs | Exception:
+def _outcome(call: PreparedCall) -> Outputs | Exception:
     try:
         return call.run()
     except Exception as error:

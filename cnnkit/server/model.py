@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.errors import CnnkitError
-from cnnkit.server.configuration import ModelConfig
-from cnnkit.server.folders import Fingerprint, check_version, fingerprint, version_folders
-from cnnkit.server.refusal import without_paths
+from cnnkit.server.model_config import ModelConfig
+from cnnkit.server.status_error import without_paths
+from cnnkit.server.version_folders import (
+    Fingerprint,
+    check_version,
+    version_fingerprint,
+    version_folders,
+)
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 if TYPE_CHECKING:
-    from cnnkit.server.servable import Servable
+    from cnnkit.server.servable import SavedModelServable
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,7 +29,7 @@ _REMEMBERED = 16
 
 
 @dataclass(frozen=True)
-class State:
+class VersionState:
     """Where a version is in its life.
 
     Attributes:
@@ -38,7 +43,7 @@ class State:
     text: str = ""
 
 
-class Model:
+class ServedModel:
     """The versions of one model.
 
     Readers use `servables` and `states` without a lock: both are replaced, never changed.
@@ -48,22 +53,24 @@ class Model:
         load: Makes a servable of (name, version, folder); raises a CnnkitError where it cannot.
 
     Example:
-        >>> model = Model(ModelConfig("digits", Path("models/digits")), Servable)  # doctest: +SKIP
+        >>> model = ServedModel(ModelConfig("digits", Path("models/digits")), Servable)  # doctest: +SKIP
         >>> model.refresh()  # doctest: +SKIP
     """
 
-    def __init__(self, config: ModelConfig, load: Callable[[str, int, Path], Servable]) -> None:
+    def __init__(
+        self, config: ModelConfig, load: Callable[[str, int, Path], SavedModelServable]
+    ) -> None:
         self.config = config
-        self.servables: dict[int, Servable] = {}
-        self.states: dict[int, State] = {}
+        self.servables: dict[int, SavedModelServable] = {}
+        self.states: dict[int, VersionState] = {}
         self._load = load
         # What the files of a version were when they could not be loaded, and at the last look.
         self._refused: dict[int, Fingerprint] = {}
         self._seen: dict[int, Fingerprint] = {}
 
-    def changed_to(self, config: ModelConfig) -> Model:
+    def changed_to(self, config: ModelConfig) -> ServedModel:
         """Returns a model of another configuration that starts with the versions of this one."""
-        model = Model(config, self._load)
+        model = ServedModel(config, self._load)
         if config.folder == self.config.folder:
             model.servables, model.states = self.servables, self.states
             model._refused, model._seen = dict(self._refused), dict(self._seen)
@@ -94,7 +101,7 @@ class Model:
             if version in self.servables:
                 chosen.append(version)
                 continue
-            files = fingerprint(folders[version])
+            files = version_fingerprint(folders[version])
             if files == self._refused.get(version):
                 continue
             if wait and files != self._seen.get(version):
@@ -119,28 +126,28 @@ class Model:
             raise problem
 
     def _take(self, version: int, folder: Path) -> None:
-        self._set(version, State(pb.ModelVersionStatus.LOADING))
+        self._set(version, VersionState(pb.ModelVersionStatus.LOADING))
         check_version(folder)
         servable = self._load(self.config.name, version, folder)
         loaded = {**self.servables, version: servable}
         self.servables = dict(sorted(loaded.items(), reverse=True))
-        self._set(version, State(pb.ModelVersionStatus.AVAILABLE))
+        self._set(version, VersionState(pb.ModelVersionStatus.AVAILABLE))
         self._refused.pop(version, None)
         _LOG.info("Model %r: version %d is served", self.config.name, version)
 
     def _refuse(self, version: int, files: Fingerprint, error: CnnkitError) -> None:
         self._refused[version] = files
         text = without_paths(error.problem)
-        self._set(version, State(pb.ModelVersionStatus.END, pb.FAILED_PRECONDITION, text))
+        self._set(version, VersionState(pb.ModelVersionStatus.END, pb.FAILED_PRECONDITION, text))
         _LOG.warning("Model %r: version %d is not served: %s", self.config.name, version, error)
 
     def _drop(self, version: int) -> None:
         # Requests that have found the servable keep it until they are answered.
         self.servables = {v: s for v, s in self.servables.items() if v != version}
-        self._set(version, State(pb.ModelVersionStatus.END))
+        self._set(version, VersionState(pb.ModelVersionStatus.END))
         _LOG.info("Model %r: version %d has left", self.config.name, version)
 
-    def _set(self, version: int, state: State) -> None:
+    def _set(self, version: int, state: VersionState) -> None:
         states = {**self.states, version: state}
         ended = sorted(v for v, known in states.items() if known.state == pb.ModelVersionStatus.END)
         for old in ended[:-_REMEMBERED]:

@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.server import warmup
-from cnnkit.server.refusal import Refusal, without_paths
-from cnnkit.server.servable import Servable
+from cnnkit.server.servable import SavedModelServable
+from cnnkit.server.status_error import StatusError, without_paths
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _SETTINGS = {
 }
 
 
-class OpenVinoServable(Servable):
+class OpenVinoServable(SavedModelServable):
     """One loaded version of a model, run by OpenVINO where that can.
 
     Args:
@@ -86,7 +86,7 @@ class OpenVinoServable(Servable):
         try:
             answered = compiled(inputs)
         except RuntimeError as error:
-            raise Refusal(grpc.StatusCode.INTERNAL, without_paths(str(error))) from error
+            raise StatusError(grpc.StatusCode.INTERNAL, without_paths(str(error))) from error
         return {name: answered[name] for name in outputs}
 
     def _difference(
@@ -107,14 +107,14 @@ class OpenVinoServable(Servable):
         _LOG.info("Model %r: version %d: %s %s", self.name, self.version, signature, what)
 
 
-def load_warm(name: str, version: int, folder: Path) -> Servable:
-    """As `cnnkit.server.warmup.load_warm`, with OpenVINO.
+def load_openvino(name: str, version: int, folder: Path) -> SavedModelServable:
+    """As `cnnkit.server.warmup.load_and_warm_up`, with OpenVINO.
 
     Example:
-        >>> load_warm("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
+        >>> load_openvino("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
         1
     """
-    return warmup.load_warm(name, version, folder, OpenVinoServable)
+    return warmup.load_and_warm_up(name, version, folder, OpenVinoServable)
 
 
 class _Compiled:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from cnnkit.server.refusal import Refusal, invalid
+from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
-from cnnkit.wire.tensors import LARGEST_TENSOR, decode, encode_values
+from cnnkit.wire.tensors import LARGEST_TENSOR, decode_tensor, encode_values
 
 if TYPE_CHECKING:
-    from cnnkit.server.servable import Servable
+    from cnnkit.server.servable import SavedModelServable
 
 Outputs = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ _TENSORFLOW_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
 
 
 @dataclass(frozen=True)
-class Call:
+class PreparedCall:
     """A Predict request that has been read and fits the signature.
 
     Attributes:
@@ -36,7 +36,7 @@ class Call:
         rows: The size of the first dimension, where every input has the same; else None.
     """
 
-    servable: Servable
+    servable: SavedModelServable
     signature: str
     inputs: dict[str, np.ndarray]
     outputs: tuple[str, ...]
@@ -51,13 +51,13 @@ class Call:
         return self.servable.run(self.signature, self.inputs, self.outputs)
 
 
-def prepare(
+def prepare_predict(
     request: pb.PredictRequest,
-    find: Callable[[pb.ModelSpec], Servable],
+    find: Callable[[pb.ModelSpec], SavedModelServable],
     *,
     largest: int = LARGEST_TENSOR,
     most_rows: int | None = None,
-) -> Call:
+) -> PreparedCall:
     """Reads and checks one Predict request.
 
     Shapes are checked against the signature before the graph runs: TensorFlow's convolution ends
@@ -73,12 +73,12 @@ def prepare(
         Refusal: The request cannot be answered.
     """
     if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
+        raise invalid_argument("Missing ModelSpec")
     servable = find(request.model_spec)
     signature = request.model_spec.signature_name or methods.DEFAULT_SIGNATURE
     definition = servable.definitions.signature_def.get(signature)
     if definition is None:
-        raise Refusal(
+        raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
         )
     inputs = _read_inputs(request.inputs, definition.inputs, largest)
@@ -86,11 +86,13 @@ def prepare(
     _check_inputs(request.inputs, inputs, definition.inputs)
     rows = _rows(inputs.values())
     if rows is not None and most_rows is not None and rows > most_rows:
-        raise invalid(f"Task size {rows} is larger than maximum input batch size {most_rows}")
-    return Call(servable, signature, inputs, outputs, rows)
+        raise invalid_argument(
+            f"Task size {rows} is larger than maximum input batch size {most_rows}"
+        )
+    return PreparedCall(servable, signature, inputs, outputs, rows)
 
 
-def answer(call: Call, outputs: Outputs) -> pb.PredictResponse:
+def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictResponse:
     """Returns the outputs as a model server sends them, with which model made them."""
     response = pb.PredictResponse()
     response.model_spec.name = call.servable.name
@@ -105,7 +107,7 @@ def _read_inputs(
     given: Mapping[str, pb.TensorProto], wanted: Mapping[str, pb.TensorInfo], largest: int
 ) -> dict[str, np.ndarray]:
     if len(given) != len(wanted):
-        raise invalid(
+        raise invalid_argument(
             f"input size does not match signature: {len(given)}!={len(wanted)} "
             f"len({_set(given)}) != len({_set(wanted)}). "
             f"Sent extra: {_set(set(given) - set(wanted))}. "
@@ -114,16 +116,16 @@ def _read_inputs(
     inputs = {}
     for name in sorted(wanted):
         if name not in given:
-            raise invalid(
+            raise invalid_argument(
                 f"Signature input alias: {name}(feed name: {wanted[name].name}) not found in "
                 "request and no default value provided. Inputs expected to be in the request "
                 f"{_set(given)}, or default input alias set: "
             )
         try:
-            inputs[name] = decode(given[name], largest=largest)
+            inputs[name] = decode_tensor(given[name], largest=largest)
         except TensorError as error:
             # Clients show the first line; the second says what the tensor's fault is.
-            raise invalid(f"tensor parsing error: {name}\n{error}") from error
+            raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error
     return inputs
 
 
@@ -131,7 +133,7 @@ def _chosen_outputs(names: Iterable[str], wanted: Mapping[str, pb.TensorInfo]) -
     chosen = tuple(names)
     for name in chosen:
         if name not in wanted:
-            raise invalid(
+            raise invalid_argument(
                 f"output tensor alias not found in signature: {name} "
                 f"Outputs expected to be in the set {_set(wanted)}."
             )
@@ -146,7 +148,7 @@ def _check_inputs(
     for position, (name, array) in enumerate(inputs.items()):
         info = wanted[name]
         if given[name].dtype != info.dtype:
-            raise invalid(
+            raise invalid_argument(
                 f"Expects arg[{position}] to be {_type_name(info.dtype)} "
                 f"but {_type_name(given[name].dtype)} is provided"
             )
@@ -159,7 +161,7 @@ def _check_inputs(
         if not fits:
             expected = ",".join("?" if size == -1 else str(size) for size in sizes)
             received = ",".join(map(str, array.shape))
-            raise invalid(
+            raise invalid_argument(
                 f"Shape of tensor {name} [{received}] is not compatible with expected shape "
                 f"[{expected}]."
             )

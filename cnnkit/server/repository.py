@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import grpc
 
 from cnnkit.errors import CnnkitError, UsageError
-from cnnkit.server.configuration import ModelConfig
-from cnnkit.server.model import Model, State
-from cnnkit.server.refusal import Refusal, invalid
+from cnnkit.server.model import ServedModel, VersionState
+from cnnkit.server.model_config import ModelConfig
+from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 if TYPE_CHECKING:
-    from cnnkit.server.servable import Servable
+    from cnnkit.server.servable import SavedModelServable
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class LabelError(UsageError):
         self.name = name
 
 
-class Repository:
+class ModelRepository:
     """The models that are loaded, found by what a request asks for.
 
     Args:
@@ -55,18 +55,18 @@ class Repository:
 
     Example:
         >>> configs = [ModelConfig("digits", Path("models/digits"))]
-        >>> Repository(configs, Servable).loaded("digits")  # doctest: +SKIP
+        >>> ModelRepository(configs, Servable).loaded("digits")  # doctest: +SKIP
         [1]
     """
 
     def __init__(
-        self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], Servable]
+        self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], SavedModelServable]
     ) -> None:
         self._load = load
         self._changing = threading.Lock()
         self._told: dict[str, str] = {}
         # Replaced as a whole: readers need no lock.
-        self._models: dict[str, Model] = {}
+        self._models: dict[str, ServedModel] = {}
         self.replace(configs)
 
     def replace(self, configs: Iterable[ModelConfig]) -> None:
@@ -79,7 +79,7 @@ class Repository:
             models = {}
             for config in configs:
                 before = self._models.get(config.name)
-                model = before.changed_to(config) if before else Model(config, self._load)
+                model = before.changed_to(config) if before else ServedModel(config, self._load)
                 model.refresh()
                 _check_versions(model)
                 models[config.name] = model
@@ -113,7 +113,7 @@ class Repository:
         """Returns the versions of a model that are loaded, the newest first."""
         return list(self._models[name].servables) if name in self._models else []
 
-    def find(self, spec: pb.ModelSpec) -> Servable:
+    def find(self, spec: pb.ModelSpec) -> SavedModelServable:
         """Returns the version that a request asks for.
 
         Raises:
@@ -129,9 +129,9 @@ class Repository:
             if version in servables:
                 return servables[version]
             wanted = f"Specific({spec.name}, {version})"
-        raise Refusal(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
+        raise StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def select(self, spec: pb.ModelSpec) -> dict[int, State]:
+    def select(self, spec: pb.ModelSpec) -> dict[int, VersionState]:
         """Returns the states of the versions that a request asks for, the newest first.
 
         Raises:
@@ -147,11 +147,11 @@ class Repository:
             if version in states:
                 return {version: states[version]}
             text = f"Could not find version {version} of model {spec.name}"
-        raise Refusal(grpc.StatusCode.NOT_FOUND, text)
+        raise StatusError(grpc.StatusCode.NOT_FOUND, text)
 
     def _version(self, spec: pb.ModelSpec) -> int | None:
         if not spec.name:
-            raise invalid("ModelSpec has no name specified.")
+            raise invalid_argument("ModelSpec has no name specified.")
         chosen = spec.WhichOneof("version_choice")
         if chosen == "version":
             asked = spec.version.value
@@ -160,12 +160,12 @@ class Repository:
         if chosen == "version_label":
             labels = self._models[spec.name].config.labels if spec.name in self._models else {}
             if spec.version_label not in labels:
-                raise invalid(f"Unrecognized servable version label: {spec.version_label}")
+                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
             return labels[spec.version_label]
         return None
 
 
-def _check_versions(model: Model) -> None:
+def _check_versions(model: ServedModel) -> None:
     name, config = model.config.name, model.config
     served = ", ".join(map(str, model.servables)) or "none"
     for version in config.versions.specific:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cnnkit.errors import RunError
-from cnnkit.server.refusal import Refusal, invalid, without_paths
+from cnnkit.server.status_error import StatusError, invalid_argument, without_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -24,7 +24,7 @@ _PREFACE = re.compile(
 )
 
 
-class Servable:
+class SavedModelServable:
     """One loaded version of a model.
 
     Args:
@@ -36,7 +36,7 @@ class Servable:
         RunError: The folder holds no SavedModel that can be loaded and served.
 
     Example:
-        >>> Servable("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
+        >>> SavedModelServable("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
         1
     """
 
@@ -75,13 +75,13 @@ class Servable:
         """
         function = self._model.signatures.get(signature)
         if function is None:
-            raise invalid(f'Serving signature "{signature}" cannot be called')
+            raise invalid_argument(f'Serving signature "{signature}" cannot be called')
         try:
             answered = function(**{name: tf.constant(array) for name, array in inputs.items()})
             return {name: answered[name].numpy() for name in outputs}
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
-            raise Refusal(code, without_paths(_PREFACE.sub("", error.message))) from error
+            raise StatusError(code, without_paths(_PREFACE.sub("", error.message))) from error
 
     def joins(self, signature: str) -> bool:
         """Whether requests for a signature can be run together, as rows of one batch.

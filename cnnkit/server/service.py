@@ -9,13 +9,13 @@ from concurrent.futures import Executor
 
 import grpc
 from google.protobuf.message import DecodeError, Message
+from grpc_health.v1 import health, health_pb2
 
-from cnnkit.server.admission import Admission
-from cnnkit.server.batching import Runner
-from cnnkit.server.limits import Limits
-from cnnkit.server.predict import Call, Outputs, answer, prepare
-from cnnkit.server.refusal import Refusal, invalid, shortened
-from cnnkit.server.repository import Repository
+from cnnkit.server.batching import BatchScheduler
+from cnnkit.server.limits import ConcurrencyLimiter, ServerLimits
+from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
+from cnnkit.server.repository import ModelRepository
+from cnnkit.server.status_error import StatusError, invalid_argument, shorten
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 Reload = Callable[[pb.ReloadConfigRequest], pb.ReloadConfigResponse]
 
 
-class Service:
+class PredictionServicer:
     """Both services of TensorFlow Serving.
 
     Args:
@@ -35,15 +35,15 @@ class Service:
         reload: Answers HandleReloadConfigRequest.
 
     Example:
-        >>> service = Service(repository, limits, runner, executor, reload)  # doctest: +SKIP
+        >>> service = PredictionServicer(repository, limits, runner, executor, reload)  # doctest: +SKIP
         >>> server.add_generic_rpc_handlers(service.handlers())  # doctest: +SKIP
     """
 
     def __init__(
         self,
-        repository: Repository,
-        limits: Limits,
-        runner: Runner,
+        repository: ModelRepository,
+        limits: ServerLimits,
+        runner: BatchScheduler,
         executor: Executor,
         reload: Reload,
     ) -> None:
@@ -52,7 +52,7 @@ class Service:
         self._runner = runner
         self._executor = executor
         self._reload = reload
-        self._admission = Admission(limits)
+        self._admission = ConcurrencyLimiter(limits)
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Returns the handlers, by gRPC's services."""
@@ -98,7 +98,7 @@ class Service:
             try:
                 async with self._admission.request(messages) as raw:
                     return await handle(raw)
-            except Refusal as refusal:
+            except StatusError as refusal:
                 code, text = refusal.code, refusal.text
             except DecodeError:
                 pass
@@ -109,7 +109,7 @@ class Service:
             # `context.abort` would raise an error that the context keeps, and its traceback keeps
             # the request: a cycle, which a process with TensorFlow in it collects too rarely.
             context.set_code(code)
-            context.set_details(shortened(text))
+            context.set_details(shorten(text))
             return None
 
         # One message comes, as for every unary call; taken as a stream, it is not read before
@@ -121,8 +121,8 @@ class Service:
         outputs = await self._runner.run(call)
         return await self._aside(_packed, call, outputs)
 
-    def _prepared(self, raw: bytes) -> Call:
-        return prepare(
+    def _prepared(self, raw: bytes) -> PreparedCall:
+        return prepare_predict(
             pb.PredictRequest.FromString(raw),
             self._repository.find,
             largest=self._limits.request_bytes,
@@ -144,20 +144,20 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
-def _packed(call: Call, outputs: Outputs) -> bytes:
-    return answer(call, outputs).SerializeToString()
+def _packed(call: PreparedCall, outputs: Outputs) -> bytes:
+    return encode_predict_response(call, outputs).SerializeToString()
 
 
 def _metadata(
-    request: pb.GetModelMetadataRequest, repository: Repository
+    request: pb.GetModelMetadataRequest, repository: ModelRepository
 ) -> pb.GetModelMetadataResponse:
     if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
+        raise invalid_argument("Missing ModelSpec")
     if not request.metadata_field:
-        raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
+        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
         if field != methods.SIGNATURE_DEF:
-            raise invalid(f"Metadata field {field} is not supported")
+            raise invalid_argument(f"Metadata field {field} is not supported")
     servable = repository.find(request.model_spec)
     response = pb.GetModelMetadataResponse()
     response.model_spec.name = servable.name
@@ -168,9 +168,11 @@ def _metadata(
     return response
 
 
-def _status(request: pb.GetModelStatusRequest, repository: Repository) -> pb.GetModelStatusResponse:
+def _status(
+    request: pb.GetModelStatusRequest, repository: ModelRepository
+) -> pb.GetModelStatusResponse:
     if not request.HasField("model_spec"):
-        raise invalid("Missing ModelSpec")
+        raise invalid_argument("Missing ModelSpec")
     response = pb.GetModelStatusResponse()
     for version, known in repository.select(request.model_spec).items():
         status = response.model_version_status.add(version=version, state=known.state)
@@ -181,12 +183,35 @@ def _status(request: pb.GetModelStatusRequest, repository: Repository) -> pb.Get
     return response
 
 
-def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: Repository) -> Message:
+def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: ModelRepository) -> Message:
     """Refuses the calls that send tf.Example records: no model of images takes them."""
     for spec in specs:
         definitions = repository.find(spec).definitions.signature_def
         name = spec.signature_name or methods.DEFAULT_SIGNATURE
         if name not in definitions:
-            raise invalid(f"No signature was found with the name: {name}")
-        raise invalid(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
-    raise invalid("Missing ModelSpec")
+            raise invalid_argument(f"No signature was found with the name: {name}")
+        raise invalid_argument(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
+    raise invalid_argument("Missing ModelSpec")
+
+
+SERVICES = ("PredictionService", "ModelService")
+
+
+class HealthServicer(health.aio.HealthServicer):
+    """Says that the server is up; whether a model is, GetModelStatus says."""
+
+    async def begin(self) -> None:
+        """Says so from now on."""
+        for service in SERVICES:
+            await self.set(service, health_pb2.HealthCheckResponse.SERVING)
+
+    async def Check(  # noqa: N802 - gRPC's name
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse | None:
+        """Answers whether a service is up; NOT_FOUND for one that there is not."""
+        if request.service not in ("", *SERVICES):
+            # Not `abort`, which leaves a cycle of objects behind: see cnnkit.server.service.
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            context.set_details("service name unknown")
+            return None
+        return await super().Check(request, context)

@@ -8,20 +8,23 @@ from pathlib import Path
 import tensorflow as tf
 
 from cnnkit.errors import CnnkitError, RunError
-from cnnkit.server.predict import prepare
-from cnnkit.server.refusal import Refusal
-from cnnkit.server.servable import Servable
+from cnnkit.server.predict import prepare_predict
+from cnnkit.server.servable import SavedModelServable
+from cnnkit.server.status_error import StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 # As TensorFlow Serving's limit.
-MOST_RECORDS = 1000
+MAX_WARMUP_RECORDS = 1000
 
 
-def load_warm(
-    name: str, version: int, folder: Path, make: Callable[[str, int, Path], Servable] = Servable
-) -> Servable:
+def load_and_warm_up(
+    name: str,
+    version: int,
+    folder: Path,
+    make: Callable[[str, int, Path], SavedModelServable] = SavedModelServable,
+) -> SavedModelServable:
     """Loads a version and runs its warm-up requests, so that no client waits for that.
 
     Args:
@@ -34,7 +37,7 @@ def load_warm(
         RunError: It cannot be loaded, or a request of its own fails.
 
     Example:
-        >>> load_warm("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
+        >>> load_and_warm_up("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
         1
     """
     servable = make(name, version, folder)
@@ -42,11 +45,13 @@ def load_warm(
     if not file.is_file():
         return servable
     try:
-        for record in tf.data.TFRecordDataset(str(file)).take(MOST_RECORDS).as_numpy_iterator():
+        for record in (
+            tf.data.TFRecordDataset(str(file)).take(MAX_WARMUP_RECORDS).as_numpy_iterator()
+        ):
             request = pb.PredictionLog.FromString(record).predict_log.request
-            prepare(request, lambda spec: servable).run()
+            prepare_predict(request, lambda spec: servable).run()
     # Whatever the file holds instead of requests.
-    except (Refusal, CnnkitError, tf.errors.OpError, ValueError) as error:
+    except (StatusError, CnnkitError, tf.errors.OpError, ValueError) as error:
         raise RunError(
             f"A warm-up request of version {version} of model {name!r} fails",
             received=f"{type(error).__name__}: {error}",

@@ -1,7 +1,7 @@
 """Training under `tf.distribute`, resumable after every step."""
 
-from cnnkit.training.loop import train as train
+from cnnkit.training.callbacks import Callback as Callback
+from cnnkit.training.distribute import get_strategy as get_strategy
 from cnnkit.training.optimizer import SGD as SGD
-from cnnkit.training.progress import Progress as Progress
-from cnnkit.training.stopping import Stopped as Stopped
-from cnnkit.training.strategy import get_strategy as get_strategy
+from cnnkit.training.signals import Interrupted as Interrupted
+from cnnkit.training.train import train as train

@@ -14,17 +14,19 @@ import numpy as np
 import tensorflow as tf
 
 import cnnkit
-from cnnkit.data import Source
-from cnnkit.training.strategy import devices
+from cnnkit.data import Dataset
+from cnnkit.training.distribute import devices
 
 SECONDS_FOR_GIT = 5
 
 
-def environment(source: Source, seed: int, strategy: tf.distribute.Strategy) -> dict[str, Any]:
+def describe_environment(
+    source: Dataset, seed: int, strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
     """Returns versions, devices, the command, the source's commit and the dataset's fingerprint."""
     return {
         "cnnkit": cnnkit.__version__,
-        "commit": commit(Path(cnnkit.__file__).parent),
+        "commit": git_commit(Path(cnnkit.__file__).parent),
         "command": shlex.join(sys.argv),
         "seed": seed,
         "tensorflow": tf.__version__,
@@ -42,7 +44,7 @@ def environment(source: Source, seed: int, strategy: tf.distribute.Strategy) -> 
     }
 
 
-def commit(folder: Path) -> str | None:
+def git_commit(folder: Path) -> str | None:
     """Returns the git commit of `folder`, with `-dirty` behind it where files have changed.
 
     None where `folder` is in no checkout: an installed package has a version instead.

@@ -92,7 +92,7 @@ class SGD(keras.optimizers.SGD):
         else:
             super().update_step(gradient, variable, learning_rate)
         if self.max_filter_rms is not None and self._are_filters[index]:
-            self.assign(variable, scaled_back(variable, self.max_filter_rms))
+            self.assign(variable, clip_filter_rms(variable, self.max_filter_rms))
 
     def _apply_momentum(self, gradient, variable, velocity, learning_rate, decay: float) -> None:
         """Does what Keras's step does, in place, in one pass over the memory and one for decay.
@@ -135,7 +135,7 @@ def _handle(variable):
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-def scaled_back(kernel, limit: float):
+def clip_filter_rms(kernel, limit: float):
     """Returns a convolution's kernel with no filter's root mean square above `limit`.
 
     Args:
@@ -144,7 +144,7 @@ def scaled_back(kernel, limit: float):
 
     Example:
         >>> import numpy as np
-        >>> float(scaled_back(np.full((7, 7, 3, 1), 0.4, "float32"), 0.1)[0, 0, 0, 0])
+        >>> float(clip_filter_rms(np.full((7, 7, 3, 1), 0.4, "float32"), 0.1)[0, 0, 0, 0])
         0.10000000149011612
     """
     kernel = ops.convert_to_tensor(kernel)

@@ -10,7 +10,7 @@ from cnnkit.config import TrainingConfig
 
 
 @dataclass(frozen=True)
-class Plateau:
+class PlateauState:
     """What the schedule `"plateau"` remembers (Krizhevsky et al. 2012, section 5).
 
     Attributes:
@@ -23,7 +23,7 @@ class Plateau:
     waited: int = 0
     drops: int = 0
 
-    def after(self, accuracy: float, *, patience: int, max_drops: int) -> Plateau:
+    def after(self, accuracy: float, *, patience: int, max_drops: int) -> PlateauState:
         """Returns what is remembered after an epoch.
 
         Args:
@@ -32,7 +32,7 @@ class Plateau:
             max_drops: Drops at most.
 
         Example:
-            >>> Plateau(best=0.5, waited=1).after(0.5, patience=2, max_drops=3)
+            >>> PlateauState(best=0.5, waited=1).after(0.5, patience=2, max_drops=3)
             Plateau(best=0.5, waited=0, drops=1)
         """
         if self.best is None or accuracy > self.best:
@@ -47,7 +47,7 @@ def learning_rate(
     epoch: int,
     step: int = 0,
     steps: int = 1,
-    plateau: Plateau | None = None,
+    plateau: PlateauState | None = None,
 ) -> float:
     """Returns the learning rate of a step.
 

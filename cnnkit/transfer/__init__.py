@@ -1,20 +1,20 @@
 """Other tasks on the features of trained networks: linear classifiers and their protocols."""
 
-from cnnkit.transfer.classifiers import KINDS as KINDS
-from cnnkit.transfer.classifiers import fit as fit
-from cnnkit.transfer.describing import Description as Description
-from cnnkit.transfer.describing import describe as describe
-from cnnkit.transfer.multilabel import PrecisionScore as PrecisionScore
+from cnnkit.features.extract import LayerFeatures as LayerFeatures
+from cnnkit.features.extract import extract_layers as extract_layers
+from cnnkit.transfer.benchmark import SplitScore as SplitScore
+from cnnkit.transfer.benchmark import TransferScore as TransferScore
+from cnnkit.transfer.benchmark import evaluate_transfer as evaluate_transfer
+from cnnkit.transfer.benchmark import random_split as random_split
+from cnnkit.transfer.benchmark import score_features as score_features
+from cnnkit.transfer.benchmark import score_layers as score_layers
+from cnnkit.transfer.linear_classifier import KINDS as KINDS
+from cnnkit.transfer.linear_classifier import fit_linear_classifier as fit_linear_classifier
+from cnnkit.transfer.linear_probe import LinearProbe as LinearProbe
+from cnnkit.transfer.linear_probe import load_linear_probe as load_linear_probe
+from cnnkit.transfer.multilabel import MultiLabelScore as MultiLabelScore
+from cnnkit.transfer.multilabel import average_precisions as average_precisions
 from cnnkit.transfer.multilabel import fit_multilabel as fit_multilabel
-from cnnkit.transfer.multilabel import precisions as precisions
 from cnnkit.transfer.multilabel import score_multilabel as score_multilabel
-from cnnkit.transfer.overlapping import overlap as overlap
-from cnnkit.transfer.overlapping import without_overlap as without_overlap
-from cnnkit.transfer.saved import Transferred as Transferred
-from cnnkit.transfer.saved import load_transferred as load_transferred
-from cnnkit.transfer.scores import Score as Score
-from cnnkit.transfer.scores import SplitScore as SplitScore
-from cnnkit.transfer.scores import score as score
-from cnnkit.transfer.scores import score_layers as score_layers
-from cnnkit.transfer.scores import transfer as transfer
-from cnnkit.transfer.splits import random_split as random_split
+from cnnkit.transfer.near_duplicates import drop_duplicates as drop_duplicates
+from cnnkit.transfer.near_duplicates import find_duplicates as find_duplicates

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +10,94 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import LabelBinarizer, Normalizer
 
-from cnnkit.data.split import TEST_FRACTION
+from cnnkit.data.dataset import TEST_FRACTION
 from cnnkit.errors import DataError, UsageError, unknown_name
-from cnnkit.transfer.classifiers import C_VALUES, KINDS, USUAL_C, in_row_space
-from cnnkit.transfer.precision import METRICS
+from cnnkit.transfer.linear_classifier import C_VALUES, DEFAULT_C, KINDS, project_to_row_space
+
+LEVELS = 10
+
+
+def area_precision(scores: np.ndarray, marks: np.ndarray) -> float:
+    """Returns the area under the precision-recall curve, the definition of VOC2010 and later.
+
+    The precision at a recall is the best at that recall or a higher one, which makes the curve fall
+    monotonically; it is integrated exactly, over every step of the recall.
+
+    Args:
+        scores: (n,) float, the higher the more probable. Images of equal scores are found together,
+            so that their order does not matter.
+        marks: (n,) int: 1 has the class, -1 has not, 0 is difficult and does not count.
+
+    Returns:
+        0..1.
+
+    Raises:
+        DataError: If no image has the class, or a score is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> round(area_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        0.8333
+    """
+    found, precision, positives = _curve(scores, marks)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(found, prepend=0) * best) / positives)
+
+
+def eleven_point_precision(scores: np.ndarray, marks: np.ndarray) -> float:
+    """Returns the mean of the best precisions at recalls of 0, 0.1 ... 1, as VOC2007 measures.
+
+    Args:
+        scores: As `area`.
+        marks: As `area`.
+
+    Raises:
+        DataError: As `area`.
+
+    Example:
+        >>> import numpy as np
+        >>> round(eleven_point_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        0.8485
+    """
+    found, precision, positives = _curve(scores, marks)
+    # In whole numbers: 3 of 10 is a recall of 0.3, whatever the rounding of 0.3.
+    best = [
+        precision[LEVELS * found >= level * positives].max(initial=0) for level in range(LEVELS + 1)
+    ]
+    return float(np.mean(best))
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "area": area_precision,
+    "eleven-point": eleven_point_precision,
+}
+
+
+def _curve(scores: np.ndarray, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns the images found and the precision at each distinct score, and all there are."""
+    counted = np.asarray(marks) != 0
+    scores, has = np.asarray(scores, np.float64)[counted], np.asarray(marks)[counted] > 0
+    if not np.isfinite(scores).all():
+        raise DataError("Scores that are not finite have no order")
+    positives = int(has.sum())
+    if not positives:
+        raise DataError(
+            "There is no precision where nothing is to be found",
+            expected="at least one image of the class",
+            received=f"{len(scores)} images without it",
+        )
+    order = np.argsort(-scores, kind="stable")
+    scores, has = scores[order], has[order]
+    ends = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
+    found = np.cumsum(has)[ends]
+    return found, found / (ends + 1), positives
+
 
 METRIC = "area"
 
 
 @dataclass(frozen=True)
-class PrecisionScore:
+class MultiLabelScore:
     """What a layer is worth to classifiers of images that have several classes.
 
     Attributes:
@@ -58,12 +136,12 @@ def score_multilabel(
     metric: str = METRIC,
     l2: bool = True,
     seed: int = 0,
-) -> PrecisionScore:
+) -> MultiLabelScore:
     """Fits on some images and measures the average precisions on others.
 
     Args:
         train: (n, d), features of the training images.
-        train_marks: (n, classes), 1, -1 or 0: see `cnnkit.data.voc.MultiLabelSource`.
+        train_marks: (n, classes), 1, -1 or 0: see `cnnkit.data.sources.voc.MultiLabelDataset`.
         test: (m, d), of the test images.
         test_marks: (m, classes).
         layer: What they are features of, for the record.
@@ -81,12 +159,18 @@ def score_multilabel(
         train, train_marks, classes, classifier, metric=metric, l2=l2, seed=seed
     )
     scores = pipeline.decision_function(test)
-    return PrecisionScore(
-        layer, classifier, c, precisions(scores, test_marks), len(train), len(test), pipeline
+    return MultiLabelScore(
+        layer,
+        classifier,
+        c,
+        average_precisions(scores, test_marks),
+        len(train),
+        len(test),
+        pipeline,
     )
 
 
-def precisions(scores: np.ndarray, marks: np.ndarray) -> dict[str, tuple[float, ...]]:
+def average_precisions(scores: np.ndarray, marks: np.ndarray) -> dict[str, tuple[float, ...]]:
     """Returns for each metric the average precision of each class, from (n, classes).
 
     Raises:
@@ -151,7 +235,7 @@ def fit_multilabel(
             )
     steps = [Normalizer().fit(values[:1])] if l2 else []
     rows = Normalizer().transform(values) if l2 else np.asarray(values)
-    reduced, back = in_row_space(rows)
+    reduced, back = project_to_row_space(rows)
     c = _choose(reduced, marks, kind, metric, c_values, seed)
     each = [_fit(reduced, column, kind, c) for column in marks.T]
     for model in each:
@@ -180,7 +264,7 @@ def _choose(rows, marks, kind: str, metric: str, c_values: Sequence[float], seed
         and (column[~chosen] < 0).any()
     ]
     if len(c_values) == 1 or not usable:
-        return USUAL_C if USUAL_C in c_values else c_values[0]
+        return DEFAULT_C if DEFAULT_C in c_values else c_values[0]
     found = []
     for c in c_values:
         models = [_fit(rows[~chosen], column[~chosen], kind, c) for column in usable]

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.special import softmax
 
 from cnnkit.errors import UsageError
-from cnnkit.models.graph import Call, Graph, graph_of
-from cnnkit.models.windows import known_as
+from cnnkit.models.graph import Graph, Node, build_graph
+from cnnkit.models.receptive_field import behaves_like
 from cnnkit.visualize.forward import is_softmax
 
 _DENSE = (keras.layers.Dense,)
@@ -30,7 +30,7 @@ class Classifier:
     """
 
     graph: Graph
-    calls: tuple[Call, ...]
+    calls: tuple[Node, ...]
     exclusive: bool
 
     def probabilities(self, answers: np.ndarray) -> np.ndarray:
@@ -38,21 +38,21 @@ class Classifier:
         return softmax(answers, axis=-1) if self.exclusive else answers
 
 
-def classifier_of(model: keras.Model) -> Classifier:
+def explained_classifier(model: keras.Model) -> Classifier:
     """Returns a model as a network over classes.
 
     Raises:
         UsageError: If it does not end in a softmax, a sigmoid or the logits of a dense layer, has
             several outputs, or a layer is called with arguments of its own.
     """
-    graph = graph_of(model)
+    graph = build_graph(model)
     shapes = [tuple(output.shape) for output in model.outputs]
     end = graph.calls[-1] if graph.calls else None
     activation = getattr(end and end.layer, "activation", None)
     exclusive = end is not None and (
         is_softmax(end.layer)
         or is_softmax(activation)
-        or (activation in _LINEAR and shapes[0][-1] != 1 and known_as(end.layer, _DENSE))
+        or (activation in _LINEAR and shapes[0][-1] != 1 and behaves_like(end.layer, _DENSE))
     )
     if [len(shape) for shape in shapes] != [2] or not (exclusive or activation in _SIGMOIDS):
         raise UsageError(

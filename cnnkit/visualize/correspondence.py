@@ -15,10 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.models.graph import graph_of
+from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.forward import check_calls, check_weights, forward_to
-from cnnkit.visualize.images import checked_images
+from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
 
 GREY = 128.0
 RANDOM = "random"
@@ -84,7 +83,7 @@ def correspondence(
     of every two images the Hamming distance of sign(eps), divided by the number of units.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet` takes it.
+        model: As `cnnkit.visualize.deconvnet.project` takes it.
         images: (n, h, w, 3), n of at least 2, as the model takes them.
         boxes: Where each part is, by its name: one box for every image, in its pixels.
         layers: Names of layers; the paper's are 5 and 7.
@@ -111,12 +110,12 @@ def correspondence(
         >>> found.parts, len(found.distances[0])
         (('eye', 'random'), 3)
     """
-    graph = graph_of(model)
+    graph = build_graph(model)
     images = checked_images(graph, images)
     _check_boxes(images, boxes)
     wanted = [graph.call(layer) for layer in layers]
     calls = graph.up_to(*wanted)
-    check_calls(calls, "gradient")
+    check_called_once(calls, "gradient")
     check_weights(calls)
     look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)
 

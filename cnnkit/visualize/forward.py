@@ -11,20 +11,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.layers import (
-    CeilMaxPooling2D,
-    Dropout,
-    LocalResponseNormalization,
-    ReLU,
-    SubtractMean,
-)
-from cnnkit.layers.activation import rectify
-from cnnkit.models.graph import Call
-from cnnkit.models.windows import known_as, too_small, windows
+from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
+from cnnkit.layers.relu import rectify
+from cnnkit.models.graph import Graph, Node
+from cnnkit.models.receptive_field import behaves_like, too_small_for_layer, window_of
 
 # Linear layers, whose transpose is their derivative (their bias falls away); max-pooling, whose
 # derivative is the unpooling with switches; normalization of ours, which follows the rule.
@@ -58,7 +53,7 @@ _RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
 _SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
-def check_calls(calls: Sequence[Call], rule: str) -> None:
+def check_called_once(calls: Sequence[Node], rule: str) -> None:
     """Makes sure that the last of `calls` can be projected down by `rule`.
 
     Raises:
@@ -67,7 +62,7 @@ def check_calls(calls: Sequence[Call], rule: str) -> None:
     """
     for call in calls:
         layer = call.layer
-        known = windows(layer) is not None and call.plain
+        known = window_of(layer) is not None and call.plain
         if known and (rule == "gradient" or _follows(layer, last=call is calls[-1])):
             continue
         activation = getattr(layer, "activation", None)
@@ -85,7 +80,7 @@ def check_calls(calls: Sequence[Call], rule: str) -> None:
         )
 
 
-def check_weights(calls: Sequence[Call]) -> None:
+def check_weights(calls: Sequence[Node]) -> None:
     """Makes sure that the weights of `calls` are numbers: a rectifier would make zeros of NaN.
 
     Raises:
@@ -109,25 +104,25 @@ def _finite(values) -> bool:
     return bool(tf.reduce_all(tf.math.is_finite(values)))
 
 
-def forward(calls: Sequence[Call], images):
+def forward_pass(calls: Sequence[Node], images):
     """Returns what the last of `calls` answers; a softmax there is skipped: its logits.
 
     Eager where the way down follows: a compiled pass picks other switches among equal maxima, and a
     traced one would keep the rule it was traced under.
 
     Args:
-        calls: From the image to a layer, checked by `check_calls`.
+        calls: From the image to a layer, checked by `check_called_once`.
         images: (n, h, w, c) float32 tensor.
     """
     return forward_to(calls, images, calls[-1:])[0]
 
 
-def forward_to(calls: Sequence[Call], images, wanted: Sequence[Call]) -> list:
+def forward_to(calls: Sequence[Node], images, wanted: Sequence[Node]) -> list:
     """Returns what each of the `wanted` among `calls` answers, as `forward` does for the last."""
     return forward_from(calls, {0: images}, wanted)
 
 
-def forward_from(calls: Sequence[Call], known: Mapping[int, Any], wanted: Sequence[Call]) -> list:
+def forward_from(calls: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]) -> list:
     """Returns the same where the pass begins at values that are `known` by their numbers.
 
     Raises:
@@ -139,15 +134,15 @@ def forward_from(calls: Sequence[Call], known: Mapping[int, Any], wanted: Sequen
     values = dict(known)
     for call in calls:
         inputs = [values[value] for value in call.inputs]
-        check_room(call.layer, inputs, known.get(0))
-        values[call.output] = answer(call.layer, inputs, last=call is calls[-1])
+        check_input_covers_layers(call.layer, inputs, known.get(0))
+        values[call.output] = call_layer(call.layer, inputs, last=call is calls[-1])
         for value in set(call.inputs):
             if last_use[value] is call:
                 del values[value]
     return [values[call.output] for call in wanted]
 
 
-def check_room(layer, inputs: Sequence[Any], image) -> None:
+def check_input_covers_layers(layer, inputs: Sequence[Any], image) -> None:
     """Makes sure that a window of a layer has room in its inputs.
 
     TensorFlow does not: its convolution answers an empty map with what lay in memory.
@@ -162,25 +157,25 @@ def check_room(layer, inputs: Sequence[Any], image) -> None:
     """
     if image is None or len(inputs[0].shape) != 4:
         return
-    for look, side in zip(windows(layer) or (), inputs[0].shape[1:3], strict=False):
+    for look, side in zip(window_of(layer) or (), inputs[0].shape[1:3], strict=False):
         if side is not None and look.count(side) < 1:
-            raise too_small(layer, image.shape[1:3])
+            raise too_small_for_layer(layer, image.shape[1:3])
 
 
-def answer(layer, inputs, *, last: bool):
+def call_layer(layer, inputs, *, last: bool):
     """Returns what a layer makes of its inputs; where it is the last one, a softmax is skipped."""
-    if known_as(layer, ACTIVATED):
-        return activated(layer.activation, without_activation(layer, *inputs), last=last)
+    if behaves_like(layer, ACTIVATED):
+        return apply_activation(layer.activation, preactivation(layer, *inputs), last=last)
     if is_relu(layer) or (last and is_softmax(layer)):
-        return activated(layer, *inputs, last=last)
-    if known_as(layer, [keras.layers.GlobalMaxPooling2D]):
+        return apply_activation(layer, *inputs, last=last)
+    if behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal ones.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
         return pooled if layer.keepdims else pooled[:, 0, 0]
     return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
 
 
-def without_activation(layer, x, *, padding: str | None = None):
+def preactivation(layer, x, *, padding: str | None = None):
     """Returns the linear part of an `ACTIVATED` layer, in its dtype policy and by its kernel.
 
     Args:
@@ -212,7 +207,7 @@ def _convolved(layer, x, kernel, padding: str | None):
     return parts[0] if len(parts) == 1 else ops.concatenate(parts, -1)
 
 
-def activated(activation, x, *, last: bool):
+def apply_activation(activation, x, *, last: bool):
     """Returns a ReLU that follows the rule, or another activation; a softmax that is last not."""
     if is_relu(activation):
         return rectify(x)
@@ -220,21 +215,76 @@ def activated(activation, x, *, last: bool):
 
 
 def _follows(layer, *, last: bool) -> bool:
-    if known_as(layer, ACTIVATED):
+    if behaves_like(layer, ACTIVATED):
         activation = layer.activation
         linear = activation is keras.activations.linear or activation is None
         return linear or is_relu(activation) or (last and is_softmax(activation))
-    return bool(known_as(layer, FOLLOWING)) or is_relu(layer) or (last and is_softmax(layer))
+    return bool(behaves_like(layer, FOLLOWING)) or is_relu(layer) or (last and is_softmax(layer))
 
 
 def is_relu(activation) -> bool:
     """Tells whether a layer or an activation function is max(x, 0) and nothing else."""
-    if known_as(activation, [keras.layers.ReLU]):
+    if behaves_like(activation, [keras.layers.ReLU]):
         bent = activation.max_value, activation.negative_slope, activation.threshold
         return bent == (None, 0, 0)
-    return activation in _RELUS or bool(known_as(activation, [ReLU]))
+    return activation in _RELUS or bool(behaves_like(activation, [ReLU]))
 
 
 def is_softmax(activation) -> bool:
     """Tells whether a layer or an activation function is a softmax."""
-    return activation in _SOFTMAXES or bool(known_as(activation, [keras.layers.Softmax]))
+    return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
+
+
+def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Returns images as a batch, (n, h, w, c) float32, that fits a network.
+
+    Args:
+        graph: The network.
+        images: (n, h, w, c) or (h, w, c).
+
+    Raises:
+        UsageError: If they do not fit.
+        DataError: If pixels are not finite.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim == 3:
+        images = images[None]
+    check_fits(graph, images.shape)
+    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+        raise DataError(f"Image {index} has pixels that are not finite")
+    return images
+
+
+def check_fits(graph: Graph, shape: Sequence[int]) -> None:
+    """Makes sure that a batch of images of this shape fits a network.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    expected = graph.image_shape
+    fits = len(shape) == 4 and all(
+        want is None or want == have for want, have in zip(expected, shape[1:], strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            "The images do not fit the network",
+            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
+            received=tuple(shape),
+        )
+
+
+def checked_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
+    """Returns a position in a map of these sides.
+
+    Raises:
+        UsageError: If there is no such position.
+    """
+    if len(position) != len(sides) or any(
+        not 0 <= index < side for index, side in zip(position, sides, strict=True)
+    ):
+        raise UsageError(
+            "There is no such position in the feature map",
+            expected=f"within {' x '.join(map(str, sides)) or 'no map: a dense layer'}",
+            received=position,
+        )
+    return tuple(map(int, position))

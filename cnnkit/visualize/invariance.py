@@ -11,9 +11,8 @@ import tensorflow as tf
 from scipy import ndimage
 
 from cnnkit.errors import DataError, UsageError, unknown_name
-from cnnkit.models.graph import Graph, graph_of
-from cnnkit.visualize.forward import check_calls, check_weights, forward_to
-from cnnkit.visualize.images import checked_images
+from cnnkit.models.graph import Graph, build_graph
+from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
 
 TRANSFORMS = ("translation", "scale", "rotation")
 # On an image of 224 pixels, as read off the paper's axes; the paper does not state them.
@@ -46,11 +45,11 @@ class Invariance:
     probabilities: np.ndarray
 
 
-def amounts_of(transform: str, side: int) -> np.ndarray:
+def transform_amounts(transform: str, side: int) -> np.ndarray:
     """Returns the paper's range of a transformation for images of `side` pixels.
 
     Example:
-        >>> amounts_of("translation", 224)[[0, -1]], amounts_of("scale", 224)[[0, -1]]
+        >>> transform_amounts("translation", 224)[[0, -1]], transform_amounts("scale", 224)[[0, -1]]
         (array([-60.,  60.]), array([1. , 1.8]))
     """
     if transform == "translation":
@@ -65,7 +64,9 @@ def amounts_of(transform: str, side: int) -> np.ndarray:
     raise unknown_name("transformation", transform, TRANSFORMS)
 
 
-def transformed(image: np.ndarray, transform: str, amount: float, fill: float = GREY) -> np.ndarray:
+def transform_image(
+    image: np.ndarray, transform: str, amount: float, fill: float = GREY
+) -> np.ndarray:
     """Moves an image downwards, enlarges it or turns it, about its centre; bilinear.
 
     Args:
@@ -82,12 +83,12 @@ def transformed(image: np.ndarray, transform: str, amount: float, fill: float = 
 
     Example:
         >>> import numpy as np
-        >>> from cnnkit.visualize import transformed
+        >>> from cnnkit.visualize import transform_image
         >>> image = np.arange(4.0).reshape(2, 2, 1)
-        >>> transformed(image, "translation", 1, fill=9)[..., 0]
+        >>> transform_image(image, "translation", 1, fill=9)[..., 0]
         array([[9., 9.],
                [0., 1.]], dtype=float32)
-        >>> transformed(image, "rotation", 90)[..., 0]
+        >>> transform_image(image, "rotation", 90)[..., 0]
         array([[1., 3.],
                [0., 2.]], dtype=float32)
     """
@@ -135,14 +136,14 @@ def invariance(
     `fill`. Distances are Euclidean, over all units of a layer.
 
     Args:
-        model: A classifier, as `cnnkit.visualize.deconvnet` takes it. Where it does not end in a
+        model: A classifier, as `cnnkit.visualize.deconvnet.project` takes it. Where it does not end in a
             softmax, its outputs are taken as logits.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them.
         transform: `"translation"` (vertical), `"scale"` or `"rotation"`.
         layers: Names of layers; None is the first that has weights and the last but one, layers 1
             and 7 of AlexNet and ZFNet.
         labels: The true class of each image; None is the most probable one of the image as it is.
-        amounts: Pixels downwards, factors, or degrees counter-clockwise; None is `amounts_of`.
+        amounts: Pixels downwards, factors, or degrees counter-clockwise; None is `transform_amounts`.
         fill: 0..255.
         batch_size: Images at a time.
 
@@ -161,12 +162,12 @@ def invariance(
         >>> found.layers, found.distances.shape
         (('conv1', 'fc7'), (2, 1, 3))
     """
-    graph = graph_of(model)
+    graph = build_graph(model)
     images = checked_images(graph, images)
     names = tuple(layers) if layers is not None else _first_and_last(graph)
     wanted = [*(graph.call(name) for name in names), graph.calls[-1]]
     calls = graph.up_to(*wanted)
-    check_calls(calls, "gradient")
+    check_called_once(calls, "gradient")
     check_weights(calls)
     classes = model.output_shape
     if len(classes) != 2:
@@ -176,7 +177,7 @@ def invariance(
             received=classes,
         )
     if amounts is None:
-        amounts = amounts_of(transform, images.shape[1])
+        amounts = transform_amounts(transform, images.shape[1])
     amounts = np.asarray(amounts, float)
 
     @tf.function(autograph=False)
@@ -195,7 +196,7 @@ def invariance(
         chosen[i] = _label(labels, i, before.numpy()[0])
         for start in range(0, len(amounts), batch_size):
             part = slice(start, start + batch_size)
-            moved = np.stack([transformed(image, transform, a, fill) for a in amounts[part]])
+            moved = np.stack([transform_image(image, transform, a, fill) for a in amounts[part]])
             features, after = look(tf.constant(moved))
             probabilities[i, part] = after.numpy()[:, chosen[i]]
             for n, (one, original) in enumerate(zip(features, originals, strict=True)):

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from cnnkit.data import Augmentation, Source, Split, batches
+from cnnkit.data import Augmentation, Dataset, Split, batches
 from cnnkit.errors import DataError, UsageError
-from cnnkit.models.graph import graph_of
+from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.deconvnet import Projection, project
-from cnnkit.visualize.strongest import Strongest, strongest
+from cnnkit.visualize.deconvnet.project import Projection, project
+from cnnkit.visualize.top_activations import TopActivations, find_top_activations
 
 # How far an activation may be from the one that the search found, of its size.
 TOLERANCE = 1e-3
@@ -21,7 +21,7 @@ GREY = 128
 
 
 @dataclass(frozen=True)
-class Top:
+class UnitExamples:
     """What excites one unit most.
 
     Attributes:
@@ -40,7 +40,7 @@ class Top:
 
 def top9(
     model: keras.Model,
-    source: Source | Split | np.ndarray,
+    source: Dataset | Split | np.ndarray,
     layers: Sequence[str],
     k: int = 9,
     *,
@@ -48,14 +48,14 @@ def top9(
     rule: str = "deconvnet",
     image_size: int | None = None,
     batch_size: int = 16,
-    found: Mapping[str, Strongest] | None = None,
-) -> dict[str, list[Top]]:
+    found: Mapping[str, TopActivations] | None = None,
+) -> dict[str, list[UnitExamples]]:
     """Finds the images that excite units most, and projects each one's activation.
 
     The dataset is read once, and the winners again.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet` takes it.
+        model: As `cnnkit.visualize.deconvnet.project` takes it.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
         layers: Names of layers.
@@ -83,10 +83,12 @@ def top9(
         (3, (3, 27, 27, 3))
     """
     if found is None:
-        found = strongest(model, source, layers, k, image_size=image_size, batch_size=batch_size)
+        found = find_top_activations(
+            model, source, layers, k, image_size=image_size, batch_size=batch_size
+        )
     return {
         layer: list(
-            tops(
+            project_top(
                 model, source, found[layer], _units(found[layer], units), rule=rule,
                 image_size=image_size, batch_size=batch_size,
             )
@@ -95,16 +97,16 @@ def top9(
     }  # fmt: skip
 
 
-def tops(
+def project_top(
     model: keras.Model,
-    source: Source | Split | np.ndarray,
-    found: Strongest,
+    source: Dataset | Split | np.ndarray,
+    found: TopActivations,
     units: Sequence[int] | None = None,
     *,
     rule: str = "deconvnet",
     image_size: int | None = None,
     batch_size: int = 16,
-) -> Iterator[Top]:
+) -> Iterator[UnitExamples]:
     """Projects what was found of one layer, unit by unit: `top9` for more than memory holds.
 
     Args:
@@ -123,25 +125,25 @@ def tops(
     Example:
         >>> import numpy as np
         >>> from cnnkit import zfnet
-        >>> from cnnkit.visualize import strongest, tops
+        >>> from cnnkit.visualize import find_top_activations, project_top
         >>> images = np.random.default_rng(0).uniform(0, 255, (6, 64, 64, 3))
         >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
-        >>> found = strongest(model, images, ["conv1"], k=2)["conv1"]
-        >>> next(tops(model, images, found)).unit
+        >>> found = find_top_activations(model, images, ["conv1"], k=2)["conv1"]
+        >>> next(project_top(model, images, found)).unit
         0
     """
-    size = image_size or graph_of(model).image_shape[0]
+    size = image_size or build_graph(model).image_shape[0]
     for unit in _units(found, units):
         yield _top(model, source, found, unit, rule, batch_size, size)
 
 
-def drawn(count: int, wanted: int, seed: int) -> list[int]:
+def project_examples(count: int, wanted: int, seed: int) -> list[int]:
     """Returns `wanted` of `count` units, or all, drawn by `seed` and in their order."""
     every = np.random.default_rng(seed).permutation(count)
     return sorted(every[:wanted].tolist())
 
 
-def _units(found: Strongest, units) -> Sequence[int]:
+def _units(found: TopActivations, units) -> Sequence[int]:
     count = len(found.values)
     if isinstance(units, Mapping):
         units = units.get(found.layer)
@@ -155,11 +157,13 @@ def _units(found: Strongest, units) -> Sequence[int]:
     return range(count) if units is None else units
 
 
-def _top(model, source, found: Strongest, unit: int, rule: str, batch_size: int, size) -> Top:
+def _top(
+    model, source, found: TopActivations, unit: int, rule: str, batch_size: int, size
+) -> UnitExamples:
     ranks = np.flatnonzero(found.values[unit] > 0)
     index = found.images[unit, ranks]
     if not len(index):
-        return Top(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
+        return UnitExamples(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
     images = _read(source, index, size)
     places = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks)]
     results = project(model, images, found.layer, places, rule=rule, batch_size=batch_size)
@@ -174,11 +178,11 @@ def _top(model, source, found: Strongest, unit: int, rule: str, batch_size: int,
             )
     patches = [_patch(images[result.image], result.unclipped) for result in results]
     named = [replace(result, image=int(index[result.image])) for result in results]
-    return Top(found.layer, unit, tuple(named), np.stack(patches))
+    return UnitExamples(found.layer, unit, tuple(named), np.stack(patches))
 
 
 def _read(source, index: np.ndarray, size: int | None) -> np.ndarray:
-    if isinstance(source, Source):
+    if isinstance(source, Dataset):
         source = source.splits["test"]
     if isinstance(source, Split):
         augmentation = Augmentation(size)

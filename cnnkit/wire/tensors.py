@@ -21,7 +21,7 @@ from cnnkit.wire.dtypes import (
     wire_type,
     wire_type_of,
 )
-from cnnkit.wire.pieces import UnreadableError, head, take_out
+from cnnkit.wire.protobuf import UnreadableError, encode_tag, find_field
 
 # No message of protobuf's is larger. A list that repeats its last value can claim more than it
 # carries: without a limit, 30 bytes would make the reader allocate any amount of memory.
@@ -37,7 +37,7 @@ IN_ONE_PIECE = {CONTENT: 1} | {
 _SHORT = 256
 
 
-def encode(array: npt.ArrayLike) -> pb.TensorProto:
+def to_tensor_proto(array: npt.ArrayLike) -> pb.TensorProto:
     """Puts an array into a message the short way: raw bytes, or `string_val` for strings.
 
     Args:
@@ -51,7 +51,7 @@ def encode(array: npt.ArrayLike) -> pb.TensorProto:
         TensorError: The element type cannot travel.
 
     Example:
-        >>> encode(np.zeros((2, 3), np.float32)).tensor_content == bytes(24)
+        >>> to_tensor_proto(np.zeros((2, 3), np.float32)).tensor_content == bytes(24)
         True
     """
     values = as_array(array)
@@ -64,7 +64,7 @@ def encode(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
-def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
+def encode_tensor(array: npt.ArrayLike) -> list[bytes | memoryview]:
     """Returns the bytes of what `encode` makes, in pieces that share the array's memory.
 
     Args:
@@ -75,7 +75,7 @@ def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
 
     Example:
         >>> array = np.zeros((2, 3), np.float32)
-        >>> b"".join(encoded(array)) == encode(array).SerializeToString()
+        >>> b"".join(encode_tensor(array)) == to_tensor_proto(array).SerializeToString()
         True
     """
     values = as_array(array)
@@ -83,10 +83,10 @@ def encoded(array: npt.ArrayLike) -> list[bytes | memoryview]:
     pieces: list[bytes | memoryview] = [_described(values.shape, kind.number)]
     if kind.stored is None:
         for string in _strings(values):
-            pieces += (head(kind.field_number, len(string)), string)
+            pieces += (encode_tag(kind.field_number, len(string)), string)
     elif values.nbytes:
         content = np.ascontiguousarray(_stored(values, kind)).reshape(-1).view(np.uint8)
-        pieces += (head(CONTENT, values.nbytes), content.data)
+        pieces += (encode_tag(CONTENT, values.nbytes), content.data)
     return pieces
 
 
@@ -115,7 +115,7 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     stored = _stored(values, kind)
     if kind.listed.kind == "f":
         content = stored.tobytes()
-        proto.MergeFromString(head(kind.field_number, len(content)) + content)
+        proto.MergeFromString(encode_tag(kind.field_number, len(content)) + content)
         return proto
     flat = np.ascontiguousarray(stored).reshape(-1)
     if kind.field == "half_val":
@@ -124,7 +124,7 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
-def decode(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
+def decode_tensor(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
     """Reads a tensor out of its message, whichever way it was put there.
 
     Args:
@@ -141,7 +141,7 @@ def decode(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
         TensorError: The shape is negative, unknown or too large, or the values do not fill it.
 
     Example:
-        >>> decode(encode([[1, 2]])).tolist()
+        >>> decode_tensor(to_tensor_proto([[1, 2]])).tolist()
         [[1, 2]]
     """
     kind = wire_type(proto.dtype)
@@ -161,7 +161,7 @@ def decode(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
     return _from_list(listed, kind, shape)
 
 
-def decode_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
+def decode_tensor_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
     """Reads a tensor out of the bytes of its message, as `decode` does, but with one copy only.
 
     Args:
@@ -176,17 +176,17 @@ def decode_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArr
         google.protobuf.message.DecodeError: The bytes are no message.
 
     Example:
-        >>> decode_bytes(memoryview(encode([[1, 2]]).SerializeToString())).tolist()
+        >>> decode_tensor_bytes(memoryview(to_tensor_proto([[1, 2]]).SerializeToString())).tolist()
         [[1, 2]]
     """
     try:
         return _decode_pieces(raw, largest)
     except UnreadableError:
-        return decode(pb.TensorProto.FromString(bytes(raw)), largest=largest)
+        return decode_tensor(pb.TensorProto.FromString(bytes(raw)), largest=largest)
 
 
 def _decode_pieces(raw: memoryview, largest: int) -> npt.NDArray[Any]:
-    pieces, rest = take_out(raw, IN_ONE_PIECE)
+    pieces, rest = find_field(raw, IN_ONE_PIECE)
     for number, found in pieces.items():
         if any(len(piece) % IN_ONE_PIECE[number] for piece in found):
             raise UnreadableError("a part of an element")

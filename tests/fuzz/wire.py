@@ -21,7 +21,7 @@ SHAPE = (None, 4, 4, 3)
 def seeds():
     """Messages that are right, of each target."""
     from cnnkit.wire import cnnkit_serving_pb2 as pb
-    from cnnkit.wire.tensors import encode, encode_values
+    from cnnkit.wire.tensors import encode_values, to_tensor_proto
 
     arrays = [
         np.arange(48, dtype=np.float32).reshape(1, 4, 4, 3),
@@ -32,7 +32,7 @@ def seeds():
         np.complex64([1j]),
         np.array([b"a", b"bc"], object),
     ]
-    tensors = [write(array) for array in arrays for write in (encode, encode_values)]
+    tensors = [write(array) for array in arrays for write in (to_tensor_proto, encode_values)]
     found = {"tensors": [tensor.SerializeToString() for tensor in tensors]}
     for target, message in (("answers", pb.PredictResponse), ("requests", pb.PredictRequest)):
         found[target] = []
@@ -76,11 +76,13 @@ def outcome(read, raw):
 def tensors():
     """The reader of one tensor against protobuf's."""
     from cnnkit.wire import cnnkit_serving_pb2 as pb
-    from cnnkit.wire.tensors import decode, decode_bytes
+    from cnnkit.wire.tensors import decode_tensor, decode_tensor_bytes
 
     def check(raw):
-        fast = outcome(lambda raw: decode_bytes(memoryview(raw), largest=LARGEST), raw)
-        slow = outcome(lambda raw: decode(pb.TensorProto.FromString(raw), largest=LARGEST), raw)
+        fast = outcome(lambda raw: decode_tensor_bytes(memoryview(raw), largest=LARGEST), raw)
+        slow = outcome(
+            lambda raw: decode_tensor(pb.TensorProto.FromString(raw), largest=LARGEST), raw
+        )
         assert same(fast, slow), (fast, slow)
 
     return check
@@ -88,17 +90,19 @@ def tensors():
 
 def answers():
     """The client's reader of answers, with and without a form that it knows."""
-    from cnnkit.client import answers as reading
+    from cnnkit.client import decode as reading
     from cnnkit.wire import tensors as wire
 
     # What an answer may claim at most, so that no time goes into large arrays of zeros.
-    wire.decode_bytes.__kwdefaults__["largest"] = wire.decode.__kwdefaults__["largest"] = LARGEST
+    wire.decode_tensor_bytes.__kwdefaults__["largest"] = wire.decode_tensor.__kwdefaults__[
+        "largest"
+    ] = LARGEST
 
     def check(raw):
-        known = outcome(reading.predict_answer, raw)
-        again = outcome(reading.predict_answer, raw)
+        known = outcome(reading.decode_predict_response, raw)
+        again = outcome(reading.decode_predict_response, raw)
         reading._forms.clear()
-        alone = outcome(reading.predict_answer, raw)
+        alone = outcome(reading.decode_predict_response, raw)
         assert same(known, alone), (known, alone)
         assert same(again, alone), (again, alone)
         # Another answer of the same form: other values in the same places.
@@ -109,9 +113,9 @@ def answers():
                 other[place.begin : place.end] = bytes(
                     byte ^ 0x5A for byte in raw[place.begin : place.end]
                 )
-            known = outcome(reading.predict_answer, bytes(other))
+            known = outcome(reading.decode_predict_response, bytes(other))
             reading._forms.clear()
-            assert same(known, outcome(reading.predict_answer, bytes(other)))
+            assert same(known, outcome(reading.decode_predict_response, bytes(other)))
 
     return check
 
@@ -120,8 +124,8 @@ def requests():
     """The server's checks of a request."""
     from google.protobuf.message import DecodeError
 
-    from cnnkit.server.predict import prepare
-    from cnnkit.server.refusal import Refusal
+    from cnnkit.server.predict import prepare_predict
+    from cnnkit.server.status_error import StatusError
     from cnnkit.wire import cnnkit_serving_pb2 as pb
     from cnnkit.wire.dtypes import wire_type
 
@@ -140,8 +144,8 @@ def requests():
     def check(raw):
         try:
             request = pb.PredictRequest.FromString(raw)
-            call = prepare(request, lambda spec: servable, largest=LARGEST, most_rows=8)
-        except (Refusal, DecodeError):
+            call = prepare_predict(request, lambda spec: servable, largest=LARGEST, most_rows=8)
+        except (StatusError, DecodeError):
             return
         [(name, array)] = call.inputs.items()
         info = definitions.signature_def[call.signature].inputs[name]

@@ -1,5 +1,5 @@
 """Weights that people have: files of Keras, PyTorch, Caffe and NumPy into the papers' networks."""
 
-from cnnkit.models.weights.filling import fill as fill
-from cnnkit.models.weights.recognize import open_weights as open_weights
-from cnnkit.models.weights.stored import WeightsFile as WeightsFile
+from cnnkit.models.weights.assign import assign_weights as assign_weights
+from cnnkit.models.weights.open import open_weights as open_weights
+from cnnkit.models.weights.weights_file import WeightsFile as WeightsFile

@@ -1,0 +1,157 @@
+"""Look at a dataset, check it, or write it as shards."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from cnnkit.errors import UsageError
+
+SPEC = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
+NAMED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the actions and their arguments."""
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    check = actions.add_parser(
+        "check",
+        help="read every image once and tell what is there",
+        description="Read every image once: images of each class, sizes, unreadable files, and "
+        "test images that are training images. The exit code is 0 whatever is found, unless "
+        "--strict is given.",
+    )
+    shard = actions.add_parser(
+        "shard",
+        help="write it as a few large files, shards:DIR",
+        description="Write a dataset as TFRecord files with an index: the dataset shards:DIR. "
+        "Encoded images stay as they are.",
+    )
+    sample = actions.add_parser(
+        "sample",
+        help="write some of its images as PNG files",
+        description="Write images of a dataset as PNG files, named after their labels.",
+    )
+    for action in (check, shard, sample):
+        action.add_argument("dataset", metavar="SPEC", help=SPEC)
+        action.add_argument("--seed", type=int, default=0, help="seed of the split, as in training")
+    check.add_argument(
+        "--strict", action="store_true", help="exit code 1 if an image is unreadable or in both"
+    )
+    for action in (check, shard):
+        action.add_argument("--json", action="store_true", help="print one JSON document")
+    shard.add_argument("--output", required=True, metavar="DIR", help="folder for the shards")
+    sample.add_argument("--split", choices=("train", "test"), default="test")
+    sample.add_argument("--count", type=int, default=1, metavar="N", help="images (default: 1)")
+    sample.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what was asked for and prints it."""
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    import_tensorflow()
+    return {"check": _check, "shard": _shard, "sample": _sample}[args.action](args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from cnnkit.data import check_dataset, load_dataset
+
+    # All the unreadable files are to be named, however many there are.
+    source = load_dataset(args.dataset, seed=args.seed, most_unreadable=1.0)
+    with _bar(source) as bar:
+        report = check_dataset(source, progress=bar.update)
+    if args.json:
+        document = {"dataset": args.dataset, "sound": report.sound, **dataclasses.asdict(report)}
+        print(json.dumps(document))
+    else:
+        _print(report)
+    return 1 if args.strict and not report.sound else 0
+
+
+def _print(report) -> None:
+    names = list(report.splits)
+    width = max(len("images"), *map(len, report.splits["train"].classes))
+    print(f"{'':<{width}}" + "".join(f"  {name:>10}" for name in names))
+    for label in report.splits["train"].classes:
+        counts = (report.splits[name].classes[label] for name in names)
+        print(f"{label:<{width}}" + "".join(f"  {count:>10,}" for count in counts))
+    totals = (report.splits[name].images for name in names)
+    print(f"{'images':<{width}}" + "".join(f"  {count:>10,}" for count in totals))
+    for name in names:
+        for side in ("height", "width"):
+            sides = getattr(report.splits[name], side)
+            if sides:
+                print(
+                    f"{name}: {side} {sides.smallest} to {sides.largest} pixels, "
+                    f"median {sides.median}"
+                )
+    broken = [*report.left_out, *(n for s in report.splits.values() for n in s.unreadable)]
+    _print_some(f"{len(broken)} unreadable", broken)
+    same = [f"{test} is {train}" for train, test in report.duplicates]
+    _print_some(f"{len(same)} test images that are training images", same)
+
+
+def _print_some(title: str, lines: list[str]) -> None:
+    print(title)
+    for line in lines[:NAMED]:
+        print(f"  {line}")
+    if len(lines) > NAMED:
+        print(f"  and {len(lines) - NAMED} more: --json names all")
+
+
+def _shard(args: argparse.Namespace) -> int:
+    from cnnkit.data import load_dataset, write_shards
+
+    source = load_dataset(args.dataset, seed=args.seed)
+    with _bar(source) as bar:
+        index = write_shards(source, args.output, progress=bar.update)
+    files = len(list(index.parent.glob("*.tfrecord")))
+    images = {name: len(split) for name, split in source.splits.items()}
+    if args.json:
+        facts = {"dataset": f"shards:{args.output}", "files": files, "images": images}
+        print(json.dumps(facts))
+        return 0
+    print(f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images")
+    if source.unreadable:
+        _print_some(f"left out {len(source.unreadable)} unreadable", list(source.unreadable))
+    return 0
+
+
+def _bar(source) -> Any:
+    """Returns a bar of the dataset's images, shown where standard error is a terminal."""
+    from tqdm import tqdm
+
+    total = sum(map(len, source.splits.values()))
+    return tqdm(total=total, unit="image", leave=False, disable=None, file=sys.stderr)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    import tensorflow as tf
+
+    from cnnkit._files import staged_file
+    from cnnkit.data import load_dataset
+
+    source = load_dataset(args.dataset, seed=args.seed)
+    split = source.splits[args.split]
+    if not 1 <= args.count <= len(split):
+        raise UsageError(
+            f"The split {args.split} of {args.dataset} has {len(split)} images",
+            expected=f"--count of 1 to {len(split)}",
+            received=args.count,
+        )
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    for index in range(args.count):
+        label = source.labels[split.labels[index]]
+        path = output / f"{Path(split.names[index]).stem}-label-{label}.png"
+        if path.exists():
+            raise UsageError(f"{path} exists", hint="Remove it or use another --output")
+        with staged_file(path) as aside:
+            aside.write_bytes(tf.io.encode_png(split.read(tf.constant(index, tf.int64))).numpy())
+        print(path)
+    return 0

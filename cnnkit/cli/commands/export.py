@@ -1,0 +1,134 @@
+"""Write a trained network as a SavedModel for TensorFlow Serving.
+
+`cnnkit export verify DIR` looks at what was written and tries to break it; a run folder called
+verify is ./verify.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from cnnkit.cli.arguments import HELP, parse_model_options
+
+# What may follow the verb in place of a network, and the module that does it.
+ACTIONS = {"verify": "_verify"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument(
+        "network",
+        metavar="RUN|MODEL.keras|WEIGHTS",
+        help="folder that `cnnkit train` wrote, a Keras model, or a weights file of others",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="models/NAME",
+        help="model folder; the next integer in it becomes the version",
+    )
+    # Under another name: `args.version` is the whole command's own --version.
+    parser.add_argument(
+        "--version", type=int, metavar="N", dest="number", help="number of the version"
+    )
+    parser.add_argument(
+        "--signatures",
+        nargs="+",
+        metavar="NAME",
+        help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes; "
+        "serving_default is always there (default: all that the network allows)",
+    )
+    parser.add_argument(
+        "--top", "--top-k", type=int, default=5, metavar="K", dest="top",
+        help="classes that classify_bytes answers (default: 5)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--explain-layers",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="layers whose strongest unit is explained by a signature explain_bytes_LAYER",
+    )
+    parser.add_argument(
+        "--features-layer", metavar="LAYER", help="default: the one before the logits, as fc7"
+    )
+    parser.add_argument(
+        "--dtype", default="float32", help="float32 (default) or bfloat16, of half the size"
+    )
+    parser.add_argument(
+        "--fully-convolutional",
+        action="store_true",
+        help="serving_default and features take images of every height and width",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        default=1,
+        metavar="N",
+        help="requests to each signature that a server sends itself while loading (default: 1)",
+    )
+    limits = parser.add_argument_group("what the served network refuses")
+    limits.add_argument("--max-images", type=int, metavar="N", help="images in a request")
+    limits.add_argument("--max-file-bytes", type=int, metavar="N", help="bytes of an image file")
+    limits.add_argument("--max-pixels", type=int, metavar="N", help="pixels of an image file")
+    others = parser.add_argument_group("for a model or weights without a run")
+    others.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    others.add_argument("--model", metavar="NAME", help="the network that WEIGHTS are of")
+    others.add_argument(
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+    )
+    others.add_argument(
+        "--scale", type=int, metavar="PIXELS",
+        help="shorter side before the crop (default: the run's, else the network's)",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Exports and prints the new folder."""
+    from cnnkit.run_folder import RunFolder
+
+    options = parse_model_options(args.model_option)
+    if Path(args.network).is_dir():
+        RunFolder.open(args.network).finished_model()
+
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from cnnkit.cli.load_network import load_network
+    from cnnkit.data import Augmentation
+    from cnnkit.export import ImageLimits, export
+
+    given = load_network(args.network, args.model, options, args.labels)
+    augmentation = given.augmentation
+    if args.scale is not None:
+        side = given.model.input_shape[1]
+        augmentation = Augmentation(side, scale=(args.scale, args.scale))
+    asked = {
+        "images": args.max_images,
+        "file_bytes": args.max_file_bytes,
+        "pixels": args.max_pixels,
+    }
+    folder = export(
+        given.model,
+        given.labels,
+        args.output,
+        version=args.number,
+        signatures=args.signatures,
+        top=args.top,
+        explain_layers=args.explain_layers,
+        features_layer=args.features_layer,
+        dtype=args.dtype,
+        fully_convolutional=args.fully_convolutional,
+        augmentation=augmentation,
+        warmup=args.warmup,
+        limits=ImageLimits(**{name: value for name, value in asked.items() if value is not None}),
+        origin=given.origin,
+    )
+    if args.json:
+        print(json.dumps({"folder": str(folder), "version": int(folder.name)}))
+    else:
+        print(f"{folder}: reloaded, answers as the trained model does")
+    return 0

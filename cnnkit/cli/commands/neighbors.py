@@ -1,0 +1,97 @@
+"""Find the images of a dataset that are most like some image files, to a network.
+
+By Euclidean distance between feature vectors that `cnnkit features` wrote, exactly (Krizhevsky et
+al. 2012, Fig. 4).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from cnnkit.cli.load_network import MODEL_HELP, add_network_arguments, open_network
+from cnnkit.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("model_file", metavar="MODEL", help=MODEL_HELP)
+    add_network_arguments(parser)
+    parser.add_argument(
+        "--query", required=True, nargs="+", metavar="IMAGE", help="image files to look for"
+    )
+    parser.add_argument(
+        "--index", required=True, metavar="FEATURES", help="folder that `cnnkit features` wrote"
+    )
+    parser.add_argument("--k", type=int, default=6, help="images for each query (default: 6)")
+    parser.add_argument("--output", metavar="PNG", help="contact sheet")
+    parser.add_argument(
+        "--dataset", metavar="SPEC", help="where the images are (default: as in the index)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Searches, prints and perhaps draws."""
+    output = None if args.output is None else Path(args.output)
+    if output is not None and output.suffix.lower() != ".png":
+        raise UsageError("The picture is a PNG", expected="--output NAME.png", received=output)
+    if output is not None and not output.parent.is_dir():
+        raise UsageError(f"No folder {output.parent} for the picture")
+
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from cnnkit.features import read_index
+    from cnnkit.features.nearest_neighbors import find_neighbors
+
+    read_index(args.index)
+    found = find_neighbors(open_network(args.model_file, args), args.query, args.index, args.k)
+    if output is not None:
+        _draw(found, args, output)
+    if args.json:
+        rows = [
+            {"query": query, "neighbors": [dataclasses.asdict(one) for one in near]}
+            for query, near in zip(args.query, found, strict=True)
+        ]
+        print(json.dumps({"index": args.index, "queries": rows}))
+        return 0
+    for query, near in zip(args.query, found, strict=True):
+        print(query)
+        for one in near:
+            print(f"  {one.distance:8.4f}  {one.label}  {one.name}")
+    if output is not None:
+        print(output)
+    return 0
+
+
+def _draw(found, args: argparse.Namespace, output: Path) -> None:
+    import tensorflow as tf
+
+    from cnnkit.cli.read_image import read_image
+    from cnnkit.data import load_dataset
+    from cnnkit.features import read_index, select_features_split
+    from cnnkit.figures import draw_neighbors
+
+    index = read_index(args.index)
+    source = load_dataset(args.dataset or index.dataset)
+    if source.fingerprint != index.dataset_fingerprint:
+        raise UsageError(
+            f"{source.spec} is not the dataset that the features were made of",
+            hint="Name it with --dataset, or leave --output out",
+        )
+    split = select_features_split(source, index.split)
+    images = [
+        [split.read(tf.constant(one.index, tf.int64)).numpy() for one in near] for near in found
+    ]
+    draw_neighbors(
+        [read_image(query, None) for query in args.query],
+        [Path(query).name for query in args.query],
+        found,
+        images,
+        output,
+        caption=f"Euclidean distance of {index.protocol.layer}, {index.network}, among"
+        f" {index.images:,} images of {index.dataset}",
+    )

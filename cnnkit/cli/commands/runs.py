@@ -1,0 +1,83 @@
+"""List training runs, or compare some of them.
+
+`cnnkit runs` lists the runs in the folder runs; `cnnkit runs RUN RUN ...` shows in what their
+configurations differ and how they ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from cnnkit.cli.console import table
+from cnnkit.cli.train_stages import open_stage_runs
+from cnnkit.errors import UsageError
+from cnnkit.run_folder import RunFolder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the verb's arguments."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders to compare")
+    parser.add_argument("--folder", default="runs", help="where to look for runs (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints a table."""
+    runs = open_stage_runs(args.runs) or find_run_folders(Path(args.folder))
+    if not runs:
+        raise UsageError(f"No runs in {args.folder}", expected="folders that `cnnkit train` wrote")
+    rows = [summarize_run(one) for one in runs]
+    if args.runs:
+        for row, one in zip(rows, runs, strict=True):
+            row.update({name: getattr(one.config, name) for name in differing_fields(runs)})
+    if args.json:
+        print(json.dumps(rows))
+    else:
+        print(table(transpose(rows) if args.runs else rows))
+    return 0
+
+
+def transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns a row for every field and a column for every run: configurations are long."""
+    names = [row["run"] for row in rows]
+    return [
+        {"run": field, **dict(zip(names, (row[field] for row in rows), strict=True))}
+        for field in rows[0]
+        if field != "run"
+    ]
+
+
+def find_run_folders(folder: Path) -> list[RunFolder]:
+    """Returns the runs below `folder`, parts of runs among them."""
+    configurations = sorted(folder.rglob("config.json")) if folder.is_dir() else []
+    return [RunFolder(file.parent) for file in configurations]
+
+
+def summarize_run(run: RunFolder) -> dict[str, Any]:
+    """Returns what a run is and how far it came; errors are fractions in 0..1."""
+    lines, config = run.metrics, run.config
+    errors = [1 - line["val_accuracy"] for line in lines]
+    return {
+        "run": str(run.path),
+        "model": config.model,
+        "dataset": config.dataset,
+        "epochs": f"{len(lines)}/{config.epochs}",
+        "finished": "yes" if run.model_file.is_file() else "no",
+        "error": round(errors[-1], 4) if errors else None,
+        "best error": round(min(errors), 4) if errors else None,
+        "best epoch": errors.index(min(errors)) + 1 if errors else None,
+        "loss": round(lines[-1]["loss"], 4) if lines else None,
+        "images/s": lines[-1]["images_per_second"] if lines else None,
+    }
+
+
+def differing_fields(runs: list[RunFolder]) -> list[str]:
+    """Returns the fields in which the configurations differ, but for those always shown."""
+    first = runs[0].config
+    names: dict[str, None] = {}
+    for one in runs[1:]:
+        names.update(dict.fromkeys(first.differences(one.config)))
+    return [name for name in names if name not in ("model", "dataset", "epochs")]

@@ -1,0 +1,53 @@
+"""Draw what a trained network sees.
+
+Beside every picture NAME.png stand NAME.png.json, with what it shows in words and numbers, and
+NAME.png.npz with the arrays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from cnnkit.cli.visualize import figure_commands
+from cnnkit.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the pictures and their arguments."""
+    names = parser.add_subparsers(metavar="NAME", dest="name", required=True)
+    for name, module in figure_commands().items():
+        summary = (module.__doc__ or name).splitlines()[0].rstrip(".")
+        picture = names.add_parser(name, help=summary, description=module.__doc__)
+        picture.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(picture)
+        picture.add_argument(
+            "--output", required=True, metavar="PNG", help="where the picture goes"
+        )
+        picture.add_argument("--json", action="store_true", help="print one JSON document")
+        picture.set_defaults(draw=module.draw)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Looks, draws, and writes down what was drawn."""
+    output = Path(args.output)
+    if output.suffix.lower() != ".png":
+        raise UsageError("The picture is a PNG", expected="--output NAME.png", received=output)
+    if not output.parent.is_dir():
+        raise UsageError(f"No folder {output.parent} for the picture")
+
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    import_tensorflow()
+    drawn = args.draw(args)
+    # Most draw one picture, some one for each layer.
+    pictures = drawn if isinstance(drawn, dict) else {output: drawn}
+    for path, one in pictures.items():
+        one.write_beside(path)
+        if not args.json:
+            print(f"{path}: {one.said}")
+    if args.json:
+        facts = [dict(one.facts) for one in pictures.values()]
+        print(json.dumps(facts[0] if len(facts) == 1 else facts))
+    return 0

@@ -1,0 +1,164 @@
+"""Tell what a weights file is, or make a network of it.
+
+Files of Keras (.keras, .weights.h5, .h5), PyTorch (.safetensors, .pth), Caffe (.caffemodel) and
+arrays by name (.npz, .npy) are recognized by their content; no code in them runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from cnnkit.cli.arguments import HELP, parse_model_options
+from cnnkit.errors import UsageError
+
+CHANNELS = ("RGB", "BGR")
+COLOURS = 3
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the actions and their arguments."""
+    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    inspect = actions.add_parser(
+        "inspect",
+        help="tell what a file is and which network fits",
+        description="Tell what a weights file is, what is in it, and which networks it fits.",
+    )
+    convert = actions.add_parser(
+        "convert",
+        help="write a network with these weights as a .keras file",
+        description=(
+            "Write a network with these weights as a .keras file that takes RGB images in 0..255. "
+            "It keeps what the network answers to a fixed image, which is checked on loading."
+        ),
+    )
+    for action in (inspect, convert):
+        action.add_argument("file", metavar="FILE", help="weights file, or a run folder")
+        action.add_argument(
+            "--channels",
+            choices=CHANNELS,
+            help="colours that the first kernel takes (default: as usual for such files)",
+        )
+        action.add_argument(
+            "--mean",
+            metavar="R,G,B|FILE",
+            help="what is subtracted from 0..255, or a .binaryproto mean image (default: as usual)",
+        )
+        action.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    inspect.add_argument("--json", action="store_true", help="print one JSON document")
+    convert.add_argument("--model", required=True, help="a network that `cnnkit models` lists")
+    convert.add_argument(
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+    )
+    convert.add_argument("--output", required=True, metavar="FILE.keras", help="the new file")
+    convert.add_argument("--overwrite", action="store_true", help="replace --output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspects or converts."""
+    options = parse_model_options(args.model_option) if args.action == "convert" else {}
+
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    import_tensorflow()
+    from cnnkit.models import open_weights
+
+    file = open_weights(
+        args.file, channels=args.channels, mean=_mean(args.mean), class_names=_labels(args.labels)
+    )
+    if args.action == "inspect":
+        facts = _facts(file)
+        print(json.dumps(facts) if args.json else _text(facts))
+        return 0
+
+    from cnnkit.models.weights.convert import convert_weights
+
+    model = convert_weights(file, args.model, args.output, overwrite=args.overwrite, **options)
+    print(
+        f"{args.output}: {args.model} with {model.count_params():,} parameters from {file.kind};"
+        " takes RGB in 0..255, and keeps its answer to a fixed image"
+    )
+    return 0
+
+
+def _mean(text: str | None):
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        path = Path(text)
+        if not path.is_file():
+            raise UsageError(
+                "A mean is a colour or a file", expected="--mean R,G,B or FILE", received=text
+            ) from None
+        from cnnkit.models.weights.read_caffe import read_mean_image
+
+        return read_mean_image(path)
+    if len(values) != COLOURS:
+        raise UsageError("A mean colour has three values", expected="R,G,B", received=text)
+    return values
+
+
+def _labels(path: str | None) -> list[str] | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise UsageError(f"No file {path}", expected="--labels FILE, class names one a line")
+    return Path(path).read_text().splitlines()
+
+
+def _facts(file) -> dict[str, Any]:
+    import numpy as np
+
+    from cnnkit.models.weights.compatible import compatible_networks
+
+    found = compatible_networks(file)
+    preprocessing = file.preprocessing
+    mean = None if preprocessing is None else np.asarray(preprocessing.mean)
+    colour = None if mean is None else mean.reshape(-1, COLOURS).mean(axis=0)
+    return {
+        "file": str(file.path),
+        "kind": file.kind,
+        **file.facts,
+        "parameters": file.parameters,
+        "tensors": [
+            {"name": tensor.name, "shape": list(tensor.shape)}
+            for layer in file.layers
+            for tensor in layer.tensors
+        ],
+        "first kernel takes": file.channels,
+        "mean": None if colour is None else [round(float(value), 3) for value in colour],
+        "mean image": None if mean is None or mean.ndim == 1 else list(mean.shape),
+        "divided by": None
+        if preprocessing is None or preprocessing.std is None
+        else [round(float(value), 3) for value in preprocessing.std],
+        "class names": None if file.class_names is None else len(file.class_names),
+        "fits": [
+            fit.network + ("" if fit.include_top else " (include_top=False)")
+            for fit in found
+            if fit.problem is None
+        ],
+        "nearest": None if found[0].problem is None else found[0].problem,
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = [facts["file"]]
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        if key in ("file", "tensors") or value is None:
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value)) or "none of the networks"
+        elif isinstance(value, int):
+            value = f"{value:,}"
+        lines.append(f"  {key:<{width}}  {value}")
+    lines.append("  tensors")
+    lines += [
+        f"    {tensor['name']}  {' x '.join(map(str, tensor['shape']))}"
+        for tensor in facts["tensors"]
+    ]
+    return "\n".join(lines)

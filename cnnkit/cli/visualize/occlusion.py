@@ -1,0 +1,102 @@
+"""What the network answers while a square covers one place after the other.
+
+Draws the activity of the strongest map and its projection, the probability of the class and the
+most probable class (Zeiler & Fergus 2013, Fig. 7). With --others the map's projections from other
+images stand beside that of the image, as in the paper.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from cnnkit.cli.visualize.figure import (
+    Figure,
+    add_image_argument,
+    add_model_argument,
+    load_run_or_file,
+    read_image_for,
+    summary_facts,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the picture's arguments."""
+    add_model_argument(parser)
+    add_image_argument(parser)
+    parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
+    parser.add_argument("--stride", type=int, default=8, help="step in pixels (default: 8)")
+    parser.add_argument(
+        "--fill", type=float, nargs="+", default=[128.0], help="grey, or red green blue, in 0..255"
+    )
+    parser.add_argument("--label", help="class, by name or number (default: the most probable)")
+    parser.add_argument("--layer", help="layer whose map is watched (default: the last map)")
+    parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+    parser.add_argument(
+        "--others", nargs="+", default=[], metavar="IMAGE",
+        help="images whose projections of the same map are drawn as well",
+    )  # fmt: skip
+    parser.add_argument("--edge", default="inside", help="inside (default) or clip")
+    parser.add_argument("--method", help="incremental or plain (default: as fast as may be)")
+    parser.add_argument("--batch-size", type=int, default=32, help="places at a time")
+
+
+def draw(args: argparse.Namespace) -> Figure:
+    """Covers, looks and draws."""
+    from cnnkit.cli.read_image import read_image
+    from cnnkit.figures import draw_occlusion
+    from cnnkit.models import class_names
+    from cnnkit.visualize import deconvnet, occlusion
+
+    model = load_run_or_file(args)
+    image = read_image_for(model, args)
+    result = occlusion(
+        model,
+        image,
+        args.square,
+        args.stride,
+        args.fill[0] if len(args.fill) == 1 else args.fill,
+        args.method,
+        args.batch_size,
+        args.label,
+        args.layer,
+        args.unit,
+        edge=args.edge,
+    )
+    others = []
+    if args.others:
+        images = np.stack([read_image(file, model.input_shape[1]) for file in args.others])
+        others = deconvnet(model, images, result.layer, result.unit)
+    names = class_names(model)
+    draw_occlusion(image, result, args.output, names=names, others=others)
+    facts = {
+        name: getattr(result, name)
+        for name in (
+            "target", "layer", "unit", "square", "method", "clean_probability", "clean_score",
+            "clean_label", "clean_activity",
+        )
+    }  # fmt: skip
+    facts |= {
+        "fill": result.fill.tolist(),
+        "class": names[result.target] if names else None,
+        "projection": result.projection and summary_facts(result.projection),
+        "others": [
+            {"file": file, **summary_facts(one)}
+            for file, one in zip(args.others, others, strict=False)
+        ],
+    }
+    arrays = {
+        name: getattr(result, name)
+        for name in ("probability", "score", "label", "activity", "rows", "columns")
+    }
+    if result.projection:
+        arrays["projection"] = result.projection.projection
+    arrays |= {f"projection_of_other_{one.image}": one.projection for one in others}
+    called = names[result.target] if names else f"class {result.target}"
+    said = (
+        f"probability of {called} {result.clean_probability:.3g} uncovered,"
+        f" {result.probability.min():.3g} to {result.probability.max():.3g} covered"
+        f" ({result.probability.size} places, {result.method})"
+    )
+    return Figure(said, facts, arrays)

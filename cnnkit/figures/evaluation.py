@@ -1,0 +1,169 @@
+"""Which classes are taken for which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnkit.figures.canvas import new_figure, save_figure
+
+# Above this many classes numbers in the cells, and then their names, are too small to be read.
+NUMBERED, NAMED = 20, 60
+
+
+def draw_confusion(
+    matrix: np.ndarray, labels: Sequence[str], path: str | Path, *, title: str = ""
+) -> None:
+    """Draws a confusion matrix, as a PNG.
+
+    Rows are the right classes and columns the answers; the shade is the part of a row, the number
+    counts images. Classes without images are left out where nothing was answered with them either.
+
+    Args:
+        matrix: (classes, classes) int, as `cnnkit.evaluation.Evaluation.confusion_matrix` gives it.
+        labels: Names of the classes.
+        path: Where the picture goes.
+        title: What stands above it.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
+    matrix, names = matrix[np.ix_(used, used)], [labels[i] for i in used]
+    rows = matrix.sum(axis=1, keepdims=True)
+    parts = matrix / np.maximum(rows, 1)
+    side = float(np.clip(0.42 * len(used), 3.5, 12))
+    figure = new_figure(side + 2.2, side + 1.6)
+    axes = figure.add_subplot()
+    shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, label="part of the class")
+    axes.set(xlabel="answer", ylabel="right class", title=title)
+    axes.title.set_fontsize(9)
+    if len(used) <= NAMED:
+        axes.set_xticks(range(len(used)), names, rotation=90, fontsize=8)
+        axes.set_yticks(range(len(used)), names, fontsize=8)
+    if len(used) <= NUMBERED:
+        for row, column in np.argwhere(matrix):
+            colour = "white" if parts[row, column] > 0.5 else "black"
+            axes.text(
+                column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=colour
+            )
+    figure.tight_layout()
+    save_figure(figure, path, dpi=110)
+
+
+def draw_reliability(
+    bins: Sequence[Mapping[str, Any]], path: str | Path, *, title: str = ""
+) -> None:
+    """Draws a reliability diagram (Guo et al. 2017, Fig. 1), as a PNG.
+
+    Above, for the images of each bin of confidence: the part that was answered right, as a bar,
+    and the mean confidence, as a line; a network that is right as often as it says has every bar
+    end at its line. Below, how many images are in each bin.
+
+    Args:
+        bins: `low`, `high`, `images`, `confidence` and `accuracy` of each, as the results of an
+            evaluation keep them; the last two are None without images.
+        path: Where the picture goes.
+        title: What stands above it.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    figure = new_figure(5.2, 5.6)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    width = bins[0]["high"] - bins[0]["low"]
+    filled = [one for one in bins if one["images"]]
+    axes.bar(
+        [one["low"] for one in filled],
+        [one["accuracy"] for one in filled],
+        width,
+        align="edge",
+        color="tab:blue",
+        edgecolor="white",
+        label="answered right",
+    )
+    axes.hlines(
+        [one["confidence"] for one in filled],
+        [one["low"] for one in filled],
+        [one["high"] for one in filled],
+        color="tab:red",
+        linewidth=2,
+        label="mean confidence",
+    )
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="part of the images")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8, frameon=False)
+    below.bar(
+        [one["low"] for one in bins],
+        [one["images"] for one in bins],
+        width,
+        align="edge",
+        color="0.6",
+        edgecolor="white",
+    )
+    below.set(xlabel="probability of the most probable class", ylabel="images")
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout()
+    save_figure(figure, path, dpi=110)
+
+
+RIGHT, WRONG = "lightcoral", "lightsteelblue"
+
+
+def draw_predictions(
+    images: Sequence[np.ndarray],
+    answers: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    columns: int = 4,
+) -> None:
+    """Draws images with bars of their most probable classes, as a PNG.
+
+    As Krizhevsky et al. 2012, Fig. 4 (left): below each image its right class, and the five
+    classes that the network finds most probable; the bar of the right one, where it is among
+    them, is red.
+
+    Args:
+        images: (h, w, 3) uint8 RGB each, of any size.
+        answers: For each image its `label`, the `probability` of that, and `top`: pairs of a class
+            and its probability, 0..1, the most probable one first.
+        path: Where the picture goes.
+        columns: Images in a row.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
+    columns = max(1, min(columns, len(images)))
+    rows = -(-len(images) // columns)
+    figure = new_figure(2.5 * columns, 3.9 * rows + 0.3)
+    ratios = [2.3, 1.3] * rows
+    grid = figure.add_gridspec(
+        2 * rows, columns, height_ratios=ratios, hspace=0.22, wspace=0.08,
+        left=0.02, right=0.98, top=0.98, bottom=0.25 / (3.9 * rows + 0.3) + 0.01,
+    )  # fmt: skip
+    for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
+        row, column = divmod(place, columns)
+        picture = figure.add_subplot(grid[2 * row, column])
+        picture.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
+        picture.set_axis_off()
+        picture.text(
+            0.5, -0.04, answer["label"], transform=picture.transAxes, ha="center", va="top",
+            fontsize=9, fontweight="bold",
+        )  # fmt: skip
+        _bars(figure.add_subplot(grid[2 * row + 1, column]), answer)
+    caption = "the right class in bold; bars are probabilities, that of the right class is red"
+    figure.text(0.5, 0.005, caption, ha="center", fontsize=8)
+    save_figure(figure, path, dpi=110)
+
+
+def _bars(axes, answer: Mapping[str, Any]) -> None:
+    names = [name for name, _ in answer["top"]]
+    values = [probability for _, probability in answer["top"]]
+    colours = [RIGHT if name == answer["label"] else WRONG for name in names]
+    axes.barh(range(len(names)), values, color=colours, height=0.8)
+    for number, (name, value) in enumerate(answer["top"]):
+        axes.text(0.02, number, f"{name}  {value:.1%}", va="center", fontsize=7.5)
+    axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(4.6, -0.6))

@@ -1,0 +1,64 @@
+"""Loss and error of training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from cnnkit.errors import UsageError
+from cnnkit.figures.canvas import new_figure, save_figure
+
+
+def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
+    """Draws loss and error of training runs by epoch, as a PNG.
+
+    Dashed on the training images, solid on the held-out ones; a dotted line stands where the
+    learning rate of the first run falls at once to half or less.
+
+    Args:
+        runs: Lines of metrics by the name of the run, as `cnnkit.run_folder.RunFolder.metrics` gives them.
+        path: Where the picture goes.
+
+    Raises:
+        UsageError: If a run has no epoch yet, or matplotlib is not installed.
+    """
+    for name, lines in runs.items():
+        if not lines:
+            raise UsageError(f"The run {name} has no epoch to draw yet")
+    figure = new_figure(10, 4.2)
+    loss, error = figure.subplots(1, 2)
+    for number, (name, lines) in enumerate(runs.items()):
+        colour = f"C{number}"
+        epochs = [line["epoch"] for line in lines]
+        for prefix, style in (("", "--"), ("val_", "-")):
+            label = name if prefix else None
+            options = {"color": colour, "linestyle": style, "label": label}
+            if len(epochs) == 1:
+                options["marker"] = "o"
+            loss.plot(epochs, [line[f"{prefix}loss"] for line in lines], **options)
+            wrong = [100 * (1 - line[f"{prefix}accuracy"]) for line in lines]
+            error.plot(epochs, wrong, **options)
+    first = next(iter(runs.values()))
+    for before, after in pairwise(first):
+        if after["learning_rate"] <= before["learning_rate"] / 2:
+            for axes in (loss, error):
+                axes.axvline(after["epoch"] - 0.5, color="0.6", linestyle=":", linewidth=1)
+    loss.set_ylabel("loss")
+    error.set_ylabel("error (%)")
+    for axes in (loss, error):
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.locator_params(axis="x", integer=True)
+    # Below: names of runs are paths, which may be longer than a panel is wide.
+    figure.set_layout_engine("constrained")
+    figure.legend(
+        *error.get_legend_handles_labels(),
+        loc="outside lower center",
+        fontsize=8,
+        title="held out solid, training dashed",
+        title_fontsize=8,
+    )
+    save_figure(figure, path, dpi=150)

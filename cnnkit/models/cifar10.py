@@ -1,0 +1,185 @@
+"""Caffe's small networks for CIFAR-10, after the AlexNet authors' cuda-convnet examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from cnnkit.errors import UsageError, unknown_name
+from cnnkit.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
+from cnnkit.models.blocks import (
+    HeadConfig,
+    activation_argument,
+    activation_layer,
+    classifier_head,
+    input_block,
+)
+
+SIZE = 32
+FILTERS = (32, 32, 64)
+# Standard deviations of the first weights of the three convolutions.
+STDDEVS = (1e-4, 0.01, 0.01)
+NORMALIZATION = {
+    "size": 3,
+    "alpha": 5e-5,
+    "beta": 0.75,
+    "k": 1.0,
+    "alpha_convention": "mean",
+    "region": "within",
+}
+INITIALIZERS = ("paper", "glorot")
+QUICK_UNITS = 64
+HALVINGS = 3
+
+
+def cifar10_full(
+    *,
+    include_top: bool = True,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 10,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = None,
+    lrn: bool = True,
+    activation: str = "relu",
+    initializer: str = "paper",
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Builds Caffe's cifar10_full: three convolutions of 5 x 5, one dense layer.
+
+    Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers:
+    `conv1 pool1 relu1 norm1 conv2 pool2 norm2 conv3 pool3 fc4 probabilities`; the first pooling
+    takes the maximum, the others the mean; normalization is within a channel.
+
+    Args:
+        include_top: Whether to add `fc4` and `probabilities`.
+        input_shape: (height, width, 3); None is 32 x 32. Divisible by 8, so that the poolings
+            overhang on the bottom and the right only, as Caffe's do.
+        pooling: Without the top: None, `"avg"` or `"max"` over the positions.
+        classes: Number of classes.
+        classifier_activation: Activation over the logits; None returns the logits.
+        include_preprocessing: Whether the model subtracts `mean` itself.
+        name: Name of the model.
+        lrn: Whether to normalize.
+        activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`. Four layers of weights
+            without normalization are the kind of network of Krizhevsky et al. 2012, Fig. 1.
+        initializer: `"paper"`: Caffe's normal weights. `"glorot"`: Glorot uniform weights.
+        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3).
+
+    Raises:
+        UsageError: If an argument is out of range, or the image does not fit.
+
+    Example:
+        >>> from cnnkit.models import build
+        >>> build("cifar10_full").count_params()
+        89578
+    """
+    inputs, x = _begin("cifar10_full", input_shape, include_top, include_preprocessing, mean)
+    x = _convolutions(x, activation, initializer, normalized=lrn)
+    outputs = classifier_head(
+        x,
+        HeadConfig(("fc4",)),
+        include_top=include_top,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        hidden_initializers=dict,
+        output_initializers=lambda: _normal(initializer, 0.01),
+    )
+    return keras.Model(inputs, outputs, name=name or "cifar10_full")
+
+
+def cifar10_quick(
+    *,
+    include_top: bool = True,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 10,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = None,
+    activation: str = "relu",
+    initializer: str = "paper",
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Builds Caffe's cifar10_quick: `cifar10_full` without normalization and one more dense layer.
+
+    The dense layer `fc4` of 64 units has no activation; `fc5` gives the logits. The arguments are
+    those of `cifar10_full`.
+
+    Raises:
+        UsageError: If an argument is out of range, or the image does not fit.
+
+    Example:
+        >>> from cnnkit.models import build
+        >>> build("cifar10_quick").count_params()
+        145578
+    """
+    inputs, x = _begin("cifar10_quick", input_shape, include_top, include_preprocessing, mean)
+    x = _convolutions(x, activation, initializer, normalized=False)
+    if include_top:
+        x = keras.layers.Flatten(name="flatten4")(x)
+        x = keras.layers.Dense(QUICK_UNITS, name="fc4", **_normal(initializer, 0.1))(x)
+    outputs = classifier_head(
+        x,
+        HeadConfig(("fc5",)),
+        include_top=include_top,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        hidden_initializers=dict,
+        output_initializers=lambda: _normal(initializer, 0.1),
+    )
+    return keras.Model(inputs, outputs, name=name or "cifar10_quick")
+
+
+def _begin(network, input_shape, include_top, include_preprocessing, mean):
+    inputs, x = input_block(
+        network,
+        input_shape,
+        size=SIZE,
+        include_top=include_top,
+        include_preprocessing=include_preprocessing,
+        mean=mean,
+        side_after=lambda side: side // 2**HALVINGS,
+    )
+    if any(side is not None and side % 2**HALVINGS for side in x.shape[1:3]):
+        raise UsageError(
+            f"{network} halves its maps three times",
+            expected=f"a height and a width divisible by {2**HALVINGS}",
+            received=f"{x.shape[1]} x {x.shape[2]}",
+        )
+    return inputs, x
+
+
+def _convolutions(x, activation: str, initializer: str, *, normalized: bool):
+    if initializer not in INITIALIZERS:
+        raise unknown_name("initializer", initializer, INITIALIZERS)
+    for number, (filters, stddev) in enumerate(zip(FILTERS, STDDEVS, strict=True), start=1):
+        first = number == 1
+        x = GroupedConv2D(
+            filters,
+            5,
+            padding="same",
+            activation=None if first else activation_argument(activation),
+            name=f"conv{number}",
+            **_normal(initializer, stddev),
+        )(x)
+        if first:
+            x = CeilMaxPooling2D(3, 2, name="pool1")(x)
+            x = activation_layer(activation, f"{activation}1")(x)
+        else:
+            # On even maps this is Caffe's rule: a window that overhangs is the mean of its inside.
+            x = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")(x)
+        if normalized and number < len(FILTERS):
+            x = LocalResponseNormalization(**NORMALIZATION, name=f"norm{number}")(x)
+    return x
+
+
+def _normal(initializer: str, stddev: float) -> dict:
+    if initializer == "glorot":
+        return {}
+    return {"kernel_initializer": keras.initializers.RandomNormal(stddev=stddev)}

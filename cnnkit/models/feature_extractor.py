@@ -1,0 +1,109 @@
+"""The first part of a network, up to a layer."""
+
+from __future__ import annotations
+
+import keras
+
+from cnnkit.errors import UsageError
+from cnnkit.layers import SubtractMean
+from cnnkit.models.graph import get_layer
+from cnnkit.models.surgery import to_fully_convolutional
+
+
+def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
+    """Returns the network from the image to the output of a layer, or of several: shared weights.
+
+    Args:
+        model: A functional or sequential model over one batch of images.
+        layers: Names of its own layers; `fc6 fc7 fc8` also name VGG's dense layers. A model inside
+            of it counts as a layer.
+
+    Raises:
+        UsageError: If there is no such layer, nearest names are offered; or it is called more than
+            once, or the model takes anything but images.
+
+    Example:
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models.feature_extractor import feature_extractor
+        >>> feature_extractor(vgg11(input_shape=(32, 32, 3)), "fc7").output_shape
+        (None, 4096)
+    """
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
+            expected="a functional or a built sequential model",
+            received=type(model).__name__,
+        )
+    shapes = [tuple(one.shape) for one in model.inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
+        raise UsageError(
+            f"Model {model.name!r} does not take RGB images alone",
+            expected="one input of shape (n, h, w, 3)",
+            received=", ".join(map(str, shapes)),
+        )
+    ends = [_output(model, layer) for layer in layers]
+    return keras.Model(model.inputs[0], ends if len(ends) > 1 else ends[0], name=model.name)
+
+
+def _output(model: keras.Model, layer: str):
+    outputs = _outputs(model, get_layer(model, layer))
+    if len(outputs) != 1:
+        raise UsageError(
+            f"Layer {layer!r} of {model.name!r} has {len(outputs)} outputs",
+            expected="a layer that is called once and answers with one array",
+        )
+    return outputs[0]
+
+
+def _outputs(model: keras.Model, layer) -> list:
+    """Returns the tensors that a layer makes within `model`."""
+    # Not `layer.output`: other models may have called the same layer.
+    waiting, seen, found = list(model.outputs), set(), []
+    while waiting:
+        maker, index, _ = waiting.pop()._keras_history
+        if (id(maker), index) in seen:
+            continue
+        seen.add((id(maker), index))
+        node = maker._inbound_nodes[index]
+        if maker is layer:
+            found += node.outputs
+        waiting += node.input_tensors
+    return found
+
+
+def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:
+    """Returns `feature_extractor(model, *layers)` for images of any size; copies weights where it has to.
+
+    Dense layers after a Flatten become convolutions: `cnnkit.models.to_fully_convolutional`.
+
+    Raises:
+        UsageError: If it cannot be had: as `feature_extractor`, or because of layers of a fixed size.
+
+    Example:
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models.feature_extractor import with_variable_input_size
+        >>> with_variable_input_size(vgg11(input_shape=(32, 32, 3), classes=2), "fc2").output_shape
+        (None, None, None, 4096)
+    """
+    part = feature_extractor(model, *layers)
+    if None in part.input_shape[1:3]:
+        return part
+    for one in part.layers:
+        if isinstance(one, SubtractMean) and one.mean.ndim == 3:
+            raise UsageError(
+                f"Model {model.name!r} subtracts a mean image and takes images of that size only",
+                expected="a mean colour",
+                received=f"a mean image of {one.mean.shape[0]} x {one.mean.shape[1]}",
+            )
+    if any(isinstance(one, keras.layers.Flatten) for one in part.layers):
+        return feature_extractor(to_fully_convolutional(model), *layers)
+    try:
+        free = keras.models.clone_model(part, input_tensors=keras.Input((None, None, 3)))
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            f"Model {model.name!r} takes images of one size only",
+            expected="layers that take maps of any size",
+            received=str(error).splitlines()[0],
+        ) from error
+    free.set_weights(part.get_weights())
+    return free

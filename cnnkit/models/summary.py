@@ -1,0 +1,147 @@
+"""What a network costs and sees, by arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import keras
+
+from cnnkit.models.receptive_field import window_of
+from cnnkit.models.surgery.sequential import as_sequential
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One layer of a network.
+
+    Attributes:
+        name: Its name.
+        kind: Its class.
+        output_shape: (h, w, c) or (units,); None where the image decides.
+        kernel: Side of its windows, None for a layer without.
+        stride: Step of its windows.
+        parameters: Its weights.
+        multiply_adds: Of one image; None where the image decides.
+        receptive_field: Side of the square of pixels that one position sees; None when dense.
+        activation_bytes: Of its output for one image in float32; None where the image decides.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    kernel: int | None
+    stride: int
+    parameters: int
+    multiply_adds: int | None
+    receptive_field: int | None
+    activation_bytes: int | None
+
+
+@dataclass(frozen=True)
+class ConvStackCost:
+    """Convolutions of stride 1 on top of each other, all of the same number of channels C.
+
+    Attributes:
+        kernels: Sides of their kernels.
+        receptive_field: Side of the square that one position of the last one sees.
+        weights_per_channel_squared: Their weights, without biases, as a multiple of C^2.
+        activations: How often the signal is rectified.
+    """
+
+    kernels: tuple[int, ...]
+    receptive_field: int
+    weights_per_channel_squared: int
+    activations: int
+
+
+@contextmanager
+def build_without_weights(name: str, **options) -> Iterator[keras.Model]:
+    """Yields the network called `name` without memory for its weights: only shapes can be read."""
+    # Below the builders, which this module accounts for, so it can only be known when it is called.
+    from cnnkit.models import build
+
+    with keras.StatelessScope(initialize_variables=False):
+        try:
+            yield build(name, **options)
+        finally:
+            # Keras would fill every weight at the end of the next such scope.
+            keras.utils.clear_session(free_memory=False)
+
+
+def summarize_network(model: keras.Model) -> list[LayerSummary]:
+    """Returns what each layer of a chain of layers costs and sees.
+
+    Raises:
+        UsageError: If the layers of the model form no chain.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.models import summarize_network
+        >>> rows = summarize_network(alexnet(include_top=False, input_shape=(224, 224, 3)))
+        >>> [(row.name, row.receptive_field) for row in rows if row.name == "conv5"]
+        [('conv5', 163)]
+    """
+    chain = as_sequential(model)
+    outputs = [*chain.shapes[1:], tuple(model.outputs[0].shape)]
+    rows = []
+    field: int | None = 1
+    step = 1
+    for layer, (_, *sides) in zip(chain.layers, outputs, strict=True):
+        shape = tuple(sides)
+        look, _ = window_of(layer) or (None, None)
+        if look is None or look.kernel is None:
+            # Of an unknown kind, or the whole map: from here on no square is seen.
+            field, kernel, stride = None, 1, 1
+        else:
+            kernel, stride = look.extent(0), look.stride
+        if field is not None:
+            field, step = field + (kernel - 1) * step, step * stride
+        rows.append(
+            LayerSummary(
+                layer.name,
+                type(layer).__name__,
+                shape,
+                kernel if kernel > 1 or isinstance(layer, keras.layers.Conv2D) else None,
+                stride,
+                layer.count_params(),
+                _multiply_adds(layer, shape),
+                field,
+                None if None in shape else math.prod(shape) * FLOAT_BYTES,
+            )
+        )
+    return rows
+
+
+def layer_macs(rows: Sequence[LayerSummary]) -> int:
+    """Returns the multiply-adds of one image through all layers."""
+    return sum(row.multiply_adds or 0 for row in rows)
+
+
+def conv_stack_cost(kernels: Sequence[int]) -> ConvStackCost:
+    """Returns what a stack of convolutions costs and sees (Simonyan & Zisserman, section 2.3).
+
+    Example:
+        >>> conv_stack_cost((3, 3, 3)).weights_per_channel_squared, conv_stack_cost((7,)).weights_per_channel_squared
+        (27, 49)
+    """
+    return ConvStackCost(
+        tuple(kernels),
+        1 + sum(kernel - 1 for kernel in kernels),
+        sum(kernel**2 for kernel in kernels),
+        len(kernels),
+    )
+
+
+def _multiply_adds(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int | None:
+    if None in shape:
+        return None
+    if isinstance(layer, keras.layers.Conv2D):
+        return math.prod(shape[:2]) * math.prod(layer.kernel.shape)
+    if isinstance(layer, keras.layers.Dense):
+        return math.prod(shape[:-1]) * math.prod(layer.kernel.shape)
+    return 0

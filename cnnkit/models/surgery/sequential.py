@@ -1,0 +1,271 @@
+"""A network as a chain of layers: read from a model, and joined into a new one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import keras
+import numpy as np
+
+from cnnkit.errors import UsageError
+from cnnkit.models.blocks import LARGEST_LEAST_SIZE
+
+
+@dataclass(frozen=True)
+class SequentialChain:
+    """A model's input and the layers from there to the output, each feeding the next.
+
+    `shapes` are those of the tensors that the layers take.
+    """
+
+    name: str
+    source: keras.layers.InputLayer
+    layers: tuple[keras.layers.Layer, ...]
+    shapes: tuple[tuple[int | None, ...], ...]
+    trainable: bool
+
+    def index(self, name: str) -> int:
+        """Returns the position of the layer called `name`."""
+        return [layer.name for layer in self.layers].index(name)
+
+
+@dataclass(frozen=True)
+class ChainLayer:
+    """A layer of a network to be, and the weights it gets; None leaves them to its initializers."""
+
+    layer: keras.layers.Layer
+    weights: list[np.ndarray] | None
+
+
+def as_sequential(model: keras.Model) -> SequentialChain:
+    """Returns the layers of `model` from its input to its output.
+
+    Raises:
+        UsageError: If the model is not built, or anything but a plain chain of layers.
+    """
+    try:
+        inputs, outputs = model.inputs, model.outputs
+        tensor = outputs[0]
+    except (AttributeError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
+            expected="a functional or a built sequential model",
+            received=type(model).__name__,
+        ) from error
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise _no_chain(model, f"{len(inputs)} inputs and {len(outputs)} outputs")
+    layers: list[keras.layers.Layer] = []
+    shapes: list[tuple[int | None, ...]] = []
+    while True:
+        # Where Keras noted which call of which layer made a tensor: `layer.input` would not do, as
+        # it refuses a layer that some other model uses as well.
+        layer, call, _ = tensor._keras_history
+        if isinstance(layer, keras.layers.InputLayer):
+            break
+        if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+            raise _no_chain(model, f"{layer.name!r}, a {type(layer).__name__}")
+        if any(layer is other for other in layers):
+            raise _no_chain(model, f"layer {layer.name!r} twice")
+        node = layer._inbound_nodes[call]
+        if len(node.input_tensors) != 1:
+            raise _no_chain(model, f"{len(node.input_tensors)} tensors into {layer.name!r}")
+        given = [*node.arguments.args[1:], *node.arguments.kwargs.values()]
+        # None and False are what Keras fills in itself; training=True would be somebody's choice.
+        if any(value is not None and value is not False for value in given):
+            raise _no_chain(model, f"layer {layer.name!r} called with arguments of its own")
+        layers.append(layer)
+        tensor = node.input_tensors[0]
+        shapes.append(tuple(tensor.shape))
+    return SequentialChain(
+        model.name, layer, tuple(layers[::-1]), tuple(shapes[::-1]), model.trainable
+    )
+
+
+def _no_chain(model: keras.Model, received: str) -> UsageError:
+    return UsageError(
+        f"Model {model.name!r} is no plain chain of layers",
+        expected="one input, one output, and layers that each feed the next",
+        received=received,
+    )
+
+
+def rebuild_layers(
+    layer: keras.layers.Layer, kind: type[keras.layers.Layer] | None = None, **changes
+) -> keras.layers.Layer:
+    """Returns a new layer of the configuration of `layer`, with `changes`, as a `kind`.
+
+    Raises:
+        UsageError: If the layer does not tell its configuration, or does not take it back.
+    """
+    try:
+        return (kind or type(layer)).from_config({**layer.get_config(), **changes})
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"Layer {layer.name!r} cannot be made again from its configuration",
+            expected="get_config and from_config that belong together",
+            received=str(error).split("\n")[0],
+        ) from error
+
+
+def carry_weights(layers: Iterable[keras.layers.Layer]) -> list[ChainLayer]:
+    """Returns parts that do exactly what `layers` do."""
+    return [ChainLayer(rebuild_layers(layer), layer.get_weights()) for layer in layers]
+
+
+def build_model(
+    chain: SequentialChain, parts: Sequence[ChainLayer], sides: Sequence[int | None] | None = None
+):
+    """Returns a new model of `parts`, on the input of `chain`.
+
+    A carried layer of a model that is frozen as a whole is frozen. A fresh layer can be trained: it
+    has learned nothing that would be worth keeping.
+
+    Args:
+        chain: Where the name, the input and the frozen state come from.
+        parts: The layers, first to last.
+        sides: Height and width of the image, where they change.
+
+    Raises:
+        UsageError: If weights do not fit a layer.
+    """
+    batch, *shape = chain.source.batch_shape
+    if sides is not None:
+        shape = [*sides, shape[-1]]
+    inputs = keras.Input(shape, batch_size=batch, dtype=chain.source.dtype, name=chain.source.name)
+    x = inputs
+    for part in parts:
+        x = part.layer(x)
+        if part.weights is None:
+            part.layer.trainable = True
+            continue
+        wanted, given = weight_shapes(part.layer), [tuple(w.shape) for w in part.weights]
+        if wanted != given:
+            raise UsageError(
+                f"The weights of layer {part.layer.name!r} do not fit the new network",
+                expected=wanted,
+                received=given,
+            )
+        part.layer.set_weights(part.weights)
+        if not chain.trainable:
+            part.layer.trainable = False
+    return keras.Model(inputs, x, name=chain.name)
+
+
+def weight_shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
+    """Returns the shapes of the weights of `layer`."""
+    return [tuple(weight.shape) for weight in layer.weights]
+
+
+def with_layer_weights(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """Returns those of `layers` that have weights."""
+    return [layer for layer in layers if layer.weights]
+
+
+def check_image_size(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns `size` as (height, width).
+
+    Raises:
+        UsageError: If it is neither one whole number of at least 1 nor two.
+    """
+    sides = (size, size) if isinstance(size, Integral) else size
+    if not (
+        isinstance(sides, Sequence)
+        and len(sides) == 2
+        and all(is_positive_int(side) for side in sides)
+    ):
+        raise UsageError(
+            "An image has a height and a width",
+            expected="one whole number of at least 1, or two",
+            received=repr(size),
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def is_positive_int(value: object) -> bool:
+    """Tells whether `value` is a whole number of at least 1, Python's or NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
+def check_image_count(chain: SequentialChain) -> None:
+    """Makes sure that `chain` takes images (n, h, w, c), and keeps the channels last.
+
+    Raises:
+        UsageError: If it takes something else; a layer with the channels first is named.
+    """
+    if len(chain.source.batch_shape) != 4:
+        raise UsageError(
+            f"Model {chain.name!r} takes no images",
+            expected="an input (n, h, w, c)",
+            received=chain.source.batch_shape,
+        )
+    for layer in chain.layers:
+        if getattr(layer, "data_format", "channels_last") != "channels_last":
+            raise UsageError(
+                f"Layer {layer.name!r} takes the channels first",
+                expected="channels_last",
+                received=layer.data_format,
+            )
+
+
+def spatial_maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[int, int]]:
+    """Returns (height, width) of what each layer takes, as long as it takes maps.
+
+    Raises:
+        UsageError: If no position is left somewhere; the least square size is named.
+    """
+    found = _maps(chain, sides)
+    if found is None:
+        least = next(
+            (side for side in range(1, LARGEST_LEAST_SIZE) if _maps(chain, (side, side))), None
+        )
+        raise UsageError(
+            f"The image is too small for {chain.name!r}: no position is left",
+            expected=None if least is None else f"height and width of at least {least}",
+            received=f"{sides[0]} x {sides[1]}",
+        )
+    return found
+
+
+def _maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[int, int]] | None:
+    shape: tuple[int | None, ...] = (None, *sides, chain.source.batch_shape[-1])
+    found = []
+    for layer in chain.layers:
+        if len(shape) != 4:
+            return found
+        if min(shape[1:3]) < 1:
+            return None
+        found.append(shape[1:3])
+        if isinstance(layer, keras.layers.Flatten):
+            return found
+        try:
+            shape = tuple(layer.compute_output_shape(shape))
+        except ValueError:
+            # How Keras says that a window does not fit into the map.
+            return None
+    return None if len(shape) == 4 and min(shape[1:3]) < 1 else found
+
+
+@dataclass(frozen=True)
+class SurgeryResult:
+    """A changed network, and which of its layers hold weights of the network before.
+
+    Layers without weights are in neither list.
+
+    Args:
+        model: The network.
+        carried: Names of the layers whose weights came along, from the input to the output.
+        fresh: Names of the layers whose weights did not: they are as their initializers made them,
+            or, under `copy_weights`, as they were.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.models.surgery import replace_head
+        >>> replace_head(alexnet(input_shape=(64, 64, 3), classes=3), 5).fresh
+        ('fc8',)
+    """
+
+    model: keras.Model
+    carried: tuple[str, ...]
+    fresh: tuple[str, ...]
