@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from cnnkit._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from cnnkit.evaluation import evaluate as evaluate
     from cnnkit.models import alexnet as alexnet
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from cnnkit.models import zfnet as zfnet
     from cnnkit.training import train as train
 
-__version__ = "0.1.0"
 
 # Where each public name lives; a module of ours is looked up under its own name.
 _HOMES = {
@@ -47,7 +48,6 @@ _MODULES = (
     "features",
     "layers",
     "models",
-    "neighbors",
     "training",
     "transfer",
     "visualize",

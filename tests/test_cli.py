@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnnkit import __version__, alexnet
 from cnnkit.cli.commands import train as train_command
-from cnnkit.cli.main import main
+from cnnkit.cli.main import command_names, main, main_train
 from cnnkit.run_folder import RunFolder
 
 
@@ -177,7 +177,7 @@ def test_help_and_version(capsys):
             main(words)
         assert stop.value.code == 0
     text = capsys.readouterr().out
-    for verb in cli.verbs():
+    for verb in command_names():
         assert verb in text
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
@@ -228,7 +228,7 @@ def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
 
 def test_cnnkit_train_is_the_train_verb(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cnnkit-train", "--recipe", "none"])
-    assert cli.main_train() == 2
+    assert main_train() == 2
     assert "Unknown recipe 'none'" in capsys.readouterr().err
 
 

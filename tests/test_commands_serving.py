@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import cnnkit
 from cnnkit.cli.main import main
 from cnnkit.client import Client
 
@@ -263,7 +264,7 @@ def test_serve_runs_tensorflow_serving_where_it_is_installed(colours_folder, ins
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
-    root = str(Path(cli.__file__).parents[1])
+    root = str(Path(cnnkit.__file__).parents[1])
     process = start(colours_folder, "--port", port, "--name", "shades", PATH=path, PYTHONPATH=root)
     assert first_line(process) == (
         f"serving shades version 5 at 0.0.0.0:{port} with {program}, which listens on every "

@@ -29,7 +29,7 @@ def test_wheel_holds_the_package_and_nothing_else(built):
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cnnkit").rglob("*.py")}
     assert modules <= set(names)
     assert "cnnkit/py.typed" in names
-    assert {name.split("/")[0] for name in names} == {"cnnkit", "cnnkit-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"cnnkit", "cnnkit-0.2.0.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata
     for extra in ("gpu", "report", "tensorboard", "dev"):

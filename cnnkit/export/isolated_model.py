@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-WORKER = Path(__file__).with_name("probe.py")
+WORKER = Path(__file__).with_name("isolated_worker.py")
 # Seconds that the process may take for all that it is asked.
 DEFAULT_TIMEOUT = 600.0
 

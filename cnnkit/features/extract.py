@@ -11,7 +11,6 @@ import numpy as np
 
 from cnnkit.data import Dataset, Split
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import FeatureExtractor, FeatureSpec
 from cnnkit.features.extractor import FeatureExtractor
 from cnnkit.features.image_batches import (
     ALL,

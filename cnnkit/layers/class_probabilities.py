@@ -9,7 +9,7 @@ import keras
 from cnnkit.errors import UsageError
 
 
-@keras.saving.register_keras_serializable(package="cnnkit")
+@keras.saving.register_keras_serializable(package="cnnkit", name="Probabilities")
 class ClassProbabilities(keras.layers.Activation):
     """An activation over the classes that carries their names, so that they travel with the model.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import keras
 
 from cnnkit.models.receptive_field import window_of
+from cnnkit.models.registry import build
 from cnnkit.models.surgery.sequential import as_sequential
 
 FLOAT_BYTES = 4
@@ -62,9 +63,6 @@ class ConvStackCost:
 @contextmanager
 def build_without_weights(name: str, **options) -> Iterator[keras.Model]:
     """Yields the network called `name` without memory for its weights: only shapes can be read."""
-    # Below the builders, which this module accounts for, so it can only be known when it is called.
-    from cnnkit.models import build
-
     with keras.StatelessScope(initialize_variables=False):
         try:
             yield build(name, **options)

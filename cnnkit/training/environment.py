@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import cnnkit
+from cnnkit._version import __version__
 from cnnkit.data import Dataset
 from cnnkit.training.distribute import devices
 
@@ -25,8 +25,8 @@ def describe_environment(
 ) -> dict[str, Any]:
     """Returns versions, devices, the command, the source's commit and the dataset's fingerprint."""
     return {
-        "cnnkit": cnnkit.__version__,
-        "commit": git_commit(Path(cnnkit.__file__).parent),
+        "cnnkit": __version__,
+        "commit": git_commit(Path(__file__).parents[1]),
         "command": shlex.join(sys.argv),
         "seed": seed,
         "tensorflow": tf.__version__,

@@ -13,7 +13,7 @@ from pathlib import Path
 from cnnkit.cli.arguments import HELP, parse_model_options
 
 # What may follow the verb in place of a network, and the module that does it.
-ACTIONS = {"verify": "_verify"}
+ACTIONS = {"verify": "_export_verify"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

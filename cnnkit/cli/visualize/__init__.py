@@ -19,5 +19,7 @@ def figure_commands() -> dict[str, ModuleType]:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             picture = importlib.import_module(f"{__name__}.{module.name}")
+            if not hasattr(picture, "draw"):
+                continue
             modules[getattr(picture, "NAME", module.name.replace("_", "-"))] = picture
     return dict(sorted(modules.items()))

@@ -1,0 +1,1 @@
+"""Attribution methods: maps of how much each pixel matters to a class."""

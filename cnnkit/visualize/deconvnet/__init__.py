@@ -1,0 +1,1 @@
+"""Deconvolutional networks (Zeiler & Fergus 2013, section 2.1)."""

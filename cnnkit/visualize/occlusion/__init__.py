@@ -1,0 +1,1 @@
+"""Occlusion sensitivity (Zeiler & Fergus 2013, section 4.2)."""
