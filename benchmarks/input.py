@@ -1,6 +1,6 @@
 """The input pipeline against a bare decode of the same files and against a PIL + NumPy loop.
 
-All on as many threads as there are cores, over photographs of 500 x 375 made up here: coloured
+All on as many threads as there are cores, over photographs of 500 x 375 made up here: colored
 noise with the spectrum and the file size of real ones. The time is that of all cores together, so
 the rates are those of one core.
 """
@@ -22,8 +22,8 @@ IMAGES = 512
 DIFFERENT = 64
 BATCH = 32
 ROUNDS = 7
-# Variances of natural colours along their axes, in squared levels.
-COLOURS = ColorComponents(
+# Variances of natural colors along their axes, in squared levels.
+COLORS = ColorComponents(
     eigenvalues=(14000.0, 1200.0, 290.0),
     eigenvectors=((0.57, 0.71, 0.41), (0.58, 0.0, -0.82), (0.58, -0.71, 0.41)),
 )
@@ -32,7 +32,7 @@ FULL = {
     "scale": (256, 256),
     "crop": "random",
     "flip": True,
-    "colour": PCAColorNoise(COLOURS),
+    "color": PCAColorNoise(COLORS),
 }
 
 
@@ -43,8 +43,8 @@ def photograph(random: np.random.Generator, height: int = 375, width: int = 500)
     spectrum = np.fft.rfft2(random.normal(size=(3, height, width))) / frequency**1.1
     waves = np.fft.irfft2(spectrum, s=(height, width))
     waves /= waves.std(axis=(1, 2), keepdims=True)
-    colours = np.asarray(COLOURS.eigenvectors) * np.sqrt(COLOURS.eigenvalues) * 0.5
-    image = np.clip(120 + np.einsum("ck,khw->hwc", colours, waves), 0, 255).astype(np.uint8)
+    colors = np.asarray(COLORS.eigenvectors) * np.sqrt(COLORS.eigenvalues) * 0.5
+    image = np.clip(120 + np.einsum("ck,khw->hwc", colors, waves), 0, 255).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=93)
     return file.getvalue()
@@ -72,8 +72,8 @@ def bare_decode(files: list[bytes]):
 
 def pillow(files: list[bytes]):
     """Returns a call that does the same work with Pillow and NumPy."""
-    vectors = np.asarray(COLOURS.eigenvectors)
-    deviations = FULL["colour"].deviations
+    vectors = np.asarray(COLORS.eigenvectors)
+    deviations = FULL["color"].deviations
 
     def load(i):
         random = np.random.default_rng(i)
@@ -107,7 +107,7 @@ def main() -> None:
         "bare decode": bare_decode(files),
         "PIL + NumPy": pillow(files),
     }
-    title = f"rescale, crop, flip, colour noise: JPEG files of {size:.0f} kB, {WORKERS} threads"
+    title = f"rescale, crop, flip, color noise: JPEG files of {size:.0f} kB, {WORKERS} threads"
     report(title, interleaved(candidates, ROUNDS, time.process_time), IMAGES)
 
 

@@ -32,8 +32,8 @@ def main() -> None:
         size = model.input_shape[1]
         image = np.random.default_rng(0).uniform(0, 255, (size, size, 3)).astype("float32")
         network = explained_classifier(model)
-        grey = np.full_like(image, 128)
-        sweep = plain_occlusion(network.calls, image, grey, [(network.calls[-1], None)])
+        gray = np.full_like(image, 128)
+        sweep = plain_occlusion(network.calls, image, gray, [(network.calls[-1], None)])
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))
         rectangles = np.stack([corners, corners + 32], axis=-1)
 
@@ -53,15 +53,15 @@ def main() -> None:
         print(f"\n{name}, {places} places, CPU ms a place, the plan and its tracing included")
         print(f"  incremental            {one * 1e3:8.1f}")
         print(f"  plain, batches of {best:<4} {other * 1e3:8.1f}   {other / one:.2f}x")
-        differences(network, image, grey, rectangles)
+        differences(network, image, gray, rectangles)
 
 
-def differences(network, image, grey, rectangles) -> None:
+def differences(network, image, gray, rectangles) -> None:
     """Prints how far the last maps and the probabilities of the two differ."""
     last = [call for call in network.calls if len(call.layer.output.shape) == 4][-1]
     wanted = [(last, None), (network.calls[-1], None)]
     (maps, logits), (others, other_logits) = (
-        sweep(network.calls, image, grey, wanted)(rectangles, 8)
+        sweep(network.calls, image, gray, wanted)(rectangles, 8)
         for sweep in (plain_occlusion, incremental_occlusion)
     )
     one, other = (network.probabilities(values) for values in (logits, other_logits))

@@ -200,8 +200,8 @@ def _subtract_mean(torch, layer):
             self.register_buffer("std", None if layer.std is None else constant(layer.std))
 
         def forward(self, images):
-            centred = images - self.mean
-            return centred if self.std is None else centred / self.std
+            centerd = images - self.mean
+            return centerd if self.std is None else centerd / self.std
 
     return SubtractMean()
 

@@ -23,13 +23,13 @@ MINUTE = 60.0
 CHOICES = {
     "mean": MEANS,
     "crop": CROPS,
-    "colour_noise": PCA_COLORS,
+    "pca_color": PCA_COLORS,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
-    "init_rule": WEIGHT_MAPPINGS,
+    "weight_mapping": WEIGHT_MAPPINGS,
     "strategy": STRATEGIES,
 }
-COUNTS = ("image_size", "epochs", "batch_size", "accumulate", "patience", "keep_checkpoints")
+COUNTS = ("image_size", "epochs", "batch_size", "gradient_accumulation_steps", "patience", "keep_checkpoints")
 
 
 @dataclass(frozen=True)
@@ -41,36 +41,36 @@ class TrainingConfig:
         model_options: Arguments of its builder beside classes, input_shape and mean.
         dataset: As `cnnkit.data.load_dataset` takes it: `digits`, `folder:PATH`, `tfds:NAME` ...
         image_size: Side of the training images in pixels.
-        mean: What the model subtracts: `"dataset"` is the mean colour of the training images, or,
+        mean: What the model subtracts: `"dataset"` is the mean color of the training images, or,
             with init_from, what that network subtracts; `"pixel"` their mean image; `"imagenet"`
-            ImageNet's mean colour.
+            ImageNet's mean color.
         scale: Shorter side before the crop, drawn from [smallest, largest] for each training
             image; held-out images take the middle. None is `image_size`.
         crop: How training images are cut: `"center"`, `"random"`, or `"ten"` fixed crops.
         flip: Whether every second training image, by chance, is mirrored.
-        square: Whether crops stay inside the central square of an image.
-        colour_noise: `"none"`, or how `cnnkit.data.PCAColorNoise` scales it: `"std"`, `"eig01"`.
+        central_square: Whether crops stay inside the central square of an image.
+        pca_color: `"none"`, or how `cnnkit.data.PCAColorNoise` scales it: `"std"`, `"eig01"`.
         fast_decode: Whether images are decoded in a quicker way that changes their pixels a little.
         epochs: Times that every training image is shown.
-        until_train_error: Training error, 0..1, at which training ends before that; None does not.
+        stop_at_train_error: Training error, 0..1, at which training ends before that; None does not.
         batch_size: Images in a step, over all replicas.
-        accumulate: Parts that a batch is computed in, one after the other, for little memory; the
+        gradient_accumulation_steps: Parts that a batch is computed in, one after the other, for little memory; the
             gradient is that of the whole batch.
         learning_rate: Step size at the beginning.
-        schedule: `"step"` drops the learning rate before `drop_epochs`; `"plateau"` drops it where
+        schedule: `"step"` drops the learning rate before `lr_milestones`; `"plateau"` drops it where
             the accuracy on the held-out images stops improving; `"cosine"` lets it fall to 0 along
             half a cosine.
-        drop_epochs: Epochs, counted from 1, before which the learning rate drops.
-        drop_factor: What the learning rate is multiplied with at a drop.
+        lr_milestones: Epochs, counted from 1, before which the learning rate drops.
+        lr_decay: What the learning rate is multiplied with at a drop.
         patience: Epochs without improvement after which `"plateau"` drops.
         max_drops: How often `"plateau"` drops; the papers: three times.
         warmup_epochs: Epochs over which the learning rate rises from 0 at the beginning.
         momentum: Part of the last step that is kept.
         weight_decay: Factor of the weights in the gradient.
-        decay_biases: Whether biases decay too.
-        rate_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
+        weight_decay_on_biases: Whether biases decay too.
+        lr_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
             `{"*/bias": 2}`. The first pattern that fits counts.
-        decay_multipliers: The same for the weight decay.
+        weight_decay_multipliers: The same for the weight decay.
         max_filter_rms: Root mean square above which a filter of a convolution is scaled back to it
             after every step (Zeiler & Fergus 2013, section 3.1: 0.1); None lets filters grow.
         precision: `"float32"`, or what the network computes in beside float32 weights:
@@ -78,7 +78,7 @@ class TrainingConfig:
         jit_compile: Whether XLA compiles the network; for one device.
         init_from: A run folder, a `.keras` file or a weights file of others whose weights training
             begins with.
-        init_rule: Which of them, as in `cnnkit.models.copy_weights`.
+        weight_mapping: Which of them, as in `cnnkit.models.copy_weights`.
         seed: Decides the first weights, the order of the images, dropout and a seeded split.
         deterministic: Whether to use TensorFlow's reproducible operations only, so that a run
             gives the same bits each time.
@@ -106,30 +106,30 @@ class TrainingConfig:
     scale: tuple[int, int] | None = None
     crop: str = "center"
     flip: bool = False
-    square: bool = False
-    colour_noise: str = "none"
+    central_square: bool = False
+    pca_color: str = "none"
     fast_decode: bool = False
     epochs: int = 90
-    until_train_error: float | None = None
+    stop_at_train_error: float | None = None
     batch_size: int = 128
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     learning_rate: float = 0.01
     schedule: str = "step"
-    drop_epochs: tuple[int, ...] = ()
-    drop_factor: float = 0.1
+    lr_milestones: tuple[int, ...] = ()
+    lr_decay: float = 0.1
     patience: int = 5
     max_drops: int = 3
     warmup_epochs: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 0.0005
-    decay_biases: bool = False
-    rate_multipliers: Mapping[str, float] = field(default_factory=dict)
-    decay_multipliers: Mapping[str, float] = field(default_factory=dict)
+    weight_decay_on_biases: bool = False
+    lr_multipliers: Mapping[str, float] = field(default_factory=dict)
+    weight_decay_multipliers: Mapping[str, float] = field(default_factory=dict)
     max_filter_rms: float | None = None
     precision: str = "float32"
     jit_compile: bool = False
     init_from: str | None = None
-    init_rule: str = "by-name"
+    weight_mapping: str = "by-name"
     seed: int = 0
     deterministic: bool = False
     strategy: str = "default"
@@ -151,7 +151,7 @@ class TrainingConfig:
             _check(name, getattr(self, name), getattr(self, name) >= 0, "at least 0")
         _check("learning_rate", self.learning_rate, self.learning_rate > 0, "more than 0")
         _check("momentum", self.momentum, 0 <= self.momentum < 1, "at least 0 and less than 1")
-        _check("drop_factor", self.drop_factor, 0 < self.drop_factor <= 1, "in (0, 1]")
+        _check("lr_decay", self.lr_decay, 0 < self.lr_decay <= 1, "in (0, 1]")
         if self.max_filter_rms is not None:
             _check("max_filter_rms", self.max_filter_rms, self.max_filter_rms > 0, "more than 0")
         for name, known in CHOICES.items():
@@ -188,7 +188,7 @@ class TrainingConfig:
         """
         try:
             fields = json.loads(text)
-            for name in ("drop_epochs", "keep_epochs"):
+            for name in ("lr_milestones", "keep_epochs"):
                 fields[name] = tuple(fields.get(name, ()))
             if fields.get("scale") is not None:
                 fields["scale"] = tuple(fields["scale"])

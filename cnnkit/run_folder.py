@@ -4,7 +4,7 @@ config.json        what was asked for
 environment.json   what it ran on, and the dataset's fingerprint
 metrics.jsonl      one line an epoch
 labels.txt         the class names, one a line
-statistics.npz     what was measured of the training images: their mean, their colours
+statistics.npz     what was measured of the training images: their mean, their colors
 checkpoints/       where training can go on from
 model.keras        the trained network
 best.keras         the most accurate one so far, where it was asked for

@@ -3,7 +3,7 @@
 python examples/dense_windows.py IMAGE [--alexnet WEIGHTS]
 
 A network without padding gives the same for both. AlexNet and VGG pad with zeros, so a window that
-is cut out is surrounded by zeros, inside the image by its neighbours (Simonyan & Zisserman 2014,
+is cut out is surrounded by zeros, inside the image by its neighbors (Simonyan & Zisserman 2014,
 section 3.2): dense testing is not the average over crops.
 """
 

@@ -65,9 +65,9 @@ def image_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def colours_folder(tmp_path_factory):
-    """colours/1 (scale 32, takes arrays and bytes but names no labels) and colours/2 (scale 64)."""
-    folder = tmp_path_factory.mktemp("models") / "colours"
+def colors_folder(tmp_path_factory):
+    """colors/1 (scale 32, takes arrays and bytes but names no labels) and colors/2 (scale 64)."""
+    folder = tmp_path_factory.mktemp("models") / "colors"
     save(folder / "1", 32.0, "serving_default", "serving_bytes")
     save(folder / "2", 64.0, "serving_default", "serving_bytes", "classify_bytes", "two_inputs")
     (folder / "not-a-version").mkdir()
@@ -75,18 +75,18 @@ def colours_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def colours_server(colours_folder):
+def colors_server(colors_folder):
     with EmbeddedServer(
-        {"colours": colours_folder}, versions="all", labels={"colours": {"stable": 1}}
+        {"colors": colors_folder}, versions="all", labels={"colors": {"stable": 1}}
     ) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def png():
-    """Returns the bytes of an image of one colour."""
+    """Returns the bytes of an image of one color."""
 
-    def encode(*colour: int) -> bytes:
-        return tf.io.encode_png(np.full((12, 20, 3), colour, np.uint8)).numpy()
+    def encode(*color: int) -> bytes:
+        return tf.io.encode_png(np.full((12, 20, 3), color, np.uint8)).numpy()
 
     return encode

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-COLOURS = ("red", "green", "blue", "dark")
+COLORS = ("red", "green", "blue", "dark")
 SIZE = 8
 TOP = 3
 
 
-class Colours(tf.Module):
+class Colors(tf.Module):
     """Softmax over the mean of each channel divided by `scale`, and 0 for "dark"."""
 
     def __init__(self, scale: float) -> None:
@@ -43,7 +43,7 @@ class Colours(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
     def classify_bytes(self, image_bytes):
         scores, order = tf.nn.top_k(self.probabilities(self.decode(image_bytes))[0], TOP)
-        return {"labels": tf.gather(tf.constant(COLOURS), order), "scores": scores}
+        return {"labels": tf.gather(tf.constant(COLORS), order), "scores": scores}
 
     @tf.function(
         input_signature=[
@@ -64,5 +64,5 @@ def expected_probabilities(images, scale: float):
 
 
 def save(folder: Path, scale: float, *names: str) -> None:
-    model = Colours(scale)
+    model = Colors(scale)
     tf.saved_model.save(model, str(folder), {name: getattr(model, name) for name in names})

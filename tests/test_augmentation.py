@@ -26,7 +26,7 @@ from cnnkit.data.decode import augment_bytes
 from cnnkit.data.pipeline import epoch_order
 from cnnkit.errors import DataError, UsageError
 
-# The colours of ImageNet as they are usually quoted: variances of pixels in 0..1.
+# The colors of ImageNet as they are usually quoted: variances of pixels in 0..1.
 QUOTED = np.array([0.2175, 0.0188, 0.0045])
 USUAL = ColorComponents(
     tuple(QUOTED * 255**2),
@@ -165,8 +165,8 @@ def test_square_stays_inside_the_central_square():
 @pytest.mark.parametrize(
     ("mode", "expected"), [("std", (11.9, 3.5, 1.71)), ("eig01", (5.55, 0.48, 0.11))]
 )
-def test_colour_noise_has_the_known_deviations(mode, expected):
-    options = Augmentation(4, colour=PCAColorNoise(USUAL, mode))
+def test_color_noise_has_the_known_deviations(mode, expected):
+    options = Augmentation(4, color=PCAColorNoise(USUAL, mode))
     shift = sample_augmentation(options, 200_000)["shift"]
     along = shift @ np.linalg.inv(np.array(USUAL.eigenvectors)).T
     np.testing.assert_allclose(along.std(axis=0), expected, rtol=0.01, atol=0.006)
@@ -174,11 +174,11 @@ def test_colour_noise_has_the_known_deviations(mode, expected):
     assert np.abs(np.corrcoef(along.T) - np.eye(3)).max() < 0.01
 
 
-def test_colour_noise_is_one_colour_for_the_whole_image(rng):
+def test_color_noise_is_one_color_for_the_whole_image(rng):
     image = rng.integers(0, 256, (20, 30, 3), np.uint8)
     plain = Augmentation(16, scale=(20, 20), crop="random", flip=True)
     noisy = Augmentation(
-        16, scale=(20, 20), crop="random", flip=True, colour=PCAColorNoise(USUAL, deviation=0.5)
+        16, scale=(20, 20), crop="random", flip=True, color=PCAColorNoise(USUAL, deviation=0.5)
     )
     split = split_of([image] * 4)
     without, noise = (augmented(split, options, batch_size=4) for options in (plain, noisy))
@@ -194,7 +194,7 @@ def test_colour_noise_is_one_colour_for_the_whole_image(rng):
 def test_an_image_is_augmented_the_same_in_any_batch(rng, encode):
     split = split_of([smooth(rng, 72 + 8 * i, 96) for i in range(12)], encode)
     options = Augmentation(
-        32, scale=(36, 50), crop="random", flip=True, colour=PCAColorNoise(USUAL)
+        32, scale=(36, 50), crop="random", flip=True, color=PCAColorNoise(USUAL)
     )
     drawn = {"seed": 5, "epoch": 3}
     first = augmented(split, options, batch_size=12, **drawn)
@@ -213,7 +213,7 @@ def test_an_image_is_augmented_the_same_in_any_batch(rng, encode):
 
 
 def test_choices_do_not_depend_on_the_number_of_images():
-    options = Augmentation(8, scale=(9, 20), crop="ten", colour=PCAColorNoise(USUAL))
+    options = Augmentation(8, scale=(9, 20), crop="ten", color=PCAColorNoise(USUAL))
     few, many = (sample_augmentation(options, count, seed=2, epoch=9) for count in (7, 1000))
     assert sorted(few) == ["mirror", "position", "scale", "shift"]
     for name, rows in few.items():
@@ -225,7 +225,7 @@ FILES = {
     "4:2:2": {"subsampling": 1},
     "4:2:0": {"subsampling": 2},
     "progressive": {"subsampling": 2, "progressive": True},
-    "grey": {"grey": True},
+    "gray": {"gray": True},
 }
 
 
@@ -233,7 +233,7 @@ FILES = {
 def test_a_window_of_a_file_has_the_pixels_of_the_whole(rng, kind):
     options = dict(FILES[kind])
     image = smooth(rng, 152, 208)[:147, :203]
-    image = image[..., 0] if options.pop("grey", False) else image
+    image = image[..., 0] if options.pop("gray", False) else image
     data = tf.constant(jpeg(image, **options))
     whole = decode_image(data)
     for scale, size in ((147, 100), (64, 40), (200, 96)):
@@ -259,7 +259,7 @@ def test_fast_decode_is_nearly_the_same(rng, sides):
             assert 0 < np.abs(exact[i] - fast[i]).mean() < 3
 
 
-def test_fit_is_the_centre_of_the_augmentation(rng):
+def test_fit_is_the_center_of_the_augmentation(rng):
     image = smooth(rng, 72, 104)
     [shown] = augmented(split_of([image]), Augmentation(48), batch_size=1).values()
     np.testing.assert_array_equal(shown, resize_shorter_side(tf.constant(image), 48))
@@ -280,7 +280,7 @@ def test_mean_image(image_folder):
     np.testing.assert_allclose(mean_image(split, 16, scale=20), inner, atol=1e-3)
 
 
-def test_colour_components_are_the_pca_of_the_pixels(rng):
+def test_color_components_are_the_pca_of_the_pixels(rng):
     mixing = rng.normal(size=(3, 3)) * 20
     images = [
         np.clip(128 + rng.normal(size=(24, 24, 3)) @ mixing, 0, 255).astype(np.uint8)
@@ -301,9 +301,9 @@ def test_colour_components_are_the_pca_of_the_pixels(rng):
     )
 
 
-def test_images_of_one_colour_have_no_components():
+def test_images_of_one_color_have_no_components():
     flat = split_of([np.full((8, 8, 3), 90, np.uint8)] * 3)
-    with pytest.raises(DataError, match="no colours to vary.*RGB .90.0, 90.0, 90.0."):
+    with pytest.raises(DataError, match="no colors to vary.*RGB .90.0, 90.0, 90.0."):
         color_components(flat, image_size=8)
 
 
@@ -311,7 +311,7 @@ def test_images_of_one_colour_have_no_components():
     ("fields", "text"),
     [
         ({"image_size": 0}, "An image has pixels. Expected: at least 1. Received: 0"),
-        ({"image_size": 8, "crop": "centre"}, "Unknown crop 'centre'.*Did you mean center"),
+        ({"image_size": 8, "crop": "center"}, "Unknown crop 'center'.*Did you mean center"),
         ({"image_size": 8, "crop": "ten", "flip": True}, "mirrored already"),
         ({"image_size": 8, "scale": (7, 9)}, "too small for the crop. Expected: at least 8"),
         ({"image_size": 8, "scale": (12, 9)}, "drawn from a range.*Received: .12, 9."),
@@ -324,9 +324,9 @@ def test_wrong_augmentation(fields, text):
 
 @pytest.mark.parametrize(
     ("fields", "text"),
-    [({"mode": "eig"}, "Unknown mode of colour noise 'eig'"), ({"deviation": -1}, "at least 0"),
+    [({"mode": "eig"}, "Unknown mode of color noise 'eig'"), ({"deviation": -1}, "at least 0"),
      ({"deviation": float("nan")}, "at least 0")],
 )  # fmt: skip
-def test_wrong_colour_noise(fields, text):
+def test_wrong_color_noise(fields, text):
     with pytest.raises(UsageError, match=text):
         PCAColorNoise(USUAL, **fields)

@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 from fake_servers import fake_server
-from serving_helpers import COLOURS, SIZE, TOP, expected_probabilities
+from serving_helpers import COLORS, SIZE, TOP, expected_probabilities
 
 from cnnkit.client import (
     Client,
@@ -35,8 +35,8 @@ from cnnkit.wire import methods
 
 
 @pytest.fixture
-def client(colours_server):
-    with Client(colours_server.address, timeout=20) as opened:
+def client(colors_server):
+    with Client(colors_server.address, timeout=20) as opened:
         yield opened
 
 
@@ -60,7 +60,7 @@ def one_line(error):
 
 def test_predict_by_array_and_by_name(client, images):
     for inputs in (images, {"images": images}, images.tolist()):
-        answered = client.predict(inputs, model="colours")
+        answered = client.predict(inputs, model="colors")
         assert set(answered) == {"means", "probabilities"}
         np.testing.assert_allclose(
             answered["probabilities"], expected_probabilities(images, 64), atol=1e-6
@@ -71,7 +71,7 @@ def test_predict_by_array_and_by_name(client, images):
 def test_version_label_and_outputs(client, images):
     first = expected_probabilities(images, 32)
     for chosen in ({"version": 1}, {"label": "stable"}):
-        answered = client.predict(images, model="colours", outputs=["probabilities"], **chosen)
+        answered = client.predict(images, model="colors", outputs=["probabilities"], **chosen)
         assert set(answered) == {"probabilities"}
         np.testing.assert_allclose(answered["probabilities"], first, atol=1e-6)
 
@@ -80,20 +80,20 @@ def test_version_label_and_outputs(client, images):
 def test_numbers_are_cast(client, images, dtype):
     cast = images.astype(dtype)
     np.testing.assert_allclose(
-        client.predict(cast, model="colours")["probabilities"],
+        client.predict(cast, model="colors")["probabilities"],
         expected_probabilities(cast, 64),
         atol=1e-6,
     )
 
 
 def test_a_missing_batch_axis_is_added(client, images):
-    answered = client.predict(images[0], model="colours")["probabilities"]
+    answered = client.predict(images[0], model="colors")["probabilities"]
     np.testing.assert_allclose(answered, expected_probabilities(images[:1], 64), atol=1e-6)
 
 
 def test_several_inputs_by_name(client):
     inputs = {"a": [0.5, 1.5], "b": [1, 2]}
-    answered = client.predict(inputs, model="colours", signature="two_inputs")
+    answered = client.predict(inputs, model="colors", signature="two_inputs")
     assert answered["sum"].tolist() == [1.5, 3.5]
 
 
@@ -121,11 +121,11 @@ def test_several_inputs_by_name(client):
     ],
 )
 def test_wrong_inputs_are_refused_before_they_are_sent(
-    colours_folder, inputs, options, text, monkeypatch, client
+    colors_folder, inputs, options, text, monkeypatch, client
 ):
     called = watch(client, monkeypatch)
     with pytest.raises(UsageError) as caught:
-        client.predict(inputs, model="colours", **options)
+        client.predict(inputs, model="colors", **options)
     assert text in one_line(caught.value)
     assert methods.PREDICT not in called
 
@@ -142,15 +142,15 @@ def test_an_open_rank_is_left_to_the_server():
 
 
 def test_metadata(client):
-    offered = client.metadata("colours")
+    offered = client.metadata("colors")
     assert offered["serving_default"] == Signature(
         {"images": TensorSpec("float32", (None, SIZE, SIZE, 3))},
         {
             "means": TensorSpec("float32", (None, 3)),
-            "probabilities": TensorSpec("float32", (None, len(COLOURS))),
+            "probabilities": TensorSpec("float32", (None, len(COLORS))),
         },
     )
-    assert set(client.metadata("colours", version=1)) == {"serving_bytes", "serving_default"}
+    assert set(client.metadata("colors", version=1)) == {"serving_bytes", "serving_default"}
 
 
 def test_metadata_of_an_unknown_type_and_rank():
@@ -168,31 +168,31 @@ def test_metadata_of_an_unknown_type_and_rank():
 def test_metadata_is_asked_for_once(client, images, monkeypatch):
     asked = watch(client, monkeypatch)
     for _ in range(3):
-        client.predict(images, model="colours")
+        client.predict(images, model="colors")
     assert asked == [methods.GET_MODEL_METADATA, *[methods.PREDICT] * 3]
 
 
 def test_a_model_that_was_replaced_is_looked_at_again(client, images):
     # As if the client had seen an older version, with another input.
-    client._plans.known[RequestTarget("colours")] = {
+    client._plans.known[RequestTarget("colors")] = {
         "serving_default": Signature({"pixels": TensorSpec("float32", (None, 5))}, {})
     }
-    assert client.predict(images, model="colours")["probabilities"].shape == (3, len(COLOURS))
+    assert client.predict(images, model="colors")["probabilities"].shape == (3, len(COLORS))
 
 
 def test_status(client):
-    assert client.status("colours") == [
+    assert client.status("colors") == [
         VersionStatus(2, "AVAILABLE", "OK", ""),
         VersionStatus(1, "AVAILABLE", "OK", ""),
     ]
-    assert [status.version for status in client.status("colours", version=1)] == [1]
+    assert [status.version for status in client.status("colors", version=1)] == [1]
 
 
 def test_classify_with_labels(client, png, tmp_path):
     file = tmp_path / "green.png"
     file.write_bytes(png(10, 200, 60))
     for images in ([str(file), png(0, 0, 130)], [file, png(0, 0, 130)]):
-        green, blue = client.classify(images, model="colours", top=2)
+        green, blue = client.classify(images, model="colors", top=2)
         assert [prediction.label for prediction in green] == ["green", "blue"]
         assert [prediction.label for prediction in blue][0] == "blue"
         wanted = sorted(expected_probabilities(np.full((1, 1, 1, 3), (10, 200, 60)), 64)[0])
@@ -203,11 +203,11 @@ def test_classify_with_labels(client, png, tmp_path):
 
 
 def test_classify_one_image_alone(client, png):
-    assert client.classify(png(255, 0, 0), model="colours", top=1)[0][0].label == "red"
+    assert client.classify(png(255, 0, 0), model="colors", top=1)[0][0].label == "red"
 
 
 def test_classify_without_labels_names_the_index(client, png):
-    (best, *rest), *_ = client.classify([png(0, 255, 0)], model="colours", version=1, top=4)
+    (best, *rest), *_ = client.classify([png(0, 255, 0)], model="colors", version=1, top=4)
     assert best.label == "class 1"
     # red, blue and dark are equally probable: the order is theirs by index
     assert [prediction.label for prediction in rest] == ["class 0", "class 2", "class 3"]
@@ -220,21 +220,21 @@ def answered(probabilities):
 
 
 def test_classify_answers_five_classes_at_most_unless_told_otherwise(client, png):
-    labels = [prediction.label for prediction in client.classify(png(0, 9, 0), model="colours")[0]]
+    labels = [prediction.label for prediction in client.classify(png(0, 9, 0), model="colors")[0]]
     assert len(labels) == TOP
-    assert len(client.classify(png(0, 9, 0), model="colours", version=1)[0]) == len(COLOURS)
+    assert len(client.classify(png(0, 9, 0), model="colors", version=1)[0]) == len(COLORS)
     probabilities = np.linspace(0, 1, 20)[np.newaxis]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client._plans, "predict", lambda *given: answered(probabilities))
-        assert len(client.classify(b"...", model="colours", version=1)[0]) == 5
+        assert len(client.classify(b"...", model="colors", version=1)[0]) == 5
 
 
 def test_classify_more_classes_than_there_are(client, png):
     with pytest.raises(UsageError) as caught:
-        client.classify([png(0, 0, 0)], model="colours", top=TOP + 2)
+        client.classify([png(0, 0, 0)], model="colors", top=TOP + 2)
     assert f"Expected: top <= {TOP}. Received: {TOP + 2}" in one_line(caught.value)
     with pytest.raises(UsageError, match="one class at least"):
-        client.classify([png(0, 0, 0)], model="colours", top=0)
+        client.classify([png(0, 0, 0)], model="colors", top=0)
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ def test_classify_more_classes_than_there_are(client, png):
 )
 def test_wrong_images_need_no_server(images, kind, text):
     with Client("localhost:1") as client, pytest.raises(kind) as caught:
-        client.classify(images, model="colours")
+        client.classify(images, model="colors")
     assert text in one_line(caught.value)
 
 
 def test_an_image_that_is_none(client):
     with pytest.raises(InvalidRequest) as caught:
-        client.classify([b"not an image"], model="colours", top=1)
+        client.classify([b"not an image"], model="colors", top=1)
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "Unknown image file format" in one_line(caught.value)
 
@@ -264,8 +264,8 @@ def test_an_image_that_is_none(client):
     ("options", "text"),
     [
         ({"model": "nope"}, "Use a name that the server serves; 'nope' is none"),
-        ({"model": "colours", "version": 9}, "Versions of 'colours' that are available: 1, 2"),
-        ({"model": "colours", "label": "canary"}, "Versions of 'colours' that are available: 1, 2"),
+        ({"model": "colors", "version": 9}, "Versions of 'colors' that are available: 1, 2"),
+        ({"model": "colors", "label": "canary"}, "Versions of 'colors' that are available: 1, 2"),
     ],
 )
 def test_unknown_models_list_what_there_is(client, images, options, text):
@@ -278,7 +278,7 @@ def test_unknown_models_list_what_there_is(client, images, options, text):
 
 def test_nobody_there():
     with Client("localhost:1", timeout=5) as client, pytest.raises(ServerUnavailable) as caught:
-        client.status("colours")
+        client.status("colors")
     text = one_line(caught.value)
     assert "No model server answers at localhost:1" in text
     assert "Start one with `cnnkit serve DIR --port 1`" in text
@@ -300,7 +300,7 @@ def test_every_call_has_a_deadline(timeout):
 def test_a_closed_client(client):
     client.close()
     with pytest.raises(UsageError, match="closed"):
-        client.status("colours")
+        client.status("colors")
 
 
 def refuse(code, details):
@@ -399,7 +399,7 @@ def test_wait_until_ready_waits_for_a_server_that_starts():
 
 def test_wait_until_ready_gives_up():
     with Client("localhost:1") as client, pytest.raises(ServerUnavailable):
-        client.wait_until_ready("colours", timeout=0.5)
+        client.wait_until_ready("colors", timeout=0.5)
 
 
 def test_wait_until_ready_for_a_model_that_stays_loading():
@@ -443,14 +443,14 @@ sys.meta_path.insert(0, Forbid())
 import numpy as np
 from cnnkit.client import Client
 with Client(sys.argv[1]) as client:
-    answered = client.predict(np.zeros((1, 8, 8, 3), np.float32), model="colours")
-    print(answered["probabilities"].tolist(), client.status("colours")[0].state)
+    answered = client.predict(np.zeros((1, 8, 8, 3), np.float32), model="colors")
+    print(answered["probabilities"].tolist(), client.status("colors")[0].state)
 """
 
 
-def test_the_client_needs_no_tensorflow(colours_server):
+def test_the_client_needs_no_tensorflow(colors_server):
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", FORBID, colours_server.address],
+        [sys.executable, "-W", "error", "-c", FORBID, colors_server.address],
         capture_output=True,
         text=True,
         timeout=60,

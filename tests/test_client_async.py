@@ -154,7 +154,7 @@ def test_a_call_without_an_answer():
     release.set()
 
 
-def test_a_cancelled_task_cancels_its_calls():
+def test_a_canceled_task_cancels_its_calls():
     gone, release = threading.Event(), threading.Event()
 
     def before(number, context):
@@ -196,7 +196,7 @@ def test_a_client_that_is_closed_during_a_call():
 
 
 def test_one_failed_part_ends_the_others():
-    release, four, cancelled = threading.Event(), threading.Event(), []
+    release, four, canceled = threading.Event(), threading.Event(), []
 
     def before(number, context):
         if number == 4:
@@ -204,7 +204,7 @@ def test_one_failed_part_ends_the_others():
         if number == 3:
             four.wait(10)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this one")
-        context.add_callback(lambda: cancelled.append(number))
+        context.add_callback(lambda: canceled.append(number))
         release.wait(20)
 
     model = Doubling(before)
@@ -212,11 +212,11 @@ def test_one_failed_part_ends_the_others():
         with pytest.raises(InvalidRequest, match="this one"):
             run(address, lambda client: client.predict(X, model="m", batch_size=1))
         for _ in range(100):
-            if len(cancelled) == 3:
+            if len(canceled) == 3:
                 break
             time.sleep(0.05)
         release.set()
-    assert len(cancelled) == 3
+    assert len(canceled) == 3
     assert model.predicts == 4
 
 

@@ -89,7 +89,7 @@ def test_parts_of_a_busy_server_are_sent_again(rng):
 
 
 def test_one_failed_part_ends_the_others():
-    release, cancelled, four = threading.Event(), [], threading.Event()
+    release, canceled, four = threading.Event(), [], threading.Event()
 
     def before(number, context):
         if number == 4:
@@ -97,7 +97,7 @@ def test_one_failed_part_ends_the_others():
         if number == 3:
             four.wait(10)
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "this one")
-        context.add_callback(lambda: cancelled.append(number))
+        context.add_callback(lambda: canceled.append(number))
         release.wait(20)
 
     model = Doubling(before)
@@ -106,13 +106,13 @@ def test_one_failed_part_ends_the_others():
         with pytest.raises(InvalidRequest, match="this one"):
             client.predict(np.zeros((50, 2)), model="m", batch_size=1)
         assert time.monotonic() - begun < 15
-        # The other three that were in flight are cancelled, the rest was never sent.
+        # The other three that were in flight are canceled, the rest was never sent.
         for _ in range(100):
-            if len(cancelled) == 3:
+            if len(canceled) == 3:
                 break
             time.sleep(0.05)
         release.set()
-        assert len(cancelled) == 3
+        assert len(canceled) == 3
         assert model.predicts == 4
 
 

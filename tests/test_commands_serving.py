@@ -44,8 +44,8 @@ def files(tmp_path, png, monkeypatch):
 
 
 @pytest.fixture
-def server(colours_server):
-    return ["--server", colours_server.address, "--model", "colours"]
+def server(colors_server):
+    return ["--server", colors_server.address, "--model", "colors"]
 
 
 def test_query_prints_a_table(cnnkit, files, server):
@@ -62,7 +62,7 @@ def test_query_json_is_one_document(cnnkit, files, server):
     code, out, err = cnnkit("query", *files, *server, "--top", "1", "--json")
     assert (code, err) == (0, "")
     document = json.loads(out)
-    assert document["model"] == "colours"
+    assert document["model"] == "colors"
     assert [result["image"] for result in document["results"]] == files
     best = [result["predictions"][0] for result in document["results"]]
     assert [prediction["label"] for prediction in best] == ["red", "green"]
@@ -91,20 +91,20 @@ def test_query_a_file_that_is_not_there(cnnkit, files, server):
 
 
 def test_query_a_server_that_is_not_there(cnnkit, files):
-    result = cnnkit("query", files[0], "--server", "localhost:1", "--model", "colours")
+    result = cnnkit("query", files[0], "--server", "localhost:1", "--model", "colors")
     line = failure(result, 1)
     assert "No model server answers at localhost:1." in line
     assert "Start one with `cnnkit serve DIR --port 1`." in line
 
 
-def test_query_a_model_that_is_not_there(cnnkit, files, colours_server):
-    result = cnnkit("query", files[0], "--server", colours_server.address, "--model", "digits")
+def test_query_a_model_that_is_not_there(cnnkit, files, colors_server):
+    result = cnnkit("query", files[0], "--server", colors_server.address, "--model", "digits")
     assert "no such model, version or label of 'digits'" in failure(result, 1)
 
 
 def test_query_a_version_that_is_not_there(cnnkit, files, server):
     result = cnnkit("query", files[0], *server, "--model-version", "7")
-    assert "Versions of 'colours' that are available: 1, 2." in failure(result, 1)
+    assert "Versions of 'colors' that are available: 1, 2." in failure(result, 1)
 
 
 def test_query_names_the_file_that_is_no_image(cnnkit, files, server):
@@ -149,32 +149,32 @@ def test_query_needs_no_tensorflow(files, server):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_serve_on_a_port_in_use(cnnkit, colours_folder, colours_server):
-    port = colours_server.address.rpartition(":")[2]
-    line = failure(cnnkit("serve", colours_folder, "--port", port, "--embedded"), 1)
+def test_serve_on_a_port_in_use(cnnkit, colors_folder, colors_server):
+    port = colors_server.address.rpartition(":")[2]
+    line = failure(cnnkit("serve", colors_folder, "--port", port, "--embedded"), 1)
     assert f"cannot listen on port {port} of 127.0.0.1. Received: Address already in use." in line
 
 
-def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colours_folder):
+def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colors_folder):
     (tmp_path / "empty").mkdir()
     for folder, text in (
         (tmp_path / "none", "There is no such model folder"),
         (tmp_path / "empty", "This model folder holds no version"),
-        (colours_folder / "2", f"Use {colours_folder}."),
+        (colors_folder / "2", f"Use {colors_folder}."),
     ):
         assert text in failure(cnnkit("serve", folder, "--embedded"), 2)
 
 
-def test_serve_with_an_engine_that_is_not_there(cnnkit, colours_folder, monkeypatch):
-    line = failure(cnnkit("serve", colours_folder, "--engine", "openvin"), 2)
+def test_serve_with_an_engine_that_is_not_there(cnnkit, colors_folder, monkeypatch):
+    line = failure(cnnkit("serve", colors_folder, "--engine", "openvin"), 2)
     assert "openvin" in line and "Did you mean openvino?" in line
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    line = failure(cnnkit("serve", colours_folder, "--engine", "openvino"), 2)
+    line = failure(cnnkit("serve", colors_folder, "--engine", "openvino"), 2)
     assert "The engine openvino is not installed. Install it: pip install" in line
 
 
-def test_serve_a_port_that_is_none(cnnkit, colours_folder):
-    assert "0 to 65535" in failure(cnnkit("serve", colours_folder, "--port", "65536"), 2)
+def test_serve_a_port_that_is_none(cnnkit, colors_folder):
+    assert "0 to 65535" in failure(cnnkit("serve", colors_folder, "--port", "65536"), 2)
 
 
 def start(*argv, **environment):
@@ -202,15 +202,15 @@ def end(process, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_serve_says_when_it_is_ready_and_stops_cleanly(colours_folder, number):
-    process = start(colours_folder, "--port", "0", "--embedded")
+def test_serve_says_when_it_is_ready_and_stops_cleanly(colors_folder, number):
+    process = start(colors_folder, "--port", "0", "--embedded")
     line = first_line(process)
     found = re.fullmatch(
-        r"serving colours version 2 at (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line
+        r"serving colors version 2 at (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line
     )
     assert found, (line, process.poll())
     with Client(found[1]) as client:
-        assert client.status("colours")[0].state == "AVAILABLE"
+        assert client.status("colors")[0].state == "AVAILABLE"
     assert end(process, number) == (0, "", "")
 
 
@@ -259,13 +259,13 @@ time.sleep(60)
 """
 
 
-def test_serve_runs_tensorflow_serving_where_it_is_installed(colours_folder, installed):
+def test_serve_runs_tensorflow_serving_where_it_is_installed(colors_folder, installed):
     program, path = installed(READY)
     with socket.socket() as probe:
         probe.bind(("", 0))
         port = probe.getsockname()[1]
     root = str(Path(cnnkit.__file__).parents[1])
-    process = start(colours_folder, "--port", port, "--name", "shades", PATH=path, PYTHONPATH=root)
+    process = start(colors_folder, "--port", port, "--name", "shades", PATH=path, PYTHONPATH=root)
     assert first_line(process) == (
         f"serving shades version 5 at 0.0.0.0:{port} with {program}, which listens on every "
         "network interface (Ctrl-C stops)\n"
@@ -276,7 +276,7 @@ def test_serve_runs_tensorflow_serving_where_it_is_installed(colours_folder, ins
     # It was asked to end, not killed after the time it is given for that.
     assert time.monotonic() - begun < 8
     assert err == repr(
-        [("model_base_path", str(colours_folder)), ("model_name", "shades"), ("port", str(port))]
+        [("model_base_path", str(colors_folder)), ("model_name", "shades"), ("port", str(port))]
     )
     # The child went with it.
     with socket.socket() as probe:
@@ -284,21 +284,21 @@ def test_serve_runs_tensorflow_serving_where_it_is_installed(colours_folder, ins
         probe.bind(("127.0.0.1", port))
 
 
-def test_serve_tells_when_tensorflow_serving_ends(cnnkit, colours_folder, installed, monkeypatch):
+def test_serve_tells_when_tensorflow_serving_ends(cnnkit, colors_folder, installed, monkeypatch):
     _, path = installed("raise SystemExit(3)")
     monkeypatch.setenv("PATH", path)
     begun = time.monotonic()
-    line = failure(cnnkit("serve", colours_folder, "--port", "0"), 1)
+    line = failure(cnnkit("serve", colors_folder, "--port", "0"), 1)
     assert "tensorflow_model_server ended by itself. Received: exit code 3." in line
     assert time.monotonic() - begun < 30
 
 
 def test_serve_does_not_open_to_the_world_what_was_to_stay_here(
-    cnnkit, colours_folder, installed, monkeypatch
+    cnnkit, colors_folder, installed, monkeypatch
 ):
     _, path = installed("raise SystemExit(3)")
     monkeypatch.setenv("PATH", path)
-    line = failure(cnnkit("serve", colours_folder, "--host", "127.0.0.1"), 2)
+    line = failure(cnnkit("serve", colors_folder, "--host", "127.0.0.1"), 2)
     assert "Received: --host 127.0.0.1. Add --embedded" in line
 
 

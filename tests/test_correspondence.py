@@ -165,10 +165,10 @@ def test_correspondence_command(files, capsys):
     images, boxes = read_object_parts(folder / "parts.json", 16)
     assert images.shape == (2, 16, 16, 3)
     assert boxes == {"eye": [Box(2, 4, 6, 8), Box(2, 4, 6, 8)]}
-    # In the second row of images the eye is hidden by grey.
+    # In the second row of images the eye is hidden by gray.
     pixels = matplotlib.image.imread(folder / "parts.png")[..., :3]
-    grey = np.abs(pixels - 128 / 255).max(axis=-1) < 0.005
-    assert grey[len(grey) // 2 :].sum() > 2 * 200
+    gray = np.abs(pixels - 128 / 255).max(axis=-1) < 0.005
+    assert gray[len(gray) // 2 :].sum() > 2 * 200
 
 
 def test_wrong_files(files, capsys):

@@ -47,7 +47,7 @@ def test_decodes_what_pillow_wrote(kind, mode):
     assert np.abs(image - expected).max() <= tolerance
 
 
-def test_transparent_pixels_keep_their_colour():
+def test_transparent_pixels_keep_their_color():
     rgba = np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)
     np.testing.assert_array_equal(
         decode_image(tf.constant(encoded(rgba, "PNG")))[0, 0], (10, 20, 30)
@@ -59,7 +59,7 @@ def test_no_image_is_an_error():
         decode_image(tf.constant(b"no image"))
 
 
-def test_fit_rescales_the_shorter_side_and_cuts_the_centre():
+def test_fit_rescales_the_shorter_side_and_cuts_the_center():
     image = np.zeros((50, 100, 3), np.uint8)
     image[:, 25:75] = 200
     np.testing.assert_allclose(
@@ -211,7 +211,7 @@ def test_epochs_have_orders_of_their_own():
     assert tuple(epoch_order(50, 0, 1)) == orders[0]
 
 
-def test_mean_colour(image_folder):
+def test_mean_color(image_folder):
     split = load_dataset(f"folder:{image_folder}").splits["train"]
     images = [
         resize_shorter_side(split.read(tf.constant(i, tf.int64)), 16).numpy()

@@ -39,7 +39,7 @@ def test_rules_are_drawn_in_a_row(files, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("activation") == 2
     pixels = matplotlib.image.imread(picture)[..., :3]
-    # One row a layer: an image and three projections, each with pixels that are not grey or white.
+    # One row a layer: an image and three projections, each with pixels that are not gray or white.
     for top, bottom in ((0.1, 0.45), (0.55, 0.9)):
         row = pixels[int(top * len(pixels)) : int(bottom * len(pixels))]
         for quarter in np.array_split(row, 4, axis=1):
@@ -139,8 +139,8 @@ def test_many_units_are_drawn_small_and_in_order(tmp_path):
     draw_top9(project_top(model, images, found), tmp_path / "c.png", units=30)
     pixels = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
     red, green = (
-        np.nonzero(np.abs(pixels - colour).max(axis=-1) < 0.03)
-        for colour in ((1, 0.5, 0.5), (0.5, 1, 0.5))
+        np.nonzero(np.abs(pixels - color).max(axis=-1) < 0.03)
+        for color in ((1, 0.5, 0.5), (0.5, 1, 0.5))
     )
     # Eight in a row: the last of them is the sixth of the fourth row.
     height, width = pixels.shape[:2]
@@ -162,10 +162,10 @@ def test_top9_shows_patches_beside_projections(tmp_path):
     assert [one.image for one in tops[0].projections] == list(range(9))
     draw_top9(tops, tmp_path / "c.png")
     pixels = matplotlib.image.imread(tmp_path / "c.png")[..., :3]
-    # A red projection is red above grey; right of it are the red patches; the other unit is dead.
+    # A red projection is red above gray; right of it are the red patches; the other unit is dead.
     projections, patches = (
-        np.nonzero(np.abs(pixels - colour).max(axis=-1) < 0.03)[1]
-        for colour in ((1, 0.5, 0.5), (1, 0, 0))
+        np.nonzero(np.abs(pixels - color).max(axis=-1) < 0.03)[1]
+        for color in ((1, 0.5, 0.5), (1, 0, 0))
     )
     assert 0 < projections.min() < projections.max() < patches.min()
     assert patches.max() < pixels.shape[1] / 2
@@ -173,4 +173,4 @@ def test_top9_shows_patches_beside_projections(tmp_path):
 
 def test_examples_of_the_page_run(capsys):
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), {})
-    assert "['centre', 'filter', 'rectify', 'pool']" in capsys.readouterr().out
+    assert "['center', 'filter', 'rectify', 'pool']" in capsys.readouterr().out

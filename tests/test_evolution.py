@@ -89,7 +89,7 @@ def test_evolution_command(run, tmp_path, capsys):
     assert [unit["unit"] for unit in facts["units"]] == [0, 1]
     arrays = np.load(f"{picture}.npz")
     assert {"projection_conv1_0_1", "projection_conv1_1_5", "patch_conv1_0_5"} <= set(arrays)
-    # Two rows and two columns of coloured or grey squares.
+    # Two rows and two columns of colored or gray squares.
     pixels = matplotlib.image.imread(picture)[..., :3]
     inside = np.abs(pixels - 1).max(axis=-1) > 0.02
     assert inside.mean() > 0.3

@@ -46,7 +46,7 @@ def encoded(kind, mode="RGB", size=(50, 30), **options):
 GOOD = {
     "jpeg": encoded("JPEG"),
     "progressive jpeg": encoded("JPEG", progressive=True),
-    "grey jpeg": encoded("JPEG", "L"),
+    "gray jpeg": encoded("JPEG", "L"),
     "png": encoded("PNG"),
     "png with a palette": encoded("PNG", "P"),
     "gif": encoded("GIF"),

@@ -61,12 +61,12 @@ def pixels(source, split="all"):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_a_centre_is_what_the_network_answers_to_it(net, source, batch_size):
+def test_a_center_is_what_the_network_answers_to_it(net, source, batch_size):
     found = extract_features(net, source, "pool1", flip=True, batch_size=batch_size)
     part = keras.Model(net.input, net.get_layer("pool1").output)
     for i, image in enumerate(pixels(source)):
-        centre = resize_shorter_side(tf.constant(image), 23).numpy()
-        both = part(np.stack([centre, centre[:, ::-1]])).numpy().reshape(2, -1)
+        center = resize_shorter_side(tf.constant(image), 23).numpy()
+        both = part(np.stack([center, center[:, ::-1]])).numpy().reshape(2, -1)
         expected = both.mean(axis=0)
         np.testing.assert_allclose(found.values[i], expected / np.linalg.norm(expected), atol=1e-5)
     # The dataset's own test images come after its training images, each with its own label.
@@ -116,10 +116,10 @@ def test_dense_at_the_training_size_is_the_classifier(net):
     [dense] = FeatureExtractor(net, FeatureSpec.named("fc7", scales=(23,), flip=False, l2=False))(
         [images]
     )
-    [centre] = FeatureExtractor(net, FeatureSpec("fc7", l2=False))([images])
-    np.testing.assert_allclose(dense, centre, rtol=1e-5, atol=1e-5)
+    [center] = FeatureExtractor(net, FeatureSpec("fc7", l2=False))([images])
+    np.testing.assert_allclose(dense, center, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
-        centre, feature_extractor(net, "fc7")(images).numpy(), rtol=1e-5, atol=1e-5
+        center, feature_extractor(net, "fc7")(images).numpy(), rtol=1e-5, atol=1e-5
     )
 
 

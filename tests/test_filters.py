@@ -28,10 +28,10 @@ def test_dead_and_dominating_kernels_are_found():
     assert filters(alexnet(include_top=False)).towers == 2
 
 
-def test_a_network_without_colours_is_refused():
+def test_a_network_without_colors_is_refused():
     inputs = keras.Input((8, 8, 1))
-    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="grey")
-    with pytest.raises(UsageError, match="Model 'grey' has no kernels over the colours"):
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="gray")
+    with pytest.raises(UsageError, match="Model 'gray' has no kernels over the colors"):
         filters(model)
 
 

@@ -86,7 +86,7 @@ def test_a_loss_that_falls_is_not_stuck():
 
 def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):
     notes = Notes()
-    config = dataclasses.replace(CONFIG, epochs=3, drop_epochs=(2, 3), drop_factor=1e-4)
+    config = dataclasses.replace(CONFIG, epochs=3, lr_milestones=(2, 3), lr_decay=1e-4)
     train(config, tmp_path / "run", progress=notes)
     assert notes.texts == ["the learning rate has fallen to 1e-10: nothing changes any more"]
 

@@ -115,7 +115,7 @@ def test_images_are_moved_as_whole_pixels_are(rng):
     np.testing.assert_allclose(transform_image(square, "rotation", 90), np.rot90(square), rtol=1e-6)
     for transform, nothing in (("translation", 0), ("scale", 1), ("rotation", 0)):
         np.testing.assert_array_equal(transform_image(image, transform, nothing), image)
-    # A ramp from the centre, twice as large, rises half as fast.
+    # A ramp from the center, twice as large, rises half as fast.
     ramp = np.tile(np.arange(9.0)[:, None, None], (1, 9, 1))
     expected = 4 + (np.arange(9) - 4) / 2
     np.testing.assert_allclose(transform_image(ramp, "scale", 2)[:, 4, 0], expected, rtol=1e-6)

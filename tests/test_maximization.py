@@ -36,7 +36,7 @@ def test_the_pattern_comes_out_where_it_was_asked_for(detector, rng):
     options = {"steps": 60, "smoothness": 0.01, "jitter": 0}
     row, red = activation_maximization(detector, "conv", [0, 1], position=(6, 9), **options)
     assert (row.position, row.layer, row.unit, red.unit) == ((6, 9), "conv", 0, 1)
-    # The best there is: 5 places of 3 colours at 1, as many at 0, and the bias.
+    # The best there is: 5 places of 3 colors at 1, as many at 0, and the bias.
     assert row.activation == pytest.approx(15 - 3, abs=0.2)
     assert red.activation == pytest.approx(1, abs=0.05)
     noise = rng.uniform(0, 255, (500, SIZE, SIZE, 3)).astype("float32")

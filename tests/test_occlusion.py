@@ -320,8 +320,8 @@ def test_sigmoids_are_probabilities_already():
         ({"square": 0}, "The square is a whole number"),
         ({"stride": 0}, "The stride is a whole number"),
         ({"stride": (1, 2, 3)}, "The stride is a whole number"),
-        ({"fill": (1, 2)}, "one colour. Expected: 1 or 3 numbers"),
-        ({"fill": float("nan")}, "one colour"),
+        ({"fill": (1, 2)}, "one color. Expected: 1 or 3 numbers"),
+        ({"fill": float("nan")}, "one color"),
         ({"method": "incremntal"}, "Did you mean incremental"),
         ({"edge": "clipped"}, "Did you mean clip"),
         ({"batch_size": 0}, "A batch holds one place or more"),
@@ -387,7 +387,7 @@ def test_command(tmp_path, capsys):
     for wrong, text in (
         (["--square", "33"], "larger than the image"),
         (["--label", "cat"], "Unknown class 'cat'"),
-        (["--fill", "1", "2"], "one colour"),
+        (["--fill", "1", "2"], "one color"),
     ):
         other = tmp_path / "other.png"
         assert main([*command, *wrong, "--output", str(other)]) == 2

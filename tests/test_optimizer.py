@@ -61,9 +61,9 @@ def test_multipliers_equal_the_rule_by_hand(rng, nesterov):
         0.1,
         momentum=0.9,
         decay=0.01,
-        decay_biases=True,
-        rate_multipliers={"*/bias": 2},
-        decay_multipliers={"fc/bias": 0, "fc/*": 250},
+        weight_decay_on_biases=True,
+        lr_multipliers={"*/bias": 2},
+        weight_decay_multipliers={"fc/bias": 0, "fc/*": 250},
         nesterov=nesterov,
     )
     optimizer.build(variables)
@@ -79,8 +79,8 @@ def test_multipliers_equal_the_rule_by_hand(rng, nesterov):
     np.testing.assert_allclose([variable.numpy() for variable in variables], w, rtol=1e-6)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert again.get_config() == optimizer.get_config()
-    with pytest.raises(UsageError, match=r"'fc9/\*' of rate_multipliers fits no weights.*fc/bias"):
-        SGD(rate_multipliers={"fc9/*": 2}).build(variables)
+    with pytest.raises(UsageError, match=r"'fc9/\*' of lr_multipliers fits no weights.*fc/bias"):
+        SGD(lr_multipliers={"fc9/*": 2}).build(variables)
 
 
 def test_filters_are_scaled_back_to_their_rms(rng, mirrored):
@@ -113,7 +113,7 @@ def test_a_batch_in_parts_equals_the_whole(rng, mirrored, parts, images):
     batch = a_batch(rng, images=images)
     whole, counts = after_steps(batch, images=images, max_filter_rms=0.1)
     for strategy in (None, mirrored):
-        fields = {"accumulate": parts, "max_filter_rms": 0.1}
+        fields = {"gradient_accumulation_steps": parts, "max_filter_rms": 0.1}
         weights, sums = after_steps(batch, strategy, images=images, **fields)
         for a, b in zip(whole, weights, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
@@ -125,7 +125,7 @@ def test_a_batch_in_parts_equals_the_whole(rng, mirrored, parts, images):
     [
         ({"precision": "mixed_bfloat16"}, 0.02),
         ({"precision": "mixed_float16"}, 0.003),
-        ({"precision": "mixed_float16", "accumulate": 2}, 0.003),
+        ({"precision": "mixed_float16", "gradient_accumulation_steps": 2}, 0.003),
         ({"jit_compile": True}, 1e-5),
     ],
 )
@@ -190,7 +190,7 @@ def test_warm_up_and_cosine():
     np.testing.assert_allclose(rates[:8], np.arange(1, 9) / 8)
     falling = [(1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
     np.testing.assert_allclose(rates[8:], falling)
-    steps = TrainingConfig(learning_rate=1.0, drop_epochs=(3,), warmup_epochs=0.5)
+    steps = TrainingConfig(learning_rate=1.0, lr_milestones=(3,), warmup_epochs=0.5)
     assert [learning_rate(steps, e, s, 2) for e in (1, 2, 3) for s in (0, 1)] == pytest.approx(
         [1, 1, 1, 1, 0.1, 0.1]
     )

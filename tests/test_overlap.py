@@ -45,7 +45,7 @@ def folders(tmp_path_factory):
     (root / "b" / "blue" / "scaled.jpg").write_bytes(encode(small, "jpeg"))
     (root / "b" / "blue" / "other.png").write_bytes(encode(picture(9)))
     (root / "b" / "blue" / "upside.png").write_bytes(encode(picture(2)[::-1]))
-    (root / "b" / "red" / "grey.png").write_bytes(encode(np.full((20, 20, 3), 127)))
+    (root / "b" / "red" / "gray.png").write_bytes(encode(np.full((20, 20, 3), 127)))
     return root
 
 
@@ -73,20 +73,20 @@ def test_copies_are_found(folders, monkeypatch, block):
             split.read(tf.constant(split.names.index(name), tf.int64))
             for split, name in ((first, pair.name), (second, pair.other))
         ]
-        grey = [
+        gray = [
             tf.reduce_mean(tf.image.resize(image, (32, 32), method="area"), -1).numpy().ravel()
             for image in both
         ]
-        assert pair.correlation == pytest.approx(np.corrcoef(*grey)[0, 1], abs=1e-5)
+        assert pair.correlation == pytest.approx(np.corrcoef(*gray)[0, 1], abs=1e-5)
     assert [pair.name for pair in find_duplicates(first, second, 1.0)] == ["one/0.png"]
 
 
-def test_pictures_of_one_colour_are_like_nothing(folders):
-    grey = np.full((2, 9, 9, 3), 200, np.uint8)
-    split = Split.of_pixels(np.zeros(2, np.int32), ["a", "b"], grey)
+def test_pictures_of_one_color_are_like_nothing(folders):
+    gray = np.full((2, 9, 9, 3), 200, np.uint8)
+    split = Split.of_pixels(np.zeros(2, np.int32), ["a", "b"], gray)
     assert find_duplicates(split, split) == []
     _, second = splits(folders)
-    # Every image equals itself, but the grey one.
+    # Every image equals itself, but the gray one.
     assert len(find_duplicates(second, second, 1.0)) == len(second) - 1
 
 

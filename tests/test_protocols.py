@@ -176,7 +176,7 @@ def test_dense_is_the_classifier_at_the_training_size(build, rng):
 
 
 def test_padding_makes_dense_differ_from_cut_windows(pictures):
-    """A window that is cut out is surrounded by zeros, inside the image by its neighbours."""
+    """A window that is cut out is surrounded by zeros, inside the image by its neighbors."""
     padded = network(3, padding="same")
     member = evaluated_model(padded, None)
     looks = score_function(dense_network(member), flip=False, average="scores")

@@ -122,7 +122,7 @@ def test_papers_networks(network):
         assert len(field.rows) == model.get_layer(layer).output.shape[1]
 
 
-def test_normalization_within_a_map_sees_its_neighbours():
+def test_normalization_within_a_map_sees_its_neighbors():
     inputs = keras.Input((9, 9, 1))
     normalized = LocalResponseNormalization(3, alpha=1.0, region="within", name="n")(inputs)
     model = keras.Model(inputs, normalized)

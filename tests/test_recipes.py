@@ -32,24 +32,24 @@ def test_the_papers_numbers():
     ):  # fmt: skip
         assert (config.batch_size, config.epochs, config.weight_decay) == (batch, epochs, decay)
         assert (config.learning_rate, config.momentum, config.max_drops) == (0.01, 0.9, 3)
-        assert (config.schedule, config.drop_factor) == ("plateau", 0.1)
+        assert (config.schedule, config.lr_decay) == ("plateau", 0.1)
     # VGG stopped after 370,000 steps.
     assert vgg.epochs * IMAGENET / vgg.batch_size == pytest.approx(370_000, rel=0.002)
     assert (zfnet.max_filter_rms, zfnet.crop) == (0.1, "ten")
-    assert (alexnet.mean, alexnet.colour_noise, alexnet.scale) == ("pixel", "std", (256, 256))
+    assert (alexnet.mean, alexnet.pca_color, alexnet.scale) == ("pixel", "std", (256, 256))
 
 
 def test_caffes_steps_become_epochs():
     caffe = RECIPES["alexnet-caffe"].config
     steps = -(-IMAGENET // 256)
-    for drop, step in zip(caffe.drop_epochs, (100_000, 200_000, 300_000, 400_000), strict=True):
+    for drop, step in zip(caffe.lr_milestones, (100_000, 200_000, 300_000, 400_000), strict=True):
         assert (drop - 1) * steps == pytest.approx(step, rel=0.002)
     for name, drops, total in (
         ("cifar10-quick", (4000,), 5000), ("cifar10-full", (60_000, 65_000), 70_000),
     ):  # fmt: skip
         config = RECIPES[name].config
         steps = CIFAR10 // config.batch_size
-        assert [(drop - 1) * steps for drop in config.drop_epochs] == list(drops)
+        assert [(drop - 1) * steps for drop in config.lr_milestones] == list(drops)
         assert config.epochs * steps == total
 
 

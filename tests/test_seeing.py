@@ -42,7 +42,7 @@ def a_run(folder, errors, **fields):
 def two(tmp_path):
     folder = tmp_path / "runs"
     one = a_run(folder / "one", [0.5, 0.25, 0.375])
-    other = a_run(folder / "deep/two", [0.75, 0.5], learning_rate=0.1, decay_biases=True)
+    other = a_run(folder / "deep/two", [0.75, 0.5], learning_rate=0.1, weight_decay_on_biases=True)
     one.model_file.write_bytes(b"")
     return folder, one, other
 
@@ -62,7 +62,7 @@ def test_runs_are_listed_and_compared(two, capsys):
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == ["run", str(one.path), str(other.path)]
     assert ["learning_rate", "0.01", "0.1"] in lines
-    assert ["decay_biases", "False", "True"] in lines
+    assert ["weight_decay_on_biases", "False", "True"] in lines
     assert "momentum" not in {line[0] for line in lines}
     assert main(["runs", "--folder", str(folder / "none")]) == 2
     assert "No runs in" in capsys.readouterr().err
@@ -75,12 +75,12 @@ def test_curves_are_drawn(two, tmp_path, capsys):
     assert main(["plot", str(one.path), str(other.path), "--output", str(picture)]) == 0
     assert capsys.readouterr().out.strip() == str(picture)
     pixels = np.asarray(Image.open(picture).convert("RGB"), float)
-    colours = (pixels.max(-1) - pixels.min(-1)) > 60
+    colors = (pixels.max(-1) - pixels.min(-1)) > 60
     # The legend stands below, as wide as the names are.
-    colours = colours[: int(0.75 * len(colours))]
-    for panel in np.array_split(colours, 2, axis=1):
+    colors = colors[: int(0.75 * len(colors))]
+    for panel in np.array_split(colors, 2, axis=1):
         assert panel.sum() > 500
-    loss = np.array_split(colours, 2, axis=1)[0]
+    loss = np.array_split(colors, 2, axis=1)[0]
     columns = np.flatnonzero(loss.any(0))
     left, right = loss[:, columns[:20]], loss[:, columns[-20:]]
     assert np.nonzero(left)[0].mean() < np.nonzero(right)[0].mean()

@@ -21,9 +21,9 @@ from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 
 @pytest.fixture
-def ask(colours_server):
+def ask(colors_server):
     """Sends a message past the client's own checks."""
-    with grpc.insecure_channel(colours_server.address) as channel:
+    with grpc.insecure_channel(colors_server.address) as channel:
 
         def call(method, request, answer):
             return answer.FromString(
@@ -34,7 +34,7 @@ def ask(colours_server):
 
 
 def predict_request(**inputs):
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours"))
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors"))
     for name, tensor in inputs.items():
         request.inputs[name].CopyFrom(tensor)
     return request
@@ -61,13 +61,13 @@ def test_answers_come_in_value_lists_with_the_model_that_made_them(ask):
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_the_newest_version_alone_is_served_unless_told_otherwise(colours_folder):
-    with EmbeddedServer({"colours": colours_folder}) as server, Client(server.address) as client:
-        assert [status.version for status in client.status("colours")] == [2]
+def test_the_newest_version_alone_is_served_unless_told_otherwise(colors_folder):
+    with EmbeddedServer({"colors": colors_folder}) as server, Client(server.address) as client:
+        assert [status.version for status in client.status("colors")] == [2]
 
 
-def test_several_models(colours_folder):
-    models = {"a": colours_folder, "b": colours_folder}
+def test_several_models(colors_folder):
+    models = {"a": colors_folder, "b": colors_folder}
     with EmbeddedServer(models) as server, Client(server.address) as client:
         image = np.zeros((SIZE, SIZE, 3))
         for name in models:
@@ -139,7 +139,7 @@ def test_inputs_that_do_not_go_together_are_the_graphs_to_refuse(ask):
 
 @pytest.mark.parametrize("method", [methods.CLASSIFY, methods.REGRESS, methods.MULTI_INFERENCE])
 def test_example_calls_are_refused(ask, method):
-    spec = pb.ModelSpec(name="colours")
+    spec = pb.ModelSpec(name="colors")
     if method == methods.MULTI_INFERENCE:
         request = pb.MultiInferenceRequest(tasks=[pb.InferenceTask(model_spec=spec)])
     else:
@@ -164,9 +164,9 @@ def test_the_signature_that_starts_a_model_cannot_be_called(ask):
     assert "__saved_model_init_op" in text
 
 
-def test_a_fault_of_the_server_is_an_answer_too(colours_folder, monkeypatch, caplog):
-    with EmbeddedServer({"colours": colours_folder}) as server, Client(server.address) as client:
-        client.metadata("colours")
+def test_a_fault_of_the_server_is_an_answer_too(colors_folder, monkeypatch, caplog):
+    with EmbeddedServer({"colors": colors_folder}) as server, Client(server.address) as client:
+        client.metadata("colors")
         find = server.repository.find
 
         def broken(spec):
@@ -174,73 +174,73 @@ def test_a_fault_of_the_server_is_an_answer_too(colours_folder, monkeypatch, cap
 
         monkeypatch.setattr(server.repository, "find", broken)
         with pytest.raises(ServerError) as caught:
-            client.metadata("colours")
+            client.metadata("colors")
         assert caught.value.code == "INTERNAL"
         assert "KeyError" in caught.value.details
         monkeypatch.setattr(server.repository, "find", find)
-        assert client.metadata("colours")
+        assert client.metadata("colors")
     assert "A request failed" in caplog.text
 
 
-def test_many_requests_at_once(colours_server, png):
+def test_many_requests_at_once(colors_server, png):
     files = [png(200, 0, 0), png(0, 200, 0), png(0, 0, 200)]
-    address = colours_server.address
+    address = colors_server.address
     with Client(address, timeout=30) as client, futures.ThreadPoolExecutor(16) as pool:
 
         def best(index):
-            return client.classify(files[index % 3], model="colours", top=1)[0][0].label
+            return client.classify(files[index % 3], model="colors", top=1)[0][0].label
 
         answers = list(pool.map(best, range(60)))
     assert answers == ["red", "green", "blue"] * 20
 
 
-def test_messages_may_be_larger_than_grpcs_four_megabytes(colours_folder):
+def test_messages_may_be_larger_than_grpcs_four_megabytes(colors_folder):
     images = np.zeros((8000, SIZE, SIZE, 3), np.float32)
     with (
-        EmbeddedServer({"colours": colours_folder}, limits=ServerLimits(batch_rows=8000)) as server,
+        EmbeddedServer({"colors": colors_folder}, limits=ServerLimits(batch_rows=8000)) as server,
         Client(server.address, timeout=60) as client,
     ):
-        assert client.predict(images, model="colours")["means"].shape == (8000, 3)
+        assert client.predict(images, model="colors")["means"].shape == (8000, 3)
 
 
-def test_health(colours_server):
-    with grpc.insecure_channel(colours_server.address) as channel:
+def test_health(colors_server):
+    with grpc.insecure_channel(colors_server.address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for service in ("", "PredictionService", "ModelService"):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_port_in_use_is_not_shared(colours_folder, colours_server):
-    port = int(colours_server.address.rpartition(":")[2])
+def test_a_port_in_use_is_not_shared(colors_folder, colors_server):
+    port = int(colors_server.address.rpartition(":")[2])
     with pytest.raises(RunError) as caught:
-        EmbeddedServer({"colours": colours_folder}, port=port)
+        EmbeddedServer({"colors": colors_folder}, port=port)
     text = str(caught.value)
     assert f"cannot listen on port {port} of 127.0.0.1" in text
     assert "Address already in use" in text
 
 
-def test_a_port_taken_meanwhile_is_not_shared_either(colours_folder, colours_server, monkeypatch):
+def test_a_port_taken_meanwhile_is_not_shared_either(colors_folder, colors_server, monkeypatch):
     """Between the first look at the port and the binding, models are loaded for a while."""
     monkeypatch.setattr(server, "check_port_free", lambda *place: None)
-    port = int(colours_server.address.rpartition(":")[2])
+    port = int(colors_server.address.rpartition(":")[2])
     with pytest.raises(RunError, match=f"cannot listen on port {port}"):
-        EmbeddedServer({"colours": colours_folder}, port=port)
+        EmbeddedServer({"colors": colors_folder}, port=port)
 
 
-def test_a_port_is_free_again_at_once(colours_folder):
-    with EmbeddedServer({"colours": colours_folder}) as server, Client(server.address) as client:
-        client.status("colours")
+def test_a_port_is_free_again_at_once(colors_folder):
+    with EmbeddedServer({"colors": colors_folder}) as server, Client(server.address) as client:
+        client.status("colors")
         port = int(server.address.rpartition(":")[2])
-    with EmbeddedServer({"colours": colours_folder}, port=port) as server:
+    with EmbeddedServer({"colors": colors_folder}, port=port) as server:
         assert server.address == f"127.0.0.1:{port}"
 
 
-def test_only_this_machine_can_reach_it(colours_server):
-    host, _, port = colours_server.address.rpartition(":")
+def test_only_this_machine_can_reach_it(colors_server):
+    host, _, port = colors_server.address.rpartition(":")
     assert host == "127.0.0.1"
     with Client(f"127.0.0.2:{port}") as client, pytest.raises(ServerError):
-        client.status("colours")
+        client.status("colors")
 
 
 @pytest.mark.parametrize(
@@ -250,18 +250,18 @@ def test_only_this_machine_can_reach_it(colours_server):
         ({"port": 70000}, UsageError, "0 to 65535"),
         ({"versions": "newest"}, UsageError, "latest, all"),
         ({"versions": "latest:0"}, UsageError, "latest:N"),
-        ({"versions": "2,7"}, UsageError, "Version 7 of model 'colours' cannot be served"),
-        ({"labels": {"colours": {"stable": 1}}}, UsageError, "'stable' of model 'colours'"),
+        ({"versions": "2,7"}, UsageError, "Version 7 of model 'colors' cannot be served"),
+        ({"labels": {"colors": {"stable": 1}}}, UsageError, "'stable' of model 'colors'"),
         ({"labels": {"shapes": {"stable": 1}}}, UsageError, "a model that is not served"),
     ],
 )
-def test_options_that_cannot_be(colours_folder, options, kind, text):
+def test_options_that_cannot_be(colors_folder, options, kind, text):
     with pytest.raises(kind) as caught:
-        EmbeddedServer({"colours": colours_folder}, **options)
+        EmbeddedServer({"colors": colors_folder}, **options)
     assert text in str(caught.value)
 
 
-def test_folders_that_hold_no_model(tmp_path, colours_folder):
+def test_folders_that_hold_no_model(tmp_path, colors_folder):
     def problem(folder):
         with pytest.raises(CnnkitError) as caught:
             EmbeddedServer({"m": folder})
@@ -269,7 +269,7 @@ def test_folders_that_hold_no_model(tmp_path, colours_folder):
         return str(caught.value)
 
     assert "There is no such model folder" in problem(tmp_path / "none")
-    assert "is one version of a model" in problem(colours_folder / "2")
+    assert "is one version of a model" in problem(colors_folder / "2")
     empty = tmp_path / "empty"
     (empty / "latest").mkdir(parents=True)
     assert "holds no version" in problem(empty)
@@ -281,14 +281,14 @@ def test_folders_that_hold_no_model(tmp_path, colours_folder):
     assert "not made for serving" in problem(empty)
     # As after a copy that was cut off: the graph is there, its variables are not.
     (empty / "3" / "saved_model.pb").write_bytes(
-        (colours_folder / "2" / "saved_model.pb").read_bytes()
+        (colors_folder / "2" / "saved_model.pb").read_bytes()
     )
     assert "Version 3 of model 'm' cannot be loaded" in problem(empty)
 
 
-def test_stopping_lets_a_request_finish(colours_folder, monkeypatch):
+def test_stopping_lets_a_request_finish(colors_folder, monkeypatch):
     begun, release = threading.Event(), threading.Event()
-    with EmbeddedServer({"colours": colours_folder}) as server, Client(server.address) as client:
+    with EmbeddedServer({"colors": colors_folder}) as server, Client(server.address) as client:
         find = server.repository.find
 
         def slow(spec):
@@ -298,7 +298,7 @@ def test_stopping_lets_a_request_finish(colours_folder, monkeypatch):
 
         monkeypatch.setattr(server.repository, "find", slow)
         with futures.ThreadPoolExecutor(2) as pool:
-            answer = pool.submit(client.metadata, "colours")
+            answer = pool.submit(client.metadata, "colors")
             assert begun.wait(10)
             stopped = pool.submit(server.stop, 10)
             with pytest.raises(futures.TimeoutError):
@@ -321,9 +321,9 @@ with EmbeddedServer({"m": Path(sys.argv[1])}) as server, Client(server.address) 
 """
 
 
-def test_the_server_needs_no_keras(colours_folder):
+def test_the_server_needs_no_keras(colors_folder):
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_KERAS, str(colours_folder)],
+        [sys.executable, "-c", WITHOUT_KERAS, str(colors_folder)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -332,9 +332,9 @@ def test_the_server_needs_no_keras(colours_folder):
     assert done.stdout == "[[0.25, 0.25, 0.25, 0.25]]\n", done.stderr
 
 
-def test_an_image_that_is_none_leaves_the_server_well(colours_server, png):
-    with Client(colours_server.address) as client:
+def test_an_image_that_is_none_leaves_the_server_well(colors_server, png):
+    with Client(colors_server.address) as client:
         with pytest.raises(InvalidRequest) as caught:
-            client.classify([png(9, 9, 9), b"GIF89a"], model="colours", top=1)
+            client.classify([png(9, 9, 9), b"GIF89a"], model="colors", top=1)
         assert "Graph execution error" not in caught.value.details
-        assert client.classify(png(9, 0, 0), model="colours", top=1)[0][0].label == "red"
+        assert client.classify(png(9, 0, 0), model="colors", top=1)[0][0].label == "red"

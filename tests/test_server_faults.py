@@ -51,7 +51,7 @@ CLIENTS_FAULT = {
 
 
 def good_request(images=IMAGE, signature=""):
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours", signature_name=signature))
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors", signature_name=signature))
     name = "image_bytes" if isinstance(images, list) else "images"
     request.inputs[name].CopyFrom(to_tensor_proto(images))
     return request
@@ -93,12 +93,12 @@ def served(folder, **limits):
 
     with (
         EmbeddedServer(
-            {"colours": folder}, poll_seconds=0, limits=ServerLimits(**limits)
+            {"colors": folder}, poll_seconds=0, limits=ServerLimits(**limits)
         ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
-        neighbour = threading.Thread(target=ask, args=(server.address,))
-        neighbour.start()
+        neighbor = threading.Thread(target=ask, args=(server.address,))
+        neighbor.start()
         try:
             yield server.address, channel
             end = time.monotonic() + 30
@@ -107,15 +107,15 @@ def served(folder, **limits):
                 time.sleep(0.01)
         finally:
             over.set()
-            neighbour.join()
+            neighbor.join()
         assert not failed, failed[0]
         assert len(answered) >= enough
 
 
 @pytest.mark.parametrize("window", [0, 0.002])
-def test_random_bytes(colours_folder, window):
+def test_random_bytes(colors_folder, window):
     chance = random.Random(0)
-    with served(colours_folder, window_seconds=window) as (_, channel):
+    with served(colors_folder, window_seconds=window) as (_, channel):
         for method in ALL_METHODS:
             calls = [
                 send(channel, chance.randbytes(chance.randrange(300)), method) for _ in range(60)
@@ -123,8 +123,8 @@ def test_random_bytes(colours_folder, window):
             assert {code(call) for call in calls} <= CLIENTS_FAULT
 
 
-def test_truncated_messages(colours_folder, png):
-    with served(colours_folder) as (_, channel):
+def test_truncated_messages(colors_folder, png):
+    with served(colors_folder) as (_, channel):
         for request in (good_request(), good_request([png(1, 2, 3)], "serving_bytes")):
             raw = request.SerializeToString(deterministic=True)
             calls = [send(channel, raw[:length]) for length in range(0, len(raw), 5)]
@@ -136,7 +136,7 @@ def test_truncated_messages(colours_folder, png):
 
 
 NAMES = st.one_of(
-    st.sampled_from(["images", "image_bytes", "a", "b", "colours", "serving_bytes", "two_inputs"]),
+    st.sampled_from(["images", "image_bytes", "a", "b", "colors", "serving_bytes", "two_inputs"]),
     st.text(max_size=12),
 )
 
@@ -160,7 +160,7 @@ def tensors(draw):
 def requests(draw):
     request = pb.PredictRequest()
     spec = request.model_spec
-    spec.name = draw(st.one_of(st.just("colours"), NAMES))
+    spec.name = draw(st.one_of(st.just("colors"), NAMES))
     spec.signature_name = draw(st.one_of(st.just(""), NAMES))
     chosen = draw(st.sampled_from(["", "version", "label"]))
     if chosen == "version":
@@ -173,15 +173,15 @@ def requests(draw):
     return request
 
 
-def test_messages_of_any_content(colours_folder):
-    with served(colours_folder, window_seconds=0.001) as (_, channel):
+def test_messages_of_any_content(colors_folder):
+    with served(colors_folder, window_seconds=0.001) as (_, channel):
 
         @settings(max_examples=400)
         @given(requests())
         def refused_or_answered(request):
             call = send(channel, request.SerializeToString())
             if code(call) == "OK":
-                assert pb.PredictResponse.FromString(call.result()).model_spec.name == "colours"
+                assert pb.PredictResponse.FromString(call.result()).model_spec.name == "colors"
             else:
                 assert code(call) in CLIENTS_FAULT
                 assert "log says more" not in call.details()
@@ -189,10 +189,10 @@ def test_messages_of_any_content(colours_folder):
         refused_or_answered()
 
 
-def test_refused_requests_leave_no_errors_for_the_garbage_collector(colours_folder):
+def test_refused_requests_leave_no_errors_for_the_garbage_collector(colors_folder):
     """Tracebacks hold the requests, and beside TensorFlow the collector seldom comes by."""
     raw = good_request(IMAGE[..., :2]).SerializeToString()
-    with served(colours_folder) as (_, channel):
+    with served(colors_folder) as (_, channel):
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
@@ -209,8 +209,8 @@ def test_refused_requests_leave_no_errors_for_the_garbage_collector(colours_fold
 
 
 @pytest.mark.parametrize("window", [0, 0.002])
-def test_batches_of_very_many(colours_folder, window):
-    with served(colours_folder, window_seconds=window) as (_, channel):
+def test_batches_of_very_many(colors_folder, window):
+    with served(colors_folder, window_seconds=window) as (_, channel):
         many = np.zeros((50_000, SIZE, SIZE, 3), np.float32)
         for request in (
             good_request(many),
@@ -281,8 +281,8 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_thousand_connections(colours_folder, many_files):
-    with served(colours_folder) as (address, channel), contextlib.ExitStack() as stack:
+def test_a_thousand_connections(colors_folder, many_files):
+    with served(colors_folder) as (address, channel), contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(1000)]
         # Each is there for the server: its SETTINGS have come back.
         for one in crowd:
@@ -295,8 +295,8 @@ def test_a_thousand_connections(colours_folder, many_files):
             assert one.until(b"probabilities")
 
 
-def test_connections_that_speak_no_grpc(colours_folder):
-    with served(colours_folder) as (address, channel), contextlib.ExitStack() as stack:
+def test_connections_that_speak_no_grpc(colors_folder):
+    with served(colors_folder) as (address, channel), contextlib.ExitStack() as stack:
         host, _, port = address.rpartition(":")
         chance = random.Random(0)
         for number in range(60):
@@ -308,11 +308,11 @@ def test_connections_that_speak_no_grpc(colours_folder):
         check_answer(send(channel, good_request().SerializeToString()).result())
 
 
-def test_slow_clients_are_sent_away_and_take_no_ones_place(colours_folder):
+def test_slow_clients_are_sent_away_and_take_no_ones_place(colors_folder):
     """More of them than there are places: what has not arrived takes none."""
     raw = good_request().SerializeToString()
     with (
-        served(colours_folder, calls=4, arrival_seconds=2) as (address, channel),
+        served(colors_folder, calls=4, arrival_seconds=2) as (address, channel),
         contextlib.ExitStack() as stack,
     ):
         slow = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(40)]
@@ -334,10 +334,10 @@ def test_slow_clients_are_sent_away_and_take_no_ones_place(colours_folder):
 
 
 @pytest.mark.parametrize("window", [0, 0.01])
-def test_clients_that_vanish_in_the_middle_of_a_call(colours_folder, window):
+def test_clients_that_vanish_in_the_middle_of_a_call(colors_folder, window):
     raw = good_request().SerializeToString()
     # If one of them kept its place, the places would be gone after the first few.
-    with served(colours_folder, calls=4, open_calls=8, window_seconds=window) as (address, channel):
+    with served(colors_folder, calls=4, open_calls=8, window_seconds=window) as (address, channel):
         for number in range(60):
             one = Http2(address)
             one.begin(methods.PREDICT, len(raw))
@@ -388,11 +388,11 @@ class Trap:
         return Path.write_text, (self._file, "unpickled")
 
 
-def test_nothing_is_unpickled(tmp_path, colours_folder):
+def test_nothing_is_unpickled(tmp_path, colors_folder):
     sprung = tmp_path / "sprung"
     trap = pickle.dumps(Trap(sprung))
-    folder = tmp_path / "colours"
-    shutil.copytree(colours_folder / "2", folder / "2")
+    folder = tmp_path / "colors"
+    shutil.copytree(colors_folder / "2", folder / "2")
     for name in (
         "model.pkl",
         "keras_metadata.pb",
@@ -408,19 +408,19 @@ def test_nothing_is_unpickled(tmp_path, colours_folder):
     for name in ("assets.extra/tf_serving_warmup_requests", "saved_model.pb"):
         (folder / "2" / name).write_bytes(trap)
         with pytest.raises(RunError):
-            EmbeddedServer({"colours": folder})
+            EmbeddedServer({"colors": folder})
     assert not sprung.exists()
     pickle.loads(trap)
     assert sprung.read_text() == "unpickled"
 
 
-def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colours_folder):
+def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colors_folder):
     """What is loaded stays as it was; a version that is loaded later is looked at anew."""
-    folder, outside = tmp_path / "colours", tmp_path / "outside"
-    shutil.copytree(colours_folder / "2", folder / "1")
-    shutil.copytree(colours_folder / "1", outside)
+    folder, outside = tmp_path / "colors", tmp_path / "outside"
+    shutil.copytree(colors_folder / "2", folder / "1")
+    shutil.copytree(colors_folder / "1", outside)
     with (
-        EmbeddedServer({"colours": folder}, poll_seconds=0.05) as server,
+        EmbeddedServer({"colors": folder}, poll_seconds=0.05) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         raw = good_request().SerializeToString()
@@ -428,7 +428,7 @@ def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colours_folde
         shutil.rmtree(folder / "1")
         (folder / "1").symlink_to(outside)
         (folder / "2").symlink_to(outside)
-        status = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name="colours"))
+        status = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name="colors"))
         end = time.monotonic() + 30
         states = {}
         while states.get(2) != pb.ModelVersionStatus.END:
@@ -439,4 +439,4 @@ def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colours_folde
             check_answer(send(channel, raw).result())
         assert states[1] == pb.ModelVersionStatus.AVAILABLE
     with pytest.raises(UsageError, match="A link leads out"):
-        EmbeddedServer({"colours": folder})
+        EmbeddedServer({"colors": folder})

@@ -52,7 +52,7 @@ def served(folder, gate=None, **limits):
     options = {} if gate is None else {"load": gate.load}
     with (
         EmbeddedServer(
-            {"colours": folder}, versions="all", limits=ServerLimits(**limits), **options
+            {"colors": folder}, versions="all", limits=ServerLimits(**limits), **options
         ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
@@ -61,7 +61,7 @@ def served(folder, gate=None, **limits):
 
 def request(images, signature="", version=None, outputs=()):
     message = pb.PredictRequest(
-        model_spec=pb.ModelSpec(name="colours", signature_name=signature), output_filter=outputs
+        model_spec=pb.ModelSpec(name="colors", signature_name=signature), output_filter=outputs
     )
     if version is not None:
         message.model_spec.version.value = version
@@ -94,8 +94,8 @@ def wait_until(condition):
         time.sleep(0.01)
 
 
-def test_too_many_requests_are_refused_and_the_others_answered(colours_folder, gate):
-    with served(colours_folder, gate, threads=1, calls=3) as (_, channel):
+def test_too_many_requests_are_refused_and_the_others_answered(colors_folder, gate):
+    with served(colors_folder, gate, threads=1, calls=3) as (_, channel):
         taken = [send(channel, image(1))]
         assert gate.arrived.acquire(timeout=30)
         taken += [send(channel, image(value)) for value in (2, 3)]
@@ -113,8 +113,8 @@ def test_too_many_requests_are_refused_and_the_others_answered(colours_folder, g
         assert probabilities(send(channel, image(4))).shape == (1, 4)
 
 
-def test_a_request_that_is_too_large_is_refused(colours_folder):
-    with served(colours_folder, request_bytes=10_000) as (_, channel):
+def test_a_request_that_is_too_large_is_refused(colors_folder):
+    with served(colors_folder, request_bytes=10_000) as (_, channel):
         code, text = refusal(send(channel, image(0, rows=20)))
         assert code == "RESOURCE_EXHAUSTED"
         assert "larger than max" in text
@@ -131,17 +131,17 @@ def test_a_request_that_is_too_large_is_refused(colours_folder):
         assert probabilities(send(channel, image(0, rows=5))).shape == (5, 4)
 
 
-def test_a_batch_that_is_too_large_is_refused(colours_folder):
+def test_a_batch_that_is_too_large_is_refused(colors_folder):
     text = "Task size 9 is larger than maximum input batch size 8"
     for window in (0, 0.01):
-        with served(colours_folder, batch_rows=8, window_seconds=window) as (_, channel):
+        with served(colors_folder, batch_rows=8, window_seconds=window) as (_, channel):
             assert refusal(send(channel, image(0, rows=9))) == ("INVALID_ARGUMENT", text)
             assert probabilities(send(channel, image(0, rows=8))).shape == (8, 4)
 
 
-def test_requests_within_the_window_run_as_one_batch(colours_folder, gate):
+def test_requests_within_the_window_run_as_one_batch(colors_folder, gate):
     gate.open.set()
-    with served(colours_folder, gate, window_seconds=30, joined_rows=6) as (_, channel):
+    with served(colors_folder, gate, window_seconds=30, joined_rows=6) as (_, channel):
         images = [image(10, 1), image(20, 3), image(30, 2)]
         calls = [send(channel, given) for given in images]
         for given, call in zip(images, calls, strict=True):
@@ -151,10 +151,10 @@ def test_requests_within_the_window_run_as_one_batch(colours_folder, gate):
     assert gate.shapes == [(6, SIZE, SIZE, 3)]
 
 
-def test_what_does_not_fit_together_is_never_joined(colours_folder, gate, png):
+def test_what_does_not_fit_together_is_never_joined(colors_folder, gate, png):
     """Versions, signatures, outputs; and strings with floats least of all."""
     gate.open.set()
-    with served(colours_folder, gate, window_seconds=0.3) as (_, channel):
+    with served(colors_folder, gate, window_seconds=0.3) as (_, channel):
         calls = {
             "newest": send(channel, image(40)),
             "older": send(channel, image(40), version=1),
@@ -187,14 +187,14 @@ def test_shapes_are_never_mixed(tmp_path, gate):
     assert sorted(gate.shapes) == [(1, 5, 5, 3), (1, 6, 4, 3), (6, 4, 6, 3)]
 
 
-def test_an_empty_batch_is_answered_at_once(colours_folder):
+def test_an_empty_batch_is_answered_at_once(colors_folder):
     """TensorFlow Serving, when it batches, never answers it."""
-    with served(colours_folder, window_seconds=60) as (_, channel):
+    with served(colors_folder, window_seconds=60) as (_, channel):
         assert probabilities(send(channel, image(0, rows=0))).shape == (0, 4)
 
 
-def test_one_broken_image_does_not_fail_the_others_of_its_batch(colours_folder, png):
-    with served(colours_folder, window_seconds=30, joined_rows=3) as (_, channel):
+def test_one_broken_image_does_not_fail_the_others_of_its_batch(colors_folder, png):
+    with served(colors_folder, window_seconds=30, joined_rows=3) as (_, channel):
         files = [png(200, 0, 0), b"no image", png(0, 0, 200)]
         calls = [send(channel, [file], "serving_bytes") for file in files]
         code, text = refusal(calls[1])
@@ -203,21 +203,21 @@ def test_one_broken_image_does_not_fail_the_others_of_its_batch(colours_folder, 
         assert [int(probabilities(calls[i]).argmax()) for i in (0, 2)] == [0, 2]
 
 
-def test_signatures_whose_inputs_have_no_rows_together_run_alone(colours_folder):
+def test_signatures_whose_inputs_have_no_rows_together_run_alone(colors_folder):
     """Two inputs of different lengths are nobody's batch; the graph says what is wrong."""
     message = pb.PredictRequest(
-        model_spec=pb.ModelSpec(name="colours", signature_name="two_inputs")
+        model_spec=pb.ModelSpec(name="colors", signature_name="two_inputs")
     )
     message.inputs["a"].CopyFrom(to_tensor_proto(np.zeros(2, np.float32)))
     message.inputs["b"].CopyFrom(to_tensor_proto(np.zeros(3, np.int64)))
-    with served(colours_folder, window_seconds=60) as (_, channel):
+    with served(colors_folder, window_seconds=60) as (_, channel):
         call = channel.unary_unary(methods.PREDICT).future(message.SerializeToString(), timeout=30)
         assert refusal(call)[0] == "INVALID_ARGUMENT"
 
 
-def test_a_full_queue_of_batches_is_said_so(colours_folder, gate):
+def test_a_full_queue_of_batches_is_said_so(colors_folder, gate):
     with served(
-        colours_folder, gate, threads=1, window_seconds=1e-4, joined_rows=1, queued_batches=1
+        colors_folder, gate, threads=1, window_seconds=1e-4, joined_rows=1, queued_batches=1
     ) as (_, channel):
         running = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
@@ -233,8 +233,8 @@ def test_a_full_queue_of_batches_is_said_so(colours_folder, gate):
         assert probabilities(send(channel, image(3))).shape == (1, 4)
 
 
-def test_requests_join_a_batch_while_it_waits_for_its_turn(colours_folder, gate):
-    with served(colours_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
+def test_requests_join_a_batch_while_it_waits_for_its_turn(colors_folder, gate):
+    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
         first = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
         others = [send(channel, image(value)) for value in range(2, 7)]
@@ -247,8 +247,8 @@ def test_requests_join_a_batch_while_it_waits_for_its_turn(colours_folder, gate)
     assert [shape[0] for shape in gate.shapes] == [1, 5]
 
 
-def test_a_client_that_has_gone_is_not_computed_for(colours_folder, gate):
-    with served(colours_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
+def test_a_client_that_has_gone_is_not_computed_for(colors_folder, gate):
+    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
         first = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
         gone, staying = send(channel, image(2)), send(channel, image(3))
@@ -260,21 +260,21 @@ def test_a_client_that_has_gone_is_not_computed_for(colours_folder, gate):
     assert [shape[0] for shape in gate.shapes] == [1, 1]
 
 
-def test_status_is_answered_while_graphs_run(colours_folder, gate):
+def test_status_is_answered_while_graphs_run(colors_folder, gate):
     with (
-        served(colours_folder, gate, threads=1) as (server, channel),
+        served(colors_folder, gate, threads=1) as (server, channel),
         Client(server.address, timeout=10) as client,
     ):
         running = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
-        assert client.status("colours")[0].state == "AVAILABLE"
+        assert client.status("colors")[0].state == "AVAILABLE"
         assert not running.done()
         gate.open.set()
         running.result()
 
 
-def test_a_stop_waits_for_what_runs_and_takes_nothing_new(colours_folder, gate):
-    with served(colours_folder, gate, threads=1, window_seconds=1e-3) as (server, channel):
+def test_a_stop_waits_for_what_runs_and_takes_nothing_new(colors_folder, gate):
+    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (server, channel):
         calls = [send(channel, image(1)), send(channel, image(2))]
         assert gate.arrived.acquire(timeout=30)
         with futures.ThreadPoolExecutor(1) as pool:
@@ -289,8 +289,8 @@ def test_a_stop_waits_for_what_runs_and_takes_nothing_new(colours_folder, gate):
             stopped.result(30)
 
 
-def test_a_stop_does_not_wait_longer_than_it_is_told(colours_folder, gate):
-    with served(colours_folder, gate, threads=1) as (server, channel):
+def test_a_stop_does_not_wait_longer_than_it_is_told(colors_folder, gate):
+    with served(colors_folder, gate, threads=1) as (server, channel):
         call = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
         server.stop(0.2)

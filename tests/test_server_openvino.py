@@ -69,12 +69,12 @@ def engine(monkeypatch):
 
 
 @pytest.fixture
-def load(colours_folder, caplog):
+def load(colors_folder, caplog):
     """Loads version 2, which has all signatures; returns it and what was said of each."""
     caplog.set_level(logging.INFO, "cnnkit.server")
 
     def loaded():
-        servable = openvino.load_openvino("colours", 2, colours_folder / "2")
+        servable = openvino.load_openvino("colors", 2, colors_folder / "2")
         words = [record.getMessage().split("version 2: ")[1] for record in caplog.records]
         return servable, dict(line.split(" is ", 1) for line in words)
 
@@ -114,7 +114,7 @@ def test_other_answers_are_not_given(engine, load, name, factor):
 
 
 def test_a_graph_that_it_cannot_read(engine, load):
-    engine.broken = RuntimeError("No rule for Foo\nin /srv/models/colours/2")
+    engine.broken = RuntimeError("No rule for Foo\nin /srv/models/colors/2")
     servable, said = load()
     assert said["serving_default"] == (
         "left to TensorFlow: RuntimeError: No rule for Foo in <path>"
@@ -124,7 +124,7 @@ def test_a_graph_that_it_cannot_read(engine, load):
 
 def test_a_failure_while_it_runs(engine, load):
     servable, _ = load()
-    engine.broken = RuntimeError("no memory, see /srv/models/colours/2")
+    engine.broken = RuntimeError("no memory, see /srv/models/colors/2")
     with pytest.raises(StatusError, match="no memory, see <path>") as refused:
         servable.run("serving_default", {"images": IMAGES}, ["means"])
     assert refused.value.code == grpc.StatusCode.INTERNAL
@@ -132,25 +132,25 @@ def test_a_failure_while_it_runs(engine, load):
 
 def check_served(folder, png):
     with (
-        EmbeddedServer({"colours": folder}, load=openvino.load_openvino) as server,
+        EmbeddedServer({"colors": folder}, load=openvino.load_openvino) as server,
         Client(server.address) as client,
         futures.ThreadPoolExecutor(6) as pool,
     ):
 
         def ask(rows):
             images = np.random.default_rng(rows).uniform(0, 255, (rows, SIZE, SIZE, 3))
-            answered = client.predict(images.astype(np.float32), model="colours")
+            answered = client.predict(images.astype(np.float32), model="colors")
             np.testing.assert_allclose(
                 answered["probabilities"], expected_probabilities(images, SCALE), atol=1e-5
             )
 
         list(pool.map(ask, [1, 2, 3, 8] * 6))
-        [[best, *_]] = client.classify([png(0, 255, 0)], model="colours")
+        [[best, *_]] = client.classify([png(0, 255, 0)], model="colors")
         assert best.label == "green"
 
 
-def test_many_threads_ask_through_a_server(engine, colours_folder, png):
-    check_served(colours_folder, png)
+def test_many_threads_ask_through_a_server(engine, colors_folder, png):
+    check_served(colors_folder, png)
     assert {1, 2, 3, 8} <= set(engine.rows)
 
 
@@ -169,6 +169,6 @@ def test_openvino_itself(load):
     np.testing.assert_array_equal(answered["means"], kept)
 
 
-def test_openvino_itself_among_threads(colours_folder, png):
+def test_openvino_itself_among_threads(colors_folder, png):
     pytest.importorskip("openvino")
-    check_served(colours_folder, png)
+    check_served(colors_folder, png)

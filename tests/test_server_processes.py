@@ -25,7 +25,7 @@ IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32)
 
 
 def predict(channel, wait=False, seconds=60):
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours"))
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors"))
     request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
     raw = channel.unary_unary(methods.PREDICT)(
         request.SerializeToString(), timeout=seconds, wait_for_ready=wait
@@ -70,7 +70,7 @@ def test_a_worker_that_is_never_ready():
         workers.start(lambda: False)
 
 
-def test_several_processes_stop_cleanly(colours_folder, tmp_path):
+def test_several_processes_stop_cleanly(colors_folder, tmp_path):
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{WORKER}"\n')
     python.chmod(0o755)
@@ -78,7 +78,7 @@ def test_several_processes_stop_cleanly(colours_folder, tmp_path):
         "import sys; from cnnkit.cli.main import main; sys.executable = sys.argv.pop(1);"
         "sys.exit(main(sys.argv[1:]))"
     )
-    options = ["serve", colours_folder, "--port", "0", "--workers", "3"]
+    options = ["serve", colors_folder, "--port", "0", "--workers", "3"]
     process = subprocess.Popen(
         [sys.executable, "-c", program, python, *options],
         stdout=subprocess.PIPE,
@@ -96,9 +96,9 @@ def test_several_processes_stop_cleanly(colours_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_workers_that_are_killed_and_a_parent_that_is(colours_folder):
+def test_real_workers_that_are_killed_and_a_parent_that_is(colors_folder):
     """Kills with nothing to catch: first a worker among requests, then the process above them."""
-    command = [sys.executable, "-m", "cnnkit", "serve", colours_folder, "--port", "0"]
+    command = [sys.executable, "-m", "cnnkit", "serve", colors_folder, "--port", "0"]
     with subprocess.Popen(
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -128,11 +128,11 @@ def test_real_workers_that_are_killed_and_a_parent_that_is(colours_folder):
             channel.close()
 
 
-def test_a_reload_that_would_reach_one_of_several_processes_is_refused(colours_folder):
+def test_a_reload_that_would_reach_one_of_several_processes_is_refused(colors_folder):
     request = pb.ReloadConfigRequest()
     request.config.model_config_list.config.add(name="other", base_path="elsewhere")
     with (
-        EmbeddedServer({"colours": colours_folder}, reuse_port=True) as server,
+        EmbeddedServer({"colors": colors_folder}, reuse_port=True) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         with pytest.raises(grpc.RpcError) as caught:
@@ -171,9 +171,9 @@ def refused(channel):
     return caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_tls(colours_folder, authority, tmp_path):
+def test_tls(colors_folder, authority, tmp_path):
     credentials = server_credentials(*files_of(authority, tmp_path, "localhost"))
-    with EmbeddedServer({"colours": colours_folder}, credentials=credentials) as server:
+    with EmbeddedServer({"colors": colors_folder}, credentials=credentials) as server:
         place = server.address.replace("127.0.0.1", "localhost")
         # No certificate of its own is asked for.
         with grpc.secure_channel(place, client_credentials(authority)) as channel:
@@ -187,13 +187,13 @@ def test_tls(colours_folder, authority, tmp_path):
             assert refused(channel)
 
 
-def test_mutual_tls(colours_folder, authority, tmp_path):
+def test_mutual_tls(colors_folder, authority, tmp_path):
     clients = trustme.CA()
     clients.cert_pem.write_to_path(tmp_path / "clients.pem")
     credentials = server_credentials(
         *files_of(authority, tmp_path, "localhost"), tmp_path / "clients.pem"
     )
-    with EmbeddedServer({"colours": colours_folder}, credentials=credentials) as server:
+    with EmbeddedServer({"colors": colors_folder}, credentials=credentials) as server:
         place = server.address.replace("127.0.0.1", "localhost")
         with grpc.secure_channel(place, client_credentials(authority, clients)) as channel:
             check_answer(predict(channel))
@@ -236,22 +236,22 @@ def failure(capfd):
         (["--tls-cert", "none.pem", "--tls-key", "none.key"], "These are no files for TLS"),
     ],
 )
-def test_options_that_cannot_be(failure, colours_folder, options, text):
-    assert text in failure(colours_folder, "--port", "0", *options)
+def test_options_that_cannot_be(failure, colors_folder, options, text):
+    assert text in failure(colors_folder, "--port", "0", *options)
     if "--workers" not in options:
         # Said by the parent, once, and not by workers.
-        assert text in failure(colours_folder, "--port", "0", "--workers", "2", *options)
+        assert text in failure(colors_folder, "--port", "0", "--workers", "2", *options)
 
 
-def test_a_label_for_a_version_that_is_not_served(failure, colours_folder):
-    line = failure(colours_folder, "--embedded", "--port", "0", "--labels", "stable=7")
-    assert "Label 'stable' of model 'colours' is for a version that is not served" in line
+def test_a_label_for_a_version_that_is_not_served(failure, colors_folder):
+    line = failure(colors_folder, "--embedded", "--port", "0", "--labels", "stable=7")
+    assert "Label 'stable' of model 'colors' is for a version that is not served" in line
 
 
-def test_what_the_file_of_models_says_itself(failure, colours_folder, tmp_path):
+def test_what_the_file_of_models_says_itself(failure, colors_folder, tmp_path):
     file = tmp_path / "models.config"
     file.write_text(
-        f'model_config_list {{ config {{ name: "colours" base_path: "{colours_folder}" }} }}'
+        f'model_config_list {{ config {{ name: "colors" base_path: "{colors_folder}" }} }}'
     )
     for option in (["--name", "x"], ["--versions", "all"], ["--labels", "a=1"]):
         assert "The file of models says this itself" in failure(file, "--port", "0", *option)

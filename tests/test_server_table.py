@@ -41,15 +41,15 @@ class Networks(tf.Module):
 
 
 @pytest.fixture(scope="module", params=[0.0, 0.002], ids=["", "batching"])
-def server(request, tmp_path_factory, colours_folder):
+def server(request, tmp_path_factory, colors_folder):
     folder = tmp_path_factory.mktemp("networks") / "networks"
     model = Networks()
     names = ("fixed", "pooled", "scalar")
     tf.saved_model.save(model, str(folder / "1"), {name: getattr(model, name) for name in names})
     with EmbeddedServer(
-        {"colours": colours_folder, "networks": folder},
+        {"colors": colors_folder, "networks": folder},
         versions="all",
-        labels={"colours": {"stable": 1}},
+        labels={"colors": {"stable": 1}},
         limits=ServerLimits(window_seconds=request.param, batch_rows=8),
     ) as started:
         yield started
@@ -63,7 +63,7 @@ def images(*shape, dtype=np.float32):
 
 
 def predict(inputs=None, *, spec=None, outputs=(), **fields):
-    spec = pb.ModelSpec(**{"name": "colours", **fields}) if spec is None else spec
+    spec = pb.ModelSpec(**{"name": "colors", **fields}) if spec is None else spec
     message = pb.PredictRequest(model_spec=spec or None, output_filter=outputs)
     for name, tensor in ({"images": GOOD} if inputs is None else inputs).items():
         message.inputs[name].CopyFrom(tensor)
@@ -86,7 +86,7 @@ def status(**fields):
 
 def metadata(*names):
     message = pb.GetModelMetadataRequest(
-        model_spec=pb.ModelSpec(name="colours"), metadata_field=names
+        model_spec=pb.ModelSpec(name="colors"), metadata_field=names
     )
     return methods.GET_MODEL_METADATA, message
 
@@ -94,7 +94,7 @@ def metadata(*names):
 def reload(**fields):
     message = pb.ReloadConfigRequest()
     if fields:
-        message.config.model_config_list.config.add(name="colours", **fields)
+        message.config.model_config_list.config.add(name="colors", **fields)
     return methods.RELOAD_CONFIG, message
 
 
@@ -108,7 +108,7 @@ RELOAD_TYPE = (
 TABLE = [
     ("a good request", predict(), "OK", ""),
     ("unknown model", predict(name="nope"), "NOT_FOUND", "Servable not found for request: Latest(nope)"),
-    ("unknown version", predict(**VERSION_9), "NOT_FOUND", "Servable not found for request: Specific(colours, 9)"),
+    ("unknown version", predict(**VERSION_9), "NOT_FOUND", "Servable not found for request: Specific(colors, 9)"),
     ("unknown label", predict(version_label="canary"), "INVALID_ARGUMENT", "Unrecognized servable version label: canary"),
     ("known label", predict(version_label="stable"), "OK", ""),
     ("no model_spec", predict(spec=False), "INVALID_ARGUMENT", "Missing ModelSpec"),
@@ -136,11 +136,11 @@ TABLE = [
     ("scalar input", network("scalar", x=images()), "OK", ""),
     ("no such row", network("scalar", x=images(2)), "INVALID_ARGUMENT", "Shape of tensor x [2] is not compatible with expected shape []."),
     ("status of an unknown model", status(name="nope"), "NOT_FOUND", "Could not find any versions of model nope"),
-    ("status of an unknown version", status(name="colours", **VERSION_9), "NOT_FOUND", "Could not find version 9 of model colours"),
+    ("status of an unknown version", status(name="colors", **VERSION_9), "NOT_FOUND", "Could not find version 9 of model colors"),
     ("bad metadata field", metadata("foo"), "INVALID_ARGUMENT", "Metadata field foo is not supported"),
     ("no metadata field", metadata(), "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
-    ("classify", (methods.CLASSIFY, pb.ClassificationRequest(model_spec={"name": "colours"})), "INVALID_ARGUMENT", "No classification inputs found in SignatureDef"),
-    ("regress", (methods.REGRESS, pb.RegressionRequest(model_spec={"name": "colours"})), "INVALID_ARGUMENT", "No regression inputs found in SignatureDef"),
+    ("classify", (methods.CLASSIFY, pb.ClassificationRequest(model_spec={"name": "colors"})), "INVALID_ARGUMENT", "No classification inputs found in SignatureDef"),
+    ("regress", (methods.REGRESS, pb.RegressionRequest(model_spec={"name": "colors"})), "INVALID_ARGUMENT", "No regression inputs found in SignatureDef"),
     ("corrupt image", predict({"image_bytes": to_tensor_proto([b"not an image"])}, signature_name="serving_bytes"), "INVALID_ARGUMENT", "Unknown image file format. One of JPEG, JPEG XL, PNG, GIF, BMP, WebP required."),
     ("reload without a list", reload(), "INVALID_ARGUMENT", RELOAD_TYPE),
 ]  # fmt: skip
@@ -174,15 +174,15 @@ def test_codes_and_texts(server, call, code, text):
         (
             {"base_path": "{folder}", "version_labels": {"stable": 7}},
             "FAILED_PRECONDITION",
-            "Request to assign label to version 7 of model colours, which is not currently "
+            "Request to assign label to version 7 of model colors, which is not currently "
             "available for inference",
         ),
         # There, the call never returns.
         ({"base_path": "{folder}/none"}, "INVALID_ARGUMENT", "There is no such model folder"),
     ],
 )
-def test_a_reload_that_fails_is_told_in_the_response(server, colours_folder, fields, code, text):
-    fields = {**fields, "base_path": fields["base_path"].format(folder=colours_folder)}
+def test_a_reload_that_fails_is_told_in_the_response(server, colors_folder, fields, code, text):
+    fields = {**fields, "base_path": fields["base_path"].format(folder=colors_folder)}
     method, message = reload(**fields)
     with grpc.insecure_channel(server.address) as channel:
         raw = channel.unary_unary(method)(message.SerializeToString(), timeout=30)

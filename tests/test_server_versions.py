@@ -29,19 +29,19 @@ STATES = pb.ModelVersionStatus
 
 
 @pytest.fixture
-def folder(tmp_path, colours_folder):
+def folder(tmp_path, colors_folder):
     """A model folder with version 1."""
-    shutil.copytree(colours_folder / "1", tmp_path / "colours" / "1")
-    return tmp_path / "colours"
+    shutil.copytree(colors_folder / "1", tmp_path / "colors" / "1")
+    return tmp_path / "colors"
 
 
 @pytest.fixture
-def add(folder, colours_folder):
-    """Adds whole versions: odd ones are colours/1 (scale 32), even ones colours/2 (scale 64)."""
+def add(folder, colors_folder):
+    """Adds whole versions: odd ones are colors/1 (scale 32), even ones colors/2 (scale 64)."""
 
     def copy(version):
         aside = folder / f"aside-{version}"
-        shutil.copytree(colours_folder / str(2 - version % 2), aside)
+        shutil.copytree(colors_folder / str(2 - version % 2), aside)
         aside.rename(folder / str(version))
 
     return copy
@@ -51,7 +51,7 @@ def scale(version):
     return 32 if version % 2 else 64
 
 
-def states(client, model="colours"):
+def states(client, model="colors"):
     return {status.version: status.state for status in client.status(model)}
 
 
@@ -72,7 +72,7 @@ def served(models, **options):
 
 
 def predict(channel, version=None):
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colours"))
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors"))
     if version is not None:
         request.model_spec.version.value = version
     request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
@@ -89,7 +89,7 @@ def test_versions_are_exchanged_without_a_failed_request(folder, add):
             answers.append(predict(channel))
 
     with (
-        served({"colours": folder}) as (server, client),
+        served({"colors": folder}) as (server, client),
         grpc.insecure_channel(server.address) as channel,
         futures.ThreadPoolExecutor(4) as pool,
     ):
@@ -112,9 +112,9 @@ def test_versions_are_exchanged_without_a_failed_request(folder, add):
         np.testing.assert_allclose(probabilities, expected[scale(version)], atol=1e-6)
 
 
-def test_a_version_is_left_alone_while_it_is_written(folder, colours_folder, caplog):
-    source = colours_folder / "2"
-    with served({"colours": folder}) as (_, client):
+def test_a_version_is_left_alone_while_it_is_written(folder, colors_folder, caplog):
+    source = colors_folder / "2"
+    with served({"colors": folder}) as (_, client):
         (folder / "2" / "variables").mkdir(parents=True)
         # The graph comes first, the weights bit by bit: an upload.
         shutil.copy(source / "saved_model.pb", folder / "2")
@@ -135,7 +135,7 @@ def test_a_version_is_left_alone_while_it_is_written(folder, colours_folder, cap
 )
 def test_a_broken_version_is_refused_and_the_old_one_answers(folder, add, fault, caplog):
     with (
-        served({"colours": folder}) as (server, client),
+        served({"colors": folder}) as (server, client),
         grpc.insecure_channel(server.address) as channel,
     ):
         aside = folder / "aside"
@@ -154,12 +154,12 @@ def test_a_broken_version_is_refused_and_the_old_one_answers(folder, add, fault,
                 weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
         aside.rename(folder / "2")
         wait_for(lambda: states(client).get(2) == "END")
-        [status] = [status for status in client.status("colours") if status.version == 2]
+        [status] = [status for status in client.status("colors") if status.version == 2]
         told = {
             "no graph": "not made for serving",
             "no graph at all": "This version of a model is incomplete",
         }
-        assert told.get(fault, "Version 2 of model 'colours' cannot be loaded") in str(status)
+        assert told.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
         assert str(folder) not in str(status)
         time.sleep(4 * POLL)
         assert predict(channel)[0] == 1
@@ -178,7 +178,7 @@ def test_a_broken_version_is_refused_and_the_old_one_answers(folder, add, fault,
 def test_removing_the_newest_version_returns_to_the_one_before(folder, add):
     add(2)
     with (
-        served({"colours": folder}) as (server, client),
+        served({"colors": folder}) as (server, client),
         grpc.insecure_channel(server.address) as channel,
     ):
         assert states(client) == {2: "AVAILABLE"}
@@ -189,7 +189,7 @@ def test_removing_the_newest_version_returns_to_the_one_before(folder, add):
 
 def test_the_last_version_stays_when_its_folder_goes(folder, caplog):
     with (
-        served({"colours": folder}) as (server, client),
+        served({"colors": folder}) as (server, client),
         grpc.insecure_channel(server.address) as channel,
     ):
         folder.rename(folder.with_name("elsewhere"))
@@ -207,8 +207,8 @@ def test_the_last_version_stays_when_its_folder_goes(folder, caplog):
 def test_version_policies(folder, add, choice, expected):
     for version in (2, 3, 4):
         add(version)
-    with served({"colours": folder}, versions=choice) as (server, _):
-        assert server.repository.loaded("colours") == expected
+    with served({"colors": folder}, versions=choice) as (server, _):
+        assert server.repository.loaded("colors") == expected
 
 
 @pytest.mark.parametrize("text", ["", "newest", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"])
@@ -219,7 +219,7 @@ def test_choices_that_are_none(text):
 
 def test_a_server_starts_with_the_newest_version_that_can_be_loaded(folder, caplog):
     (folder / "2").mkdir()
-    with served({"colours": folder}) as (_, client):
+    with served({"colors": folder}) as (_, client):
         assert states(client) == {2: "END", 1: "AVAILABLE"}
     assert "version 2 is not served" in caplog.text
 
@@ -255,18 +255,18 @@ def test_the_memory_of_versions_that_have_left_is_freed(tmp_path):
     assert after - before < 48 * 2**20
 
 
-def test_a_link_out_of_the_models_folder_is_not_followed(tmp_path, folder, colours_folder):
-    (folder / "2").symlink_to(colours_folder / "2")
+def test_a_link_out_of_the_models_folder_is_not_followed(tmp_path, folder, colors_folder):
+    (folder / "2").symlink_to(colors_folder / "2")
     shutil.copytree(folder / "1", folder / "3")
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
     (folder / "3" / "assets").mkdir(exist_ok=True)
     (folder / "3" / "assets" / "labels.txt").symlink_to(secret)
-    with served({"colours": folder}) as (_, client):
+    with served({"colors": folder}) as (_, client):
         assert states(client) == {3: "END", 2: "END", 1: "AVAILABLE"}
-        for status in client.status("colours"):
+        for status in client.status("colors"):
             assert str(tmp_path) not in str(status)
-        for name in ("../colours", "colours/1", "../../etc/passwd", str(colours_folder), "."):
+        for name in ("../colors", "colors/1", "../../etc/passwd", str(colors_folder), "."):
             with pytest.raises(ModelNotFound):
                 client.predict(IMAGE, model=name)
 
@@ -276,7 +276,7 @@ def test_links_inside_the_folder_and_to_it_are_followed(tmp_path, folder):
     (folder / "1").rename(folder / "store")
     (folder / "1").symlink_to("store")
     (tmp_path / "current").symlink_to(folder)
-    with served({"colours": tmp_path / "current"}) as (_, client):
+    with served({"colors": tmp_path / "current"}) as (_, client):
         assert states(client) == {1: "AVAILABLE"}
 
 
@@ -284,12 +284,12 @@ CONFIG = """
 # As for TensorFlow Serving.
 model_config_list {{
   config {{
-    name: "colours" base_path: "{colours}" model_platform: "tensorflow"
+    name: "colors" base_path: "{colors}" model_platform: "tensorflow"
     model_version_policy {{ specific {{ versions: 1 versions: 2 }} }}
     version_labels {{ key: "stable" value: 1 }}
     version_labels {{ key: "canary" value: 2 }}
   }}
-  config {{ name: "tints" base_path: "colours" model_version_policy {{ latest {{ }} }} }}
+  config {{ name: "tints" base_path: "colors" model_version_policy {{ latest {{ }} }} }}
 }}
 """
 
@@ -299,20 +299,20 @@ def models_config(tmp_path, folder, add):
     add(2)
     add(3)
     file = tmp_path / "models.config"
-    file.write_text(CONFIG.format(colours=folder))
+    file.write_text(CONFIG.format(colors=folder))
     return file
 
 
 def test_a_file_of_models(models_config, folder):
     assert [(c.name, c.folder, c.versions) for c in read_models_config(models_config)] == [
-        ("colours", folder, VersionPolicy(None, (1, 2))),
+        ("colors", folder, VersionPolicy(None, (1, 2))),
         ("tints", folder, VersionPolicy(1)),
     ]
     with served(models_config) as (server, client):
         assert states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
         assert states(client, "tints") == {3: "AVAILABLE"}
         for label, version in (("stable", 1), ("canary", 2)):
-            answered = client.predict(IMAGE, model="colours", label=label)["probabilities"]
+            answered = client.predict(IMAGE, model="colors", label=label)["probabilities"]
             np.testing.assert_allclose(
                 answered, expected_probabilities(IMAGE, scale(version)), atol=1e-6
             )
@@ -389,15 +389,15 @@ def test_reload_serves_what_is_asked_for(models_config, folder, reload):
         answered = reload(
             server,
             model_config(
-                "colours", folder, model_version_policy=both, version_labels={"stable": 3}
+                "colors", folder, model_version_policy=both, version_labels={"stable": 3}
             ),
-            model_config("shades", "colours"),
+            model_config("shades", "colors"),
         )
         assert answered == ("OK", "")
         assert states(client)[3] == states(client)[2] == "AVAILABLE"
         assert states(client)[1] == "END"
         assert states(client, "shades") == {3: "AVAILABLE"}
-        assert client.predict(IMAGE, model="colours", label="stable")
+        assert client.predict(IMAGE, model="colors", label="stable")
         with pytest.raises(ModelNotFound):
             client.status("tints")
 
@@ -406,9 +406,9 @@ def test_reload_that_cannot_be_changes_nothing(tmp_path, models_config, folder, 
     outside = tmp_path.parent
     with served(models_config) as (server, client):
         before = server.repository.configs
-        assert reload(server, model_config("colours", folder, version_labels={"stable": 7})) == (
+        assert reload(server, model_config("colors", folder, version_labels={"stable": 7})) == (
             "FAILED_PRECONDITION",
-            "Request to assign label to version 7 of model colours, which is not currently "
+            "Request to assign label to version 7 of model colors, which is not currently "
             "available for inference",
         )
         for path in (outside, "../..", "/", str(folder / ".." / ".."), "/etc"):
@@ -424,7 +424,7 @@ def test_reload_that_cannot_be_changes_nothing(tmp_path, models_config, folder, 
 def test_warm_up_requests_run_before_a_version_is_served(folder, add):
     def write(version, signature):
         request = pb.PredictRequest(
-            model_spec=pb.ModelSpec(name="colours", signature_name=signature)
+            model_spec=pb.ModelSpec(name="colors", signature_name=signature)
         )
         request.inputs["images"].CopyFrom(to_tensor_proto(IMAGE))
         log = pb.PredictionLog(predict_log=pb.PredictLog(request=request))
@@ -434,14 +434,14 @@ def test_warm_up_requests_run_before_a_version_is_served(folder, add):
             writer.write(log.SerializeToString())
 
     write(1, "serving_default")
-    with served({"colours": folder}) as (server, client):
-        assert server.repository.loaded("colours") == [1]
+    with served({"colors": folder}) as (server, client):
+        assert server.repository.loaded("colors") == [1]
         shutil.copytree(folder / "1", folder / "aside")
         shutil.rmtree(folder / "aside" / "assets.extra")
         (folder / "aside").rename(folder / "6")
         write(6, "bogus")
         wait_for(lambda: states(client).get(6) == "END")
-        [status] = [status for status in client.status("colours") if status.version == 6]
+        [status] = [status for status in client.status("colors") if status.version == 6]
         assert "warm-up request of version 6" in str(status)
         assert states(client)[1] == "AVAILABLE"
 
@@ -449,5 +449,5 @@ def test_warm_up_requests_run_before_a_version_is_served(folder, add):
 def test_numbers_that_no_request_can_ask_for_are_no_versions(folder):
     for name in ("9" * 20, "9" * 200, "-2", "2.0", "²", "0x3"):
         (folder / name).mkdir()
-    with served({"colours": Path(folder)}) as (server, _):
-        assert server.repository.loaded("colours") == [1]
+    with served({"colors": Path(folder)}) as (server, _):
+        assert server.repository.loaded("colors") == [1]

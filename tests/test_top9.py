@@ -121,7 +121,7 @@ def test_winners_are_projected_beside_their_patches(net, images):
             outside = result.projection.copy()
             outside[result.box.slices] = 0
             assert not outside.any()
-            # The patch holds the image where there is one, and grey beside it.
+            # The patch holds the image where there is one, and gray beside it.
             box, wide = result.box, result.unclipped
             inside = (
                 slice(box.top - wide.top, box.bottom - wide.top),

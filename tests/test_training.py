@@ -32,7 +32,7 @@ CONFIG = TrainingConfig(
     epochs=3,
     batch_size=100,
     learning_rate=0.05,
-    drop_epochs=(3,),
+    lr_milestones=(3,),
     seed=5,
 )
 
@@ -337,7 +337,7 @@ def test_wrong_configurations(fields, text):
 
 
 def test_learning_rate_drops_before_the_epochs_named():
-    config = TrainingConfig(learning_rate=1.0, drop_epochs=(3, 5), drop_factor=0.5)
+    config = TrainingConfig(learning_rate=1.0, lr_milestones=(3, 5), lr_decay=0.5)
     assert [learning_rate(config, e) for e in range(1, 7)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
@@ -349,7 +349,7 @@ def test_strategies_are_made_once(mirrored):
 
 
 def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
-    """Training images are augmented by seed and epoch; held-out ones are centre crops at Q."""
+    """Training images are augmented by seed and epoch; held-out ones are center crops at Q."""
     seen = []
 
     def watched(split, **options):
@@ -357,18 +357,18 @@ def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
         return batches(split, **options)
 
     monkeypatch.setattr(epoch, "batches", watched)
-    fields = {"scale": (10, 14), "crop": "random", "flip": True, "colour_noise": "std"}
+    fields = {"scale": (10, 14), "crop": "random", "flip": True, "pca_color": "std"}
     config = dataclasses.replace(CONFIG, **fields, mean="pixel", epochs=2)
     run = train(config, tmp_path / "run")
     training, held_out = seen[0]["augmentation"], seen[1]["augmentation"]
     assert (training.scale, training.crop, training.flip) == ((10, 14), "random", True)
-    assert (training.colour.mode, held_out.colour) == ("std", None)
+    assert (training.color.mode, held_out.color) == ("std", None)
     assert (held_out.scale, held_out.crop, held_out.flip) == ((12, 12), "center", False)
     assert [(o["seed"], o["epoch"]) for o in seen if "order" in o] == [(5, 1), (5, 2)]
     assert run.config == config
     kept = run.statistics
     assert kept["mean"].shape == (8, 8, 3)
-    # Digits are grey: their only component is grey.
+    # Digits are gray: their only component is gray.
     np.testing.assert_allclose(np.abs(kept["eigenvectors"][:, 0]), 3**-0.5, atol=1e-6)
 
 

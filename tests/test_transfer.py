@@ -35,8 +35,8 @@ def labels():
 
 
 def clusters(labels, rng, dimension, noise):
-    centres = rng.normal(size=(3, dimension))
-    return centres[labels] + rng.normal(0, noise, (len(labels), dimension))
+    centers = rng.normal(size=(3, dimension))
+    return centers[labels] + rng.normal(0, noise, (len(labels), dimension))
 
 
 def test_the_space_of_the_images_gives_the_solution_of_the_whole_space(labels, rng):
@@ -130,9 +130,9 @@ def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
     assert described.identities[0] != described.identities[1]
     expected = []
     for i in range(len(images)):
-        centre = fit_image(images.read(tf.constant(i, tf.int64)), 23)[None]
+        center = fit_image(images.read(tf.constant(i, tf.int64)), 23)[None]
         vectors = [
-            keras.Model(net.input, net.get_layer("fc7").output)(centre).numpy()[0]
+            keras.Model(net.input, net.get_layer("fc7").output)(center).numpy()[0]
             for net in (one, other)
         ]
         expected.append(np.concatenate([v / np.sqrt(np.sum(v**2)) for v in vectors]))

@@ -140,7 +140,7 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
     (folder / PIPELINE).write_bytes(good)
     load_linear_probe(folder)
     about = json.loads((folder / ABOUT).read_text())
-    for wrong in ({"format": 2}, {"protocol": {}}, {"classes": None}, {"colour": "red"}):
+    for wrong in ({"format": 2}, {"protocol": {}}, {"classes": None}, {"color": "red"}):
         (folder / ABOUT).write_text(json.dumps({**about, **wrong}))
         with pytest.raises((DataError, UsageError)):
             load_linear_probe(folder)

@@ -28,7 +28,7 @@ def taken(image, view):
 
 
 @pytest.mark.parametrize("sides", [WIDE, TALL, SQUARE, SAME])
-def test_the_centre_is_what_training_validates_on(rng, sides):
+def test_the_center_is_what_training_validates_on(rng, sides):
     image = pixels(sides, rng)
     [crop] = taken(image, CropSpec(32, 24, CENTER))
     expected = augment_image(tf.constant(image), Augmentation(24, scale=(32, 32)), {}).numpy()

@@ -199,8 +199,8 @@ def test_wrong_requests(rng):
 def test_a_wide_layer_chooses_by_the_metric(rng):
     # More features than images: the work is done in the space of the images.
     marks = np.where(rng.random((50, 3)) < 0.5, 1, -1)
-    centres = rng.normal(size=(3, 400))
-    values = marks @ centres + rng.normal(0, 3, (50, 400))
+    centers = rng.normal(size=(3, 400))
+    values = marks @ centers + rng.normal(0, 3, (50, 400))
     found = score_multilabel(
         values[:30], marks[:30], values[30:], marks[30:], "fc7", CLASSES, metric="eleven-point"
     )
@@ -232,7 +232,7 @@ def test_the_command(voc_folder, tmp_path, capsys):
     }
     assert row["average_precision"]["area"] == pytest.approx(expected)
     assert row["mean_average_precision"]["area"] == pytest.approx(np.mean([*expected.values()]))
-    # Colours are seen by any layer.
+    # Colors are seen by any layer.
     assert row["mean_average_precision"]["area"] > 0.8
 
     predict = ["transfer", "predict", str(tmp_path / "saved")]

@@ -416,7 +416,7 @@ def test_caffemodel_of_other_networks(tmp_path, builder, options, double):
     np.testing.assert_allclose(ours.get_layer("preprocessing").mean, mean, rtol=1e-6)
 
 
-def test_mean_image_is_cut_to_the_centre(tmp_path, rng):
+def test_mean_image_is_cut_to_the_center(tmp_path, rng):
     bgr = rng.uniform(90, 130, (3, 140, 133)).astype("float32")
     (tmp_path / "mean.binaryproto").write_bytes(binaryproto(bgr))
     mean = read_mean_image(tmp_path / "mean.binaryproto")
@@ -428,8 +428,8 @@ def test_mean_image_is_cut_to_the_centre(tmp_path, rng):
     ours = alexnet(**options)
     bare = alexnet(include_preprocessing=False, **options)
     images = rng.uniform(0, 255, (1, 131, 131, 3)).astype("float32")
-    centre = mean[4:135, 1:132]
-    close(ours(images), bare(images - centre), 1e-5)
+    center = mean[4:135, 1:132]
+    close(ours(images), bare(images - center), 1e-5)
     ours.save(tmp_path / "a.keras")
     np.testing.assert_array_equal(load_model(tmp_path / "a.keras")(images), ours(images))
     assert ours.count_params() == bare.count_params()
@@ -521,7 +521,7 @@ def test_no_code_in_a_pickle_runs(tmp_path, capsys):
 
 
 def test_real_alexnet_loads_and_has_two_towers(shared):
-    """Krizhevsky et al. 2012, Fig. 3: one tower's kernels are grey, the other's coloured."""
+    """Krizhevsky et al. 2012, Fig. 3: one tower's kernels are gray, the other's colored."""
     path = shared("data/alexnet_bvlc_conv.npz")
     model = alexnet(preset="caffe", include_top=False, weights=path)
     arrays = np.load(path)
@@ -531,10 +531,10 @@ def test_real_alexnet_loads_and_has_two_towers(shared):
     np.testing.assert_allclose(
         model.get_layer("preprocessing").mean, arrays["imagenet_mean_rgb"], rtol=1e-6
     )
-    grey = kernel.mean(axis=2, keepdims=True)
-    colour = np.square(kernel - grey).sum((0, 1, 2)) / np.square(kernel).sum((0, 1, 2))
-    assert np.median(colour[48:]) < 0.05
-    assert np.median(colour[:48]) > 0.9
+    gray = kernel.mean(axis=2, keepdims=True)
+    color = np.square(kernel - gray).sum((0, 1, 2)) / np.square(kernel).sum((0, 1, 2))
+    assert np.median(color[48:]) < 0.05
+    assert np.median(color[:48]) > 0.9
 
 
 # --- fingerprints, wrong files, the command -------------------------------------------------------
@@ -768,7 +768,7 @@ def test_weights_command(small, capsys):
     [
         (["--model", "vgg16"], "has no weights for layer 'block1_conv1'"),
         (["--model", "alexnett"], "Did you mean alexnet"),
-        (["--model", "alexnet", "--mean", "1,2"], "A mean colour has three values"),
+        (["--model", "alexnet", "--mean", "1,2"], "A mean color has three values"),
         (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
         (["--model", "alexnet", "--labels", "no.txt"], "No file no.txt"),
         (["--model", "alexnet", "--model-option", "lrn"], "NAME=VALUE"),

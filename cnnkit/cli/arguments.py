@@ -45,7 +45,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     field("--crop", help="how training images are cut")
     switch("--flip", "whether every second training image is mirrored")
     switch("--square", "whether crops stay inside the central square")
-    field("--colour-noise", help="noise along the principal components of the colours")
+    field("--colour-noise", help="noise along the principal components of the colors")
     switch("--fast-decode", "decode in a quicker way that changes the pixels a little")
     field("--epochs", type=int, help="times that every image is shown")
     field("--until-train-error", type=float, metavar="ERROR", help="ends training there, 0..1")
@@ -102,7 +102,7 @@ def apply_overrides(base: TrainingConfig, args: argparse.Namespace) -> TrainingC
         for item in dataclasses.fields(TrainingConfig)
         if item.name in given
     }
-    for name in ("drop_epochs", "keep_epochs"):
+    for name in ("lr_milestones", "keep_epochs"):
         if name in changes:
             changes[name] = tuple(changes[name])
     if "scale" in changes:

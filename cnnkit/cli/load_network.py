@@ -194,7 +194,7 @@ def add_spec_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -
         type=parse_scales,
         default=(),
         metavar="SIDE,SIDE,...",
-        help="see the whole image, its shorter side rescaled to each (default: the centre, once)",
+        help="see the whole image, its shorter side rescaled to each (default: the center, once)",
     )
     parser.add_argument(
         "--aggregate", default="stack", help="over the scales: stack (default), average or max"

@@ -50,7 +50,7 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; calls in flight are cancelled."""
+        """Ends the connection; calls in flight are canceled."""
         self._closed = True
         if self._channel is not None:
             await self._channel.close()
@@ -202,7 +202,7 @@ class AsyncClient(BaseClient):
         except (grpc.RpcError, ValueError, TypeError, grpc.aio.UsageError) as error:
             raise self._failed(error) from error
         except asyncio.CancelledError:
-            # The task was cancelled, unless it is the connection that ended.
+            # The task was canceled, unless it is the connection that ended.
             if self._closed:
                 raise self._failed(RuntimeError()) from None
             raise

@@ -11,7 +11,7 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.dtypes import type_name
 
 # The entry that TensorFlow keeps for starting a model; nobody can call it.
-_INITIALISER = "__saved_model_init_op"
+_INITIALIZER = "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def signatures(definitions: pb.SignatureDefMap) -> dict[str, Signature]:
     return {
         name: Signature(_specs(definition.inputs), _specs(definition.outputs))
         for name, definition in sorted(definitions.signature_def.items())
-        if name != _INITIALISER
+        if name != _INITIALIZER
     }
 
 

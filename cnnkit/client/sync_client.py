@@ -54,7 +54,7 @@ class Client(BaseClient):
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; calls in flight are cancelled."""
+        """Ends the connection; calls in flight are canceled."""
         self._closed = True
         self._channel.close()
 

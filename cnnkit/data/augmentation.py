@@ -15,14 +15,14 @@ import numpy as np
 from cnnkit.errors import UsageError, unknown_name
 
 CROPS = ("center", "random", "ten")
-# How an eigenvalue of the colours becomes the deviation of the noise, in levels.
+# How an eigenvalue of the colors becomes the deviation of the noise, in levels.
 NOISE_MODES = ("std", "eig01")
 LEVELS = 255
 
 
 @dataclass(frozen=True)
 class ColorComponents:
-    """The principal components of the colours of a set of pixels.
+    """The principal components of the colors of a set of pixels.
 
     Attributes:
         eigenvalues: Variances along the components in squared levels of 0..255, largest first.
@@ -36,9 +36,9 @@ class ColorComponents:
 
 @dataclass(frozen=True)
 class PCAColorNoise:
-    """Noise along the principal components of the colours (Krizhevsky et al. 2012, section 4.1).
+    """Noise along the principal components of the colors (Krizhevsky et al. 2012, section 4.1).
 
-    To every pixel of an image the same colour is added, the sum over the components k of
+    To every pixel of an image the same color is added, the sum over the components k of
     `p_k a_k s_k`, with a_k drawn from N(0, deviation) once an image and epoch.
 
     The paper calls s_k the eigenvalue. Taken literally on pixels of 0..255 that is noise of
@@ -79,10 +79,10 @@ class PCAColorNoise:
 
     def __post_init__(self) -> None:
         if self.mode not in NOISE_MODES:
-            raise unknown_name("mode of colour noise", self.mode, NOISE_MODES)
+            raise unknown_name("mode of color noise", self.mode, NOISE_MODES)
         if not (math.isfinite(self.deviation) and self.deviation >= 0):
             raise UsageError(
-                "Colour noise has a deviation", expected="at least 0", received=self.deviation
+                "Color noise has a deviation", expected="at least 0", received=self.deviation
             )
 
     @property
@@ -104,10 +104,10 @@ class Augmentation:
         image_size: Side of the square in pixels.
         scale: The shorter side before the crop: drawn uniformly from the whole numbers of
             [smallest, largest] (Simonyan & Zisserman 2014, section 3.1); None is `image_size`.
-        crop: `"center"`, `"random"`, or `"ten"`: one of the four corners and the centre, as it is
+        crop: `"center"`, `"random"`, or `"ten"`: one of the four corners and the center, as it is
             or mirrored, all ten equally likely (Zeiler & Fergus 2013, section 3).
         flip: Whether every second image, by chance, is mirrored; `"ten"` does so by itself.
-        colour: Noise to be added.
+        color: Noise to be added.
         square: Whether the crop stays inside the central square of the rescaled image, as for
             AlexNet and ZFNet, instead of the whole of it, as for VGG.
         fast_decode: Takes quicker ways whose pixels differ a little: JPEG's fast arithmetic,
@@ -119,7 +119,7 @@ class Augmentation:
 
     Example:
         >>> Augmentation(224, scale=(256, 256), crop="random", flip=True, square=True)  # AlexNet
-        Augmentation(image_size=224, scale=(256, 256), crop='random', flip=True, colour=None,
+        Augmentation(image_size=224, scale=(256, 256), crop='random', flip=True, color=None,
             square=True, fast_decode=False)
         >>> Augmentation(224, scale=(200, 256))
         Traceback (most recent call last):
@@ -131,7 +131,7 @@ class Augmentation:
     scale: tuple[int, int] | None = None
     crop: str = "center"
     flip: bool = False
-    colour: PCAColorNoise | None = None
+    color: PCAColorNoise | None = None
     square: bool = False
     fast_decode: bool = False
 
@@ -161,7 +161,7 @@ class Augmentation:
     def keeps(self, height: int, width: int) -> bool:
         """Tells whether every image of these sides stays as it is."""
         sides = {height, width, *self.scales, self.image_size}
-        return len(sides) == 1 and self.crop == "center" and not self.flip and not self.colour
+        return len(sides) == 1 and self.crop == "center" and not self.flip and not self.color
 
     @property
     def scales(self) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class Augmentation:
         return self.scale or (self.image_size, self.image_size)
 
 
-# Top and left of the ten crops, as parts of the free play: the corners and the centre.
+# Top and left of the ten crops, as parts of the free play: the corners and the center.
 CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
@@ -213,8 +213,8 @@ def sample_augmentation(
         choices["position"] = np.array(CORNERS_AND_CENTER)[which]
     if augmentation.flip or augmentation.crop == "ten":
         choices["mirror"] = stream("mirror").random(count) < 0.5
-    if augmentation.colour:
-        amounts = stream("colour").standard_normal((count, 3)) * augmentation.colour.deviations
-        vectors = np.asarray(augmentation.colour.components.eigenvectors)
+    if augmentation.color:
+        amounts = stream("colour").standard_normal((count, 3)) * augmentation.color.deviations
+        vectors = np.asarray(augmentation.color.components.eigenvectors)
         choices["shift"] = (amounts @ vectors.T).astype(np.float32)
     return choices

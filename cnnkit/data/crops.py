@@ -14,7 +14,7 @@ from cnnkit.data.augmentation import Augmentation
 
 # A window of the image: (2,) int32 top and left, (2,) int32 height and width -> uint8 pixels.
 ReadWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# Decoders smooth colours over neighbours, which must be there to give the same pixels.
+# Decoders smooth colors over neighbors, which must be there to give the same pixels.
 NEIGHBORS = 2
 
 
@@ -29,7 +29,7 @@ def augment_image(
         choices: One row of what `cnnkit.data.augmentation.sample_augmentation` gives.
 
     Returns:
-        (size, size, 3) float32 RGB, 0..255 but for colour noise.
+        (size, size, 3) float32 RGB, 0..255 but for color noise.
 
     Example:
         >>> from cnnkit.data import Augmentation

@@ -27,7 +27,7 @@ FORMATS = "JPEG, PNG, BMP, GIF or WebP"
 def decode_image(data: tf.Tensor) -> tf.Tensor:
     """Decodes one encoded image to RGB.
 
-    Grey becomes three equal channels, transparency is dropped, an animation is its first frame.
+    Gray becomes three equal channels, transparency is dropped, an animation is its first frame.
 
     Args:
         data: () string, a JPEG, PNG, BMP, GIF or WebP file.
@@ -56,7 +56,7 @@ def decode_image(data: tf.Tensor) -> tf.Tensor:
 
 
 def resize_shorter_side(image: tf.Tensor, size: int) -> tf.Tensor:
-    """Rescales the shorter side to `size` and cuts out the centre (Krizhevsky 2012, section 2).
+    """Rescales the shorter side to `size` and cuts out the center (Krizhevsky 2012, section 2).
 
     Bilinear with antialiasing: the papers do not name their filter.
 
@@ -90,7 +90,7 @@ def augment_bytes(
         choices: One row of what `cnnkit.data.augmentation.sample_augmentation` gives.
 
     Returns:
-        (size, size, 3) float32 RGB, 0..255 but for colour noise.
+        (size, size, 3) float32 RGB, 0..255 but for color noise.
 
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are no image.

@@ -18,7 +18,7 @@ def load_dataset(
     """Opens the dataset that `spec` names.
 
     Args:
-        spec: `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 grey.
+        spec: `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 gray.
             `folder:PATH`: one subfolder a class, images of any size, in `PATH` itself or in
             `PATH/train` and `PATH/test`.
             `imagenet:PATH`: ImageNet as its archives unpack, `PATH/train` and `PATH/val`.

@@ -38,7 +38,7 @@ class CropSpec:
         UsageError: If the crops are larger than the rescaled image.
 
     Example:
-        >>> CropSpec(256, 224, CORNERS_AND_CENTRE, square=True).count
+        >>> CropSpec(256, 224, CORNERS_AND_CENTER, square=True).count
         5
         >>> CropSpec(200, 224)
         Traceback (most recent call last):
@@ -122,7 +122,7 @@ def crop_batches(
     Example:
         >>> from cnnkit.data import load_dataset
         >>> digits = load_dataset("digits").splits["test"]
-        >>> views = [CropSpec(10, 8, CORNERS_AND_CENTRE), CropSpec(12, 8)]
+        >>> views = [CropSpec(10, 8, CORNERS_AND_CENTER), CropSpec(12, 8)]
         >>> ten, twelve = next(iter(crop_batches(digits, views, images=4)))
         >>> ten.shape, twelve.shape
         (TensorShape([4, 5, 8, 8, 3]), TensorShape([4, 1, 8, 8, 3]))

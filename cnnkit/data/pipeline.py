@@ -86,7 +86,7 @@ def batches(
             batch of a single process.
 
     Returns:
-        A dataset of {`images`: float32 (rows, size, size, 3) RGB, 0..255 but for colour noise;
+        A dataset of {`images`: float32 (rows, size, size, 3) RGB, 0..255 but for color noise;
         `labels`: int32 (rows,); `weights`: float32 (rows,), 1 or 0}.
 
     Raises:

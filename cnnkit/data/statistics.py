@@ -1,4 +1,4 @@
-"""What is measured of the training images before training: mean colour, mean image, colours' PCA.
+"""What is measured of the training images before training: mean color, mean image, colors' PCA.
 
 Everything is summed in double precision, batch after batch, so that no more than a batch is in
 memory.
@@ -16,13 +16,13 @@ from cnnkit.data.dataset import Split
 from cnnkit.data.pipeline import batches, report_undecodable
 from cnnkit.errors import DataError
 
-# Colours over more images than this change by less than a hundredth of a level.
+# Colors over more images than this change by less than a hundredth of a level.
 IMAGES_FOR_COLORS = 10_000
 BATCH = 64
 
 
 def mean_color(split: Split, *, image_size: int) -> tuple[float, float, float]:
-    """Returns the mean RGB of the centre crops, 0..255, over at most 10,000 of the images."""
+    """Returns the mean RGB of the center crops, 0..255, over at most 10,000 of the images."""
     total, count = np.zeros(3), 0
     for images in _crops(split, Augmentation(image_size), IMAGES_FOR_COLORS):
         total += tf.reduce_sum(tf.reduce_mean(images, axis=(1, 2)), axis=0).numpy()
@@ -37,7 +37,7 @@ def mean_image(split: Split, size: int, *, scale: int | None = None) -> np.ndarr
     Args:
         split: The training images.
         size: Side of the mean image in pixels.
-        scale: Shorter side to which the images are rescaled before their centre is cut out; None
+        scale: Shorter side to which the images are rescaled before their center is cut out; None
             is `size`.
 
     Returns:
@@ -58,22 +58,22 @@ def mean_image(split: Split, size: int, *, scale: int | None = None) -> np.ndarr
 def color_components(
     split: Split, *, image_size: int, most: int | None = IMAGES_FOR_COLORS
 ) -> ColorComponents:
-    """Returns the principal components of the colours of the training images.
+    """Returns the principal components of the colors of the training images.
 
-    The covariance is that of all pixels of the centre crops, exactly.
+    The covariance is that of all pixels of the center crops, exactly.
 
     Args:
         split: The training images.
-        image_size: Side of the centre crops in pixels.
+        image_size: Side of the center crops in pixels.
         most: Images to look at, evenly spread over the split; None looks at all.
 
     Raises:
-        DataError: If every pixel has the same colour.
+        DataError: If every pixel has the same color.
 
     Example:
         >>> from cnnkit.data import color_components, load_dataset
-        >>> grey = color_components(load_dataset("digits").splits["train"], image_size=8)
-        >>> [round(row[0], 3) for row in grey.eigenvectors]  # grey images vary along grey alone
+        >>> gray = color_components(load_dataset("digits").splits["train"], image_size=8)
+        >>> [round(row[0], 3) for row in gray.eigenvectors]  # gray images vary along gray alone
         [0.577, 0.577, 0.577]
     """
     total, products, count = np.zeros(3), np.zeros((3, 3)), 0
@@ -88,7 +88,7 @@ def color_components(
     values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1]
     if values[0] < np.finfo(np.float32).eps:
         raise DataError(
-            "The training images have no colours to vary",
+            "The training images have no colors to vary",
             expected="pixels that differ",
             received=f"{count} pixels of RGB {np.round(mean, 1).tolist()}",
         )
@@ -101,7 +101,7 @@ def color_components(
 def _crops(
     split: Split, augmentation: Augmentation, most: int | None = None
 ) -> Iterator[tf.Tensor]:
-    """Yields batches of centre crops, (n, size, size, 3) float64, of at most `most` images."""
+    """Yields batches of center crops, (n, size, size, 3) float64, of at most `most` images."""
     count = len(split) if most is None else min(most, len(split))
     order = np.arange(count) * len(split) // count
     with report_undecodable(split):

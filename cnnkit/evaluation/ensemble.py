@@ -89,7 +89,7 @@ def dense_network(member: EvaluatedModel) -> keras.Model:
             raise UsageError(
                 f"The network {member.name} subtracts a mean image of {mean.shape[0]} x "
                 f"{mean.shape[1]} pixels, which fits no larger image",
-                expected="a network with a mean colour for dense testing",
+                expected="a network with a mean color for dense testing",
                 hint="Test it with crops, or train it with --mean dataset",
             )
     try:

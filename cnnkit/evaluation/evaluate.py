@@ -143,8 +143,8 @@ def evaluate(
 
     `protocol` is one of
 
-    - `"center"`: the centre crop;
-    - `"ten-crop"`: four corners and the centre of the central square, and their mirror images
+    - `"center"`: the center crop;
+    - `"ten-crop"`: four corners and the center of the central square, and their mirror images
       (Krizhevsky et al. 2012, section 4.1);
     - `"dense"`: the head as convolutions over the whole image and its mirror image (Simonyan &
       Zisserman 2014, section 3.2);

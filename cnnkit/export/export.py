@@ -180,7 +180,7 @@ def export(
             become convolutions, `probabilities` and features are means over the positions, and
             `probability_map` (n, rows, columns, classes) is answered too.
         augmentation: How encoded images become the model's, as in evaluation; None takes the
-            centre after the shorter side is rescaled to the model's.
+            center after the shorter side is rescaled to the model's.
         warmup: Requests to each signature that a server sends itself while it loads the version.
         limits: What is refused; None is `Limits()`.
         origin: Where the model comes from, for the model card.
@@ -215,7 +215,7 @@ def export(
     network = prepare_classifier(
         model, dtype=dtype, fully_convolutional=fully_convolutional, features=features_layer
     )
-    augmentation = _centre(network, augmentation)
+    augmentation = _center(network, augmentation)
     names = select_signatures(network, signatures)
     top = min(top, len(labels))
     every = [*names, *map(default_explain_layer, explain_layers)]
@@ -237,7 +237,7 @@ def export(
         return publish_version(saved, output, version)
 
 
-def _centre(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
+def _center(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
     if augmentation is None:
         return Augmentation(network.side)
     if augmentation.image_size != network.side:
@@ -247,7 +247,7 @@ def _centre(network: ServedClassifier, augmentation: Augmentation | None) -> Aug
             received=augmentation.image_size,
         )
     # Nothing of a served network is drawn by chance.
-    return dataclasses.replace(augmentation, crop="center", flip=False, colour=None)
+    return dataclasses.replace(augmentation, crop="center", flip=False, color=None)
 
 
 def _check_size(network: ServedClassifier, saved: Path) -> None:

@@ -75,7 +75,7 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )
     place, blocks = with_dependencies(found, place, blocks)
     left, top, width, height = (file.little(place + 1 + 2 * i, 2) for i in range(4))
-    # Behind the picture's table of colours and the byte for its code size.
+    # Behind the picture's table of colors and the byte for its code size.
     end, blocks = end_of_blocks(place + 11 + _table_bytes(read(place + 9)), blocks)
     whole = assert_or_invalid_argument(
         (end <= length) & (blocks < MOST_BLOCKS),
@@ -88,7 +88,7 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _table_bytes(packed: tf.Tensor) -> tf.Tensor:
-    """Returns the bytes of a table of colours, from the byte that tells whether there is one."""
+    """Returns the bytes of a table of colors, from the byte that tells whether there is one."""
     size = tf.gather([3 * 2 ** (1 + bits) for bits in range(8)], packed % 8)
     return tf.where(packed >= 128, size, 0)
 
@@ -102,7 +102,7 @@ HEADER_BYTES = (4, 33, 13, 54, 30)
 
 BMP_INFO_BYTES = 40
 BMP_BITS = (8, 24, 32)
-# Uncompressed, with or without masks for the colours: TensorFlow reads no other, but would try.
+# Uncompressed, with or without masks for the colors: TensorFlow reads no other, but would try.
 BMP_PLAIN = (0, 3)
 
 

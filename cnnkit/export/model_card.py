@@ -50,10 +50,10 @@ def describe_preprocessing(
         "side": network.side,
         "free_size": network.free,
         "shorter_side_before_crop": scale,
-        "crop": "centre",
+        "crop": "center",
         "resize": "bilinear" if augmentation.fast_decode else "bilinear, antialiased",
-        "mean": None if inside is None else _colour(inside.mean),
-        "std": None if inside is None or inside.std is None else _colour(inside.std),
+        "mean": None if inside is None else _color(inside.mean),
+        "std": None if inside is None or inside.std is None else _color(inside.std),
         "features_layer": network.features,
         "limits": dataclasses.asdict(limits),
     }
@@ -153,7 +153,7 @@ def _shape(dtype: str, shape) -> str:
     return f"{dtype} ({', '.join(sides)}{',' if len(sides) == 1 else ''})"
 
 
-def _colour(values) -> list[float]:
-    """Returns a colour; of a mean image its mean."""
+def _color(values) -> list[float]:
+    """Returns a color; of a mean image its mean."""
     array = np.asarray(values, np.float64)
     return [round(float(value), 4) for value in array.reshape(-1, array.shape[-1]).mean(axis=0)]

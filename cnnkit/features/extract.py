@@ -60,7 +60,7 @@ def extract_features(
 ) -> FeatureBatch:
     """Returns what a layer answers to every image, as unit vectors.
 
-    Without `scales` the network sees the centre of each image once. With them it is applied densely
+    Without `scales` the network sees the center of each image once. With them it is applied densely
     to the whole image at each scale, with dense layers as convolutions; answers are averaged over
     positions and the mirrored image, and the scales stacked (Simonyan & Zisserman 2014, appendix
     B). `cnnkit.features.FeatureSpec` explains each choice.
@@ -75,7 +75,7 @@ def extract_features(
         pool: Of a map: `"average"`, `"max"` or `"flatten"`; None averages with scales, and flattens
             without.
         l2: Whether vectors get the length 1.
-        image_size: Side of the centre, for a model that takes images of any size.
+        image_size: Side of the center, for a model that takes images of any size.
         split: Of a dataset: `"train"`, `"test"` or `"all"`.
         batch_size: Images of 224 x 224 at a time; of larger ones fewer.
         progress: Called with the number of images done since the last call.
@@ -146,7 +146,7 @@ class LayerFeatures:
 
     Attributes:
         protocol: How an image becomes a vector of the first layer; where the networks see the
-            centre at one size, it tells that size.
+            center at one size, it tells that size.
         layers: Names of the layers.
         networks: Name of each network.
         identities: Digest of each network up to the first layer.
@@ -178,7 +178,7 @@ def extract_layers(
         models: A Keras model over RGB images in 0..255, or several.
         images: What is described.
         layers: Names of layers, which every model has.
-        protocol: How an image becomes a vector, for the first of the layers; None sees the centre
+        protocol: How an image becomes a vector, for the first of the layers; None sees the center
             of the image.
         batch_size: Images of 224 x 224 at a time.
         progress: Called with the number of images done since the last call, for every model.

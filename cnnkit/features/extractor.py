@@ -95,7 +95,7 @@ class FeatureExtractor:
     Attributes:
         protocol: The protocol.
         layers: The protocol's layer and the others.
-        sides: Shorter sides of what the network sees: its scales, or the side of the centre.
+        sides: Shorter sides of what the network sees: its scales, or the side of the center.
         name: Name of the network.
         identity: Digest of the network up to the protocol's layer.
         dimensions: Length of the vectors of each layer.

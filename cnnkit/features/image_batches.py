@@ -1,4 +1,4 @@
-"""The images that features are made of: centres in batches, or whole images by their shape."""
+"""The images that features are made of: centers in batches, or whole images by their shape."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def split_from_files(files: Sequence[str | Path]) -> Split:
 def iter_center_crops(
     split: Split, order: np.ndarray, side: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Yields the centres of images in batches of one size; the last one has rows that repeat."""
+    """Yields the centers of images in batches of one size; the last one has rows that repeat."""
     place = 0
     augmentation = Augmentation(side)
     with report_undecodable(split):

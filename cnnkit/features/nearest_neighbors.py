@@ -107,7 +107,7 @@ def nearest_neighbors(
     """
     if k < 1:
         raise UsageError(
-            "At least one neighbour is asked for", expected="k of 1 or more", received=k
+            "At least one neighbor is asked for", expected="k of 1 or more", received=k
         )
     queries = np.asarray(queries, np.float64)
     if not np.isfinite(queries).all():

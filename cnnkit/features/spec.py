@@ -17,20 +17,20 @@ POOLS = ("flatten", "average", "max")
 class FeatureSpec:
     """From an image to a vector.
 
-    Without `scales` the network sees the centre of the image at one size. With `scales` it is
+    Without `scales` the network sees the center of the image at one size. With `scales` it is
     applied to the whole image at each of them, and its answers are pooled over all positions, as
     Simonyan & Zisserman 2014, appendix B, do.
 
     Attributes:
         layer: Name of the layer; `fc6 fc7 fc8` also name VGG's dense layers.
-        scales: Shorter sides of the image in pixels; empty for the centre at one size.
+        scales: Shorter sides of the image in pixels; empty for the center at one size.
         aggregate: What becomes of the vectors of several scales: one after the other (`"stack"`),
             their `"average"` or their elementwise `"max"`.
         flip: Whether the vector is averaged with that of the mirrored image.
         pool: What becomes of a map: its `"average"` or `"max"` over the positions, or `"flatten"`,
             all its values one after the other, which needs images of one size.
         l2: Whether the vector is divided by its Euclidean length in the end; zeros stay zero.
-        image_size: Side of the centre in pixels; None is the network's own.
+        image_size: Side of the center in pixels; None is the network's own.
 
     Raises:
         UsageError: If a field is out of range.

@@ -60,7 +60,7 @@ def draw_attribution(
         0.5,
         0.03,
         f"logit {result.score:.3g} · {where}"
-        f"the {CUT:.1%} largest values share the brightest colour",
+        f"the {CUT:.1%} largest values share the brightest color",
         ha="center",
         fontsize=9,
     )
@@ -158,7 +158,7 @@ def draw_comparison(
         "ρ: Spearman's rank correlation of absolute values with the first row's;"
         " 1 where nothing changed\n"
         f"each picture on its own scale, its {CUT:.1%} largest values the same"
-        " · rules: grey is 0",
+        " · rules: gray is 0",
         ha="center",
         fontsize=8,
     )

@@ -1,4 +1,4 @@
-"""What every picture shares: a canvas without a window, grey for zero, a file that is whole."""
+"""What every picture shares: a canvas without a window, gray for zero, a file that is whole."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save_figure(figure, path: str | Path, *, dpi: int) -> None:
 
 
 def center_on_gray(values: np.ndarray, *, cut: float = 0.0) -> np.ndarray:
-    """Returns values in 0..1 with zero at 0.5: sign and colour stay true.
+    """Returns values in 0..1 with zero at 0.5: sign and color stay true.
 
     The part `cut` of what is not zero, its largest, ends up black or white.
     """

@@ -47,9 +47,9 @@ def draw_confusion(
         axes.set_yticks(range(len(used)), names, fontsize=8)
     if len(used) <= NUMBERED:
         for row, column in np.argwhere(matrix):
-            colour = "white" if parts[row, column] > 0.5 else "black"
+            color = "white" if parts[row, column] > 0.5 else "black"
             axes.text(
-                column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=colour
+                column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
             )
     figure.tight_layout()
     save_figure(figure, path, dpi=110)
@@ -162,8 +162,8 @@ def draw_predictions(
 def _bars(axes, answer: Mapping[str, Any]) -> None:
     names = [name for name, _ in answer["top"]]
     values = [probability for _, probability in answer["top"]]
-    colours = [RIGHT if name == answer["label"] else WRONG for name in names]
-    axes.barh(range(len(names)), values, color=colours, height=0.8)
+    colors = [RIGHT if name == answer["label"] else WRONG for name in names]
+    axes.barh(range(len(names)), values, color=colors, height=0.8)
     for number, (name, value) in enumerate(answer["top"]):
         axes.text(0.02, number, f"{name}  {value:.1%}", va="center", fontsize=7.5)
     axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(4.6, -0.6))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def draw_explanations(seen: Sequence[tuple[str, Explanation]], path: str | Path) -> None:
     """Draws each image beside what in it made the unit fire, as a PNG.
 
-    Grey is zero; each projection has a scale of its own, shared by its three channels.
+    Gray is zero; each projection has a scale of its own, shared by its three channels.
 
     Args:
         seen: Names of the images and what `cnnkit.client.Client.explain` returned for them; one at
@@ -39,7 +39,7 @@ def draw_explanations(seen: Sequence[tuple[str, Explanation]], path: str | Path)
         for axes in (left, right):
             axes.set_axis_off()
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
-    caption = "the deconvnet's projections; grey is 0, each on its own scale"
+    caption = "the deconvnet's projections; gray is 0, each on its own scale"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
     save_figure(figure, path, dpi=110)
 

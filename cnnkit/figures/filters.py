@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None:
     """Draws kernels as a grid, as a PNG (Krizhevsky et al. 2012, Fig. 3).
 
-    Grey is zero, and every kernel has a scale of its own, so that its shape is seen. Dead kernels
+    Gray is zero, and every kernel has a scale of its own, so that its shape is seen. Dead kernels
     are framed in blue, dominating ones in red; a gap parts the towers.
 
     Args:
@@ -47,7 +47,7 @@ def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None
             for spine in axes.spines.values():
                 spine.set(color="red" if found.dominating[index] else "blue", linewidth=2)
     caption = (
-        f"{found.layer}: {count} kernels of {height} x {width}, grey is 0, each on its own scale"
+        f"{found.layer}: {count} kernels of {height} x {width}, gray is 0, each on its own scale"
         f" · {int(found.dead.sum())} dead (blue), {int(found.dominating.sum())} dominating (red)"
     )
     if found.towers > 1:

@@ -14,7 +14,7 @@ from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 if TYPE_CHECKING:
     from cnnkit.visualize import OcclusionMaps, Projection
 
-# Labels beyond these share the last colour.
+# Labels beyond these share the last color.
 COLORS = 10
 # Of a projection's values, those that end up black or white.
 CUT = 0.005
@@ -80,7 +80,7 @@ def draw_occlusion(
         0.5,
         0.02,
         f"a square of {height} x {width} pixels, {result.probability.size} places, each drawn at"
-        " its middle · a projection's grey is 0, its scale is left by 0.5 % of the values"
+        " its middle · a projection's gray is 0, its scale is left by 0.5 % of the values"
         + ("" if others else " · black: where the activity is lowest"),
         ha="center",
         fontsize=9,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> None:
     """Draws an image beside the projection of one of its units, as a PNG.
 
-    Grey is zero; all three channels share one scale, so that the sign and the colour stay true.
+    Gray is zero; all three channels share one scale, so that the sign and the color stay true.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
@@ -42,7 +42,7 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     right.set_title(f"{result.rule}, {result.layer} unit {result.unit}")
     for axes in (left, right):
         axes.set_axis_off()
-    scale = f"grey is 0, black and white are ∓{largest:.2g}"
+    scale = f"gray is 0, black and white are ∓{largest:.2g}"
     caption = f"activation {result.activation:.3g}{result.where} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
     save_figure(figure, path, dpi=150)
@@ -51,7 +51,7 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
 def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: str | Path) -> None:
     """Draws what each unit saw, and its projections by several rules beside it, as a PNG.
 
-    Every picture shows the unit's receptive field. Grey is zero, each projection has a scale of its
+    Every picture shows the unit's receptive field. Gray is zero, each projection has a scale of its
     own.
 
     Args:
@@ -73,7 +73,7 @@ def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: st
             one.set_title(result.rule, fontsize=9)
         for one in axes:
             one.set_axis_off()
-    caption = "receptive fields; grey is 0, each projection on its own scale"
+    caption = "receptive fields; gray is 0, each projection on its own scale"
     figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.05, wspace=0.06, hspace=0.16)
     figure.text(0.5, 0.01, caption, ha="center", fontsize=9)
     save_figure(figure, path, dpi=70)

@@ -40,7 +40,7 @@ def draw_top9(
     """Draws units' strongest projections beside what they saw, as a PNG.
 
     As Zeiler & Fergus 2013, Fig. 2: for each unit a square of projections, and to the right of it
-    the same square of image patches. Grey is zero; every projection has a scale of its own, which
+    the same square of image patches. Gray is zero; every projection has a scale of its own, which
     the largest of its values leave, so that the others are seen.
 
     Args:
@@ -71,7 +71,7 @@ def draw_top9(
             axes.imshow(tile.pixels)
     caption = (
         f"{', '.join(rules) or 'nothing'} and patches, strongest first · the number is the"
-        f" strongest activation\ngrey is 0, each on its own scale, which {100 * CUT:g} % of its"
+        f" strongest activation\ngray is 0, each on its own scale, which {100 * CUT:g} % of its"
         " values leave"
     )
     inches = height * rows + 0.3
@@ -148,8 +148,8 @@ def draw_feature_evolution(
 ) -> None:
     """Draws a block for every layer, a row for every unit, a column for every epoch, as a PNG.
 
-    Zeiler & Fergus 2013, Fig. 4. Grey is zero; every projection has a scale of its own, which the
-    largest of its values leave: their colours are enhanced too.
+    Zeiler & Fergus 2013, Fig. 4. Gray is zero; every projection has a scale of its own, which the
+    largest of its values leave: their colors are enhanced too.
 
     Args:
         layers: What `cnnkit.visualize.feature_evolution` returned.
@@ -180,7 +180,7 @@ def draw_feature_evolution(
     rules = {top.projections[0].rule for row in rows for top in row.tops if top.projections}
     caption = (
         f"{', '.join(sorted(rules)) or 'nothing'} of the strongest activation over all images\n"
-        f"grey is 0, each on its own scale, which {100 * CUT_EPOCHS:g} % of its values leave"
+        f"gray is 0, each on its own scale, which {100 * CUT_EPOCHS:g} % of its values leave"
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=7)
     save_figure(figure, path, dpi=90)
@@ -198,7 +198,7 @@ def _seen(top: UnitExamples) -> np.ndarray:
 def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) -> None:
     """Draws each network's second-layer projections beside what they saw, as a PNG.
 
-    Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Grey is zero, every
+    Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Gray is zero, every
     projection has a scale of its own, which the largest of its values leave.
 
     Args:
@@ -232,7 +232,7 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
             right.imshow(square_grid([np.clip(t.patches[0] / 255, 0, 1) for t in tops]))
     rules = sorted({t.projections[0].rule for n in networks for t in n.tops if t.projections})
     caption = (
-        f"{', '.join(rules)} of units' strongest activation · grey is 0, each on its own scale,"
+        f"{', '.join(rules)} of units' strongest activation · gray is 0, each on its own scale,"
         f" which {100 * CUT:g} % of its values leave"
     )
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)

@@ -30,11 +30,11 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
     figure = new_figure(10, 4.2)
     loss, error = figure.subplots(1, 2)
     for number, (name, lines) in enumerate(runs.items()):
-        colour = f"C{number}"
+        color = f"C{number}"
         epochs = [line["epoch"] for line in lines]
         for prefix, style in (("", "--"), ("val_", "-")):
             label = name if prefix else None
-            options = {"color": colour, "linestyle": style, "label": label}
+            options = {"color": color, "linestyle": style, "label": label}
             if len(epochs) == 1:
                 options["marker"] = "o"
             loss.plot(epochs, [line[f"{prefix}loss"] for line in lines], **options)

@@ -111,7 +111,7 @@ REGIONS = ("across", "within")
 class LocalResponseNormalization(keras.layers.Layer):
     """Local response normalization (Krizhevsky et al. 2012, section 3.3).
 
-    b = a / (k + alpha * sum of a^2 over the window) ^ beta, where the window is `size` neighbouring
+    b = a / (k + alpha * sum of a^2 over the window) ^ beta, where the window is `size` neighboring
     channels at the same place (`region="across"`), or `size` x `size` places of the same channel
     (`region="within"`, Caffe's WITHIN_CHANNEL). Windows are cut at the border.
 
@@ -154,7 +154,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
             raise UsageError(
-                "The window of a local response normalization has a centre",
+                "The window of a local response normalization has a center",
                 expected="an odd size of at least 1",
                 received=size,
             )

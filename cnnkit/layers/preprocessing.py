@@ -13,7 +13,7 @@ from cnnkit.errors import UsageError
 class SubtractMean(keras.layers.Layer):
     """Subtracts the training set's mean from RGB images in 0..255.
 
-    Simonyan & Zisserman 2014 (section 2.1) subtract the mean colour, Krizhevsky et al. 2012
+    Simonyan & Zisserman 2014 (section 2.1) subtract the mean color, Krizhevsky et al. 2012
     (section 2) the mean of every pixel; neither does anything else to an image. PyTorch's networks
     also divide by the standard deviation. As a layer all of this travels with the weights, in
     `.keras` files as in `.weights.h5` files. Computed in float32 under every dtype policy: half
@@ -61,10 +61,10 @@ class SubtractMean(keras.layers.Layer):
 
     def call(self, inputs):
         width = inputs.shape[2]
-        centred = ops.cast(inputs, "float32") - _of_rows(self.mean, width)
+        centerd = ops.cast(inputs, "float32") - _of_rows(self.mean, width)
         if self.std is not None:
-            centred = centred / _of_rows(self.std, width)
-        return ops.cast(centred, self.compute_dtype)
+            centerd = centerd / _of_rows(self.std, width)
+        return ops.cast(centerd, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

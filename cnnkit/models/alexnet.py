@@ -155,7 +155,7 @@ def alexnet(
             one. `"glorot"`: Glorot uniform weights, biases 0. None is the preset's.
         bias_value: First value of the biases of `conv2 conv4 conv5 fc6 fc7` under `"paper"`. The
             paper's 1 stays at a loss of ln(classes) for long on little data; Caffe uses 0.1.
-        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+        mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:

@@ -298,7 +298,7 @@ def input_block(
         size: The training size.
         include_top: Whether a dense head follows, which needs a known height and width.
         include_preprocessing: Whether the model subtracts `mean` itself.
-        mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's colour.
+        mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's color.
         side_after: Maps a side of the input to the side of the last feature map.
 
     Raises:

@@ -67,7 +67,7 @@ def cifar10_full(
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`. Four layers of weights
             without normalization are the kind of network of Krizhevsky et al. 2012, Fig. 1.
         initializer: `"paper"`: Caffe's normal weights. `"glorot"`: Glorot uniform weights.
-        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3).
+        mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3).
 
     Raises:
         UsageError: If an argument is out of range, or the image does not fit.

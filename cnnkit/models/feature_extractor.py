@@ -92,7 +92,7 @@ def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:
         if isinstance(one, SubtractMean) and one.mean.ndim == 3:
             raise UsageError(
                 f"Model {model.name!r} subtracts a mean image and takes images of that size only",
-                expected="a mean colour",
+                expected="a mean color",
                 received=f"a mean image of {one.mean.shape[0]} x {one.mean.shape[1]}",
             )
     if any(isinstance(one, keras.layers.Flatten) for one in part.layers):

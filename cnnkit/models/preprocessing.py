@@ -27,7 +27,7 @@ class Preprocessing:
     std: Any = None
 
     def for_size(self, height: int | None, width: int | None) -> Preprocessing:
-        """Returns it for images of one size: a mean image is cut to its centre, as the image is.
+        """Returns it for images of one size: a mean image is cut to its center, as the image is.
 
         Raises:
             UsageError: If the mean image is smaller, or the size unknown.
@@ -40,7 +40,7 @@ class Preprocessing:
                 "The mean image does not cover the network's images",
                 expected=f"a network of at most {mean.shape[0]} x {mean.shape[1]} pixels",
                 received=f"{height} x {width}",
-                hint="Give a mean colour instead",
+                hint="Give a mean color instead",
             )
         top, left = (mean.shape[0] - height) // 2, (mean.shape[1] - width) // 2
         return Preprocessing(mean[top : top + height, left : left + width], self.std)

@@ -77,7 +77,7 @@ def vgg(
             unnecessary (section 3.1, footnote), or `"paper"`: normal weights.
         weight_stddev: Standard deviation under `"paper"`, whose variance of 0.01 is this default;
             many implementations take 0.01 for it.
-        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+        mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:

@@ -84,7 +84,7 @@ def zfnet(
         hidden_units: Units of `fc6` and `fc7`; Table 3 tries 2048 and 8192.
         dropout: Fraction dropped after `fc6` and `fc7`.
         initializer: `"paper"`: normal weights, biases 0. `"glorot"`: Glorot uniform weights.
-        mean: RGB mean in 0..255 that is subtracted, a colour (3,) or an image (h, w, 3) at least as
+        mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:

@@ -23,8 +23,8 @@ PAPER = TrainingConfig(
     scale=(256, 256),
     crop="random",
     flip=True,
-    square=True,
-    colour_noise="std",
+    central_square=True,
+    pca_color="std",
     epochs=90,
     batch_size=128,
     learning_rate=0.01,
@@ -39,7 +39,7 @@ DEVIATIONS = (
     CENTER_MEAN,
     INVERTED,
     "biases do not decay, as in the authors' later code; the paper speaks of weights",
-    "colour noise is scaled by the standard deviations, as in the authors' code; the paper says "
+    "color noise is scaled by the standard deviations, as in the authors' code; the paper says "
     "eigenvalues",
 )
 
@@ -48,12 +48,12 @@ CAFFE = replace(
     PAPER,
     model="alexnet_caffe",
     image_size=227,
-    colour_noise="none",
-    square=False,
+    pca_color="none",
+    central_square=False,
     batch_size=256,
     schedule="step",
-    drop_epochs=(21, 41, 61, 81),
-    rate_multipliers={"*/bias": 2},
+    lr_milestones=(21, 41, 61, 81),
+    lr_multipliers={"*/bias": 2},
 )
 
 ALEXNET = {
@@ -71,7 +71,7 @@ ALEXNET = {
         source="BVLC Caffe, models/bvlc_alexnet",
         command="cnnkit train --recipe alexnet-caffe --output runs/alexnet-caffe",
         cost="as alexnet-paper",
-        result="BVLC: 57.1 % top-1 and 80.2 % top-5 accuracy with the centre crop; "
+        result="BVLC: 57.1 % top-1 and 80.2 % top-5 accuracy with the center crop; "
         "not repeated here",
         deviations=(
             "the shorter side is rescaled to 256; Caffe squeezes the whole image into 256 x 256",
@@ -92,7 +92,7 @@ ALEXNET = {
             *DEVIATIONS[:3],
             *DEVIATIONS[4:],
             "epochs and schedule are not stated and are those of alexnet-paper",
-            "the mean colour is subtracted instead of the mean image, which would be the one of "
+            "the mean color is subtracted instead of the mean image, which would be the one of "
             "15 million images",
         ),
         needs={"sixth_conv": "the paper does not give the filters of the sixth convolution"},

@@ -16,18 +16,18 @@ QUICK = TrainingConfig(
     epochs=10,
     batch_size=100,
     learning_rate=1e-3,
-    drop_epochs=(9,),
+    lr_milestones=(9,),
     weight_decay=0.004,
-    decay_biases=True,
-    rate_multipliers={"*/bias": 2},
+    weight_decay_on_biases=True,
+    lr_multipliers={"*/bias": 2},
     checkpoint_every="5m",
 )
 FULL = replace(
     QUICK,
     model="cifar10_full",
     epochs=140,
-    drop_epochs=(121, 131),
-    decay_multipliers={"fc4/kernel": 250, "fc4/bias": 0},
+    lr_milestones=(121, 131),
+    weight_decay_multipliers={"fc4/kernel": 250, "fc4/bias": 0},
 )
 # Krizhevsky et al. 2012, Fig. 1: no regularization of any kind, and for each activation the rate
 # that was best after two epochs, of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh;
@@ -42,7 +42,7 @@ RELU = TrainingConfig(
     batch_size=100,
     learning_rate=4e-3,
     weight_decay=0.0,
-    until_train_error=0.25,
+    stop_at_train_error=0.25,
     checkpoint_every="5m",
 )
 TANH = replace(RELU, model_options={**RELU.model_options, "activation": "tanh"}, learning_rate=0.02)

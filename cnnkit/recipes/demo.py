@@ -15,7 +15,7 @@ DEMO = {
             epochs=8,
             batch_size=64,
             learning_rate=0.01,
-            drop_epochs=(6,),
+            lr_milestones=(6,),
             strategy="mirrored",
         ),
         source="Krizhevsky et al. 2012, section 5",

@@ -50,10 +50,10 @@ class Recipe:
 
 IMAGENET = "tfds:imagenet2012"
 AUTOMATIC = "the learning rate drops after 5 epochs without improvement; the authors did it by hand"
-CENTER = "errors while training are of one centre crop; the paper averages several crops"
+CENTER = "errors while training are of one center crop; the paper averages several crops"
 BILINEAR = "images are rescaled bilinearly with antialiasing; the paper names no filter"
 CENTER_MEAN = (
-    "the centre of the mean image is subtracted from every crop; the authors subtract the part "
+    "the center of the mean image is subtracted from every crop; the authors subtract the part "
     "that lies under the crop"
 )
 INVERTED = "dropout scales up while training instead of scaling down at test time"

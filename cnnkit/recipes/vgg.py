@@ -47,7 +47,7 @@ BASE = TrainingConfig(
     scale=(256, 256),
     crop="random",
     flip=True,
-    colour_noise="std",
+    pca_color="std",
     epochs=74,
     batch_size=256,
     learning_rate=0.01,
@@ -64,7 +64,7 @@ DEVIATIONS = (
     BILINEAR,
     INVERTED,
     "biases do not decay; the paper does not say",
-    "colour noise is scaled by the standard deviations, as in Krizhevsky's code",
+    "color noise is scaled by the standard deviations, as in Krizhevsky's code",
 )
 GLOROT = "Glorot weights, which the authors found to make the staged start unnecessary"
 DURATION = (
@@ -103,7 +103,7 @@ def _recipe(column: str, scale: str) -> Recipe:
 
 CHAIN = (
     TrainingStage("a-256", _config("a", "256")),
-    TrainingStage("d-256", replace(_config("d", "256"), init_rule="vgg-staged"), follows=True),
+    TrainingStage("d-256", replace(_config("d", "256"), weight_mapping="vgg-staged"), follows=True),
     TrainingStage("d-384", _config("d", "384"), follows=True),
     TrainingStage("d-jitter", _config("d", "jitter"), follows=True),
 )

@@ -22,7 +22,7 @@ ZFNET = {
             mean="pixel",
             scale=(256, 256),
             crop="ten",
-            square=True,
+            central_square=True,
             epochs=70,
             batch_size=128,
             learning_rate=0.01,
@@ -44,7 +44,7 @@ ZFNET = {
             BILINEAR,
             CENTER_MEAN,
             INVERTED,
-            "no weight decay and no colour noise: the paper mentions neither",
+            "no weight decay and no color noise: the paper mentions neither",
             "each epoch shows one of the ten crops of an image, chosen by chance; whether the "
             "authors showed all ten is not said",
         ),

@@ -74,16 +74,16 @@ def build_components(
             config.learning_rate,
             momentum=config.momentum,
             decay=config.weight_decay,
-            decay_biases=config.decay_biases,
-            rate_multipliers=config.rate_multipliers,
-            decay_multipliers=config.decay_multipliers,
+            weight_decay_on_biases=config.weight_decay_on_biases,
+            lr_multipliers=config.lr_multipliers,
+            weight_decay_multipliers=config.weight_decay_multipliers,
             max_filter_rms=config.max_filter_rms,
         )
         steps = StepRunner(
             model,
             optimizer,
             strategy,
-            accumulate=config.accumulate,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
             loss_scale=LossScale() if config.precision == "mixed_float16" else None,
             jit_compile=config.jit_compile,
         )
@@ -151,7 +151,7 @@ def load_initial_model(config: TrainingConfig) -> keras.Model:
 def initial_preprocessing(network: keras.Model, side: int) -> Preprocessing | None:
     """Returns what a network does to images of `side` pixels first, or None where that is unknown.
 
-    A mean image of another size is its mean colour.
+    A mean image of another size is its mean color.
     """
     for layer in network.layers:
         if isinstance(layer, SubtractMean):
@@ -169,7 +169,7 @@ def initialize_from(
     Raises:
         UsageError: If none of its weights fit.
     """
-    copied = models.copy_weights(first, model, config.init_rule)
+    copied = models.copy_weights(first, model, config.weight_mapping)
     if not copied.carried:
         raise UsageError(
             f"No weights of {config.init_from} fit {config.model}",

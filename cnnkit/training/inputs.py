@@ -31,8 +31,8 @@ def compute_input_statistics(
 
     Returns:
         {`mean`: (3,) or (size, size, 3) RGB in 0..255, what the network subtracts}, where `trained`
-        divides {`std`: (3,)}, and with colour noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)}
-        of the colours.
+        divides {`std`: (3,)}, and with color noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)}
+        of the colors.
     """
     images, size = source.splits["train"], config.image_size
     measured = {}
@@ -46,7 +46,7 @@ def compute_input_statistics(
         measured["mean"] = mean_image(images, size, scale=_middle(config))
     else:
         measured["mean"] = np.array(mean_color(images, image_size=size))
-    if config.colour_noise != "none":
+    if config.pca_color != "none":
         components = color_components(images, image_size=size)
         measured["eigenvalues"] = np.array(components.eigenvalues)
         measured["eigenvectors"] = np.array(components.eigenvectors)
@@ -62,23 +62,23 @@ def training_augmentation(
         UsageError: If the fields contradict each other.
     """
     noise = None
-    if config.colour_noise != "none":
+    if config.pca_color != "none":
         values, vectors = measured["eigenvalues"], measured["eigenvectors"]
         rows = tuple(tuple(map(float, row)) for row in vectors)
-        noise = PCAColorNoise(ColorComponents(tuple(map(float, values)), rows), config.colour_noise)
+        noise = PCAColorNoise(ColorComponents(tuple(map(float, values)), rows), config.pca_color)
     return Augmentation(
         config.image_size,
         scale=config.scale,
         crop=config.crop,
         flip=config.flip,
-        colour=noise,
-        square=config.square,
+        color=noise,
+        square=config.central_square,
         fast_decode=config.fast_decode,
     )
 
 
 def held_out_augmentation(config: TrainingConfig) -> Augmentation:
-    """Returns what is done to held-out images: the centre, from the middle of the scales.
+    """Returns what is done to held-out images: the center, from the middle of the scales.
 
     Simonyan & Zisserman 2014, section 4: Q = S, or the middle of Smin and Smax.
     """

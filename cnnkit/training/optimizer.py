@@ -25,10 +25,10 @@ class SGD(keras.optimizers.SGD):
         learning_rate: Step size.
         momentum: Part of the last step that is kept.
         decay: Weight decay.
-        decay_biases: Whether biases decay too.
-        rate_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
+        weight_decay_on_biases: Whether biases decay too.
+        lr_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
             `{"*/bias": 2}`: cuda-convnet's and Caffe's biases. The first pattern that fits counts.
-        decay_multipliers: The same for the decay.
+        weight_decay_multipliers: The same for the decay.
         max_filter_rms: Root mean square, over height, width and input channels, above which a
             filter of a convolution is scaled back to it after the step (Zeiler & Fergus 2013,
             section 3.1: 0.1).
@@ -44,17 +44,17 @@ class SGD(keras.optimizers.SGD):
         learning_rate=0.01,
         momentum=0.9,
         decay=0.0,
-        decay_biases=False,
-        rate_multipliers: Mapping[str, float] | None = None,
-        decay_multipliers: Mapping[str, float] | None = None,
+        weight_decay_on_biases=False,
+        lr_multipliers: Mapping[str, float] | None = None,
+        weight_decay_multipliers: Mapping[str, float] | None = None,
         max_filter_rms: float | None = None,
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
         self.decay = decay
-        self.decay_biases = decay_biases
-        self.rate_multipliers = dict(rate_multipliers or {})
-        self.decay_multipliers = dict(decay_multipliers or {})
+        self.weight_decay_on_biases = weight_decay_on_biases
+        self.lr_multipliers = dict(lr_multipliers or {})
+        self.weight_decay_multipliers = dict(weight_decay_multipliers or {})
         self.max_filter_rms = max_filter_rms
 
     def build(self, variables):
@@ -66,10 +66,10 @@ class SGD(keras.optimizers.SGD):
         # TensorFlow hands `update_step` its own variable, whose name is not the field's.
         names = ["/".join(variable.path.split("/")[-2:]) for variable in variables]
         biases = [variable.name == "bias" for variable in variables]
-        self._rates = _multipliers("rate_multipliers", self.rate_multipliers, names)
-        factors = _multipliers("decay_multipliers", self.decay_multipliers, names)
+        self._rates = _multipliers("lr_multipliers", self.lr_multipliers, names)
+        factors = _multipliers("weight_decay_multipliers", self.weight_decay_multipliers, names)
         self._decays = [
-            0.0 if bias and not self.decay_biases else self.decay * factor
+            0.0 if bias and not self.weight_decay_on_biases else self.decay * factor
             for bias, factor in zip(biases, factors, strict=True)
         ]
         self._are_filters = [
@@ -123,9 +123,9 @@ class SGD(keras.optimizers.SGD):
         return {
             **super().get_config(),
             "decay": self.decay,
-            "decay_biases": self.decay_biases,
-            "rate_multipliers": self.rate_multipliers,
-            "decay_multipliers": self.decay_multipliers,
+            "weight_decay_on_biases": self.weight_decay_on_biases,
+            "lr_multipliers": self.lr_multipliers,
+            "weight_decay_multipliers": self.weight_decay_multipliers,
             "max_filter_rms": self.max_filter_rms,
         }
 

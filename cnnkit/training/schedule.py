@@ -60,7 +60,7 @@ def learning_rate(
 
     Example:
         >>> from cnnkit.config import TrainingConfig
-        >>> learning_rate(TrainingConfig(drop_epochs=(3,)), 3)
+        >>> learning_rate(TrainingConfig(lr_milestones=(3,)), 3)
         0.001
     """
     done = epoch - 1 + step / steps
@@ -70,7 +70,7 @@ def learning_rate(
     if config.schedule == "cosine":
         part = (done - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
         return config.learning_rate * (1 + math.cos(math.pi * part)) / 2
-    drops = sum(epoch >= drop for drop in config.drop_epochs)
+    drops = sum(epoch >= drop for drop in config.lr_milestones)
     if config.schedule == "plateau":
         drops = 0 if plateau is None else plateau.drops
-    return config.learning_rate * config.drop_factor**drops
+    return config.learning_rate * config.lr_decay**drops

@@ -82,7 +82,7 @@ class StepRunner:
         model: The network.
         optimizer: Its optimizer.
         strategy: Where it runs.
-        accumulate: Parts of a batch that are computed one after the other.
+        gradient_accumulation_steps: Parts of a batch that are computed one after the other.
         loss_scale: Scaling of the loss for float16, or None.
         jit_compile: Whether XLA compiles the network; for one replica.
     """
@@ -93,13 +93,13 @@ class StepRunner:
         optimizer: SGD,
         strategy: tf.distribute.Strategy,
         *,
-        accumulate: int = 1,
+        gradient_accumulation_steps: int = 1,
         loss_scale: LossScale | None = None,
         jit_compile: bool = False,
     ):
         self.optimizer = optimizer
         self.strategy = strategy
-        self.accumulate = accumulate
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale = loss_scale
         self.jit_compile = jit_compile
         # Cross-entropy from the logits: exact where a softmax has underflowed.
@@ -112,12 +112,12 @@ class StepRunner:
         self._gradients_compiled = (
             tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
         )
-        self._sums = [_local_sum(variable) for variable in self.variables if accumulate > 1]
+        self._sums = [_local_sum(variable) for variable in self.variables if gradient_accumulation_steps > 1]
 
     @property
     def parts(self) -> int:
         """Parts that the rows of a batch have to be divisible by."""
-        return self.strategy.num_replicas_in_sync * self.accumulate
+        return self.strategy.num_replicas_in_sync * self.gradient_accumulation_steps
 
     def train(self, batch, images: int, rate: float) -> tf.Tensor:
         """Takes one step.
@@ -131,14 +131,14 @@ class StepRunner:
             (2,) float32, the sum of the losses and the number of images classified rightly.
         """
         count, rate = tf.constant(images, tf.float32), tf.constant(rate, tf.float32)
-        if self.accumulate == 1:
+        if self.gradient_accumulation_steps == 1:
             return self._train(shard_batch(batch, self.strategy), count, rate)
-        parts = {name: tf.split(rows, self.accumulate) for name, rows in batch.items()}
+        parts = {name: tf.split(rows, self.gradient_accumulation_steps) for name, rows in batch.items()}
         counts = [
             self._accumulate(
                 shard_batch({name: rows[i] for name, rows in parts.items()}, self.strategy), count
             )
-            for i in range(self.accumulate)
+            for i in range(self.gradient_accumulation_steps)
         ]
         self._apply_sums(rate)
         return tf.add_n(counts)

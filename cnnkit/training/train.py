@@ -247,8 +247,8 @@ def _finish_epoch(job: TrainingRun, line: dict[str, Any]) -> None:
     state.plateau = state.plateau.after(
         accuracy, patience=job.config.patience, max_drops=job.config.max_drops
     )
-    if job.config.until_train_error is not None:
-        state.reached = 1 - line["accuracy"] <= job.config.until_train_error
+    if job.config.stop_at_train_error is not None:
+        state.reached = 1 - line["accuracy"] <= job.config.stop_at_train_error
     if job.writes:
         append_line(job.run.metrics_file, json.dumps(line))
     state.next_epoch()

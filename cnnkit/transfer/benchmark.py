@@ -223,7 +223,7 @@ def evaluate_transfer(
         models: A Keras model over RGB images in 0..255, or several whose vectors are stacked.
         source: The dataset; the splits that it comes with are put together and drawn anew.
         layers: Names of layers, which every model has.
-        protocol: How an image becomes a vector, for the first of the layers; None sees the centre
+        protocol: How an image becomes a vector, for the first of the layers; None sees the center
             of the image.
         classifiers: Of `"svm"` and `"softmax"`.
         per_class: Numbers of training images of each class.

@@ -50,14 +50,14 @@ def find_duplicates(
 ) -> list[DuplicatePair]:
     """Finds the images of one set that are in another, perhaps re-encoded or rescaled.
 
-    Every image becomes a grey picture of 32 x 32 pixels, of mean 0 and length 1; the products of
+    Every image becomes a gray picture of 32 x 32 pixels, of mean 0 and length 1; the products of
     all pairs are their normalized correlations. They are made block by block: never all at once.
 
     Args:
         first: Images that are looked for.
         second: Images in which they are looked for.
         threshold: Correlation from which two images are the same, above 0 and at most 1. A picture
-            of one colour correlates with nothing.
+            of one color correlates with nothing.
 
     Returns:
         A pair for each image of the first set that is in the second, by its place.
@@ -114,9 +114,9 @@ def drop_duplicates(
 
 
 def thumbnails(split: Split) -> np.ndarray:
-    """Returns the images as grey pictures of mean 0 and length 1, (n, 1024) float32.
+    """Returns the images as gray pictures of mean 0 and length 1, (n, 1024) float32.
 
-    Those of one colour are all zero.
+    Those of one color are all zero.
     """
 
     def load(index):
@@ -134,7 +134,7 @@ def thumbnails(split: Split) -> np.ndarray:
             start += len(batch)
     values -= values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    # Rounding of the mean leaves something of a picture of one colour.
+    # Rounding of the mean leaves something of a picture of one color.
     flat = lengths < 1e-3 * SIDE
     return np.where(flat, 0, values / np.where(flat, 1, lengths))
 

@@ -72,7 +72,7 @@ def activation_maximization(
         position: (row, column) in the feature map; None is its middle.
         steps: Steps along the gradient.
         rate: Step, in values of pixels, once RMSprop has settled; the first are larger.
-        smoothness: How much total variation, the sum of absolute differences between neighbours
+        smoothness: How much total variation, the sum of absolute differences between neighbors
             divided by the number of values, takes off the score.
         jitter: The image is rolled by up to so many pixels in each step, and back.
         seed: Of the noise and the jitter.

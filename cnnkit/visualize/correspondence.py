@@ -19,7 +19,7 @@ from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
 
-GREY = 128.0
+GRAY = 128.0
 RANDOM = "random"
 
 
@@ -71,7 +71,7 @@ def correspondence(
     boxes: Mapping[str, Sequence[Box]],
     layers: Sequence[str],
     *,
-    fill: float = GREY,
+    fill: float = GRAY,
     draws: int = 10,
     seed: int = 0,
     atol: float = 0.0,

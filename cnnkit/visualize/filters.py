@@ -36,7 +36,7 @@ class Filters:
 
 
 def filters(model: keras.Model) -> Filters:
-    """Returns the kernels of the convolution that sees the colours of the image.
+    """Returns the kernels of the convolution that sees the colors of the image.
 
     Args:
         model: A network over RGB images.
@@ -53,7 +53,7 @@ def filters(model: keras.Model) -> Filters:
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     if not convolutions or convolutions[0].kernel.shape[2] != 3:
         raise UsageError(
-            f"Model {model.name!r} has no kernels over the colours of an image",
+            f"Model {model.name!r} has no kernels over the colors of an image",
             expected="a convolution over three channels at its beginning",
         )
     first, *others = convolutions

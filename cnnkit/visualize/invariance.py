@@ -17,7 +17,7 @@ from cnnkit.visualize.forward import check_called_once, check_weights, checked_i
 TRANSFORMS = ("translation", "scale", "rotation")
 # On an image of 224 pixels, as read off the paper's axes; the paper does not state them.
 REACH, SIDE = 60, 224
-GREY = 128.0
+GRAY = 128.0
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def transform_amounts(transform: str, side: int) -> np.ndarray:
 
 
 def transform_image(
-    image: np.ndarray, transform: str, amount: float, fill: float = GREY
+    image: np.ndarray, transform: str, amount: float, fill: float = GRAY
 ) -> np.ndarray:
-    """Moves an image downwards, enlarges it or turns it, about its centre; bilinear.
+    """Moves an image downwards, enlarges it or turns it, about its center; bilinear.
 
     Args:
         image: (h, w, 3).
@@ -106,9 +106,9 @@ def transform_image(
         matrix = np.array([[cosine, sine], [-sine, cosine]])
     else:
         raise unknown_name("transformation", transform, TRANSFORMS)
-    centre = (np.array(image.shape[:2]) - 1) / 2
+    center = (np.array(image.shape[:2]) - 1) / 2
     # Where each pixel of the result is read: rows count downwards.
-    offset = centre - matrix @ (centre + shift)
+    offset = center - matrix @ (center + shift)
     channels = [
         ndimage.affine_transform(
             np.asarray(image[..., channel], np.float64), matrix, offset,
@@ -127,7 +127,7 @@ def invariance(
     layers: Sequence[str] | None = None,
     labels: Sequence[int] | None = None,
     amounts: Sequence[float] | None = None,
-    fill: float = GREY,
+    fill: float = GRAY,
     batch_size: int = 16,
 ) -> Invariance:
     """Measures how features and class probability change when images are moved, scaled or turned.

@@ -71,7 +71,7 @@ def second_layer_filters(
         batch_size: Images, and projections, at a time.
 
     Raises:
-        UsageError: If a layer or a unit does not exist, or the model has no kernels over colours.
+        UsageError: If a layer or a unit does not exist, or the model has no kernels over colors.
 
     Example:
         >>> import numpy as np

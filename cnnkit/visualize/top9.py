@@ -17,7 +17,7 @@ from cnnkit.visualize.top_activations import TopActivations, find_top_activation
 
 # How far an activation may be from the one that the search found, of its size.
 TOLERANCE = 1e-3
-GREY = 128
+GRAY = 128
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class UnitExamples:
         unit: The feature map.
         projections: One for each of the strongest images, strongest first; their `image` is an
             index into the dataset. Empty for a unit that fires for none.
-        patches: What the unit sees of those images, (n, h, w, 3) float32, grey beyond the border.
+        patches: What the unit sees of those images, (n, h, w, 3) float32, gray beyond the border.
     """
 
     layer: str
@@ -192,8 +192,8 @@ def _read(source, index: np.ndarray, size: int | None) -> np.ndarray:
 
 
 def _patch(image: np.ndarray, box: Box) -> np.ndarray:
-    """Returns what a unit sees of an image, grey where there is none."""
-    patch = np.full((box.bottom - box.top, box.right - box.left, 3), GREY, np.float32)
+    """Returns what a unit sees of an image, gray where there is none."""
+    patch = np.full((box.bottom - box.top, box.right - box.left, 3), GRAY, np.float32)
     rows, columns = (
         np.clip(np.arange(first, end), 0, side - 1)
         for first, end, side in (

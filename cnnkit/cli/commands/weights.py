@@ -15,7 +15,7 @@ from cnnkit.cli.arguments import HELP, parse_model_options
 from cnnkit.errors import UsageError
 
 CHANNELS = ("RGB", "BGR")
-COLOURS = 3
+COLORS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action.add_argument(
             "--channels",
             choices=CHANNELS,
-            help="colours that the first kernel takes (default: as usual for such files)",
+            help="colors that the first kernel takes (default: as usual for such files)",
         )
         action.add_argument(
             "--mean",
@@ -92,13 +92,13 @@ def _mean(text: str | None):
         path = Path(text)
         if not path.is_file():
             raise UsageError(
-                "A mean is a colour or a file", expected="--mean R,G,B or FILE", received=text
+                "A mean is a color or a file", expected="--mean R,G,B or FILE", received=text
             ) from None
         from cnnkit.models.weights.read_caffe import read_mean_image
 
         return read_mean_image(path)
-    if len(values) != COLOURS:
-        raise UsageError("A mean colour has three values", expected="R,G,B", received=text)
+    if len(values) != COLORS:
+        raise UsageError("A mean color has three values", expected="R,G,B", received=text)
     return values
 
 
@@ -118,7 +118,7 @@ def _facts(file) -> dict[str, Any]:
     found = compatible_networks(file)
     preprocessing = file.preprocessing
     mean = None if preprocessing is None else np.asarray(preprocessing.mean)
-    colour = None if mean is None else mean.reshape(-1, COLOURS).mean(axis=0)
+    color = None if mean is None else mean.reshape(-1, COLORS).mean(axis=0)
     return {
         "file": str(file.path),
         "kind": file.kind,
@@ -130,7 +130,7 @@ def _facts(file) -> dict[str, Any]:
             for tensor in layer.tensors
         ],
         "first kernel takes": file.channels,
-        "mean": None if colour is None else [round(float(value), 3) for value in colour],
+        "mean": None if color is None else [round(float(value), 3) for value in color],
         "mean image": None if mean is None or mean.ndim == 1 else list(mean.shape),
         "divided by": None
         if preprocessing is None or preprocessing.std is None

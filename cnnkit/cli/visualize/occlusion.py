@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
     parser.add_argument("--stride", type=int, default=8, help="step in pixels (default: 8)")
     parser.add_argument(
-        "--fill", type=float, nargs="+", default=[128.0], help="grey, or red green blue, in 0..255"
+        "--fill", type=float, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
     )
     parser.add_argument("--label", help="class, by name or number (default: the most probable)")
     parser.add_argument("--layer", help="layer whose map is watched (default: the last map)")

@@ -1,6 +1,6 @@
 """How the class's score changes with each pixel.
 
-The gradient of the logit (Simonyan et al. 2013), its largest absolute value over the colours.
+The gradient of the logit (Simonyan et al. 2013), its largest absolute value over the colors.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     images stay on disk.
 
     Raises:
-        UsageError: If there is no such dataset, it is not prepared, or it is not labelled images.
+        UsageError: If there is no such dataset, it is not prepared, or it is not labeled images.
         DataError: If it has no train split, or its files are torn or of another format.
     """
     builder = _builder(name, download)

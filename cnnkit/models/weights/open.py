@@ -40,7 +40,7 @@ def open_weights(
 
     Args:
         path: The file, or a run folder.
-        channels: `"RGB"` or `"BGR"`, the colours that its first kernel takes, where the file does
+        channels: `"RGB"` or `"BGR"`, the colors that its first kernel takes, where the file does
             not tell or tells wrong.
         mean: What its network subtracts, (3,) or (h, w, 3) RGB in 0..255, in place of what is
             usual for such files.
@@ -58,7 +58,7 @@ def open_weights(
         'PyTorch weights (.pth)'
     """
     if channels is not None and channels not in CHANNELS:
-        raise unknown_name("order of colours", channels, CHANNELS)
+        raise unknown_name("order of colors", channels, CHANNELS)
     path = Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():

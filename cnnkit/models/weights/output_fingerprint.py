@@ -1,7 +1,7 @@
 """What a network answers to one fixed image, kept beside its weights.
 
 Weights that fit by shape can still mean nothing: a lost ReLU, other constants of a normalization,
-another order of the colours. The answer tells.
+another order of the colors. The answer tells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 
 def fingerprint_image(height: int, width: int) -> np.ndarray:
-    """Returns the fixed image, (h, w, 3) float32 in 0..255: waves of another length per colour."""
+    """Returns the fixed image, (h, w, 3) float32 in 0..255: waves of another length per color."""
     rows, columns = np.mgrid[0:height, 0:width]
     waves = [
         np.sin(rows / (5 + 4 * c)) * np.cos(columns / (7 + 3 * c)) + np.sin((rows + columns) / 29)
@@ -37,7 +37,7 @@ def fingerprint_image(height: int, width: int) -> np.ndarray:
 def output_fingerprint(model: keras.Model) -> dict:
     """Returns what a model answers, and to what.
 
-    `image` is the size of the fixed image, `centred` whether the model subtracts a mean itself,
+    `image` is the size of the fixed image, `centerd` whether the model subtracts a mean itself,
     `values` the logits, or the mean of each feature of a model without a head.
     """
     height, width = (side or FREE_SIZE for side in model.input_shape[1:3])
@@ -46,10 +46,10 @@ def output_fingerprint(model: keras.Model) -> dict:
         keras.ops.cast(network(fingerprint_image(height, width)[None], training=False), "float32")
     )
     values = answer.reshape(-1, answer.shape[-1]).mean(axis=0)
-    centred = any(isinstance(layer, SubtractMean) for layer in model.layers)
+    centerd = any(isinstance(layer, SubtractMean) for layer in model.layers)
     return {
         "image": [height, width],
-        "centred": centred,
+        "centred": centerd,
         "values": [float(f"{v:.8g}") for v in values],
     }
 

@@ -110,7 +110,7 @@ def _named(path: Path, opened: Opener, kind: str) -> WeightsFile:
 
         file["layers"].visititems(visit)
     ours = any(mark in place for place in groups for mark in OURS)
-    # keras.applications took VGG over from Caffe, with its order of the colours.
+    # keras.applications took VGG over from Caffe, with its order of the colors.
     foreign = not ours and any(layer.name.startswith("block1_conv") for layer in layers)
     if foreign:
         kind += " of keras.applications"

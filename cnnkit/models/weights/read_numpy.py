@@ -149,15 +149,15 @@ def _by_name(path: Path, kind: str, tensors: Mapping[str, StoredTensor]) -> Weig
         channels="BGR",
         preprocessing=preprocessing or caffe_preprocessing(names),
         class_names=class_names,
-        facts={"order of colours": "BGR is assumed, as in Caffe"},
+        facts={"order of colors": "BGR is assumed, as in Caffe"},
     )
 
 
 def _layout(layers: tuple[StoredLayer, ...]) -> str:
-    """Tells the layout from the kernel that sees the three colours."""
-    over_colours = [
+    """Tells the layout from the kernel that sees the three colors."""
+    over_colors = [
         OIHW if shape[1] == 3 and shape[2] == shape[3] and shape[0] > 3 else HWIO
         for shape in (layer.kernel.shape for layer in layers)
         if len(shape) == 4 and 3 in shape[1:3]
     ]
-    return OIHW if OIHW in over_colours else HWIO
+    return OIHW if OIHW in over_colors else HWIO

@@ -108,7 +108,7 @@ class WeightsFile:
         kind: What it is, in words.
         layers: Its layers.
         layout: `"HWIO"` or `"OIHW"`, how its kernels lie.
-        channels: Order of the colours that its first kernel takes.
+        channels: Order of the colors that its first kernel takes.
         preprocessing: What comes before its first kernel, or None where the file does not tell.
         by_name: Whether its layers have the field's names; else they are taken in order.
         class_names: Names of the classes, or None.

@@ -121,7 +121,7 @@ class LayerwiseStep:
 
     Attributes:
         layer: Name of the layer; one that filters and rectifies makes two steps.
-        does: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"centre"`,
+        does: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"center"`,
             `"pad"` or `"reshape"`.
         below: What the step takes.
         above: What it makes of it.
@@ -157,7 +157,7 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         >>> image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3))
         >>> model = zfnet(include_top=False, input_shape=(64, 64, 3))
         >>> [step.does for step in forward_steps(model, image, "norm1")]
-        ['centre', 'pad', 'filter', 'rectify', 'pool', 'normalize']
+        ['center', 'pad', 'filter', 'rectify', 'pool', 'normalize']
     """
     graph = build_graph(model)
     calls = graph.up_to(graph.call(layer))
@@ -227,7 +227,7 @@ def _steps(layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
     elif behaves_like(layer, [SubtractMean]):
         scale = 1 if layer.std is None else layer.std
         yield LayerwiseStep(
-            layer.name, "centre", x, _answer(layer, x), lambda signal, rule: signal / scale
+            layer.name, "center", x, _answer(layer, x), lambda signal, rule: signal / scale
         )
     elif behaves_like(layer, [keras.layers.Flatten]):
         shape = x.shape

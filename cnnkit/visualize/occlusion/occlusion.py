@@ -23,7 +23,7 @@ from cnnkit.visualize.occlusion.incremental import (
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")
-GREY = 128
+GRAY = 128
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class OcclusionMaps:
         rows: (r,) int, first row of the square.
         columns: (c,) int, its first column.
         square: (height, width); at an edge that is clipped, less of it is in the image.
-        fill: (3,) float32, the colour of the square.
+        fill: (3,) float32, the color of the square.
         target: The class that is asked about.
         layer: Name of the layer whose map is watched.
         unit: The map.
@@ -92,7 +92,7 @@ def occlusion(
     image: np.ndarray,
     square: int | tuple[int, int] = 32,
     stride: int | tuple[int, int] = 8,
-    fill: float | Sequence[float] = GREY,
+    fill: float | Sequence[float] = GRAY,
     method: str | None = None,
     batch_size: int = 32,
     label: int | str | None = None,
@@ -116,7 +116,7 @@ def occlusion(
         image: (h, w, 3), as the model takes it; RGB in 0..255 for ours.
         square: Side of the square, or (height, width).
         stride: Step from one place to the next, or (down, across).
-        fill: Grey or colour of the square, in the values of the image.
+        fill: Gray or color of the square, in the values of the image.
         method: `"incremental"`, `"plain"`, or None for incremental wherever the network has layers
             that look at windows.
         batch_size: Places that are computed at a time.
@@ -152,11 +152,11 @@ def occlusion(
         raise UsageError(
             "A batch holds one place or more", expected="1 or more", received=batch_size
         )
-    colour = _colour(fill, image.shape[-1])
+    color = _color(fill, image.shape[-1])
     watched, unit = _watched(network, image, layer, unit)
 
     sweep = incremental_occlusion if method == "incremental" else plain_occlusion
-    filled = np.broadcast_to(colour, image.shape)
+    filled = np.broadcast_to(color, image.shape)
     answer = sweep(network.calls, image, filled, [(watched, unit), (network.calls[-1], None)])
     rectangles = _rectangles(image.shape, rows, columns, square)
     activities, scores = answer(rectangles, batch_size)
@@ -179,7 +179,7 @@ def occlusion(
         rows=rows,
         columns=columns,
         square=square,
-        fill=colour,
+        fill=color,
         target=target,
         layer=watched.layer.name,
         unit=unit,
@@ -244,13 +244,13 @@ def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     return int(pair[0]), int(pair[1])
 
 
-def _colour(fill: float | Sequence[float], channels: int) -> np.ndarray:
-    colour = np.asarray(fill, np.float32)
-    if colour.shape not in ((), (channels,)) or not np.isfinite(colour).all():
+def _color(fill: float | Sequence[float], channels: int) -> np.ndarray:
+    color = np.asarray(fill, np.float32)
+    if color.shape not in ((), (channels,)) or not np.isfinite(color).all():
         raise UsageError(
-            "The square has one colour", expected=f"1 or {channels} numbers", received=fill
+            "The square has one color", expected=f"1 or {channels} numbers", received=fill
         )
-    return np.broadcast_to(colour, (channels,)).copy()
+    return np.broadcast_to(color, (channels,)).copy()
 
 
 def _method(method: str | None, calls: Sequence[Node]) -> str:
