@@ -29,7 +29,14 @@ CHOICES = {
     "weight_mapping": WEIGHT_MAPPINGS,
     "strategy": STRATEGIES,
 }
-COUNTS = ("image_size", "epochs", "batch_size", "gradient_accumulation_steps", "patience", "keep_checkpoints")
+COUNTS = (
+    "image_size",
+    "epochs",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "patience",
+    "keep_checkpoints",
+)
 
 
 @dataclass(frozen=True)

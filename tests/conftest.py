@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import settings
-from serving_helpers import save
 
 from cnnkit.server import EmbeddedServer
 from cnnkit.training import get_strategy
+from tests.helpers.serving import save
 
 # The same examples in every run: a failure is found again, and none comes and goes.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)

@@ -59,8 +59,7 @@ def draw_attribution(
     figure.text(
         0.5,
         0.03,
-        f"logit {result.score:.3g} · {where}"
-        f"the {CUT:.1%} largest values share the brightest color",
+        f"logit {result.score:.3g} · {where}the {CUT:.1%} largest values share the brightest color",
         ha="center",
         fontsize=9,
     )

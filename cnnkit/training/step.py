@@ -112,7 +112,9 @@ class StepRunner:
         self._gradients_compiled = (
             tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
         )
-        self._sums = [_local_sum(variable) for variable in self.variables if gradient_accumulation_steps > 1]
+        self._sums = [
+            _local_sum(variable) for variable in self.variables if gradient_accumulation_steps > 1
+        ]
 
     @property
     def parts(self) -> int:
@@ -133,7 +135,9 @@ class StepRunner:
         count, rate = tf.constant(images, tf.float32), tf.constant(rate, tf.float32)
         if self.gradient_accumulation_steps == 1:
             return self._train(shard_batch(batch, self.strategy), count, rate)
-        parts = {name: tf.split(rows, self.gradient_accumulation_steps) for name, rows in batch.items()}
+        parts = {
+            name: tf.split(rows, self.gradient_accumulation_steps) for name, rows in batch.items()
+        }
         counts = [
             self._accumulate(
                 shard_batch({name: rows[i] for name, rows in parts.items()}, self.strategy), count

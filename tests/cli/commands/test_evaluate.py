@@ -1,0 +1,245 @@
+"""`cnnkit evaluate` as a user types it: runs, datasets by name, kept results, going on."""
+
+import importlib
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
+from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.published import published_errors
+from cnnkit.evaluation.result_store import newest_results
+from cnnkit.recipes import find_recipe
+from cnnkit.run_folder import RunFolder
+from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_folder, write_run
+
+evaluate_module = importlib.import_module("cnnkit.evaluation.evaluate")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("pictures") / "seven", LABELS)
+
+
+@pytest.fixture
+def run(dataset, tmp_path):
+    return write_run(tmp_path / "run", 3, dataset)
+
+
+def evaluated(capsys, *words):
+    capsys.readouterr()
+    assert main(["evaluate", *map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
+    """The middle of 14 and 18 is 16, at which the held-out images were seen in training."""
+    found = evaluated(capsys, run)
+    source = load_dataset(f"folder:{dataset}")
+    split = source.splits["test"]
+    member = EvaluatedModel("net", network(3), (16,), SIZE)
+    expected = evaluate(member, split, LABELS)
+    other = evaluate(EvaluatedModel("net", network(3), (12,), SIZE), split, LABELS)
+    assert found["top1_error"] == expected.top1_error
+    assert found["confusion"] == [list(one) for one in expected.confusion]
+    assert expected.confusion != other.confusion
+    assert (found["scales"], found["protocol"], found["paper"]) == ([[16]], "center", None)
+
+    [file] = (run / "evaluations").iterdir()
+    assert file.name.startswith("center-16-")
+    assert str(file) == found["file"]
+    kept = json.loads(file.read_text())
+    assert kept == {name: value for name, value in found.items() if name != "file"}
+    # Equal figures leave the file as it is, from another batch size too.
+    written = file.stat().st_mtime_ns
+    assert evaluated(capsys, run, "--batch-size", 5)["file"] == str(file)
+    assert file.stat().st_mtime_ns == written
+    assert evaluated(capsys, run, "--strategy", "mirrored")["file"] == str(file)
+    assert file.stat().st_mtime_ns == written
+    # Other figures do not take the place of those.
+    file.write_text(json.dumps({**kept, "top1_error": 0.5}))
+    again = evaluated(capsys, run)
+    assert again["file"] == str(file.with_stem(f"{file.stem}-2"))
+    assert json.loads(file.read_text())["top1_error"] == 0.5
+    assert newest_results(run) == file.with_stem(f"{file.stem}-2")
+
+
+def test_the_table(run, capsys):
+    assert main(["evaluate", str(run), "--protocol", "ten-crop", "--scales", "13,16"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = ["class", "images", "top-1 error", "top-1 95 %", "top-5 error", "top-5 95 %"]
+    assert re.split(r"  +", lines[0]) == header
+    assert [line.split()[0] for line in lines[1:9]] == [*LABELS, "all,"]
+    assert f"all, {run} at 13, 16" in lines[8]
+    assert "expected calibration error" in lines[9]
+    assert "evaluations/ten-crop-13_16-" in lines[9]
+
+
+def test_an_ensemble_with_its_single_figures(run, dataset, tmp_path, capsys):
+    # The second network knows the classes in another order.
+    shuffled = LABELS[3:] + LABELS[:3]
+    second = write_run(tmp_path / "second", 4, dataset, shuffled, scale=(18, 18))
+    found = evaluated(capsys, run, second, "--protocol", "dense")
+    assert [one["name"] for one in found["members"]] == [str(run), str(second)]
+    assert found["scales"] == [[16], [18]]
+    split = load_dataset(f"folder:{dataset}").splits["test"]
+    columns = tuple(shuffled.index(label) for label in LABELS)
+    members = [
+        EvaluatedModel("a", network(3), (16,), SIZE),
+        EvaluatedModel("b", network(4), (18,), SIZE, columns),
+    ]
+    expected = evaluate(members, split, LABELS, protocol="dense")
+    assert found["top1_error"] == expected.top1_error
+    assert found["confusion"] == [list(one) for one in expected.confusion]
+    singles = [one["top1_error"] for one in found["members"]]
+    assert singles == [one.top1_error for one in expected.members]
+
+
+def test_classes_are_matched_by_name(run, tmp_path, capsys):
+    """Three of the classes, whose numbers are others in this dataset."""
+    some = write_folder(tmp_path / "some", ("c", "f", "g"), seed=9)
+    found = evaluated(capsys, run, "--dataset", f"folder:{some}")
+    model, right = network(3), 0
+    split = load_dataset(f"folder:{some}").splits["test"]
+    answers = evaluate(
+        EvaluatedModel("net", model, (16,), SIZE),
+        type(split)(np.array([2, 5, 6])[split.labels].astype(np.int32), split.names, split.read),
+        LABELS,
+    )
+    right = {label: one["images"] for label, one in zip(LABELS, found["classes"], strict=True)}
+    assert right == {"a": 0, "b": 0, "c": 3, "d": 0, "e": 0, "f": 3, "g": 3}
+    assert found["confusion"] == [list(one) for one in answers.confusion]
+
+
+def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(evaluate_module, "MOST_IN_WINDOW", 4)
+    add, looked = evaluate_module.Answers.add, []
+
+    def stopping(answers, logs, labels):
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        looked.append(answers.done)
+        add(answers, logs, labels)
+
+    monkeypatch.setattr(evaluate_module.Answers, "add", stopping)
+    words = [str(run), "--batch-size", "4"]
+    assert main(["evaluate", *words]) == 130
+    [state] = (run / "evaluations").iterdir()
+    assert state.name.endswith(".partial.npz")
+    looked[:] = [-1, -1, -1]
+    found = evaluated(capsys, *words)
+    assert looked[3] == 8
+    assert [file.suffix for file in (run / "evaluations").iterdir()] == [".json"]
+    split = load_dataset(f"folder:{dataset}").splits["test"]
+    looked[:] = [-1, -1, -1]
+    expected = evaluate(EvaluatedModel("net", network(3), (16,), SIZE), split, LABELS)
+    assert found["confusion"] == [list(one) for one in expected.confusion]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ("{run} --protocol tencrop", 2, "Did you mean ten-crop"),
+        ("{run} --average score", 2, "Unknown average 'score'"),
+        ("{run} --scales 16,x", 2, "a list of different sides. Expected: 256,384,512"),
+        ("{run} --scales 16,16", 2, "a list of different sides"),
+        ("{run} --scales 11", 2, "smaller than the network at this scale"),
+        ("{run} --protocol dense --scales 5", 2, "too small"),
+        ("{run} --dataset digit", 2, "Unknown dataset 'digit'"),
+        ("{run} --dataset digits", 1, "digits do not fit those of the network. Expected: classes "
+         "among its 7: a, b, c, d, e ... Received: 10 that it does not know: 0, 1, 2, 3, 4"),
+        ("{run} --replicas 2", 2, "belong to --strategy mirrored"),
+        ("{run} --strategy mirrored --replicas 0", 2, "at least 1"),
+        ("{run} {run}", 2, "named twice"),
+        ("{run} {tmp}", 2, "No run folder"),
+        ("{run} {other}", 2, "trained on different datasets"),
+        ("{run} {other} --dataset folder:{data}", 2, "only one of them knows f, g"),
+        ("{run} {unsplit}", 2, "trained on different datasets"),
+        ("{unsplit} {again}", 2, "held out different images"),
+        ("{unfinished}", 1, "has no model yet"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text):
+    places = {"run": run, "tmp": tmp_path, "data": dataset}
+    if "{other}" in words:
+        places["other"] = write_run(tmp_path / "other", 0, tmp_path, LABELS[:5])
+    if "{unsplit}" in words:
+        train = dataset / "train"
+        places["unsplit"] = write_run(tmp_path / "unsplit", 0, train)
+        places["again"] = write_run(tmp_path / "again", 1, train)
+    if "{unfinished}" in words:
+        places["unfinished"] = write_run(tmp_path / "unfinished", 0, dataset)
+        RunFolder(places["unfinished"]).model_file.unlink()
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    assert main(["evaluate", *(word.format(**places) for word in words.split())]) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_results_of_a_changed_network_are_others(run, capsys):
+    first = evaluated(capsys, run)
+    model = keras.saving.load_model(RunFolder(run).model_file)
+    model.get_layer("fc8").bias.assign(np.arange(7) * 50.0)
+    model.save(RunFolder(run).model_file)
+    second = evaluated(capsys, run)
+    assert second["file"].rpartition("-")[2] != first["file"].rpartition("-")[2]
+    assert not second["file"].endswith("-2.json")
+    assert second["confusion"] != first["confusion"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "protocol", "scales", "errors"),
+    [
+        ("alexnet-paper", "ten-crop", (256,), (0.407, 0.182)),
+        ("alexnet-paper", "center", (256,), None),
+        ("vgg-d-256", "dense", (256,), (0.27, 0.088)),
+        ("vgg-d-256", "dense", (384,), None),
+        ("vgg-d-256", "dense", (288, 224, 256), (0.266, 0.086)),
+        ("vgg-e-jitter", "dense", (384,), (0.255, 0.08)),
+        ("vgg-e-jitter", "dense", (256, 384, 512), (0.248, 0.075)),
+        ("vgg-e-jitter", "multi-crop", (256, 384, 512), (0.246, 0.074)),
+        ("vgg-d-jitter", "dense+multi-crop", (256, 384, 512), (0.244, 0.072)),
+        ("vgg-d-384", "multi-crop", (352, 384, 416), None),
+        ("demo", "ten-crop", (256,), None),
+    ],
+)
+def test_the_papers_figure_for_the_same(recipe, protocol, scales, errors):
+    network = (find_recipe(recipe).config, scales)
+    found = published_errors([network], protocol, 1000)
+    assert (found and (found.top1_error, found.top5_error)) == errors
+    assert published_errors([network], protocol, 10) is None
+
+
+ALL_SEVEN = "vgg-d-256 vgg-d-384 vgg-d-jitter vgg-c-256 vgg-c-384 vgg-e-256 vgg-e-384"
+
+
+@pytest.mark.parametrize(
+    ("recipes", "protocol", "errors"),
+    [
+        ("alexnet-paper " * 5, "ten-crop", (0.381, 0.164)),
+        ("alexnet-paper " * 4, "ten-crop", None),
+        ("vgg-e-jitter vgg-d-jitter", "dense", (0.24, 0.071)),
+        ("vgg-d-jitter vgg-e-jitter", "multi-crop", (0.239, 0.072)),
+        ("vgg-d-jitter vgg-e-jitter", "dense+multi-crop", (0.237, 0.068)),
+        ("vgg-d-jitter vgg-d-jitter", "dense", None),
+        ("vgg-d-jitter alexnet-paper", "dense", None),
+        (ALL_SEVEN, "dense", (0.247, 0.075)),
+        (ALL_SEVEN, "multi-crop", None),
+    ],
+)
+def test_the_papers_figure_for_the_same_ensemble(recipes, protocol, errors):
+    several = {"256": (224, 256, 288), "384": (352, 384, 416), "jitter": (512, 384, 256)}
+    networks = [
+        (find_recipe(name).config, several.get(name.split("-")[-1], (256,)))
+        for name in recipes.split()
+    ]
+    found = published_errors(networks, protocol, 1000)
+    assert (found and (found.top1_error, found.top5_error)) == errors

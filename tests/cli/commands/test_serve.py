@@ -1,0 +1,313 @@
+"""`cnnkit serve` and `cnnkit query`: texts, exit codes, and what each needs."""
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import cnnkit as package
+from cnnkit.cli.main import main
+from cnnkit.client import Client
+
+
+@pytest.fixture
+def cnnkit(capfd):
+    """Runs a command in this process; returns its exit code, standard output and standard error."""
+
+    def run(*argv):
+        capfd.readouterr()
+        try:
+            code = main([str(word) for word in argv])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def files(tmp_path, png, monkeypatch):
+    """red.png and green-blue.png in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    Path("red.png").write_bytes(png(250, 0, 0))
+    Path("green-blue.png").write_bytes(png(0, 200, 190))
+    return ["red.png", "green-blue.png"]
+
+
+@pytest.fixture
+def server(colors_server):
+    return ["--server", colors_server.address, "--model", "colors"]
+
+
+def test_query_prints_a_table(cnnkit, files, server):
+    code, out, err = cnnkit("query", *files, *server, "--top", "2")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(
+        r"red\.png         red    0\.\d{4}\n {16}green  0\.\d{4}\n"
+        r"green-blue\.png  green  0\.\d{4}\n {16}blue   0\.\d{4}\n",
+        out,
+    )
+
+
+def test_query_json_is_one_document(cnnkit, files, server):
+    code, out, err = cnnkit("query", *files, *server, "--top", "1", "--json")
+    assert (code, err) == (0, "")
+    document = json.loads(out)
+    assert document["model"] == "colors"
+    assert [result["image"] for result in document["results"]] == files
+    best = [result["predictions"][0] for result in document["results"]]
+    assert [prediction["label"] for prediction in best] == ["red", "green"]
+    assert all(0 < prediction["probability"] < 1 for prediction in best)
+
+
+def test_query_a_version_without_labels(cnnkit, files, server):
+    code, out, _ = cnnkit("query", files[0], *server, "--model-version", "1", "--top", "1")
+    assert code == 0
+    assert re.fullmatch(r"red\.png  class 0  0\.99\d\d\n", out)
+
+
+def failure(result, code):
+    """Returns the one line of an error."""
+    assert result[0] == code
+    assert result[1] == ""
+    lines = result[2].splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("cnnkit: error: ")
+    return lines[0]
+
+
+def test_query_a_file_that_is_not_there(cnnkit, files, server):
+    result = cnnkit("query", files[0], "blue.png", *server)
+    assert "There is no such image file. Received: blue.png." in failure(result, 2)
+
+
+def test_query_a_server_that_is_not_there(cnnkit, files):
+    result = cnnkit("query", files[0], "--server", "localhost:1", "--model", "colors")
+    line = failure(result, 1)
+    assert "No model server answers at localhost:1." in line
+    assert "Start one with `cnnkit serve DIR --port 1`." in line
+
+
+def test_query_a_model_that_is_not_there(cnnkit, files, colors_server):
+    result = cnnkit("query", files[0], "--server", colors_server.address, "--model", "digits")
+    assert "no such model, version or label of 'digits'" in failure(result, 1)
+
+
+def test_query_a_version_that_is_not_there(cnnkit, files, server):
+    result = cnnkit("query", files[0], *server, "--model-version", "7")
+    assert "Versions of 'colors' that are available: 1, 2." in failure(result, 1)
+
+
+def test_query_names_the_file_that_is_no_image(cnnkit, files, server):
+    Path("notes.png").write_text("not an image")
+    line = failure(cnnkit("query", "notes.png", *server, "--top", "1"), 1)
+    assert "cannot classify notes.png" in line
+    assert "Unknown image file format" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--top", "9"], "Expected: top <= 3. Received: 9."),
+        (["--top", "0"], "one class at least"),
+        (["--timeout", "0"], "needs a deadline"),
+        (["--server", "localhost"], "Expected: HOST:PORT"),
+    ],
+)
+def test_query_options_that_cannot_be(cnnkit, files, server, options, text):
+    assert text in failure(cnnkit("query", files[0], *server, *options), 2)
+
+
+def test_query_without_a_model_is_wrong_usage(cnnkit, files):
+    code, _, err = cnnkit("query", files[0])
+    assert code == 2
+    assert "--model" in err
+
+
+def test_query_needs_no_tensorflow(files, server):
+    program = (
+        "import sys; from cnnkit.cli.main import main; code = main(sys.argv[1:]);"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules))); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, "query", files[0], *server, "--top", "1"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_serve_on_a_port_in_use(cnnkit, colors_folder, colors_server):
+    port = colors_server.address.rpartition(":")[2]
+    line = failure(cnnkit("serve", colors_folder, "--port", port, "--embedded"), 1)
+    assert f"cannot listen on port {port} of 127.0.0.1. Received: Address already in use." in line
+
+
+def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colors_folder):
+    (tmp_path / "empty").mkdir()
+    for folder, text in (
+        (tmp_path / "none", "There is no such model folder"),
+        (tmp_path / "empty", "This model folder holds no version"),
+        (colors_folder / "2", f"Use {colors_folder}."),
+    ):
+        assert text in failure(cnnkit("serve", folder, "--embedded"), 2)
+
+
+def test_serve_with_an_engine_that_is_not_there(cnnkit, colors_folder, monkeypatch):
+    line = failure(cnnkit("serve", colors_folder, "--engine", "openvin"), 2)
+    assert "openvin" in line and "Did you mean openvino?" in line
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    line = failure(cnnkit("serve", colors_folder, "--engine", "openvino"), 2)
+    assert "The engine openvino is not installed. Install it: pip install" in line
+
+
+def test_serve_a_port_that_is_none(cnnkit, colors_folder):
+    assert "0 to 65535" in failure(cnnkit("serve", colors_folder, "--port", "65536"), 2)
+
+
+def start(*argv, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnnkit", "serve", *map(str, argv)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def first_line(process):
+    ready, _, _ = select.select([process.stdout], [], [], 60)
+    if not ready:
+        process.kill()
+    return process.stdout.readline()
+
+
+def end(process, number):
+    """Sends a signal; returns the exit code and what came after the first line."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_when_it_is_ready_and_stops_cleanly(colors_folder, number):
+    process = start(colors_folder, "--port", "0", "--embedded")
+    line = first_line(process)
+    found = re.fullmatch(r"serving colors version 2 at (127\.0\.0\.1:\d+) \(Ctrl-C stops\)\n", line)
+    assert found, (line, process.poll())
+    with Client(found[1]) as client:
+        assert client.status("colors")[0].state == "AVAILABLE"
+    assert end(process, number) == (0, "", "")
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Puts a tensorflow_model_server on the PATH that runs the given lines of Python."""
+
+    def install(body):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        program = folder / "tensorflow_model_server"
+        program.write_text(f"#!{sys.executable}\n{body}")
+        program.chmod(0o755)
+        return program, f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+    return install
+
+
+# A model server as far as `cnnkit serve` looks at one: it says that version 5 is available.
+READY = """
+import sys, time
+from concurrent import futures
+import grpc
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+
+options = dict(word.removeprefix("--").split("=", 1) for word in sys.argv[1:])
+sys.stderr.write(repr(sorted(options.items())))
+sys.stderr.flush()
+
+def status(request, context):
+    response = pb.GetModelStatusResponse()
+    asked = pb.GetModelStatusRequest.FromString(request).model_spec.name
+    if asked == options["model_name"]:
+        response.model_version_status.add(version=5, state=30)
+    return response.SerializeToString()
+
+server = grpc.server(futures.ThreadPoolExecutor(1))
+handlers = {"GetModelStatus": grpc.unary_unary_rpc_method_handler(status)}
+server.add_generic_rpc_handlers(
+    [grpc.method_handlers_generic_handler(methods.MODEL_SERVICE, handlers)]
+)
+server.add_insecure_port("127.0.0.1:" + options["port"])
+server.start()
+time.sleep(60)
+"""
+
+
+def test_serve_runs_tensorflow_serving_where_it_is_installed(colors_folder, installed):
+    program, path = installed(READY)
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    root = str(Path(package.__file__).parents[1])
+    process = start(colors_folder, "--port", port, "--name", "shades", PATH=path, PYTHONPATH=root)
+    assert first_line(process) == (
+        f"serving shades version 5 at 0.0.0.0:{port} with {program}, which listens on every "
+        "network interface (Ctrl-C stops)\n"
+    )
+    begun = time.monotonic()
+    code, out, err = end(process, signal.SIGTERM)
+    assert (code, out) == (0, "")
+    # It was asked to end, not killed after the time it is given for that.
+    assert time.monotonic() - begun < 8
+    assert err == repr(
+        [("model_base_path", str(colors_folder)), ("model_name", "shades"), ("port", str(port))]
+    )
+    # The child went with it.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", port))
+
+
+def test_serve_tells_when_tensorflow_serving_ends(cnnkit, colors_folder, installed, monkeypatch):
+    _, path = installed("raise SystemExit(3)")
+    monkeypatch.setenv("PATH", path)
+    begun = time.monotonic()
+    line = failure(cnnkit("serve", colors_folder, "--port", "0"), 1)
+    assert "tensorflow_model_server ended by itself. Received: exit code 3." in line
+    assert time.monotonic() - begun < 30
+
+
+def test_serve_does_not_open_to_the_world_what_was_to_stay_here(
+    cnnkit, colors_folder, installed, monkeypatch
+):
+    _, path = installed("raise SystemExit(3)")
+    monkeypatch.setenv("PATH", path)
+    line = failure(cnnkit("serve", colors_folder, "--host", "127.0.0.1"), 2)
+    assert "Received: --host 127.0.0.1. Add --embedded" in line
+
+
+def test_help_imports_no_tensorflow():
+    for verb in ("serve", "query"):
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-m", "cnnkit", verb, "--help"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert f"usage: cnnkit {verb}" in done.stdout
+        assert "| tensorflow\n" not in done.stderr

@@ -1,0 +1,332 @@
+"""What the client asks again and what it never does, and what it says about each failure."""
+
+import http.server
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from cnnkit.client import (
+    Client,
+    ConnectionLost,
+    DeadlineExceeded,
+    InvalidRequest,
+    InvalidResponse,
+    MessageTooLarge,
+    NotAuthorized,
+    ServerBusy,
+    ServerError,
+    ServerUnavailable,
+    ServerUnreachable,
+    flow,
+)
+from cnnkit.client.errors import server_error
+from cnnkit.errors import UsageError
+from tests.helpers.fake_servers import Doubling, fake_server
+
+X = np.float32([[1, 2], [3, 4]])
+
+
+def refusing(code, details, times=10**9):
+    """Aborts the first Predict calls."""
+
+    def before(number, context):
+        if number <= times:
+            context.abort(grpc.StatusCode[code], details)
+
+    return before
+
+
+QUEUE = "The batch scheduling queue to which this task was submitted is full; currently 1 ..."
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        ("UNAVAILABLE", QUEUE),
+        ("UNAVAILABLE", "Model labels does not init yet.stable"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"),
+    ],
+)
+def test_a_busy_server_is_asked_again(code, details):
+    model = Doubling(refusing(code, details, times=2))
+    with fake_server(model) as address, Client(address) as client:
+        np.testing.assert_array_equal(client.predict(X, model="m")["y"], 2 * X)
+    assert model.predicts == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        ("UNAVAILABLE", "Socket closed", ConnectionLost),
+        ("UNAVAILABLE", "Stream removed", ConnectionLost),
+        (
+            "UNAVAILABLE",
+            "upstream connect error or disconnect/reset before headers",
+            ConnectionLost,
+        ),
+        ("UNAVAILABLE", "something else", ServerUnavailable),
+        ("RESOURCE_EXHAUSTED", "Received message larger than max (9 vs. 8)", MessageTooLarge),
+        ("RESOURCE_EXHAUSTED", "quota", ServerError),
+        ("INVALID_ARGUMENT", "input depth must be evenly divisible", InvalidRequest),
+        ("INTERNAL", QUEUE, ServerError),
+        ("DEADLINE_EXCEEDED", "", DeadlineExceeded),
+        ("UNAUTHENTICATED", "who are you", NotAuthorized),
+        ("PERMISSION_DENIED", "no", NotAuthorized),
+        ("ABORTED", "x", ServerError),
+    ],
+)
+def test_everything_else_is_sent_once(code, details, kind):
+    model = Doubling(refusing(code, details))
+    with (
+        fake_server(model) as address,
+        Client(address) as client,
+        pytest.raises(ServerError) as caught,
+    ):
+        client.predict(X, model="m")
+    assert model.predicts == 1
+    assert type(caught.value) is kind
+    assert not caught.value.retryable
+    assert (caught.value.code, caught.value.details) == (code, details)
+
+
+def test_a_server_that_stays_busy_is_left_alone_after_some_attempts():
+    model = Doubling(refusing("UNAVAILABLE", QUEUE))
+    with fake_server(model) as address, Client(address, attempts=3) as client:
+        with pytest.raises(ServerBusy) as caught:
+            client.predict(X, model="m")
+        assert model.predicts == 3
+        with Client(address, attempts=1) as once, pytest.raises(ServerBusy):
+            once.predict(X, model="m")
+        assert model.predicts == 4
+    assert caught.value.retryable
+    assert "Send less at once, or try again in a moment." in str(caught.value)
+
+
+def test_attempts_end_with_the_deadline(monkeypatch):
+    monkeypatch.setattr(flow, "time", Clock())
+    waited = []
+    model = Doubling(refusing("UNAVAILABLE", QUEUE))
+    with fake_server(model) as address, Client(address, attempts=10**6, timeout=20) as client:
+        do = client._do
+
+        def wait(step):
+            if isinstance(step, flow.Sleep):
+                waited.append(step.seconds)
+                flow.time.now += step.seconds
+                return None
+            return do(step)
+
+        monkeypatch.setattr(client, "_do", wait)
+        # Not "no answer in time": what stood in the way is told.
+        with pytest.raises(ServerBusy):
+            client.predict(X, model="m")
+    assert sum(waited) < 20
+    assert model.predicts == len(waited) + 1
+    # Each pause is twice the one before at most, shortened by chance, and 2 s at most.
+    for number, seconds in enumerate(waited):
+        largest = min(0.1 * 2**number, 2.0)
+        assert largest / 2 <= seconds <= largest
+    assert len({seconds / min(0.1 * 2**n, 2.0) for n, seconds in enumerate(waited)}) > 5
+
+
+class Clock:
+    """A clock that only moves when it is moved."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+def test_a_server_that_is_not_there_is_looked_for_again(monkeypatch):
+    calls = []
+    with Client("localhost:1", timeout=5) as client:
+        method = client._method
+        monkeypatch.setattr(client, "_method", lambda path: (calls.append(path), method(path))[1])
+        with pytest.raises(ServerUnreachable):
+            client.predict(X, model="m")
+    assert len(calls) == 4
+
+
+# Dies of every Predict call, after writing down that it came.
+KILLED = """
+    import os, sys, time
+    sys.path[:0] = {path!r}
+    from tests.helpers.fake_servers import Doubling, fake_server
+    def before(number, context):
+        os.write(1, b"predict\\n")
+        os._exit(9)
+    with fake_server(Doubling(before)) as address:
+        os.write(1, address.encode() + b"\\n")
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def mortal_servers():
+    """Starts servers that die of any Predict call; returns them, with their addresses."""
+    started = []
+    path = [str(Path(__file__).resolve().parents[2])]
+
+    def start(count):
+        program = textwrap.dedent(KILLED.format(path=path))
+        for _ in range(count):
+            command = [sys.executable, "-c", program]
+            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return started, [process.stdout.readline().strip() for process in started]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_request_that_kills_a_server_kills_no_other(mortal_servers):
+    processes, addresses = mortal_servers(3)
+    with (
+        Client(f"ipv4:{','.join(addresses)}", round_robin=True, timeout=10) as client,
+        pytest.raises(ConnectionLost) as caught,
+    ):
+        client.predict(X, model="m")
+    text = str(caught.value)
+    assert caught.value.code == "UNAVAILABLE"
+    assert "ended in the middle of a call" in text
+    assert "This input may have killed the server: look at its log" in text
+    time.sleep(0.3)
+    assert sorted(str(process.poll()) for process in processes) == ["9", "None", "None"]
+
+
+def test_one_part_of_a_batch_that_kills_a_server_ends_all(mortal_servers):
+    [process], [address] = mortal_servers(1)
+    x = np.zeros((64, 2), np.float32)
+    with Client(address, timeout=10) as client, pytest.raises(ConnectionLost):
+        client.predict(x, model="m", batch_size=1)
+    process.wait(10)
+    # Four were in flight when the first was read.
+    assert 1 <= process.stdout.read().count("predict") <= 4
+
+
+def test_harmless_calls_are_made_again_when_the_connection_breaks():
+    failures = iter([True, True])
+    model = Doubling()
+
+    def answer(path, request, context):
+        if next(failures, False):
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        return model(path, request, context)
+
+    with fake_server(answer) as address, Client(address) as client:
+        assert client.status("m")[0].state == "AVAILABLE"
+
+
+def test_a_harmless_call_blames_no_input():
+    for harmless, text in ((True, "wants TLS"), (False, "may have killed the server")):
+        error = server_error(
+            "UNAVAILABLE",
+            "Socket closed",
+            address="a:1",
+            model="m",
+            timeout=1,
+            harmless=harmless,
+        )
+        assert text in str(error)
+
+
+def test_a_batch_above_the_servers_limit_says_which():
+    details = "Task size 9 is larger than maximum input batch size 8"
+    model = Doubling(refusing("INVALID_ARGUMENT", details))
+    with (
+        fake_server(model) as address,
+        Client(address) as client,
+        pytest.raises(InvalidRequest, match="Send at most 8 at once: batch_size=8"),
+    ):
+        client.predict(np.zeros((9, 2)), model="m")
+
+
+def test_an_answer_that_cannot_be_decoded():
+    """A tensor whose bytes do not fill its shape."""
+
+    broken = bytes.fromhex("0a13 0a0179 120e 0801 1204 12020803 2204 00000000".replace(" ", ""))
+
+    def short(path, request, context):
+        return broken if path.endswith("/Predict") else Doubling()(path, request, context)
+
+    with (
+        fake_server(short) as address,
+        Client(address) as client,
+        pytest.raises(InvalidResponse, match="do not fill its shape"),
+    ):
+        client.predict(X, model="m")
+
+
+def test_a_port_that_speaks_http_says_so():
+    class Web(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *words):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Web)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with (
+            Client(f"127.0.0.1:{server.server_port}", timeout=5) as client,
+            pytest.raises(ServerError) as caught,
+        ):
+            client.status("m")
+        assert "Use the port of the server's gRPC interface" in str(caught.value)
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_client_that_is_closed_during_a_call():
+    inside, release = threading.Event(), threading.Event()
+
+    def before(number, context):
+        inside.set()
+        release.wait(20)
+
+    errors = []
+
+    def ask(client):
+        try:
+            client.predict(X, model="m")
+        except ServerError as error:
+            errors.append(error)
+
+    with fake_server(Doubling(before)) as address:
+        client = Client(address)
+        thread = threading.Thread(target=ask, args=[client])
+        thread.start()
+        assert inside.wait(10)
+        client.close()
+        thread.join(10)
+        release.set()
+    assert [error.code for error in errors] == ["CANCELLED"]
+    assert "closed during the call" in str(errors[0])
+
+
+def test_random_answers_end_in_one_of_our_errors(rng):
+    for _ in range(100):
+        raw = rng.bytes(rng.integers(0, 60))
+        with fake_server(lambda *call, raw=raw: raw) as address, Client(address) as client:
+            try:
+                client.metadata("m")
+                client.predict(X, model="m")
+            except (ServerError, UsageError):
+                pass
+
+
+def test_no_secret_and_no_trace_of_one_is_printed():
+    with Client("localhost:1", token="hush", metadata={"x-key": "secret"}) as client:
+        assert "hush" not in repr(client._endpoint)
+        assert "secret" not in repr(client._endpoint)
+        with pytest.raises(ServerUnreachable) as caught:
+            client.status("m")
+        assert "hush" not in str(caught.value)

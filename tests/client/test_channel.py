@@ -1,0 +1,274 @@
+"""How the client connects: TLS in all its ways, token, headers, compression, turns, keepalive."""
+
+import contextlib
+import socket
+import threading
+
+import grpc
+import numpy as np
+import pytest
+import trustme
+
+from cnnkit.client import TLS, Client, NotAuthorized, ServerError, TLSError
+from cnnkit.client.channel import ChannelOptions, is_loopback
+from cnnkit.errors import UsageError
+from cnnkit.wire import methods
+from tests.helpers.fake_servers import Doubling, fake_server
+
+X = np.float32([[1, 2]])
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    """A certificate authority, certificates of a server and a client, and files of them all."""
+    folder = tmp_path_factory.mktemp("certificates")
+    ours, others = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(folder / "ca.pem")
+    others.cert_pem.write_to_path(folder / "other-ca.pem")
+    server, client = ours.issue_cert("models.example"), ours.issue_cert("client@example.org")
+    stranger = others.issue_cert("client@example.org")
+    for name, certificate in (("client", client), ("stranger", stranger)):
+        certificate.private_key_pem.write_to_path(folder / f"{name}.key")
+        certificate.cert_chain_pems[0].write_to_path(folder / f"{name}.pem")
+    pair = (server.private_key_pem.bytes(), server.cert_chain_pems[0].bytes())
+    return folder, pair, ours.cert_pem.bytes()
+
+
+@pytest.fixture
+def secure(authority):
+    folder, pair, _ = authority
+    with fake_server(Doubling(), credentials=grpc.ssl_server_credentials([pair])) as address:
+        yield folder, address
+
+
+@pytest.fixture
+def mutual(authority):
+    folder, pair, ca = authority
+    credentials = grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
+    with fake_server(Doubling(), credentials=credentials) as address:
+        yield folder, address
+
+
+def ask(address, **options):
+    with Client(address, timeout=5, **options) as client:
+        return client.predict(X, model="m")["y"].tolist()
+
+
+def test_tls(secure):
+    folder, address = secure
+    tls = TLS(ca=folder / "ca.pem", server_name="models.example")
+    assert ask(address, tls=tls) == [[2, 4]]
+
+
+@pytest.mark.parametrize(
+    "tls",
+    [
+        {"ca": "other-ca.pem", "server_name": "models.example"},
+        {"ca": "ca.pem", "server_name": "other.example"},
+        {"ca": "ca.pem"},
+        {"server_name": "models.example"},
+    ],
+    ids=["another authority", "another name", "the address as the name", "the usual authorities"],
+)
+def test_a_server_that_is_not_who_it_should_be(secure, tls):
+    folder, address = secure
+    if "ca" in tls:
+        tls["ca"] = folder / tls["ca"]
+    with pytest.raises(TLSError) as caught:
+        ask(address, tls=TLS(**tls))
+    assert "Look at the certificates" in str(caught.value)
+    assert not caught.value.retryable
+
+
+def test_plain_to_a_server_with_tls_and_the_other_way_round(secure):
+    with pytest.raises(ServerError) as caught:
+        ask(secure[1])
+    assert "TLS" in str(caught.value)
+    with fake_server(Doubling()) as address, pytest.raises(TLSError):
+        ask(address, tls=True)
+
+
+def test_mutual_tls(mutual):
+    folder, address = mutual
+    tls = {"ca": folder / "ca.pem", "server_name": "models.example"}
+    own = {"certificate": folder / "client.pem", "key": folder / "client.key"}
+    assert ask(address, tls=TLS(**tls, **own)) == [[2, 4]]
+    strange = {"certificate": folder / "stranger.pem", "key": folder / "stranger.key"}
+    for wrong in ({}, strange):
+        with pytest.raises(ServerError) as caught:
+            ask(address, tls=TLS(**tls, **wrong))
+        assert "TLS" in str(caught.value)
+        assert "may have killed" not in str(caught.value)
+
+
+def test_files_of_certificates_that_are_none(tmp_path):
+    (tmp_path / "x.pem").write_text("hello")
+    with pytest.raises(UsageError, match="cannot be read. Expected: ca= a file"):
+        Client("localhost:1", tls=TLS(ca=tmp_path / "no.pem"))
+    with pytest.raises(UsageError, match="is no PEM file"):
+        Client("localhost:1", tls=TLS(ca=tmp_path / "x.pem"))
+    with pytest.raises(UsageError, match="go together"):
+        TLS(certificate="client.pem")
+
+
+def guarded(path, request, context):
+    if ("authorization", "Bearer right") not in context.invocation_metadata():
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "invalid token")
+    return Doubling()(path, request, context)
+
+
+def test_token():
+    with fake_server(guarded) as address:
+        assert ask(address, token="right") == [[2, 4]]
+        for options in ({}, {"token": "wrong"}):
+            with pytest.raises(NotAuthorized) as caught:
+                ask(address, **options)
+            assert "Give the client a token" in str(caught.value)
+        # A token that is renewed is asked for at every call.
+        tokens = iter(["right", "right", "wrong"])
+        with Client(address, token=lambda: next(tokens)) as client:
+            assert client.predict(X, model="m")["y"].tolist() == [[2, 4]]
+            with pytest.raises(NotAuthorized):
+                client.predict(X, model="m")
+
+
+def test_a_token_does_not_leave_this_machine_unencrypted():
+    with pytest.raises(UsageError) as caught:
+        Client("models.example:8500", token="hush")
+    assert "hush" not in str(caught.value)
+    assert "tls=True" in str(caught.value)
+    Client("models.example:8500", token="hush", tls=True).close()
+    Client("unix:/run/models.sock", token="hush").close()
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("localhost:8500", True),
+        ("127.9.9.9:8500", True),
+        ("[::1]:8500", True),
+        ("ipv4:127.0.0.1:1,127.0.0.2:1", True),
+        ("ipv6:[::1]:1", True),
+        ("unix:/x", True),
+        ("ipv4:127.0.0.1:1,10.0.0.1:1", False),
+        ("10.0.0.1:8500", False),
+        ("localhost.example:8500", False),
+        ("dns:///localhost:8500", False),
+        ("127.0.0.1.example:1", False),
+        ("[2001:db8::1]:8500", False),
+    ],
+)
+def test_which_addresses_are_on_this_machine(address, local):
+    assert is_loopback(address) is local
+
+
+def test_headers():
+    model = Doubling()
+    with fake_server(model) as address:
+        ask(address, metadata={"x-tenant": "zoo"})
+    assert model.headers["x-tenant"] == "zoo"
+    for name in ("X-Tenant", "grpc-timeout", "é"):
+        with pytest.raises(UsageError, match="name of a header"):
+            Client("localhost:1", metadata={name: "zoo"})
+    for options in ({"metadata": {"x-tenant": "a\nhush"}}, {"token": "hush\n"}):
+        with pytest.raises(UsageError, match="cannot be sent") as caught:
+            ask("localhost:1", **options)
+        assert "hush" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def counting_relay():
+    """A server behind a relay that counts the bytes that a client sends."""
+    counts = []
+    with (
+        fake_server(Doubling(), options=methods.UNLIMITED_MESSAGES) as address,
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        contextlib.ExitStack() as sockets,
+    ):
+
+        def copy(source, target, count):
+            with contextlib.suppress(OSError):
+                while content := source.recv(2**16):
+                    counts.append(len(content) if count else 0)
+                    target.sendall(content)
+
+        def accept():
+            with contextlib.suppress(OSError):
+                while True:
+                    client = sockets.enter_context(listening.accept()[0])
+                    host, _, port = address.rpartition(":")
+                    server = sockets.enter_context(socket.create_connection((host, int(port))))
+                    for words in ((client, server, True), (server, client, False)):
+                        threading.Thread(target=copy, args=words, daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}", lambda: sum(counts)
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "deflate"])
+def test_compression(compression):
+    zeros = np.zeros((2**16, 2), np.float32)
+    with counting_relay() as (address, counted), Client(address, compression=compression) as client:
+        np.testing.assert_array_equal(client.predict(zeros, model="m", batch_size=2**16)["y"], 0)
+        assert counted() < 20_000
+    with counting_relay() as (address, counted), Client(address) as client:
+        client.predict(zeros, model="m", batch_size=2**16)
+        assert counted() > zeros.nbytes
+    with pytest.raises(UsageError, match="Unknown compression 'zip'"):
+        Client("localhost:1", compression="zip")
+
+
+def test_calls_take_turns():
+    models = [Doubling(version=number) for number in (1, 2, 3)]
+    with (
+        fake_server(models[0]) as one,
+        fake_server(models[1]) as two,
+        fake_server(models[2]) as three,
+        Client(f"ipv4:{one},{two},{three}", round_robin=True) as client,
+    ):
+        client.metadata("m")
+        # The connections are made in their own time.
+        for _ in range(200):
+            client.predict(X, model="m")
+            if all(model.predicts for model in models):
+                break
+        before = [model.predicts for model in models]
+        for _ in range(30):
+            client.predict(X, model="m")
+    assert [model.predicts - count for model, count in zip(models, before, strict=True)] == [10] * 3
+
+
+def test_without_turns_one_server_gets_all():
+    models = [Doubling(), Doubling()]
+    with (
+        fake_server(models[0]) as one,
+        fake_server(models[1]) as two,
+        Client(f"ipv4:{one},{two}") as client,
+    ):
+        for _ in range(10):
+            client.predict(X, model="m")
+    assert sorted(model.predicts for model in models) == [0, 10]
+
+
+def test_keepalive():
+    options = dict(ChannelOptions("localhost:1", keepalive=30).channel_arguments()["options"])
+    assert options["grpc.keepalive_time_ms"] == 30_000
+    assert "grpc.keepalive_time_ms" not in dict(
+        ChannelOptions("localhost:1").channel_arguments()["options"]
+    )
+    with pytest.raises(UsageError, match="keepalive > 0"):
+        Client("localhost:1", keepalive=0)
+
+
+def test_messages_are_not_limited():
+    """An answer of 16 MB: gRPC's own limit is 4."""
+    model = Doubling()
+    x = np.arange(2 * 2**21, dtype=np.float32).reshape(-1, 2)
+    with (
+        fake_server(model, options=methods.UNLIMITED_MESSAGES) as address,
+        Client(address) as client,
+    ):
+        answered = client.predict(x, model="m", batch_size=len(x))["y"]
+    np.testing.assert_array_equal(answered, 2 * x)
+    assert model.rows == [len(x)]

@@ -1,0 +1,117 @@
+"""`cnnkit plot` of what an evaluation found: what is drawn stands at its place."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from cnnkit.cli.main import main
+from cnnkit.evaluation.result_store import newest_results
+from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability, evaluation
+from cnnkit.figures import evaluation as drawing
+from tests.helpers.evaluation_networks import LABELS, write_folder, write_run
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("pictures") / "seven", LABELS)
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("runs") / "run", 3, dataset)
+    assert main(["evaluate", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures themselves, as they are about to be saved."""
+    kept = []
+
+    def keep(figure, path, *, dpi):
+        kept.append(figure)
+
+    for module in (drawing, evaluation, evaluation):
+        monkeypatch.setattr(module, "save", keep)
+    return kept
+
+
+def test_the_matrix(figures, tmp_path):
+    matrix = np.array([[8, 2, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 4]])
+    draw_confusion(matrix, ["cat", "dog", "emu", "fox"], tmp_path / "x.png", title="two")
+    axes = figures[0].axes[0]
+    # The emu was neither shown nor answered.
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog", "fox"]
+    shades = np.asarray(axes.images[0].get_array())
+    np.testing.assert_allclose(shades, [[0.8, 0.2, 0], [0, 0, 0], [0.2, 0, 0.8]])
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "8", (1, 0): "2", (0, 2): "1", (2, 2): "4"}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("answer", "right class")
+
+
+def test_the_bars(figures, tmp_path):
+    pictures = [np.full((4, 6, 3), shade, np.uint8) for shade in (10, 200)]
+    answers = [
+        {"label": "b", "probability": 0.25, "top": [["a", 0.5], ["b", 0.25]]},
+        {"label": "c", "probability": 0.1, "top": [["a", 0.75], ["b", 0.15]]},
+    ]
+    draw_predictions(pictures, answers, tmp_path / "x.png")
+    shown, bars, shown2, bars2 = figures[0].axes
+    assert [axes.texts[0].get_text() for axes in (shown, shown2)] == ["b", "c"]
+    assert shown2.images[0].get_array()[0, 0, 0] == 200
+    assert [bar.get_width() for bar in bars.patches] == [0.5, 0.25]
+    red = [bar.get_facecolor()[:3] == to_rgb(drawing.RIGHT) for bar in bars.patches]
+    assert red == [False, True]
+    assert not any(bar.get_facecolor()[:3] == to_rgb(drawing.RIGHT) for bar in bars2.patches)
+    assert [text.get_text() for text in bars.texts] == ["a  50.0%", "b  25.0%"]
+
+
+def test_the_reliability(figures, tmp_path):
+    bins = [
+        {"low": 0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None},
+        {"low": 0.5, "high": 1, "images": 8, "confidence": 0.9, "accuracy": 0.75},
+    ]
+    draw_reliability(bins, tmp_path / "x.png", title="two")
+    above, below = figures[0].axes
+    [bar] = above.patches
+    assert (bar.get_x(), bar.get_width(), bar.get_height()) == (0.5, 0.5, 0.75)
+    [line] = above.collections[0].get_segments()
+    assert line.tolist() == [[0.5, 0.9], [1, 0.9]]
+    assert [bar.get_height() for bar in below.patches] == [0, 8]
+
+
+@pytest.mark.parametrize("kind", ["confusion", "reliability", "answers", "mistakes"])
+def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
+    picture = tmp_path / "x.png"
+    assert main(["plot", str(run), "--kind", kind, "--output", str(picture)]) == 0
+    assert capsys.readouterr().out == f"{picture}\n"
+    assert np.asarray(Image.open(picture).convert("RGB")).std() > 10
+    assert list(tmp_path.iterdir()) == [picture]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        ("{run} {run} --kind confusion", 2, "One run at a time"),
+        ("{run} --results x.json", 2, "--results goes with --kind"),
+        ("{run} --kind answers --results {tmp}/x.json", 2, "that `cnnkit evaluate` wrote"),
+        ("{run} --kind confusion --results {run}/config.json", 1, "holds no results"),
+        ("{run} --kind answers --results {tmp}/other.json", 1, "is not the one that was evaluated"),
+        ("{fresh} --kind confusion", 2, "was not evaluated yet. `cnnkit evaluate"),
+    ],
+)
+def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text):
+    fresh = write_run(tmp_path / "fresh", 1, dataset)
+    other = json.loads(newest_results(run).read_text())
+    (tmp_path / "other.json").write_text(json.dumps({**other, "fingerprint": "other"}))
+    places = {"run": run, "tmp": tmp_path, "fresh": fresh}
+    words = [word.format(**places) for word in words.split()]
+    capsys.readouterr()
+    assert main(["plot", *words, "--output", str(tmp_path / "x.png")]) == code
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,94 @@
+"""Training processes that something happens to.
+
+For each line of JSON on standard input, a list of processes that run at the same time:
+
+    [{"words": ["train", ...], "what": "KILL", "at": 7, "log": "FILE"}, ...]
+
+Each runs its words as a cnnkit command with a network called `tiny`; after step `at` of the
+process it sends itself the signal `what`, or fills the disk (`FULL`). `KILL+0.01` waits that many
+seconds first. The answer is the list of exit codes on a line. The processes are forked from this
+one, which has imported TensorFlow and not used it: that saves each the time of the import.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+
+from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+import_tensorflow()  # Before Keras imports it, so that its start-up log stays out of the way.
+
+from cnnkit import models
+from cnnkit.cli import console
+from cnnkit.cli.main import main as run_command
+from tests.helpers.tiny_network import tiny
+
+# No process outlives this.
+SECONDS = 120
+
+
+def happen(what: str) -> None:
+    name, _, delay = what.partition("+")
+    if name == "FULL":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+        return
+    number = getattr(signal, f"SIG{name}")
+    if not delay:
+        os.kill(os.getpid(), number)
+        return
+
+    def later() -> None:
+        time.sleep(float(delay))
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=later, daemon=True).start()
+
+
+def train(words, what: str, at: int) -> int:
+    models.BUILDERS["tiny"] = tiny
+
+    class Watched(console.TerminalProgress):
+        steps = 0
+
+        def step(self, *args):
+            super().step(*args)
+            self.steps += 1
+            if self.steps == at:
+                happen(what)
+
+    console.TerminalProgress = Watched
+    return run_command(words)
+
+
+def child(job) -> None:
+    for stream, name in ((1, "out"), (2, "err")):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        os.dup2(os.open(f"{job['log']}.{name}", flags, 0o600), stream)
+    code = 1
+    try:
+        code = train(job["words"], job["what"], job["at"])
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def main() -> None:
+    for line in sys.stdin:
+        children = []
+        for job in json.loads(line):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(SECONDS)
+                child(job)
+            children.append(pid)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+        print(json.dumps(codes), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""46 calls as a real TensorFlow Serving answered them, replayed to the client and to our server."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from cnnkit.client import Client, InvalidRequest, ModelNotFound, ServerError
+from cnnkit.client.encode import RequestTarget
+from cnnkit.client.flow import Deadline
+from cnnkit.client.metadata import signatures, version_statuses
+from cnnkit.server import EmbeddedServer
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+from cnnkit.wire.tensors import decode_tensor
+from tests.helpers.fake_servers import fake_server
+
+ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracles" / "serving"
+CASES = []
+if (ORACLE / "cases.jsonl").exists():
+    CASES = [json.loads(line) for line in (ORACLE / "cases.jsonl").read_text().splitlines()]
+
+pytestmark = pytest.mark.skipif(not CASES, reason=f"no recorded answers in {ORACLE}")
+
+RESPONSES = {
+    methods.PREDICT: pb.PredictResponse,
+    methods.GET_MODEL_METADATA: pb.GetModelMetadataResponse,
+    methods.GET_MODEL_STATUS: pb.GetModelStatusResponse,
+}
+# What the transport says, which differs between gRPC's C++ and Python.
+TRANSPORT = {"unknown method"}
+
+
+def ids(case):
+    return case["case"].replace(" ", "-")
+
+
+def unpack(text):
+    return None if text is None else base64.b64decode(text)
+
+
+def first_line(details):
+    """What users read, without the names of tensors and the marker of C++'s debugging texts."""
+    line = details.partition("\n")[0].replace("goo.gle/debugonly", "").rstrip()
+    return re.sub(r"Shape of tensor \S+", "Shape of tensor X", line)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with EmbeddedServer(
+        {"tiny": ORACLE / "tiny"}, versions="all", labels={"tiny": {"stable": 1}}
+    ) as started:
+        yield started
+
+
+def test_all_calls_are_there():
+    assert len(CASES) == 46
+
+
+@pytest.mark.parametrize("case", CASES, ids=ids)
+def test_our_server_answers_as_the_real_one_did(server, case):
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.unary_unary(case["method"])
+        if case["code"] != "OK":
+            with pytest.raises(grpc.RpcError) as caught:
+                call(unpack(case["request"]), timeout=20)
+            assert caught.value.code().name == case["code"]
+            if case["case"] not in TRANSPORT:
+                assert first_line(caught.value.details()) == first_line(case["details"])
+            return
+        ours, theirs = call(unpack(case["request"]), timeout=20), unpack(case["response"])
+    if case["method"] != methods.PREDICT:
+        answer = RESPONSES.get(case["method"])
+        assert (answer.FromString(ours) if answer else ours) == (
+            answer.FromString(theirs) if answer else theirs
+        )
+        return
+    ours, theirs = pb.PredictResponse.FromString(ours), pb.PredictResponse.FromString(theirs)
+    assert ours.model_spec == theirs.model_spec
+    assert set(ours.outputs) == set(theirs.outputs)
+    for name, tensor in theirs.outputs.items():
+        assert ours.outputs[name].dtype == tensor.dtype
+        np.testing.assert_allclose(
+            decode_tensor(ours.outputs[name]), decode_tensor(tensor), atol=1e-6
+        )
+
+
+@pytest.fixture
+def replay():
+    """A client of a server that gives one recorded answer to every call of its method."""
+
+    def run(case, use):
+        def answer(path, request, context):
+            if path != case["method"]:
+                context.abort(grpc.StatusCode.UNIMPLEMENTED, "not recorded")
+            if case["code"] != "OK":
+                context.abort(grpc.StatusCode[case["code"]], case["details"])
+            return unpack(case["response"])
+
+        with fake_server(answer) as address, Client(address, timeout=20) as client:
+            return use(client)
+
+    return run
+
+
+def known_metadata(client):
+    """Gives the client the recorded signatures, as if it had asked before."""
+    recorded = next(case for case in CASES if case["case"] == "metadata")
+    packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
+    definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
+    client._plans.known[RequestTarget("tiny")] = signatures(definitions)
+
+
+def send(client, case):
+    """Makes the client ask what is recorded, whatever answer comes."""
+    if case["method"] == methods.GET_MODEL_METADATA:
+        return client.metadata("tiny")
+    if case["method"] == methods.GET_MODEL_STATUS:
+        return client.status("tiny")
+    if case["method"] == methods.PREDICT:
+        known_metadata(client)
+        return client.predict(np.zeros((1, 16, 16, 3)), model="tiny")
+    # None of the client's own calls: how it asks, and what it makes of the answer.
+    target, deadline = RequestTarget("tiny"), Deadline(20)
+    return client._run(client._plans.ask(case["method"], b"", bytes, target, deadline))
+
+
+OK = [case for case in CASES if case["code"] == "OK"]
+REFUSED = [case for case in CASES if case["code"] != "OK"]
+KINDS = {
+    "NOT_FOUND": ModelNotFound,
+    "INVALID_ARGUMENT": InvalidRequest,
+    "FAILED_PRECONDITION": InvalidRequest,
+}
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=ids)
+def test_the_client_tells_each_failure(replay, case):
+    with pytest.raises(ServerError) as caught:
+        replay(case, lambda client: send(client, case))
+    error = caught.value
+    kind = (
+        ModelNotFound if case["case"] == "unknown label" else KINDS.get(case["code"], ServerError)
+    )
+    assert type(error) is kind
+    assert error.code == case["code"]
+    assert error.details == case["details"]
+    assert "\n" not in str(error)
+    assert " ".join(case["details"].partition("\n")[0].split()) in str(error)
+
+
+@pytest.mark.parametrize("case", OK, ids=ids)
+def test_the_client_reads_each_answer(replay, case):
+    answered = replay(case, lambda client: send(client, case))
+    recorded = unpack(case["response"])
+    if case["method"] == methods.PREDICT:
+        theirs = pb.PredictResponse.FromString(recorded).outputs
+        assert set(answered) == {"probabilities"} == set(theirs)
+        rows = theirs["probabilities"].tensor_shape.dim[0].size
+        assert answered["probabilities"].shape == (rows, 5)
+        assert answered["probabilities"].dtype == np.float32
+        np.testing.assert_array_equal(
+            answered["probabilities"].ravel(),
+            np.float32(list(theirs["probabilities"].float_val)),
+        )
+        np.testing.assert_allclose(answered["probabilities"].sum(1), 1, atol=1e-5)
+    elif case["method"] == methods.GET_MODEL_METADATA:
+        assert str(answered["serving_default"].inputs["images"]) == "float32 (n, 16, 16, 3)"
+        assert str(answered["serving_bytes"].inputs["image_bytes"]) == "string (n,)"
+        assert set(answered) == {"serving_default", "serving_bytes"}
+    elif case["method"] == methods.GET_MODEL_STATUS:
+        assert answered == version_statuses(pb.GetModelStatusResponse.FromString(recorded))
+        assert {status.state for status in answered} == {"AVAILABLE"}
+    else:
+        assert answered == recorded

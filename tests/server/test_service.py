@@ -1,0 +1,440 @@
+"""Hostile bytes, clients that stall or vanish, and crowds: the server stays, and answers right.
+
+In every test another client asks all the while, and each of its answers is compared.
+"""
+
+import contextlib
+import gc
+import pickle
+import random
+import resource
+import shutil
+import socket
+import struct
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnkit.errors import RunError, UsageError
+from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
+from tests.helpers.serving import SIZE, expected_probabilities
+
+IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32) + np.float32([0, 9, 5])
+ALL_METHODS = [
+    methods.PREDICT,
+    methods.GET_MODEL_METADATA,
+    methods.CLASSIFY,
+    methods.REGRESS,
+    methods.MULTI_INFERENCE,
+    methods.GET_MODEL_STATUS,
+    methods.RELOAD_CONFIG,
+]
+# What a client's own fault is answered with. INTERNAL is a message that is none.
+CLIENTS_FAULT = {
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "FAILED_PRECONDITION",
+    "RESOURCE_EXHAUSTED",
+}
+
+
+def good_request(images=IMAGE, signature=""):
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors", signature_name=signature))
+    name = "image_bytes" if isinstance(images, list) else "images"
+    request.inputs[name].CopyFrom(to_tensor_proto(images))
+    return request
+
+
+def send(channel, raw, method=methods.PREDICT):
+    return channel.unary_unary(method).future(raw, timeout=30)
+
+
+def code(call):
+    """The name of the status; OK too."""
+    error = call.exception(timeout=60)
+    return "OK" if error is None else error.code().name
+
+
+def check_answer(raw, scale=64):
+    np.testing.assert_allclose(
+        decode_tensor(pb.PredictResponse.FromString(raw).outputs["probabilities"]),
+        expected_probabilities(IMAGE, scale),
+        atol=1e-6,
+    )
+
+
+@contextlib.contextmanager
+def served(folder, **limits):
+    """A server's address and a connection to it, while another client asks and is answered."""
+    over, answered, failed = threading.Event(), [], []
+
+    def ask(address):
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(address, options) as channel:
+            while not over.is_set():
+                try:
+                    check_answer(send(channel, good_request().SerializeToString()).result())
+                    answered.append(time.monotonic())
+                except (grpc.RpcError, AssertionError) as error:
+                    failed.append(error)
+                time.sleep(0.005)
+
+    with (
+        EmbeddedServer({"colors": folder}, poll_seconds=0, limits=ServerLimits(**limits)) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        neighbor = threading.Thread(target=ask, args=(server.address,))
+        neighbor.start()
+        try:
+            yield server.address, channel
+            end = time.monotonic() + 30
+            enough = len(answered) + 3
+            while len(answered) < enough and not failed and time.monotonic() < end:
+                time.sleep(0.01)
+        finally:
+            over.set()
+            neighbor.join()
+        assert not failed, failed[0]
+        assert len(answered) >= enough
+
+
+@pytest.mark.parametrize("window", [0, 0.002])
+def test_random_bytes(colors_folder, window):
+    chance = random.Random(0)
+    with served(colors_folder, window_seconds=window) as (_, channel):
+        for method in ALL_METHODS:
+            calls = [
+                send(channel, chance.randbytes(chance.randrange(300)), method) for _ in range(60)
+            ]
+            assert {code(call) for call in calls} <= CLIENTS_FAULT
+
+
+def test_truncated_messages(colors_folder, png):
+    with served(colors_folder) as (_, channel):
+        for request in (good_request(), good_request([png(1, 2, 3)], "serving_bytes")):
+            raw = request.SerializeToString(deterministic=True)
+            calls = [send(channel, raw[:length]) for length in range(0, len(raw), 5)]
+            codes = [code(call) for call in calls]
+            # Cut in the middle of a field, it is no message; between two, it lacks an input.
+            assert set(codes) <= {"INTERNAL", "INVALID_ARGUMENT"}
+            assert "INTERNAL" in codes
+            assert code(send(channel, raw)) == "OK"
+
+
+NAMES = st.one_of(
+    st.sampled_from(["images", "image_bytes", "a", "b", "colors", "serving_bytes", "two_inputs"]),
+    st.text(max_size=12),
+)
+
+
+@st.composite
+def tensors(draw):
+    tensor = pb.TensorProto(dtype=draw(st.one_of(st.sampled_from([1, 7, 9]), st.integers(0, 130))))
+    sizes = st.one_of(st.integers(-3, 9), st.integers(-(2**63), 2**63 - 1))
+    for size in draw(st.lists(sizes, max_size=6)):
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_shape.unknown_rank = draw(st.booleans())
+    tensor.tensor_content = draw(st.binary(max_size=200))
+    tensor.float_val.extend(draw(st.lists(st.floats(width=32), max_size=5)))
+    tensor.int64_val.extend(draw(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3)))
+    tensor.half_val.extend(draw(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=3)))
+    tensor.string_val.extend(draw(st.lists(st.binary(max_size=20), max_size=3)))
+    return tensor
+
+
+@st.composite
+def requests(draw):
+    request = pb.PredictRequest()
+    spec = request.model_spec
+    spec.name = draw(st.one_of(st.just("colors"), NAMES))
+    spec.signature_name = draw(st.one_of(st.just(""), NAMES))
+    chosen = draw(st.sampled_from(["", "version", "label"]))
+    if chosen == "version":
+        spec.version.value = draw(st.one_of(st.just(2), st.integers(-(2**63), 2**63 - 1)))
+    elif chosen == "label":
+        spec.version_label = draw(NAMES)
+    for name, tensor in draw(st.dictionaries(NAMES, tensors(), max_size=3)).items():
+        request.inputs[name].CopyFrom(tensor)
+    request.output_filter.extend(draw(st.lists(NAMES, max_size=2)))
+    return request
+
+
+def test_messages_of_any_content(colors_folder):
+    with served(colors_folder, window_seconds=0.001) as (_, channel):
+
+        @settings(max_examples=400)
+        @given(requests())
+        def refused_or_answered(request):
+            call = send(channel, request.SerializeToString())
+            if code(call) == "OK":
+                assert pb.PredictResponse.FromString(call.result()).model_spec.name == "colors"
+            else:
+                assert code(call) in CLIENTS_FAULT
+                assert "log says more" not in call.details()
+
+        refused_or_answered()
+
+
+def test_refused_requests_leave_no_errors_for_the_garbage_collector(colors_folder):
+    """Tracebacks hold the requests, and beside TensorFlow the collector seldom comes by."""
+    raw = good_request(IMAGE[..., :2]).SerializeToString()
+    with served(colors_folder) as (_, channel):
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(20):
+                assert code(send(channel, raw)) == "INVALID_ARGUMENT"
+            gc.collect()
+            left = [one for one in gc.garbage if isinstance(one, (BaseException, TracebackType))]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+    assert not left
+
+
+@pytest.mark.parametrize("window", [0, 0.002])
+def test_batches_of_very_many(colors_folder, window):
+    with served(colors_folder, window_seconds=window) as (_, channel):
+        many = np.zeros((50_000, SIZE, SIZE, 3), np.float32)
+        for request in (
+            good_request(many),
+            good_request([b""] * 200_000, "serving_bytes"),
+        ):
+            call = send(channel, request.SerializeToString())
+            assert code(call) == "INVALID_ARGUMENT"
+            assert "is larger than maximum input batch size 256" in call.details()
+
+
+class Http2:
+    """A client that can stop anywhere: HTTP/2 by hand, one call on its first stream."""
+
+    def __init__(self, address):
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=30)
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(4, 0, 0, b""))
+
+    @staticmethod
+    def _frame(kind, flags, stream, payload):
+        return (
+            struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+        )
+
+    def begin(self, path, length):
+        """Sends the head of a call, and that of a message so long."""
+        fields = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", path),
+            (":authority", "localhost"),
+            ("content-type", "application/grpc"),
+            ("te", "trailers"),
+        ]
+        # Literals without Huffman codes or a table.
+        block = b"".join(
+            b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+            for name, value in fields
+        )
+        self.socket.sendall(self._frame(1, 4, 1, block))
+        self.go_on(struct.pack(">BI", 0, length))
+
+    def go_on(self, data):
+        self.socket.sendall(self._frame(0, 0, 1, data))
+
+    def until(self, text):
+        """Reads until a text comes; False where the other side ends before."""
+        seen = b""
+        while text not in seen:
+            more = self.socket.recv(65536)
+            if not more:
+                return False
+            seen += more
+        return True
+
+    def close(self):
+        self.socket.close()
+
+
+@pytest.fixture
+def many_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    if wanted < 3000:
+        pytest.skip(f"this system allows {wanted} open files; 3000 are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_connections(colors_folder, many_files):
+    with served(colors_folder) as (address, channel), contextlib.ExitStack() as stack:
+        crowd = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(1000)]
+        # Each is there for the server: its SETTINGS have come back.
+        for one in crowd:
+            assert len(one.socket.recv(9)) == 9
+        check_answer(send(channel, good_request().SerializeToString()).result())
+        raw = good_request().SerializeToString()
+        for one in crowd[::20]:
+            one.begin(methods.PREDICT, len(raw))
+            one.go_on(raw)
+            assert one.until(b"probabilities")
+
+
+def test_connections_that_speak_no_grpc(colors_folder):
+    with served(colors_folder) as (address, channel), contextlib.ExitStack() as stack:
+        host, _, port = address.rpartition(":")
+        chance = random.Random(0)
+        for number in range(60):
+            one = stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+            with contextlib.suppress(ConnectionError):
+                one.sendall(
+                    [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", chance.randbytes(500)][number % 3]
+                )
+        check_answer(send(channel, good_request().SerializeToString()).result())
+
+
+def test_slow_clients_are_sent_away_and_take_no_ones_place(colors_folder):
+    """More of them than there are places: what has not arrived takes none."""
+    raw = good_request().SerializeToString()
+    with (
+        served(colors_folder, calls=4, arrival_seconds=2) as (address, channel),
+        contextlib.ExitStack() as stack,
+    ):
+        slow = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(40)]
+        for one in slow:
+            one.begin(methods.PREDICT, len(raw))
+        for byte in raw[:10]:
+            for one in slow:
+                one.go_on(bytes([byte]))
+        check_answer(send(channel, raw).result())
+        for one in slow:
+            assert one.until(b"did not arrive within 2 seconds")
+        # One that is slow, but not that slow, is answered.
+        late = stack.enter_context(contextlib.closing(Http2(address)))
+        late.begin(methods.PREDICT, len(raw))
+        for start in range(0, len(raw), 100):
+            late.go_on(raw[start : start + 100])
+            time.sleep(0.02)
+        assert late.until(b"probabilities")
+
+
+@pytest.mark.parametrize("window", [0, 0.01])
+def test_clients_that_vanish_in_the_middle_of_a_call(colors_folder, window):
+    raw = good_request().SerializeToString()
+    # If one of them kept its place, the places would be gone after the first few.
+    with served(colors_folder, calls=4, open_calls=8, window_seconds=window) as (address, channel):
+        for number in range(60):
+            one = Http2(address)
+            one.begin(methods.PREDICT, len(raw))
+            # In the middle of the message, or while it is computed.
+            one.go_on(raw[:50] if number % 2 else raw)
+            one.close()
+            if number % 4 == 3:
+                time.sleep(0.1)
+        for _ in range(40):
+            call = channel.unary_unary(methods.PREDICT).future(raw, timeout=30)
+            call.cancel()
+            time.sleep(0.01)
+        check_answer(send(channel, raw).result())
+
+
+class Files(tf.Module):
+    """A model that does what it should not: read a file that the client names."""
+
+    @tf.function(input_signature=[tf.TensorSpec((), tf.string, "name")])
+    def read(self, name):
+        return {"content": tf.io.read_file(name)}
+
+
+def test_no_path_in_an_error_text(tmp_path):
+    model = Files()
+    tf.saved_model.save(model, str(tmp_path / "files" / "1"), {"serving_default": model.read})
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="files"))
+    request.inputs["name"].CopyFrom(
+        to_tensor_proto(np.array(str(tmp_path / "secret").encode(), object))
+    )
+    with (
+        EmbeddedServer({"files": tmp_path / "files"}) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        call = send(channel, request.SerializeToString())
+        assert code(call) == "NOT_FOUND"
+        assert "<path>; No such file or directory" in call.details()
+        assert str(tmp_path) not in call.details()
+
+
+class Trap:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def __reduce__(self):
+        return Path.write_text, (self._file, "unpickled")
+
+
+def test_nothing_is_unpickled(tmp_path, colors_folder):
+    sprung = tmp_path / "sprung"
+    trap = pickle.dumps(Trap(sprung))
+    folder = tmp_path / "colors"
+    shutil.copytree(colors_folder / "2", folder / "2")
+    for name in (
+        "model.pkl",
+        "keras_metadata.pb",
+        "assets/labels.pkl",
+        "assets.extra/model.pickle",
+        "variables/weights.npy",
+    ):
+        (folder / "2" / name).parent.mkdir(exist_ok=True)
+        (folder / "2" / name).write_bytes(trap)
+    with served(folder):
+        pass
+    (folder / "2" / "fingerprint.pb").write_bytes(trap)
+    for name in ("assets.extra/tf_serving_warmup_requests", "saved_model.pb"):
+        (folder / "2" / name).write_bytes(trap)
+        with pytest.raises(RunError):
+            EmbeddedServer({"colors": folder})
+    assert not sprung.exists()
+    pickle.loads(trap)
+    assert sprung.read_text() == "unpickled"
+
+
+def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colors_folder):
+    """What is loaded stays as it was; a version that is loaded later is looked at anew."""
+    folder, outside = tmp_path / "colors", tmp_path / "outside"
+    shutil.copytree(colors_folder / "2", folder / "1")
+    shutil.copytree(colors_folder / "1", outside)
+    with (
+        EmbeddedServer({"colors": folder}, poll_seconds=0.05) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        raw = good_request().SerializeToString()
+        check_answer(send(channel, raw).result())
+        shutil.rmtree(folder / "1")
+        (folder / "1").symlink_to(outside)
+        (folder / "2").symlink_to(outside)
+        status = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name="colors"))
+        end = time.monotonic() + 30
+        states = {}
+        while states.get(2) != pb.ModelVersionStatus.END:
+            assert time.monotonic() < end
+            told = send(channel, status.SerializeToString(), methods.GET_MODEL_STATUS).result()
+            versions = pb.GetModelStatusResponse.FromString(told).model_version_status
+            states = {version.version: version.state for version in versions}
+            check_answer(send(channel, raw).result())
+        assert states[1] == pb.ModelVersionStatus.AVAILABLE
+    with pytest.raises(UsageError, match="A link leads out"):
+        EmbeddedServer({"colors": folder})

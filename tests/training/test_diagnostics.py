@@ -1,0 +1,102 @@
+"""What goes wrong in training, told in one line each."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnkit import models
+from cnnkit.config import TrainingConfig
+from cnnkit.data import Dataset, Split
+from cnnkit.errors import RunError
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import Callback, get_strategy, train
+from cnnkit.training.diagnostics import LossMonitor, startup_warnings
+from tests.helpers.tiny_network import tiny
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
+
+
+CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
+
+
+class Notes(Callback):
+    def __init__(self):
+        self.texts = []
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+def test_classes_without_training_images_are_named():
+    images = Split(np.array([0, 0, 2], np.int32), ("a", "b", "c"), None)
+    source = Dataset("x", ("cat", "dog", "eel", "fox"), {"train": images}, "")
+    [note] = startup_warnings(CONFIG, source, get_strategy("default"))
+    assert note == "no training images of 2 classes: dog, fox"
+
+
+def test_replicas_that_cannot_help_are_told(mirrored):
+    images = Split(np.array([0, 1], np.int32), ("a", "b"), None)
+    source = Dataset("x", ("cat", "dog"), {"train": images}, "")
+    lonely = dataclasses.replace(CONFIG, strategy="mirrored", replicas=1)
+    [note] = startup_warnings(lonely, source, get_strategy("default"))
+    assert note.startswith("there is one device to mirror on")
+    small = dataclasses.replace(CONFIG, strategy="mirrored", replicas=2, batch_size=1)
+    [note] = startup_warnings(small, source, mirrored)
+    assert note.startswith("a batch of 1 is smaller than the 2 replicas")
+
+
+def test_pixels_of_another_range_are_told(tmp_path):
+    for name in ("dark", "light"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.random.default_rng(i).integers(0, 2, (8, 8, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    notes = Notes()
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{tmp_path / 'images'}", epochs=2)
+    train(config, tmp_path / "run", progress=notes)
+    [note] = notes.texts
+    assert note.startswith("the pixels of the first batch lie in 0..1; every network takes 0..255")
+
+
+def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
+    """A rate that changes nothing, on a network that guesses: ln(10), seen after 50 steps."""
+    notes = Notes()
+    config = dataclasses.replace(
+        CONFIG, epochs=8, learning_rate=1e-12, model_options={"scale": 1e-9}
+    )
+    train(config, tmp_path / "run", progress=notes)
+    [note] = notes.texts
+    assert note.startswith(f"the loss stays at ln(classes) = {math.log(10):.3f}")
+    assert "bias_value=0.1" in note
+    assert "initializer=glorot" in note
+
+
+def test_a_loss_that_falls_is_not_stuck():
+    watch = LossMonitor(10, 0.1)
+    rng = np.random.default_rng(0)
+    for step in range(500):
+        assert watch.after_step(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
+
+
+def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):
+    notes = Notes()
+    config = dataclasses.replace(CONFIG, epochs=3, lr_milestones=(2, 3), lr_decay=1e-4)
+    train(config, tmp_path / "run", progress=notes)
+    assert notes.texts == ["the learning rate has fallen to 1e-10: nothing changes any more"]
+
+
+def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
+    config = dataclasses.replace(CONFIG, learning_rate=1e25, checkpoint_every="1")
+    with pytest.raises(RunError, match="no longer finite at step [2-9]"):
+        train(config, tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    for file in run.checkpoints.iterdir():
+        with np.load(file) as archive:
+            assert all(np.isfinite(archive[name]).all() for name in archive.files)
+    assert run.metrics == []

@@ -1,0 +1,251 @@
+"""Methods side by side and the sanity check; the pictures of attribution as commands."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit.cli.main import main
+from cnnkit.errors import DataError, UsageError
+from cnnkit.layers import ClassProbabilities
+from cnnkit.visualize import compare_methods, deconvnet, gradcam, saliency, smoothgrad
+from cnnkit.visualize.attribution.base import prepare_query
+from cnnkit.visualize.attribution.sanity_check import with_shuffled_weights
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "attribution.md"
+SHAPE = (24, 24, 3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(SHAPE)
+    x = layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv2D(6, 3, activation="relu", name="conv1")(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(8, 3, activation="relu", name="conv2")(x)
+    x = layers.Dense(3, name="logits")(layers.Flatten(name="flat")(x))
+    return keras.Model(
+        inputs, ClassProbabilities(name="probabilities", class_names=("a", "b", "c"))(x)
+    )
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(1).uniform(0, 255, SHAPE).astype("float32")
+
+
+def ranks(values):
+    """1 is the smallest; equal ones share the mean of theirs."""
+    values = np.asarray(values)
+    return np.array([(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values])
+
+
+def test_the_maps_are_the_methods_own(model, image):
+    seen = compare_methods(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
+                                  "gradcam"], "b", down_to=[], samples=3, seed=5)  # fmt: skip
+    assert seen.target == 1
+    for rule, values in zip(("deconvnet", "guided", "gradient"), seen.maps, strict=False):
+        [expected] = deconvnet(model, image, "probabilities", 1, rule=rule)
+        np.testing.assert_array_equal(values, expected.projection)
+    np.testing.assert_array_equal(seen.maps[3], saliency(model, image, 1)[0].map)
+    # The gradient is what saliency takes the largest of.
+    np.testing.assert_allclose(np.abs(seen.maps[2]).max(axis=2), seen.maps[3], rtol=1e-4, atol=1e-9)
+    [expected] = smoothgrad(model, image, 1, samples=3, seed=5)
+    np.testing.assert_array_equal(seen.maps[4], expected.map)
+    np.testing.assert_array_equal(seen.maps[5], gradcam(model, image, 1)[0].map)
+    assert seen.correlations.shape == (0, 6)
+
+
+def test_the_correlation_is_that_of_the_ranks(model, image):
+    methods = ["guided", "gradient", "saliency", "gradcam"]
+    seen = compare_methods(model, image, methods, 0, seed=2)
+    assert seen.stages == ("logits", "conv2", "conv1")
+    for maps, row in zip(seen.randomized, seen.correlations, strict=True):
+        for one, other, found in zip(seen.maps, maps, row, strict=True):
+            assert one.shape == other.shape
+            x, y = ranks(np.abs(one).ravel()), ranks(np.abs(other).ravel())
+            if np.ptp(x) == 0 or np.ptp(y) == 0:
+                assert np.isnan(found)
+            else:
+                assert found == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
+    # Everything forgotten: nothing left of the gradient.
+    assert np.abs(seen.correlations[2, 1]) < 0.5
+    assert (seen.correlations[:, :3] < 0.99).all()
+
+
+def test_only_what_is_above_is_forgotten(model, image):
+    """By the gradient of a network whose upper weights the test puts in order itself."""
+    weights = model.get_weights()
+    one = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
+    same = compare_methods(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
+    other = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=5)
+    np.testing.assert_array_equal(one.randomized[0][0], same.randomized[1][0])
+    assert (one.randomized[0][0] != other.randomized[0][0]).any()
+    assert (same.randomized[0][0] != same.randomized[1][0]).any()
+    for after, before in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(after, before)
+    assert [layer.trainable for layer in model.layers] == [True] * len(model.layers)
+
+
+def test_every_layer_from_the_named_one_up_forgets(model, image):
+    asked = prepare_query(model, image, 0, 1)
+    copy = with_shuffled_weights(model, asked, asked.network.graph.call("conv2"), seed=0)
+    for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
+        one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
+        assert (one != other).any() == changed
+        np.testing.assert_array_equal(np.sort(one.ravel()), np.sort(other.ravel()))
+
+
+def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image):
+    """Weights that are all alike are the same in any order; so are those past a dead rectifier."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(layers.Rescaling(1 / 255)(inputs))
+    dead = layers.Conv2D(4, 1, activation="relu", name="dead")(x)
+    beside = layers.Conv2D(4, 1, name="beside")(dead)
+    x = layers.GlobalAveragePooling2D()(layers.Add(name="sum")([x, beside]))
+    model = keras.Model(inputs, layers.Dense(2, name="logits")(x))
+    model.get_layer("dead").set_weights([np.zeros((1, 1, 4, 4)), np.full(4, -1.0)])
+    model.get_layer("logits").set_weights([np.full((4, 2), 0.3), np.array([1.0, 2.0])])
+    # Frozen layers forget as well.
+    model.get_layer("conv").trainable = False
+    methods = ["deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam"]
+    seen = compare_methods(
+        model, image, methods, 0, down_to=["dead", "conv"], layer="conv", samples=2
+    )
+    np.testing.assert_allclose(seen.correlations[0, 1:], 1, atol=1e-9)
+    assert (seen.correlations[1, 1:] < 0.99).all()
+    # A deconvnet does not ask whether a rectifier let anything through.
+    assert seen.correlations[0, 0] < 1
+
+
+def test_a_map_of_one_value_has_no_correlation(image):
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(1, 3, name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model.get_layer("conv").set_weights([np.ones((3, 3, 3, 1)), np.zeros(1)])
+    model.layers[-1].set_weights([np.array([[-1.0, 1]]), np.zeros(2)])
+    seen = compare_methods(model, image, ["gradcam"], 0, down_to=["conv"])
+    assert np.isnan(seen.correlations).all()
+
+
+def test_wrong_requests(model, image):
+    for options, text in (
+        ({"methods": ["gradcamm"]}, "Unknown method 'gradcamm'.*Did you mean gradcam"),
+        ({"label": "d"}, "Unknown class 'd'"),
+        ({"down_to": ["conv3"]}, "Unknown layer 'conv3'"),
+        ({"down_to": ["flat"]}, "'flat' has no weights on the way.*conv2, logits"),
+        ({"layer": "flat"}, "'flat' has no map"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            compare_methods(model, image, **{"samples": 1, "down_to": [], **options})
+    with pytest.raises(UsageError, match="One image is asked about"):
+        compare_methods(model, image[None])
+    with pytest.raises(DataError, match="pixels that are not finite"):
+        compare_methods(model, image * np.nan)
+
+
+@pytest.fixture(scope="module")
+def files(model, image, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    model.save(folder / "model.keras")
+    keras.utils.save_img(folder / "image.png", image)
+    return folder, str(folder / "model.keras"), str(folder / "image.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("saliency", []),
+        ("smoothgrad", ["--samples", "2", "--seed", "3"]),
+        ("gradcam", ["--layer", "conv1"]),
+        ("gradcam++", []),
+        ("scorecam", ["--batch-size", "4"]),
+    ],
+)
+def test_attribution_commands(files, capsys, name, more):
+    folder, *given = files
+    picture = folder / f"{name}.png"
+    command = ["visualize", name, *given, "--label", "b", "--output", str(picture)]
+    assert main([*command, *more, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts == json.loads(Path(f"{picture}.json").read_text())
+    assert (facts["method"], facts["class"], facts["target"]) == (name, "b", 1)
+    arrays = np.load(f"{picture}.npz")
+    assert arrays["map"].shape == SHAPE[:2]
+    assert arrays["map"][tuple(facts["largest_at"])] == pytest.approx(facts["largest"])
+    assert ("grid" in arrays) == ("cam" in name) == (facts["layer"] is not None)
+    # Three panels with something in each.
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    for panel in np.array_split(pixels[50:-60], 3, axis=1):
+        assert np.ptp(panel, axis=(0, 1)).min() > 0.3
+    picture.unlink()
+    assert main([*command, "--label", "e"]) == 2
+    assert "Unknown class 'e'" in capsys.readouterr().err
+    if "cam" in name:
+        assert main([*command, "--layer", "flat"]) == 2
+        assert "'flat' has no map" in capsys.readouterr().err
+    assert not picture.exists()
+
+
+def test_a_class_that_nothing_speaks_for_has_no_picture(files, tmp_path, capsys):
+    folder, _, image = files
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(2, 3, activation="relu", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model.layers[-1].set_weights([np.full((2, 2), -1.0), np.zeros(2)])
+    model.save(tmp_path / "m.keras")
+    picture = tmp_path / "no.png"
+    command = ["visualize", "gradcam", str(tmp_path / "m.keras"), image, "--output", str(picture)]
+    assert main(command) == 1
+    assert re.search(r"Nothing in .*image.png counts for class \d, says gradcam",
+                     capsys.readouterr().err)  # fmt: skip
+    assert not picture.exists()
+
+
+def test_maximization_command(files, capsys):
+    folder, model, _ = files
+    picture = folder / "made.png"
+    command = ["visualize", "activation-maximization", model, "--steps", "3", "--output",
+               str(picture)]  # fmt: skip
+    assert main([*command, "--unit", "c", "0", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [one["unit"] for one in facts["units"]] == [2, 0]
+    assert np.load(f"{picture}.npz")["image_2"].shape == SHAPE
+    assert matplotlib.image.imread(picture).shape[1] > 400
+    assert main([*command, "--layer", "conv2", "--unit", "8"]) == 2
+    assert "'conv2' has no unit 8" in capsys.readouterr().err
+
+
+def test_compare_command(files, capsys):
+    folder, *given = files
+    picture = folder / "compare.png"
+    command = ["visualize", "compare", *given, "--output", str(picture), "--samples", "2"]
+    assert main([*command, "--methods", "guided", "gradcam", "--down-to", "conv2", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert list(facts["rank_correlations"]) == ["conv2"]
+    assert list(facts["rank_correlations"]["conv2"]) == ["guided", "gradcam"]
+    arrays = np.load(f"{picture}.npz")
+    assert set(arrays) == {"guided", "gradcam", "guided_conv2", "gradcam_conv2"}
+    x, y = (ranks(np.abs(arrays[name]).ravel()) for name in ("guided", "guided_conv2"))
+    expected = np.corrcoef(x, y)[0, 1]
+    assert facts["rank_correlations"]["conv2"]["guided"] == pytest.approx(expected, abs=1e-6)
+    # Two rows, three columns.
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    for row in np.array_split(pixels[30:-60], 2):
+        for panel in np.array_split(row, 3, axis=1):
+            assert np.ptp(panel, axis=(0, 1)).min() > 0.3
+    assert main([*command, "--methods", "gradcamm"]) == 2
+    assert "Did you mean gradcam" in capsys.readouterr().err
+
+
+def test_examples_of_the_page_run(capsys):
+    exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), {})
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["(64, 64) (64, 64, 3)", "conv5 (3, 3) (64, 64)", "(2, 2)"]
