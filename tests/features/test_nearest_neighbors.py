@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from test_features import network
 
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features
 from cnnkit.features.nearest_neighbors import memory_estimate, nearest_neighbors
+from tests.features.test_store import network
 
 
 @pytest.mark.parametrize("sizes", [(700,), (1, 300, 99, 300)])

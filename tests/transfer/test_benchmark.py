@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
-from test_features import network
 
 from cnnkit.cli.load_network import open_networks
 from cnnkit.cli.main import main
@@ -25,6 +24,7 @@ from cnnkit.figures import draw_per_class
 from cnnkit.transfer import SplitScore, TransferScore, extract_layers, score_features
 from cnnkit.transfer.benchmark import random_split
 from cnnkit.transfer.linear_classifier import fit_linear_classifier
+from tests.features.test_store import network
 
 CLASSES = ("cat", "dog", "eel")
 

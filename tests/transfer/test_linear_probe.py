@@ -10,7 +10,6 @@ import tensorflow as tf
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
-from test_features import network
 
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
@@ -18,6 +17,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, select_features_split, split_from_files
 from cnnkit.transfer import extract_layers, fit_linear_classifier, load_linear_probe
 from cnnkit.transfer.linear_probe import ABOUT, PIPELINE, fit_linear_probe
+from tests.features.test_store import network
 
 
 @pytest.fixture(scope="module")

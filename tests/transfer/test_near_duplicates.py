@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_features import network
 
 from cnnkit.cli.main import main
 from cnnkit.data import Split, load_dataset
@@ -14,6 +13,7 @@ from cnnkit.errors import UsageError
 from cnnkit.features import select_features_split
 from cnnkit.transfer import drop_duplicates, find_duplicates
 from cnnkit.transfer import near_duplicates as module
+from tests.features.test_store import network
 
 
 def picture(seed, height=90, width=120):

@@ -8,7 +8,6 @@ import tensorflow as tf
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
-from test_features import network
 
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
@@ -22,6 +21,7 @@ from cnnkit.transfer import (
     score_multilabel,
 )
 from cnnkit.transfer.multilabel import area_precision, eleven_point_precision
+from tests.features.test_store import network
 
 CLASSES = ("bird", "car", "dog")
 
