@@ -72,7 +72,7 @@ def encode_predict_request(
 
     Example:
         >>> import numpy as np
-        >>> raw = encode_predict_request(RequestTarget("m"), "", {"x": np.zeros(2, np.float32)})
+        >>> raw = encode_predict_request(RequestRequestTarget("m"), "", {"x": np.zeros(2, np.float32)})
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
@@ -114,7 +114,7 @@ def encode_header(target: RequestTarget, signature: str, outputs: tuple[str, ...
     """Returns the bytes of a request without inputs; mostly the same model is asked for the same.
 
     Example:
-        >>> encode_header(RequestTarget("m"), "", ()).hex()
+        >>> encode_header(RequestRequestTarget("m"), "", ()).hex()
         '0a030a016d'
     """
     return pb.PredictRequest(
@@ -160,11 +160,11 @@ class TemplateCache:
     Example:
         >>> from cnnkit.client.metadata import TensorSpec
         >>> spec = {"x": TensorSpec("float32", (None, 2))}
-        >>> signature, target = Signature(spec, spec), Target("m")
+        >>> signature, target = Signature(spec, spec), RequestTarget("m")
         >>> requests, array = TemplateCache(), np.ones((1, 2), np.float32)
         >>> form = template_key(array, target, "s", (), None)
         >>> requests.keep(form, signature, array, {"x": array})
-        >>> requests.again(form, signature, array) == predict_request(target, "s", {"x": array})
+        >>> requests.again(form, signature, array) == encode_predict_request(target, "s", {"x": array})
         True
     """
 

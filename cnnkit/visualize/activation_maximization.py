@@ -131,7 +131,7 @@ def activation_maximization(
         def score(values, unit=one):
             return values[(slice(None), *position, unit)]
 
-        before = _reached(model_up_to, score, noise, end.layer.name, one)
+        before = _reached(cut, score, noise, end.layer.name, one)
         moved = _Jitter(random, jitter, low, high)
         image = ascent(
             score, noise[None], steps=steps, input_range=(low, high), input_modifiers=[moved],
@@ -139,7 +139,7 @@ def activation_maximization(
             optimizer=keras.optimizers.RMSprop(float(rate), rho=0.999),
         )  # fmt: skip
         image = np.clip(moved.back(np.asarray(image))[0], low, high)
-        after = float(score(model_up_to([tf.constant(image[None])]))[0])
+        after = float(score(cut([tf.constant(image[None])]))[0])
         if not (np.isfinite(image).all() and np.isfinite(after)):
             raise DataError(
                 f"The image for unit {one} of {end.layer.name} is not finite",

@@ -73,7 +73,7 @@ def test_the_second_is_sent_as_the_first(rng, dtype):
 def test_only_the_first_is_looked_at(rng, monkeypatch):
     server = Server(signature())
     server.ask(np.zeros((2, 2, 3), np.float32))
-    monkeypatch.setattr("cnnkit.client.inputs.bind_inputs", None)
+    monkeypatch.setattr("cnnkit.client.calls.bind_inputs", None)
     array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
     check(server.ask(array), array)
     with pytest.raises(TypeError):

@@ -262,7 +262,7 @@ def test_every_kind_of_last_layer(model, split, end, protocol):
 def test_a_state_goes_on_with_the_same_numbers(model, tmp_path, monkeypatch):
 
     monkeypatch.setattr(evaluate_module, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(evaluate_module, "MOST_IN_WINDOW", 6)
+    monkeypatch.setattr(evaluate_module, "MAX_WINDOW_IMAGES", 6)
     many = split_of(images(40, seed=5), np.arange(40) % CLASSES)
     read = []
 

@@ -253,13 +253,13 @@ def test_two_exports_at_once_get_two_versions(model, tmp_path, monkeypatch):
     quick(monkeypatch)
     output, made = tmp_path / "animals", []
     together = threading.Barrier(2)
-    publish = export_module.publish
+    publish = export_module.publish_version
 
     def at_once(*arguments):
         together.wait(timeout=120)
         return publish(*arguments)
 
-    monkeypatch.setattr(export_module, "publish", at_once)
+    monkeypatch.setattr(export_module, "publish_version", at_once)
     threads = [
         threading.Thread(
             target=lambda: made.append(

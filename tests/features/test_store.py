@@ -280,20 +280,20 @@ def test_wrong_requests(net, source):
 
 SCRIPT = """
 import os, signal, sys
-from cnnkit.cli.main.quiet_tensorflow import import_tensorflow
+from cnnkit.cli.quiet_tensorflow import import_tensorflow
 import_tensorflow()
 from cnnkit import _files
-from cnnkit.cli.main.main import main
+from cnnkit.cli.main import main
 from cnnkit.features import store
-real, count = shards.write_text, 0
+real, count = store.write_text, 0
 def write_text(path, text):
     global count
     count += 1
     if count == 3:  # the index, a whole part, and the second part's values without their names
         os.kill(os.getpid(), signal.SIGKILL)
     real(path, text)
-shards.write_text = write_text
-shards._usual_rows = lambda dimension: 7
+store.write_text = write_text
+store._usual_rows = lambda dimension: 7
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnnkit.cli.main import main
 from cnnkit.evaluation.result_store import newest_results
-from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability, evaluation
+from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures import evaluation as drawing
 from tests.helpers.evaluation_networks import LABELS, write_folder, write_run
 
@@ -34,8 +34,7 @@ def figures(monkeypatch):
     def keep(figure, path, *, dpi):
         kept.append(figure)
 
-    for module in (drawing, evaluation, evaluation):
-        monkeypatch.setattr(module, "save", keep)
+    monkeypatch.setattr(drawing, "save_figure", keep)
     return kept
 
 

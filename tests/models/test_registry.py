@@ -1,5 +1,7 @@
 """Every network: totals, shapes, presets, ablations, and the whole way from building to export."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -160,7 +162,8 @@ EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for na
 def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     """Build, train one step, save, load, export."""
     # In a process of their own, as in test_export.py, the answers of all networks take minutes.
-    monkeypatch.setattr("cnnkit.export.export.run_isolated", asked_here)
+    export_module = importlib.import_module("cnnkit.export.export")
+    monkeypatch.setattr(export_module, "run_isolated", asked_here)
     small = name.startswith(("vgg", "cifar10"))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}

@@ -141,17 +141,17 @@ def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
 
 STOPPED = """
 import os, signal, sys
-from cnnkit.cli.main.quiet_tensorflow import import_tensorflow
+from cnnkit.cli.quiet_tensorflow import import_tensorflow
 import_tensorflow()
-from cnnkit.cli.main.main import main
+from cnnkit.cli.main import main
 from cnnkit.features import extract
-real = describing.stream
+real = extract.stream_features
 def stream(*given):
     for number, batch in enumerate(real(*given)):
         yield batch
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-describing.stream = stream
+extract.stream_features = stream
 sys.exit(main(sys.argv[1:]))
 """
 

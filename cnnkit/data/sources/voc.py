@@ -53,7 +53,7 @@ def load_voc(root: str | Path) -> MultiLabelDataset:
             image is missing.
 
     Example:
-        >>> from cnnkit.data.load.voc import load_voc
+        >>> from cnnkit.data.sources.voc import load_voc
         >>> voc = load_voc("VOCdevkit/VOC2007")  # doctest: +SKIP
         >>> voc.marks["trainval"].shape  # doctest: +SKIP
         (5011, 20)

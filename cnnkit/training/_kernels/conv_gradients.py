@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cnnkit.training._kernels import winograd
+from cnnkit.training._kernels.winograd import winograd_gradients
 
 
 def banded_filter_gradient(images, signal, size: int, rows: int):
@@ -105,7 +105,7 @@ def _gradients(op: tf.Operation, signal: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     }
     plain = _is_plain(images, kernel, attributes)
     if plain and _has_many_channels(images, kernel):
-        return winograd.winograd_gradients(images, kernel, signal)
+        return winograd_gradients(images, kernel, signal)
     for_images = tf.raw_ops.Conv2DBackpropInput(
         input_sizes=tf.shape(images), filter=kernel, out_backprop=signal, **attributes
     )

@@ -138,7 +138,7 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 
     Example:
         >>> import numpy as np
-        >>> from cnnkit.visualize.attribution.base.sanity_check import rank_correlation
+        >>> from cnnkit.visualize.attribution.sanity_check import rank_correlation
         >>> rank_correlation(np.array([1, -2, 3]), np.array([-10, 20, 400]))
         1.0
     """

@@ -117,8 +117,8 @@ def test_classes_are_matched_by_name(run, tmp_path, capsys):
 
 def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
     monkeypatch.setattr(evaluate_module, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr(evaluate_module, "MOST_IN_WINDOW", 4)
-    add, looked = evaluate_module.Answers.add, []
+    monkeypatch.setattr(evaluate_module, "MAX_WINDOW_IMAGES", 4)
+    add, looked = evaluate_module.Predictions.add, []
 
     def stopping(answers, logs, labels):
         if len(looked) == 2:
@@ -126,7 +126,7 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
         looked.append(answers.done)
         add(answers, logs, labels)
 
-    monkeypatch.setattr(evaluate_module.Answers, "add", stopping)
+    monkeypatch.setattr(evaluate_module.Predictions, "add", stopping)
     words = [str(run), "--batch-size", "4"]
     assert main(["evaluate", *words]) == 130
     [state] = (run / "evaluations").iterdir()

@@ -7,11 +7,14 @@ import tensorflow as tf
 
 from cnnkit.layers import GroupedConv2D
 from cnnkit.training import SGD
-from cnnkit.training._kernels import conv_gradients, winograd
+from cnnkit.training._kernels import conv_gradients
 from cnnkit.training._kernels.conv_gradients import fast_conv_gradients
 from cnnkit.training.step import StepRunner
 
-WAYS = {"winograd": (winograd, "gradients"), "bands": (conv_gradients, "filter_gradient")}
+WAYS = {
+    "winograd": (conv_gradients, "winograd_gradients"),
+    "bands": (conv_gradients, "banded_filter_gradient"),
+}
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def test_equals_the_whole_pass(rng, name, monkeypatch):
             options = {"unit": [0, 1, 2, 3], "position": place, "rule": rule}
             quick = deconvnet(model, images, layer, **options)
             with monkeypatch.context() as patched:
-                patched.setattr(module, "cut_for", lambda *_: None)
+                patched.setattr(module, "crop_for_unit", lambda *_: None)
                 whole = deconvnet(model, images, layer, **options)
             scale = max(np.abs(one.projection).max() for one in whole)
             assert scale > 0
