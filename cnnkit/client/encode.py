@@ -72,7 +72,7 @@ def encode_predict_request(
 
     Example:
         >>> import numpy as np
-        >>> raw = encode_predict_request(RequestRequestTarget("m"), "", {"x": np.zeros(2, np.float32)})
+        >>> raw = encode_predict_request(RequestTarget("m"), "", {"x": np.zeros(2, np.float32)})
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
@@ -114,7 +114,7 @@ def encode_header(target: RequestTarget, signature: str, outputs: tuple[str, ...
     """Returns the bytes of a request without inputs; mostly the same model is asked for the same.
 
     Example:
-        >>> encode_header(RequestRequestTarget("m"), "", ()).hex()
+        >>> encode_header(RequestTarget("m"), "", ()).hex()
         '0a030a016d'
     """
     return pb.PredictRequest(

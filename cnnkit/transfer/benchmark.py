@@ -246,7 +246,7 @@ def evaluate_transfer(
         >>> from cnnkit.transfer import evaluate_transfer
         >>> model = alexnet(input_shape=(64, 64, 3), include_top=False)
         >>> scores = evaluate_transfer(model, load_dataset("digits"), ["pool1", "pool2"])  # doctest: +SKIP
-        >>> [(score_features.layer, round(score_features.mean, 2)) for score_features in scores]  # doctest: +SKIP
+        >>> [(score.layer, round(score.mean, 2)) for score in scores]  # doctest: +SKIP
         [('pool1', 0.97), ('pool2', 0.96)]
     """
     images = select_features_split(source)
