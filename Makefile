@@ -15,7 +15,10 @@ TOGETHER := -n 2 --dist loadfile
 # Which backends beside TensorFlow `make test-backends` tries: jax, torch.
 BACKENDS ?= jax
 
-.PHONY: demo test test-all test-backends lint format protos bench fuzz clean
+# The environment of `make test-light`, without TensorFlow.
+LIGHT := $(VENV)-light
+
+.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench fuzz clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -25,6 +28,13 @@ test: lint  ## the whole check
 
 test-all: lint $(VENV)/bench.stamp  ## the check with PyTorch, real weights and long runs
 	$(BIN)/python -m pytest $(TOGETHER)
+
+test-light: $(LIGHT)/light.stamp  ## the client and the wire format, without TensorFlow
+	$(LIGHT)/bin/python -m pytest tests/client tests/wire -m "not slow"
+
+coverage: $(VENV)/dev.stamp  ## the tests, with the lines that they do not reach
+	mkdir -p build
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" --cov --cov-report=term-missing
 
 test-backends: $(VENV)/dev.stamp  ## networks and layers without TensorFlow, against its answers
 	mkdir -p build/answers
@@ -47,6 +57,9 @@ lint: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/docs.stamp  ## the API reference and the guides, in build/docs
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python docs/build_site.py build/docs
 
 protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 	$(BIN)/python -m grpc_tools.protoc -I serving --python_out=cnnkit/wire \
@@ -77,6 +90,17 @@ $(VENV)/demo.stamp: $(BIN)/python $(DECLARED)
 
 $(VENV)/bench.stamp: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+$(VENV)/docs.stamp: $(BIN)/python $(DECLARED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(LIGHT)/light.stamp: serving/client-requirements.txt $(DECLARED)
+	$(PYTHON) -m venv $(LIGHT)
+	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-r serving/client-requirements.txt grpcio-health-checking hypothesis ml_dtypes pytest \
+		pytest-timeout trustme
 	touch $@
 
 $(VENV)/dev.stamp: $(BIN)/python $(DECLARED)

@@ -31,6 +31,7 @@ class TestProtocol:
     source: str = ""
 
 
+# Test protocols of the papers by name.
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -11,6 +11,7 @@ from cnnkit.layers import SubtractMean
 from cnnkit.models import get_layer, to_fully_convolutional
 from cnnkit.models.preprocessing import Preprocessing
 
+# Types that the weights of an export can have.
 DTYPES = ("float32", "bfloat16")
 _WITH_KERNEL = (keras.layers.Conv2D, keras.layers.Dense)
 

@@ -95,6 +95,7 @@ def can_explain(model) -> bool:
 
 
 DEFAULT = "serving_default"
+# Names of the signatures that an export can hold.
 SIGNATURES = (
     DEFAULT,
     "serving_bytes",

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 
 from cnnkit.errors import unknown_name
 
+# Backward rules of the ReLU.
 RULES = ("gradient", "deconvnet", "guided")
 
 _rule: ContextVar[str] = ContextVar("cnnkit_backward_rule", default="gradient")

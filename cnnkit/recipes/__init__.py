@@ -12,7 +12,9 @@ from cnnkit.recipes.recipe import TrainingStage as TrainingStage
 from cnnkit.recipes.vgg import VGG
 from cnnkit.recipes.zfnet import ZFNET
 
+# Training recipes by name.
 RECIPES: dict[str, Recipe] = {**DEMO, **ALEXNET, **VGG, **ZFNET, **CIFAR, **MODERN}
+# Name of the recipe that `cnnkit train` uses by default.
 DEFAULT = "demo"
 
 
