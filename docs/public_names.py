@@ -27,7 +27,6 @@ PUBLIC_MODULES = (
     "cnnkit.figures",
     "cnnkit.layers",
     "cnnkit.models",
-    "cnnkit.neighbors",
     "cnnkit.recipes",
     "cnnkit.server",
     "cnnkit.training",
