@@ -60,7 +60,7 @@ class AttributionQuery:
 
 
 def prepare_query(
-    model: keras.Model, images: np.ndarray, label: int | str | None, batch_size: int
+    model: keras.Model, images: np.ndarray, target: int | str | None, batch_size: int
 ) -> AttributionQuery:
     """Returns what is asked of a network.
 
@@ -70,7 +70,7 @@ def prepare_query(
     """
     network = explained_classifier(model)
     images = checked_images(network.graph, images)
-    target = None if label is None else class_index(model, label)
+    class_of_all = None if target is None else class_index(model, target)
     if batch_size < 1:
         raise UsageError("A batch holds one or more", expected="1 or more", received=batch_size)
     check_weights(network.calls)
@@ -85,7 +85,7 @@ def prepare_query(
             f"The network answers image {i} with values that are not finite",
             hint="Look at the image and at the weights",
         )
-    targets = logits.argmax(axis=1) if target is None else np.full(len(images), target)
+    targets = logits.argmax(axis=1) if class_of_all is None else np.full(len(images), class_of_all)
     scores = logits[np.arange(len(images)), targets]
     return AttributionQuery(model, network, images, targets, scores, logits.shape[1])
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import Node
 from cnnkit.models.receptive_field import receptive_field
@@ -23,10 +24,11 @@ from cnnkit.visualize.attribution.tf_keras_vis import MAPS, import_tf_keras_vis,
 from cnnkit.visualize.forward import forward_to
 
 
+@renamed_argument("label", "target")
 def gradcam(
     model: keras.Model,
     images: np.ndarray,
-    label: int | str | None = None,
+    target: int | str | None = None,
     layer: str | None = None,
     *,
     batch_size: int = 16,
@@ -38,7 +40,7 @@ def gradcam(
     Args:
         model: As `cnnkit.visualize.saliency` takes it.
         images: As there.
-        label: As there.
+        target: As there.
         layer: Layer whose maps are weighted; None is the last convolution.
         batch_size: Images at a time.
 
@@ -60,7 +62,7 @@ def gradcam(
         >>> seen.layer, seen.grid.shape, seen.map.shape
         ('conv5', (3, 3), (64, 64))
     """
-    asked = prepare_query(model, images, label, batch_size)
+    asked = prepare_query(model, images, target, batch_size)
     at, cut = _cut_at_maps(asked, layer)
     cam = import_tf_keras_vis("gradcam").Gradcam(cut)
 
@@ -70,10 +72,11 @@ def gradcam(
     return _of_grids("gradcam", asked, at, grids, batch_size)
 
 
+@renamed_argument("label", "target")
 def gradcam_plus_plus(
     model: keras.Model,
     images: np.ndarray,
-    label: int | str | None = None,
+    target: int | str | None = None,
     layer: str | None = None,
     *,
     batch_size: int = 16,
@@ -87,7 +90,7 @@ def gradcam_plus_plus(
     Args:
         model: As `gradcam` takes it.
         images: As there.
-        label: As there.
+        target: As there.
         layer: As there.
         batch_size: As there.
 
@@ -107,7 +110,7 @@ def gradcam_plus_plus(
         >>> gradcam_plus_plus(model, image, layer="conv4")[0].grid.shape
         (3, 3)
     """
-    asked = prepare_query(model, images, label, batch_size)
+    asked = prepare_query(model, images, target, batch_size)
     at, cut = _cut_at_maps(asked, layer)
     cam = import_tf_keras_vis("gradcam_plus_plus").GradcamPlusPlus(cut)
 
@@ -118,10 +121,11 @@ def gradcam_plus_plus(
     return _of_grids("gradcam++", asked, at, grids, batch_size)
 
 
+@renamed_argument("label", "target")
 def scorecam(
     model: keras.Model,
     images: np.ndarray,
-    label: int | str | None = None,
+    target: int | str | None = None,
     layer: str | None = None,
     *,
     batch_size: int = 16,
@@ -138,7 +142,7 @@ def scorecam(
     Args:
         model: As `gradcam` takes it; its classes share one probability, by a softmax.
         images: As there; 0 is what stays of a pixel that is not let through.
-        label: As there.
+        target: As there.
         layer: As there.
         batch_size: Masked images at a time.
 
@@ -158,7 +162,7 @@ def scorecam(
         >>> scorecam(model, image, layer="conv1")[0].grid.shape
         (30, 30)
     """
-    asked = prepare_query(model, images, label, batch_size)
+    asked = prepare_query(model, images, target, batch_size)
     if not asked.network.exclusive:
         raise UsageError(
             "The maps are weighted by the softmax of a network, which this one has not",

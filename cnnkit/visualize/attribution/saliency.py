@@ -7,6 +7,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError
 from cnnkit.visualize.attribution.base import (
     Attribution,
@@ -19,10 +20,11 @@ from cnnkit.visualize.attribution.base import (
 from cnnkit.visualize.attribution.tf_keras_vis import import_tf_keras_vis, model_up_to_logits
 
 
+@renamed_argument("label", "target")
 def saliency(
     model: keras.Model,
     images: np.ndarray,
-    label: int | str | None = None,
+    target: int | str | None = None,
     *,
     batch_size: int = 16,
 ) -> list[Attribution]:
@@ -31,7 +33,7 @@ def saliency(
     Args:
         model: A network over classes, functional or sequential, models inside of it included.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for ours.
-        label: The class, its index or name; None is the most probable one of each image.
+        target: The class, its index or name; None is the most probable one of each image.
         batch_size: Images at a time.
 
     Returns:
@@ -51,7 +53,7 @@ def saliency(
         >>> seen.map.shape, seen.gradient.shape
         ((64, 64), (64, 64, 3))
     """
-    asked = prepare_query(model, images, label, batch_size)
+    asked = prepare_query(model, images, target, batch_size)
     gradient = _gradients(asked)
     results = []
     for part in iter_batches(len(asked.images), batch_size):
@@ -59,10 +61,11 @@ def saliency(
     return [_of_gradient("saliency", asked, i, one) for i, one in enumerate(results)]
 
 
+@renamed_argument("label", "target")
 def smoothgrad(
     model: keras.Model,
     images: np.ndarray,
-    label: int | str | None = None,
+    target: int | str | None = None,
     *,
     samples: int = 50,
     noise: float = 0.15,
@@ -76,7 +79,7 @@ def smoothgrad(
     Args:
         model: As `saliency` takes it.
         images: As there.
-        label: As there; of the image without noise.
+        target: As there; of the image without noise.
         samples: Copies of each image.
         noise: Standard deviation of the noise, normal, as a part of the image's range of values.
         seed: Of the noise. Copy k of image i is always the same.
@@ -102,7 +105,7 @@ def smoothgrad(
         raise UsageError("There is nothing to average", expected="1 copy or more", received=samples)
     if not 0 <= noise < np.inf:
         raise UsageError("Noise has a deviation", expected="0 or more", received=noise)
-    asked = prepare_query(model, images, label, batch_size)
+    asked = prepare_query(model, images, target, batch_size)
     gradient = _gradients(asked)
     results = []
     for i, (image, target) in enumerate(zip(asked.images, asked.targets, strict=True)):

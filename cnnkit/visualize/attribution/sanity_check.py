@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from scipy.stats import spearmanr
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.graph import Node
 from cnnkit.visualize.attribution.base import AttributionQuery, prepare_query
@@ -54,11 +55,12 @@ class MethodComparison:
     seed: int
 
 
+@renamed_argument("label", "target")
 def compare_methods(
     model: keras.Model,
     image: np.ndarray,
     methods: Sequence[str] = DEFAULT,
-    label: int | str | None = None,
+    target: int | str | None = None,
     *,
     down_to: Sequence[str] | None = None,
     layer: str | None = None,
@@ -77,7 +79,7 @@ def compare_methods(
         image: (h, w, 3), as the model takes it; RGB in 0..255 for ours.
         methods: Names: rules of `cnnkit.visualize.deconvnet.project`, all of them from the class's logit,
             and methods of attribution.
-        label: The class, its index or name; None is the most probable one, of the network as it is.
+        target: The class, its index or name; None is the most probable one, of the network as it is.
         down_to: Layers, each with weights: a stage for each. None is the last layer, the last
             convolution and the first layer.
         layer: Layer of class activation maps; None is the last convolution.
@@ -107,7 +109,7 @@ def compare_methods(
     for method in methods:
         if method not in known:
             raise unknown_name("method", method, known)
-    asked = prepare_query(model, image, label, 1)
+    asked = prepare_query(model, image, target, 1)
     [target] = asked.targets.tolist()
     stages = _stages(asked, down_to)
     look = partial(_look, target=target, layer=layer, samples=samples, seed=seed)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
@@ -87,6 +88,7 @@ class OcclusionMaps:
         return np.divide(fall, covers, out=np.full_like(fall, np.nan), where=covers > 0)
 
 
+@renamed_argument("label", "target")
 def occlusion(
     model: keras.Model,
     image: np.ndarray,
@@ -95,7 +97,7 @@ def occlusion(
     fill: float | Sequence[float] = GRAY,
     method: str | None = None,
     batch_size: int = 32,
-    label: int | str | None = None,
+    target: int | str | None = None,
     layer: str | None = None,
     unit: int | None = None,
     *,
@@ -120,7 +122,7 @@ def occlusion(
         method: `"incremental"`, `"plain"`, or None for incremental wherever the network has layers
             that look at windows.
         batch_size: Places that are computed at a time.
-        label: The class that is asked about, its index or name; None is the most probable one.
+        target: The class that is asked about, its index or name; None is the most probable one.
         layer: Layer whose map is watched; None is the last one with a map.
         unit: The map; None is the one with the largest sum over the uncovered image.
         edge: `"inside"`: only whole squares; `"clip"`: the border that these leave is covered too,
@@ -144,7 +146,7 @@ def occlusion(
     network = explained_classifier(model)
     check_weights(network.calls)
     [image] = checked_images(network.graph, _single(image))
-    target = None if label is None else class_index(model, label)
+    index = None if target is None else class_index(model, target)
     square, stride = _pair(square, "square"), _pair(stride, "stride")
     rows, columns = _places(image.shape, square, stride, edge)
     method = _method(method, network.calls)
@@ -169,23 +171,23 @@ def occlusion(
     # The last rectangle is empty.
     probabilities = network.probabilities(scores)
     labels = scores.argmax(axis=-1)
-    target = int(labels[-1]) if target is None else target
+    index = int(labels[-1]) if index is None else index
     grid = len(rows), len(columns)
     return OcclusionMaps(
-        probability=probabilities[:-1, target].reshape(grid),
-        score=scores[:-1, target].reshape(grid),
+        probability=probabilities[:-1, index].reshape(grid),
+        score=scores[:-1, index].reshape(grid),
         label=labels[:-1].reshape(grid),
         activity=activities[:-1].astype(np.float32).reshape(grid),
         rows=rows,
         columns=columns,
         square=square,
         fill=color,
-        target=target,
+        target=index,
         layer=watched.layer.name,
         unit=unit,
         image_size=image.shape[:2],
-        clean_probability=float(probabilities[-1, target]),
-        clean_score=float(scores[-1, target]),
+        clean_probability=float(probabilities[-1, index]),
+        clean_score=float(scores[-1, index]),
         clean_label=int(labels[-1]),
         clean_activity=float(activities[-1]),
         projection=_projection(model, network.graph, image, watched, unit),

@@ -62,7 +62,7 @@ def test_oracle(oracle, method, i):
         int(arrays["occ/stride"]),
         float(arrays["occ/value"]),
         method,
-        label=int(arrays["target"][i]),
+        target=int(arrays["target"][i]),
         layer=next(layer.name for layer in model.layers if isinstance(layer, layers.ReLU)),
     )
     seen = ask()
@@ -258,11 +258,11 @@ def test_the_known_pattern_is_found(method):
 
 def test_places_and_edges():
     model, image = detector()
-    inside = occlusion(model, image, (5, 8), (4, 7), 0.0, label=1, layer="detect", unit=1)
+    inside = occlusion(model, image, (5, 8), (4, 7), 0.0, target=1, layer="detect", unit=1)
     assert inside.rows.tolist() == list(range(0, 28, 4))
     assert inside.columns.tolist() == [0, 7, 14, 21, 28]
     clipped = occlusion(
-        model, image, (5, 8), (4, 7), 0.0, label=1, layer="detect", unit=1, edge="clip"
+        model, image, (5, 8), (4, 7), 0.0, target=1, layer="detect", unit=1, edge="clip"
     )
     assert clipped.rows.tolist() == list(range(0, 29, 4))
     assert clipped.columns.tolist() == [0, 7, 14, 21, 28, 35]
