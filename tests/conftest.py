@@ -1,4 +1,4 @@
-"""Shared by all tests: one strategy a process, a small folder of images, the real data."""
+"""Fixtures of all tests. Those of the client and the wire format run without TensorFlow."""
 
 import os
 from pathlib import Path
@@ -9,25 +9,31 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import settings
-
-from cnnkit.server import EmbeddedServer
-from cnnkit.training import get_strategy
-from tests.helpers.serving import save
 
 # The same examples in every run: a failure is found again, and none comes and goes.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
 
-# The CPU is split before anything else uses TensorFlow.
-MIRRORED = get_strategy("mirrored", 2)
+TESTS = Path(__file__).resolve().parent
+SHARED = TESTS.parents[1] / "shared"
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+# The folders whose tests run without TensorFlow: make test-light.
+LIGHT = ("client", "wire")
+
+
+def pytest_collectstart(collector):
+    """Splits the CPU before the first module that may use TensorFlow is imported."""
+    if isinstance(collector, pytest.Module):
+        folder = collector.path.relative_to(TESTS).parts[0]
+        if folder not in LIGHT:
+            import tests.helpers.replicas  # noqa: F401
 
 
 @pytest.fixture(scope="session")
 def mirrored():
+    from tests.helpers.replicas import MIRRORED
+
     return MIRRORED
 
 
@@ -51,6 +57,8 @@ def rng():
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory):
     """Two classes of 20 images, bright above and bright below, in several formats and shapes."""
+    import tensorflow as tf
+
     root = tmp_path_factory.mktemp("images")
     random = np.random.default_rng(0)
     for label, name in enumerate(("above", "below")):
@@ -67,6 +75,8 @@ def image_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def colors_folder(tmp_path_factory):
     """colors/1 (scale 32, takes arrays and bytes but names no labels) and colors/2 (scale 64)."""
+    from tests.helpers.serving import save
+
     folder = tmp_path_factory.mktemp("models") / "colors"
     save(folder / "1", 32.0, "serving_default", "serving_bytes")
     save(folder / "2", 64.0, "serving_default", "serving_bytes", "classify_bytes", "two_inputs")
@@ -76,6 +86,8 @@ def colors_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def colors_server(colors_folder):
+    from cnnkit.server import EmbeddedServer
+
     with EmbeddedServer(
         {"colors": colors_folder}, versions="all", labels={"colors": {"stable": 1}}
     ) as server:
@@ -85,6 +97,7 @@ def colors_server(colors_folder):
 @pytest.fixture(scope="session")
 def png():
     """Returns the bytes of an image of one color."""
+    import tensorflow as tf
 
     def encode(*color: int) -> bytes:
         return tf.io.encode_png(np.full((12, 20, 3), color, np.uint8)).numpy()
