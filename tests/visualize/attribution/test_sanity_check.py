@@ -138,7 +138,7 @@ def test_a_map_of_one_value_has_no_correlation(image):
 def test_wrong_requests(model, image):
     for options, text in (
         ({"methods": ["gradcamm"]}, "Unknown method 'gradcamm'.*Did you mean gradcam"),
-        ({"label": "d"}, "Unknown class 'd'"),
+        ({"target": "d"}, "Unknown class 'd'"),
         ({"down_to": ["conv3"]}, "Unknown layer 'conv3'"),
         ({"down_to": ["flat"]}, "'flat' has no weights on the way.*conv2, logits"),
         ({"layer": "flat"}, "'flat' has no map"),
