@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnkit import alexnet, vgg16
 from cnnkit.visualize import occlusion
-from cnnkit.visualize.classifier import explained_classifier
+from cnnkit.visualize.classifier import as_classifier
 from cnnkit.visualize.occlusion.incremental import incremental_occlusion
 from cnnkit.visualize.occlusion.occlusion import plain_occlusion
 
@@ -31,7 +31,7 @@ def main() -> None:
         model = build()
         size = model.input_shape[1]
         image = np.random.default_rng(0).uniform(0, 255, (size, size, 3)).astype("float32")
-        network = explained_classifier(model)
+        network = as_classifier(model)
         gray = np.full_like(image, 128)
         sweep = plain_occlusion(network.calls, image, gray, [(network.calls[-1], None)])
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))

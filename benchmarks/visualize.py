@@ -66,7 +66,9 @@ def search(rounds: int, count: int) -> None:
     print(f"  an image more costs {(both - once) / bare_pass:.2f} times its forward pass,")
     print(f"  and to begin with {1e3 * (2 * once - both):.0f} ms")
     found = find_top_activations(model, images[:2], names, batch_size=2)
-    size = sum(one.values.nbytes + one.images.nbytes + one.places.nbytes for one in found.values())
+    size = sum(
+        one.values.nbytes + one.images.nbytes + one.flat_positions.nbytes for one in found.values()
+    )
     print(f"  state of {sum(len(one.values) for one in found.values())} maps: {size / 1e6:.2f} MB")
 
 

@@ -17,7 +17,7 @@ from cnnkit.export.image_header import validate_image_bytes
 from cnnkit.layers import backward_rule
 from cnnkit.models import get_layer
 from cnnkit.models.graph import Graph, build_graph
-from cnnkit.visualize.forward import check_called_once, forward_pass
+from cnnkit.visualize.forward import check_supports_rule, forward_pass
 
 RULE = "deconvnet"
 
@@ -49,7 +49,7 @@ class DeconvnetFunction:
         self.layer = last.layer.name
         self._calls = graph.up_to(last)
         with backward_rule(RULE):
-            check_called_once(self._calls, RULE)
+            check_supports_rule(self._calls, RULE)
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the projections of the strongest units, and where they are.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import MethodComparison
+    from cnnkit.visualize import AttributionComparison
 
 
 # Of the values above zero, those that are drawn as the brightest.
@@ -114,7 +114,7 @@ def attribution_caption(values: np.ndarray) -> tuple[np.ndarray, dict]:
 
 
 def draw_comparison(
-    image: np.ndarray, result: MethodComparison, path: str | Path, *, name: str | None = None
+    image: np.ndarray, result: AttributionComparison, path: str | Path, *, name: str | None = None
 ) -> None:
     """Draws a column for every method, and a row for the network and every stage, as a PNG.
 
@@ -138,7 +138,7 @@ def draw_comparison(
     for axes, stage in zip(grid[1:, 0], result.stages, strict=True):
         text = f"weights random\nfrom the top\ndown to {stage}"
         axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes)
-    for row, maps in enumerate((result.maps, *result.randomized)):
+    for row, maps in enumerate((result.maps, *result.randomized_maps)):
         for column, values in enumerate(maps):
             axes = grid[row, column + 1]
             pixels, options = attribution_caption(values)

@@ -133,7 +133,7 @@ def draw_correspondence(
             at,
             [one.mean(part) for part in one.parts],
             width,
-            yerr=[one.deviation(part) for part in one.parts],
+            yerr=[one.std(part) for part in one.parts],
             capsize=2,
             label=one.layer,
         )

@@ -43,7 +43,7 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     for axes in (left, right):
         axes.set_axis_off()
     scale = f"gray is 0, black and white are ∓{largest:.2g}"
-    caption = f"activation {result.activation:.3g}{result.where} · {scale}"
+    caption = f"activation {result.activation:.3g}{result.position_text} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
     save_figure(figure, path, dpi=150)
 
@@ -107,13 +107,13 @@ def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str
     """
     rows, channel = [], 0
     for step, before in zip(steps[::-1], [*steps[-2::-1], None], strict=True):
-        signal = step.down(signal, "deconvnet")
-        if step.does == "filter" and signal.ndim == 4:
+        signal = step.backward(signal, "deconvnet")
+        if step.kind == "filter" and signal.ndim == 4:
             # Down to the next filters, the maps keep their numbers.
             channel = int(np.abs(signal[0]).max(axis=(0, 1)).argmax())
         # Shifting and padding of the image are no steps of the paper's; a single place is no map.
         is_map = signal.ndim == 4 and np.count_nonzero(signal) > 1
-        if before is None or (before.does in UP and is_map):
+        if before is None or (before.kind in UP and is_map):
             rows.append((step, before, channel, signal[0]))
     if not signal.any():
         raise UsageError("Nothing of the signal comes back: there is nothing to draw")
@@ -123,18 +123,18 @@ def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str
     ):
         lit = np.argwhere(np.abs(down).max(axis=-1))
         part = tuple(slice(low, high + 1) for low, high in zip(lit.min(0), lit.max(0), strict=True))
-        up = step.below[0]
+        up = step.input[0]
         if before is None:
             right.set_title("image", fontsize=9)
             left.set_title("projection, not rectified", fontsize=9)
             up = np.clip(up / 255, 0, 1)
         else:
             up, down = up[..., channel], down[..., channel]
-            right.set_title(f"{before.layer} {UP[before.does]}, map {channel}", fontsize=9)
-            left.set_title(f"{DOWN[step.does]} {step.layer}", fontsize=9)
+            right.set_title(f"{before.layer} {UP[before.kind]}, map {channel}", fontsize=9)
+            left.set_title(f"{DOWN[step.kind]} {step.layer}", fontsize=9)
             if step.switches is not None:
-                places = step.switches.places[0, ..., channel]
-                y, x = np.divmod(places, step.switches.below[2])
+                places = step.switches.indices[0, ..., channel]
+                y, x = np.divmod(places, step.switches.input_shape[2])
                 for axes in (left, right):
                     axes.plot(x - part[1].start, y - part[0].start, "r.", markersize=4)
         right.imshow(up[part], cmap="gray")

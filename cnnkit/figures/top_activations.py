@@ -164,7 +164,7 @@ def draw_feature_evolution(
     grid = figure.subplots(len(rows), len(epochs), squeeze=False)
     for number, (line, row) in enumerate(zip(grid, rows, strict=True)):
         line[0].set_ylabel(f"{row.layer}\nunit {row.unit}", fontsize=8)
-        for axes, epoch, top in zip(line, epochs, row.tops, strict=True):
+        for axes, epoch, top in zip(line, epochs, row.examples, strict=True):
             axes.set(xticks=[], yticks=[])
             if number == 0:
                 axes.set_title(f"epoch {epoch}", fontsize=8)
@@ -177,7 +177,7 @@ def draw_feature_evolution(
         left=1.0 / figure.get_size_inches()[0], right=0.99, top=1 - 0.3 / height,
         bottom=0.5 / height, wspace=0.06, hspace=0.06,
     )  # fmt: skip
-    rules = {top.projections[0].rule for row in rows for top in row.tops if top.projections}
+    rules = {top.projections[0].rule for row in rows for top in row.examples if top.projections}
     caption = (
         f"{', '.join(sorted(rules)) or 'nothing'} of the strongest activation over all images\n"
         f"gray is 0, each on its own scale, which {100 * CUT_EPOCHS:g} % of its values leave"
@@ -211,12 +211,12 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
     figure = new_figure(8.2, 4.5 * len(networks) + 0.3)
     grid = figure.subplots(len(networks), 2, squeeze=False)
     for (left, right), seen in zip(grid, networks, strict=True):
-        kernels, tops = seen.filters, [top for top in seen.tops if top.projections]
+        kernels, tops = seen.filters, [top for top in seen.examples if top.projections]
         height, width = kernels.kernels.shape[1:3]
         left.set_title(
             f"{seen.model}, {kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
-            f" {int(kernels.dead.sum())} dead, {len(seen.silent)} silent\n{seen.layer}:"
-            f" {len(seen.dead)} of {seen.units} silent, one every {seen.field.stride[0]} pixels",
+            f" {int(kernels.dead.sum())} dead, {len(seen.first_dead_units)} silent\n{seen.layer}:"
+            f" {len(seen.second_dead_units)} of {seen.units} silent, one every {seen.receptive_field.stride[0]} pixels",
             fontsize=8,
         )
         right.set_title("what they saw", fontsize=8)
@@ -230,7 +230,7 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
                 )
             )
             right.imshow(square_grid([np.clip(t.patches[0] / 255, 0, 1) for t in tops]))
-    rules = sorted({t.projections[0].rule for n in networks for t in n.tops if t.projections})
+    rules = sorted({t.projections[0].rule for n in networks for t in n.examples if t.projections})
     caption = (
         f"{', '.join(rules)} of units' strongest activation · gray is 0, each on its own scale,"
         f" which {100 * CUT:g} % of its values leave"

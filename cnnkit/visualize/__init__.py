@@ -13,8 +13,8 @@ from cnnkit.visualize.attribution.cam import gradcam_plus_plus as gradcam_plus_p
 from cnnkit.visualize.attribution.cam import scorecam as scorecam
 from cnnkit.visualize.attribution.saliency import saliency as saliency
 from cnnkit.visualize.attribution.saliency import smoothgrad as smoothgrad
-from cnnkit.visualize.attribution.sanity_check import MethodComparison as MethodComparison
-from cnnkit.visualize.attribution.sanity_check import compare_methods as compare_methods
+from cnnkit.visualize.attribution.sanity_check import AttributionComparison as AttributionComparison
+from cnnkit.visualize.attribution.sanity_check import compare_attributions as compare_attributions
 from cnnkit.visualize.correspondence import Correspondence as Correspondence
 from cnnkit.visualize.correspondence import correspondence as correspondence
 from cnnkit.visualize.deconvnet.layerwise import LayerwiseStep as LayerwiseStep

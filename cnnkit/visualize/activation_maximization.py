@@ -17,7 +17,7 @@ from cnnkit.visualize.attribution.tf_keras_vis import (
     model_up_to,
     without_softmax,
 )
-from cnnkit.visualize.forward import check_called_once, check_weights, checked_position
+from cnnkit.visualize.forward import check_supports_rule, check_weights, validate_position
 
 INPUT_RANGE = (0.0, 255.0)
 
@@ -98,7 +98,7 @@ def activation_maximization(
     graph = build_graph(model)
     end = graph.calls[-1] if layer is None else graph.call(layer)
     calls = graph.up_to(end)
-    check_called_once(calls, "gradient")
+    check_supports_rule(calls, "gradient")
     check_weights(calls)
     low, high = input_range
     for name, value, fits in (
@@ -205,7 +205,7 @@ def _shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tuple[int,
 def _position(position: tuple[int, int] | None, sides: tuple[int, ...]) -> tuple[int, ...]:
     if position is None:
         return tuple(side // 2 for side in sides)
-    return checked_position(position, sides)
+    return validate_position(position, sides)
 
 
 def _units(model, graph: Graph, end, unit, count: int) -> list[int]:

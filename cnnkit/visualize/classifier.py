@@ -38,7 +38,7 @@ class Classifier:
         return softmax(answers, axis=-1) if self.exclusive else answers
 
 
-def explained_classifier(model: keras.Model) -> Classifier:
+def as_classifier(model: keras.Model) -> Classifier:
     """Returns a model as a network over classes.
 
     Raises:

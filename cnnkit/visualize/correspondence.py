@@ -17,7 +17,7 @@ import tensorflow as tf
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
+from cnnkit.visualize.forward import as_image_batch, check_supports_rule, check_weights, forward_to
 
 GRAY = 128.0
 RANDOM = "random"
@@ -49,11 +49,11 @@ class Correspondence:
         """Returns the mean over pairs, what Table 1 of the paper seems to hold."""
         return float(self._of(part).mean())
 
-    def deviation(self, part: str) -> float:
+    def std(self, part: str) -> float:
         """Returns the standard deviation over pairs."""
         return float(self._of(part).std())
 
-    def total(self, part: str) -> float:
+    def delta(self, part: str) -> float:
         """Returns the sum over ordered pairs i != j, as the paper writes Delta.
 
         Of the places drawn at random, the mean of each draw's.
@@ -111,11 +111,11 @@ def correspondence(
         (('eye', 'random'), 3)
     """
     graph = build_graph(model)
-    images = checked_images(graph, images)
+    images = as_image_batch(graph, images)
     _check_boxes(images, boxes)
     wanted = [graph.call(layer) for layer in layers]
     calls = graph.up_to(*wanted)
-    check_called_once(calls, "gradient")
+    check_supports_rule(calls, "gradient")
     check_weights(calls)
     look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)
 

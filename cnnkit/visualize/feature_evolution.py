@@ -11,7 +11,7 @@ from cnnkit.data import Dataset, Split
 from cnnkit.errors import RunError, UsageError
 from cnnkit.models import load_model
 from cnnkit.run_folder import RunFolder
-from cnnkit.visualize.top9 import UnitExamples, project_examples, top9
+from cnnkit.visualize.top9 import UnitExamples, sample_units, top9
 from cnnkit.visualize.top_activations import find_top_activations
 
 
@@ -23,13 +23,13 @@ class FeatureEvolution:
         layer: Name of the layer.
         unit: The feature map.
         epochs: The epochs, in their order.
-        tops: For every epoch the strongest activation over the dataset; empty where there was none.
+        examples: For every epoch the strongest activation over the dataset; empty where there was none.
     """
 
     layer: str
     unit: int
     epochs: tuple[int, ...]
-    tops: tuple[UnitExamples, ...]
+    examples: tuple[UnitExamples, ...]
 
 
 def feature_evolution(
@@ -112,7 +112,7 @@ def feature_evolution(
 
 def _units(units, layer: str, of: int, count: int, seed: int) -> Sequence[int]:
     if units is None:
-        return project_examples(of, count, seed)
+        return sample_units(of, count, seed)
     if not isinstance(units, Mapping):
         return units
     if layer not in units:

@@ -53,7 +53,7 @@ _RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
 _SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
-def check_called_once(calls: Sequence[Node], rule: str) -> None:
+def check_supports_rule(calls: Sequence[Node], rule: str) -> None:
     """Makes sure that the last of `calls` can be projected down by `rule`.
 
     Raises:
@@ -111,7 +111,7 @@ def forward_pass(calls: Sequence[Node], images):
     traced one would keep the rule it was traced under.
 
     Args:
-        calls: From the image to a layer, checked by `check_called_once`.
+        calls: From the image to a layer, checked by `check_supports_rule`.
         images: (n, h, w, c) float32 tensor.
     """
     return forward_to(calls, images, calls[-1:])[0]
@@ -235,7 +235,7 @@ def is_softmax(activation) -> bool:
     return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
 
 
-def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
+def as_image_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
     """Returns images as a batch, (n, h, w, c) float32, that fits a network.
 
     Args:
@@ -249,13 +249,13 @@ def checked_images(graph: Graph, images: np.ndarray) -> np.ndarray:
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
         images = images[None]
-    check_fits(graph, images.shape)
+    check_image_shape(graph, images.shape)
     for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
         raise DataError(f"Image {index} has pixels that are not finite")
     return images
 
 
-def check_fits(graph: Graph, shape: Sequence[int]) -> None:
+def check_image_shape(graph: Graph, shape: Sequence[int]) -> None:
     """Makes sure that a batch of images of this shape fits a network.
 
     Raises:
@@ -273,7 +273,7 @@ def check_fits(graph: Graph, shape: Sequence[int]) -> None:
         )
 
 
-def checked_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
+def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
     """Returns a position in a map of these sides.
 
     Raises:

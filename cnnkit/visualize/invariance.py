@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.graph import Graph, build_graph
-from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
+from cnnkit.visualize.forward import as_image_batch, check_supports_rule, check_weights, forward_to
 
 TRANSFORMS = ("translation", "scale", "rotation")
 # On an image of 224 pixels, as read off the paper's axes; the paper does not state them.
@@ -163,11 +163,11 @@ def invariance(
         (('conv1', 'fc7'), (2, 1, 3))
     """
     graph = build_graph(model)
-    images = checked_images(graph, images)
+    images = as_image_batch(graph, images)
     names = tuple(layers) if layers is not None else _first_and_last(graph)
     wanted = [*(graph.call(name) for name in names), graph.calls[-1]]
     calls = graph.up_to(*wanted)
-    check_called_once(calls, "gradient")
+    check_supports_rule(calls, "gradient")
     check_weights(calls)
     classes = model.output_shape
     if len(classes) != 2:

@@ -11,7 +11,7 @@ import numpy as np
 from cnnkit.data import Dataset, Split
 from cnnkit.models.receptive_field import ReceptiveField, receptive_field
 from cnnkit.visualize.filters import Filters, filters
-from cnnkit.visualize.top9 import UnitExamples, project_examples, project_top
+from cnnkit.visualize.top9 import UnitExamples, project_top, sample_units
 from cnnkit.visualize.top_activations import find_top_activations
 
 
@@ -22,22 +22,22 @@ class SecondLayerFilters:
     Attributes:
         model: Name of the network.
         filters: The kernels of its first layer.
-        silent: Units of the first layer that fire for no image.
+        first_dead_units: Units of the first layer that fire for no image.
         layer: Name of the second layer.
         units: Its feature maps.
-        dead: Those of them that fire for no image.
-        field: What its units see; `field.stride` is how finely they are placed over the image.
-        tops: The strongest activation of some of the others.
+        second_dead_units: Those of them that fire for no image.
+        receptive_field: What its units see; its `stride` is how finely they are placed over the image.
+        examples: The strongest activation of some of the others.
     """
 
     model: str
     filters: Filters
-    silent: tuple[int, ...]
+    first_dead_units: tuple[int, ...]
     layer: str
     units: int
-    dead: tuple[int, ...]
-    field: ReceptiveField
-    tops: tuple[UnitExamples, ...]
+    second_dead_units: tuple[int, ...]
+    receptive_field: ReceptiveField
+    examples: tuple[UnitExamples, ...]
 
 
 def second_layer_filters(
@@ -79,7 +79,7 @@ def second_layer_filters(
         >>> from cnnkit.visualize import second_layer_filters
         >>> images = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3))
         >>> seen = second_layer_filters(zfnet(input_shape=(64, 64, 3), include_top=False), images)
-        >>> seen.field.size, seen.field.stride, seen.units
+        >>> seen.receptive_field.size, seen.receptive_field.stride, seen.units
         ((27, 27), (8, 8), 256)
     """
     kernels = filters(model)
@@ -89,7 +89,7 @@ def second_layer_filters(
     first, second = (np.flatnonzero(found[name].dead).tolist() for name in (kernels.layer, layer))
     if units is None:
         alive = np.flatnonzero(~found[layer].dead)
-        units = [int(alive[i]) for i in project_examples(len(alive), count, seed)]
+        units = [int(alive[i]) for i in sample_units(len(alive), count, seed)]
     options = {"rule": rule, "image_size": image_size, "batch_size": batch_size}
     shown = tuple(project_top(model, source, found[layer], units, **options))
     sides = (image_size, image_size) if image_size else None
@@ -98,10 +98,10 @@ def second_layer_filters(
     return SecondLayerFilters(
         model=model.name,
         filters=kernels,
-        silent=tuple(first),
+        first_dead_units=tuple(first),
         layer=layer,
         units=len(found[layer].values),
-        dead=tuple(second),
-        field=receptive_field(model, layer, sides),
-        tops=shown,
+        second_dead_units=tuple(second),
+        receptive_field=receptive_field(model, layer, sides),
+        examples=shown,
     )

@@ -137,7 +137,7 @@ def project_top(
         yield _top(model, source, found, unit, rule, batch_size, size)
 
 
-def project_examples(count: int, wanted: int, seed: int) -> list[int]:
+def sample_units(count: int, wanted: int, seed: int) -> list[int]:
     """Returns `wanted` of `count` units, or all, drawn by `seed` and in their order."""
     every = np.random.default_rng(seed).permutation(count)
     return sorted(every[:wanted].tolist())

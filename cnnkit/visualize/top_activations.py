@@ -12,7 +12,12 @@ import tensorflow as tf
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import build_graph
-from cnnkit.visualize.forward import check_called_once, check_fits, check_weights, forward_to
+from cnnkit.visualize.forward import (
+    check_image_shape,
+    check_supports_rule,
+    check_weights,
+    forward_to,
+)
 
 
 @dataclass(frozen=True)
@@ -26,14 +31,14 @@ class TopActivations:
         layer: Name of the layer.
         values: (units, k) float32; minus infinity where there were fewer images.
         images: (units, k) int64, indices into the dataset.
-        places: (units, k) int32, row times width of the map plus column, the first among equals.
+        flat_positions: (units, k) int32, row times width of the map plus column, the first among equals.
         width: Width of the map; 0 in a dense layer.
     """
 
     layer: str
     values: np.ndarray
     images: np.ndarray
-    places: np.ndarray
+    flat_positions: np.ndarray
     width: int
 
     @property
@@ -43,9 +48,9 @@ class TopActivations:
 
     def position(self, unit: int, rank: int) -> tuple[int, ...]:
         """Returns (row, column) of one of them, () in a dense layer."""
-        return divmod(int(self.places[unit, rank]), self.width) if self.width else ()
+        return divmod(int(self.flat_positions[unit, rank]), self.width) if self.width else ()
 
-    def merged(self, other: TopActivations) -> TopActivations:
+    def merge(self, other: TopActivations) -> TopActivations:
         """Returns the strongest of two parts of a dataset; the order of parts does not matter.
 
         Raises:
@@ -58,14 +63,14 @@ class TopActivations:
                 expected="layer {}, units and images {}, width {}".format(*mine),
                 received="layer {}, units and images {}, width {}".format(*theirs),
             )
-        return self._with(other.values, other.images, other.places)
+        return self._with(other.values, other.images, other.flat_positions)
 
     def _with(self, values: np.ndarray, images: np.ndarray, places: np.ndarray) -> TopActivations:
         """Returns the strongest of these and (units, m) others."""
         every = (
             np.concatenate(pair, axis=1)
             for pair in (
-                (self.values, values), (self.images, images), (self.places, places)
+                (self.values, values), (self.images, images), (self.flat_positions, places)
             )
         )  # fmt: skip
         values, images, places = every
@@ -96,7 +101,7 @@ def find_top_activations(
         k: Images for each unit.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images at a time.
-        part: (i, n): only part i of n of the images, to be `merged` with the others.
+        part: (i, n): only part i of n of the images, to be merged with the others.
         progress: Hears the number of images after every batch.
         first_image: Index of the first image, where the source is a part of a larger one.
 
@@ -120,7 +125,7 @@ def find_top_activations(
     graph = build_graph(model)
     wanted = [graph.call(layer) for layer in layers]
     calls = graph.up_to(*wanted)
-    check_called_once(calls, "gradient")
+    check_supports_rule(calls, "gradient")
     check_weights(calls)
 
     @tf.function(autograph=False)
@@ -138,7 +143,7 @@ def find_top_activations(
     seen = first_image + first
     size = image_size or graph.image_shape[0]
     for images, count in _batches(source, first, last, size, batch_size):
-        check_fits(graph, images.shape)
+        check_image_shape(graph, images.shape)
         index = np.arange(seen, seen + count)
         for layer, (values, places, width) in zip(layers, search(images), strict=True):
             # Maps first, and without the rows that only fill up the last batch.
@@ -154,13 +159,13 @@ def find_top_activations(
             # Most batches change few maps, so the others are not sorted.
             rows = np.flatnonzero(values.max(axis=1) >= old.values[:, -1])
             part = TopActivations(
-                layer, old.values[rows], old.images[rows], old.places[rows], old.width
+                layer, old.values[rows], old.images[rows], old.flat_positions[rows], old.width
             )
             new = part._with(values[rows], np.tile(index, (len(rows), 1)), places[rows])
-            old.values[rows], old.images[rows], old.places[rows] = (
+            old.values[rows], old.images[rows], old.flat_positions[rows] = (
                 new.values,
                 new.images,
-                new.places,
+                new.flat_positions,
             )
         seen += count
         if progress is not None:

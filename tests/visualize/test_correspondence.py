@@ -59,14 +59,14 @@ def test_equals_a_loop_over_pairs(net, images):
                         if i < j:
                             pairs.append(distance / len(signs[i]))
             # Apart from what rounding makes of changes that are none.
-            assert one.total(part) == pytest.approx(total, abs=12 * 2 / one.units)
+            assert one.delta(part) == pytest.approx(total, abs=12 * 2 / one.units)
             assert one.mean(part) == pytest.approx(np.mean(pairs), abs=2 / one.units)
-            assert one.deviation(part) == pytest.approx(np.std(pairs), abs=2 / one.units)
+            assert one.std(part) == pytest.approx(np.std(pairs), abs=2 / one.units)
             unchanged = np.mean(np.array(signs) == 0)
             assert one.unchanged[one.parts.index(part)] == pytest.approx(unchanged, abs=0.02)
             assert 0 < one.mean(part) < 1
         assert len(one.distances[2]) == 3 * 6
-        assert one.total("random") == pytest.approx(12 * one.mean("random"))
+        assert one.delta("random") == pytest.approx(12 * one.mean("random"))
 
 
 def test_units_that_see_nothing_of_it_do_not_count_as_changed(net, images):

@@ -39,7 +39,7 @@ def test_each_epoch_shows_its_networks_strongest_training_image(run):
     images = np.stack([shown.read(i).numpy() for i in range(len(shown))]).astype("float32")
     for row in found:
         assert row.epochs == (1, 2, 3, 5)
-        for epoch, top in zip(row.epochs, row.tops, strict=True):
+        for epoch, top in zip(row.epochs, row.examples, strict=True):
             model = load_model(run.kept_epochs[epoch])
             maps = keras.Model(model.input, model.get_layer("conv1").output)(images).numpy()
             best = maps[..., row.unit].max(axis=(1, 2))
@@ -49,7 +49,7 @@ def test_each_epoch_shows_its_networks_strongest_training_image(run):
             # One layer below pixels that are scaled: its kernel.
             kernel = model.get_layer("conv1").kernel.numpy()[..., row.unit]
             np.testing.assert_allclose(one.projection[one.box.slices], kernel / 64, atol=1e-7)
-    strengths = [top.projections[0].activation for row in found for top in row.tops]
+    strengths = [top.projections[0].activation for row in found for top in row.examples]
     assert len(set(strengths)) == len(strengths)
 
 
@@ -121,17 +121,21 @@ def test_second_layers_count_what_is_dead(coarse, rng):
     images = rng.uniform(0, 255, (4, 16, 16, 3)).astype("float32")
     seen = second_layer_filters(coarse, images, count=9)
     assert seen.filters.dead.tolist() == [False, True, False]
-    assert seen.silent == (1,)
-    assert seen.dead == (0, 3)
-    assert (seen.units, seen.field.size, seen.field.stride) == (4, (8, 8), (2, 2))
+    assert seen.first_dead_units == (1,)
+    assert seen.second_dead_units == (0, 3)
+    assert (seen.units, seen.receptive_field.size, seen.receptive_field.stride) == (
+        4,
+        (8, 8),
+        (2, 2),
+    )
     # The silent ones are not drawn.
-    assert [top.unit for top in seen.tops] == [1, 2]
+    assert [top.unit for top in seen.examples] == [1, 2]
     maps = coarse(images).numpy()
-    for top in seen.tops:
+    for top in seen.examples:
         [one] = top.projections
         assert one.activation == pytest.approx(maps[..., top.unit].max(), rel=1e-5)
         assert one.image == maps[..., top.unit].max(axis=(1, 2)).argmax()
-    [named] = second_layer_filters(coarse, images, units=[3]).tops
+    [named] = second_layer_filters(coarse, images, units=[3]).examples
     assert named.projections == ()
 
 

@@ -52,7 +52,7 @@ ASKED = {
     "gradcam below": lambda model, images: visualize.gradcam(model, images, layer="conv1"),
     "gradcam++": visualize.gradcam_plus_plus,
     "scorecam": visualize.scorecam,
-    "compare": lambda model, images: visualize.compare_methods(
+    "compare": lambda model, images: visualize.compare_attributions(
         model, images[0], ["guided", "gradcam"]
     ),
     "maximization": lambda model, images: visualize.activation_maximization(

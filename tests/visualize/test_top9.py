@@ -67,12 +67,12 @@ def test_parts_merge_in_any_order(net, images):
     first = find_top_activations(net, images[:9], ["b"], k=4, batch_size=4)["b"]
     second = find_top_activations(net, images[9:12], ["b"], k=4, batch_size=4, first_image=9)["b"]
     third = find_top_activations(net, images[12:], ["b"], k=4, batch_size=4, first_image=12)["b"]
-    for merged in (first.merged(second).merged(third), third.merged(first.merged(second))):
+    for merged in (first.merge(second).merge(third), third.merge(first.merge(second))):
         np.testing.assert_array_equal(merged.images, whole.images)
-        np.testing.assert_array_equal(merged.places, whole.places)
+        np.testing.assert_array_equal(merged.flat_positions, whole.flat_positions)
         np.testing.assert_allclose(merged.values, whole.values, rtol=1e-6)
     with pytest.raises(UsageError, match="Only the same units"):
-        whole.merged(find_top_activations(net, images[:3], ["a"], k=4)["a"])
+        whole.merge(find_top_activations(net, images[:3], ["a"], k=4)["a"])
 
 
 def test_a_dataset_is_searched_in_parts():
@@ -91,9 +91,9 @@ def test_a_dataset_is_searched_in_parts():
     ]
     for part, first in zip(parts, (0, 89, 179, 269), strict=True):
         assert first <= part.images.min() <= part.images.max() < first + 90
-    merged = parts[2].merged(parts[0]).merged(parts[3].merged(parts[1]))
+    merged = parts[2].merge(parts[0]).merge(parts[3].merge(parts[1]))
     np.testing.assert_array_equal(merged.images, whole.images)
-    np.testing.assert_array_equal(merged.places, whole.places)
+    np.testing.assert_array_equal(merged.flat_positions, whole.flat_positions)
     np.testing.assert_allclose(merged.values, whole.values, rtol=1e-6)
     for part in ((4, 4), (-1, 4), (0, 0)):
         with pytest.raises(UsageError, match="no such part"):
@@ -106,7 +106,7 @@ def test_state_of_vgg16_is_small():
 
     units = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
     states = [_none("conv", count, 9, 14) for count in units]
-    assert sum(s.values.nbytes + s.images.nbytes + s.places.nbytes for s in states) < 1e6
+    assert sum(s.values.nbytes + s.images.nbytes + s.flat_positions.nbytes for s in states) < 1e6
 
 
 def test_winners_are_projected_beside_their_patches(net, images):

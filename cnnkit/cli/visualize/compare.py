@@ -36,12 +36,12 @@ def draw(args: argparse.Namespace) -> Figure:
     """Asks every method of every network, and draws."""
     from cnnkit.figures import draw_comparison
     from cnnkit.models import class_names
-    from cnnkit.visualize import compare_methods
+    from cnnkit.visualize import compare_attributions
     from cnnkit.visualize.attribution.sanity_check import DEFAULT
 
     model = load_run_or_file(args)
     image = read_image_for(model, args)
-    seen = compare_methods(
+    seen = compare_attributions(
         model, image, args.methods or DEFAULT, args.label, down_to=args.down_to,
         layer=args.layer, samples=args.samples, seed=args.seed,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def draw(args: argparse.Namespace) -> Figure:
         for stage, row in zip(seen.stages, seen.correlations, strict=True)
     }
     arrays = dict(zip(seen.methods, seen.maps, strict=True))
-    for stage, maps in zip(seen.stages, seen.randomized, strict=True):
+    for stage, maps in zip(seen.stages, seen.randomized_maps, strict=True):
         arrays |= {f"{method}_{stage}": m for method, m in zip(seen.methods, maps, strict=True)}
     return Figure(
         "; ".join(

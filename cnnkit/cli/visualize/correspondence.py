@@ -49,8 +49,8 @@ def draw(args: argparse.Namespace) -> Figure:
         layer: {
             part: {
                 "mean": one.mean(part),
-                "deviation": one.deviation(part),
-                "sum": one.total(part),
+                "deviation": one.std(part),
+                "sum": one.delta(part),
                 "unchanged": unchanged,
             }
             for part, unchanged in zip(one.parts, one.unchanged, strict=True)

@@ -66,7 +66,7 @@ def draw(args: argparse.Namespace) -> Figure:
                     "unit": row.unit,
                     "strongest": [
                         summary_facts(top.projections[0]) if top.projections else None
-                        for top in row.tops
+                        for top in row.examples
                     ],
                 }
                 for row in rows
@@ -75,7 +75,7 @@ def draw(args: argparse.Namespace) -> Figure:
         {
             f"{kind}_{row.layer}_{row.unit}_{epoch}": values
             for row in rows
-            for epoch, top in zip(row.epochs, row.tops, strict=True)
+            for epoch, top in zip(row.epochs, row.examples, strict=True)
             if top.projections
             for kind, values in (
                 ("projection", top.projections[0].projection),

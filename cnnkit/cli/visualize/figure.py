@@ -56,7 +56,7 @@ def summary_facts(result) -> dict[str, Any]:
 
 def summary_text(result) -> str:
     """Returns the same in one line."""
-    return f"{result.layer} unit {result.unit}, activation {result.activation:.3g}{result.where}"
+    return f"{result.layer} unit {result.unit}, activation {result.activation:.3g}{result.position_text}"
 
 
 EXAMPLE = "for example conv5"

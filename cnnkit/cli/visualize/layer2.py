@@ -46,8 +46,8 @@ def draw(args: argparse.Namespace) -> Figure:
     draw_second_layer(networks, args.output)
     return Figure(
         "; ".join(
-            f"{seen.model}: {int(seen.filters.dead.sum())} dead and {len(seen.silent)} silent of"
-            f" {len(seen.filters.kernels)} in {seen.filters.layer}, {len(seen.dead)} silent of"
+            f"{seen.model}: {int(seen.filters.dead.sum())} dead and {len(seen.first_dead_units)} silent of"
+            f" {len(seen.filters.kernels)} in {seen.filters.layer}, {len(seen.second_dead_units)} silent of"
             f" {seen.units} in {seen.layer}"
             for seen in networks
         ),
@@ -60,11 +60,11 @@ def draw(args: argparse.Namespace) -> Figure:
                     "model": seen.model,
                     "first": seen.filters.layer,
                     "dead": np.flatnonzero(seen.filters.dead).tolist(),
-                    "silent": list(seen.silent),
+                    "silent": list(seen.first_dead_units),
                     "second": seen.layer,
-                    "second_silent": list(seen.dead),
+                    "second_silent": list(seen.second_dead_units),
                     "strongest": [
-                        summary_facts(one) for top in seen.tops for one in top.projections
+                        summary_facts(one) for top in seen.examples for one in top.projections
                     ],
                 }
                 for path, seen in zip(args.model, networks, strict=True)
@@ -73,7 +73,7 @@ def draw(args: argparse.Namespace) -> Figure:
         {
             f"{kind}_{n}_{top.unit}": values
             for n, seen in enumerate(networks)
-            for top in seen.tops
+            for top in seen.examples
             if top.projections
             for kind, values in (
                 ("projection", top.projections[0].projection),

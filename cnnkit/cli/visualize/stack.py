@@ -40,8 +40,8 @@ def draw(args: argparse.Namespace) -> Figure:
     [result] = deconvnet(model, image, args.layer, args.unit)
     require_active_unit(result, args)
     steps = forward_steps(model, image[None], args.layer)
-    signal = np.zeros_like(steps[-1].above)
+    signal = np.zeros_like(steps[-1].output)
     signal[(0, *result.position, result.unit)] = 1
     draw_layerwise(steps, signal, args.output)
-    facts = {**summary_facts(result), "steps": [[step.layer, step.does] for step in steps]}
+    facts = {**summary_facts(result), "steps": [[step.layer, step.kind] for step in steps]}
     return Figure(summary_text(result), facts, {"projection": result.projection})

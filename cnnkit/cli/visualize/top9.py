@@ -61,7 +61,7 @@ def _drawn(args, model, images, found, path: Path) -> Figure:
 
     facts, arrays = [], {}
     if args.unit is None:
-        arrays = {"values": found.values, "images": found.images, "places": found.places}
+        arrays = {"values": found.values, "images": found.images, "places": found.flat_positions}
 
     def noted():
         options = {"rule": args.rule, "image_size": args.image_size}

@@ -16,8 +16,8 @@ import tensorflow as tf
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.class_names import class_index
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
-from cnnkit.visualize.classifier import Classifier, explained_classifier
-from cnnkit.visualize.forward import check_weights, checked_images
+from cnnkit.visualize.classifier import Classifier, as_classifier
+from cnnkit.visualize.forward import as_image_batch, check_weights
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ def prepare_query(
         UsageError: If there is no such class, or the model or the images do not fit.
         DataError: If pixels, weights or answers are not finite.
     """
-    network = explained_classifier(model)
-    images = checked_images(network.graph, images)
+    network = as_classifier(model)
+    images = as_image_batch(network.graph, images)
     class_of_all = None if target is None else class_index(model, target)
     if batch_size < 1:
         raise UsageError("A batch holds one or more", expected="1 or more", received=batch_size)

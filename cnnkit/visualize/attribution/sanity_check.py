@@ -30,7 +30,7 @@ DEFAULT = (*RULES, "saliency", "smoothgrad", "gradcam")
 
 
 @dataclass(frozen=True)
-class MethodComparison:
+class AttributionComparison:
     """What several methods say of one image and class, with the weights learned and randomized.
 
     Attributes:
@@ -39,9 +39,9 @@ class MethodComparison:
         score: Its logit, of the network as it is.
         maps: For every method (h, w, 3) signed pixels of a rule, or (h, w), 0 or more.
         stages: Names of layers: down to each, from the top, the weights were randomized.
-        randomized: For every stage what `maps` is then.
+        randomized_maps: For every stage what `maps` is then.
         correlations: (stages, methods) float64, Spearman's rank correlation of the absolute values
-            of `randomized` and of `maps`; NaN where one of them is the same everywhere.
+            of `randomized_maps` and of `maps`; NaN where one of them is the same everywhere.
         seed: Of the randomization.
     """
 
@@ -50,13 +50,13 @@ class MethodComparison:
     score: float
     maps: tuple[np.ndarray, ...] = field(repr=False)
     stages: tuple[str, ...]
-    randomized: tuple[tuple[np.ndarray, ...], ...] = field(repr=False)
+    randomized_maps: tuple[tuple[np.ndarray, ...], ...] = field(repr=False)
     correlations: np.ndarray
     seed: int
 
 
 @renamed_argument("label", "target")
-def compare_methods(
+def compare_attributions(
     model: keras.Model,
     image: np.ndarray,
     methods: Sequence[str] = DEFAULT,
@@ -66,7 +66,7 @@ def compare_methods(
     layer: str | None = None,
     samples: int = 50,
     seed: int = 0,
-) -> MethodComparison:
+) -> AttributionComparison:
     """Asks several methods about one class, and again when the upper weights are randomized.
 
     The sanity check of Adebayo et al. 2018, section 3.1, cascading: a picture that stays what it
@@ -94,10 +94,10 @@ def compare_methods(
     Example:
         >>> import numpy as np
         >>> from cnnkit import zfnet
-        >>> from cnnkit.visualize import compare_methods
+        >>> from cnnkit.visualize import compare_attributions
         >>> model = zfnet(input_shape=(64, 64, 3), classes=5, hidden_units=16)
         >>> image = np.random.default_rng(0).uniform(0, 255, (64, 64, 3))
-        >>> seen = compare_methods(model, image, ["guided", "gradcam"], down_to=["fc8", "conv5"])
+        >>> seen = compare_attributions(model, image, ["guided", "gradcam"], down_to=["fc8", "conv5"])
         >>> seen.correlations.shape
         (2, 2)
     """
@@ -118,13 +118,13 @@ def compare_methods(
     for stage in stages:
         forgot = with_shuffled_weights(model, asked, stage, seed)
         randomized.append(tuple(look(forgot, asked.images, method) for method in methods))
-    return MethodComparison(
+    return AttributionComparison(
         methods=tuple(methods),
         target=target,
         score=float(asked.scores[0]),
         maps=maps,
         stages=tuple(stage.layer.name for stage in stages),
-        randomized=tuple(randomized),
+        randomized_maps=tuple(randomized),
         correlations=np.array(
             [
                 [rank_correlation(one, other) for one, other in zip(maps, then, strict=True)]

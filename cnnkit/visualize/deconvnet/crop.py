@@ -76,7 +76,7 @@ def crop_for_unit(
 
     Args:
         graph: The network.
-        calls: From the image to a layer, checked by `check_called_once`.
+        calls: From the image to a layer, checked by `check_supports_rule`.
         position: (row, column).
         image_size: (h, w).
 

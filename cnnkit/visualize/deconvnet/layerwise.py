@@ -25,8 +25,8 @@ from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import behaves_like, window_of
 from cnnkit.visualize.forward import (
     ACTIVATED,
-    check_called_once,
     check_input_covers_layers,
+    check_supports_rule,
     is_relu,
     preactivation,
 )
@@ -37,13 +37,13 @@ class Switches:
     """Where the maxima of a pooling were.
 
     Attributes:
-        places: (n, h', w', c) int64, for every pooled value the row of its maximum times the width
-            of the map below plus its column; the first in row-major order among equals.
-        below: (n, h, w, c), the shape of the map below.
+        indices: (n, h', w', c) int64, for every pooled value the row of its maximum times the width
+            of the pooled map plus its column; the first in row-major order among equals.
+        input_shape: (n, h, w, c), the shape of the map that was pooled.
     """
 
-    places: np.ndarray
-    below: tuple[int, int, int, int]
+    indices: np.ndarray
+    input_shape: tuple[int, int, int, int]
 
 
 def pool_with_switches(
@@ -64,7 +64,7 @@ def pool_with_switches(
         >>> import numpy as np
         >>> from cnnkit.visualize import pool_with_switches
         >>> pooled, switches = pool_with_switches(np.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1))
-        >>> pooled.item(), switches.places.item()
+        >>> pooled.item(), switches.indices.item()
         (5.0, 1)
     """
     pooled, index = tf.nn.max_pool_with_argmax(values, size, stride, padding.upper())
@@ -97,18 +97,18 @@ def unpool(values: np.ndarray, switches: Switches) -> np.ndarray:
                [0., 0.]])
     """
     values = np.asarray(values)
-    if values.shape != switches.places.shape:
+    if values.shape != switches.indices.shape:
         raise UsageError(
             "Unpooling needs one value for every switch",
-            expected=switches.places.shape,
+            expected=switches.indices.shape,
             received=values.shape,
         )
-    images, height, width, channels = switches.below
+    images, height, width, channels = switches.input_shape
     below = np.zeros((images, height * width, channels), values.dtype)
     image, channel = np.ogrid[:images, :channels]
     for row, column in np.ndindex(values.shape[1:3]):
-        below[image, switches.places[:, row, column], channel] += values[:, row, column]
-    return below.reshape(switches.below)
+        below[image, switches.indices[:, row, column], channel] += values[:, row, column]
+    return below.reshape(switches.input_shape)
 
 
 # Passed through on the way down; of dropout nothing is left outside training.
@@ -121,19 +121,19 @@ class LayerwiseStep:
 
     Attributes:
         layer: Name of the layer; one that filters and rectifies makes two steps.
-        does: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"center"`,
+        kind: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"center"`,
             `"pad"` or `"reshape"`.
-        below: What the step takes.
-        above: What it makes of it.
-        down: Takes a signal of the shape of `above` and a rule, returns one of that of `below`.
+        input: What the step takes.
+        output: What it makes of it.
+        backward: Takes a signal of the shape of `output` and a rule, returns one of that of `input`.
         switches: Where the maxima were, for `"pool"`.
     """
 
     layer: str
-    does: str
-    below: np.ndarray
-    above: np.ndarray
-    down: Callable[[np.ndarray, str], np.ndarray]
+    kind: str
+    input: np.ndarray
+    output: np.ndarray
+    backward: Callable[[np.ndarray, str], np.ndarray]
     switches: Switches | None = None
 
 
@@ -156,12 +156,12 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         >>> from cnnkit.visualize import forward_steps
         >>> image = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3))
         >>> model = zfnet(include_top=False, input_shape=(64, 64, 3))
-        >>> [step.does for step in forward_steps(model, image, "norm1")]
+        >>> [step.kind for step in forward_steps(model, image, "norm1")]
         ['center', 'pad', 'filter', 'rectify', 'pool', 'normalize']
     """
     graph = build_graph(model)
     calls = graph.up_to(graph.call(layer))
-    check_called_once(calls, "deconvnet")
+    check_supports_rule(calls, "deconvnet")
     x = images = np.asarray(images, np.float32)
     steps: list[LayerwiseStep] = []
     for call in calls:
@@ -170,7 +170,7 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         check_input_covers_layers(call.layer, [x], images)
         for step in _steps(call.layer, x):
             steps.append(step)
-            x = step.above
+            x = step.output
     return steps
 
 
@@ -181,7 +181,7 @@ def backward_steps(
 
     Args:
         steps: What `climb` returned.
-        signal: Of the shape of the last step's `above`; zero but for the unit that is looked at.
+        signal: Of the shape of the last step's `output`; zero but for the unit that is looked at.
         rule: `"deconvnet"`, `"guided"` or `"gradient"`.
 
     Returns:
@@ -198,7 +198,7 @@ def backward_steps(
         >>> image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3))
         >>> model = vgg11(include_top=False, input_shape=(32, 32, 3))
         >>> steps = forward_steps(model, image, "block2_pool")
-        >>> signal = np.zeros_like(steps[-1].above)
+        >>> signal = np.zeros_like(steps[-1].output)
         >>> signal[0, 3, 4, 20] = 1
         >>> backward_steps(steps, signal).shape
         (1, 32, 32, 3)
@@ -206,7 +206,7 @@ def backward_steps(
     if rule not in RULES:
         raise unknown_name("rule", rule, RULES)
     for step in reversed(steps):
-        signal = step.down(signal, rule)
+        signal = step.backward(signal, rule)
     return signal
 
 
@@ -215,7 +215,7 @@ def _steps(layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
         if not isinstance(layer, keras.layers.Activation):
             step = _filter(layer, x)
             yield step
-            x = step.above
+            x = step.output
         if is_relu(layer.activation):
             yield _rectify(layer, x)
     elif is_relu(layer):

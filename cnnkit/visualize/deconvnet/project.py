@@ -15,11 +15,11 @@ from cnnkit.models.graph import Node, build_graph
 from cnnkit.models.receptive_field import Box, receptive_field
 from cnnkit.visualize.deconvnet.crop import CropRegion, crop_for_unit, forward_crop
 from cnnkit.visualize.forward import (
-    check_called_once,
+    as_image_batch,
+    check_supports_rule,
     check_weights,
-    checked_images,
-    checked_position,
     forward_pass,
+    validate_position,
 )
 
 
@@ -50,7 +50,7 @@ class Projection:
     unclipped: Box
 
     @property
-    def where(self) -> str:
+    def position_text(self) -> str:
         """The position in words, empty in a dense layer."""
         return " at row {}, column {}".format(*self.position) if self.position else ""
 
@@ -104,9 +104,9 @@ def deconvnet(
     graph = build_graph(model)
     calls = graph.up_to(graph.call(layer))
     with backward_rule(rule):
-        check_called_once(calls, rule)
+        check_supports_rule(calls, rule)
     check_weights(calls)
-    images = checked_images(graph, images)
+    images = as_image_batch(graph, images)
     chosen = []
     for start in range(0, len(images), batch_size):
         maps = forward_pass(calls, tf.constant(images[start : start + batch_size]))
@@ -161,8 +161,8 @@ def project(
     graph = build_graph(model)
     calls = graph.up_to(graph.call(layer))
     with backward_rule(rule):
-        check_called_once(calls, rule)
-    images = checked_images(graph, images)
+        check_supports_rule(calls, rule)
+    images = as_image_batch(graph, images)
     field = receptive_field(model, layer, images.shape[1:3])
     cuts = [crop_for_unit(graph, calls, where, images.shape[1:3]) for _, *where, _ in places]
     results: dict[int, Projection] = {}
@@ -223,7 +223,7 @@ def _place(
     if position is None:
         where = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
         position = tuple(int(index) for index in where)
-    place = (*checked_position(position, spatial), unit)
+    place = (*validate_position(position, spatial), unit)
     return place, float(values[place])
 
 

@@ -13,9 +13,9 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
-from cnnkit.visualize.classifier import Classifier, explained_classifier
+from cnnkit.visualize.classifier import Classifier, as_classifier
 from cnnkit.visualize.deconvnet.project import Projection, deconvnet
-from cnnkit.visualize.forward import check_called_once, check_weights, checked_images, forward_to
+from cnnkit.visualize.forward import as_image_batch, check_supports_rule, check_weights, forward_to
 from cnnkit.visualize.occlusion.incremental import (
     incremental_occlusion,
     split_segments,
@@ -74,7 +74,7 @@ class OcclusionMaps:
     projection: Projection | None = field(repr=False)
     method: str
 
-    def drop(self) -> np.ndarray:
+    def score_drop(self) -> np.ndarray:
         """Returns how much the score falls, (h, w): the mean over all squares that cover a pixel.
 
         Pixels that no square covers are NaN.
@@ -143,9 +143,9 @@ def occlusion(
         >>> seen.probability.shape, seen.rows.tolist(), seen.method
         ((4, 4), [0, 16, 32, 48], 'incremental')
     """
-    network = explained_classifier(model)
+    network = as_classifier(model)
     check_weights(network.calls)
-    [image] = checked_images(network.graph, _single(image))
+    [image] = as_image_batch(network.graph, _single(image))
     index = None if target is None else class_index(model, target)
     square, stride = _pair(square, "square"), _pair(stride, "stride")
     rows, columns = _places(image.shape, square, stride, edge)
@@ -334,7 +334,7 @@ def _projection(
     model: keras.Model, graph: Graph, image: np.ndarray, watched: Node, unit: int
 ) -> Projection | None:
     try:
-        check_called_once(graph.up_to(watched), "deconvnet")
+        check_supports_rule(graph.up_to(watched), "deconvnet")
     except UsageError:
         return None
     return deconvnet(model, image, watched.layer.name, unit)[0]

@@ -51,7 +51,7 @@ def test_stack_is_drawn_with_its_switches(tmp_path, rng):
     x = layers.Conv2D(2, 3, activation="relu", name="a")(inputs)
     x = layers.Conv2D(2, 3, name="b")(layers.MaxPooling2D(2, name="pool")(x))
     steps = forward_steps(keras.Model(inputs, x), rng.uniform(0, 255, (1, 16, 16, 3)), "b")
-    signal = np.zeros_like(steps[-1].above)
+    signal = np.zeros_like(steps[-1].output)
     signal[0, 1, 1, 0] = 1
     draw_layerwise(steps, signal, tmp_path / "stack.png")
     pixels = matplotlib.image.imread(tmp_path / "stack.png")[..., :3]

@@ -13,7 +13,7 @@ from keras import layers
 from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import ClassProbabilities
-from cnnkit.visualize import compare_methods, deconvnet, gradcam, saliency, smoothgrad
+from cnnkit.visualize import compare_attributions, deconvnet, gradcam, saliency, smoothgrad
 from cnnkit.visualize.attribution.base import prepare_query
 from cnnkit.visualize.attribution.sanity_check import with_shuffled_weights
 
@@ -47,7 +47,7 @@ def ranks(values):
 
 
 def test_the_maps_are_the_methods_own(model, image):
-    seen = compare_methods(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
+    seen = compare_attributions(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
                                   "gradcam"], "b", down_to=[], samples=3, seed=5)  # fmt: skip
     assert seen.target == 1
     for rule, values in zip(("deconvnet", "guided", "gradient"), seen.maps, strict=False):
@@ -64,9 +64,9 @@ def test_the_maps_are_the_methods_own(model, image):
 
 def test_the_correlation_is_that_of_the_ranks(model, image):
     methods = ["guided", "gradient", "saliency", "gradcam"]
-    seen = compare_methods(model, image, methods, 0, seed=2)
+    seen = compare_attributions(model, image, methods, 0, seed=2)
     assert seen.stages == ("logits", "conv2", "conv1")
-    for maps, row in zip(seen.randomized, seen.correlations, strict=True):
+    for maps, row in zip(seen.randomized_maps, seen.correlations, strict=True):
         for one, other, found in zip(seen.maps, maps, row, strict=True):
             assert one.shape == other.shape
             x, y = ranks(np.abs(one).ravel()), ranks(np.abs(other).ravel())
@@ -82,12 +82,12 @@ def test_the_correlation_is_that_of_the_ranks(model, image):
 def test_only_what_is_above_is_forgotten(model, image):
     """By the gradient of a network whose upper weights the test puts in order itself."""
     weights = model.get_weights()
-    one = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
-    same = compare_methods(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
-    other = compare_methods(model, image, ["gradient"], 0, down_to=["conv2"], seed=5)
-    np.testing.assert_array_equal(one.randomized[0][0], same.randomized[1][0])
-    assert (one.randomized[0][0] != other.randomized[0][0]).any()
-    assert (same.randomized[0][0] != same.randomized[1][0]).any()
+    one = compare_attributions(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
+    same = compare_attributions(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
+    other = compare_attributions(model, image, ["gradient"], 0, down_to=["conv2"], seed=5)
+    np.testing.assert_array_equal(one.randomized_maps[0][0], same.randomized_maps[1][0])
+    assert (one.randomized_maps[0][0] != other.randomized_maps[0][0]).any()
+    assert (same.randomized_maps[0][0] != same.randomized_maps[1][0]).any()
     for after, before in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(after, before)
     assert [layer.trainable for layer in model.layers] == [True] * len(model.layers)
@@ -116,7 +116,7 @@ def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image
     # Frozen layers forget as well.
     model.get_layer("conv").trainable = False
     methods = ["deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam"]
-    seen = compare_methods(
+    seen = compare_attributions(
         model, image, methods, 0, down_to=["dead", "conv"], layer="conv", samples=2
     )
     np.testing.assert_allclose(seen.correlations[0, 1:], 1, atol=1e-9)
@@ -131,7 +131,7 @@ def test_a_map_of_one_value_has_no_correlation(image):
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
     model.get_layer("conv").set_weights([np.ones((3, 3, 3, 1)), np.zeros(1)])
     model.layers[-1].set_weights([np.array([[-1.0, 1]]), np.zeros(2)])
-    seen = compare_methods(model, image, ["gradcam"], 0, down_to=["conv"])
+    seen = compare_attributions(model, image, ["gradcam"], 0, down_to=["conv"])
     assert np.isnan(seen.correlations).all()
 
 
@@ -144,11 +144,11 @@ def test_wrong_requests(model, image):
         ({"layer": "flat"}, "'flat' has no map"),
     ):
         with pytest.raises(UsageError, match=text):
-            compare_methods(model, image, **{"samples": 1, "down_to": [], **options})
+            compare_attributions(model, image, **{"samples": 1, "down_to": [], **options})
     with pytest.raises(UsageError, match="One image is asked about"):
-        compare_methods(model, image[None])
+        compare_attributions(model, image[None])
     with pytest.raises(DataError, match="pixels that are not finite"):
-        compare_methods(model, image * np.nan)
+        compare_attributions(model, image * np.nan)
 
 
 @pytest.fixture(scope="module")

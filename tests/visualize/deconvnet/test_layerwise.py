@@ -27,7 +27,7 @@ def test_pool_and_unpool_are_loops_over_windows(rng, padding, stride):
                 if 0 <= r < 5 and 0 <= c < 7 and values[n, r, c, channel] > best:
                     best, place = values[n, r, c, channel], (r, c)
         assert pooled[n, row, column, channel] == best
-        assert switches.places[n, row, column, channel] == place[0] * 7 + place[1]
+        assert switches.indices[n, row, column, channel] == place[0] * 7 + place[1]
         expected[(n, *place, channel)] += signal[n, row, column, channel]
     np.testing.assert_allclose(unpool(signal, switches), expected, atol=1e-12)
     with pytest.raises(UsageError, match="one value for every switch"):
@@ -47,10 +47,10 @@ def test_the_transposed_filters_are_the_adjoint(rng, padding, strides, groups, d
     model = keras.Model(inputs, layer(inputs))
     x = rng.normal(size=(1, 9, 8, 2))
     steps = forward_steps(model, x, "c")
-    y = rng.normal(size=steps[-1].above.shape)
-    up, down = np.vdot(steps[-1].above, y), np.vdot(x, backward_steps(steps, y.astype("float32")))
+    y = rng.normal(size=steps[-1].output.shape)
+    up, down = np.vdot(steps[-1].output, y), np.vdot(x, backward_steps(steps, y.astype("float32")))
     # Of what the products could come to: by chance they may nearly cancel.
-    most = np.linalg.norm(steps[-1].above) * np.linalg.norm(y)
+    most = np.linalg.norm(steps[-1].output) * np.linalg.norm(y)
     assert abs(up - down) < 1e-5 * most
     assert abs(up) > 1e-3 * most
 
@@ -100,10 +100,10 @@ def test_equals_the_gradient_form(rng, name):
         steps = forward_steps(model, images, layer)
         for rule in ("deconvnet", "guided"):
             results = deconvnet(model, images, layer, rule=rule)
-            signal = np.zeros_like(steps[-1].above)
+            signal = np.zeros_like(steps[-1].output)
             for result in results:
                 place = (result.image, *result.position, result.unit)
-                assert steps[-1].above[place] == pytest.approx(result.activation, rel=1e-4)
+                assert steps[-1].output[place] == pytest.approx(result.activation, rel=1e-4)
                 signal[place] = 1
             expected = backward_steps(steps, signal, rule)
             scale = np.abs(expected).max()
@@ -119,7 +119,7 @@ def test_gradient_rule_of_the_stack(rng):
     image = rng.uniform(0, 255, (32, 32, 3))
     [result] = deconvnet(model, image, "block2_conv1", rule="gradient")
     steps = forward_steps(model, image[None], "block2_conv1")
-    signal = np.zeros_like(steps[-1].above)
+    signal = np.zeros_like(steps[-1].output)
     signal[(0, *result.position, result.unit)] = 1
     scale = np.abs(result.projection).max()
     np.testing.assert_allclose(
@@ -139,6 +139,6 @@ def test_what_the_stack_does_not_know(rng):
     model = alexnet(include_top=False, input_shape=(64, 64, 3))
     steps = forward_steps(model, np.zeros((1, 64, 64, 3)), "norm1")
     with pytest.raises(UsageError, match="'norm1', which is not its gradient"):
-        backward_steps(steps, steps[-1].above, "gradient")
+        backward_steps(steps, steps[-1].output, "gradient")
     with pytest.raises(UsageError, match="Did you mean guided"):
-        backward_steps(steps, steps[-1].above, "guidd")
+        backward_steps(steps, steps[-1].output, "guidd")

@@ -39,7 +39,7 @@ def project(model, images, layer, rule, unit=1):
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
 def test_a_stronger_signal_gives_the_same_picture_stronger(images, rule):
     steps = forward_steps(net(), images, "c")
-    signal = np.zeros_like(steps[-1].above)
+    signal = np.zeros_like(steps[-1].output)
     signal[:, 2, 3, 1] = 1
     once, fourfold = (backward_steps(steps, signal * factor, rule) for factor in (1, 4))
     np.testing.assert_array_equal(fourfold, 4 * once)
@@ -70,14 +70,14 @@ def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
     model = net(pooled=True)
     steps = forward_steps(model, images, "c")
     pool = next(step for step in steps if step.layer == "pool_a")
-    assert 0 < (pool.above == 0).mean() < 0.9
-    signal = np.zeros_like(steps[-1].above)
+    assert 0 < (pool.output == 0).mean() < 0.9
+    signal = np.zeros_like(steps[-1].output)
     signal[:, 2, 3, 1] = 1
     above, below = steps[steps.index(pool) + 1 :], steps[: steps.index(pool) + 1]
     at_pool = backward_steps(above, signal)
     deconv, guided = backward_steps(below, at_pool), backward_steps(below, at_pool, "guided")
     assert np.abs(deconv - guided).max() > 1e-3
-    alive = np.where(pool.above > 0, at_pool, 0)
+    alive = np.where(pool.output > 0, at_pool, 0)
     np.testing.assert_allclose(backward_steps(below, alive), guided, atol=1e-7)
 
 
@@ -100,7 +100,7 @@ def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
     assert result.projection.sum() == 1
     assert result.activation == -2
     steps = forward_steps(model, image[None], layer.name)
-    signal = np.zeros_like(steps[-1].above)
+    signal = np.zeros_like(steps[-1].output)
     signal[0, 1, 1] = 1
     np.testing.assert_array_equal(backward_steps(steps, signal)[0], result.projection)
 

@@ -73,7 +73,7 @@ def test_oracle(oracle, method, i):
     # Sums of about a hundred, of which float32 holds 1e-5.
     np.testing.assert_allclose(seen.activity, arrays["occ/activity"][i], rtol=1e-6)
     # Captum covers the ragged border too, and gives a value to every pixel and channel.
-    drop = ask(edge="clip").drop()
+    drop = ask(edge="clip").score_drop()
     largest = np.abs(arrays["occ/captum"][i]).max()
     for channel in range(3):
         expected = arrays["occ/captum"][i][..., channel]
@@ -248,7 +248,7 @@ def test_the_known_pattern_is_found(method):
     np.testing.assert_allclose(seen.probability[clear], seen.clean_probability, atol=1e-6)
     assert (seen.label[clear] == 1).all()
     assert seen.label[hidden] == 0
-    drop = seen.drop()
+    drop = seen.score_drop()
     assert np.unravel_index(drop.argmax(), drop.shape) == (12, 20)
     # The map's projection lies on the cross.
     projection = seen.projection.projection
@@ -267,8 +267,8 @@ def test_places_and_edges():
     assert clipped.rows.tolist() == list(range(0, 29, 4))
     assert clipped.columns.tolist() == [0, 7, 14, 21, 28, 35]
     np.testing.assert_allclose(clipped.probability[:7, :5], inside.probability, atol=1e-6)
-    assert np.isnan(inside.drop()).sum() == 32 * 40 - 29 * 36
-    assert not np.isnan(clipped.drop()).any()
+    assert np.isnan(inside.score_drop()).sum() == 32 * 40 - 29 * 36
+    assert not np.isnan(clipped.score_drop()).any()
 
 
 def test_batches_do_not_matter():
