@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 import argparse
 from collections.abc import Sequence
 
-from cnnkit.cli.arguments import HELP, parse_model_options
+from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares how a network is named where its file does not tell."""
     parser.add_argument("--model", metavar="NAME", help="which network a weights file is of")
     parser.add_argument(
-        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
     parser.add_argument("--model-seed", type=int, default=0, help="of `random` weights")
 

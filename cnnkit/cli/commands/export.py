@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from cnnkit.cli.arguments import HELP, parse_model_options
+from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
 
 # What may follow the verb in place of a network, and the module that does it.
 ACTIONS = {"verify": "_export_verify"}
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--labels", metavar="FILE", help="class names, one a line")
     others.add_argument("--model", metavar="NAME", help="the network that WEIGHTS are of")
     others.add_argument(
-        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
     others.add_argument(
         "--scale", type=int, metavar="PIXELS",

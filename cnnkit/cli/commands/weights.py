@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cnnkit.cli.arguments import HELP, parse_model_options
+from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
 from cnnkit.errors import UsageError
 
 CHANNELS = ("RGB", "BGR")
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inspect.add_argument("--json", action="store_true", help="print one JSON document")
     convert.add_argument("--model", required=True, help="a network that `cnnkit models` lists")
     convert.add_argument(
-        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=HELP
+        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
     convert.add_argument("--output", required=True, metavar="FILE.keras", help="the new file")
     convert.add_argument("--overwrite", action="store_true", help="replace --output")
