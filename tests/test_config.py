@@ -1,0 +1,184 @@
+"""The configuration: JSON both ways, ranges of every field, names of version 0.1.0."""
+
+import argparse
+import dataclasses
+import json
+import math
+
+import pytest
+
+from cnnkit.cli.arguments import add_config_arguments, apply_overrides
+from cnnkit.config import TrainingConfig, option_of, parse_interval
+from cnnkit.errors import RunError, UsageError
+
+FIELDS = {item.name: option_of(item) for item in dataclasses.fields(TrainingConfig)}
+
+# A value of each renamed field that differs from the default, by its former name.
+FORMER = {
+    "square": True,
+    "colour_noise": "std",
+    "until_train_error": 0.25,
+    "accumulate": 4,
+    "drop_epochs": (3, 6),
+    "drop_factor": 0.5,
+    "decay_biases": True,
+    "rate_multipliers": {"*/bias": 2},
+    "decay_multipliers": {"fc/*": 0},
+    "init_rule": "vgg-staged",
+}
+
+
+def test_json_both_ways():
+    config = TrainingConfig(
+        epochs=3, lr_milestones=(2, 3), scale=(256, 512), lr_multipliers={"*/bias": 2.0}
+    )
+    assert TrainingConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}}", "config.json is not a training configuration"),
+        ("[1]", "config.json is not a training configuration"),
+        ('{"epoch": 3}', "Unknown field 'epoch'.*Did you mean epochs"),
+        ('{"epochs": "3"}', "`epochs` must be an integer of at least 1"),
+    ],
+)
+def test_wrong_json(text, message):
+    with pytest.raises(RunError, match=message):
+        TrainingConfig.from_json(text, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"epochs": 0}, "`epochs` must be an integer of at least 1. Received: 0."),
+        ({"epochs": 1.5}, "`epochs` must be an integer of at least 1. Received: 1.5."),
+        ({"epochs": True}, "`epochs` must be an integer of at least 1. Received: True."),
+        ({"learning_rate": -1.0}, "`learning_rate` must be a number of more than 0"),
+        ({"learning_rate": math.nan}, "`learning_rate` must be a number of more than 0"),
+        ({"learning_rate": math.inf}, "`learning_rate` must be a number of more than 0"),
+        ({"momentum": 1.0}, "`momentum` must be a number of at least 0 and less than 1"),
+        ({"lr_decay": 1.5}, "`lr_decay` must be a number of more than 0 and at most 1"),
+        ({"lr_milestones": (0,)}, "`lr_milestones` must be integers of at least 1"),
+        ({"lr_milestones": 3}, "`lr_milestones` must be integers of at least 1. Received: 3."),
+        ({"keep_epochs": (0, 5)}, "`keep_epochs` must be integers of at least 1"),
+        ({"stop_at_train_error": 5}, "`stop_at_train_error` must be a number of at least 0 and l"),
+        ({"lr_multipliers": {"*/bias": -1}}, r"`lr_multipliers\['\*/bias'\]` must be a number of"),
+        ({"scale": (512, 256)}, r"`scale` must be \(smallest, largest\)"),
+        ({"scale": 256}, "`scale` must be 2 integers of at least 1"),
+        ({"flip": 1}, "`flip` must be True or False"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0"),
+        ({"dataset": ""}, "`dataset` must be a non-empty text"),
+        ({"model_options": {1: 2}}, "`model_options` must be a mapping of names"),
+        ({"checkpoint_every": "often"}, "`checkpoint_every` must be steps as in 500"),
+        ({"checkpoint_every": "infm"}, "`checkpoint_every` must be steps as in 500"),
+        ({"strategy": "mirored"}, "Did you mean mirrored"),
+        ({"mean": "imagnet"}, "Did you mean imagenet"),
+        ({"replicas": 2}, "strategy=mirrored for more than one replica"),
+        ({"jit_compile": True, "strategy": "mirrored"}, "`jit_compile` works on one device only"),
+    ],
+)
+def test_wrong_values(fields, text):
+    with pytest.raises(UsageError, match=text):
+        TrainingConfig(**fields)
+
+
+def test_every_numeric_field_has_a_range():
+    for item in dataclasses.fields(TrainingConfig):
+        if isinstance(item.default, int | float) and not isinstance(item.default, bool):
+            assert FIELDS[item.name].range, item.name
+
+
+def test_intervals():
+    assert parse_interval(None) == (None, None)
+    assert parse_interval("500") == (500, None)
+    assert parse_interval("1.5m") == (None, 90)
+
+
+def test_the_docstring_describes_every_field():
+    for name, option in FIELDS.items():
+        assert f"        {name}: {option.help.split()[0]}" in TrainingConfig.__doc__
+
+
+def test_former_names_in_json_and_in_python():
+    assert {option.former_name for option in FIELDS.values()} - {None} == set(FORMER)
+    with pytest.warns(FutureWarning, match="old.json uses names of version 0.1.0.*accumulate is"):
+        read = TrainingConfig.from_json(json.dumps(FORMER), "old.json")
+    with pytest.warns(FutureWarning, match="colour_noise is now pca_color"):
+        assert TrainingConfig(**FORMER) == read
+    for name, option in FIELDS.items():
+        if option.former_name:
+            assert (
+                getattr(read, name) == FORMER[option.former_name] != getattr(TrainingConfig(), name)
+            )
+    with pytest.raises(UsageError, match="former name of `gradient_accumulation_steps`, and both"):
+        TrainingConfig(accumulate=2, gradient_accumulation_steps=4)
+
+
+def parse(*words):
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_every_field_has_an_option():
+    words = [
+        "--model", "zfnet", "--model-option", "dropout=0", "--dataset", "folder:x",
+        "--image-size", "64", "--mean", "pixel", "--scale", "64", "80", "--crop", "random",
+        "--flip", "--central-square", "--pca-color", "eig01", "--fast-decode", "--epochs", "3",
+        "--stop-at-train-error", "0.1", "--batch-size", "8", "--gradient-accumulation-steps", "2",
+        "--learning-rate", "0.5", "--schedule", "cosine", "--lr-milestones", "2", "3",
+        "--lr-decay", "0.2", "--patience", "2", "--max-drops", "1", "--warmup-epochs", "0.5",
+        "--momentum", "0.8", "--weight-decay", "0.1", "--weight-decay-on-biases",
+        "--lr-multiplier", "*/bias=2", "--weight-decay-multiplier", "fc/*=0",
+        "--max-filter-rms", "0.1", "--precision", "mixed_bfloat16", "--jit-compile",
+        "--init-from", "run", "--weight-mapping", "vgg-staged", "--seed", "7",
+        "--deterministic", "--strategy", "default", "--replicas", "1",
+        "--checkpoint-every", "5m", "--keep-checkpoints", "3", "--keep-best", "--keep-epochs", "1",
+    ]  # fmt: skip
+    config = apply_overrides(TrainingConfig(), parse(*words))
+    same = [name for name in FIELDS if getattr(config, name) == getattr(TrainingConfig(), name)]
+    assert same == ["strategy"]
+    assert (config.scale, config.lr_milestones, config.keep_epochs) == ((64, 80), (2, 3), (1,))
+    assert config.lr_multipliers == {"*/bias": 2}
+    assert apply_overrides(config, parse()) == config
+
+
+def test_options_of_a_network_go_with_it():
+    base = TrainingConfig(model_options={"dropout": 0.5}, lr_multipliers={"fc8/*": 10})
+    kept = apply_overrides(base, parse("--model-option", "lrn=false"))
+    assert kept.model_options == {"dropout": 0.5, "lrn": False}
+    assert kept.lr_multipliers == {"fc8/*": 10}
+    other = apply_overrides(base, parse("--model", "vgg16", "--lr-multiplier", "a/*=3"))
+    assert (other.model_options, other.lr_multipliers) == ({}, {"a/*": 3})
+
+
+def test_former_options_work_with_a_note(capsys):
+    words = [
+        "--square", "--colour-noise", "std", "--until-train-error", "0.25", "--accumulate", "4",
+        "--drop-epochs", "3", "6", "--drop-factor", "0.5", "--decay-biases",
+        "--rate-multiplier", "*/bias=2", "--decay-multiplier", "fc/*=0", "--init-rule",
+        "vgg-staged",
+    ]  # fmt: skip
+    with pytest.warns(FutureWarning):
+        expected = TrainingConfig(**FORMER)
+    assert apply_overrides(TrainingConfig(), parse(*words)) == expected
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(FORMER)
+    assert "cnnkit: note: --accumulate is now --gradient-accumulation-steps" in lines[3]
+    assert apply_overrides(expected, parse("--no-square")).central_square is False
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--model-option", "dropout"], "--model-option must be NAME=VALUE. Received: dropout"),
+        (["--lr-multiplier", "2"], "--lr-multiplier must be NAME=VALUE"),
+        (["--scale", "1", "2", "3"], "--scale must be one side, or the smallest and the largest"),
+        (["--epochs", "0"], "`epochs` must be"),
+    ],
+)
+def test_wrong_options(words, text):
+    with pytest.raises(UsageError, match=text):
+        apply_overrides(TrainingConfig(), parse(*words))
