@@ -14,6 +14,7 @@ import os
 import pkgutil
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from cnnkit.cli import commands
 from cnnkit.errors import CnnkitError, UsageError
 
 INTERRUPTED = 130
+_FORMAT_WARNING = warnings.formatwarning
 
 
 def command_names() -> list[str]:
@@ -33,6 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    warnings.formatwarning = _format_note
+    try:
+        return _run(argv, debug)
+    finally:
+        warnings.formatwarning = _FORMAT_WARNING
+
+
+def _run(argv: list[str], debug: bool) -> int:
     args = _parse([word for word in argv if word != "--debug"])
     try:
         return args.run(args) or 0
@@ -49,6 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_missing(error), debug, 1)
     except Exception as error:
         return _fail(error, debug, 1)
+
+
+def _format_note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    """Formats the warnings that users of a command can act on as one line."""
+    if issubclass(category, FutureWarning):
+        return f"cnnkit: note: {message}\n"
+    return _FORMAT_WARNING(message, category, filename, lineno, line)
 
 
 def main_train() -> int:

@@ -261,3 +261,20 @@ def test_light_modules_import_nothing_heavy(module):
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == ""
+
+
+def test_former_names_of_a_run_are_noted_in_one_line(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    fields = {"epochs": 2, "drop_epochs": [2]}
+    (run / "config.json").write_text(json.dumps(fields))
+    (run / "labels.txt").write_text("a\n")
+    (run / "metrics.jsonl").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "cnnkit", "runs", str(run)], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stderr == (
+        f"cnnkit: note: {run / 'config.json'} uses names of version 0.1.0, which work until 0.3.0: "
+        "drop_epochs is now lr_milestones\n"
+    )
