@@ -38,7 +38,7 @@ def search(rounds: int, count: int) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (count, SIDE, SIDE, 3)).astype("float32")
     names = convolutions(model)
     graph = build_graph(model)
-    calls = graph.up_to(graph.call(names[-1]))
+    calls = graph.ancestors(graph.node(names[-1]))
     bare = tf.function(lambda shown: forward_pass(calls, shown))
 
     def pass_alone():

@@ -9,6 +9,7 @@ import keras
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import SubtractMean
 from cnnkit.models import get_layer, to_fully_convolutional
+from cnnkit.models.graph import Graph, build_graph, read_nodes
 from cnnkit.models.preprocessing import Preprocessing
 
 # Types that the weights of an export can have.
@@ -21,19 +22,23 @@ class ServedClassifier:
     """A classifier, and what is known of it.
 
     Attributes:
-        model: (n, h, w, 3) -> (n, classes), or (n, rows, columns, classes) where it is fully
-            convolutional; probabilities.
+        graph: The graph of `model`, read once.
         side: Side of the square images that it was trained on.
         free: Whether it takes images of every height and width from `side` on.
         dtype: What it computes in: one of `DTYPES`.
         features: Name of the layer whose answer the logits are made of, or None.
     """
 
-    model: keras.Model
+    graph: Graph
     side: int
     free: bool
     dtype: str
     features: str | None
+
+    @property
+    def model(self) -> keras.Model:
+        """The model: (n, h, w, 3) -> (n, classes), or (n, rows, columns, classes) if `free`."""
+        return self.graph.model
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -92,7 +97,7 @@ def prepare_classifier(
         model = _in_bfloat16(model)
     model = _ending_in_probabilities(model)
     features = get_layer(model, features).name if features else _features_of(model)
-    return ServedClassifier(model, height, fully_convolutional, dtype, features)
+    return ServedClassifier(build_graph(model), height, fully_convolutional, dtype, features)
 
 
 def _ending_in_probabilities(model: keras.Model) -> keras.Model:
@@ -112,11 +117,11 @@ def _features_of(model: keras.Model) -> str | None:
     passed = (keras.layers.Dropout, keras.layers.Flatten)
     if not weighted:
         return None
-    tensor = weighted[-1].input
-    while tensor is not None and isinstance(tensor._keras_history.operation, passed):
-        tensor = tensor._keras_history.operation.input
-    layer = tensor._keras_history.operation
-    return None if isinstance(layer, keras.layers.InputLayer) else layer.name
+    nodes = {node.output: node for node in read_nodes(model, expand=False)}
+    below = next(node for node in nodes.values() if node.layer is weighted[-1]).inputs[0]
+    while below in nodes and isinstance(nodes[below].layer, passed):
+        below = nodes[below].inputs[0]
+    return nodes[below].layer.name if below in nodes else None
 
 
 def _in_bfloat16(model: keras.Model) -> keras.Model:

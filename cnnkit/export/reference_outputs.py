@@ -160,7 +160,7 @@ def _features(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def _explained(network: ServedClassifier, images: np.ndarray, layer: str) -> dict[str, np.ndarray]:
-    found = deconvnet(network.model, images, layer)
+    found = deconvnet(network.graph, images, layer)
     return {
         "projection": np.stack([one.projection for one in found]).astype(np.float32),
         "unit": np.array([one.unit for one in found]),

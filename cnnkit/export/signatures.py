@@ -16,7 +16,7 @@ from cnnkit.export.graph_checks import ImageLimits, assert_or_invalid_argument, 
 from cnnkit.export.image_header import validate_image_bytes
 from cnnkit.layers import backward_rule
 from cnnkit.models import get_layer
-from cnnkit.models.graph import Graph, build_graph
+from cnnkit.models.graph import Graph
 from cnnkit.visualize.forward import check_supports_rule, forward_pass
 
 RULE = "deconvnet"
@@ -45,9 +45,9 @@ class DeconvnetFunction:
     """
 
     def __init__(self, graph: Graph, layer: str | None) -> None:
-        last = graph.calls[-1] if layer is None else graph.call(layer)
+        last = graph.output if layer is None else graph.node(layer)
         self.layer = last.layer.name
-        self._calls = graph.up_to(last)
+        self._calls = graph.ancestors(last)
         with backward_rule(RULE):
             check_supports_rule(self._calls, RULE)
 
@@ -85,10 +85,10 @@ class DeconvnetFunction:
         }
 
 
-def can_explain(model) -> bool:
-    """Tells whether the deconvnet goes through a network from its classes to the pixels."""
+def can_explain(graph: Graph) -> bool:
+    """Returns True if the deconvnet can project the classes of a network to the pixels."""
     try:
-        DeconvnetFunction(build_graph(model), None)
+        DeconvnetFunction(graph, None)
     except UsageError:
         return False
     return True
@@ -117,7 +117,7 @@ def select_signatures(network: ServedClassifier, names: Sequence[str] | None) ->
     possible = dict.fromkeys(SIGNATURES)
     if network.features is None:
         del possible["features"], possible["features_bytes"]
-    if not can_explain(network.model):
+    if not can_explain(network.graph):
         del possible["explain_bytes"]
     if names is None:
         return tuple(possible)
@@ -126,7 +126,7 @@ def select_signatures(network: ServedClassifier, names: Sequence[str] | None) ->
             raise unknown_name("signature", name, SIGNATURES)
         if name == "explain_bytes" and name not in possible:
             # Raises the error that names the layer.
-            DeconvnetFunction(build_graph(network.model), None)
+            DeconvnetFunction(network.graph, None)
         if name not in possible:
             raise UsageError(
                 f"{network.model.name!r} has no layer for the signature {name!r}",
@@ -221,13 +221,12 @@ class ExportedModule(tf.Module):
                 encoded,
             )
         functions = {name: pair for name, pair in functions.items() if name in signatures}
-        graph = build_graph(model) if explain_layers or "explain_bytes" in signatures else None
         if "explain_bytes" in signatures:
-            classes = DeconvnetFunction(graph, None)
+            classes = DeconvnetFunction(network.graph, None)
             functions["explain_bytes"] = self._explaining_class(classes, answer, names), encoded
         for layer in explain_layers:
             functions[default_explain_layer(layer)] = (
-                self._explaining(DeconvnetFunction(graph, layer)),
+                self._explaining(DeconvnetFunction(network.graph, layer)),
                 encoded,
             )
         # Traced here, once: who asks for them again gets the same graphs.

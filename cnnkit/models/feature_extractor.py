@@ -6,7 +6,7 @@ import keras
 
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
-from cnnkit.models.graph import get_layer
+from cnnkit.models.graph import get_layer, input_output_tensors, layer_outputs
 from cnnkit.models.surgery import to_fully_convolutional
 
 
@@ -28,13 +28,8 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
         >>> feature_extractor(vgg11(input_shape=(32, 32, 3)), "fc7").output_shape
         (None, 4096)
     """
-    if not getattr(model, "inputs", None):
-        raise UsageError(
-            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
-            expected="a functional or a built sequential model",
-            received=type(model).__name__,
-        )
-    shapes = [tuple(one.shape) for one in model.inputs]
+    inputs, _ = input_output_tensors(model)
+    shapes = [tuple(one.shape) for one in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
         raise UsageError(
             f"Model {model.name!r} does not take RGB images alone",
@@ -42,33 +37,17 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
             received=", ".join(map(str, shapes)),
         )
     ends = [_output(model, layer) for layer in layers]
-    return keras.Model(model.inputs[0], ends if len(ends) > 1 else ends[0], name=model.name)
+    return keras.Model(inputs[0], ends if len(ends) > 1 else ends[0], name=model.name)
 
 
 def _output(model: keras.Model, layer: str):
-    outputs = _outputs(model, get_layer(model, layer))
+    outputs = layer_outputs(model, get_layer(model, layer))
     if len(outputs) != 1:
         raise UsageError(
             f"Layer {layer!r} of {model.name!r} has {len(outputs)} outputs",
             expected="a layer that is called once and answers with one array",
         )
     return outputs[0]
-
-
-def _outputs(model: keras.Model, layer) -> list:
-    """Returns the tensors that a layer makes within `model`."""
-    # Not `layer.output`: other models may have called the same layer.
-    waiting, seen, found = list(model.outputs), set(), []
-    while waiting:
-        maker, index, _ = waiting.pop()._keras_history
-        if (id(maker), index) in seen:
-            continue
-        seen.add((id(maker), index))
-        node = maker._inbound_nodes[index]
-        if maker is layer:
-            found += node.outputs
-        waiting += node.input_tensors
-    return found
 
 
 def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:

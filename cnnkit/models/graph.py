@@ -1,23 +1,226 @@
-"""A model as the calls of its layers, in an order in which they can be computed."""
+"""Read the graph of a Keras model.
+
+No other module of the package reads Keras's own records of a graph (`_keras_history` and
+`_inbound_nodes`, which Keras 3.15 keeps private). `build_graph` returns the graph that everything
+else walks: build it once for a model and hand it on.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
 
-# VGG's dense layers go by Caffe's names too.
+# Caffe's names of VGG's dense layers.
 ALIASES = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
 
 
-def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
-    """Returns the layer called `name`; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
+@dataclass(frozen=True)
+class Node:
+    """One call of one layer.
+
+    Attributes:
+        layer: The layer.
+        inputs: Numbers of the values that the call takes. 0 is the model's input.
+        output: Number of the value that the call makes; one number also stands for several outputs.
+        is_pure: Whether the call has one output, which depends on `inputs` alone: no argument
+            such as `training=True` was given.
+        tensors: The symbolic outputs.
+    """
+
+    layer: keras.Operation
+    inputs: tuple[int, ...]
+    output: int
+    is_pure: bool
+    tensors: tuple[keras.KerasTensor, ...] = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The calls of the layers of a model over images. Models used as layers are expanded.
+
+    Attributes:
+        model: The model.
+        nodes: Every call of a layer, each after the calls whose values it takes.
+    """
+
+    model: keras.Model = field(repr=False)
+    nodes: tuple[Node, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        return self.model.name
+
+    @property
+    def image_shape(self) -> tuple[int | None, ...]:
+        """Shape (h, w, c) of the images; None stands for a side of any length."""
+        return tuple(self.model.inputs[0].shape[1:])
+
+    @property
+    def output(self) -> Node:
+        """The node that makes the output of the model, the last one of several."""
+        return self.nodes[-1]
+
+    def node(self, name: str) -> Node:
+        """Return the node of a layer; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
+
+        Raises:
+            UsageError: If there is no such layer, or it is called more than once.
+        """
+        count = Counter(node.layer.name for node in self.nodes)
+        for candidate in (name, ALIASES.get(name)):
+            if count[candidate] > 1:
+                raise UsageError(
+                    f"Model {self.name!r} has {count[candidate]} outputs of a layer {candidate!r}",
+                    expected="a layer with a name of its own that is called once",
+                )
+            if count[candidate]:
+                return next(node for node in self.nodes if node.layer.name == candidate)
+        raise unknown_name("layer", name, count)
+
+    def ancestors(self, *nodes: Node) -> tuple[Node, ...]:
+        """Return the nodes that `nodes` depend on, these included, in the order of the graph."""
+        needed = {node.output for node in nodes}
+        kept = []
+        for node in reversed(self.nodes):
+            if node.output in needed:
+                needed.update(node.inputs)
+                kept.append(node)
+        return tuple(kept[::-1])
+
+
+def build_graph(model: keras.Model | Graph) -> Graph:
+    """Return the graph of a functional or built sequential model over images.
+
+    Args:
+        model: The model. A `Graph` is returned as it is, so that a function can take either.
 
     Raises:
-        UsageError: If there is no such layer; nearest names are offered.
+        UsageError: If the model is not built, or its input is not one batch of images.
+
+    Example:
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models.graph import build_graph
+        >>> graph = build_graph(vgg11(input_shape=(32, 32, 3)))
+        >>> [node.layer.name for node in graph.ancestors(graph.node("block1_pool"))]
+        ['preprocessing', 'block1_conv1', 'block1_pool']
+    """
+    if isinstance(model, Graph):
+        return model
+    inputs, _ = input_output_tensors(model)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        raise UsageError(
+            f"Model {model.name!r} does not take images alone",
+            expected="one input of shape (n, h, w, c)",
+            received=f"inputs of shape {', '.join(str(tuple(one.shape)) for one in inputs)}",
+        )
+    return Graph(model, read_nodes(model))
+
+
+def input_output_tensors(
+    model: keras.Model,
+) -> tuple[list[keras.KerasTensor], list[keras.KerasTensor]]:
+    """Return the symbolic inputs and outputs of a functional or built sequential model.
+
+    Raises:
+        UsageError: If the model has none.
+    """
+    try:
+        inputs, outputs = list(model.inputs), list(model.outputs)
+    except (AttributeError, TypeError, ValueError):
+        inputs, outputs = [], []
+    if not inputs or not outputs:
+        raise UsageError(
+            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
+            expected="a functional or a built sequential model",
+            received=type(model).__name__,
+        )
+    return inputs, outputs
+
+
+def read_nodes(model: keras.Model, *, expand: bool = True) -> tuple[Node, ...]:
+    """Return the nodes of a functional or built sequential model.
+
+    Args:
+        model: The model. Its inputs are the values 0, -1, -2, ...
+        expand: Whether the nodes of a model used as a layer take the place of its own node.
+
+    Raises:
+        UsageError: If the model has no graph.
+    """
+    inputs, outputs = input_output_tensors(model)
+    nodes: list[Node] = []
+    _read(outputs, {id(one): -number for number, one in enumerate(inputs)}, nodes, expand)
+    return tuple(nodes)
+
+
+def _read(
+    outputs: Iterable[keras.KerasTensor], values: dict[int, int], nodes: list[Node], expand: bool
+) -> list[int]:
+    """Append the nodes that make `outputs`; `values` holds the numbers of known tensors."""
+    outputs = list(outputs)
+    # An explicit stack: deep networks would exceed Python's recursion limit.
+    waiting = list(outputs)
+    while waiting:
+        tensor = waiting[-1]
+        if id(tensor) in values:
+            waiting.pop()
+            continue
+        # Keras notes here which call of which layer made a tensor. `layer.input` would not do: it
+        # fails for a layer that another model uses too.
+        layer, index, _ = tensor._keras_history
+        record = layer._inbound_nodes[index]
+        missing = [one for one in record.input_tensors if id(one) not in values]
+        if missing:
+            waiting += missing
+            continue
+        given = [values[id(one)] for one in record.input_tensors]
+        if expand and isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
+            inner = dict(zip(map(id, layer.inputs), given, strict=True))
+            made = _read(layer.outputs, inner, nodes, expand)
+        else:
+            # The inputs are numbered from 0 down, so node number n makes value n.
+            made = [len(nodes) + 1] * len(record.outputs)
+            pure = len(record.outputs) == 1 and _has_default_arguments(record)
+            nodes.append(Node(layer, tuple(given), made[0], pure, tuple(record.outputs)))
+        values.update(zip(map(id, record.outputs), made, strict=True))
+    return [values[id(tensor)] for tensor in outputs]
+
+
+def _has_default_arguments(record) -> bool:
+    # None and False are what Keras fills in itself; training=True is the choice of a caller.
+    rest = [*record.arguments.args[1:], *record.arguments.kwargs.values()]
+    return all(value is None or value is False for value in rest)
+
+
+def input_layer(model: keras.Model) -> keras.layers.InputLayer:
+    """Return the layer of the first input of a model; `Sequential.layers` leaves it out."""
+    inputs, _ = input_output_tensors(model)
+    return inputs[0]._keras_history.operation
+
+
+def layer_outputs(model: keras.Model, layer: keras.layers.Layer) -> list[keras.KerasTensor]:
+    """Return the symbolic outputs of a layer within `model`, of all its calls there.
+
+    `layer.output` fails for a layer that another model uses too.
+    """
+    inputs, _ = input_output_tensors(model)
+    if isinstance(layer, keras.layers.InputLayer):
+        return [one for one in inputs if one._keras_history.operation is layer]
+    nodes = read_nodes(model, expand=False)
+    return [tensor for node in nodes if node.layer is layer for tensor in node.tensors]
+
+
+def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
+    """Return a layer by its name; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
+
+    Raises:
+        UsageError: If there is no such layer. The error offers the nearest names.
 
     Example:
         >>> from cnnkit import vgg11
@@ -32,8 +235,8 @@ def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     raise unknown_name("layer", name, layers)
 
 
-def logits_tensor(model: keras.Model):
-    """Returns the symbolic tensor of the logits: what a softmax at the end takes, else the output.
+def logits_tensor(model: keras.Model) -> keras.KerasTensor:
+    """Return the symbolic tensor of the logits: the input of a final softmax, else the output.
 
     Raises:
         UsageError: If the softmax is fused into the last layer, so that no tensor holds the logits.
@@ -49,143 +252,14 @@ def logits_tensor(model: keras.Model):
         return last.input
     if getattr(last, "activation", None) is keras.activations.softmax:
         raise UsageError(
-            f"Layer {last.name!r} ends in a fused softmax, so its logits are no tensor",
+            f"Layer {last.name!r} ends in a fused softmax, so no tensor holds its logits",
             expected="a softmax in a layer of its own, or none",
         )
     return model.output
 
 
 def ends_in_softmax(layer: keras.layers.Layer) -> bool:
-    """Tells whether `layer` is a softmax and nothing else."""
+    """Return True if `layer` is a softmax and nothing else."""
     return isinstance(layer, keras.layers.Softmax) or (
         isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.softmax
     )
-
-
-@dataclass(frozen=True)
-class Node:
-    """One call of one layer.
-
-    Values are numbered; 0 is the image.
-
-    Attributes:
-        layer: What is called.
-        inputs: The values that it takes.
-        output: The value that it makes.
-        plain: Whether it takes nothing but these values, and makes one.
-    """
-
-    layer: keras.Operation
-    inputs: tuple[int, ...]
-    output: int
-    plain: bool
-
-
-@dataclass(frozen=True)
-class Graph:
-    """What a model computes, models inside of it unfolded.
-
-    Attributes:
-        name: Name of the model.
-        image_shape: (h, w, c); None where the image decides.
-        calls: Every call of a layer, none before those whose values it takes.
-    """
-
-    name: str
-    image_shape: tuple[int | None, ...]
-    calls: tuple[Node, ...]
-
-    def call(self, name: str) -> Node:
-        """Returns the call of the layer called `name`, by VGG's other names too.
-
-        Raises:
-            UsageError: If there is no such layer, or it is called more than once.
-        """
-        count = Counter(call.layer.name for call in self.calls)
-        for candidate in (name, ALIASES.get(name)):
-            if count[candidate] > 1:
-                raise UsageError(
-                    f"Model {self.name!r} has {count[candidate]} outputs of a layer {candidate!r}",
-                    expected="a layer whose name and call are the only ones",
-                )
-            if count[candidate]:
-                return next(call for call in self.calls if call.layer.name == candidate)
-        raise unknown_name("layer", name, count)
-
-    def up_to(self, *ends: Node) -> tuple[Node, ...]:
-        """Returns the calls that `ends` need, themselves among them; a single one is the last."""
-        needed = {end.output for end in ends}
-        kept = []
-        for call in reversed(self.calls):
-            if call.output in needed:
-                needed.update(call.inputs)
-                kept.append(call)
-        return tuple(kept[::-1])
-
-
-def build_graph(model: keras.Model) -> Graph:
-    """Returns the calls of the layers of a functional or sequential model over images.
-
-    Raises:
-        UsageError: If the model is not built, or does not take one batch of images.
-
-    Example:
-        >>> from cnnkit import vgg11
-        >>> from cnnkit.models.graph import build_graph
-        >>> [call.layer.name for call in build_graph(vgg11(input_shape=(32, 32, 3))).calls][:2]
-        ['preprocessing', 'block1_conv1']
-    """
-    try:
-        inputs, outputs = model.inputs, model.outputs
-        received = f"inputs of shape {', '.join(str(tuple(one.shape)) for one in inputs)}"
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
-            expected="a functional or a built sequential model",
-            received=type(model).__name__,
-        ) from error
-    if len(inputs) != 1 or len(inputs[0].shape) != 4:
-        raise UsageError(
-            f"Model {model.name!r} does not take images alone",
-            expected="one input of shape (n, h, w, c)",
-            received=received,
-        )
-    calls: list[Node] = []
-    _read(outputs, {id(inputs[0]): 0}, calls)
-    return Graph(model.name, tuple(inputs[0].shape[1:]), tuple(calls))
-
-
-def _read(outputs, values: dict[int, int], calls: list[Node]) -> list[int]:
-    """Appends the calls that make `outputs`; `values` numbers the tensors that are known."""
-    # A stack of its own: deep networks would exceed Python's.
-    waiting = list(outputs)
-    while waiting:
-        tensor = waiting[-1]
-        if id(tensor) in values:
-            waiting.pop()
-            continue
-        # Where Keras noted which call of which layer made a tensor: `layer.input` would not do, as
-        # it refuses a layer that some other model uses as well.
-        layer, index, _ = tensor._keras_history
-        node = layer._inbound_nodes[index]
-        missing = [one for one in node.input_tensors if id(one) not in values]
-        if missing:
-            waiting += missing
-            continue
-        given = [values[id(one)] for one in node.input_tensors]
-        if isinstance(layer, keras.Model) and getattr(layer, "outputs", None):
-            inner = dict(zip(map(id, layer.inputs), given, strict=True))
-            made = _read(layer.outputs, inner, calls)
-        else:
-            # The image is value 0, so call number n makes value n.
-            made = [len(calls) + 1] * len(node.outputs)
-            plain = len(node.outputs) == 1 and _takes_nothing_else(node)
-            calls.append(Node(layer, tuple(given), made[0], plain))
-        values.update(zip(map(id, node.outputs), made, strict=True))
-    return [values[id(tensor)] for tensor in outputs]
-
-
-def _takes_nothing_else(node) -> bool:
-    # None and False are what Keras fills in itself; training=True would be somebody's choice.
-    rest = [*node.arguments.args[1:], *node.arguments.kwargs.values()]
-    return all(value is None or value is False for value in rest)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
-from cnnkit.models.graph import Node, build_graph
+from cnnkit.models.graph import Graph, Node, build_graph
 
 # Layers that look at one place of the map, or at one vector.
 POINTWISE = (
@@ -212,12 +212,12 @@ class ReceptiveField:
 
 
 def receptive_field(
-    model: keras.Model, layer: str, image_size: tuple[int, int] | None = None
+    model: keras.Model | Graph, layer: str, image_size: tuple[int, int] | None = None
 ) -> ReceptiveField:
     """Returns which pixels the units of a layer depend on.
 
     Args:
-        model: A functional or sequential model over images, of any kinds of paths.
+        model: A functional or sequential model over images, with any branches, or its graph.
         layer: Name of a layer.
         image_size: (h, w) of the image; None is the model's own.
 
@@ -233,15 +233,15 @@ def receptive_field(
         ((139, 139), (16, 16), Box(top=48, left=0, bottom=187, right=91))
     """
     graph = build_graph(model)
-    end = graph.call(layer)
+    end = graph.node(layer)
     sides = graph.image_shape[:2] if image_size is None else tuple(image_size)
     if None in sides:
         raise UsageError(
-            f"Model {model.name!r} takes images of any size, so their borders are unknown",
+            f"Model {graph.name!r} takes images of any size, so their borders are unknown",
             hint="Give image_size=(height, width)",
         )
     axes = {0: tuple(_Axis(np.eye(side, dtype=bool), 0, 1, 1) for side in sides)}
-    for call in graph.up_to(end):
+    for call in graph.ancestors(end):
         axes[call.output] = _through(call, [axes[value] for value in call.inputs], sides)
     rows, columns = axes[end.output]
     return ReceptiveField(
@@ -297,11 +297,11 @@ class _Axis:
 def _through(call: Node, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]):
     layer = call.layer
     looks = window_of(layer)
-    if looks is None or not call.plain:
+    if looks is None or not call.is_pure:
         raise UsageError(
             f"What layer {layer.name!r} sees is not known",
             expected="convolutions, pooling, padding, dense layers and what works place by place",
-            received=f"{type(layer).__name__}{'' if call.plain else ' with arguments of its own'}",
+            received=f"{type(layer).__name__}{'' if call.is_pure else ' with arguments of its own'}",
         )
     result = []
     for window, axes in zip(looks, zip(*inputs, strict=True), strict=True):

@@ -96,8 +96,8 @@ def activation_maximization(
         ((64, 64, 3), 'conv1', 3)
     """
     graph = build_graph(model)
-    end = graph.calls[-1] if layer is None else graph.call(layer)
-    calls = graph.up_to(end)
+    end = graph.output if layer is None else graph.node(layer)
+    calls = graph.ancestors(end)
     check_supports_rule(calls, "gradient")
     check_weights(calls)
     low, high = input_range
@@ -210,7 +210,7 @@ def _position(position: tuple[int, int] | None, sides: tuple[int, ...]) -> tuple
 
 def _units(model, graph: Graph, end, unit, count: int) -> list[int]:
     units = [unit] if isinstance(unit, int | str | np.integer) else list(unit)
-    if end is graph.calls[-1] and len(model.output_shape) == 2:
+    if end is graph.nodes[-1] and len(model.output_shape) == 2:
         return [class_index(model, one) for one in units]
     numbers = []
     for one in units:

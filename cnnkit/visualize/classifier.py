@@ -47,7 +47,7 @@ def as_classifier(model: keras.Model) -> Classifier:
     """
     graph = build_graph(model)
     shapes = [tuple(output.shape) for output in model.outputs]
-    end = graph.calls[-1] if graph.calls else None
+    end = graph.nodes[-1] if graph.nodes else None
     activation = getattr(end and end.layer, "activation", None)
     exclusive = end is not None and (
         is_softmax(end.layer)
@@ -60,9 +60,9 @@ def as_classifier(model: keras.Model) -> Classifier:
             expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
             received=f"{end and end.layer.name} of shape {', '.join(map(str, shapes))}",
         )
-    calls = graph.up_to(end)
+    calls = graph.ancestors(end)
     for call in calls:
-        if not call.plain:
+        if not call.is_pure:
             raise UsageError(
                 f"Layer {call.layer.name!r} is called with arguments of its own, which are not"
                 " known here",

@@ -113,8 +113,8 @@ def correspondence(
     graph = build_graph(model)
     images = as_image_batch(graph, images)
     _check_boxes(images, boxes)
-    wanted = [graph.call(layer) for layer in layers]
-    calls = graph.up_to(*wanted)
+    wanted = [graph.node(layer) for layer in layers]
+    calls = graph.ancestors(*wanted)
     check_supports_rule(calls, "gradient")
     check_weights(calls)
     look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)

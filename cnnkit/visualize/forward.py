@@ -62,12 +62,12 @@ def check_supports_rule(calls: Sequence[Node], rule: str) -> None:
     """
     for call in calls:
         layer = call.layer
-        known = window_of(layer) is not None and call.plain
+        known = window_of(layer) is not None and call.is_pure
         if known and (rule == "gradient" or _follows(layer, last=call is calls[-1])):
             continue
         activation = getattr(layer, "activation", None)
         received = type(layer).__name__
-        if not call.plain:
+        if not call.is_pure:
             received += " with arguments of its own"
         elif activation not in (None, keras.activations.linear):
             name = getattr(activation, "__name__", type(activation).__name__)

@@ -165,8 +165,8 @@ def invariance(
     graph = build_graph(model)
     images = as_image_batch(graph, images)
     names = tuple(layers) if layers is not None else _first_and_last(graph)
-    wanted = [*(graph.call(name) for name in names), graph.calls[-1]]
-    calls = graph.up_to(*wanted)
+    wanted = [*(graph.node(name) for name in names), graph.output]
+    calls = graph.ancestors(*wanted)
     check_supports_rule(calls, "gradient")
     check_weights(calls)
     classes = model.output_shape
@@ -214,7 +214,7 @@ def invariance(
 def _first_and_last(graph: Graph) -> tuple[str, str]:
     weighted = [
         call.layer.name
-        for call in graph.calls
+        for call in graph.nodes
         if isinstance(call.layer, keras.layers.Conv2D | keras.layers.Dense)
     ]
     if len(weighted) < 2:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from cnnkit.data import Dataset, Split
+from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import ReceptiveField, receptive_field
 from cnnkit.visualize.filters import Filters, filters
 from cnnkit.visualize.top9 import UnitExamples, project_top, sample_units
@@ -83,15 +84,16 @@ def second_layer_filters(
         ((27, 27), (8, 8), 256)
     """
     kernels = filters(model)
+    graph = build_graph(model)
     found = find_top_activations(
-        model, source, [kernels.layer, layer], 1, image_size=image_size, batch_size=batch_size
+        graph, source, [kernels.layer, layer], 1, image_size=image_size, batch_size=batch_size
     )
     first, second = (np.flatnonzero(found[name].dead).tolist() for name in (kernels.layer, layer))
     if units is None:
         alive = np.flatnonzero(~found[layer].dead)
         units = [int(alive[i]) for i in sample_units(len(alive), count, seed)]
     options = {"rule": rule, "image_size": image_size, "batch_size": batch_size}
-    shown = tuple(project_top(model, source, found[layer], units, **options))
+    shown = tuple(project_top(graph, source, found[layer], units, **options))
     sides = (image_size, image_size) if image_size else None
     if sides is None and isinstance(source, np.ndarray):
         sides = source.shape[1:3]
@@ -102,6 +104,6 @@ def second_layer_filters(
         layer=layer,
         units=len(found[layer].values),
         second_dead_units=tuple(second),
-        receptive_field=receptive_field(model, layer, sides),
+        receptive_field=receptive_field(graph, layer, sides),
         examples=shown,
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnkit.data import Augmentation, Dataset, Split, batches
 from cnnkit.errors import DataError, UsageError
-from cnnkit.models.graph import build_graph
+from cnnkit.models.graph import Graph, build_graph
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.deconvnet.project import Projection, project
 from cnnkit.visualize.top_activations import TopActivations, find_top_activations
@@ -39,7 +39,7 @@ class UnitExamples:
 
 
 def top9(
-    model: keras.Model,
+    model: keras.Model | Graph,
     source: Dataset | Split | np.ndarray,
     layers: Sequence[str],
     k: int = 9,
@@ -82,6 +82,7 @@ def top9(
         >>> len(top.projections), top.patches.shape
         (3, (3, 27, 27, 3))
     """
+    model = build_graph(model)
     if found is None:
         found = find_top_activations(
             model, source, layers, k, image_size=image_size, batch_size=batch_size
@@ -98,7 +99,7 @@ def top9(
 
 
 def project_top(
-    model: keras.Model,
+    model: keras.Model | Graph,
     source: Dataset | Split | np.ndarray,
     found: TopActivations,
     units: Sequence[int] | None = None,
@@ -132,7 +133,8 @@ def project_top(
         >>> next(project_top(model, images, found)).unit
         0
     """
-    size = image_size or build_graph(model).image_shape[0]
+    model = build_graph(model)
+    size = image_size or model.image_shape[0]
     for unit in _units(found, units):
         yield _top(model, source, found, unit, rule, batch_size, size)
 

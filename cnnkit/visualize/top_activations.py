@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.errors import DataError, UsageError
-from cnnkit.models.graph import build_graph
+from cnnkit.models.graph import Graph, build_graph
 from cnnkit.visualize.forward import (
     check_image_shape,
     check_supports_rule,
@@ -80,7 +80,7 @@ class TopActivations:
 
 
 def find_top_activations(
-    model: keras.Model,
+    model: keras.Model | Graph,
     source: Dataset | Split | np.ndarray,
     layers: Sequence[str],
     k: int = 9,
@@ -123,8 +123,8 @@ def find_top_activations(
     if k < 1:
         raise UsageError("At least one image is kept", expected="k of 1 or more", received=k)
     graph = build_graph(model)
-    wanted = [graph.call(layer) for layer in layers]
-    calls = graph.up_to(*wanted)
+    wanted = [graph.node(layer) for layer in layers]
+    calls = graph.ancestors(*wanted)
     check_supports_rule(calls, "gradient")
     check_weights(calls)
 

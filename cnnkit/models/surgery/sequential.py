@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.models.blocks import LARGEST_LEAST_SIZE
+from cnnkit.models.graph import input_layer, input_output_tensors, read_nodes
 
 
 @dataclass(frozen=True)
@@ -45,41 +46,30 @@ def as_sequential(model: keras.Model) -> SequentialChain:
     Raises:
         UsageError: If the model is not built, or anything but a plain chain of layers.
     """
-    try:
-        inputs, outputs = model.inputs, model.outputs
-        tensor = outputs[0]
-    except (AttributeError, TypeError, IndexError) as error:
-        raise UsageError(
-            f"Model {getattr(model, 'name', model)!r} has no known graph of layers",
-            expected="a functional or a built sequential model",
-            received=type(model).__name__,
-        ) from error
+    inputs, outputs = input_output_tensors(model)
     if len(inputs) != 1 or len(outputs) != 1:
         raise _no_chain(model, f"{len(inputs)} inputs and {len(outputs)} outputs")
-    layers: list[keras.layers.Layer] = []
-    shapes: list[tuple[int | None, ...]] = []
-    while True:
-        # Where Keras noted which call of which layer made a tensor: `layer.input` would not do, as
-        # it refuses a layer that some other model uses as well.
-        layer, call, _ = tensor._keras_history
-        if isinstance(layer, keras.layers.InputLayer):
-            break
+    nodes = read_nodes(model, expand=False)
+    for node in nodes:
+        layer = node.layer
         if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
             raise _no_chain(model, f"{layer.name!r}, a {type(layer).__name__}")
-        if any(layer is other for other in layers):
+        if sum(layer is other.layer for other in nodes) > 1:
             raise _no_chain(model, f"layer {layer.name!r} twice")
-        node = layer._inbound_nodes[call]
-        if len(node.input_tensors) != 1:
-            raise _no_chain(model, f"{len(node.input_tensors)} tensors into {layer.name!r}")
-        given = [*node.arguments.args[1:], *node.arguments.kwargs.values()]
-        # None and False are what Keras fills in itself; training=True would be somebody's choice.
-        if any(value is not None and value is not False for value in given):
+        if len(node.inputs) != 1:
+            raise _no_chain(model, f"{len(node.inputs)} tensors into {layer.name!r}")
+        if len(node.tensors) != 1:
+            raise _no_chain(model, f"{len(node.tensors)} tensors out of {layer.name!r}")
+        if not node.is_pure:
             raise _no_chain(model, f"layer {layer.name!r} called with arguments of its own")
-        layers.append(layer)
-        tensor = node.input_tensors[0]
-        shapes.append(tuple(tensor.shape))
+    # Each node takes one value and the model has one output, so every node feeds the next one.
+    taken = [inputs[0], *(node.tensors[0] for node in nodes)][: len(nodes)]
     return SequentialChain(
-        model.name, layer, tuple(layers[::-1]), tuple(shapes[::-1]), model.trainable
+        model.name,
+        input_layer(model),
+        tuple(node.layer for node in nodes),
+        tuple(tuple(tensor.shape) for tensor in taken),
+        model.trainable,
     )
 
 

@@ -206,7 +206,7 @@ def _cut_at_maps(asked: AttributionQuery, layer: str | None) -> tuple[Node, kera
     ]
     if layer is None and not convolutions:
         raise UsageError("The network has no convolution with a map", hint="Name a layer")
-    at = convolutions[-1] if layer is None else asked.network.graph.call(layer)
+    at = convolutions[-1] if layer is None else asked.network.graph.node(layer)
     if at not in maps:
         raise UsageError(
             f"Layer {layer!r} has no map on the way to the classes",
@@ -250,7 +250,7 @@ def _upsampling_matrices(
     """Returns two matrices (pixels, places): linear between the middles of what places see."""
     sides = asked.images.shape[1:3]
     try:
-        seen = receptive_field(asked.model, at.layer.name, sides)
+        seen = receptive_field(asked.network.graph, at.layer.name, sides)
         starts, steps, sizes = seen.offset, seen.stride, seen.size
     except UsageError:
         # Some layer on the way is not known to look at windows.

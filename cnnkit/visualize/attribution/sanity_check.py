@@ -185,7 +185,7 @@ def _look(model, images, method: str, *, target: int, layer, samples: int, seed:
 def _stages(asked: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
     calls = [call for call in asked.network.calls if _learned(call)]
     if names is not None:
-        stages = [asked.network.graph.call(name) for name in names]
+        stages = [asked.network.graph.node(name) for name in names]
         for stage in stages:
             if stage not in calls:
                 raise UsageError(

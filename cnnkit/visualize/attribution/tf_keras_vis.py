@@ -115,7 +115,7 @@ def model_up_to_layer(
         classes: Number of logits.
     """
     image = keras.Input(shape, dtype="float32")
-    below = network.graph.up_to(at)
+    below = network.graph.ancestors(at)
     made = _layer(lambda x: _float(forward_to(below, x, [at])[0]), maps, name=MAPS)(image)
     # Where paths lead past the maps, the logits need the image as well.
     above = _layer(lambda x: logits_after(network, {0: x[0], at.output: x[1]}), (classes,))

@@ -84,7 +84,7 @@ def crop_for_unit(
         >>> from cnnkit import vgg11
         >>> from cnnkit.models.graph import build_graph
         >>> graph = build_graph(vgg11(include_top=False, input_shape=(64, 64, 3)))
-        >>> calls = graph.up_to(graph.call("block2_conv1"))
+        >>> calls = graph.ancestors(graph.node("block2_conv1"))
         >>> crop_for_unit(graph, calls, (16, 9), (64, 64)).box
         Box(top=29, left=15, bottom=37, right=23)
         >>> crop_for_unit(graph, calls, (0, 9), (64, 64)) is None

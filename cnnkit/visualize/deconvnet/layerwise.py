@@ -160,7 +160,7 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         ['center', 'pad', 'filter', 'rectify', 'pool', 'normalize']
     """
     graph = build_graph(model)
-    calls = graph.up_to(graph.call(layer))
+    calls = graph.ancestors(graph.node(layer))
     check_supports_rule(calls, "deconvnet")
     x = images = np.asarray(images, np.float32)
     steps: list[LayerwiseStep] = []

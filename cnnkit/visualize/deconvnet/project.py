@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import backward_rule
-from cnnkit.models.graph import Node, build_graph
+from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.models.receptive_field import Box, receptive_field
 from cnnkit.visualize.deconvnet.crop import CropRegion, crop_for_unit, forward_crop
 from cnnkit.visualize.forward import (
@@ -56,7 +56,7 @@ class Projection:
 
 
 def deconvnet(
-    model: keras.Model,
+    model: keras.Model | Graph,
     images: np.ndarray,
     layer: str,
     unit: int | Sequence[int] | None = None,
@@ -102,7 +102,7 @@ def deconvnet(
         (64, 64, 3)
     """
     graph = build_graph(model)
-    calls = graph.up_to(graph.call(layer))
+    calls = graph.ancestors(graph.node(layer))
     with backward_rule(rule):
         check_supports_rule(calls, rule)
     check_weights(calls)
@@ -115,7 +115,7 @@ def deconvnet(
             chosen += [(i, *_place(values, u, position)) for u in _units(values, unit, layer)]
 
     places = [(i, *place) for i, place, _ in chosen]
-    results = project(model, images, layer, places, rule=rule, batch_size=batch_size)
+    results = _project_places(graph, calls, images, layer, places, rule, batch_size)
     return [
         replace(result, activation=activation)
         for result, (*_, activation) in zip(results, chosen, strict=True)
@@ -123,7 +123,7 @@ def deconvnet(
 
 
 def project(
-    model: keras.Model,
+    model: keras.Model | Graph,
     images: np.ndarray,
     layer: str,
     places: Sequence[tuple[int, ...]],
@@ -159,11 +159,24 @@ def project(
         [4, 18]
     """
     graph = build_graph(model)
-    calls = graph.up_to(graph.call(layer))
+    calls = graph.ancestors(graph.node(layer))
     with backward_rule(rule):
         check_supports_rule(calls, rule)
     images = as_image_batch(graph, images)
-    field = receptive_field(model, layer, images.shape[1:3])
+    return _project_places(graph, calls, images, layer, places, rule, batch_size)
+
+
+def _project_places(
+    graph: Graph,
+    calls: Sequence[Node],
+    images: np.ndarray,
+    layer: str,
+    places: Sequence[tuple[int, ...]],
+    rule: str,
+    batch_size: int,
+) -> list[Projection]:
+    """Projects places of the last of `calls`, after all checks: see `project`."""
+    field = receptive_field(graph, layer, images.shape[1:3])
     cuts = [crop_for_unit(graph, calls, where, images.shape[1:3]) for _, *where, _ in places]
     results: dict[int, Projection] = {}
     for inside in (False, True):

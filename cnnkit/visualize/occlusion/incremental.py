@@ -50,7 +50,7 @@ def split_segments(calls: Sequence[Node]) -> Segments:
     pixels, maps = {0}, {0}
     parts: dict[str, list[Node]] = {"prefix": [], "body": [], "head": []}
     for call in calls:
-        looks = window_of(call.layer) if call.plain and not _crosses(call.layer) else None
+        looks = window_of(call.layer) if call.is_pure and not _crosses(call.layer) else None
         if looks and _place_by_place(looks) and pixels.issuperset(call.inputs):
             pixels.add(call.output)
             part = "prefix"

@@ -190,7 +190,7 @@ def occlusion(
         clean_score=float(scores[-1, index]),
         clean_label=int(labels[-1]),
         clean_activity=float(activities[-1]),
-        projection=_projection(model, network.graph, image, watched, unit),
+        projection=_projection(network.graph, image, watched, unit),
         method=method,
     )
 
@@ -305,7 +305,7 @@ def _watched(
     maps = {c: m[0] for c, m in zip(network.calls, answers, strict=True) if m.shape.rank == 4}
     if not maps:
         raise UsageError("The network has no map: no layer knows places")
-    watched = list(maps)[-1] if layer is None else network.graph.call(layer)
+    watched = list(maps)[-1] if layer is None else network.graph.node(layer)
     if watched not in maps:
         raise UsageError(
             f"Layer {layer!r} has no map on the way to the classes",
@@ -330,11 +330,9 @@ def _watched(
     return watched, unit
 
 
-def _projection(
-    model: keras.Model, graph: Graph, image: np.ndarray, watched: Node, unit: int
-) -> Projection | None:
+def _projection(graph: Graph, image: np.ndarray, watched: Node, unit: int) -> Projection | None:
     try:
-        check_supports_rule(graph.up_to(watched), "deconvnet")
+        check_supports_rule(graph.ancestors(watched), "deconvnet")
     except UsageError:
         return None
-    return deconvnet(model, image, watched.layer.name, unit)[0]
+    return deconvnet(graph, image, watched.layer.name, unit)[0]

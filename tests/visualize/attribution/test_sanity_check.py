@@ -95,7 +95,7 @@ def test_only_what_is_above_is_forgotten(model, image):
 
 def test_every_layer_from_the_named_one_up_forgets(model, image):
     asked = prepare_query(model, image, 0, 1)
-    copy = with_shuffled_weights(model, asked, asked.network.graph.call("conv2"), seed=0)
+    copy = with_shuffled_weights(model, asked, asked.network.graph.node("conv2"), seed=0)
     for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
         one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
         assert (one != other).any() == changed

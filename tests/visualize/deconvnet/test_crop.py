@@ -53,7 +53,7 @@ def test_equals_the_whole_pass(rng, name, monkeypatch):
         rows, columns = model.get_layer(layer).output.shape[1:3]
         field = receptive_field(model, layer)
         place = (rows // 2, columns // 2)
-        cut = crop_for_unit(build_graph(model), build_graph(model).up_to(build_graph(model).call(layer)), place,
+        cut = crop_for_unit(build_graph(model), build_graph(model).ancestors(build_graph(model).node(layer)), place,
                       images.shape[1:3])  # fmt: skip
         assert cut.box == field.unclipped(place) == field.box(place)
         for rule in ("deconvnet", "guided", "gradient"):
@@ -75,7 +75,7 @@ def test_only_units_that_see_no_border_are_cut():
     x = layers.Conv2D(1, 3, padding="same")(inputs)
     x = layers.Conv2D(1, 3, padding="same", name="top")(layers.MaxPooling2D(2)(x))
     graph = build_graph(keras.Model(inputs, x))
-    calls = graph.up_to(graph.call("top"))
+    calls = graph.ancestors(graph.node("top"))
     inside = {place: crop_for_unit(graph, calls, place, (12, 10)) for place in np.ndindex(6, 5)}
     # Place i of 6 looks at rows 2 i - 3 to 2 i + 4: within 0..11 for i of 2 and 3; of 5: 2 alone.
     assert {place for place, cut in inside.items() if cut} == {(2, 2), (3, 2)}
@@ -89,8 +89,8 @@ def test_only_units_that_see_no_border_are_cut():
 def test_what_differs_from_place_to_place_is_not_cut(layer):
     inputs = keras.Input((16, 16, 3))
     graph = build_graph(keras.Model(inputs, layer(layers.Conv2D(3, 1)(inputs))))
-    assert crop_for_unit(graph, graph.calls, (8, 8), (16, 16)) is None
-    assert crop_for_unit(graph, graph.calls[:-1], (8, 8), (16, 16)) is not None
+    assert crop_for_unit(graph, graph.nodes, (8, 8), (16, 16)) is None
+    assert crop_for_unit(graph, graph.nodes[:-1], (8, 8), (16, 16)) is not None
 
 
 def test_the_order_of_units_is_kept(rng):

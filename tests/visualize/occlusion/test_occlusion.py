@@ -181,7 +181,7 @@ def test_incremental_equals_plain(body):
 
 @pytest.mark.parametrize("body", BODIES)
 def test_every_map_is_that_of_the_plain_sweep(body):
-    calls = build_graph(classifier(body)).calls
+    calls = build_graph(classifier(body)).nodes
     image = picture()
     random = np.random.default_rng(8)
     corners = random.integers(0, (29, 37), (40, 2))
