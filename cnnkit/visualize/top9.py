@@ -82,15 +82,15 @@ def top9(
         >>> len(top.projections), top.patches.shape
         (3, (3, 27, 27, 3))
     """
-    model = build_graph(model)
+    graph = build_graph(model)
     if found is None:
         found = find_top_activations(
-            model, source, layers, k, image_size=image_size, batch_size=batch_size
+            graph, source, layers, k, image_size=image_size, batch_size=batch_size
         )
     return {
         layer: list(
             project_top(
-                model, source, found[layer], _units(found[layer], units), rule=rule,
+                graph, source, found[layer], _units(found[layer], units), rule=rule,
                 image_size=image_size, batch_size=batch_size,
             )
         )
@@ -133,10 +133,10 @@ def project_top(
         >>> next(project_top(model, images, found)).unit
         0
     """
-    model = build_graph(model)
-    size = image_size or model.image_shape[0]
+    graph = build_graph(model)
+    size = image_size or graph.image_shape[0]
     for unit in _units(found, units):
-        yield _top(model, source, found, unit, rule, batch_size, size)
+        yield _top(graph, source, found, unit, rule, batch_size, size)
 
 
 def sample_units(count: int, wanted: int, seed: int) -> list[int]:
@@ -160,7 +160,7 @@ def _units(found: TopActivations, units) -> Sequence[int]:
 
 
 def _top(
-    model, source, found: TopActivations, unit: int, rule: str, batch_size: int, size
+    graph: Graph, source, found: TopActivations, unit: int, rule: str, batch_size: int, size
 ) -> UnitExamples:
     ranks = np.flatnonzero(found.values[unit] > 0)
     index = found.images[unit, ranks]
@@ -168,7 +168,7 @@ def _top(
         return UnitExamples(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
     images = _read(source, index, size)
     places = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks)]
-    results = project(model, images, found.layer, places, rule=rule, batch_size=batch_size)
+    results = project(graph, images, found.layer, places, rule=rule, batch_size=batch_size)
     for result, value in zip(results, found.values[unit, ranks], strict=True):
         if abs(result.activation - value) > TOLERANCE * abs(value):
             raise DataError(
