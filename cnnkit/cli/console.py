@@ -1,113 +1,96 @@
-"""Training progress for people: a bar on a terminal, a line an epoch everywhere."""
+"""The terminal of a command: progress bars, tables, JSON documents, and the values of options."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TextIO
+import argparse
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
-from tqdm import tqdm
+from cnnkit.errors import UsageError
 
-from cnnkit.training import Callback
-
-
-class TerminalProgress(Callback):
-    """Writes to `out`; the bar appears only where standard error is a terminal."""
-
-    def __init__(self, out: TextIO, *, tells_times: bool = False) -> None:
-        self._out = out
-        self._tells_times = tells_times
-        self._epochs = 0
-        self._bar: tqdm | None = None
-
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Tells what is about to be trained, and on what."""
-        self._epochs = facts["epochs"]
-        devices = facts["devices"]
-        replicas = f"{len(devices)} replica{'s' if len(devices) > 1 else ''} on the {devices[0]}"
-        self._say(
-            f"{facts['model']}, {facts['parameters']:,} parameters, {facts['classes']} classes; "
-            f"{facts['training_images']:,} training and {facts['test_images']:,} held-out images; "
-            f"{replicas}"
-        )
-        if facts["unreadable"]:
-            files = facts["unreadable"]
-            self._say(f"left out {len(files)} unreadable: {', '.join(files[:3])}")
-        for deviation in facts["deviations"]:
-            self._say(f"deviates from the paper: {deviation}")
-        if facts["first_epoch"] > 1 or facts["first_step"] > 1:
-            step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
-            self._say(f"going on with epoch {facts['first_epoch']}{step}")
-
-    def note(self, text: str) -> None:
-        """Writes the note as a line of its own."""
-        self._say(f"note: {text}")
-
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
-        """Moves the bar: images, images/s, the time that the epoch still takes, the loss."""
-        if self._bar is None:
-            self._bar = tqdm(
-                total=steps * images,
-                initial=(step - 1) * images,
-                desc=f"epoch {epoch}/{self._epochs}",
-                unit=" images",
-                unit_scale=True,
-                leave=False,
-                disable=None,
-            )
-        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
-        self._bar.update(images)
-        if step == steps:
-            self.close()
-
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """Writes the line of an epoch."""
-        self._say(
-            f"epoch {line['epoch']}/{self._epochs}  loss {line['loss']:.3f}  "
-            f"error {1 - line['accuracy']:.1%}  held out: loss {line['val_loss']:.3f}  "
-            f"error {1 - line['val_accuracy']:.1%}  {line['images_per_second']:.0f} images/s"
-        )
-
-    def end(self, seconds: Mapping[str, float]) -> None:
-        """Tells where the time went, where that was asked for."""
-        if self._tells_times:
-            total = sum(seconds.values()) or 1
-            parts = (
-                f"{name} {value:.1f} s ({value / total:.0%})" for name, value in seconds.items()
-            )
-            self._say(f"time: {', '.join(parts)}")
-
-    def close(self) -> None:
-        """Takes the bar away, where one is left."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-
-    def _say(self, text: str) -> None:
-        # The bar and the lines share a terminal.
-        with tqdm.external_write_mode(file=self._out):
-            print(text, file=self._out, flush=True)
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
-class EvaluationBar(tqdm):
-    """Images of an evaluation: how many, images/s, the time that is left; only on a terminal."""
+@contextmanager
+def progress_bar(
+    total: int, label: str | None = None, *, resumed: bool = False
+) -> Iterator[Callable[[int], object]]:
+    """Show a progress bar of images on standard error, if that is a terminal.
 
-    def __init__(self, total: int) -> None:
-        super().__init__(total=total, unit=" images", leave=False, disable=None)
-        self._begun = False
+    Args:
+        total: Number of images.
+        label: Text before the bar.
+        resumed: Whether the first call of the yielded function reports images that an earlier
+            process has done, which do not count for the speed.
 
-    def done(self, images: int) -> None:
-        """Moves the bar; what the first call tells was done before, and is no measure of speed."""
-        if self._begun or self.disable:
-            self.update(images)
-        else:
-            self.n = self.last_print_n = self.initial = images
-            self.refresh()
-        self._begun = True
+    Yields:
+        A function that takes the number of images done since the last call.
+    """
+    with open_bar(total, label) as bar:
+        begun = not resumed or bar.disable
+
+        def update(images: int) -> None:
+            nonlocal begun
+            if begun:
+                bar.update(images)
+            else:
+                bar.n = bar.last_print_n = bar.initial = images
+                bar.refresh()
+                begun = True
+
+        yield update
+
+
+def open_bar(
+    total: int, label: str | None = None, *, initial: int = 0, scale: bool = False
+) -> tqdm:
+    """Return a progress bar of images on standard error, if that is a terminal.
+
+    Args:
+        total: Number of images.
+        label: Text before the bar.
+        initial: Number of images that are done already.
+        scale: Whether large numbers are shortened, as in 12.3k.
+    """
+    # Imported here, because `cnnkit query` works without tqdm.
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=label,
+        initial=initial,
+        unit=" images",
+        unit_scale=scale,
+        leave=False,
+        disable=None,
+    )
+
+
+def print_line(text: str, file: TextIO) -> None:
+    """Print a line to a terminal that may show a progress bar, above the bar."""
+    from tqdm import tqdm
+
+    with tqdm.external_write_mode(file=file):
+        print(text, file=file, flush=True)
+
+
+def print_json(document: object, *, indent: int | None = None) -> None:
+    """Print a JSON document on standard output."""
+    print(json.dumps(document, indent=indent))
+
+
+def add_json_argument(parser: argparse._ActionsContainer, help: str | None = None) -> None:
+    """Declare the option `--json`."""
+    parser.add_argument("--json", action="store_true", help=help or "print one JSON document")
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Returns rows of the same fields as a table for people; numbers stand on the right."""
-    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    """Format rows of the same fields as a table with a header; numbers are aligned right."""
+    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [_is_number(row) for row in zip(*(row.values() for row in rows), strict=True)]
     lines = []
@@ -127,9 +110,56 @@ def _is_number(values: Iterable[object]) -> bool:
     )
 
 
-def _text(value: object) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return str(value)
+
+
+def check_png(path: str | Path, option: str = "--output") -> Path:
+    """Check that a PNG file can be written to a path, and return the path.
+
+    Args:
+        path: The file to write.
+        option: The option that named it, for the error.
+
+    Raises:
+        UsageError: If the name does not end in .png, or its folder does not exist.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise UsageError(
+            f"{option} must be a PNG file", expected=f"{option} NAME.png", received=path
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} must be in an existing folder", received=path.parent)
+    return path
+
+
+def read_labels(path: str | Path, option: str = "--labels") -> tuple[str, ...]:
+    """Read class names from a text file, one a line.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise UsageError(
+            f"{option} must be an existing file",
+            expected="class names, one a line",
+            received=path,
+        )
+    return tuple(Path(path).read_text().splitlines())
+
+
+def parse_integers(text: str) -> tuple[int, ...]:
+    """Parse whole numbers with commas between them, such as "256,384", for argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: If a part is not a whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"whole numbers with commas, not {text!r}") from None

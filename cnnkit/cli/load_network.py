@@ -1,12 +1,16 @@
-"""The trained network that a command is asked about, from a run, a model or a weights file."""
+"""Load the network that a command works on: a run folder, a model file or a weights file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
+from cnnkit.cli.console import read_labels
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -14,253 +18,227 @@ if TYPE_CHECKING:
 
     from cnnkit.data import Augmentation
     from cnnkit.export import Origin
-import argparse
-from collections.abc import Sequence
-
-from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A network, and what is known of it.
-
-    Attributes:
-        model: The network.
-        labels: Names of its classes; numbers where they are not known.
-        augmentation: How held-out images were cut, or None where that is not known.
-        origin: Where it comes from.
-    """
-
-    model: keras.Model
-    labels: tuple[str, ...]
-    augmentation: Augmentation | None
-    origin: Origin
-
-
-def load_network(
-    path: str, name: str | None, options: Mapping[str, Any], labels_file: str | None
-) -> LoadedModel:
-    """Reads RUN, MODEL.keras or WEIGHTS.
-
-    Args:
-        path: A run folder, a `.keras` file, or a weights file of others.
-        name: Network that the weights are of; None where only one fits.
-        options: Arguments of its builder.
-        labels_file: File of the class names, one a line, in place of those that come along.
-
-    Raises:
-        UsageError: If there is no such file, or it is not told which network it is.
-        RunError: If the training of the run has not come to its end.
-    """
-    given = _of_run(Path(path)) if Path(path).is_dir() else _of_file(path, name, options)
-    if labels_file is None:
-        return given
-    if not Path(labels_file).is_file():
-        raise UsageError(f"No file {labels_file}", expected="class names, one a line")
-    labels = tuple(Path(labels_file).read_text().splitlines())
-    return replace(given, labels=labels)
-
-
-def _of_run(path: Path) -> LoadedModel:
-    from cnnkit.export import Origin
-    from cnnkit.models import load_model
+    from cnnkit.models.weights.weights_file import WeightsFile
     from cnnkit.run_folder import RunFolder
-    from cnnkit.training.inputs import held_out_augmentation
-
-    run = RunFolder.open(path)
-    model = load_model(run.finished_model())
-    config, metrics = run.config, run.metrics
-    accuracy = metrics[-1].get("val_accuracy") if metrics else None
-    origin = Origin(
-        f"the run {path.resolve().name}",
-        _dataset(config.dataset),
-        len(metrics),
-        None if accuracy is None else 1 - accuracy,
-    )
-    return LoadedModel(model, run.labels, held_out_augmentation(config), origin)
-
-
-def _of_file(path: str, name: str | None, options: Mapping[str, Any]) -> LoadedModel:
-    from cnnkit.export import Origin
-    from cnnkit.models import build, class_names, load_model, open_weights
-
-    origin = Origin(Path(path).name)
-    if path.endswith(".keras") and name is None:
-        model = load_model(path)
-    else:
-        file = open_weights(path)
-        if file.classes is None:
-            raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
-        model = build(name or _only_fit(file), weights=file, classes=file.classes, **options)
-    named = class_names(model)
-    if named is None:
-        named = tuple(map(str, range(model.output_shape[-1])))
-    return LoadedModel(model, named, None, origin)
-
-
-def _only_fit(file) -> str:
-    from cnnkit.models import BUILDERS
-    from cnnkit.models.weights.compatible import compatible_networks
-
-    fitting = [fit.network for fit in compatible_networks(file) if fit.problem is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise unknown_name("network of", str(file.path), BUILDERS, hint="Name it with --model")
-    raise UsageError(
-        f"{file.path} fits more than one network",
-        expected=f"--model {' or '.join(fitting)}",
-    )
-
-
-def _dataset(spec: str) -> str:
-    """Returns a dataset's name without the folders of the machine that it was trained on."""
-    kind, colon, place = spec.partition(":")
-    return kind + colon + Path(place).name
-
 
 RANDOM, IMAGENET = "random", "imagenet"
-MODEL_HELP = (
+NETWORK_HELP = (
     "run folder, .keras file, or weights file of others; or `random` or `imagenet` with --model"
 )
 
 
-def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares how a network is named where its file does not tell."""
-    parser.add_argument("--model", metavar="NAME", help="which network a weights file is of")
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network and its origin.
+
+    Attributes:
+        model: The network.
+        path: The path or word that named it.
+        run: The run folder that it was loaded from, or None.
+        given_labels: Class names in place of the network's own, or None.
+    """
+
+    model: keras.Model
+    path: str
+    run: RunFolder | None = None
+    given_labels: tuple[str, ...] | None = None
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The class names; numbers where they are not known."""
+        from cnnkit.models import class_names
+
+        if self.given_labels is not None:
+            return self.given_labels
+        if self.run is not None:
+            return self.run.labels
+        return class_names(self.model) or tuple(map(str, range(self.model.output_shape[-1])))
+
+    @cached_property
+    def augmentation(self) -> Augmentation | None:
+        """The crop of the run's held-out images; None without a run."""
+        from cnnkit.training.inputs import held_out_augmentation
+
+        return None if self.run is None else held_out_augmentation(self.run.config)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """The source, dataset, epochs and error for a model card."""
+        from cnnkit.export import Origin
+
+        if self.run is None:
+            return Origin(Path(self.path).name)
+        metrics = self.run.metrics
+        accuracy = metrics[-1].get("val_accuracy") if metrics else None
+        return Origin(
+            f"the run {self.run.path.resolve().name}",
+            _without_folders(self.run.config.dataset),
+            len(metrics),
+            None if accuracy is None else 1 - accuracy,
+        )
+
+
+def add_network_arguments(
+    parser: argparse.ArgumentParser, dest: str = "network", **options: Any
+) -> None:
+    """Declare the positional argument of a network, and the options of `add_builder_arguments`.
+
+    Args:
+        parser: The command's parser.
+        dest: Attribute of the parsed arguments that holds the path, or the paths.
+        **options: Further arguments of `add_argument`, such as `nargs="+"` or another `help`.
+    """
+    parser.add_argument(dest, **{"metavar": "MODEL", "help": NETWORK_HELP, **options})
+    add_builder_arguments(parser)
+
+
+def add_builder_arguments(parser: argparse._ActionsContainer, *, seed: bool = True) -> None:
+    """Declare the options that name the network of a weights file.
+
+    Args:
+        parser: A parser or an argument group.
+        seed: Whether to declare `--model-seed`.
+    """
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="the architecture of a weights file, one that `cnnkit models` lists",
+    )
     parser.add_argument(
         "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
-    parser.add_argument("--model-seed", type=int, default=0, help="of `random` weights")
+    if seed:
+        parser.add_argument("--model-seed", type=int, default=0, help="of `random` weights")
 
 
-def open_network(path: str, args: argparse.Namespace) -> Any:
-    """Returns the Keras model that `path` names.
+def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_builder_arguments` as keyword arguments of `load_network`.
 
     Raises:
-        UsageError: If there is none, or a weights file needs `--model`.
+        UsageError: If a `--model-option` has no value.
     """
-    import keras
+    return {
+        "model": args.model,
+        "options": parse_model_options(args.model_option),
+        "seed": getattr(args, "model_seed", 0),
+    }
 
+
+def load_network(
+    path: str,
+    *,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    labels_file: str | None = None,
+    classifier: bool = False,
+) -> LoadedModel:
+    """Load a run folder, a `.keras` file, a weights file of others, or fresh weights.
+
+    Args:
+        path: The folder or file, or `random` or `imagenet` for a network without a file.
+        model: Architecture of a weights file; None takes the only one that fits.
+        options: Arguments of the architecture's builder.
+        seed: Seed of `random` weights.
+        labels_file: File of the class names, one a line, in place of the network's own.
+        classifier: Whether to refuse weights without dense layers, and to take a `.keras` file as
+            the weights of `model` where that is given.
+
+    Raises:
+        UsageError: If there is no such file, `model` is missing, or the file does not fit it.
+        RunError: If a converted model does not give the outputs that it gave when converted.
+    """
     from cnnkit import models
-    from cnnkit.config import TrainingConfig
-    from cnnkit.training.build import load_initial_model
+    from cnnkit.run_folder import RunFolder
 
-    options = parse_model_options(args.model_option)
-    if path in (RANDOM, IMAGENET):
-        if args.model is None:
-            raise UsageError(
-                f"Which network has {path} weights?",
-                hint="Name it: --model NAME, as in `cnnkit models`",
-            )
-        keras.utils.set_random_seed(args.model_seed)
-        weights = IMAGENET if path == IMAGENET else None
-        return models.build(args.model, weights=weights, **options)
-    _check_named(path, args.model)
-    config = TrainingConfig(
-        model=args.model or TrainingConfig.model, model_options=options, init_from=path
+    options = options or {}
+    labels = None if labels_file is None else read_labels(labels_file)
+    place = Path(path)
+    if path in (RANDOM, IMAGENET) and (model is not None or not place.exists()):
+        network = _fresh_network(path, model, options, seed)
+        return LoadedModel(network, path, given_labels=labels)
+    saved = place.suffix == ".keras" and not (classifier and model is not None)
+    if saved or place.is_dir() or not place.exists():
+        run = RunFolder(place)
+        return LoadedModel(models.load_model(path), path, run if run.exists() else None, labels)
+    weights = models.open_weights(path)
+    if classifier and weights.classes is None:
+        raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
+    head = {"include_top": False} if weights.classes is None else {"classes": weights.classes}
+    network = models.build(
+        model or _only_compatible(weights), weights=weights, **{**options, **head}
     )
-    return load_initial_model(config)
+    return LoadedModel(network, path, given_labels=labels)
 
 
-def open_networks(paths: Sequence[str], args: argparse.Namespace) -> list[Any]:
-    """Returns the Keras models that `paths` name; `--model` may name one for each, with commas.
+def load_from_arguments(args: argparse.Namespace) -> LoadedModel:
+    """Load the network that the options of `add_network_arguments` name.
 
     Raises:
-        UsageError: As `open_network`, or if there are as many names neither as one nor as paths.
+        UsageError: As `load_network`.
     """
-    names = [None] if args.model is None else args.model.split(",")
+    return load_network(args.network, **builder_arguments(args))
+
+
+def load_networks(
+    paths: Sequence[str],
+    *,
+    model: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> list[keras.Model]:
+    """Load several networks; `model` names one architecture for all, or one each, with commas.
+
+    Raises:
+        UsageError: As `load_network`, or if `model` has another number of names.
+    """
+    names = [None] if model is None else model.split(",")
     if len(names) not in (1, len(paths)):
         raise UsageError(
-            "Which network each file is of",
-            expected=f"--model with one name, or {len(paths)} with commas",
-            received=args.model,
+            "--model must name one network, or one for each file",
+            expected=f"one name, or {len(paths)} with commas",
+            received=model,
         )
     named = names * len(paths) if len(names) == 1 else names
     return [
-        open_network(path, argparse.Namespace(**{**vars(args), "model": name}))
+        load_network(path, model=name, options=options, seed=seed).model
         for path, name in zip(paths, named, strict=True)
     ]
 
 
-def add_spec_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -> None:
-    """Declares how an image becomes a vector."""
-    layers: dict[str, Any] = {"nargs": "+"} if many else {}
-    parser.add_argument(
-        "--layer", default=["fc7"] if many else "fc7", help="default: fc7", **layers
-    )
-    parser.add_argument(
-        "--scales",
-        type=parse_scales,
-        default=(),
-        metavar="SIDE,SIDE,...",
-        help="see the whole image, its shorter side rescaled to each (default: the center, once)",
-    )
-    parser.add_argument(
-        "--aggregate", default="stack", help="over the scales: stack (default), average or max"
-    )
-    parser.add_argument(
-        "--flip",
-        action=argparse.BooleanOptionalAction,
-        help="average with the mirrored image (default: with --scales)",
-    )
-    parser.add_argument(
-        "--pool", help="of a map: average, max or flatten (default: average with --scales)"
-    )
-    parser.add_argument("--no-l2", action="store_true", help="leave vectors as long as they are")
-    parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="for a network of no fixed size"
-    )
+def _fresh_network(
+    word: str, model: str | None, options: Mapping[str, Any], seed: int
+) -> keras.Model:
+    import keras
 
+    from cnnkit import models
 
-def spec_from_arguments(args: argparse.Namespace, layer: str):
-    """Returns the protocol that the arguments describe."""
-    from cnnkit.features import FeatureSpec
-
-    return FeatureSpec.named(
-        layer,
-        scales=args.scales,
-        aggregate=args.aggregate,
-        flip=args.flip,
-        pool=args.pool,
-        l2=not args.no_l2,
-        image_size=args.image_size,
-    )
-
-
-def parse_scales(text: str) -> tuple[int, ...]:
-    """Reads whole numbers with commas between them."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"whole numbers with commas, not {text!r}") from None
-
-
-def progress_bar(total: int, description: str):
-    """Returns a progress bar over images on a terminal; `update` counts, `close` ends it."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=description, unit=" images", leave=False, disable=None)
-
-
-def _check_named(path: str, model: str | None) -> None:
-    """Makes sure that a weights file of others comes with the name of a network."""
-    from pathlib import Path
-
-    file = Path(path)
-    if model is None and file.is_file() and file.suffix != ".keras":
-        from cnnkit.models import open_weights
-        from cnnkit.models.weights.compatible import compatible_networks
-
-        fitting = [
-            fit.network for fit in compatible_networks(open_weights(file)) if fit.problem is None
-        ]
+    if model is None:
         raise UsageError(
-            f"{path} does not tell which network it is of",
-            expected=_choices(fitting),
-            hint="Name it: --model NAME",
+            f"--model must name the network that gets {word} weights",
+            expected="--model NAME, one that `cnnkit models` lists",
         )
+    keras.utils.set_random_seed(seed)
+    return models.build(model, weights=IMAGENET if word == IMAGENET else None, **options)
 
 
-def _choices(names: Sequence[str]) -> str:
-    return f"one of {', '.join(names)}" if names else "one of those that `cnnkit models` lists"
+def _only_compatible(weights: WeightsFile) -> str:
+    """Return the name of the only network that a weights file fits."""
+    from cnnkit.models import BUILDERS
+    from cnnkit.models.weights.compatible import compatible_networks
+
+    fitting = [found.network for found in compatible_networks(weights) if found.problem is None]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        raise unknown_name("network of", str(weights.path), BUILDERS, hint="Name it with --model")
+    raise UsageError(
+        f"--model must name the network of {weights.path}, which fits more than one",
+        expected=f"--model {' or '.join(fitting)}",
+    )
+
+
+def _without_folders(spec: str) -> str:
+    """Return a dataset's name without the folders of the machine that it was trained on."""
+    kind, colon, place = spec.partition(":")
+    return kind + colon + Path(place).name

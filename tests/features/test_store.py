@@ -327,7 +327,10 @@ def test_the_command(net, image_folder, tmp_path, capsys):
         (words[:2], "Features are made of images"),
         ([*words, "--layer", "fc66"], "Unknown layer 'fc66'"),
         ([*words[:1], str(tmp_path / "none"), *words[2:]], "No model at"),
-        (["features", "random", *words[2:]], "Which network has random weights?"),
+        (
+            ["features", "random", *words[2:]],
+            "--model must name the network that gets random weights",
+        ),
         (["features", "merge"], "Nothing to merge"),
     ]
     for given, message in mistakes:

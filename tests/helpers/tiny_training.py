@@ -23,7 +23,7 @@ from cnnkit.cli.quiet_tensorflow import import_tensorflow
 import_tensorflow()  # Before Keras imports it, so that its start-up log stays out of the way.
 
 from cnnkit import models
-from cnnkit.cli import console
+from cnnkit.cli import training_progress
 from cnnkit.cli.main import main as run_command
 from tests.helpers.tiny_network import tiny
 
@@ -51,7 +51,7 @@ def happen(what: str) -> None:
 def train(words, what: str, at: int) -> int:
     models.BUILDERS["tiny"] = tiny
 
-    class Watched(console.TerminalProgress):
+    class Watched(training_progress.TerminalProgress):
         steps = 0
 
         def step(self, *args):
@@ -60,7 +60,7 @@ def train(words, what: str, at: int) -> int:
             if self.steps == at:
                 happen(what)
 
-    console.TerminalProgress = Watched
+    training_progress.TerminalProgress = Watched
     return run_command(words)
 
 

@@ -188,9 +188,9 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     network(seed=2).save("other.keras")
     mistakes = [
         (["../saved", files[0], "--network", "other.keras"], "features of another network"),
-        (["../saved"], "Which images?"),
+        (["../saved"], "IMAGE or --dataset must name the images"),
         (["../saved", "none.png"], "No image file"),
-        (["../saved", files[0], "--split", "test"], "of a dataset"),
+        (["../saved", files[0], "--split", "test"], "--split requires --dataset SPEC"),
         (["../none", files[0]], "No saved classifier"),
     ]
     for given, message in mistakes:
@@ -199,7 +199,7 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for given, message in (
         (words, "saved exists"),
-        ([*words[:-1], "s", "--classifier", "svm", "softmax"], "One classifier is saved"),
+        ([*words[:-1], "s", "--classifier", "svm", "softmax"], "--save keeps one classifier"),
         ([*words[:-1], "none/s"], "No folder none"),
     ):
         assert main(given) == 2

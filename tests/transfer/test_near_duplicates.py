@@ -161,4 +161,4 @@ def test_the_command(folders, tmp_path, capsys):
     assert [pair["name"] for pair in document["left_out"]] == ["red/copy.png"]
     assert document["scores"][0]["splits"][0]["test_images"] == 3
     assert main([*words[:-4], "--overlap-threshold", "0.9"]) == 2
-    assert "overlap with what" in capsys.readouterr().err
+    assert "--overlap-threshold requires --exclude-overlap SPEC" in capsys.readouterr().err

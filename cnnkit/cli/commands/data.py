@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
-import sys
 from pathlib import Path
-from typing import Any
 
+from cnnkit.cli.console import print_json, progress_bar
 from cnnkit.errors import UsageError
 
 SPEC = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
@@ -63,11 +61,11 @@ def _check(args: argparse.Namespace) -> int:
 
     # All the unreadable files are to be named, however many there are.
     source = load_dataset(args.dataset, seed=args.seed, most_unreadable=1.0)
-    with _bar(source) as bar:
-        report = check_dataset(source, progress=bar.update)
+    with progress_bar(sum(map(len, source.splits.values()))) as progress:
+        report = check_dataset(source, progress=progress)
     if args.json:
         document = {"dataset": args.dataset, "sound": report.sound, **dataclasses.asdict(report)}
-        print(json.dumps(document))
+        print_json(document)
     else:
         _print(report)
     return 1 if args.strict and not report.sound else 0
@@ -108,26 +106,18 @@ def _shard(args: argparse.Namespace) -> int:
     from cnnkit.data import load_dataset, write_shards
 
     source = load_dataset(args.dataset, seed=args.seed)
-    with _bar(source) as bar:
-        index = write_shards(source, args.output, progress=bar.update)
+    with progress_bar(sum(map(len, source.splits.values()))) as progress:
+        index = write_shards(source, args.output, progress=progress)
     files = len(list(index.parent.glob("*.tfrecord")))
     images = {name: len(split) for name, split in source.splits.items()}
     if args.json:
         facts = {"dataset": f"shards:{args.output}", "files": files, "images": images}
-        print(json.dumps(facts))
+        print_json(facts)
         return 0
     print(f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images")
     if source.unreadable:
         _print_some(f"left out {len(source.unreadable)} unreadable", list(source.unreadable))
     return 0
-
-
-def _bar(source) -> Any:
-    """Returns a bar of the dataset's images, shown where standard error is a terminal."""
-    from tqdm import tqdm
-
-    total = sum(map(len, source.splits.values()))
-    return tqdm(total=total, unit="image", leave=False, disable=None, file=sys.stderr)
 
 
 def _sample(args: argparse.Namespace) -> int:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import Any
 
-from cnnkit.cli.console import table
+from cnnkit.cli.console import parse_integers, print_json, progress_bar, table
 from cnnkit.errors import UsageError
 
 # More classes than this are not listed on the terminal, but for the worst.
@@ -59,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.cli.console import EvaluationBar
     from cnnkit.evaluation import evaluate
     from cnnkit.evaluation.ensemble import align_classes, evaluated_run, held_out_images
     from cnnkit.evaluation.protocols import check_average, find_protocol
@@ -84,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         "networks": [sha256(file) for file in files],
     }
     place = result_path(runs[0].path, request)
-    with EvaluationBar(len(split)) as bar:
+    with progress_bar(len(split), resumed=True) as progress:
         result = evaluate(
             members,
             split,
@@ -94,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             strategy=strategy,
             state=progress_path(place),
-            progress=bar.done,
+            progress=progress,
         )
     networks = [(one.config, member.scales) for one, member in zip(runs, members, strict=True)]
     paper = published_errors(networks, args.protocol, len(labels))
@@ -109,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     file = save_results(document, place)
     progress_path(place).unlink(missing_ok=True)
     if args.json:
-        print(json.dumps({"file": str(file), **document}))
+        print_json({"file": str(file), **document})
         return 0
     print(table(_rows(result, members, paper)))
     if len(result.classes) > LISTED:
@@ -122,8 +120,8 @@ def _scales(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
-        sides = tuple(int(side) for side in text.split(","))
-    except ValueError:
+        sides = parse_integers(text)
+    except argparse.ArgumentTypeError:
         sides = ()
     if not sides or min(sides) < 1 or len(set(sides)) < len(sides):
         raise UsageError(

@@ -7,10 +7,10 @@ verify is ./verify.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
-from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
+from cnnkit.cli.console import print_json
+from cnnkit.cli.load_network import add_builder_arguments, builder_arguments, load_network
 
 # What may follow the verb in place of a network, and the module that does it.
 ACTIONS = {"verify": "_export_verify"}
@@ -75,10 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-pixels", type=int, metavar="N", help="pixels of an image file")
     others = parser.add_argument_group("for a model or weights without a run")
     others.add_argument("--labels", metavar="FILE", help="class names, one a line")
-    others.add_argument("--model", metavar="NAME", help="the network that WEIGHTS are of")
-    others.add_argument(
-        "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
-    )
+    add_builder_arguments(others, seed=False)
     others.add_argument(
         "--scale", type=int, metavar="PIXELS",
         help="shorter side before the crop (default: the run's, else the network's)",
@@ -90,18 +87,17 @@ def run(args: argparse.Namespace) -> int:
     """Exports and prints the new folder."""
     from cnnkit.run_folder import RunFolder
 
-    options = parse_model_options(args.model_option)
+    options = builder_arguments(args)
     if Path(args.network).is_dir():
         RunFolder.open(args.network).finished_model()
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.cli.load_network import load_network
     from cnnkit.data import Augmentation
     from cnnkit.export import ImageLimits, export
 
-    given = load_network(args.network, args.model, options, args.labels)
+    given = load_network(args.network, labels_file=args.labels, classifier=True, **options)
     augmentation = given.augmentation
     if args.scale is not None:
         side = given.model.input_shape[1]
@@ -128,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         origin=given.origin,
     )
     if args.json:
-        print(json.dumps({"folder": str(folder), "version": int(folder.name)}))
+        print_json({"folder": str(folder), "version": int(folder.name)})
     else:
         print(f"{folder}: reloaded, answers as the trained model does")
     return 0

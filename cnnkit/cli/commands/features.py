@@ -10,14 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from cnnkit.cli.load_network import (
-    MODEL_HELP,
-    add_network_arguments,
-    add_spec_arguments,
-    open_network,
-    progress_bar,
-    spec_from_arguments,
-)
+from cnnkit.cli.console import print_json, progress_bar
+from cnnkit.cli.feature_arguments import add_spec_arguments, spec_from_arguments
+from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 
 MERGE = "merge"
@@ -25,12 +20,11 @@ MERGE = "merge"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("model_file", metavar="MODEL", help=f"{MODEL_HELP}; or `{MERGE}`")
+    add_network_arguments(parser, help=f"{NETWORK_HELP}; or `{MERGE}`")
     parser.add_argument("folders", nargs="*", metavar="DIR", help=f"for `{MERGE}`")
     parser.add_argument("--dataset", metavar="SPEC", help="digits, folder:PATH, tfds:NAME ...")
     parser.add_argument("--split", default="all", help="train, test or all (default)")
     parser.add_argument("--seed", type=int, default=0, help="of a dataset's own split")
-    add_network_arguments(parser)
     add_spec_arguments(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the features")
     parser.add_argument(
@@ -42,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes or merges, and prints what is there."""
-    merges = args.model_file == MERGE
+    merges = args.network == MERGE
     if merges and not args.folders:
         raise UsageError("Nothing to merge", expected="cnnkit features merge DIR ... --output DIR")
     if args.folders and not merges:
@@ -59,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     missing = missing_parts(args.output, index)
     if args.json:
         facts = {"folder": args.output, "missing": missing, **json.loads(index.as_json())}
-        print(json.dumps(facts))
+        print_json(facts)
         return 0
     state = f"{missing} of {index.parts} files still missing" if missing else "complete"
     print(
@@ -75,9 +69,9 @@ def _write(args: argparse.Namespace):
 
     protocol = spec_from_arguments(args, args.layer)
     source = load_dataset(args.dataset, seed=args.seed)
-    model = open_network(args.model_file, args)
+    model = load_from_arguments(args).model
     total = len(select_features_split(source, args.split)) // args.shard[1]
-    with progress_bar(total, args.layer) as bar:
+    with progress_bar(total, args.layer) as progress:
         return write_features(
             model,
             source,
@@ -86,7 +80,7 @@ def _write(args: argparse.Namespace):
             split=args.split,
             shard=args.shard,
             batch_size=args.batch_size,
-            progress=bar.update,
+            progress=progress,
         )
 
 

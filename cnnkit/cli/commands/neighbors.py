@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from pathlib import Path
 
-from cnnkit.cli.load_network import MODEL_HELP, add_network_arguments, open_network
+from cnnkit.cli.console import check_png, print_json
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the verb's arguments."""
-    parser.add_argument("model_file", metavar="MODEL", help=MODEL_HELP)
     add_network_arguments(parser)
     parser.add_argument(
         "--query", required=True, nargs="+", metavar="IMAGE", help="image files to look for"
@@ -35,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Searches, prints and perhaps draws."""
-    output = None if args.output is None else Path(args.output)
-    if output is not None and output.suffix.lower() != ".png":
-        raise UsageError("The picture is a PNG", expected="--output NAME.png", received=output)
-    if output is not None and not output.parent.is_dir():
-        raise UsageError(f"No folder {output.parent} for the picture")
+    output = None if args.output is None else check_png(args.output)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -48,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.features.nearest_neighbors import find_neighbors
 
     read_index(args.index)
-    found = find_neighbors(open_network(args.model_file, args), args.query, args.index, args.k)
+    found = find_neighbors(load_from_arguments(args).model, args.query, args.index, args.k)
     if output is not None:
         _draw(found, args, output)
     if args.json:
@@ -56,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
             {"query": query, "neighbors": [dataclasses.asdict(one) for one in near]}
             for query, near in zip(args.query, found, strict=True)
         ]
-        print(json.dumps({"index": args.index, "queries": rows}))
+        print_json({"index": args.index, "queries": rows})
         return 0
     for query, near in zip(args.query, found, strict=True):
         print(query)

@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from cnnkit.cli.console import check_png
 from cnnkit.errors import DataError, UsageError
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
@@ -32,11 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draws, and prints the path."""
-    output = Path(args.output)
-    if output.suffix.lower() != ".png":
-        raise UsageError("The picture is a PNG", expected="--output FILE.png", received=output)
-    if not output.parent.is_dir():
-        raise UsageError(f"No folder {output.parent}")
+    output = check_png(args.output)
     if args.kind == "curves" and args.results:
         raise UsageError("Curves are drawn of the training", hint="--results goes with --kind")
 

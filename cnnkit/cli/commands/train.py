@@ -105,12 +105,12 @@ def _reported(args: argparse.Namespace, output: Path, work) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.cli.console import TerminalProgress
+    from cnnkit.cli.training_progress import TerminalProgress
     from cnnkit.training import Interrupted, train
     from cnnkit.training.callbacks import CallbackList
 
     out = sys.stderr if args.json else sys.stdout
-    terminal = TerminalProgress(out, tells_times=args.profile)
+    terminal = TerminalProgress(out, show_times=args.profile)
     listeners = [terminal]
     if args.tensorboard:
         from cnnkit.training.callbacks import TensorBoardCallback

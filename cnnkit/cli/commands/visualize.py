@@ -7,11 +7,9 @@ NAME.png.npz with the arrays.
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
+from cnnkit.cli.console import check_png, print_json
 from cnnkit.cli.visualize import figure_commands
-from cnnkit.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Looks, draws, and writes down what was drawn."""
-    output = Path(args.output)
-    if output.suffix.lower() != ".png":
-        raise UsageError("The picture is a PNG", expected="--output NAME.png", received=output)
-    if not output.parent.is_dir():
-        raise UsageError(f"No folder {output.parent} for the picture")
+    output = check_png(args.output)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -49,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
             print(f"{path}: {one.said}")
     if args.json:
         facts = [dict(one.facts) for one in pictures.values()]
-        print(json.dumps(facts[0] if len(facts) == 1 else facts))
+        print_json(facts[0] if len(facts) == 1 else facts)
     return 0

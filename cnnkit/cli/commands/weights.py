@@ -7,11 +7,11 @@ arrays by name (.npz, .npy) are recognized by their content; no code in them run
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
+from cnnkit.cli.console import print_json, read_labels
 from cnnkit.errors import UsageError
 
 CHANNELS = ("RGB", "BGR")
@@ -66,11 +66,17 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.models import open_weights
 
     file = open_weights(
-        args.file, channels=args.channels, mean=_mean(args.mean), class_names=_labels(args.labels)
+        args.file,
+        channels=args.channels,
+        mean=_mean(args.mean),
+        class_names=None if args.labels is None else read_labels(args.labels),
     )
     if args.action == "inspect":
         facts = _facts(file)
-        print(json.dumps(facts) if args.json else _text(facts))
+        if args.json:
+            print_json(facts)
+        else:
+            print(_text(facts))
         return 0
 
     from cnnkit.models.weights.convert import convert_weights
@@ -100,14 +106,6 @@ def _mean(text: str | None):
     if len(values) != COLORS:
         raise UsageError("A mean color has three values", expected="R,G,B", received=text)
     return values
-
-
-def _labels(path: str | None) -> list[str] | None:
-    if path is None:
-        return None
-    if not Path(path).is_file():
-        raise UsageError(f"No file {path}", expected="--labels FILE, class names one a line")
-    return Path(path).read_text().splitlines()
 
 
 def _facts(file) -> dict[str, Any]:

@@ -6,11 +6,10 @@ import argparse
 
 import numpy as np
 
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
     add_image_argument,
-    add_model_argument,
-    load_run_or_file,
     read_image_for,
 )
 from cnnkit.errors import DataError
@@ -18,7 +17,7 @@ from cnnkit.errors import DataError
 
 def add_target_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the network, the image and the class."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     add_image_argument(parser)
     parser.add_argument("--label", help="class, by name or number (default: the most probable)")
 
@@ -33,7 +32,7 @@ def draw_attribution_figure(args: argparse.Namespace, method, **options) -> Figu
     from cnnkit.figures import draw_attribution
     from cnnkit.models import class_names
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     image = read_image_for(model, args)
     [seen] = method(model, image, args.label, **options)
     if not seen.map.any():

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.visualize.figure import Figure, add_model_argument, load_run_or_file
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.visualize.figure import Figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     parser.add_argument("--layer", help="for example conv5 (default: the classes)")
     parser.add_argument(
         "--unit", nargs="+", default=["0"], help="units, or names of classes (default 0)"
@@ -33,7 +34,11 @@ def draw(args: argparse.Namespace) -> Figure:
 
     options = {"steps": args.steps, "smoothness": args.smoothness, "seed": args.seed}
     made = activation_maximization(
-        load_run_or_file(args), args.layer, args.unit, image_size=args.image_size, **options
+        load_from_arguments(args).model,
+        args.layer,
+        args.unit,
+        image_size=args.image_size,
+        **options,
     )
     draw_synthesized(made, args.output)
     return Figure(

@@ -10,8 +10,9 @@ import argparse
 
 import numpy as np
 
+from cnnkit.cli.load_network import load_from_arguments
 from cnnkit.cli.visualize._attribution import add_layer_argument, add_target_arguments
-from cnnkit.cli.visualize.figure import Figure, load_run_or_file, read_image_for
+from cnnkit.cli.visualize.figure import Figure, read_image_for
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +40,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import compare_attributions
     from cnnkit.visualize.attribution.sanity_check import DEFAULT
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     image = read_image_for(model, args)
     seen = compare_attributions(
         model, image, args.methods or DEFAULT, args.label, down_to=args.down_to,

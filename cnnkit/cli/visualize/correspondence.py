@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnkit.cli.visualize.figure import Figure, add_model_argument, load_run_or_file
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.visualize.figure import Figure
 from cnnkit.errors import DataError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     parser.add_argument("parts", metavar="PARTS", help="JSON file of images and boxes")
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv5 fc7")
     parser.add_argument("--fill", type=float, default=128, help="what hides a part (default 128)")
@@ -36,7 +37,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.figures import draw_correspondence
     from cnnkit.visualize import correspondence
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     size = args.image_size or model.input_shape[1]
     if size is None:
         raise UsageError("The network takes images of any size", expected="--image-size PIXELS")

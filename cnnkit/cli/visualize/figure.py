@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,11 +61,6 @@ def summary_text(result) -> str:
 EXAMPLE = "for example conv5"
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares the network that is looked into."""
-    parser.add_argument("model", metavar="MODEL", help="run folder or .keras file")
-
-
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
     """Declares the image that is looked at."""
     parser.add_argument("image", metavar="IMAGE", help="image file")
@@ -100,22 +94,6 @@ def select_split(dataset: str, split: str, *, seed: int = 0):
     if split not in splits:
         raise unknown_name("split", split, splits)
     return splits[split]
-
-
-@contextmanager
-def counting_progress(total: int) -> Iterator[Callable[[int], object]]:
-    """Yields what hears of images that are done: a bar, where standard error is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit=" images", leave=False, disable=None) as bar:
-        yield bar.update
-
-
-def load_run_or_file(args: argparse.Namespace):
-    """Returns the network."""
-    from cnnkit.models import load_model
-
-    return load_model(args.model)
 
 
 def read_image_for(model, args: argparse.Namespace):

@@ -10,12 +10,13 @@ import argparse
 
 import numpy as np
 
-from cnnkit.cli.visualize.figure import Figure, add_model_argument, load_run_or_file
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.visualize.figure import Figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
 
 
 def draw(args: argparse.Namespace) -> Figure:
@@ -23,7 +24,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.figures import draw_filters
     from cnnkit.visualize import filters
 
-    found = filters(load_run_or_file(args))
+    found = filters(load_from_arguments(args).model)
     draw_filters(found, args.output)
     return Figure(
         f"{len(found.kernels)} kernels of {found.layer}, {int(found.dead.sum())} dead,"

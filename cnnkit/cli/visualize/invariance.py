@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnkit.cli.visualize.figure import Figure, add_model_argument, load_run_or_file
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.visualize.figure import Figure
 from cnnkit.errors import UsageError, unknown_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     parser.add_argument("image", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument(
         "--label", nargs="+", help="their classes, by name or number (default: the most probable)"
@@ -41,7 +42,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.models import class_names
     from cnnkit.visualize import invariance
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     if model.input_shape[1] is None:
         raise UsageError(
             "The network takes images of any size", expected="a classifier of one size"

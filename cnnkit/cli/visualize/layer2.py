@@ -10,12 +10,13 @@ import argparse
 
 import numpy as np
 
+from cnnkit.cli.load_network import add_network_arguments, builder_arguments, load_networks
 from cnnkit.cli.visualize.figure import Figure, summary_facts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    parser.add_argument("model", metavar="MODEL", nargs="+", help="run folders or .keras files")
+    add_network_arguments(parser, "networks", nargs="+")
     parser.add_argument("dataset", metavar="DATASET", help="digits, folder:PATH or tfds:NAME")
     parser.add_argument("--layer", default="conv2", help="the second layer (default conv2)")
     parser.add_argument("--unit", type=int, nargs="+", help="its feature maps")
@@ -32,16 +33,15 @@ def draw(args: argparse.Namespace) -> Figure:
     """Searches, projects and draws."""
     from cnnkit.cli.visualize.figure import select_split
     from cnnkit.figures import draw_second_layer
-    from cnnkit.models import load_model
     from cnnkit.visualize import second_layer_filters
 
     images = select_split(args.dataset, args.split)
     networks = [
         second_layer_filters(
-            load_model(path), images, args.layer, units=args.unit, count=args.count,
+            model, images, args.layer, units=args.unit, count=args.count,
             seed=args.seed, rule=args.rule, image_size=args.image_size,
         )
-        for path in args.model
+        for model in load_networks(args.networks, **builder_arguments(args))
     ]  # fmt: skip
     draw_second_layer(networks, args.output)
     return Figure(
@@ -67,7 +67,7 @@ def draw(args: argparse.Namespace) -> Figure:
                         summary_facts(one) for top in seen.examples for one in top.projections
                     ],
                 }
-                for path, seen in zip(args.model, networks, strict=True)
+                for path, seen in zip(args.networks, networks, strict=True)
             ],
         },
         {

@@ -11,11 +11,10 @@ import argparse
 
 import numpy as np
 
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
     add_image_argument,
-    add_model_argument,
-    load_run_or_file,
     read_image_for,
     summary_facts,
 )
@@ -23,7 +22,7 @@ from cnnkit.cli.visualize.figure import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     add_image_argument(parser)
     parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
     parser.add_argument("--stride", type=int, default=8, help="step in pixels (default: 8)")
@@ -49,7 +48,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.models import class_names
     from cnnkit.visualize import deconvnet, occlusion
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     image = read_image_for(model, args)
     result = occlusion(
         model,

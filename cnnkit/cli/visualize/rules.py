@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
     add_image_argument,
-    add_model_argument,
-    load_run_or_file,
     read_image_for,
     require_active_unit,
     summary_facts,
@@ -22,7 +21,7 @@ from cnnkit.cli.visualize.figure import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     add_image_argument(parser)
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv3 conv5")
 
@@ -32,7 +31,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.figures import draw_rules
     from cnnkit.visualize import deconvnet
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     image = read_image_for(model, args)
     rows = []
     for layer in args.layer:

@@ -10,12 +10,11 @@ import argparse
 
 import numpy as np
 
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
     add_image_argument,
-    add_model_argument,
     add_unit_argument,
-    load_run_or_file,
     read_image_for,
     require_active_unit,
     summary_facts,
@@ -25,7 +24,7 @@ from cnnkit.cli.visualize.figure import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     add_image_argument(parser)
     add_unit_argument(parser)
 
@@ -35,7 +34,7 @@ def draw(args: argparse.Namespace) -> Figure:
     from cnnkit.figures import draw_layerwise
     from cnnkit.visualize import deconvnet, forward_steps
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     image = read_image_for(model, args)
     [result] = deconvnet(model, image, args.layer, args.unit)
     require_active_unit(result, args)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnkit.cli.console import progress_bar
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
-    add_model_argument,
-    counting_progress,
-    load_run_or_file,
     select_split,
     summary_facts,
 )
@@ -27,7 +26,7 @@ from cnnkit.cli.visualize.figure import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the picture's arguments."""
-    add_model_argument(parser)
+    add_network_arguments(parser)
     parser.add_argument("dataset", metavar="DATASET", help="digits, folder:PATH or tfds:NAME")
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv3 conv5")
     parser.add_argument(
@@ -42,9 +41,9 @@ def draw(args: argparse.Namespace) -> dict[Path, Figure]:
     """Searches once, then projects and draws layer by layer."""
     from cnnkit.visualize import find_top_activations
 
-    model = load_run_or_file(args)
+    model = load_from_arguments(args).model
     images = select_split(args.dataset, args.split)
-    with counting_progress(len(images)) as progress:
+    with progress_bar(len(images)) as progress:
         found = find_top_activations(
             model, images, args.layer, image_size=args.image_size, progress=progress
         )

@@ -97,7 +97,7 @@ def test_weights_become_the_network_that_is_named(tmp_path):
     [
         ("{tmp}/none.keras", 2, "No model at"),
         ("{tmp}", 2, "No run folder"),
-        ("{run} --labels {tmp}/none", 2, "No file"),
+        ("{run} --labels {tmp}/none", 2, "--labels must be an existing file"),
         ("{run} --version 0", 2, "1 or more. Received: 0"),
         ("{run} --dtype half", 2, "Unknown dtype 'half'"),
         ("{run} --scale 8", 2, "The shorter side is too small"),

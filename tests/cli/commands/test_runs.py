@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 from cnnkit import models
-from cnnkit.cli.console import TerminalProgress
 from cnnkit.cli.main import main
+from cnnkit.cli.training_progress import TerminalProgress
 from cnnkit.config import TrainingConfig
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import callbacks
@@ -85,7 +85,7 @@ def test_curves_are_drawn(two, tmp_path, capsys):
     left, right = loss[:, columns[:20]], loss[:, columns[-20:]]
     assert np.nonzero(left)[0].mean() < np.nonzero(right)[0].mean()
     for words, text in (
-        ([str(one.path), "--output", str(tmp_path / "x.jpg")], "is a PNG"),
+        ([str(one.path), "--output", str(tmp_path / "x.jpg")], "--output must be a PNG file"),
         ([str(tmp_path), "--output", str(picture)], "No run folder"),
         ([str(a_run(tmp_path / "new", []).path), "--output", str(picture)], "no epoch to draw"),
     ):

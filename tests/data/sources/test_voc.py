@@ -251,7 +251,7 @@ def test_the_command(voc_folder, tmp_path, capsys):
     for wrong, message in (
         (["--metric", "ten"], "Unknown metric 'ten'"),
         (["--test-split", "val"], "Unknown split 'val'"),
-        (["--figure", str(tmp_path / "a.png")], "recall against training images"),
+        (["--figure", str(tmp_path / "a.png")], "--figure shows recall against training images"),
     ):
         assert main([*words, *wrong]) == 2
         assert message in capsys.readouterr().err

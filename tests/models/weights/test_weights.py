@@ -770,7 +770,10 @@ def test_weights_command(small, capsys):
         (["--model", "alexnett"], "Did you mean alexnet"),
         (["--model", "alexnet", "--mean", "1,2"], "A mean color has three values"),
         (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
-        (["--model", "alexnet", "--labels", "no.txt"], "No file no.txt"),
+        (
+            ["--model", "alexnet", "--labels", "no.txt"],
+            "--labels must be an existing file. Expected: class names, one a line. Received: no.txt",
+        ),
         (["--model", "alexnet", "--model-option", "lrn"], "NAME=VALUE"),
         (["--model", "alexnet", "--model-option", "lnr=0"], "Did you mean lrn"),
     ],

@@ -1,0 +1,87 @@
+"""Show the progress of a training: a bar on a terminal, one line per epoch everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from cnnkit.cli.console import open_bar, print_line
+from cnnkit.training import Callback
+
+
+class TerminalProgress(Callback):
+    """Prints lines to a stream, and shows a bar if standard error is a terminal.
+
+    Args:
+        out: The stream of the lines.
+        show_times: Whether to print the seconds that each part of the training took.
+    """
+
+    def __init__(self, out: TextIO, *, show_times: bool = False) -> None:
+        self._out = out
+        self._show_times = show_times
+        self._epochs = 0
+        self._bar: Any = None
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Print the model, the dataset, the devices and the deviations from the paper."""
+        self._epochs = facts["epochs"]
+        devices = facts["devices"]
+        replicas = f"{len(devices)} replica{'s' if len(devices) > 1 else ''} on the {devices[0]}"
+        self._print(
+            f"{facts['model']}, {facts['parameters']:,} parameters, {facts['classes']} classes; "
+            f"{facts['training_images']:,} training and {facts['test_images']:,} held-out images; "
+            f"{replicas}"
+        )
+        if facts["unreadable"]:
+            files = facts["unreadable"]
+            self._print(f"left out {len(files)} unreadable: {', '.join(files[:3])}")
+        for deviation in facts["deviations"]:
+            self._print(f"deviates from the paper: {deviation}")
+        if facts["first_epoch"] > 1 or facts["first_step"] > 1:
+            step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
+            self._print(f"going on with epoch {facts['first_epoch']}{step}")
+
+    def note(self, text: str) -> None:
+        """Print a note as a line of its own."""
+        self._print(f"note: {text}")
+
+    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
+        """Move the bar: images, images/s, the remaining time of the epoch, the loss."""
+        if self._bar is None:
+            self._bar = open_bar(
+                steps * images,
+                f"epoch {epoch}/{self._epochs}",
+                initial=(step - 1) * images,
+                scale=True,
+            )
+        self._bar.set_postfix_str(f"loss {loss:.3f}", refresh=False)
+        self._bar.update(images)
+        if step == steps:
+            self.close()
+
+    def epoch(self, line: Mapping[str, Any]) -> None:
+        """Print the losses, errors and speed of an epoch."""
+        self._print(
+            f"epoch {line['epoch']}/{self._epochs}  loss {line['loss']:.3f}  "
+            f"error {1 - line['accuracy']:.1%}  held out: loss {line['val_loss']:.3f}  "
+            f"error {1 - line['val_accuracy']:.1%}  {line['images_per_second']:.0f} images/s"
+        )
+
+    def end(self, seconds: Mapping[str, float]) -> None:
+        """Print the seconds of each part of the training, if `show_times` is set."""
+        if self._show_times:
+            total = sum(seconds.values()) or 1
+            parts = (
+                f"{name} {value:.1f} s ({value / total:.0%})" for name, value in seconds.items()
+            )
+            self._print(f"time: {', '.join(parts)}")
+
+    def close(self) -> None:
+        """Remove the bar, if one is shown."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _print(self, text: str) -> None:
+        print_line(text, self._out)

@@ -1,0 +1,137 @@
+"""`cnnkit transfer` on images of one class each: mean class recall over random splits."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnnkit.cli.console import print_json, table
+from cnnkit.cli.load_network import builder_arguments, load_networks
+from cnnkit.cli.transfer.inputs import extract_features_of, load_without_overlap, model_reference
+
+if TYPE_CHECKING:
+    from cnnkit.data import Dataset
+    from cnnkit.transfer import LayerFeatures, TransferScore
+
+
+def transfer_to_classes(args: argparse.Namespace) -> None:
+    """Score classifiers on random splits of a dataset, and print a table.
+
+    Raises:
+        UsageError: If a class has too few images, or there is no such layer or classifier.
+    """
+    from cnnkit.features import select_features_split
+    from cnnkit.transfer import score_layers
+    from cnnkit.transfer.benchmark import check_splits
+
+    source, left_out = load_without_overlap(args)
+    tested = args.test_per_class or None
+    check_splits(source, args.per_class, tested, args.seed)
+    networks = load_networks(args.models, **builder_arguments(args))
+    [features] = extract_features_of(args, networks, select_features_split(source))
+    scores = score_layers(
+        features,
+        source,
+        classifiers=args.classifier,
+        per_class=args.per_class,
+        test_per_class=tested,
+        splits=args.splits,
+        seed=args.seed,
+    )
+    if args.save is not None:
+        _save(args, source, features, scores[-1])
+    facts = {
+        "dataset": source.spec,
+        "left_out": left_out,
+        "scores": [_facts(score, source.labels) for score in scores],
+    }
+    if args.figure is not None:
+        _draw(Path(args.figure), scores, facts)
+    if args.json:
+        print_json(facts)
+        return
+    print(table([_row(score) for score in scores]))
+    for written in (args.save, args.figure):
+        if written is not None:
+            print(written)
+
+
+def _save(
+    args: argparse.Namespace, source: Dataset, features: LayerFeatures, score: TransferScore
+) -> None:
+    """Fit a classifier on all images and save it."""
+    from cnnkit.features import select_features_split
+    from cnnkit.transfer import fit_linear_classifier
+    from cnnkit.transfer.linear_probe import fit_linear_probe
+
+    images = select_features_split(source)
+    pipeline, c = fit_linear_classifier(
+        features.values[0],
+        images.labels,
+        score.classifier,
+        l2=features.protocol.l2,
+        seed=args.seed,
+    )
+    fit_linear_probe(
+        features,
+        pipeline,
+        c,
+        classes=source.labels,
+        classifier=score.classifier,
+        several=False,
+        dataset=source.spec,
+        fingerprint=source.fingerprint,
+        images=len(images),
+        estimates={
+            "mean_class_recall": score.mean,
+            "deviation": score.deviation,
+            "per_class": score.per_class,
+            "splits": len(score.splits),
+        },
+        opened=model_reference(args),
+    ).save(args.save)
+
+
+def _draw(figure: Path, scores: Sequence[TransferScore], facts: dict[str, object]) -> None:
+    """Draw recall against the number of training images, and write the JSON beside the figure."""
+    from cnnkit._files import write_text
+    from cnnkit.figures import draw_per_class
+
+    draw_per_class(scores, figure, title=str(facts["dataset"]))
+    write_text(figure.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+
+
+def _row(score: TransferScore) -> dict[str, object]:
+    return {
+        "layer": score.layer,
+        "classifier": score.classifier,
+        "per class": score.per_class,
+        "tested": score.splits[0].test_images,
+        "mean class recall": f"{score.mean:.1%}",
+        "deviation": "-" if score.deviation is None else f"{score.deviation:.1%}",
+        "C": ", ".join(f"{split.c:g}" for split in score.splits),
+    }
+
+
+def _facts(score: TransferScore, labels: Sequence[str]) -> dict[str, object]:
+    return {
+        "layer": score.layer,
+        "classifier": score.classifier,
+        "per_class": score.per_class,
+        "mean": score.mean,
+        "deviation": score.deviation,
+        "splits": [
+            {
+                "seed": split.seed,
+                "c": split.c,
+                "recall": split.recall,
+                "training_images": split.training_images,
+                "test_images": split.test_images,
+                "recalls": dict(zip(labels, split.recalls, strict=True)),
+            }
+            for split in score.splits
+        ],
+    }
