@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
 from cnnkit.cli.console import read_labels
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     import keras
@@ -228,14 +228,13 @@ def _only_compatible(weights: WeightsFile) -> str:
     from cnnkit.models.weights.compatible import compatible_networks
 
     fitting = [found.network for found in compatible_networks(weights) if found.problem is None]
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        raise unknown_name("network of", str(weights.path), BUILDERS, hint="Name it with --model")
-    raise UsageError(
-        f"--model must name the network of {weights.path}, which fits more than one",
-        expected=f"--model {' or '.join(fitting)}",
-    )
+    if len(fitting) != 1:
+        raise UsageError(
+            f"--model must name the network of {weights.path}",
+            expected=f"one of {', '.join(fitting or BUILDERS)}",
+            received=f"weights that fit {len(fitting)} networks",
+        )
+    return fitting[0]
 
 
 def _without_folders(spec: str) -> str:

@@ -1,6 +1,5 @@
 """Linear classifiers on features: against scikit-learn on the whole vectors, splits by hand."""
 
-import argparse
 import json
 import os
 import signal
@@ -14,7 +13,6 @@ import tensorflow as tf
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 
-from cnnkit.cli.load_network import open_networks
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.data import resize_shorter_side as fit_image
@@ -209,15 +207,3 @@ def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
     assert x == [5, 15]
     np.testing.assert_allclose(y, [30, 60])
     np.testing.assert_allclose(bars, [10 * np.sqrt(2), 10 * np.sqrt(2)])
-
-
-def test_each_file_may_be_of_its_own_network(tmp_path):
-    args = argparse.Namespace(
-        model="alexnet,vgg11", model_option=["include_top=false"], model_seed=0
-    )
-    assert [net.name for net in open_networks(["random", "random"], args)] == ["alexnet", "vgg11"]
-    args.model = "vgg11"
-    assert [net.name for net in open_networks(["random", "random"], args)] == ["vgg11", "vgg11"]
-    args.model = "vgg11,vgg11,vgg11"
-    with pytest.raises(UsageError, match="one name, or 2 with commas"):
-        open_networks(["random", "random"], args)
