@@ -104,7 +104,7 @@ def test_weights_become_the_network_that_is_named(tmp_path):
         ("{run} --explain-layers conv9", 2, "Unknown layer 'conv9'"),
         ("{run} --max-pixels 0", 2, "lets nothing through"),
         ("{run} --signatures classify", 2, "Did you mean classify_bytes"),
-        ("{run} --model-option x", 2, "--model-option NAME=VALUE"),
+        ("{run} --model-option x", 2, "--model-option must be NAME=VALUE. Received: x"),
     ],
 )
 def test_bad_input_is_one_line(run_folder, tmp_path, capsys, words, code, text):
