@@ -34,7 +34,7 @@ def measure(protocol: str, count: int) -> None:
     file = tf.io.encode_jpeg(pixels)
     labels = (np.arange(count) % 100).astype(np.int32)
     names = tuple(f"image {i}" for i in range(count))
-    split = Split.of_files(labels, names, lambda index: file)
+    split = Split.from_files(labels, names, lambda index: file)
     evaluate(model, split, [str(i) for i in range(100)], protocol=protocol, scales=(36,))
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):

@@ -40,7 +40,7 @@ def features(name: str) -> None:
     model = models.build(name, input_shape=(side, side, 3))
     photograph = tf.image.resize(load_sample_image("china.jpg"), (375, 500), antialias=True)
     file = tf.io.encode_jpeg(tf.cast(photograph, tf.uint8), quality=90)
-    split = Split.of_files(np.zeros(count, np.int32), ["china"] * count, lambda index: file)
+    split = Split.from_files(np.zeros(count, np.int32), ["china"] * count, lambda index: file)
     order = np.arange(count)
     arrays = np.repeat(resize_shorter_side(photograph, side).numpy()[None], count, axis=0)
     part = feature_extractor(model, "fc7")

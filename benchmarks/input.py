@@ -54,7 +54,7 @@ def ours(files: list[bytes], **options):
     """Returns a call that runs the pipeline over the files."""
     table = tf.constant(files)
     labels = np.zeros(IMAGES, np.int32)
-    split = Split.of_files(labels, [""] * IMAGES, lambda index: table[index % DIFFERENT])
+    split = Split.from_files(labels, [""] * IMAGES, lambda index: table[index % DIFFERENT])
     dataset = batches(split, augmentation=Augmentation(**FULL, **options), batch_size=BATCH)
     return lambda: sum(len(batch["images"]) for batch in dataset)
 

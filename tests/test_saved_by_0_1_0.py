@@ -202,7 +202,7 @@ def test_results_are_read_and_kept(run, expected, capsys):
     stored = read_results(file)
     np.testing.assert_allclose(stored["top1_error"], expected["evaluation/top1_error"])
     digits = load_dataset(run.config.dataset, seed=run.config.seed)
-    result = evaluate(load_model("run"), digits.splits["test"], digits.labels, scales=[9])
+    result = evaluate(load_model("run"), digits.splits["test"], digits.class_names, scales=[9])
     assert abs(result.top1_error - stored["top1_error"]) < 0.01
     assert main(["evaluate", "run", "--json"]) == 0
     assert Path(json.loads(capsys.readouterr().out)["file"]) == file

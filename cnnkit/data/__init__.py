@@ -1,4 +1,4 @@
-"""Images and labels: where they come from, and how they become batches."""
+"""Datasets, augmentation and batches of images."""
 
 from cnnkit.data.augmentation import Augmentation as Augmentation
 from cnnkit.data.augmentation import ColorComponents as ColorComponents

@@ -1,7 +1,10 @@
-"""What is done to an image on its way to the network: the choices, without any pixels.
+"""Augmentation settings, and the random parameters of each image in an epoch.
 
-Everything here is a frozen record of numbers and words; `cnnkit.data.augmentation` turns it into the
-values of one image in one epoch, `cnnkit.data.crops` into pixels.
+No pixels are touched here: `cnnkit.data.crops` applies the parameters to an image.
+
+The parameters of an image follow from the seed, the epoch and the image's index alone. They do not
+depend on the order, the batch, the replicas, the threads, or the step at which a run resumed. Each
+kind of parameter has its own random stream, so that switching the color noise on moves no crop.
 """
 
 from __future__ import annotations
@@ -15,19 +18,21 @@ import numpy as np
 from cnnkit.errors import UsageError, unknown_name
 
 CROPS = ("center", "random", "ten")
-# How an eigenvalue of the colors becomes the deviation of the noise, in levels.
+# Conversion of an eigenvalue of the colors to the standard deviation of the noise, in levels.
 NOISE_MODES = ("std", "eig01")
 LEVELS = 255
+# Top and left of the ten crops, as fractions of the free range: the corners and the center.
+CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
 @dataclass(frozen=True)
 class ColorComponents:
-    """The principal components of the colors of a set of pixels.
+    """Principal components of the colors of a set of pixels.
 
     Attributes:
         eigenvalues: Variances along the components in squared levels of 0..255, largest first.
         eigenvectors: Three rows, R, G and B; column k is the unit vector of component k. The entry
-            of a column that is largest in size is positive.
+            of a column with the largest magnitude is positive.
     """
 
     eigenvalues: tuple[float, float, float]
@@ -38,23 +43,24 @@ class ColorComponents:
 class PCAColorNoise:
     """Noise along the principal components of the colors (Krizhevsky et al. 2012, section 4.1).
 
-    To every pixel of an image the same color is added, the sum over the components k of
-    `p_k a_k s_k`, with a_k drawn from N(0, deviation) once an image and epoch.
+    The same color is added to every pixel of an image: the sum over the components k of
+    `p_k a_k s_k`, with a_k drawn from N(0, deviation) once per image and epoch.
 
-    The paper calls s_k the eigenvalue. Taken literally on pixels of 0..255 that is noise of
-    hundreds of levels, so there are two readings, which differ:
+    The paper calls s_k the eigenvalue. On pixels in 0..255 that would give noise of hundreds of
+    levels, so there are two readings:
 
     - `"std"`: the square root of the eigenvalue, as in the authors' own code. On ImageNet the
       deviations are 11.9, 3.5 and 1.7 levels.
     - `"eig01"`: the eigenvalue of pixels in 0..1, as in fb.resnet.torch. On ImageNet the
       deviations are 5.5, 0.48 and 0.11 levels.
 
-    The authors' code also divides the image, after its mean was subtracted, by 1 + deviation. The
-    paper does not speak of it, and it would give training images less contrast than the images at
-    test; it is not done here. Nothing is clipped: a bright pixel may pass 255, as in that code.
+    The authors' code also divides the image, after subtracting its mean, by 1 + deviation. The
+    paper does not mention this division, and it would give training images less contrast than
+    test images, so it is left out here. Nothing is clipped: a bright pixel may pass 255, as in
+    that code.
 
     Attributes:
-        components: Of the training images, from `color_components`.
+        components: Principal components of the training images, from `color_components`.
         mode: `"std"` or `"eig01"`.
         deviation: Standard deviation of a_k, at least 0.
 
@@ -82,7 +88,9 @@ class PCAColorNoise:
             raise unknown_name("mode of color noise", self.mode, NOISE_MODES)
         if not (math.isfinite(self.deviation) and self.deviation >= 0):
             raise UsageError(
-                "Color noise has a deviation", expected="at least 0", received=self.deviation
+                "`deviation` of the color noise must be a finite number",
+                expected="at least 0",
+                received=self.deviation,
             )
 
     @property
@@ -95,36 +103,37 @@ class PCAColorNoise:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The way from an image of any size to the square that the network takes.
+    """Augmentation of images of any size to the square input of a network.
 
-    The shorter side is rescaled, a square is cut out, perhaps mirrored, perhaps tinted. What is
-    random is drawn for each image and epoch: see `cnnkit.data.batches`.
+    The shorter side is rescaled, then a square is cropped, flipped horizontally and tinted. The
+    random parameters are drawn for each image and epoch: see `cnnkit.data.batches`.
 
     Attributes:
-        image_size: Side of the square in pixels.
-        scale: The shorter side before the crop: drawn uniformly from the whole numbers of
-            [smallest, largest] (Simonyan & Zisserman 2014, section 3.1); None is `image_size`.
+        image_size: Side of the square crop in pixels.
+        scale: Range of the shorter side before the crop, drawn uniformly from the whole numbers
+            in [smallest, largest] (Simonyan & Zisserman 2014, section 3.1); None is `image_size`.
         crop: `"center"`, `"random"`, or `"ten"`: one of the four corners and the center, as it is
             or mirrored, all ten equally likely (Zeiler & Fergus 2013, section 3).
-        flip: Whether every second image, by chance, is mirrored; `"ten"` does so by itself.
-        color: Noise to be added.
-        square: Whether the crop stays inside the central square of the rescaled image, as for
-            AlexNet and ZFNet, instead of the whole of it, as for VGG.
-        fast_decode: Takes quicker ways whose pixels differ a little: JPEG's fast arithmetic,
-            reduced sizes straight from the file where it is twice as large or more, and bilinear
-            rescaling without antialiasing of a window of whole pixels.
+        flip: Whether to mirror each image with probability 0.5; `"ten"` does so by itself.
+        color: Color noise to add, or None.
+        central_square: Whether the crop stays inside the central square of the rescaled image, as
+            for AlexNet and ZFNet. Otherwise it may lie anywhere in the image, as for VGG.
+        fast_decode: Whether to use faster methods whose pixels differ a little: JPEG's fast
+            arithmetic, JPEG decoding at a reduced size if the image is at least twice as large as
+            needed, and bilinear rescaling of a window of whole pixels without antialiasing.
 
     Raises:
         UsageError: If a field is out of its range or contradicts another.
 
     Example:
-        >>> Augmentation(224, scale=(256, 256), crop="random", flip=True, square=True)  # AlexNet
+        >>> # AlexNet
+        >>> Augmentation(224, scale=(256, 256), crop="random", flip=True, central_square=True)
         Augmentation(image_size=224, scale=(256, 256), crop='random', flip=True, color=None,
-            square=True, fast_decode=False)
+            central_square=True, fast_decode=False)
         >>> Augmentation(224, scale=(200, 256))
         Traceback (most recent call last):
-        cnnkit.errors.UsageError: The shorter side is too small for the crop. Expected: at least
-            224. Received: 200.
+        cnnkit.errors.UsageError: The shorter side in `scale` is too small for the crop. Expected:
+            at least 224. Received: 200.
     """
 
     image_size: int
@@ -132,89 +141,90 @@ class Augmentation:
     crop: str = "center"
     flip: bool = False
     color: PCAColorNoise | None = None
-    square: bool = False
+    central_square: bool = False
     fast_decode: bool = False
 
     def __post_init__(self) -> None:
         if self.image_size < 1:
-            raise UsageError("An image has pixels", expected="at least 1", received=self.image_size)
+            raise UsageError(
+                "`image_size` must be positive", expected="at least 1", received=self.image_size
+            )
         if self.crop not in CROPS:
             raise unknown_name("crop", self.crop, CROPS)
         if self.crop == "ten" and self.flip:
             raise UsageError(
-                "The ten crops are mirrored already", expected="crop='ten' without flip"
+                "`flip` must be False with crop='ten', whose crops are mirrored already",
+                expected="crop='ten' without flip",
             )
         smallest, largest = self.scales
         if smallest > largest:
             raise UsageError(
-                "The shorter side is drawn from a range",
+                "`scale` must be an ascending range",
                 expected="(smallest, largest)",
                 received=self.scale,
             )
         if smallest < self.image_size:
             raise UsageError(
-                "The shorter side is too small for the crop",
+                "The shorter side in `scale` is too small for the crop",
                 expected=f"at least {self.image_size}",
                 received=smallest,
             )
 
-    def keeps(self, height: int, width: int) -> bool:
-        """Tells whether every image of these sides stays as it is."""
+    def is_identity(self, height: int, width: int) -> bool:
+        """Return True if an image with these sides, in pixels, always stays unchanged."""
         sides = {height, width, *self.scales, self.image_size}
         return len(sides) == 1 and self.crop == "center" and not self.flip and not self.color
 
     @property
     def scales(self) -> tuple[int, int]:
-        """The smallest and the largest shorter side before the crop."""
+        """Smallest and largest shorter side before the crop, in pixels."""
         return self.scale or (self.image_size, self.image_size)
-
-
-# Top and left of the ten crops, as parts of the free play: the corners and the center.
-CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 
 
 def sample_augmentation(
     augmentation: Augmentation, count: int, *, seed: int = 0, epoch: int = 0
 ) -> dict[str, np.ndarray]:
-    """Draws what is random about each of `count` images in one epoch.
+    """Draw the random parameters of `count` images in one epoch.
 
     Row i does not depend on `count`.
 
     Args:
-        augmentation: What is to be drawn; what is fixed is left out.
+        augmentation: The settings. Fixed parameters are left out of the result.
         count: Number of images.
-        seed: Of the run, at least 0.
-        epoch: Of the run, at least 0.
+        seed: Seed of the run, at least 0.
+        epoch: Number of the epoch, at least 0.
 
     Returns:
-        Some of {`scale`: (count,) int32, the shorter side in pixels; `position`: (count, 2)
-        float64, top and left of the crop, 0..1; `mirror`: (count,) bool; `shift`: (count, 3)
-        float32, what is added to R, G and B, in levels}.
+        A subset of {`scale`: (count,) int32, the shorter side in pixels; `position`: (count, 2)
+        float64, top and left of the crop as fractions of the free range, 0..1; `mirror`: (count,)
+        bool; `shift`: (count, 3) float32, levels to add to R, G and B}.
 
     Example:
         >>> from cnnkit.data import Augmentation
-        >>> choices = sample_augmentation(Augmentation(224, scale=(256, 512), flip=True), 1000, seed=1)
-        >>> sorted(choices)
+        >>> augmentation = Augmentation(224, scale=(256, 512), flip=True)
+        >>> parameters = sample_augmentation(augmentation, 1000, seed=1)
+        >>> sorted(parameters)
         ['mirror', 'scale']
     """
 
-    def stream(purpose: str) -> np.random.Generator:
-        return np.random.default_rng((seed, zlib.crc32(purpose.encode()), epoch))
+    def stream(name: str) -> np.random.Generator:
+        return np.random.default_rng((seed, zlib.crc32(name.encode()), epoch))
 
-    choices: dict[str, np.ndarray] = {}
+    parameters: dict[str, np.ndarray] = {}
     smallest, largest = augmentation.scales
     if smallest < largest:
-        part = stream("scale").random(count)
-        choices["scale"] = (smallest + part * (largest + 1 - smallest)).astype(np.int32)
+        fraction = stream("scale").random(count)
+        parameters["scale"] = (smallest + fraction * (largest + 1 - smallest)).astype(np.int32)
     if augmentation.crop == "random":
-        choices["position"] = stream("crop").random((count, 2))
+        parameters["position"] = stream("crop").random((count, 2))
     if augmentation.crop == "ten":
-        which = (5 * stream("crop").random(count)).astype(int)
-        choices["position"] = np.array(CORNERS_AND_CENTER)[which]
+        crop = (5 * stream("crop").random(count)).astype(int)
+        parameters["position"] = np.array(CORNERS_AND_CENTER)[crop]
     if augmentation.flip or augmentation.crop == "ten":
-        choices["mirror"] = stream("mirror").random(count) < 0.5
+        parameters["mirror"] = stream("mirror").random(count) < 0.5
     if augmentation.color:
-        amounts = stream("colour").standard_normal((count, 3)) * augmentation.color.deviations
+        # The name is part of the seed. Spelled otherwise, every run's noise would change.
+        noise = stream("colour").standard_normal((count, 3)) * augmentation.color.deviations
         vectors = np.asarray(augmentation.color.components.eigenvectors)
-        choices["shift"] = (amounts @ vectors.T).astype(np.float32)
-    return choices
+        parameters["shift"] = (noise @ vectors.T).astype(np.float32)
+    return parameters

@@ -1,7 +1,7 @@
-"""From an image to the square that the network takes, as TensorFlow graph functions.
+"""Rescaling, cropping, mirroring and tinting of one image, as TensorFlow graph functions.
 
-Only the pixels that the square needs are rescaled, and of a JPEG file only those are decoded.
-Every function below works on the pair (height, width) at once.
+Only the pixels that the crop needs are rescaled, and only those of a JPEG file are decoded.
+Every function below handles the pair (height, width) in one tensor.
 """
 
 from __future__ import annotations
@@ -12,59 +12,69 @@ import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation
 
-# A window of the image: (2,) int32 top and left, (2,) int32 height and width -> uint8 pixels.
+# Reads a window of an image: (2,) int32 top and left, (2,) int32 height and width -> uint8 pixels.
 ReadWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-# Decoders smooth colors over neighbors, which must be there to give the same pixels.
+# Decoders smooth colors over neighboring pixels, so a window needs these around it to decode to
+# the same pixels as the whole image.
 NEIGHBORS = 2
 
 
 def augment_image(
-    image: tf.Tensor, augmentation: Augmentation, choices: Mapping[str, tf.Tensor]
+    image: tf.Tensor, augmentation: Augmentation, parameters: Mapping[str, tf.Tensor]
 ) -> tf.Tensor:
-    """Rescales, cuts out, mirrors and tints one image.
+    """Rescale, crop, mirror and tint one image.
 
     Args:
         image: (h, w, 3) uint8 or any number type, RGB 0..255.
-        augmentation: What to do.
-        choices: One row of what `cnnkit.data.augmentation.sample_augmentation` gives.
+        augmentation: The settings.
+        parameters: One row of the result of `cnnkit.data.augmentation.sample_augmentation`.
 
     Returns:
-        (size, size, 3) float32 RGB, 0..255 but for color noise.
+        (size, size, 3) float32 RGB, 0..255 plus any color noise.
 
     Example:
         >>> from cnnkit.data import Augmentation
         >>> augment_image(tf.zeros((40, 60, 3)), Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-    scaled, offset = crop_window(tf.shape(image)[:2], augmentation, choices)
-    read, size = slice_of(image), augmentation.image_size
-    crop = crop_image(
-        read, tf.shape(image)[:2], scaled, offset, size, fast=augmentation.fast_decode
-    )
-    return flip_and_color(tf.ensure_shape(crop, (size, size, 3)), choices)
+    sides = tf.shape(image)[:2]
+    scaled, offset = crop_window(sides, augmentation, parameters)
+    read, size = array_window_reader(image), augmentation.image_size
+    crop = crop_image(read, sides, scaled, offset, size, fast=augmentation.fast_decode)
+    return flip_and_color(tf.ensure_shape(crop, (size, size, 3)), parameters)
 
 
 def crop_window(
-    sides: tf.Tensor, augmentation: Augmentation, choices: Mapping[str, tf.Tensor]
+    sides: tf.Tensor, augmentation: Augmentation, parameters: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the sides of the rescaled image and where in it the crop begins, (2,) int32 each."""
-    shorter = choices.get("scale", tf.constant(augmentation.scales[0]))
+    """Compute the size of the rescaled image and the offset of the crop in it.
+
+    Args:
+        sides: (2,) int32, height and width of the image in pixels.
+        augmentation: The settings.
+        parameters: One row of the result of `cnnkit.data.augmentation.sample_augmentation`.
+
+    Returns:
+        Height and width of the rescaled image, (2,) int32, and top and left of the crop in it,
+        (2,) int32. With `crop="ten"` and (n, 2) positions the offsets are (n, 2).
+    """
+    shorter = parameters.get("scale", tf.constant(augmentation.scales[0]))
     ratio = tf.cast(shorter, tf.float64) / tf.cast(tf.reduce_min(sides), tf.float64)
     rounded = tf.cast(tf.round(tf.cast(sides, tf.float64) * ratio), tf.int32)
     scaled = tf.maximum(rounded, shorter)
-    room = tf.stack([shorter, shorter]) if augmentation.square else scaled
-    play = room - augmentation.image_size
+    area = tf.stack([shorter, shorter]) if augmentation.central_square else scaled
+    free = area - augmentation.image_size
     if augmentation.crop == "random":
-        offset = tf.cast(choices["position"] * tf.cast(play + 1, tf.float64), tf.int32)
+        offset = tf.cast(parameters["position"] * tf.cast(free + 1, tf.float64), tf.int32)
     elif augmentation.crop == "ten":
-        offset = tf.cast(choices["position"] * tf.cast(play, tf.float64), tf.int32)
+        offset = tf.cast(parameters["position"] * tf.cast(free, tf.float64), tf.int32)
     else:
-        offset = play // 2
-    return scaled, offset + (scaled - room) // 2
+        offset = free // 2
+    return scaled, offset + (scaled - area) // 2
 
 
-def slice_of(image: tf.Tensor) -> ReadWindow:
-    """Returns the reader of windows of an image that is in memory."""
+def array_window_reader(image: tf.Tensor) -> ReadWindow:
+    """Return a function that reads windows of an image in memory, (h, w, 3)."""
     return lambda begin, size: image[begin[0] : begin[0] + size[0], begin[1] : begin[1] + size[1]]
 
 
@@ -77,15 +87,18 @@ def crop_image(
     *,
     fast: bool = False,
 ) -> tf.Tensor:
-    """Returns a crop of the rescaled image, (h, w, 3) float32, from the pixels that it needs.
+    """Compute a crop of the rescaled image from the pixels that it needs.
 
     Args:
-        read: Gives windows of the image.
-        sides: (2,) int32, of the image.
-        scaled: (2,) int32, of the image after rescaling.
-        offset: (2,) int32, where the crop begins after rescaling.
-        size: Side of the crop, or (2,) int32, its sides.
+        read: Function that reads windows of the image.
+        sides: (2,) int32, height and width of the image.
+        scaled: (2,) int32, height and width of the rescaled image.
+        offset: (2,) int32, top and left of the crop in the rescaled image.
+        size: Side of the crop, or (2,) int32, its height and width.
         fast: Whether to rescale without antialiasing.
+
+    Returns:
+        (h, w, 3) float32.
     """
     size = tf.broadcast_to(size, (2,))
     scale = tf.cast(scaled, tf.float64) / tf.cast(sides, tf.float64)
@@ -102,11 +115,13 @@ def crop_image(
         extent = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides) - begin
     window = read(begin, extent)
 
-    def as_it_is():
+    def unscaled():
         top, left = tf.unstack(offset - begin)
         return tf.cast(window[top : top + size[0], left : left + size[1]], tf.float32)
 
     def rescaled():
+        # ResizeBilinear is the operation behind `tf.image.resize`. ScaleAndTranslate with an offset
+        # has no function in `tf.image`.
         if fast:
             return tf.raw_ops.ResizeBilinear(
                 images=window[None], size=size, half_pixel_centers=True
@@ -120,19 +135,19 @@ def crop_image(
             antialias=True,
         )[0]
 
-    # An image of the right size is common, and rescaling a small one takes longer than decoding it.
-    crop = tf.cond(tf.reduce_all(scaled == sides), as_it_is, rescaled)
+    # Images of the right size are common, and rescaling a small one takes longer than decoding it.
+    crop = tf.cond(tf.reduce_all(scaled == sides), unscaled, rescaled)
     return tf.ensure_shape(crop, (None, None, 3))
 
 
-def flip_and_color(image: tf.Tensor, choices: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Mirrors and tints a crop, (size, size, 3) float32."""
-    if "mirror" in choices:
-        # An index of step -1 does the same and takes ten times as long.
-        image = tf.cond(choices["mirror"], lambda: tf.reverse(image, [1]), lambda: image)
-    if "shift" in choices:
-        # Whole rows at once: three values at a time are slow to add.
+def flip_and_color(image: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Mirror and tint a crop, (size, size, 3) float32."""
+    if "mirror" in parameters:
+        # Slicing with a step of -1 gives the same result and takes ten times as long.
+        image = tf.cond(parameters["mirror"], lambda: tf.reverse(image, [1]), lambda: image)
+    if "shift" in parameters:
+        # Whole rows at once: adding three values at a time is slow.
         height, width, _ = image.shape
-        row = tf.tile(choices["shift"], [width])
+        row = tf.tile(parameters["shift"], [width])
         image = tf.reshape(tf.reshape(image, (height, width * 3)) + row, image.shape)
     return image

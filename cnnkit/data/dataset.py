@@ -1,4 +1,4 @@
-"""What a dataset is to the rest of the package."""
+"""Datasets and their splits: labels in memory, images read by index."""
 
 from __future__ import annotations
 
@@ -11,53 +11,54 @@ import tensorflow as tf
 from cnnkit.data.decode import decode_image
 
 TEST_FRACTION = 0.2
-# A few broken files are the rule in collected images; more of them is a wrong folder.
-MAX_UNREADABLE_NAMED = 0.01
+# A few broken files are common in collected images; more of them mean a wrong folder.
+MAX_UNREADABLE = 0.01
+
+# A graph function of an index, () int64.
+LoadByIndex = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images that are read by index, in any order.
+    """Labeled images that can be read by index, in any order.
 
     Attributes:
-        labels: (n,) int32, an index into the source's labels.
-        names: One name for every image, for messages and file names.
-        read: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
-        encoded: Graph function from an index, () int64, to the bytes of its file, () string; None
-            where there are no files, or their pixels are at hand.
-        pixels: (n, h, w, 3) uint8 RGB where all images are in memory, else None.
+        labels: (n,) int32, an index into the class names of the dataset.
+        names: One name per image, for messages and file names.
+        load_image: Graph function from an index, () int64, to an image, (h, w, 3) uint8 RGB.
+        load_bytes: Graph function from an index, () int64, to the bytes of the image file,
+            () string; None if the images have no files or their pixels are in memory.
+        pixels: (n, h, w, 3) uint8 RGB if all images are in memory, else None.
     """
 
     labels: np.ndarray
     names: tuple[str, ...]
-    read: Callable[[tf.Tensor], tf.Tensor]
-    encoded: Callable[[tf.Tensor], tf.Tensor] | None = None
+    load_image: LoadByIndex
+    load_bytes: LoadByIndex | None = None
     pixels: tf.Tensor | None = None
 
     @classmethod
-    def of_pixels(cls, labels: np.ndarray, names: Sequence[str], pixels: np.ndarray) -> Split:
-        """Returns the split of images that are in memory, (n, h, w, 3) uint8."""
+    def from_pixels(cls, labels: np.ndarray, names: Sequence[str], pixels: np.ndarray) -> Split:
+        """Return a split of images in memory, (n, h, w, 3) uint8 RGB."""
         with tf.device("CPU:0"):
             table = tf.constant(pixels)
         return cls(labels, tuple(names), lambda index: tf.gather(table, index), pixels=table)
 
     @classmethod
-    def of_files(
-        cls, labels: np.ndarray, names: Sequence[str], encoded: Callable[[tf.Tensor], tf.Tensor]
-    ) -> Split:
-        """Returns the split whose images are decoded from what `encoded` gives."""
-        return cls(labels, tuple(names), lambda index: decode_image(encoded(index)), encoded)
+    def from_files(cls, labels: np.ndarray, names: Sequence[str], load_bytes: LoadByIndex) -> Split:
+        """Return a split of encoded images, which are decoded when they are read."""
+        return cls(labels, tuple(names), lambda index: decode_image(load_bytes(index)), load_bytes)
 
-    def subset(self, places: np.ndarray) -> Split:
-        """Returns some of the images, in the order of their places, (m,) int."""
+    def subset(self, indices: np.ndarray) -> Split:
+        """Return the images at `indices`, (m,) int, in that order."""
         with tf.device("CPU:0"):
-            table = tf.constant(np.asarray(places, np.int64))
-        read, encoded = self.read, self.encoded
+            table = tf.constant(np.asarray(indices, np.int64))
+        load_image, load_bytes = self.load_image, self.load_bytes
         return Split(
-            self.labels[places],
-            tuple(self.names[place] for place in places),
-            lambda index: read(tf.gather(table, index)),
-            None if encoded is None else lambda index: encoded(tf.gather(table, index)),
+            self.labels[indices],
+            tuple(self.names[index] for index in indices),
+            lambda index: load_image(tf.gather(table, index)),
+            None if load_bytes is None else lambda index: load_bytes(tf.gather(table, index)),
             None if self.pixels is None else tf.gather(self.pixels, table),
         )
 
@@ -67,18 +68,19 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset.
+    """A dataset for single-label classification.
 
     Attributes:
-        spec: How it was asked for: see `cnnkit.data.load_dataset`.
-        labels: Names of the classes.
+        spec: The text that `cnnkit.data.load_dataset` opened it with.
+        class_names: Names of the classes.
         splits: `train` and `test`.
-        fingerprint: Changes when the list of images, a label or a split changes.
-        unreadable: Files that were left out because they are no images.
+        fingerprint: SHA-256, in hexadecimal. It changes when the list of images, a label or a
+            split changes.
+        unreadable: Files that were left out because they are not images.
     """
 
     spec: str
-    labels: tuple[str, ...]
+    class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     fingerprint: str
     unreadable: tuple[str, ...] = ()
@@ -87,15 +89,20 @@ class Dataset:
 def stratified_holdout(
     labels: np.ndarray, seed: int, fraction: float = TEST_FRACTION
 ) -> np.ndarray:
-    """Chooses the test images of a dataset that comes without a test split.
+    """Choose the test images of a dataset that has no test split.
 
     Args:
         labels: (n,) int, the class of each image.
-        seed: Decides which images of each class.
-        fraction: Part of each class, at least one image of every class that has two.
+        seed: Seed of the choice within each class.
+        fraction: Fraction of each class to hold out. At least one image of every class that has
+            two or more is held out, and none of a class that has one.
 
     Returns:
         (n,) bool, true for the test images.
+
+    Example:
+        >>> stratified_holdout(np.repeat([0, 1], 5), seed=0).sum()
+        np.int64(2)
     """
     chosen = np.zeros(len(labels), bool)
     for label in np.unique(labels):

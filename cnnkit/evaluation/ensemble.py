@@ -226,12 +226,12 @@ def align_classes(source: Dataset, labels: Sequence[str]) -> Split:
         DataError: If a class of theirs is none of `labels`.
     """
     split = source.splits["test"]
-    if tuple(labels) == source.labels:
+    if tuple(labels) == source.class_names:
         return split
     _check_unique(labels, "the run")
-    _check_unique(source.labels, source.spec)
+    _check_unique(source.class_names, source.spec)
     # A class without a test image asks nothing of the network.
-    shown = [source.labels[label] for label in np.unique(split.labels)]
+    shown = [source.class_names[label] for label in np.unique(split.labels)]
     missing = [label for label in shown if label not in labels]
     if missing:
         raise DataError(
@@ -240,7 +240,7 @@ def align_classes(source: Dataset, labels: Sequence[str]) -> Split:
             received=f"{len(missing)} that it does not know: {_some(missing)}",
         )
     places = {label: number for number, label in enumerate(labels)}
-    lookup = np.array([places.get(label, -1) for label in source.labels], np.int32)
+    lookup = np.array([places.get(label, -1) for label in source.class_names], np.int32)
     return dataclasses.replace(split, labels=lookup[split.labels])
 
 

@@ -180,7 +180,7 @@ def evaluate(
         >>> from cnnkit.data import load_dataset
         >>> digits = load_dataset("digits")
         >>> model = alexnet(classes=10, input_shape=(64, 64, 3))
-        >>> result = evaluate(model, digits.splits["test"], digits.labels, batch_size=128)
+        >>> result = evaluate(model, digits.splits["test"], digits.class_names, batch_size=128)
         >>> result.images, result.top1_interval[0] < result.top1_error < result.top1_interval[1]
         (359, True)
     """
@@ -283,7 +283,7 @@ def _windows(
     # same batches.
     window = max(1, room // together) * together
     with report_undecodable(split):
-        batches = iter(crop_batches(split, views, images=together, first=first))
+        batches = iter(crop_batches(split, views, batch_size=together, start=first))
         for start in range(first, len(split), window):
             count = min(window, len(split) - start)
             scores = [one.empty(count, classes) for one in eyes]

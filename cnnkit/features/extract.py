@@ -102,7 +102,7 @@ def extract_features(
         image_size=image_size,
     )
     part = select_features_split(source, split) if isinstance(source, Dataset) else source
-    classes = source.labels if isinstance(source, Dataset) else ()
+    classes = source.class_names if isinstance(source, Dataset) else ()
     describer = FeatureExtractor(model, protocol)
     values = np.empty((len(part), *describer.dimensions), np.float32)
     for places, [vectors] in stream_features(describer, part, np.arange(len(part)), batch_size):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data import Augmentation, Dataset, Split, batches, decode_image, report_undecodable
-from cnnkit.data.crops import slice_of
+from cnnkit.data.crops import array_window_reader
 from cnnkit.data.multi_crop import CropSpec, extract_crops
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError, unknown_name
@@ -48,7 +48,7 @@ def split_from_files(files: Sequence[str | Path]) -> Split:
     with tf.device("CPU:0"):
         table = tf.constant(names)
     labels = np.zeros(len(names), np.int32)
-    return Split.of_files(labels, names, lambda index: tf.io.read_file(tf.gather(table, index)))
+    return Split.from_files(labels, names, lambda index: tf.io.read_file(tf.gather(table, index)))
 
 
 def iter_center_crops(
@@ -74,8 +74,8 @@ def iter_full_images(
     """
 
     def load(index):
-        image = split.read(index)
-        read = slice_of(image)
+        image = split.load_image(index)
+        read = array_window_reader(image)
         return tuple(extract_crops(read, tf.shape(image)[:2], CropSpec(side))[0] for side in sides)
 
     dataset = parallel_map(tf.data.Dataset.from_tensor_slices(order), load)
@@ -110,10 +110,10 @@ def _joined(first: Split, second: Split) -> Split:
 
     labels = np.concatenate([first.labels, second.labels])
     names = (*first.names, *second.names)
-    if first.encoded is not None and second.encoded is not None:
-        encoded = either(first.encoded, second.encoded)
+    if first.load_bytes is not None and second.load_bytes is not None:
+        encoded = either(first.load_bytes, second.load_bytes)
         return Split(labels, names, lambda index: decode_image(encoded(index)), encoded)
-    return Split(labels, names, either(first.read, second.read))
+    return Split(labels, names, either(first.load_image, second.load_image))
 
 
 def _most(shapes: tuple[tuple[int, ...], ...], batch_size: int) -> int:

@@ -183,7 +183,7 @@ def write_features(
         dataset=source.spec,
         dataset_fingerprint=source.fingerprint,
         split=split,
-        classes=source.labels,
+        classes=source.class_names,
         images=len(images),
         dimension=dimension,
         rows=rows or _usual_rows(dimension),

@@ -25,8 +25,8 @@ def startup_warnings(
 ) -> list[str]:
     """Returns what is worth knowing before training begins, one sentence each."""
     notes = []
-    counts = np.bincount(source.splits["train"].labels, minlength=len(source.labels))
-    missing = [source.labels[i] for i in np.flatnonzero(counts == 0)]
+    counts = np.bincount(source.splits["train"].labels, minlength=len(source.class_names))
+    missing = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
     if missing:
         more = len(missing) - NAMED
         named = ", ".join(missing[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -212,6 +212,6 @@ def _batches(
             augmentation=augmentation,
             batch_size=job.config.batch_size,
             replicas=job.assembly.steps.parts,
-            share=process_index_and_count(job.assembly.steps.strategy),
+            shard=process_index_and_count(job.assembly.steps.strategy),
             **where,
         )

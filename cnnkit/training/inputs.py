@@ -72,7 +72,7 @@ def training_augmentation(
         crop=config.crop,
         flip=config.flip,
         color=noise,
-        square=config.central_square,
+        central_square=config.central_square,
         fast_decode=config.fast_decode,
     )
 

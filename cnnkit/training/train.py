@@ -91,7 +91,7 @@ def prepare_run(
         measured = run.statistics if resume else compute_input_statistics(config, source, before)
     measured = broadcast_arrays(strategy, measured)
     shown, held_out = training_augmentation(config, measured), held_out_augmentation(config)
-    assembly = build_components(config, source.labels, measured, strategy)
+    assembly = build_components(config, source.class_names, measured, strategy)
 
     state, notes = TrainingState(), startup_warnings(config, source, strategy)
     if first:
@@ -102,7 +102,7 @@ def prepare_run(
             state = _go_on(config, run, source, assembly)
         else:
             facts = {**about, **describe_environment(source, config.seed, strategy)}
-            run.create(config, source.labels, facts, measured)
+            run.create(config, source.class_names, facts, measured)
     text = broadcast_bytes(strategy, json.dumps(state.to_dict()).encode())
     state = TrainingState.from_dict(json.loads(text))
     broadcast_variables(strategy, assembly.steps.state)
@@ -116,7 +116,7 @@ def prepare_run(
         held_out=held_out,
         state=state,
         progress=progress,
-        watch=LossMonitor(len(source.labels), config.learning_rate),
+        watch=LossMonitor(len(source.class_names), config.learning_rate),
         writes=first,
     )
     kept = run.environment if first else about
@@ -145,7 +145,7 @@ def _facts(job: TrainingRun) -> dict[str, Any]:
         "parameters": job.assembly.model.count_params(),
         "training_images": len(source.splits["train"]),
         "test_images": len(source.splits["test"]),
-        "classes": len(source.labels),
+        "classes": len(source.class_names),
         "unreadable": source.unreadable,
         "devices": devices(job.assembly.steps.strategy),
         "epochs": config.epochs,

@@ -276,7 +276,7 @@ def check_splits(
     """
     labels = select_features_split(source).labels
     for number in per_class:
-        random_split(labels, source.labels, number, test_per_class, seed)
+        random_split(labels, source.class_names, number, test_per_class, seed)
 
 
 def score_layers(
@@ -293,7 +293,7 @@ def score_layers(
     images = select_features_split(source)
     return [
         score_features(
-            FeatureBatch(values, images.names, images.labels, source.labels),
+            FeatureBatch(values, images.names, images.labels, source.class_names),
             layer,
             classifier=classifier,
             per_class=number,

@@ -109,7 +109,9 @@ def drop_duplicates(
         "fingerprint": digest.hexdigest(),
     }
     if isinstance(source, MultiLabelDataset):
-        changes["marks"] = {name: source.marks[name][places] for name, places in kept.items()}
+        changes["voc_labels"] = {
+            name: source.voc_labels[name][places] for name, places in kept.items()
+        }
     return replace(source, **changes), found
 
 
@@ -120,7 +122,7 @@ def thumbnails(split: Split) -> np.ndarray:
     """
 
     def load(index):
-        image = tf.cast(split.read(index), tf.float32)
+        image = tf.cast(split.load_image(index), tf.float32)
         small = tf.image.resize(image, (SIDE, SIDE), method="area")
         return tf.reshape(tf.reduce_mean(small, axis=-1), [SIDE * SIDE])
 

@@ -46,7 +46,7 @@ def split_of(images, encode=None):
     names = [str(i) for i in labels]
     if encode:
         table = tf.constant([encode(image) for image in images])
-        return Split.of_files(labels, names, lambda i: table[i])
+        return Split.from_files(labels, names, lambda i: table[i])
     table = tf.ragged.constant([image.tobytes() for image in images])
     sides = tf.constant([image.shape for image in images])
     return Split(
@@ -137,7 +137,7 @@ def test_jitter_rescales_the_shorter_side(rng):
 def test_the_ten_crops_are_the_ten(square):
     y, x = np.mgrid[0:32, 0:48]
     image = np.stack([y, x, np.zeros_like(x)], -1).astype(np.uint8)
-    options = Augmentation(24, scale=(32, 32), crop="ten", square=square)
+    options = Augmentation(24, scale=(32, 32), crop="ten", central_square=square)
     shown = augmented(split_of([image] * 500), options, batch_size=100, seed=7)
     left, right = (8, 16) if square else (0, 24)
     tops_and_lefts = [(0, left), (0, right), (8, left), (8, right), (4, 12)]
@@ -156,7 +156,7 @@ def test_square_stays_inside_the_central_square():
     image[:, 32:64] = 200
     options = {"image_size": 24, "scale": (32, 32), "crop": "random"}
     split = split_of([image] * 50)
-    inside = augmented(split, Augmentation(**options, square=True), batch_size=50)
+    inside = augmented(split, Augmentation(**options, central_square=True), batch_size=50)
     assert min(crop.min() for crop in inside.values()) == 200
     anywhere = augmented(split, Augmentation(**options), batch_size=50)
     assert min(crop.max() for crop in anywhere.values()) == 0
@@ -265,7 +265,7 @@ def test_fit_is_the_center_of_the_augmentation(rng):
 
 def test_mean_image(image_folder):
     split = load_dataset(f"folder:{image_folder}").splits["train"]
-    images = [decode_image(split.encoded(tf.constant(i, tf.int64))) for i in range(len(split))]
+    images = [decode_image(split.load_bytes(tf.constant(i, tf.int64))) for i in range(len(split))]
     expected = np.mean(
         [resize_shorter_side(image, 16) for image in images], axis=0, dtype=np.float64
     )
@@ -292,7 +292,7 @@ def test_color_components_are_the_pca_of_the_pixels(rng):
     vectors = np.array(found.eigenvectors)
     np.testing.assert_allclose(np.abs(vectors.T @ pca.components_.T), np.eye(3), atol=1e-6)
     assert all(column[np.argmax(np.abs(column))] > 0 for column in vectors.T)
-    some = color_components(split_of(images), image_size=24, most=7)
+    some = color_components(split_of(images), image_size=24, max_images=7)
     chosen = np.concatenate([image.reshape(-1, 3) for image in images[::10]]).astype(float)
     np.testing.assert_allclose(
         some.eigenvalues, np.linalg.eigvalsh(np.cov(chosen.T, bias=True))[::-1], rtol=1e-6
@@ -301,18 +301,23 @@ def test_color_components_are_the_pca_of_the_pixels(rng):
 
 def test_images_of_one_color_have_no_components():
     flat = split_of([np.full((8, 8, 3), 90, np.uint8)] * 3)
-    with pytest.raises(DataError, match="no colors to vary.*RGB .90.0, 90.0, 90.0."):
+    with pytest.raises(
+        DataError, match="only one color, so it has no components.*RGB .90.0, 90.0, 90.0."
+    ):
         color_components(flat, image_size=8)
 
 
 @pytest.mark.parametrize(
     ("fields", "text"),
     [
-        ({"image_size": 0}, "An image has pixels. Expected: at least 1. Received: 0"),
-        ({"image_size": 8, "crop": "center"}, "Unknown crop 'center'.*Did you mean center"),
+        ({"image_size": 0}, "`image_size` must be positive. Expected: at least 1. Received: 0"),
+        ({"image_size": 8, "crop": "centr"}, "Unknown crop 'centr'.*Did you mean center"),
         ({"image_size": 8, "crop": "ten", "flip": True}, "mirrored already"),
         ({"image_size": 8, "scale": (7, 9)}, "too small for the crop. Expected: at least 8"),
-        ({"image_size": 8, "scale": (12, 9)}, "drawn from a range.*Received: .12, 9."),
+        (
+            {"image_size": 8, "scale": (12, 9)},
+            "`scale` must be an ascending range.*Received: .12, 9.",
+        ),
     ],
 )
 def test_wrong_augmentation(fields, text):

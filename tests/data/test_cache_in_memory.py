@@ -49,8 +49,8 @@ def test_batches_have_the_bits_of_the_files(folder, augmentation):
 def test_what_does_not_fit_stays_in_its_files(folder):
     split = load_dataset(f"folder:{folder}").splits["train"]
     size = len(split) * SIDE * SIDE * 3
-    assert cache_in_memory(split, most_bytes=size).pixels is not None
-    assert cache_in_memory(split, most_bytes=size - 1) is split
+    assert cache_in_memory(split, max_bytes=size).pixels is not None
+    assert cache_in_memory(split, max_bytes=size - 1) is split
 
 
 def test_images_of_several_sizes_stay_in_their_files(folder):
@@ -73,7 +73,7 @@ def test_a_broken_image_is_named(folder):
 
 def test_what_keeps_an_image_as_it_is():
     """An augmentation keeps images only where nothing at all is done to them."""
-    assert Augmentation(8).keeps(8, 8)
+    assert Augmentation(8).is_identity(8, 8)
     for augmentation, sides in (
         (Augmentation(8), (8, 9)),
         (Augmentation(8), (16, 16)),
@@ -82,4 +82,4 @@ def test_what_keeps_an_image_as_it_is():
         (Augmentation(8, crop="random"), (8, 8)),
         (Augmentation(8, flip=True), (8, 8)),
     ):
-        assert not augmentation.keeps(*sides)
+        assert not augmentation.is_identity(*sides)

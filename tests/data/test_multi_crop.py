@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.data import Augmentation, Split
-from cnnkit.data.crops import augment_image, slice_of
+from cnnkit.data.crops import array_window_reader, augment_image
 from cnnkit.data.multi_crop import (
     CENTER,
     CORNERS_AND_CENTER,
@@ -24,7 +24,9 @@ def pixels(sides, rng):
 
 
 def taken(image, view):
-    return extract_crops(slice_of(tf.constant(image)), tf.constant(image.shape[:2]), view).numpy()
+    return extract_crops(
+        array_window_reader(tf.constant(image)), tf.constant(image.shape[:2]), view
+    ).numpy()
 
 
 @pytest.mark.parametrize("sides", [WIDE, TALL, SQUARE, SAME])
@@ -72,25 +74,27 @@ def test_an_image_that_fits_stays_as_it_is(rng):
 def test_files_give_the_pixels_of_their_decoded_image(rng, kind):
     encode = tf.io.encode_jpeg if kind == "jpeg" else tf.io.encode_png
     files = tf.stack([encode(pixels(sides, rng)) for sides in (WIDE, TALL, SQUARE)])
-    split = Split.of_files(np.zeros(3, np.int32), "abc", lambda index: tf.gather(files, index))
+    split = Split.from_files(np.zeros(3, np.int32), "abc", lambda index: tf.gather(files, index))
     one, two = CropSpec(32, 24, GRID), CropSpec(40, 24, CORNERS_AND_CENTER)
-    [alone] = zip(*crop_batches(split, [one], images=2), strict=True)
-    both, _ = zip(*crop_batches(split, [one, two], images=2), strict=True)
+    [alone] = zip(*crop_batches(split, [one], batch_size=2), strict=True)
+    both, _ = zip(*crop_batches(split, [one, two], batch_size=2), strict=True)
     np.testing.assert_allclose(np.concatenate(alone), np.concatenate(both), atol=2e-3)
 
 
 def test_whole_images_come_one_by_one_and_the_first_can_be_left_out(rng):
     images = [pixels(sides, rng) for sides in (WIDE, TALL)]
     files = tf.stack([tf.io.encode_png(image) for image in images])
-    split = Split.of_files(np.zeros(2, np.int32), "ab", lambda index: tf.gather(files, index))
-    shapes = [whole.shape.as_list() for (whole,) in crop_batches(split, [CropSpec(40)], images=5)]
+    split = Split.from_files(np.zeros(2, np.int32), "ab", lambda index: tf.gather(files, index))
+    shapes = [
+        whole.shape.as_list() for (whole,) in crop_batches(split, [CropSpec(40)], batch_size=5)
+    ]
     assert shapes == [[1, 1, 40, 62, 3], [1, 1, 83, 40, 3]]
-    [(last,)] = crop_batches(split, [CropSpec(40)], images=5, first=1)
+    [(last,)] = crop_batches(split, [CropSpec(40)], batch_size=5, start=1)
     assert last.shape == (1, 1, 83, 40, 3)
 
 
 def test_too_small_scales_and_empty_batches_are_refused():
     with pytest.raises(UsageError, match="at least 24. Received: 23"):
         CropSpec(23, 24)
-    with pytest.raises(UsageError, match="A batch holds images"):
-        crop_batches(None, [CropSpec(24, 24)], images=0)
+    with pytest.raises(UsageError, match="`batch_size` must be positive. Expected: at least 1"):
+        crop_batches(None, [CropSpec(24, 24)], batch_size=0)

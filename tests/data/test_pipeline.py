@@ -96,13 +96,13 @@ def test_held_out_leaves_something_to_train_on():
 
 def test_folder_with_a_seeded_split(image_folder):
     source = load_dataset(f"folder:{image_folder}")
-    assert source.labels == ("above", "below")
+    assert source.class_names == ("above", "below")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 32, "test": 8}
     split = source.splits["train"]
     for i in (0, 20):
-        image = split.read(tf.constant(i, tf.int64)).numpy()
+        image = split.load_image(tf.constant(i, tf.int64)).numpy()
         half = image[:30].mean() > image[40:].mean()
-        assert half == (source.labels[split.labels[i]] == "above")
+        assert half == (source.class_names[split.labels[i]] == "above")
 
 
 def test_folder_with_its_own_splits(image_folder, tmp_path):
@@ -131,7 +131,7 @@ def test_a_few_files_that_are_no_images_are_left_out(tmp_path):
     assert sum(len(split) for split in source.splits.values()) == 200
 
     (tmp_path / "b" / "more.txt").write_text("one too many")
-    with pytest.raises(DataError, match="3 of 203 files .* are no images.* at most 1%.*notes.txt"):
+    with pytest.raises(DataError, match="3 of 203 files .* are not images.* at most 1%.*notes.txt"):
         load_dataset(f"folder:{tmp_path}")
 
 
@@ -164,11 +164,11 @@ def test_tfds_that_is_prepared(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="not prepared on this machine.*Pass --download"):
         load_dataset("tfds:cnnkit_tiny_shapes")
     source = load_dataset("tfds:cnnkit_tiny_shapes", download=True)
-    assert source.labels == ("dark", "light")
+    assert source.class_names == ("dark", "light")
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 6, "test": 2}
     for split in source.splits.values():
         for i, label in enumerate(split.labels):
-            assert split.read(tf.constant(i, tf.int64)).numpy().mean() == 20 + 200 * label
+            assert split.load_image(tf.constant(i, tf.int64)).numpy().mean() == 20 + 200 * label
     assert load_dataset("tfds:cnnkit_tiny_shapes").fingerprint == source.fingerprint
 
 
@@ -176,7 +176,7 @@ def test_batches_show_every_image_once():
     split = load_dataset("digits").splits["test"]
     order = epoch_order(len(split), seed=4, epoch=2)
     assert sorted(order) == list(range(len(split)))
-    read = tf.function(lambda i: resize_shorter_side(split.read(i), 8))
+    read = tf.function(lambda i: resize_shorter_side(split.load_image(i), 8))
     images = [read(tf.constant(i)).numpy().tobytes() for i in order]
     for batch_size, replicas in ((64, 1), (50, 3), (len(split), 2), (1000, 1)):
         seen = []
@@ -214,7 +214,7 @@ def test_epochs_have_orders_of_their_own():
 def test_mean_color(image_folder):
     split = load_dataset(f"folder:{image_folder}").splits["train"]
     images = [
-        resize_shorter_side(split.read(tf.constant(i, tf.int64)), 16).numpy()
+        resize_shorter_side(split.load_image(tf.constant(i, tf.int64)), 16).numpy()
         for i in range(len(split))
     ]
     expected = np.mean(images, axis=(0, 1, 2))
@@ -239,7 +239,7 @@ def test_unknown_datasets(spec, text):
 
 
 def test_folders_without_images(tmp_path):
-    with pytest.raises(DataError, match="is no dataset. Expected: a subfolder for each class"):
+    with pytest.raises(DataError, match="is not a dataset. Expected: a subfolder for each class"):
         load_dataset(f"folder:{tmp_path}")
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -268,9 +268,9 @@ def test_a_state_goes_on_with_the_same_numbers(model, tmp_path, monkeypatch):
 
     def watched(index):
         tf.py_function(lambda i: read.append(int(i)), [index], [])
-        return many.encoded(index)
+        return many.load_bytes(index)
 
-    watching = Split.of_files(many.labels, many.names, watched)
+    watching = Split.from_files(many.labels, many.names, watched)
     options = {"protocol": "dense+multi-crop", "scales": (16, 18), "batch_size": 32}
     whole = evaluate(model, many, LABELS, **options)
     state = tmp_path / "state.npz"
@@ -305,9 +305,9 @@ def test_each_image_is_decoded_once(model, split):
 
     def watched(index):
         tf.py_function(lambda i: read.append(int(i)), [index], [])
-        return split.encoded(index)
+        return split.load_bytes(index)
 
-    watching = Split.of_files(split.labels, split.names, watched)
+    watching = Split.from_files(split.labels, split.names, watched)
     evaluate(model, watching, LABELS, protocol="dense+multi-crop", scales=(16, 18, 22))
     assert sorted(read) == list(range(8))
 
@@ -317,7 +317,7 @@ def test_what_cannot_be_applied_is_one_line(model, split):
         evaluate(model, split, LABELS, protocol="tencrop")
     with pytest.raises(UsageError, match="Unknown average 'score'"):
         evaluate(model, split, LABELS, average="score")
-    with pytest.raises(UsageError, match="smaller than the network at this scale.*at least 12"):
+    with pytest.raises(UsageError, match="`scale` is smaller than the crop.*at least 12"):
         evaluate(model, split, LABELS, protocol="ten-crop", scales=(16, 11))
     with pytest.raises(UsageError, match=r"too small for 'net3'.*at least 12. Received: 8 x 8"):
         evaluate(model, split, LABELS, protocol="dense", scales=(8,))

@@ -57,7 +57,7 @@ def source(image_folder):
 
 def pixels(source, split="all"):
     part = select_features_split(source, split)
-    return [part.read(tf.constant(i, tf.int64)).numpy() for i in range(len(part))]
+    return [part.load_image(tf.constant(i, tf.int64)).numpy() for i in range(len(part))]
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

@@ -45,7 +45,7 @@ def images(count=8, seed=1):
 def split_of(pictures, labels):
     files = tf.stack([tf.io.encode_png(picture) for picture in pictures])
     names = [f"image{i}" for i in range(len(pictures))]
-    return Split.of_files(
+    return Split.from_files(
         np.asarray(labels, np.int32), names, lambda index: tf.gather(files, index)
     )
 

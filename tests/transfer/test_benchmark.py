@@ -128,7 +128,7 @@ def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
     assert described.identities[0] != described.identities[1]
     expected = []
     for i in range(len(images)):
-        center = fit_image(images.read(tf.constant(i, tf.int64)), 23)[None]
+        center = fit_image(images.load_image(tf.constant(i, tf.int64)), 23)[None]
         vectors = [
             keras.Model(net.input, net.get_layer("fc7").output)(center).numpy()[0]
             for net in (one, other)

@@ -39,7 +39,7 @@ def fitted(net, source, classifier="svm"):
         described,
         pipeline,
         c,
-        classes=source.labels,
+        classes=source.class_names,
         classifier=classifier,
         several=False,
         dataset=source.spec,

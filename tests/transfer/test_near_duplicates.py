@@ -70,7 +70,7 @@ def test_copies_are_found(folders, monkeypatch, block):
     # Against the correlation of the two thumbnails as NumPy has it.
     for pair in found:
         both = [
-            split.read(tf.constant(split.names.index(name), tf.int64))
+            split.load_image(tf.constant(split.names.index(name), tf.int64))
             for split, name in ((first, pair.name), (second, pair.other))
         ]
         gray = [
@@ -83,7 +83,7 @@ def test_copies_are_found(folders, monkeypatch, block):
 
 def test_pictures_of_one_color_are_like_nothing(folders):
     gray = np.full((2, 9, 9, 3), 200, np.uint8)
-    split = Split.of_pixels(np.zeros(2, np.int32), ["a", "b"], gray)
+    split = Split.from_pixels(np.zeros(2, np.int32), ["a", "b"], gray)
     assert find_duplicates(split, split) == []
     _, second = splits(folders)
     # Every image equals itself, but the gray one.
@@ -102,7 +102,8 @@ def test_a_dataset_without_them(folders):
         place = whole.names.index(name)
         assert kept.labels[i] == whole.labels[place]
         np.testing.assert_array_equal(
-            kept.read(tf.constant(i, tf.int64)), whole.read(tf.constant(place, tf.int64))
+            kept.load_image(tf.constant(i, tf.int64)),
+            whole.load_image(tf.constant(place, tf.int64)),
         )
     same, nothing = drop_duplicates(rest, others)
     assert (same, nothing) == (rest, [])
@@ -128,7 +129,7 @@ def test_marks_go_with_their_images(folders):
     source = MultiLabelDataset("voc:x", ("a", "b"), {"test": first}, {"test": marks}, "f")
     rest, _ = drop_duplicates(source, [second])
     kept = [first.names.index(name) for name in rest.splits["test"].names]
-    np.testing.assert_array_equal(rest.marks["test"], marks[kept])
+    np.testing.assert_array_equal(rest.voc_labels["test"], marks[kept])
 
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.5])
@@ -139,12 +140,12 @@ def test_wrong_thresholds(folders, threshold):
 
 def test_pixels_in_memory(rng):
     pixels = rng.integers(0, 255, (6, 8, 8, 3), np.uint8)
-    split = Split.of_pixels(np.arange(6, dtype=np.int32), list("abcdef"), pixels)
+    split = Split.from_pixels(np.arange(6, dtype=np.int32), list("abcdef"), pixels)
     part = split.subset(np.array([4, 1]))
     assert part.names == ("e", "b")
     assert part.labels.tolist() == [4, 1]
     np.testing.assert_array_equal(part.pixels, pixels[[4, 1]])
-    np.testing.assert_array_equal(part.read(tf.constant(1, tf.int64)), pixels[1])
+    np.testing.assert_array_equal(part.load_image(tf.constant(1, tf.int64)), pixels[1])
 
 
 def test_the_command(folders, tmp_path, capsys):

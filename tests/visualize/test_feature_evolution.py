@@ -36,7 +36,7 @@ def test_each_epoch_shows_its_networks_strongest_training_image(run):
     assert [row.unit for row in found] == [4, 0]
     shown = source.splits["train"]
     # At 8 pixels the images of digits are their own crops.
-    images = np.stack([shown.read(i).numpy() for i in range(len(shown))]).astype("float32")
+    images = np.stack([shown.load_image(i).numpy() for i in range(len(shown))]).astype("float32")
     for row in found:
         assert row.epochs == (1, 2, 3, 5)
         for epoch, top in zip(row.epochs, row.examples, strict=True):

@@ -100,7 +100,7 @@ def _labeled_images(
         split = args.split or "test"
         if split not in source.splits:
             raise unknown_name("split", split, source.splits)
-        return source.splits[split], source.marks[split]
+        return source.splits[split], source.voc_labels[split]
     from cnnkit.features import select_features_split
 
     images = select_features_split(source, args.split or "all")
@@ -134,14 +134,14 @@ def _measure(
         return {}
     columns = {label: column for column, label in enumerate(probe.classes)}
     if probe.several:
-        shared = [label for label in source.labels if label in columns]
-        true = truth[:, [source.labels.index(label) for label in shared]]
+        shared = [label for label in source.class_names if label in columns]
+        true = truth[:, [source.class_names.index(label) for label in shared]]
         if not shared or not (true > 0).any():
             return {}
         found = average_precisions(scores[:, [columns[label] for label in shared]], true)
         means = {name: float(np.nanmean(values)) for name, values in found.items()}
         return {"mean_average_precision": means, **fitted_here}
-    expected = np.array([columns.get(label, -1) for label in source.labels])[truth]
+    expected = np.array([columns.get(label, -1) for label in source.class_names])[truth]
     known = expected >= 0
     if not known.any():
         return {}

@@ -60,15 +60,15 @@ def _check(args: argparse.Namespace) -> int:
     from cnnkit.data import check_dataset, load_dataset
 
     # All the unreadable files are to be named, however many there are.
-    source = load_dataset(args.dataset, seed=args.seed, most_unreadable=1.0)
+    source = load_dataset(args.dataset, seed=args.seed, max_unreadable=1.0)
     with progress_bar(sum(map(len, source.splits.values()))) as progress:
         report = check_dataset(source, progress=progress)
     if args.json:
-        document = {"dataset": args.dataset, "sound": report.sound, **dataclasses.asdict(report)}
+        document = {"dataset": args.dataset, "sound": report.passed, **dataclasses.asdict(report)}
         print_json(document)
     else:
         _print(report)
-    return 1 if args.strict and not report.sound else 0
+    return 1 if args.strict and not report.passed else 0
 
 
 def _print(report) -> None:
@@ -137,11 +137,13 @@ def _sample(args: argparse.Namespace) -> int:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     for index in range(args.count):
-        label = source.labels[split.labels[index]]
+        label = source.class_names[split.labels[index]]
         path = output / f"{Path(split.names[index]).stem}-label-{label}.png"
         if path.exists():
             raise UsageError(f"{path} exists", hint="Remove it or use another --output")
         with staged_file(path) as aside:
-            aside.write_bytes(tf.io.encode_png(split.read(tf.constant(index, tf.int64))).numpy())
+            aside.write_bytes(
+                tf.io.encode_png(split.load_image(tf.constant(index, tf.int64))).numpy()
+            )
         print(path)
     return 0

@@ -79,7 +79,8 @@ def _draw(found, args: argparse.Namespace, output: Path) -> None:
         )
     split = select_features_split(source, index.split)
     images = [
-        [split.read(tf.constant(one.index, tf.int64)).numpy() for one in near] for near in found
+        [split.load_image(tf.constant(one.index, tf.int64)).numpy() for one in near]
+        for near in found
     ]
     draw_neighbors(
         [read_image(query, None) for query in args.query],

@@ -102,4 +102,4 @@ def _images(found: dict[str, Any], answers: list[dict[str, Any]]) -> list[Any]:
     split = source.splits["test"]
     with report_undecodable(split):
         places = (tf.constant(one["index"], tf.int64) for one in answers)
-        return [split.read(place).numpy() for place in places]
+        return [split.load_image(place).numpy() for place in places]

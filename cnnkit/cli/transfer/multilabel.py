@@ -39,11 +39,11 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
     scores = [
         score_multilabel(
             train_values,
-            source.marks[train],
+            source.voc_labels[train],
             test_values,
-            source.marks[test],
+            source.voc_labels[test],
             layer,
-            source.labels,
+            source.class_names,
             classifier=classifier,
             metric=metric,
             l2=train_features.protocol.l2,
@@ -64,7 +64,7 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
                 "test": test,
                 "metric": metric,
                 "left_out": left_out,
-                "scores": [_facts(score, source.labels) for score in scores],
+                "scores": [_facts(score, source.class_names) for score in scores],
             }
         )
         return
@@ -96,7 +96,7 @@ def _save(
         features,
         score.pipeline,
         score.c,
-        classes=source.labels,
+        classes=source.class_names,
         classifier=score.classifier,
         several=True,
         dataset=f"{source.spec}, {train}",

@@ -46,7 +46,7 @@ def transfer_to_classes(args: argparse.Namespace) -> None:
     facts = {
         "dataset": source.spec,
         "left_out": left_out,
-        "scores": [_facts(score, source.labels) for score in scores],
+        "scores": [_facts(score, source.class_names) for score in scores],
     }
     if args.figure is not None:
         _draw(Path(args.figure), scores, facts)
@@ -79,7 +79,7 @@ def _save(
         features,
         pipeline,
         c,
-        classes=source.labels,
+        classes=source.class_names,
         classifier=score.classifier,
         several=False,
         dataset=source.spec,

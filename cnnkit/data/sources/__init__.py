@@ -1,1 +1,1 @@
-"""Readers of datasets, one module a kind of source."""
+"""Loaders of datasets, one module per kind of source."""

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn carries: real images without a download."""
+"""The handwritten digits of scikit-learn: real images without a download."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import numpy as np
 
 from cnnkit.data.dataset import Dataset, Split, stratified_holdout
 
-# The scanned digits were reduced to 8 x 8 counts of ink in 0..16.
-LEVELS = 16
+# scikit-learn's digits are 8 x 8 counts of ink in 0..16.
+INK_LEVELS = 16
 
 
 def load_digits(seed: int) -> Dataset:
-    """Returns the 1,797 digits as 8 x 8 RGB images, a fifth of each class held out."""
+    """Return the 1,797 digits as 8 x 8 RGB images, a fifth of each class held out.
+
+    Args:
+        seed: Seed of the split.
+    """
     from sklearn import datasets
 
     counts, labels = datasets.load_digits(return_X_y=True)
-    images = np.round(counts.reshape(-1, 8, 8, 1) * (255 / LEVELS)).astype(np.uint8)
+    images = np.round(counts.reshape(-1, 8, 8, 1) * (255 / INK_LEVELS)).astype(np.uint8)
     images = np.repeat(images, 3, axis=-1)
     labels = labels.astype(np.int32)
     test = stratified_holdout(labels, seed)
@@ -26,5 +30,5 @@ def load_digits(seed: int) -> Dataset:
     for name, members in (("train", ~test), ("test", test)):
         index = np.flatnonzero(members)
         names = [f"digit{i:04d}" for i in index]
-        splits[name] = Split.of_pixels(labels[members], names, images[members])
+        splits[name] = Split.from_pixels(labels[members], names, images[members])
     return Dataset("digits", tuple("0123456789"), splits, digest.hexdigest())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 
 import numpy as np
@@ -16,20 +17,26 @@ TEST_SPLITS = ("test", "validation")
 
 
 def load_tfds(name: str, seed: int, download: bool) -> Dataset:
-    """Opens the TensorFlow dataset `name`, with a test split of its own or a seeded one.
+    """Open the TensorFlow dataset `name`, with its own test split or a seeded one.
 
-    Its files are read once from end to end, to find the labels and where each image lies; the
-    images stay on disk.
+    Its files are read once from end to end, to find the labels and the locations of the images.
+    The images stay on disk.
+
+    Args:
+        name: Name of the dataset, as `tfds.builder` takes it.
+        seed: Seed of the split of a dataset without a test split.
+        download: Whether the dataset may be downloaded and prepared.
 
     Raises:
-        UsageError: If there is no such dataset, it is not prepared, or it is not labeled images.
-        DataError: If it has no train split, or its files are torn or of another format.
+        UsageError: If there is no such dataset, it is not prepared, or its examples are not labeled
+            images.
+        DataError: If it has no train split, or its files are damaged or of another format.
     """
-    builder = _builder(name, download)
+    builder = _open_builder(name, download)
     features = builder.info.features
     if not {"image", "label"} <= set(features):
         raise UsageError(
-            f"Dataset tfds:{name} is no image classification",
+            f"Dataset tfds:{name} is not for image classification",
             expected="the features image and label",
             received=", ".join(features),
         )
@@ -37,35 +44,37 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
         raise DataError(
             f"Dataset tfds:{name} has no train split", received=", ".join(builder.info.splits)
         )
-    test_name = next((part for part in TEST_SPLITS if part in builder.info.splits), None)
-    images, classes = _read(builder, "train")
+    test_name = next((split for split in TEST_SPLITS if split in builder.info.splits), None)
+    images, labels = _locate_images(builder, "train")
     if test_name:
-        parts = {"train": (images, classes), "test": _read(builder, test_name)}
+        rows = {"train": (images, labels), "test": _locate_images(builder, test_name)}
     else:
-        test = stratified_holdout(classes, seed)
-        parts = {
-            part: (images.take(chosen), classes[chosen])
-            for part, chosen in (("train", ~test), ("test", test))
+        test = stratified_holdout(labels, seed)
+        rows = {
+            split: (images.take(members), labels[members])
+            for split, members in (("train", ~test), ("test", test))
         }
     digest = hashlib.sha256(builder.info.full_name.encode())
-    for _, labels in parts.values():
-        digest.update(labels.tobytes())
+    for _, split_labels in rows.values():
+        digest.update(split_labels.tobytes())
     return Dataset(
         f"tfds:{name}",
         tuple(features["label"].names),
-        {part: _split(part, *rows) for part, rows in parts.items()},
+        {split: _split_from_records(split, *row) for split, row in rows.items()},
         digest.hexdigest(),
     )
 
 
-def _builder(name: str, download: bool):
+def _open_builder(name: str, download: bool):
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name)
     except tfds.core.registered.DatasetNotFoundError:
         base = name.partition("/")[0]
-        raise unknown_name("dataset", f"tfds:{base}", _nearest(base)) from None
+        # Of more than a thousand datasets only similar names are listed in the error.
+        near = difflib.get_close_matches(base, tfds.list_builders(), n=5)
+        raise unknown_name("dataset", f"tfds:{base}", [f"tfds:{name}" for name in near]) from None
     if download:
         builder.download_and_prepare()
     if not builder.is_prepared():
@@ -77,18 +86,9 @@ def _builder(name: str, download: bool):
     return builder
 
 
-def _nearest(name: str) -> list[str]:
-    """Returns the few known names to offer: TensorFlow Datasets has more than a thousand."""
-    import difflib
-
-    import tensorflow_datasets as tfds
-
-    return [f"tfds:{near}" for near in difflib.get_close_matches(name, tfds.list_builders(), n=5)]
-
-
-def _read(builder, part: str) -> tuple[RecordOffsets, np.ndarray]:
-    """Returns where the encoded images of a split lie, and their labels."""
-    files = [str(file) for file in builder.info.splits[part].filepaths]
+def _locate_images(builder, split: str) -> tuple[RecordOffsets, np.ndarray]:
+    """Return the locations of the encoded images of a split, and their labels."""
+    files = [str(file) for file in builder.info.splits[split].filepaths]
     rows = []
     for number, file in enumerate(files):
         try:
@@ -104,10 +104,10 @@ def _read(builder, part: str) -> tuple[RecordOffsets, np.ndarray]:
                 hint="Prepare the dataset again",
             ) from error
     table = np.array(rows, np.int64).reshape(-1, 4)
-    places = RecordOffsets(files, table[:, 0].astype(np.int32), table[:, 1], table[:, 2])
-    return places, table[:, 3].astype(np.int32)
+    images = RecordOffsets(files, table[:, 0].astype(np.int32), table[:, 1], table[:, 2])
+    return images, table[:, 3].astype(np.int32)
 
 
-def _split(part: str, images: RecordOffsets, labels: np.ndarray) -> Split:
-    names = [f"{part}{i:06d}" for i in range(len(labels))]
-    return Split.of_files(labels, names, record_reader(images))
+def _split_from_records(name: str, images: RecordOffsets, labels: np.ndarray) -> Split:
+    names = [f"{name}{i:06d}" for i in range(len(labels))]
+    return Split.from_files(labels, names, record_reader(images))

@@ -1,13 +1,14 @@
-"""Datasets in a few large files: TFRecords, with an index that finds every image in them.
+"""Sharded datasets: TFRecord files, with an index that locates every image in them.
 
     DIR/train-00000.tfrecord ...    records of tf.train.Example: `image/encoded`, the bytes of the
-                                    file as they were; `image/filename`; `image/class/label`;
+                                    image file; `image/filename`; `image/class/label`;
                                     `image/class/text`
-    DIR/index.npz                   written last: the classes, the fingerprint, the shards and
-                                    their sizes, and for each image its name, label, place and
+    DIR/index.npz                   written last: the class names, the fingerprint, the shards and
+                                    their sizes, and for each image its name, label, location and
                                     checksum
 
-The index alone makes a folder of shards a dataset.
+A folder is a sharded dataset if it has the index. TensorFlow reads a TFRecord file only from its
+beginning; with the index, images can be read in any order.
 """
 
 from __future__ import annotations
@@ -29,99 +30,25 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._files import STAGING_PREFIX, staged_file
-from cnnkit.data.dataset import Dataset, Split
+from cnnkit.data.dataset import Dataset, LoadByIndex, Split
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError, UsageError
 
+INDEX = "index.npz"
+FORMAT = 1
+SHARD_BYTES = 512 << 20
 # A TFRecord is its length (8 bytes), a checksum (4), the data, and a checksum (4).
 BEFORE_DATA, AROUND_DATA = 12, 16
-# Bytes of encoded images that are kept in memory rather than on disk.
+# Larger datasets of encoded images stay on disk; smaller ones are read into memory.
 IN_MEMORY = 1 << 30
 
 
-@dataclass(frozen=True)
-class RecordOffsets:
-    """Where each of n images lies.
-
-    Attributes:
-        files: Paths.
-        file: (n,) int32, the place of the image's file in `files`.
-        offset: (n,) int64, of the image's first byte.
-        length: (n,) int64, in bytes.
-    """
-
-    files: Sequence[str]
-    file: np.ndarray
-    offset: np.ndarray
-    length: np.ndarray
-
-    def take(self, index: np.ndarray) -> RecordOffsets:
-        """Returns the places of some of the images."""
-        return RecordOffsets(self.files, self.file[index], self.offset[index], self.length[index])
-
-
-def record_reader(places: RecordOffsets) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the graph function from an index, () int64, to the bytes of the image, () string.
-
-    A small set is read into memory. From a large one each image is read when it is asked for, by
-    Python, which costs about as much as decoding a tiny image, and nothing beside decoding a
-    photograph.
-
-    Raises:
-        DataError: If a file has become shorter; of a large set the function raises
-            tf.errors.InvalidArgumentError then.
-    """
-    if places.length.sum() > IN_MEMORY:
-        read = functools.partial(_read, places, functools.cache(_Descriptor))
-
-        def encoded(index: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(read, [index], tf.string, stateful=False), ())
-
-        return encoded
-    descriptors = functools.cache(_Descriptor)
-    with tf.device("CPU:0"):
-        table = tf.constant([_read(places, descriptors, i) for i in range(len(places.length))])
-    return lambda index: tf.gather(table, index)
-
-
-def _read(places: RecordOffsets, descriptor: Callable[[str], _Descriptor], index: int) -> bytes:
-    path, length = places.files[places.file[index]], int(places.length[index])
-    data = os.pread(descriptor(path).number, length, int(places.offset[index]))
-    if len(data) != length:
-        raise DataError(f"{path} has become shorter", hint="Restore it")
-    return data
-
-
-def read_records(file: str | Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the records of a TFRecord file, each after the offset of its data.
-
-    Raises:
-        tf.errors.DataLossError: If the file is torn.
-    """
-    offset = BEFORE_DATA
-    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-        yield offset, record
-        offset += len(record) + AROUND_DATA
-
-
-class _Descriptor:
-    """An open file, closed when nobody needs it any more."""
-
-    def __init__(self, path: str) -> None:
-        self.number = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self.number)
-
-
-INDEX = "index.npz"
-FORMAT = 1
-
-
 def load_shards(root: str) -> Dataset:
-    """Opens a folder that `write_shards` wrote.
+    """Open a folder that `write_shards` wrote.
 
     Raises:
-        UsageError: If there is none.
-        DataError: If its index or a shard is torn or missing.
+        UsageError: If the folder has no index.
+        DataError: If the index or a shard is damaged or missing.
     """
     folder = Path(root)
     if not (folder / INDEX).is_file():
@@ -136,18 +63,18 @@ def load_shards(root: str) -> Dataset:
             raise DataError(f"The shard {folder / name} is missing", hint="Write the shards again")
         if (found := (folder / name).stat().st_size) != size:
             raise DataError(
-                f"The shard {folder / name} is torn",
+                f"The shard {folder / name} is damaged",
                 expected=f"{size} bytes",
                 received=found,
                 hint="Copy it or write the shards again",
             )
     files = [str(folder / name) for name, _ in about["shards"]]
     splits = {}
-    for part in about["parts"]:
-        number, offset, length, _ = arrays[f"{part}/places"].T
-        names = arrays[f"{part}/names"].tobytes().decode().split("\n")
-        places = RecordOffsets(files, number.astype(np.int32), offset, length)
-        splits[part] = Split.of_files(arrays[f"{part}/labels"], names, record_reader(places))
+    for split in about["parts"]:
+        file_index, offsets, lengths, _ = arrays[f"{split}/places"].T
+        names = arrays[f"{split}/names"].tobytes().decode().split("\n")
+        images = RecordOffsets(files, file_index.astype(np.int32), offsets, lengths)
+        splits[split] = Split.from_files(arrays[f"{split}/labels"], names, record_reader(images))
     return Dataset(
         f"shards:{root}",
         tuple(about["labels"]),
@@ -163,39 +90,38 @@ def _read_index(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             arrays = {name: stored[name] for name in stored.files}
         about = json.loads(arrays.pop("about").tobytes())
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-        raise DataError(f"{file} is torn", hint="Copy it or write the shards again") from error
+        raise DataError(f"{file} is damaged", hint="Copy it or write the shards again") from error
     if about["format"] != FORMAT:
         raise DataError(
-            f"{file} is of another cnnkit", expected=f"format {FORMAT}", received=about["format"]
+            f"{file} was written by another version of cnnkit",
+            expected=f"format {FORMAT}",
+            received=about["format"],
         )
     return about, arrays
 
 
-SHARD_BYTES = 512 << 20
-
-
 def write_shards(
-    source: Dataset,
+    dataset: Dataset,
     output: str | Path,
     *,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[], object] = lambda: None,
 ) -> Path:
-    """Writes a dataset as shards; encoded images stay as they are, others become PNG files.
+    """Write a dataset as shards; image files are copied as they are, pixels become PNG files.
 
-    A folder without an index is no dataset, so that work that was interrupted is begun again.
+    The index is written last, so an interrupted call leaves no dataset and can be repeated.
 
     Args:
-        source: The dataset.
+        dataset: The dataset.
         output: Folder for the shards, new or empty.
-        shard_bytes: Bytes after which another shard is begun.
-        progress: Called after every image.
+        shard_bytes: Size in bytes after which another shard is begun.
+        progress: Called after each image.
 
     Returns:
         The index file.
 
     Raises:
-        UsageError: If `output` holds anything but the beginnings of such work.
+        UsageError: If `output` has any files but those of an interrupted call.
 
     Example:
         >>> import tempfile
@@ -209,42 +135,25 @@ def write_shards(
     _clear(folder)
     shards: list[tuple[str, int]] = []
     arrays: dict[str, np.ndarray] = {}
-    digest = hashlib.sha256(json.dumps(source.labels).encode())
-    for part, split in sorted(source.splits.items()):
-        images = enumerate(_encoded(split))
-        rows: list[tuple[int, int, int, int]] = []
-        for number in itertools.count():
-            name = f"{part}-{number:05d}.tfrecord"
-            with staged_file(folder / name) as aside:
-                size = 0
-                with tf.io.TFRecordWriter(str(aside)) as writer:
-                    for i, data in images:
-                        record = _example(source, split, i, data)
-                        writer.write(record)
-                        place = size + BEFORE_DATA + record.index(data)
-                        rows.append((len(shards), place, len(data), zlib.crc32(data)))
-                        size += len(record) + AROUND_DATA
-                        progress()
-                        if size >= shard_bytes:
-                            break
-            shards.append((name, size))
-            if len(rows) == len(split):
-                break
-        names = "\n".join(" ".join(name.splitlines()) for name in split.names).encode()
-        arrays[f"{part}/labels"] = split.labels
-        arrays[f"{part}/names"] = np.frombuffer(names, np.uint8)
-        arrays[f"{part}/places"] = np.array(rows, np.int64)
-        # Not of the places, so that the size of the shards does not matter.
-        for values in (split.labels, arrays[f"{part}/names"], arrays[f"{part}/places"][:, 2:]):
+    digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
+    for name, split in sorted(dataset.splits.items()):
+        rows = _write_split(folder, dataset, name, shards, shard_bytes, progress)
+        names = "\n".join(" ".join(text.splitlines()) for text in split.names).encode()
+        arrays[f"{name}/labels"] = split.labels
+        arrays[f"{name}/names"] = np.frombuffer(names, np.uint8)
+        arrays[f"{name}/places"] = np.array(rows, np.int64)
+        # Lengths and checksums without the locations, so that the size of the shards does not
+        # change the fingerprint.
+        for values in (split.labels, arrays[f"{name}/names"], arrays[f"{name}/places"][:, 2:]):
             digest.update(np.ascontiguousarray(values).tobytes())
     about = {
         "format": FORMAT,
-        "source": source.spec,
-        "labels": source.labels,
-        "parts": sorted(source.splits),
+        "source": dataset.spec,
+        "labels": dataset.class_names,
+        "parts": sorted(dataset.splits),
         "shards": shards,
         "fingerprint": digest.hexdigest(),
-        "unreadable": source.unreadable,
+        "unreadable": dataset.unreadable,
     }
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with staged_file(folder / INDEX) as aside, aside.open("wb") as file:
@@ -252,8 +161,44 @@ def write_shards(
     return folder / INDEX
 
 
+def _write_split(
+    folder: Path,
+    dataset: Dataset,
+    name: str,
+    shards: list[tuple[str, int]],
+    shard_bytes: int,
+    progress: Callable[[], object],
+) -> list[tuple[int, int, int, int]]:
+    """Write the shards of a split and append their names and sizes to `shards`.
+
+    Returns:
+        For each image the index of its shard, its offset, its length and its CRC-32.
+    """
+    split = dataset.splits[name]
+    images = enumerate(_iter_encoded(split))
+    rows: list[tuple[int, int, int, int]] = []
+    for number in itertools.count():  # A split without images gets one empty shard.
+        shard = f"{name}-{number:05d}.tfrecord"
+        with staged_file(folder / shard) as aside:
+            size = 0
+            with tf.io.TFRecordWriter(str(aside)) as writer:
+                for index, data in images:
+                    record = _example(dataset, split, index, data)
+                    writer.write(record)
+                    offset = size + BEFORE_DATA + record.index(data)
+                    rows.append((len(shards), offset, len(data), zlib.crc32(data)))
+                    size += len(record) + AROUND_DATA
+                    progress()
+                    if size >= shard_bytes:
+                        break
+        shards.append((shard, size))
+        if len(rows) == len(split):
+            break
+    return rows
+
+
 def _clear(folder: Path) -> None:
-    """Makes the folder, and removes what interrupted work left in it."""
+    """Create the folder, and remove the files of an interrupted call from it."""
     folder.mkdir(parents=True, exist_ok=True)
     entries = list(folder.iterdir())
     left = [e for e in entries if e.suffix == ".tfrecord" or e.name.startswith(STAGING_PREFIX)]
@@ -265,13 +210,13 @@ def _clear(folder: Path) -> None:
         entry.unlink()
 
 
-def _encoded(split: Split) -> Iterator[bytes]:
-    encoded = split.encoded or (lambda index: tf.io.encode_png(split.read(index)))
-    dataset = parallel_map(tf.data.Dataset.range(len(split)), encoded)
-    return iter(dataset.prefetch(BATCHES_AHEAD).as_numpy_iterator())
+def _iter_encoded(split: Split) -> Iterator[bytes]:
+    load = split.load_bytes or (lambda index: tf.io.encode_png(split.load_image(index)))
+    images = parallel_map(tf.data.Dataset.range(len(split)), load)
+    return iter(images.prefetch(BATCHES_AHEAD).as_numpy_iterator())
 
 
-def _example(source: Dataset, split: Split, index: int, data: bytes) -> bytes:
+def _example(dataset: Dataset, split: Split, index: int, data: bytes) -> bytes:
     label = int(split.labels[index])
 
     def text(value: str | bytes) -> tf.train.Feature:
@@ -282,7 +227,82 @@ def _example(source: Dataset, split: Split, index: int, data: bytes) -> bytes:
         "image/encoded": text(data),
         "image/filename": text(split.names[index]),
         "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
-        "image/class/text": text(source.labels[label]),
+        "image/class/text": text(dataset.class_names[label]),
     }
     example = tf.train.Example(features=tf.train.Features(feature=features))
     return example.SerializeToString(deterministic=True)
+
+
+@dataclass(frozen=True)
+class RecordOffsets:
+    """Locations of n encoded images in files.
+
+    Attributes:
+        files: Paths.
+        file_index: (n,) int32, the index into `files` of each image's file.
+        offsets: (n,) int64, position of the first byte of each image in its file.
+        lengths: (n,) int64, in bytes.
+    """
+
+    files: Sequence[str]
+    file_index: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+
+    def take(self, index: np.ndarray) -> RecordOffsets:
+        """Return the locations of some of the images; `index` is an index or mask of NumPy."""
+        return RecordOffsets(
+            self.files, self.file_index[index], self.offsets[index], self.lengths[index]
+        )
+
+
+def record_reader(images: RecordOffsets) -> LoadByIndex:
+    """Return a graph function from an index, () int64, to the bytes of an image, () string.
+
+    A small dataset is read into memory at once. Images of a large one are read on demand by
+    Python, which costs about as much as decoding a tiny image, and little compared with decoding
+    a photograph.
+
+    Raises:
+        DataError: If a file has become shorter. For a large dataset the function itself raises
+            tf.errors.InvalidArgumentError then.
+    """
+    if images.lengths.sum() > IN_MEMORY:
+        read = functools.partial(_read_image, images, functools.cache(_OpenFile))
+
+        def load_bytes(index: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.numpy_function(read, [index], tf.string, stateful=False), ())
+
+        return load_bytes
+    open_file = functools.cache(_OpenFile)
+    with tf.device("CPU:0"):
+        table = tf.constant([_read_image(images, open_file, i) for i in range(len(images.lengths))])
+    return lambda index: tf.gather(table, index)
+
+
+def read_records(file: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the records of a TFRecord file, each with the offset of its data.
+
+    Raises:
+        tf.errors.DataLossError: If the file is damaged.
+    """
+    offset = BEFORE_DATA
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        yield offset, record
+        offset += len(record) + AROUND_DATA
+
+
+def _read_image(images: RecordOffsets, open_file: Callable[[str], _OpenFile], index: int) -> bytes:
+    path, length = images.files[images.file_index[index]], int(images.lengths[index])
+    data = os.pread(open_file(path).descriptor, length, int(images.offsets[index]))
+    if len(data) != length:
+        raise DataError(f"{path} has become shorter", hint="Restore it")
+    return data
+
+
+class _OpenFile:
+    """An open file, closed when the object is garbage-collected."""
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)

@@ -107,7 +107,9 @@ def test_classes_are_matched_by_name(run, tmp_path, capsys):
     split = load_dataset(f"folder:{some}").splits["test"]
     answers = evaluate(
         EvaluatedModel("net", model, (16,), SIZE),
-        type(split)(np.array([2, 5, 6])[split.labels].astype(np.int32), split.names, split.read),
+        type(split)(
+            np.array([2, 5, 6])[split.labels].astype(np.int32), split.names, split.load_image
+        ),
         LABELS,
     )
     right = {label: one["images"] for label, one in zip(LABELS, found["classes"], strict=True)}
@@ -148,7 +150,7 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
         ("{run} --average score", 2, "Unknown average 'score'"),
         ("{run} --scales 16,x", 2, "a list of different sides. Expected: 256,384,512"),
         ("{run} --scales 16,16", 2, "a list of different sides"),
-        ("{run} --scales 11", 2, "smaller than the network at this scale"),
+        ("{run} --scales 11", 2, "`scale` is smaller than the crop"),
         ("{run} --protocol dense --scales 5", 2, "too small"),
         ("{run} --dataset digit", 2, "Unknown dataset 'digit'"),
         ("{run} --dataset digits", 1, "digits do not fit those of the network. Expected: classes "

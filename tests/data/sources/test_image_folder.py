@@ -20,7 +20,7 @@ from cnnkit.data import (
     write_shards,
 )
 from cnnkit.data.dataset import Dataset
-from cnnkit.data.sources.image_folder import is_readable
+from cnnkit.data.sources.image_folder import find_readable
 from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
 from cnnkit.errors import DataError, UsageError
 
@@ -31,7 +31,7 @@ def jpeg(value, seed=0):
 
 
 def file_of(split, index):
-    return split.encoded(tf.constant(index, tf.int64)).numpy()
+    return split.load_bytes(tf.constant(index, tf.int64)).numpy()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_shards_hold_the_files_as_they_are(image_folder, shards, monkeypatch, in
     monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
     before = load_dataset(f"folder:{image_folder}")
     after = load_dataset(f"shards:{shards}")
-    assert after.labels == before.labels
+    assert after.class_names == before.class_names
     assert len(list(shards.glob("train-*.tfrecord"))) > 3
     for part, split in after.splits.items():
         np.testing.assert_array_equal(split.labels, before.splits[part].labels)
@@ -108,14 +108,16 @@ def test_pixels_without_files_become_png_files(tmp_path):
     split = load_dataset(f"shards:{tmp_path / 's'}").splits["test"]
     for i in (0, 358):
         index = tf.constant(i, tf.int64)
-        np.testing.assert_array_equal(split.read(index), digits.splits["test"].read(index))
+        np.testing.assert_array_equal(
+            split.load_image(index), digits.splits["test"].load_image(index)
+        )
 
 
 def test_torn_shards(shards):
     [first, second, *_] = sorted(shards.glob("train-*.tfrecord"))
     whole = first.read_bytes()
     first.write_bytes(whole[:-1])
-    with pytest.raises(DataError, match=f"{first.name} is torn. Expected: {len(whole)} bytes"):
+    with pytest.raises(DataError, match=f"{first.name} is damaged. Expected: {len(whole)} bytes"):
         load_dataset(f"shards:{shards}")
     first.write_bytes(whole)
     second.unlink()
@@ -126,7 +128,7 @@ def test_torn_shards(shards):
 def test_torn_index(shards):
     index = shards / INDEX
     index.write_bytes(index.read_bytes()[:-200])
-    with pytest.raises(DataError, match="index.npz is torn"):
+    with pytest.raises(DataError, match="index.npz is damaged"):
         load_dataset(f"shards:{shards}")
     index.unlink()
     with pytest.raises(UsageError, match="No index of shards in .*writing was not finished"):
@@ -181,7 +183,7 @@ def test_only_files_that_are_no_whole_jpeg_are_decoded(tmp_path):
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-    good = is_readable([str(tmp_path / name) for name in contents])
+    good = find_readable([str(tmp_path / name) for name in contents])
     assert dict(zip(contents, good.tolist(), strict=True)) == {
         "whole": True, "torn": False, "padded": True, "text": False, "empty": False, "png": True,
         "ends": True,
@@ -213,12 +215,12 @@ def names_of(folder):
 
 def check_imagenet(folder):
     source = load_dataset(f"imagenet:{folder}")
-    assert source.labels == SYNSETS
+    assert source.class_names == SYNSETS
     assert source.splits["train"].labels.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]
     test = source.splits["test"]
     assert sorted(test.labels) == sorted(SHOWN)
     for i, label in enumerate(test.labels):
-        assert test.read(tf.constant(i, tf.int64)).numpy().mean() // 70 == label
+        assert test.load_image(tf.constant(i, tf.int64)).numpy().mean() // 70 == label
     return source
 
 
@@ -289,7 +291,9 @@ def test_imagenet_with_wrong_labels(imagenet, text, message):
 def test_no_imagenet(tmp_path):
     with pytest.raises(UsageError, match="No folder"):
         load_dataset(f"imagenet:{tmp_path / 'none'}")
-    with pytest.raises(DataError, match="is no ImageNet. Expected: .*Received: no train"):
+    with pytest.raises(
+        DataError, match="does not have the layout of ImageNet. Expected: .*Received: no train"
+    ):
         load_dataset(f"imagenet:{tmp_path}")
 
 
@@ -315,8 +319,8 @@ def flawed(tmp_path):
 def test_check_finds_what_is_planted(flawed):
     with pytest.raises(DataError, match="1 of 21 files .*`cnnkit data check` names them all"):
         load_dataset(f"folder:{flawed}")
-    report = check_dataset(load_dataset(f"folder:{flawed}", most_unreadable=1.0))
-    assert not report.sound
+    report = check_dataset(load_dataset(f"folder:{flawed}", max_unreadable=1.0))
+    assert not report.passed
     assert report.left_out == (str(flawed / "train/dark/notes.txt"),)
     assert report.splits["train"].unreadable == ("train/dark/6.jpg",)
     assert report.splits["test"].unreadable == ()
@@ -332,7 +336,7 @@ def test_the_same_bytes_in_another_shape_are_no_duplicate():
         part: Split(np.zeros(1, np.int32), (part,), lambda i, image=image: tf.constant(image))
         for part, image in zip(("train", "test"), images, strict=True)
     }
-    assert check_dataset(Dataset("made up", ("one",), splits, "")).sound
+    assert check_dataset(Dataset("made up", ("one",), splits, "")).passed
 
 
 def test_check_on_the_command_line(flawed, capsys):

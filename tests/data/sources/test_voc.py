@@ -53,23 +53,23 @@ def voc_folder(tmp_path_factory):
 
 def test_the_layout(voc_folder):
     voc = load_voc(voc_folder)
-    assert voc.labels == CLASSES
+    assert voc.class_names == CLASSES
     assert list(voc.splits) == ["trainval", "test"]
-    assert voc.marks["test"].shape == (30, 3)
+    assert voc.voc_labels["test"].shape == (30, 3)
     text = (voc_folder / "ImageSets" / "Main" / "car_test.txt").read_text().split()
     assert voc.splits["test"].names == tuple(text[::2])
-    assert voc.marks["test"][:, 1].tolist() == [int(word) for word in text[1::2]]
-    image = voc.splits["test"].read(tf.constant(3, tf.int64)).numpy()
+    assert voc.voc_labels["test"][:, 1].tolist() == [int(word) for word in text[1::2]]
+    image = voc.splits["test"].load_image(tf.constant(3, tf.int64)).numpy()
     file = tf.io.read_file(str(voc_folder / "JPEGImages" / f"{text[6]}.jpg"))
     np.testing.assert_array_equal(image, tf.io.decode_jpeg(file).numpy())
-    with pytest.raises(UsageError, match="several classes each.*cnnkit transfer"):
+    with pytest.raises(UsageError, match="several classes per image.*cnnkit transfer"):
         load_dataset(f"voc:{voc_folder}")
 
 
 def test_torn_layouts(voc_folder, tmp_path):
     with pytest.raises(UsageError, match="No folder"):
         load_voc(tmp_path / "none")
-    with pytest.raises(DataError, match="is no PASCAL VOC"):
+    with pytest.raises(DataError, match="is not a folder of PASCAL VOC"):
         load_voc(tmp_path)
     main = tmp_path / "ImageSets" / "Main"
     main.mkdir(parents=True)
@@ -227,7 +227,7 @@ def test_the_command(voc_folder, tmp_path, capsys):
     [values] = extract_layers(net, voc.splits["test"], ["pool1"]).values
     scores = saved.pipeline.decision_function(values)
     expected = {
-        label: area_precision(scores[:, i], voc.marks["test"][:, i])
+        label: area_precision(scores[:, i], voc.voc_labels["test"][:, i])
         for i, label in enumerate(CLASSES)
     }
     assert row["average_precision"]["area"] == pytest.approx(expected)
