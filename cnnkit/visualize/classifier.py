@@ -1,4 +1,4 @@
-"""A network over classes, whether it ends in logits or in probabilities."""
+"""A model as a classifier, whether it ends in logits or in probabilities."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _SIGMOIDS = (keras.activations.sigmoid, keras.ops.sigmoid)
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network of one output, (n, classes).
+    """A model with one output, (n, classes).
 
     Attributes:
-        graph: The network.
+        graph: The model's graph.
         calls: From the image to the classes, all of them plain.
-        exclusive: Whether the classes share one probability: a softmax or its logits at the end. If
-            not, every class has one of its own, by a sigmoid.
+        exclusive: Whether the classes are mutually exclusive: the model ends in a softmax or in the
+            logits of one. If not, every class has a probability of its own, by a sigmoid.
     """
 
     graph: Graph
     calls: tuple[Node, ...]
     exclusive: bool
 
-    def probabilities(self, answers: np.ndarray) -> np.ndarray:
-        """Returns the probabilities, (n, classes), for what `forward_to` returned for the end."""
-        return softmax(answers, axis=-1) if self.exclusive else answers
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the probabilities, (n, classes), for the last call's output of `forward_to`."""
+        return softmax(outputs, axis=-1) if self.exclusive else outputs
 
 
 def as_classifier(model: keras.Model) -> Classifier:
-    """Returns a model as a network over classes.
+    """Returns a model as a `Classifier`.
 
     Raises:
         UsageError: If it does not end in a softmax, a sigmoid or the logits of a dense layer, has
-            several outputs, or a layer is called with arguments of its own.
+            several outputs, or a layer is called with extra arguments.
     """
     graph = build_graph(model)
     shapes = [tuple(output.shape) for output in model.outputs]
@@ -56,7 +56,7 @@ def as_classifier(model: keras.Model) -> Classifier:
     )
     if [len(shape) for shape in shapes] != [2] or not (exclusive or activation in _SIGMOIDS):
         raise UsageError(
-            f"Model {model.name!r} does not end in classes",
+            f"Model {model.name!r} is not a classifier",
             expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
             received=f"{end and end.layer.name} of shape {', '.join(map(str, shapes))}",
         )
@@ -64,8 +64,8 @@ def as_classifier(model: keras.Model) -> Classifier:
     for call in calls:
         if not call.is_pure:
             raise UsageError(
-                f"Layer {call.layer.name!r} is called with arguments of its own, which are not"
-                " known here",
+                f"Layer {call.layer.name!r} is called with extra arguments, which are not"
+                " supported here",
                 received=type(call.layer).__name__,
             )
     return Classifier(graph, calls, bool(exclusive))

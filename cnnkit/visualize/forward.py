@@ -1,8 +1,8 @@
-"""The forward pass of any model of ours or of Keras, whose way down follows a rule.
+"""The forward pass of a model whose backward pass follows a rule.
 
-The layers are called one by one, with their own variables. A ReLU that is fused into a layer of
-Keras's is computed beside it, by one whose backward pass follows `cnnkit.layers.backward_rule`: the
-model itself is neither changed nor copied.
+The layers are called one by one, with their own variables. A ReLU that is fused into a Keras layer
+is computed after the layer's linear part, by a ReLU whose backward pass follows
+`cnnkit.layers.backward_rule`. The model is neither changed nor copied.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from cnnkit.layers.relu import rectify
 from cnnkit.models.graph import Graph, Node
 from cnnkit.models.receptive_field import behaves_like, too_small_for_layer, window_of
 
-# Linear layers, whose transpose is their derivative (their bias falls away); max-pooling, whose
-# derivative is the unpooling with switches; normalization of ours, which follows the rule.
-FOLLOWING = (
+# Layers without an activation that follow every rule: linear layers, whose transpose is their
+# derivative (the bias drops out); max-pooling, whose derivative is the unpooling with switches; and
+# cnnkit's normalization, whose own backward pass reads the rule.
+SUPPORTED_LAYERS = (
     CeilMaxPooling2D,
     Dropout,
     LocalResponseNormalization,
@@ -46,42 +47,67 @@ FOLLOWING = (
     keras.layers.ZeroPadding2D,
 )
 
-# Layers that end in an activation.
-ACTIVATED = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
+# Layers with an `activation` argument.
+LAYERS_WITH_ACTIVATION = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
 
 _RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
 _SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
+# Checks of a model.
+
+
 def check_supports_rule(calls: Sequence[Node], rule: str) -> None:
-    """Makes sure that the last of `calls` can be projected down by `rule`.
+    """Checks that the last of `calls` can be projected back to the image by a rule.
 
     Raises:
-        UsageError: If a layer would pass down something else than the rule says, or is of an
-            unknown kind; the layer is named.
+        UsageError: If a layer is of an unknown kind, or its backward pass does not follow the rule;
+            the layer is named.
     """
     for call in calls:
         layer = call.layer
         known = window_of(layer) is not None and call.is_pure
-        if known and (rule == "gradient" or _follows(layer, last=call is calls[-1])):
+        if known and (rule == "gradient" or _follows_rule(layer, last=call is calls[-1])):
             continue
         activation = getattr(layer, "activation", None)
         received = type(layer).__name__
         if not call.is_pure:
-            received += " with arguments of its own"
+            received += " with extra call arguments"
         elif activation not in (None, keras.activations.linear):
             name = getattr(activation, "__name__", type(activation).__name__)
             received += f" with activation {name}"
         raise UsageError(
-            f"Layer {layer.name!r} does not follow the rule {rule!r} on the way down",
+            f"Layer {layer.name!r} does not support the backward rule {rule!r}",
             expected="convolutions, dense layers, pooling, normalization, plain ReLUs, and a "
             "softmax at the end only",
             received=received,
         )
 
 
+def _follows_rule(layer: keras.layers.Layer, *, last: bool) -> bool:
+    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
+        activation = layer.activation
+        linear = activation is keras.activations.linear or activation is None
+        return linear or is_relu(activation) or (last and is_softmax(activation))
+    supported = bool(behaves_like(layer, SUPPORTED_LAYERS))
+    return supported or is_relu(layer) or (last and is_softmax(layer))
+
+
+def is_relu(activation: Any) -> bool:
+    """Returns True for a layer or an activation function that is max(x, 0) and nothing else."""
+    if behaves_like(activation, [keras.layers.ReLU]):
+        options = activation.max_value, activation.negative_slope, activation.threshold
+        return options == (None, 0, 0)
+    return activation in _RELUS or bool(behaves_like(activation, [ReLU]))
+
+
+def is_softmax(activation: Any) -> bool:
+    """Returns True for a softmax, as a layer or as an activation function."""
+    return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
+
+
 def check_weights(calls: Sequence[Node]) -> None:
-    """Makes sure that the weights of `calls` are numbers: a rectifier would make zeros of NaN.
+    """Checks that the weights of `calls` are finite: a ReLU would turn NaN into zero.
 
     Raises:
         DataError: If some are not; the layer is named.
@@ -91,43 +117,111 @@ def check_weights(calls: Sequence[Node]) -> None:
             values = tf.convert_to_tensor(weight)
             if not values.dtype.is_floating:
                 continue
-            # A sum is quick; where it is no number, its terms may be numbers still, but large ones.
-            if not (_finite(tf.reduce_sum(values)) or _finite(values)):
+            # The sum is quick to check. Where it overflows, the terms may still be finite.
+            if not (_is_finite(tf.reduce_sum(values)) or _is_finite(values)):
                 raise DataError(
                     f"Layer {call.layer.name!r} has weights that are not finite",
                     received=weight.path,
-                    hint="Its training went astray: take an earlier checkpoint",
+                    hint="The training diverged: take an earlier checkpoint",
                 )
 
 
-def _finite(values) -> bool:
+def _is_finite(values: tf.Tensor) -> bool:
     return bool(tf.reduce_all(tf.math.is_finite(values)))
 
 
-def forward_pass(calls: Sequence[Node], images):
-    """Returns what the last of `calls` answers; a softmax there is skipped: its logits.
+# Checks of images and positions.
 
-    Eager where the way down follows: a compiled pass picks other switches among equal maxima, and a
-    traced one would keep the rule it was traced under.
+
+def as_image_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
+    """Returns images as a batch, (n, h, w, c) float32, that fits a model.
+
+    Args:
+        graph: The model.
+        images: (n, h, w, c) or (h, w, c).
+
+    Raises:
+        UsageError: If the images do not fit the model's input.
+        DataError: If pixels are not finite.
+    """
+    images = np.asarray(images, np.float32)
+    if images.ndim == 3:
+        images = images[None]
+    check_image_shape(graph, images.shape)
+    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+        raise DataError(f"Image {index} has pixels that are not finite")
+    return images
+
+
+def check_image_shape(graph: Graph, shape: Sequence[int]) -> None:
+    """Checks that a batch of images of this shape fits a model.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    expected = graph.image_shape
+    fits = len(shape) == 4 and all(
+        want is None or want == have for want, have in zip(expected, shape[1:], strict=True)
+    )
+    if not fits:
+        raise UsageError(
+            "`images` must have the shape of the model's input",
+            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
+            received=tuple(shape),
+        )
+
+
+def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
+    """Returns a position in a map with these sides as a tuple of integers.
+
+    Raises:
+        UsageError: If the position lies outside of the map.
+    """
+    if len(position) != len(sides) or any(
+        not 0 <= index < side for index, side in zip(position, sides, strict=True)
+    ):
+        raise UsageError(
+            "`position` must lie in the feature map",
+            expected=f"within {' x '.join(map(str, sides))}" if sides else "None in a dense layer",
+            received=position,
+        )
+    return tuple(map(int, position))
+
+
+# The forward pass.
+
+
+def forward_pass(calls: Sequence[Node], images: tf.Tensor) -> tf.Tensor:
+    """Returns the output of the last of `calls`. A softmax there is skipped: its logits.
+
+    Call it eagerly where the backward pass follows a rule: a compiled pass picks other switches
+    among equal maxima, and a traced one keeps the rule that was set while it was traced.
 
     Args:
         calls: From the image to a layer, checked by `check_supports_rule`.
-        images: (n, h, w, c) float32 tensor.
+        images: (n, h, w, c) float32.
     """
     return forward_to(calls, images, calls[-1:])[0]
 
 
-def forward_to(calls: Sequence[Node], images, wanted: Sequence[Node]) -> list:
-    """Returns what each of the `wanted` among `calls` answers, as `forward` does for the last."""
+def forward_to(calls: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node]) -> list[tf.Tensor]:
+    """Returns the outputs of the `wanted` ones of `calls`. A softmax at the end is skipped."""
     return forward_from(calls, {0: images}, wanted)
 
 
-def forward_from(calls: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]) -> list:
-    """Returns the same where the pass begins at values that are `known` by their numbers.
+def forward_from(
+    calls: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]
+) -> list[tf.Tensor]:
+    """Returns the outputs of the `wanted` ones of `calls`, computed from `known` values.
+
+    Args:
+        calls: Calls in an order in which they can be computed; a softmax at the end is skipped.
+        known: Values by their numbers, where the pass begins: `{0: images}` for the whole pass.
+        wanted: Calls whose outputs are returned.
 
     Raises:
-        UsageError: If a layer has no place to look at, in a pass of known images. Whoever traces
-            this says `autograph=False`: AutoGraph makes another error of it, of many lines.
+        UsageError: If the image is known and too small for a layer. Trace with `autograph=False`:
+            AutoGraph would replace this error by one of many lines.
     """
     last_use = {value: call for call in calls for value in call.inputs}
     last_use |= {call.output: None for call in wanted}
@@ -142,149 +236,79 @@ def forward_from(calls: Sequence[Node], known: Mapping[int, Any], wanted: Sequen
     return [values[call.output] for call in wanted]
 
 
-def check_input_covers_layers(layer, inputs: Sequence[Any], image) -> None:
-    """Makes sure that a window of a layer has room in its inputs.
+def check_input_covers_layers(
+    layer: keras.layers.Layer, inputs: Sequence[Any], image: Any | None
+) -> None:
+    """Checks that a window of a layer fits into its inputs.
 
-    TensorFlow does not: its convolution answers an empty map with what lay in memory.
+    TensorFlow does not check it: its convolution returns an empty map or uninitialized memory.
 
     Args:
-        layer: Any layer; those that are not known to look at windows are passed over.
-        inputs: What it takes.
-        image: (n, h, w, c), which the inputs were computed from; None is not known.
+        layer: Any layer; layers that are not known to work on windows are skipped.
+        inputs: The layer's inputs.
+        image: (n, h, w, c), the image that the inputs were computed from; None skips the check.
 
     Raises:
-        UsageError: If it has none; the image's size is named.
+        UsageError: If it does not fit; the image's size is named.
     """
     if image is None or len(inputs[0].shape) != 4:
         return
-    for look, side in zip(window_of(layer) or (), inputs[0].shape[1:3], strict=False):
-        if side is not None and look.count(side) < 1:
+    for window, side in zip(window_of(layer) or (), inputs[0].shape[1:3], strict=False):
+        if side is not None and window.count(side) < 1:
             raise too_small_for_layer(layer, image.shape[1:3])
 
 
-def call_layer(layer, inputs, *, last: bool):
-    """Returns what a layer makes of its inputs; where it is the last one, a softmax is skipped."""
-    if behaves_like(layer, ACTIVATED):
+def call_layer(layer: keras.layers.Layer, inputs: Sequence[Any], *, last: bool) -> tf.Tensor:
+    """Returns the output of a layer. A softmax is skipped if the layer is the last one."""
+    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         return apply_activation(layer.activation, preactivation(layer, *inputs), last=last)
     if is_relu(layer) or (last and is_softmax(layer)):
         return apply_activation(layer, *inputs, last=last)
     if behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
-        # As one window: the derivative of a plain maximum would be shared among equal ones.
+        # As one window: the derivative of a plain maximum would be shared among equal maxima.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
         return pooled if layer.keepdims else pooled[:, 0, 0]
     return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
 
 
-def preactivation(layer, x, *, padding: str | None = None):
-    """Returns the linear part of an `ACTIVATED` layer, in its dtype policy and by its kernel.
+def preactivation(
+    layer: keras.layers.Layer, x: tf.Tensor, *, padding: str | None = None
+) -> tf.Tensor:
+    """Returns the linear part of a layer in `LAYERS_WITH_ACTIVATION`, in its dtype policy.
 
     Args:
         layer: The layer.
-        x: What it takes.
-        padding: Of a convolution, instead of its own: `"valid"`.
+        x: The layer's input.
+        padding: Padding of a convolution in place of its own: `"valid"`.
     """
     if isinstance(layer, keras.layers.Activation):
         return x
     x = ops.cast(x, layer.compute_dtype)
     kernel = ops.cast(layer.kernel, layer.compute_dtype)
     if isinstance(layer, keras.layers.Conv2D):
-        x = _convolved(layer, x, kernel, padding)
+        x = _convolve_with_padding(layer, x, kernel, padding)
     else:
         x = ops.matmul(x, kernel)
     return x + ops.cast(layer.bias, layer.compute_dtype) if layer.use_bias else x
 
 
-def _convolved(layer, x, kernel, padding: str | None):
+def _convolve_with_padding(
+    layer: keras.layers.Conv2D, x: tf.Tensor, kernel: tf.Tensor, padding: str | None
+) -> tf.Tensor:
     if padding is None:
         return layer.convolution_op(x, kernel)
     # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
-    parts = [
-        ops.conv(part, kernels, layer.strides, padding, dilation_rate=layer.dilation_rate)
-        for part, kernels in zip(
+    groups = [
+        ops.conv(channels, filters, layer.strides, padding, dilation_rate=layer.dilation_rate)
+        for channels, filters in zip(
             ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
         )
     ]
-    return parts[0] if len(parts) == 1 else ops.concatenate(parts, -1)
+    return groups[0] if len(groups) == 1 else ops.concatenate(groups, -1)
 
 
-def apply_activation(activation, x, *, last: bool):
-    """Returns a ReLU that follows the rule, or another activation; a softmax that is last not."""
+def apply_activation(activation: Any, x: tf.Tensor, *, last: bool) -> tf.Tensor:
+    """Applies an activation: a ReLU follows the rule, and a softmax is skipped if `last`."""
     if is_relu(activation):
         return rectify(x)
     return x if last and is_softmax(activation) else activation(x)
-
-
-def _follows(layer, *, last: bool) -> bool:
-    if behaves_like(layer, ACTIVATED):
-        activation = layer.activation
-        linear = activation is keras.activations.linear or activation is None
-        return linear or is_relu(activation) or (last and is_softmax(activation))
-    return bool(behaves_like(layer, FOLLOWING)) or is_relu(layer) or (last and is_softmax(layer))
-
-
-def is_relu(activation) -> bool:
-    """Tells whether a layer or an activation function is max(x, 0) and nothing else."""
-    if behaves_like(activation, [keras.layers.ReLU]):
-        bent = activation.max_value, activation.negative_slope, activation.threshold
-        return bent == (None, 0, 0)
-    return activation in _RELUS or bool(behaves_like(activation, [ReLU]))
-
-
-def is_softmax(activation) -> bool:
-    """Tells whether a layer or an activation function is a softmax."""
-    return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
-
-
-def as_image_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
-    """Returns images as a batch, (n, h, w, c) float32, that fits a network.
-
-    Args:
-        graph: The network.
-        images: (n, h, w, c) or (h, w, c).
-
-    Raises:
-        UsageError: If they do not fit.
-        DataError: If pixels are not finite.
-    """
-    images = np.asarray(images, np.float32)
-    if images.ndim == 3:
-        images = images[None]
-    check_image_shape(graph, images.shape)
-    for index in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
-        raise DataError(f"Image {index} has pixels that are not finite")
-    return images
-
-
-def check_image_shape(graph: Graph, shape: Sequence[int]) -> None:
-    """Makes sure that a batch of images of this shape fits a network.
-
-    Raises:
-        UsageError: If it does not.
-    """
-    expected = graph.image_shape
-    fits = len(shape) == 4 and all(
-        want is None or want == have for want, have in zip(expected, shape[1:], strict=True)
-    )
-    if not fits:
-        raise UsageError(
-            "The images do not fit the network",
-            expected=f"(n, {', '.join('any' if side is None else str(side) for side in expected)})",
-            received=tuple(shape),
-        )
-
-
-def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
-    """Returns a position in a map of these sides.
-
-    Raises:
-        UsageError: If there is no such position.
-    """
-    if len(position) != len(sides) or any(
-        not 0 <= index < side for index, side in zip(position, sides, strict=True)
-    ):
-        raise UsageError(
-            "There is no such position in the feature map",
-            expected=f"within {' x '.join(map(str, sides)) or 'no map: a dense layer'}",
-            received=position,
-        )
-    return tuple(map(int, position))

@@ -334,7 +334,7 @@ def test_what_the_deconvnet_cannot_follow_is_not_explained(tmp_path, monkeypatch
     bent = small(activation="tanh")
     network = prepare_classifier(bent)
     assert "explain_bytes" not in signatures_module.select_signatures(network, None)
-    with pytest.raises(UsageError, match="does not follow the rule 'deconvnet'"):
+    with pytest.raises(UsageError, match="does not support the backward rule 'deconvnet'"):
         signatures_module.select_signatures(network, ["explain_bytes"])
 
 

@@ -130,8 +130,11 @@ def test_networks_of_any_size():
         ({"layer": "cnv"}, "Unknown layer 'cnv'.*Did you mean conv"),
         ({"layer": "conv", "unit": 3}, "'conv' has no unit 3. Expected: 0 to 2"),
         ({"layer": "conv", "unit": "row"}, "'conv' has no unit row"),
-        ({"layer": "conv", "position": (16, 0)}, "no such position.*within 16 x 16"),
-        ({"unit": 0, "position": (1, 1)}, "no such position.*a dense layer"),
+        (
+            {"layer": "conv", "position": (16, 0)},
+            "`position` must lie in the feature map.*within 16 x 16",
+        ),
+        ({"unit": 0, "position": (1, 1)}, "`position` must lie in the feature map.*a dense layer"),
         ({"steps": 0}, "steps is out of its range"),
         ({"rate": 0}, "rate is out of its range"),
         ({"smoothness": -1}, "smoothness is out of its range"),

@@ -144,7 +144,7 @@ def test_wrong_requests(detector):
     headless = keras.Model(detector.input, detector.get_layer("pool2").output)
     with pytest.raises(UsageError, match="gives no class probabilities"):
         invariance(headless, image, "scale")
-    with pytest.raises(UsageError, match="The images do not fit the network"):
+    with pytest.raises(UsageError, match="`images` must have the shape of the model.s input"):
         invariance(detector, image[:8], "scale")
     broken = keras.models.clone_model(detector)
     kernel, bias = detector.get_layer("conv2").get_weights()

@@ -166,7 +166,9 @@ def test_wrong_requests(net, images):
         top9(net, images, ["a"], units=[5])
     with pytest.raises(UsageError, match="k of 1 or more"):
         find_top_activations(net, images, ["a"], k=0)
-    with pytest.raises(UsageError, match=r"do not fit .* Received: \(7, 11, 14, 3\)"):
+    with pytest.raises(
+        UsageError, match=r"`images` must have the shape .* Received: \(7, 11, 14, 3\)"
+    ):
         find_top_activations(net, images[:, 1:], ["a"], batch_size=7)
     with pytest.raises(DataError, match="no images"):
         find_top_activations(net, images[:0], ["a"])

@@ -24,7 +24,7 @@ from cnnkit.models.graph import Node
 from cnnkit.models.receptive_field import behaves_like
 from cnnkit.visualize.classifier import Classifier
 from cnnkit.visualize.forward import (
-    ACTIVATED,
+    LAYERS_WITH_ACTIVATION,
     call_layer,
     check_input_covers_layers,
     forward_from,
@@ -77,7 +77,7 @@ def without_softmax(calls: Sequence[Node], known: Mapping[int, Any]):
     values = {**known, **{call.output: one for call, one in zip(below, made, strict=True)}}
     inputs = [values[value] for value in end.inputs]
     check_input_covers_layers(end.layer, inputs, known.get(0))
-    if behaves_like(end.layer, ACTIVATED):
+    if behaves_like(end.layer, LAYERS_WITH_ACTIVATION):
         return _float(preactivation(end.layer, *inputs))
     if is_relu(end.layer):
         return _float(inputs[0])

@@ -24,7 +24,7 @@ from cnnkit.layers import RULES, CeilMaxPooling2D, Dropout, LocalResponseNormali
 from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import behaves_like, window_of
 from cnnkit.visualize.forward import (
-    ACTIVATED,
+    LAYERS_WITH_ACTIVATION,
     check_input_covers_layers,
     check_supports_rule,
     is_relu,
@@ -211,7 +211,7 @@ def backward_steps(
 
 
 def _steps(layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
-    if behaves_like(layer, ACTIVATED):
+    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         if not isinstance(layer, keras.layers.Activation):
             step = _filter(layer, x)
             yield step

@@ -366,7 +366,7 @@ def test_a_variable_that_cuts_methods_short_is_refused(monkeypatch, images):
         (lambda m, x: scorecam(m, x, layer="flat"), "'flat' has no map"),
         (lambda m, x: saliency(m, x, 4), "has no class 4. Expected: 0 to 3"),
         (lambda m, x: saliency(m, x, "cat"), "Unknown class 'cat'"),
-        (lambda m, x: saliency(m, x[:, :9]), "The images do not fit the network"),
+        (lambda m, x: saliency(m, x[:, :9]), "`images` must have the shape of the model.s input"),
         (lambda m, x: saliency(m, x, batch_size=0), "Expected: 1 or more. Received: 0"),
         (lambda m, x: smoothgrad(m, x, samples=0), "nothing to average"),
         (lambda m, x: smoothgrad(m, x, noise=-1), "0 or more. Received: -1"),
@@ -381,7 +381,7 @@ def test_wrong_requests(images, ask, text):
 def test_wrong_networks_and_pixels(images):
     headless = keras.Model(*(lambda x: (x, body(x)))(keras.Input(SHAPE)))
     for method in (saliency, *CAMS):
-        with pytest.raises(UsageError, match="does not end in classes"):
+        with pytest.raises(UsageError, match="is not a classifier"):
             method(headless, images)
     model = NETWORKS["ours"]()
     broken = images.copy()

@@ -246,7 +246,7 @@ REFUSED = {
     "product": (lambda: lambda x: layers.Multiply(name="L")([x, x]), "Multiply"),
     "operation": (lambda: keras.ops.relu, "Relu"),
     "training": (lambda: lambda x: layers.BatchNormalization(name="L")(x, training=True),
-                 "arguments of its own"),
+                 "extra call arguments"),
 }  # fmt: skip
 
 
@@ -258,7 +258,9 @@ def test_what_follows_no_rule_is_named(images, name, rule):
     x = make()(layers.Conv2D(2, 3)(inputs))
     model = keras.Model(inputs, layers.Conv2D(2, 3, name="top")(x))
     layer = "relu" if name == "operation" else "L"
-    with pytest.raises(UsageError, match=f"{layer}.*does not follow the rule '{rule}'.*{text}"):
+    with pytest.raises(
+        UsageError, match=f"{layer}.*does not support the backward rule '{rule}'.*{text}"
+    ):
         deconvnet(model, images, "top", rule=rule)
     # What lies below it can be looked at.
     assert deconvnet(model, images, model.layers[1].name, rule=rule)

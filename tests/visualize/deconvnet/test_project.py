@@ -289,7 +289,10 @@ def test_alexnet_every_layer(rng):
         ({"layer": "conv5"}, "Unknown layer 'conv5'"),
         ({"layer": "conv3", "unit": 4}, "has no unit 4. Expected: 0 to 3"),
         ({"layer": "conv3", "unit": -1}, "has no unit -1"),
-        ({"layer": "conv3", "unit": 0, "position": (0, 99)}, "no such position"),
+        (
+            {"layer": "conv3", "unit": 0, "position": (0, 99)},
+            "`position` must lie in the feature map",
+        ),
         ({"layer": "fc8", "unit": 0, "position": (0, 0)}, "a dense layer"),
         ({"layer": "conv3", "rule": "decon"}, "Did you mean deconvnet"),
     ],

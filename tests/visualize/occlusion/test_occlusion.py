@@ -341,11 +341,11 @@ def test_wrong_arguments(arguments, text):
 
 def test_wrong_images_and_models():
     model, image = detector()
-    with pytest.raises(UsageError, match="do not fit"):
+    with pytest.raises(UsageError, match="`images` must have the shape"):
         occlusion(model, image[:20])
     with pytest.raises(UsageError, match="One image is covered"):
         occlusion(model, image[None])
-    with pytest.raises(UsageError, match="does not end in classes"):
+    with pytest.raises(UsageError, match="is not a classifier"):
         occlusion(keras.Model(model.input, model.get_layer("detect").output), image)
     with pytest.raises(DataError, match="does not fire"):
         occlusion(model, np.zeros_like(image), 5, layer="detect", unit=1)
