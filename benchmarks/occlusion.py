@@ -33,7 +33,7 @@ def main() -> None:
         image = np.random.default_rng(0).uniform(0, 255, (size, size, 3)).astype("float32")
         network = as_classifier(model)
         gray = np.full_like(image, 128)
-        sweep = plain_occlusion(network.calls, image, gray, [(network.calls[-1], None)])
+        sweep = plain_occlusion(network.nodes, image, gray, [(network.nodes[-1], None)])
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))
         rectangles = np.stack([corners, corners + 32], axis=-1)
 
@@ -58,10 +58,10 @@ def main() -> None:
 
 def differences(network, image, gray, rectangles) -> None:
     """Prints how far the last maps and the probabilities of the two differ."""
-    last = [call for call in network.calls if len(call.layer.output.shape) == 4][-1]
-    wanted = [(last, None), (network.calls[-1], None)]
+    last = [call for call in network.nodes if len(call.layer.output.shape) == 4][-1]
+    wanted = [(last, None), (network.nodes[-1], None)]
     (maps, logits), (others, other_logits) = (
-        sweep(network.calls, image, gray, wanted)(rectangles, 8)
+        sweep(network.nodes, image, gray, wanted)(rectangles, 8)
         for sweep in (plain_occlusion, incremental_occlusion)
     )
     one, other = (network.probabilities(values) for values in (logits, other_logits))

@@ -97,9 +97,9 @@ def activation_maximization(
     """
     graph = build_graph(model)
     end = graph.output if layer is None else graph.node(layer)
-    calls = graph.ancestors(end)
-    check_supports_rule(calls, "gradient")
-    check_weights(calls)
+    nodes = graph.ancestors(end)
+    check_supports_rule(nodes, "gradient")
+    check_weights(nodes)
     low, high = input_range
     for name, value, fits in (
         ("steps", steps, steps >= 1),
@@ -111,11 +111,11 @@ def activation_maximization(
         if not fits:
             raise UsageError(f"The {name} is out of its range", received=value)
     shape = _shape(graph, image_size)
-    made = tuple(without_softmax(calls, {0: tf.zeros((1, *shape))}).shape[1:])
+    made = tuple(without_softmax(nodes, {0: tf.zeros((1, *shape))}).shape[1:])
     if len(made) not in (1, 3):
         raise UsageError(f"Layer {end.layer.name!r} has no units", received=made)
     position = _position(position, made[:-1])
-    cut = model_up_to(calls, shape, made)
+    cut = model_up_to(nodes, shape, made)
     ascent = import_tf_keras_vis("activation_maximization").ActivationMaximization(cut)
     # An empty list would be taken for one of an older kind: of weight 0 it is still there.
     smooth = import_tf_keras_vis("activation_maximization.regularizers").TotalVariation2D(

@@ -24,17 +24,17 @@ class Classifier:
 
     Attributes:
         graph: The model's graph.
-        calls: From the image to the classes, all of them plain.
+        nodes: From the image to the classes, all of them plain.
         exclusive: Whether the classes are mutually exclusive: the model ends in a softmax or in the
             logits of one. If not, every class has a probability of its own, by a sigmoid.
     """
 
     graph: Graph
-    calls: tuple[Node, ...]
+    nodes: tuple[Node, ...]
     exclusive: bool
 
     def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns the probabilities, (n, classes), for the last call's output of `forward_to`."""
+        """Returns the probabilities, (n, classes), for the last node's output of `forward_to`."""
         return softmax(outputs, axis=-1) if self.exclusive else outputs
 
 
@@ -60,12 +60,12 @@ def as_classifier(model: keras.Model) -> Classifier:
             expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
             received=f"{end and end.layer.name} of shape {', '.join(map(str, shapes))}",
         )
-    calls = graph.ancestors(end)
-    for call in calls:
-        if not call.is_pure:
+    nodes = graph.ancestors(end)
+    for node in nodes:
+        if not node.is_pure:
             raise UsageError(
-                f"Layer {call.layer.name!r} is called with extra arguments, which are not"
+                f"Layer {node.layer.name!r} is called with extra arguments, which are not"
                 " supported here",
-                received=type(call.layer).__name__,
+                received=type(node.layer).__name__,
             )
-    return Classifier(graph, calls, bool(exclusive))
+    return Classifier(graph, nodes, bool(exclusive))

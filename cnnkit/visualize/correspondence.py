@@ -114,10 +114,10 @@ def correspondence(
     images = as_image_batch(graph, images)
     _check_boxes(images, boxes)
     wanted = [graph.node(layer) for layer in layers]
-    calls = graph.ancestors(*wanted)
-    check_supports_rule(calls, "gradient")
-    check_weights(calls)
-    look = tf.function(lambda shown: forward_to(calls, shown, wanted), autograph=False)
+    nodes = graph.ancestors(*wanted)
+    check_supports_rule(nodes, "gradient")
+    check_weights(nodes)
+    look = tf.function(lambda shown: forward_to(nodes, shown, wanted), autograph=False)
 
     hidden = [list(boxes[part]) for part in boxes]
     hidden += _random_places(images.shape[1:3], list(boxes.values()), draws, seed)

@@ -57,21 +57,21 @@ _SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 # Checks of a model.
 
 
-def check_supports_rule(calls: Sequence[Node], rule: str) -> None:
-    """Checks that the last of `calls` can be projected back to the image by a rule.
+def check_supports_rule(nodes: Sequence[Node], rule: str) -> None:
+    """Checks that the last of `nodes` can be projected back to the image by a rule.
 
     Raises:
         UsageError: If a layer is of an unknown kind, or its backward pass does not follow the rule;
             the layer is named.
     """
-    for call in calls:
-        layer = call.layer
-        known = window_of(layer) is not None and call.is_pure
-        if known and (rule == "gradient" or _follows_rule(layer, last=call is calls[-1])):
+    for node in nodes:
+        layer = node.layer
+        known = window_of(layer) is not None and node.is_pure
+        if known and (rule == "gradient" or _follows_rule(layer, last=node is nodes[-1])):
             continue
         activation = getattr(layer, "activation", None)
         received = type(layer).__name__
-        if not call.is_pure:
+        if not node.is_pure:
             received += " with extra call arguments"
         elif activation not in (None, keras.activations.linear):
             name = getattr(activation, "__name__", type(activation).__name__)
@@ -106,21 +106,21 @@ def is_softmax(activation: Any) -> bool:
     return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
 
 
-def check_weights(calls: Sequence[Node]) -> None:
-    """Checks that the weights of `calls` are finite: a ReLU would turn NaN into zero.
+def check_weights(nodes: Sequence[Node]) -> None:
+    """Checks that the weights of `nodes` are finite: a ReLU would turn NaN into zero.
 
     Raises:
         DataError: If some are not; the layer is named.
     """
-    for call in calls:
-        for weight in getattr(call.layer, "weights", ()):
+    for node in nodes:
+        for weight in getattr(node.layer, "weights", ()):
             values = tf.convert_to_tensor(weight)
             if not values.dtype.is_floating:
                 continue
             # The sum is quick to check. Where it overflows, the terms may still be finite.
             if not (_is_finite(tf.reduce_sum(values)) or _is_finite(values)):
                 raise DataError(
-                    f"Layer {call.layer.name!r} has weights that are not finite",
+                    f"Layer {node.layer.name!r} has weights that are not finite",
                     received=weight.path,
                     hint="The training diverged: take an earlier checkpoint",
                 )
@@ -191,31 +191,31 @@ def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[in
 # The forward pass.
 
 
-def forward_pass(calls: Sequence[Node], images: tf.Tensor) -> tf.Tensor:
-    """Returns the output of the last of `calls`. A softmax there is skipped: its logits.
+def forward_pass(nodes: Sequence[Node], images: tf.Tensor) -> tf.Tensor:
+    """Returns the output of the last of `nodes`. A softmax there is skipped: its logits.
 
     Call it eagerly where the backward pass follows a rule: a compiled pass picks other switches
     among equal maxima, and a traced one keeps the rule that was set while it was traced.
 
     Args:
-        calls: From the image to a layer, checked by `check_supports_rule`.
+        nodes: From the image to a layer, checked by `check_supports_rule`.
         images: (n, h, w, c) float32.
     """
-    return forward_to(calls, images, calls[-1:])[0]
+    return forward_to(nodes, images, nodes[-1:])[0]
 
 
-def forward_to(calls: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node]) -> list[tf.Tensor]:
-    """Returns the outputs of the `wanted` ones of `calls`. A softmax at the end is skipped."""
-    return forward_from(calls, {0: images}, wanted)
+def forward_to(nodes: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node]) -> list[tf.Tensor]:
+    """Returns the outputs of the `wanted` ones of `nodes`. A softmax at the end is skipped."""
+    return forward_from(nodes, {0: images}, wanted)
 
 
 def forward_from(
-    calls: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]
+    nodes: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]
 ) -> list[tf.Tensor]:
-    """Returns the outputs of the `wanted` ones of `calls`, computed from `known` values.
+    """Returns the outputs of the `wanted` ones of `nodes`, computed from `known` values.
 
     Args:
-        calls: Calls in an order in which they can be computed; a softmax at the end is skipped.
+        nodes: Calls in an order in which they can be computed; a softmax at the end is skipped.
         known: Values by their numbers, where the pass begins: `{0: images}` for the whole pass.
         wanted: Calls whose outputs are returned.
 
@@ -223,17 +223,17 @@ def forward_from(
         UsageError: If the image is known and too small for a layer. Trace with `autograph=False`:
             AutoGraph would replace this error by one of many lines.
     """
-    last_use = {value: call for call in calls for value in call.inputs}
-    last_use |= {call.output: None for call in wanted}
+    last_use = {value: node for node in nodes for value in node.inputs}
+    last_use |= {node.output: None for node in wanted}
     values = dict(known)
-    for call in calls:
-        inputs = [values[value] for value in call.inputs]
-        check_input_covers_layers(call.layer, inputs, known.get(0))
-        values[call.output] = call_layer(call.layer, inputs, last=call is calls[-1])
-        for value in set(call.inputs):
-            if last_use[value] is call:
+    for node in nodes:
+        inputs = [values[value] for value in node.inputs]
+        check_input_covers_layers(node.layer, inputs, known.get(0))
+        values[node.output] = call_layer(node.layer, inputs, last=node is nodes[-1])
+        for value in set(node.inputs):
+            if last_use[value] is node:
                 del values[value]
-    return [values[call.output] for call in wanted]
+    return [values[node.output] for node in wanted]
 
 
 def check_input_covers_layers(

@@ -166,9 +166,9 @@ def invariance(
     images = as_image_batch(graph, images)
     names = tuple(layers) if layers is not None else _first_and_last(graph)
     wanted = [*(graph.node(name) for name in names), graph.output]
-    calls = graph.ancestors(*wanted)
-    check_supports_rule(calls, "gradient")
-    check_weights(calls)
+    nodes = graph.ancestors(*wanted)
+    check_supports_rule(nodes, "gradient")
+    check_weights(nodes)
     classes = model.output_shape
     if len(classes) != 2:
         raise UsageError(
@@ -182,7 +182,7 @@ def invariance(
 
     @tf.function(autograph=False)
     def look(shown):
-        *features, logits = forward_to(calls, shown, wanted)
+        *features, logits = forward_to(nodes, shown, wanted)
         count = tf.shape(shown)[0]
         flat = [tf.cast(tf.reshape(one, (count, -1)), tf.float32) for one in features]
         return flat, tf.nn.softmax(tf.cast(logits, tf.float32))
@@ -213,9 +213,9 @@ def invariance(
 
 def _first_and_last(graph: Graph) -> tuple[str, str]:
     weighted = [
-        call.layer.name
-        for call in graph.nodes
-        if isinstance(call.layer, keras.layers.Conv2D | keras.layers.Dense)
+        node.layer.name
+        for node in graph.nodes
+        if isinstance(node.layer, keras.layers.Conv2D | keras.layers.Dense)
     ]
     if len(weighted) < 2:
         raise UsageError(

@@ -124,13 +124,13 @@ def find_top_activations(
         raise UsageError("At least one image is kept", expected="k of 1 or more", received=k)
     graph = build_graph(model)
     wanted = [graph.node(layer) for layer in layers]
-    calls = graph.ancestors(*wanted)
-    check_supports_rule(calls, "gradient")
-    check_weights(calls)
+    nodes = graph.ancestors(*wanted)
+    check_supports_rule(nodes, "gradient")
+    check_weights(nodes)
 
     @tf.function(autograph=False)
     def search(images):
-        return [_strongest_places(maps) for maps in forward_to(calls, images, wanted)]
+        return [_strongest_places(maps) for maps in forward_to(nodes, images, wanted)]
 
     state: dict[str, TopActivations] = {}
     if isinstance(source, Dataset):

@@ -73,7 +73,7 @@ def prepare_query(
     class_of_all = None if target is None else class_index(model, target)
     if batch_size < 1:
         raise UsageError("A batch holds one or more", expected="1 or more", received=batch_size)
-    check_weights(network.calls)
+    check_weights(network.nodes)
     parts = iter_batches(len(images), batch_size)
     shown = (tf.constant(images[part]) for part in parts)
     logits = np.concatenate(

@@ -167,7 +167,7 @@ def scorecam(
         raise UsageError(
             "The maps are weighted by the softmax of a network, which this one has not",
             expected="classes that share one probability",
-            received=f"{asked.network.calls[-1].layer.name} with a sigmoid",
+            received=f"{asked.network.nodes[-1].layer.name} with a sigmoid",
         )
     at, cut = _cut_at_maps(asked, layer)
     cam = import_tf_keras_vis("scorecam").Scorecam(cut)
@@ -193,16 +193,16 @@ _AS_IT_IS = {
 def _cut_at_maps(asked: AttributionQuery, layer: str | None) -> tuple[Node, keras.Model]:
     shape = asked.images.shape[1:]
     blank = tf.zeros((1, *shape))
-    calls = asked.network.calls
+    nodes = asked.network.nodes
     maps = {
-        call: tuple(made.shape[1:])
-        for call, made in zip(calls, forward_to(calls, blank, calls), strict=True)
+        node: tuple(made.shape[1:])
+        for node, made in zip(nodes, forward_to(nodes, blank, nodes), strict=True)
         if made.shape.rank == 4
     }
     convolutions = [
-        call
-        for call, made in maps.items()
-        if isinstance(call.layer, keras.layers.Conv2D) and made[:2] != (1, 1)
+        node
+        for node, made in maps.items()
+        if isinstance(node.layer, keras.layers.Conv2D) and made[:2] != (1, 1)
     ]
     if layer is None and not convolutions:
         raise UsageError("The network has no convolution with a map", hint="Name a layer")
@@ -210,7 +210,7 @@ def _cut_at_maps(asked: AttributionQuery, layer: str | None) -> tuple[Node, kera
     if at not in maps:
         raise UsageError(
             f"Layer {layer!r} has no map on the way to the classes",
-            expected=f"for example {(convolutions or list(maps) or [calls[0]])[-1].layer.name}",
+            expected=f"for example {(convolutions or list(maps) or [nodes[0]])[-1].layer.name}",
         )
     return at, model_up_to_layer(asked.network, at, shape, maps[at], asked.classes)
 

@@ -153,15 +153,15 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 def with_shuffled_weights(
     model: keras.Model, asked: AttributionQuery, stage: Node, seed: int
 ) -> keras.Model:
-    """Returns a copy of a model, the weights of `stage` and all calls after it in random order."""
+    """Returns a copy of a model, the weights of `stage` and all nodes after it in random order."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    calls = prepare_query(copy, asked.images, int(asked.targets[0]), 1).network.calls
-    first = asked.network.calls.index(stage)
-    for number, call in enumerate(calls[first:], start=first):
+    nodes = prepare_query(copy, asked.images, int(asked.targets[0]), 1).network.nodes
+    first = asked.network.nodes.index(stage)
+    for number, node in enumerate(nodes[first:], start=first):
         # Frozen ones too: what is no weight by nature, such as a mean, stays.
-        call.layer.trainable = True
-        for which, weight in enumerate(getattr(call.layer, "trainable_weights", ())):
+        node.layer.trainable = True
+        for which, weight in enumerate(getattr(node.layer, "trainable_weights", ())):
             # What a layer forgets does not depend on which others forget.
             random = np.random.default_rng((seed, number, which))
             values = keras.ops.convert_to_numpy(weight)
@@ -171,7 +171,7 @@ def with_shuffled_weights(
 
 def _look(model, images, method: str, *, target: int, layer, samples: int, seed: int):
     if method in RULES:
-        end = prepare_query(model, images, target, 1).network.calls[-1].layer.name
+        end = prepare_query(model, images, target, 1).network.nodes[-1].layer.name
         return deconvnet(model, images, end, target, rule=method)[0].projection
     options: dict = {}
     if method == "smoothgrad":
@@ -183,24 +183,24 @@ def _look(model, images, method: str, *, target: int, layer, samples: int, seed:
 
 
 def _stages(asked: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
-    calls = [call for call in asked.network.calls if _learned(call)]
+    nodes = [node for node in asked.network.nodes if _learned(node)]
     if names is not None:
         stages = [asked.network.graph.node(name) for name in names]
         for stage in stages:
-            if stage not in calls:
+            if stage not in nodes:
                 raise UsageError(
                     f"Layer {stage.layer.name!r} has no weights on the way to the classes",
-                    expected=f"for example {', '.join(call.layer.name for call in calls[-3:])}",
+                    expected=f"for example {', '.join(node.layer.name for node in nodes[-3:])}",
                 )
         return stages
-    if not calls:
+    if not nodes:
         raise UsageError("The network has no weights to randomize", received=asked.model.name)
-    convolutions = [call for call in calls if isinstance(call.layer, keras.layers.Conv2D)]
+    convolutions = [node for node in nodes if isinstance(node.layer, keras.layers.Conv2D)]
     # In this order, each once.
-    return list(dict.fromkeys([calls[-1], *convolutions[-1:], calls[0]]))
+    return list(dict.fromkeys([nodes[-1], *convolutions[-1:], nodes[0]]))
 
 
-def _learned(call: Node) -> bool:
+def _learned(node: Node) -> bool:
     # Counted by nature, not by what is frozen.
     kinds = keras.layers.Conv2D | keras.layers.Dense | keras.layers.BatchNormalization
-    return isinstance(call.layer, kinds) or bool(getattr(call.layer, "trainable_weights", ()))
+    return isinstance(node.layer, kinds) or bool(getattr(node.layer, "trainable_weights", ()))

@@ -64,17 +64,17 @@ def import_tf_keras_vis(name: str) -> ModuleType:
         ) from error
 
 
-def without_softmax(calls: Sequence[Node], known: Mapping[int, Any]):
-    """Returns what the last of `calls` makes before its rectifier, softmax or sigmoid, float32.
+def without_softmax(nodes: Sequence[Node], known: Mapping[int, Any]):
+    """Returns what the last of `nodes` makes before its rectifier, softmax or sigmoid, float32.
 
     Args:
-        calls: From the image to a layer.
+        nodes: From the image to a layer.
         known: Values by their numbers, where the pass begins: `{0: images}`.
     """
-    end = calls[-1]
-    below = [call for call in calls if call.output in end.inputs and call.output not in known]
-    made = forward_from(_needed(calls[:-1], known, below), known, below)
-    values = {**known, **{call.output: one for call, one in zip(below, made, strict=True)}}
+    end = nodes[-1]
+    below = [node for node in nodes if node.output in end.inputs and node.output not in known]
+    made = forward_from(_needed(nodes[:-1], known, below), known, below)
+    values = {**known, **{node.output: one for node, one in zip(below, made, strict=True)}}
     inputs = [values[value] for value in end.inputs]
     check_input_covers_layers(end.layer, inputs, known.get(0))
     if behaves_like(end.layer, LAYERS_WITH_ACTIVATION):
@@ -92,7 +92,7 @@ def without_softmax(calls: Sequence[Node], known: Mapping[int, Any]):
 
 def logits_after(network: Classifier, known: Mapping[int, Any]):
     """Returns what the last softmax or sigmoid of a network takes, (n, classes) float32."""
-    return without_softmax(network.calls, known)
+    return without_softmax(network.nodes, known)
 
 
 def model_up_to_logits(network: Classifier, shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -109,7 +109,7 @@ def model_up_to_layer(
 
     Args:
         network: The network.
-        at: The call that makes the maps.
+        at: The node that makes the maps.
         shape: (h, w, c) of the images.
         maps: (h, w, c) of the maps.
         classes: Number of logits.
@@ -123,11 +123,11 @@ def model_up_to_layer(
 
 
 def model_up_to(
-    calls: Sequence[Node], shape: tuple[int, ...], made: tuple[int, ...]
+    nodes: Sequence[Node], shape: tuple[int, ...], made: tuple[int, ...]
 ) -> keras.Model:
-    """Returns images -> what the last of `calls` makes before its activation."""
+    """Returns images -> what the last of `nodes` makes before its activation."""
     image = keras.Input(shape, dtype="float32")
-    values = _layer(lambda x: without_softmax(calls, {0: x}), made)(image)
+    values = _layer(lambda x: without_softmax(nodes, {0: x}), made)(image)
     return _Cut([image], values)
 
 
@@ -153,13 +153,13 @@ def _float(values):
 
 
 def _needed(
-    calls: Sequence[Node], known: Mapping[int, Any], ends: Sequence[Node]
+    nodes: Sequence[Node], known: Mapping[int, Any], ends: Sequence[Node]
 ) -> tuple[Node, ...]:
-    """Returns the calls that lead from the known values to the ends."""
+    """Returns the nodes that lead from the known values to the ends."""
     needed = {end.output for end in ends}
     kept = []
-    for call in reversed(calls):
-        if call.output in needed and call.output not in known:
-            needed.update(call.inputs)
-            kept.append(call)
+    for node in reversed(nodes):
+        if node.output in needed and node.output not in known:
+            needed.update(node.inputs)
+            kept.append(node)
     return tuple(kept[::-1])

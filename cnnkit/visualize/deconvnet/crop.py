@@ -50,12 +50,12 @@ class CropRegion:
     """What one unit needs of every value on the way to it.
 
     Attributes:
-        calls: From the image to the layer.
+        nodes: From the image to the layer.
         spans: For every value, what is needed of its map; 0 is the image.
-        takes: For every call, by the value it makes, what it takes of its inputs.
+        takes: For every node, by the value it makes, what it takes of its inputs.
     """
 
-    calls: tuple[Node, ...]
+    nodes: tuple[Node, ...]
     spans: Mapping[int, Span]
     takes: Mapping[int, Span]
 
@@ -67,16 +67,16 @@ class CropRegion:
 
 
 def crop_for_unit(
-    graph: Graph, calls: Sequence[Node], position: Sequence[int], image_size: Sequence[int]
+    graph: Graph, nodes: Sequence[Node], position: Sequence[int], image_size: Sequence[int]
 ) -> CropRegion | None:
-    """Returns what the unit at `position` of the last of `calls` needs.
+    """Returns what the unit at `position` of the last of `nodes` needs.
 
     None stands for a unit that sees a border, a layer without places, or one that does not do the
     same everywhere.
 
     Args:
         graph: The network.
-        calls: From the image to a layer, checked by `check_supports_rule`.
+        nodes: From the image to a layer, checked by `check_supports_rule`.
         position: (row, column).
         image_size: (h, w).
 
@@ -84,32 +84,32 @@ def crop_for_unit(
         >>> from cnnkit import vgg11
         >>> from cnnkit.models.graph import build_graph
         >>> graph = build_graph(vgg11(include_top=False, input_shape=(64, 64, 3)))
-        >>> calls = graph.ancestors(graph.node("block2_conv1"))
-        >>> crop_for_unit(graph, calls, (16, 9), (64, 64)).box
+        >>> nodes = graph.ancestors(graph.node("block2_conv1"))
+        >>> crop_for_unit(graph, nodes, (16, 9), (64, 64)).box
         Box(top=29, left=15, bottom=37, right=23)
-        >>> crop_for_unit(graph, calls, (0, 9), (64, 64)) is None
+        >>> crop_for_unit(graph, nodes, (0, 9), (64, 64)) is None
         True
     """
-    if len(position) != 2 or not all(_alike(call.layer) for call in calls):
+    if len(position) != 2 or not all(_alike(node.layer) for node in nodes):
         return None
     sides = {0: tuple(image_size)}
-    for call in calls:
+    for node in nodes:
         # The maps that are joined have one size: `receptive_field` has refused all others.
-        below = sides[call.inputs[0]]
-        looks = window_of(call.layer)
-        sides[call.output] = tuple(w.count(s) for w, s in zip(looks, below, strict=True))
-    spans: dict[int, Span] = {calls[-1].output: tuple((at, at + 1) for at in position)}
+        below = sides[node.inputs[0]]
+        looks = window_of(node.layer)
+        sides[node.output] = tuple(w.count(s) for w, s in zip(looks, below, strict=True))
+    spans: dict[int, Span] = {nodes[-1].output: tuple((at, at + 1) for at in position)}
     takes: dict[int, Span] = {}
-    for call in reversed(calls):
-        span, looks = spans[call.output], window_of(call.layer)
-        below = sides[call.inputs[0]]
+    for node in reversed(nodes):
+        span, looks = spans[node.output], window_of(node.layer)
+        below = sides[node.inputs[0]]
         taken = tuple(_below(*axis) for axis in zip(span, looks, below, strict=True))
         if any(low < 0 or high > side for (low, high), side in zip(taken, below, strict=True)):
             return None
-        takes[call.output] = taken
-        for value in call.inputs:
+        takes[node.output] = taken
+        for value in node.inputs:
             spans[value] = _joined(spans[value], taken) if value in spans else taken
-    return CropRegion(tuple(calls), spans, takes)
+    return CropRegion(tuple(nodes), spans, takes)
 
 
 def forward_crop(cut: CropRegion, pixels):
@@ -123,12 +123,12 @@ def forward_crop(cut: CropRegion, pixels):
         (n, 1, 1, units).
     """
     values = {0: pixels}
-    for call in cut.calls:
+    for node in cut.nodes:
         inputs = [
-            _part(values[value], cut.spans[value], cut.takes[call.output]) for value in call.inputs
+            _part(values[value], cut.spans[value], cut.takes[node.output]) for value in node.inputs
         ]
-        values[call.output] = _answer(call.layer, inputs, last=call is cut.calls[-1])
-    return values[cut.calls[-1].output]
+        values[node.output] = _answer(node.layer, inputs, last=node is cut.nodes[-1])
+    return values[cut.nodes[-1].output]
 
 
 def _alike(layer) -> bool:

@@ -160,15 +160,15 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         ['center', 'pad', 'filter', 'rectify', 'pool', 'normalize']
     """
     graph = build_graph(model)
-    calls = graph.ancestors(graph.node(layer))
-    check_supports_rule(calls, "deconvnet")
+    nodes = graph.ancestors(graph.node(layer))
+    check_supports_rule(nodes, "deconvnet")
     x = images = np.asarray(images, np.float32)
     steps: list[LayerwiseStep] = []
-    for call in calls:
-        if len(call.inputs) > 1:
-            raise _no_step(call.layer)
-        check_input_covers_layers(call.layer, [x], images)
-        for step in _steps(call.layer, x):
+    for node in nodes:
+        if len(node.inputs) > 1:
+            raise _no_step(node.layer)
+        check_input_covers_layers(node.layer, [x], images)
+        for step in _steps(node.layer, x):
             steps.append(step)
             x = step.output
     return steps

@@ -102,20 +102,20 @@ def deconvnet(
         (64, 64, 3)
     """
     graph = build_graph(model)
-    calls = graph.ancestors(graph.node(layer))
+    nodes = graph.ancestors(graph.node(layer))
     with backward_rule(rule):
-        check_supports_rule(calls, rule)
-    check_weights(calls)
+        check_supports_rule(nodes, rule)
+    check_weights(nodes)
     images = as_image_batch(graph, images)
     chosen = []
     for start in range(0, len(images), batch_size):
-        maps = forward_pass(calls, tf.constant(images[start : start + batch_size]))
+        maps = forward_pass(nodes, tf.constant(images[start : start + batch_size]))
         for i, values in enumerate(keras.ops.convert_to_numpy(maps), start=start):
             _check_finite(values, i, layer)
             chosen += [(i, *_place(values, u, position)) for u in _units(values, unit, layer)]
 
     places = [(i, *place) for i, place, _ in chosen]
-    results = _project_places(graph, calls, images, layer, places, rule, batch_size)
+    results = _project_places(graph, nodes, images, layer, places, rule, batch_size)
     return [
         replace(result, activation=activation)
         for result, (*_, activation) in zip(results, chosen, strict=True)
@@ -159,25 +159,25 @@ def project(
         [4, 18]
     """
     graph = build_graph(model)
-    calls = graph.ancestors(graph.node(layer))
+    nodes = graph.ancestors(graph.node(layer))
     with backward_rule(rule):
-        check_supports_rule(calls, rule)
+        check_supports_rule(nodes, rule)
     images = as_image_batch(graph, images)
-    return _project_places(graph, calls, images, layer, places, rule, batch_size)
+    return _project_places(graph, nodes, images, layer, places, rule, batch_size)
 
 
 def _project_places(
     graph: Graph,
-    calls: Sequence[Node],
+    nodes: Sequence[Node],
     images: np.ndarray,
     layer: str,
     places: Sequence[tuple[int, ...]],
     rule: str,
     batch_size: int,
 ) -> list[Projection]:
-    """Projects places of the last of `calls`, after all checks: see `project`."""
+    """Projects places of the last of `nodes`, after all checks: see `project`."""
     field = receptive_field(graph, layer, images.shape[1:3])
-    cuts = [crop_for_unit(graph, calls, where, images.shape[1:3]) for _, *where, _ in places]
+    cuts = [crop_for_unit(graph, nodes, where, images.shape[1:3]) for _, *where, _ in places]
     results: dict[int, Projection] = {}
     for inside in (False, True):
         numbers = [n for n, cut in enumerate(cuts) if (cut is not None) == inside]
@@ -187,7 +187,7 @@ def _project_places(
             if inside:
                 scores, pixels = _project_cut([cuts[n] for n in part], images, chosen, rule)
             else:
-                scores, pixels = _project(calls, images, chosen, rule)
+                scores, pixels = _project(nodes, images, chosen, rule)
             for n, score, projection in zip(part, scores, pixels, strict=True):
                 i, *where, unit = places[n]
                 # A rectifier may turn NaN into zero on the way up: on the way down it shows.
@@ -241,12 +241,12 @@ def _place(
 
 
 def _project(
-    calls: Sequence[Node], images: np.ndarray, places: Sequence[tuple[int, ...]], rule: str
+    nodes: Sequence[Node], images: np.ndarray, places: Sequence[tuple[int, ...]], rule: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the activations at the places, and their projections (len(places), h, w, 3)."""
     index = [(row, *place[1:]) for row, place in enumerate(places)]
     pixels = images[[place[0] for place in places]]
-    return _gradient(lambda shown: forward_pass(calls, shown), pixels, index, rule)
+    return _gradient(lambda shown: forward_pass(nodes, shown), pixels, index, rule)
 
 
 def _project_cut(

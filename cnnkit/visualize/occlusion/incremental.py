@@ -32,7 +32,7 @@ _MAXIMA = (CeilMaxPooling2D, keras.layers.MaxPooling2D)
 
 @dataclass(frozen=True)
 class Segments:
-    """The calls of a network by how they are recomputed.
+    """The nodes of a network by how they are recomputed.
 
     Attributes:
         prefix: Works pixel by pixel on the image, perhaps otherwise at every pixel.
@@ -45,27 +45,27 @@ class Segments:
     head: tuple[Node, ...]
 
 
-def split_segments(calls: Sequence[Node]) -> Segments:
-    """Divides the calls of a network."""
+def split_segments(nodes: Sequence[Node]) -> Segments:
+    """Divides the nodes of a network."""
     pixels, maps = {0}, {0}
     parts: dict[str, list[Node]] = {"prefix": [], "body": [], "head": []}
-    for call in calls:
-        looks = window_of(call.layer) if call.is_pure and not _crosses(call.layer) else None
-        if looks and _place_by_place(looks) and pixels.issuperset(call.inputs):
-            pixels.add(call.output)
+    for node in nodes:
+        looks = window_of(node.layer) if node.is_pure and not _crosses(node.layer) else None
+        if looks and _place_by_place(looks) and pixels.issuperset(node.inputs):
+            pixels.add(node.output)
             part = "prefix"
         elif (
             looks
             and looks[0].kernel
-            and _same_everywhere(call.layer)
-            and maps.issuperset(call.inputs)
+            and _same_everywhere(node.layer)
+            and maps.issuperset(node.inputs)
         ):
             part = "body"
         else:
-            parts["head"].append(call)
+            parts["head"].append(node)
             continue
-        maps.add(call.output)
-        parts[part].append(call)
+        maps.add(node.output)
+        parts[part].append(node)
     return Segments(**{name: tuple(part) for name, part in parts.items()})
 
 
@@ -92,7 +92,7 @@ class _Clean:
     """What is known before a rectangle is.
 
     Attributes:
-        parts: The calls of the network.
+        parts: The nodes of the network.
         values: (h, w, c) by number, what the clean image makes.
         inside: (h, w, c) by number, what an image makes that is filled everywhere: the prefix.
         pasted: What is needed of the maps: numbers, each with None for the whole, or a channel for
@@ -107,12 +107,12 @@ class _Clean:
     @property
     def begun(self) -> list[int]:
         """The values of the prefix that the body looks at, or that are pasted."""
-        used = {v for call in self.parts.body for v in call.inputs} | {v for v, _ in self.pasted}
+        used = {v for node in self.parts.body for v in node.inputs} | {v for v, _ in self.pasted}
         return sorted(used & set(self.inside))
 
 
 def incremental_occlusion(
-    calls: Sequence[Node],
+    nodes: Sequence[Node],
     image: np.ndarray,
     filled: np.ndarray,
     wanted: Sequence[tuple[Node, int | None]],
@@ -120,7 +120,7 @@ def incremental_occlusion(
     """Returns a function of rectangles that recomputes what they change.
 
     Args:
-        calls: The calls of a network, all of them plain, the first of them known to look at places.
+        nodes: The nodes of a network, all of them plain, the first of them known to look at places.
         image: (h, w, c) float32.
         filled: (h, w, c) float32, what the image is inside of a rectangle.
         wanted: Calls, each with the channel whose sum over all places is wanted, or None for all
@@ -129,9 +129,9 @@ def incremental_occlusion(
     Returns:
         Takes rectangles, (n, 2, 2) int, the first row and the one after the last, then the columns;
         and how many to compute at a time. Returns for each of `wanted` (n,), or (n, ...); a softmax
-        at the end of `calls` is skipped.
+        at the end of `nodes` is skipped.
     """
-    clean = _clean(calls, image, filled, wanted)
+    clean = _clean(nodes, image, filled, wanted)
     body, head = _compiled(clean, wanted)
     a_place = sum(np.prod(clean.values[v].shape) for v, unit in clean.pasted if unit is None)
 
@@ -155,7 +155,7 @@ def incremental_occlusion(
 
 def _compiled(clean: _Clean, wanted) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
     """Returns the body and the head, each traced once, whatever the number and size of windows."""
-    gathers = sum(len(call.inputs) for call in clean.parts.body if not _in_place(call))
+    gathers = sum(len(node.inputs) for node in clean.parts.body if not _in_place(node))
 
     def spec(value: int, *shape):
         return tf.TensorSpec((*shape, clean.values[value].shape[-1]), clean.values[value].dtype)
@@ -180,18 +180,18 @@ def _compiled(clean: _Clean, wanted) -> tuple[tf.types.experimental.PolymorphicF
     return body, head
 
 
-def _clean(calls, image, filled, wanted) -> _Clean:
-    parts = split_segments(calls)
-    answers = forward_to(calls, image[None], calls)
-    values = {call.output: one[0] for call, one in zip(calls, answers, strict=True)}
+def _clean(nodes, image, filled, wanted) -> _Clean:
+    parts = split_segments(nodes)
+    answers = forward_to(nodes, image[None], nodes)
+    values = {node.output: one[0] for node, one in zip(nodes, answers, strict=True)}
     inside = {0: filled}
     if parts.prefix:
         answers = forward_to(parts.prefix, filled[None], parts.prefix)
-        for call, one in zip(parts.prefix, answers, strict=True):
-            inside[call.output] = one[0].numpy()
-    maps = {*inside, *(call.output for call in parts.body)}
-    pasted = [(v, None) for v in sorted(maps & {v for call in parts.head for v in call.inputs})]
-    pasted += [(call.output, unit) for call, unit in wanted if call.output in maps]
+        for node, one in zip(parts.prefix, answers, strict=True):
+            inside[node.output] = one[0].numpy()
+    maps = {*inside, *(node.output for node in parts.body)}
+    pasted = [(v, None) for v in sorted(maps & {v for node in parts.head for v in node.inputs})]
+    pasted += [(node.output, unit) for node, unit in wanted if node.output in maps]
     values[0] = tf.constant(image)
     return _Clean(parts, values, inside, tuple(dict.fromkeys(pasted)))
 
@@ -203,18 +203,18 @@ def _reaches(
     sides = clean.values[0].shape[:2]
     whole = tuple(AffectedRegion(*rectangles[:, axis].T, side) for axis, side in enumerate(sides))
     reaches = dict.fromkeys(clean.inside, whole)
-    for call in clean.parts.body:
-        reaches[call.output] = tuple(
+    for node in clean.parts.body:
+        reaches[node.output] = tuple(
             axis.through(look)
-            for axis, look in zip(_below(call, reaches), window_of(call.layer), strict=True)
+            for axis, look in zip(_below(node, reaches), window_of(node.layer), strict=True)
         )
     return reaches
 
 
-def _below(call: Node, reaches) -> list[AffectedRegion]:
+def _below(node: Node, reaches) -> list[AffectedRegion]:
     return [
         reduce(AffectedRegion.joined, axis)
-        for axis in zip(*(reaches[v] for v in call.inputs), strict=True)
+        for axis in zip(*(reaches[v] for v in node.inputs), strict=True)
     ]
 
 
@@ -228,15 +228,15 @@ def _looked_up(clean: _Clean, rectangles: np.ndarray) -> tuple[list[np.ndarray],
     """Returns the windows that begin the body, and for every gather where its values come from."""
     reaches = _reaches(clean, rectangles)
     indices = []
-    for call in clean.parts.body:
-        if not _in_place(call):
+    for node in clean.parts.body:
+        if not _in_place(node):
             places = [
                 axis.looked_at(look, below.side)
                 for axis, look, below in zip(
-                    reaches[call.output], window_of(call.layer), _below(call, reaches), strict=True
+                    reaches[node.output], window_of(node.layer), _below(node, reaches), strict=True
                 )
             ]
-            indices += [source_windows(reaches[v], *places) for v in call.inputs]
+            indices += [source_windows(reaches[v], *places) for v in node.inputs]
     for v, _ in clean.pasted:
         places = [np.tile(np.arange(axis.side), (len(rectangles), 1)) for axis in reaches[v]]
         indices.append(source_windows(reaches[v], *places))
@@ -261,18 +261,18 @@ def _begun(
 def _pasted(clean: _Clean, begun, indices) -> list[tf.Tensor]:
     """Recomputes the windows, and returns what is needed whole or summed."""
     values, indices = dict(zip(clean.begun, begun, strict=True)), iter(indices)
-    for call in clean.parts.body:
-        inputs = [values[v] for v in call.inputs]
-        if _in_place(call):
-            values[call.output] = call.layer(*inputs, training=False)
+    for node in clean.parts.body:
+        inputs = [values[v] for v in node.inputs]
+        if _in_place(node):
+            values[node.output] = node.layer(*inputs, training=False)
             continue
-        padding = _padding(call.layer)
+        padding = _padding(node.layer)
         index = [next(indices) for _ in inputs]
         looked_at = [
             _gathered(clean.values[v], one, i, padding)
-            for v, one, i in zip(call.inputs, inputs, index, strict=True)
+            for v, one, i in zip(node.inputs, inputs, index, strict=True)
         ]
-        values[call.output] = _looked(call.layer, looked_at, index[0] > 0)
+        values[node.output] = _looked(node.layer, looked_at, index[0] > 0)
     result = []
     for (v, unit), index in zip(clean.pasted, indices, strict=True):
         only = slice(None) if unit is None else slice(unit, unit + 1)
@@ -284,12 +284,12 @@ def _pasted(clean: _Clean, begun, indices) -> list[tf.Tensor]:
 def _answers(clean: _Clean, pasted, wanted) -> list[tf.Tensor]:
     """Returns what is wanted, from what is needed whole or summed."""
     known = dict(zip(clean.pasted, pasted, strict=True))
-    asked = [(call, unit) for call, unit in wanted if (call.output, unit) not in known]
+    asked = [(node, unit) for node, unit in wanted if (node.output, unit) not in known]
     maps = {v: one for (v, unit), one in known.items() if unit is None}
-    answers = forward_from(clean.parts.head, maps, [call for call, _ in asked])
-    for (call, unit), one in zip(asked, answers, strict=True):
-        known[call.output, unit] = summed_activation(one, unit)
-    return [known[call.output, unit] for call, unit in wanted]
+    answers = forward_from(clean.parts.head, maps, [node for node, _ in asked])
+    for (node, unit), one in zip(asked, answers, strict=True):
+        known[node.output, unit] = summed_activation(one, unit)
+    return [known[node.output, unit] for node, unit in wanted]
 
 
 def summed_activation(values, unit: int | None):
@@ -310,9 +310,9 @@ def _gathered(clean, fresh, index, padding: float = 0.0):
     return tf.gather(tf.concat(every, axis=0), index)
 
 
-def _in_place(call: Node) -> bool:
-    """Tells whether a call looks at one map place by place: its window is that of the map below."""
-    return len(call.inputs) == 1 and _place_by_place(window_of(call.layer))
+def _in_place(node: Node) -> bool:
+    """Tells whether a node looks at one map place by place: its window is that of the map below."""
+    return len(node.inputs) == 1 and _place_by_place(window_of(node.layer))
 
 
 def _place_by_place(looks) -> bool:

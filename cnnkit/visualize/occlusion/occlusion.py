@@ -144,12 +144,12 @@ def occlusion(
         ((4, 4), [0, 16, 32, 48], 'incremental')
     """
     network = as_classifier(model)
-    check_weights(network.calls)
+    check_weights(network.nodes)
     [image] = as_image_batch(network.graph, _single(image))
     index = None if target is None else class_index(model, target)
     square, stride = _pair(square, "square"), _pair(stride, "stride")
     rows, columns = _places(image.shape, square, stride, edge)
-    method = _method(method, network.calls)
+    method = _method(method, network.nodes)
     if batch_size < 1:
         raise UsageError(
             "A batch holds one place or more", expected="1 or more", received=batch_size
@@ -159,7 +159,7 @@ def occlusion(
 
     sweep = incremental_occlusion if method == "incremental" else plain_occlusion
     filled = np.broadcast_to(color, image.shape)
-    answer = sweep(network.calls, image, filled, [(watched, unit), (network.calls[-1], None)])
+    answer = sweep(network.nodes, image, filled, [(watched, unit), (network.nodes[-1], None)])
     rectangles = _rectangles(image.shape, rows, columns, square)
     activities, scores = answer(rectangles, batch_size)
     scores = scores.astype(np.float32)
@@ -196,7 +196,7 @@ def occlusion(
 
 
 def plain_occlusion(
-    calls: Sequence[Node],
+    nodes: Sequence[Node],
     image: np.ndarray,
     filled: np.ndarray,
     wanted: Sequence[tuple[Node, int | None]],
@@ -209,7 +209,7 @@ def plain_occlusion(
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image.shape))])
     def answer(images):
-        answers = forward_to(calls, images, [call for call, _ in wanted])
+        answers = forward_to(nodes, images, [node for node, _ in wanted])
         return [
             summed_activation(one, unit) for one, (_, unit) in zip(answers, wanted, strict=True)
         ]
@@ -255,17 +255,17 @@ def _color(fill: float | Sequence[float], channels: int) -> np.ndarray:
     return np.broadcast_to(color, (channels,)).copy()
 
 
-def _method(method: str | None, calls: Sequence[Node]) -> str:
+def _method(method: str | None, nodes: Sequence[Node]) -> str:
     if method not in (None, *METHODS):
         raise unknown_name("method", method, METHODS)
-    if method == "plain" or split_segments(calls).body:
+    if method == "plain" or split_segments(nodes).body:
         return method or "incremental"
     if method is None:
         return "plain"
     raise UsageError(
         "Nothing can be spared: no layer of the network is known to look at windows of the image",
         expected="convolutions and pooling after the image",
-        received=f"{type(calls[0].layer).__name__} {calls[0].layer.name!r} first",
+        received=f"{type(nodes[0].layer).__name__} {nodes[0].layer.name!r} first",
         hint='Take method="plain"',
     )
 
@@ -301,8 +301,8 @@ def _watched(
     network: Classifier, image: np.ndarray, layer: str | None, unit: int | None
 ) -> tuple[Node, int]:
     """Returns the layer whose map is watched, and the map."""
-    answers = forward_to(network.calls, image[None], network.calls)
-    maps = {c: m[0] for c, m in zip(network.calls, answers, strict=True) if m.shape.rank == 4}
+    answers = forward_to(network.nodes, image[None], network.nodes)
+    maps = {c: m[0] for c, m in zip(network.nodes, answers, strict=True) if m.shape.rank == 4}
     if not maps:
         raise UsageError("The network has no map: no layer knows places")
     watched = list(maps)[-1] if layer is None else network.graph.node(layer)
