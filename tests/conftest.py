@@ -89,7 +89,7 @@ def colors_server(colors_folder):
     from cnnkit.server import EmbeddedServer
 
     with EmbeddedServer(
-        {"colors": colors_folder}, versions="all", labels={"colors": {"stable": 1}}
+        {"colors": colors_folder}, versions="all", version_labels={"colors": {"stable": 1}}
     ) as server:
         yield server
 

@@ -288,7 +288,7 @@ def test_an_export_answers(export, expected):
     loaded = tf.saved_model.load(str(export))
     references = ReferenceOutputs.read(export)
     names = {name for name in loaded.signatures if not name.startswith("__")}
-    assert names == set(references.answers)
+    assert names == set(references.outputs)
     for name in names:
         inputs = references.inputs(name)
         [argument] = inputs

@@ -45,7 +45,7 @@ def serve_with_tf_serving(
                 flush=True,
             )
         while not stopped():
-            server.check()
+            server.check_running()
             time.sleep(_POLL)
 
 
@@ -56,7 +56,7 @@ def _ready_version(
     end = time.monotonic() + _START_TIMEOUT
     with Client(address, timeout=1.0) as client:
         while not stopped():
-            server.check()
+            server.check_running()
             with contextlib.suppress(ServerError):
                 for status in client.status(name):
                     if status.state == "AVAILABLE":

@@ -1,4 +1,4 @@
-"""A trained network as it is going to be served: its probabilities, its features, its dtype."""
+"""Prepare a trained classifier for export: probabilities, features, dtype."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ _WITH_KERNEL = (keras.layers.Conv2D, keras.layers.Dense)
 
 @dataclass(frozen=True)
 class ServedClassifier:
-    """A classifier, and what is known of it.
+    """A classifier that is ready for export.
 
     Attributes:
         graph: The graph of `model`, read once.
-        side: Side of the square images that it was trained on.
-        free: Whether it takes images of every height and width from `side` on.
+        image_size: Side of the square images that it was trained on, in pixels.
+        variable_size: Whether it takes images of every height and width from `image_size` on.
         dtype: What it computes in: one of `DTYPES`.
-        features: Name of the layer whose answer the logits are made of, or None.
+        features_layer: Name of the layer whose output the logits are computed from, or None.
     """
 
     graph: Graph
-    side: int
-    free: bool
+    image_size: int
+    variable_size: bool
     dtype: str
-    features: str | None
+    features_layer: str | None
 
     @property
     def model(self) -> keras.Model:
-        """The model: (n, h, w, 3) -> (n, classes), or (n, rows, columns, classes) if `free`."""
+        """Model of probabilities: (n, classes), or a fully convolutional (n, rows, columns, classes)."""
         return self.graph.model
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What the network does to images first, or None where it is not known."""
+        """The normalization inside the network, or None if it has no such layer."""
         for layer in self.model.layers:
             if isinstance(layer, SubtractMean):
                 return Preprocessing(layer.mean, layer.std)
@@ -62,45 +62,52 @@ def prepare_classifier(
     *,
     dtype: str = "float32",
     fully_convolutional: bool = False,
-    features: str | None = None,
+    features_layer: str | None = None,
 ) -> ServedClassifier:
-    """Prepares a classifier for being served; `model` is left as it is.
+    """Returns a classifier that is ready for export; `model` itself stays unchanged.
+
+    Args:
+        model: A classifier of square images of one size.
+        dtype: What the copy computes in: one of `DTYPES`.
+        fully_convolutional: Whether the copy takes larger images too.
+        features_layer: Name of the layer of features; None for the one before the logits.
 
     Raises:
-        UsageError: If it takes no square images of one size, or cannot be changed as asked.
+        UsageError: If the model does not take square images of one size, the dtype or the layer is
+            unknown, or the model cannot be made fully convolutional.
 
     Example:
         >>> from cnnkit import alexnet
         >>> from cnnkit.export.classifier import prepare_classifier
-        >>> prepare_classifier(alexnet(input_shape=(64, 64, 3), classes=2)).features
+        >>> prepare_classifier(alexnet(input_shape=(64, 64, 3), classes=2)).features_layer
         'fc7'
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, DTYPES)
     if len(model.inputs) != 1 or len(model.input_shape) != 4 or len(model.outputs) != 1:
         raise UsageError(
-            "A classifier of images is exported",
-            expected="one input (n, h, w, c) and one output",
+            "`model` must have one input (n, h, w, c) and one output",
             received=f"{len(model.inputs)} of shape {model.input_shape}, {len(model.outputs)}",
         )
     height, width, _ = model.input_shape[1:]
     if height is None or height != width:
         raise UsageError(
-            "The exported model rescales images to a square",
-            expected="a model built for one image size, height equal to width",
+            "`model` must be built for one image size, height equal to width",
             received=f"{height} x {width}",
-            hint="cnnkit.models.resize_input gives a model another size",
+            hint="Build it with a square input_shape, or use cnnkit.models.resize_input",
         )
     if fully_convolutional:
         model = to_fully_convolutional(model)
     if dtype == "bfloat16":
         model = _in_bfloat16(model)
-    model = _ending_in_probabilities(model)
-    features = get_layer(model, features).name if features else _features_of(model)
-    return ServedClassifier(build_graph(model), height, fully_convolutional, dtype, features)
+    model = _with_softmax(model)
+    features_layer = (
+        get_layer(model, features_layer).name if features_layer else _layer_before_logits(model)
+    )
+    return ServedClassifier(build_graph(model), height, fully_convolutional, dtype, features_layer)
 
 
-def _ending_in_probabilities(model: keras.Model) -> keras.Model:
+def _with_softmax(model: keras.Model) -> keras.Model:
     activation = getattr(model.layers[-1], "activation", None)
     is_linear = isinstance(model.layers[-1], _WITH_KERNEL) and (
         activation is None or activation is keras.activations.linear
@@ -111,8 +118,8 @@ def _ending_in_probabilities(model: keras.Model) -> keras.Model:
     return keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
 
 
-def _features_of(model: keras.Model) -> str | None:
-    """Returns the name of the layer before the logits: fc7, or VGG's fc2, and so on."""
+def _layer_before_logits(model: keras.Model) -> str | None:
+    """Returns the name of the layer before the logits, for example fc7 or VGG's fc2."""
     weighted = [layer for layer in model.layers if isinstance(layer, _WITH_KERNEL)]
     passed = (keras.layers.Dropout, keras.layers.Flatten)
     if not weighted:
@@ -125,21 +132,21 @@ def _features_of(model: keras.Model) -> str | None:
 
 
 def _in_bfloat16(model: keras.Model) -> keras.Model:
-    """Returns the network with weights and maps of 16 bits, but for its logits and what follows.
+    """Returns a copy in bfloat16, except for the logits and the layers after them.
 
     A thousand probabilities that differ in the third digit would be equal in 8 bits of mantissa.
     """
     weighted = [layer.name for layer in model.layers if isinstance(layer, _WITH_KERNEL)]
     names = [layer.name for layer in model.layers]
-    wide = set(names[names.index(weighted[-1]) :]) if weighted else set()
+    float32 = set(names[names.index(weighted[-1]) :]) if weighted else set()
 
-    def remade(layer: keras.layers.Layer) -> keras.layers.Layer:
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if layer.name not in wide and not isinstance(layer, keras.layers.InputLayer):
+        if layer.name not in float32 and not isinstance(layer, keras.layers.InputLayer):
             config["dtype"] = "bfloat16"
         return type(layer).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=remade)
+    copy = keras.models.clone_model(model, clone_function=clone)
     for old, new in zip(model.layers, copy.layers, strict=True):
         new.set_weights(old.get_weights())
         if isinstance(old, SubtractMean):

@@ -1,4 +1,4 @@
-"""From a network in memory to a version of a model folder."""
+"""Export a model to a version folder that a server can load."""
 
 from __future__ import annotations
 
@@ -19,66 +19,74 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import ServedClassifier, prepare_classifier
 from cnnkit.export.compare_outputs import compare_outputs
 from cnnkit.export.graph_checks import ImageLimits
-from cnnkit.export.isolated_model import NotLoaded, run_isolated
+from cnnkit.export.isolated_model import ModelLoadError, run_isolated
 from cnnkit.export.model_card import Origin, describe_preprocessing, write_assets, write_card
 from cnnkit.export.reference_outputs import ReferenceOutputs, reference_outputs
-from cnnkit.export.signatures import ExportedModule, default_explain_layer, select_signatures
+from cnnkit.export.signatures import ExportedModule, explain_signature_name, select_signatures
 from cnnkit.export.warmup import check_record_count, write_warmup_records
 
 
 def check_version_free(output: Path, version: int | None) -> None:
-    """Makes sure that a version can appear in a model folder.
+    """Raises an error if a version cannot be added to a model folder.
 
     Raises:
-        UsageError: If the folder is a file, or the version is no number of one or exists.
+        UsageError: If `output` is a file, or `version` is below 1 or exists.
     """
     if output.exists() and not output.is_dir():
-        raise UsageError("The model folder is a file", expected="a folder", received=output)
+        raise UsageError("`output` must be a model folder, not a file", received=output)
     if version is not None and version < 1:
-        raise UsageError("A version is a number", expected="1 or more", received=version)
+        raise UsageError("`version` must be 1 or more", received=version)
     if version is not None and (output / str(version)).exists():
-        raise _exists(output, version)
+        raise _version_exists(output, version)
 
 
 @contextmanager
 def staging_folder(output: Path) -> Iterator[Path]:
-    """Yields a new folder beside the versions of a model folder, which is gone after the block.
+    """Yields a new folder inside a model folder and removes it after the block.
 
     Raises:
-        RunError: If something in the block cannot be written, for example because the disk is full.
+        RunError: If the block cannot write a file, for example because the disk is full.
     """
     existed = output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        # Servers look only at folders whose name is a number. The name is a new one each time, so
-        # that two exports do not write into each other's.
-        aside = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
+        # Servers load only folders whose name is a number. The name is unique, so that two exports
+        # at the same time do not share a folder.
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
     except OSError as error:
         raise write_error(output, error) from error
     try:
-        yield aside
+        yield staging
     except OSError as error:
         raise write_error(output, error) from error
     except tf.errors.OpError as error:
-        # TensorFlow has a class of its own for each reason, and its text names its operation first.
+        # The text of TensorFlow's errors begins with the name of the operation.
         raise RunError(
             f"{output} could not be written",
             received=error.message.splitlines()[0].rpartition(";")[2],
             hint="Make room there; what was written before is whole",
         ) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         if not existed:
-            # Only where nothing has appeared in it.
+            # Fails if another export has added a version.
             with suppress(OSError):
                 output.rmdir()
 
 
 def publish_version(saved: Path, output: Path, version: int | None) -> Path:
-    """Flushes a finished folder to disk and renames it to a version, by default the next.
+    """Flushes a finished folder to disk and renames it to a version, by default the next one.
+
+    Args:
+        saved: The finished folder, on the same disk as `output`.
+        output: The model folder.
+        version: Number of the version; None for the next one.
+
+    Returns:
+        The version folder.
 
     Raises:
-        UsageError: If the version has appeared meanwhile.
+        UsageError: If another process has written the version in the meantime.
     """
     for file in saved.rglob("*"):
         if file.is_file():
@@ -87,7 +95,7 @@ def publish_version(saved: Path, output: Path, version: int | None) -> Path:
         else:
             flush_folder(file)
     while True:
-        number = version or _next(output)
+        number = version or _next_version(output)
         target = output / str(number)
         try:
             saved.rename(target)
@@ -95,19 +103,19 @@ def publish_version(saved: Path, output: Path, version: int | None) -> Path:
             if not target.exists():
                 raise
             if version is not None:
-                raise _exists(output, version) from error
-            # Another export was first with this number: the next one is free.
+                raise _version_exists(output, version) from error
+            # Another export has taken this number: try the next one.
             continue
         flush_folder(output)
         return target
 
 
-def _next(output: Path) -> int:
+def _next_version(output: Path) -> int:
     names = [path.name for path in output.iterdir()]
     return 1 + max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
 
 
-def _exists(output: Path, version: int) -> UsageError:
+def _version_exists(output: Path, version: int) -> UsageError:
     return UsageError(
         f"Version {version} exists in {output}",
         hint="Take another --version, or leave it out for the next one",
@@ -115,9 +123,9 @@ def _exists(output: Path, version: int) -> UsageError:
 
 
 TOP = 5
-# The files of the weights may be this much larger than the weights.
-LARGEST_SHARE = 1.05
-# Names and places of the weights in their files.
+# Largest size of the files of weights, as a multiple of the weights: each is stored once.
+MAX_SIZE_RATIO = 1.05
+# Bytes of the table of names and offsets in these files.
 TABLE_BYTES = 64 << 10
 
 
@@ -140,10 +148,10 @@ def export(
 ) -> Path:
     """Writes a version of a model folder, `output/<integer>/`.
 
-    The version is written aside, loaded again in a process without Keras, compared with the model
-    in memory on photographs, and renamed into place: a server that watches the folder never finds
-    half of it. Every weight is stored once. Signatures, all guarded against inputs of another
-    shape, of another format and of too many pixels:
+    The version is written to a temporary folder, loaded in a process without Keras, compared with
+    the model in memory on photographs, and renamed into place: a server that watches the folder
+    never finds an incomplete version. Every weight is stored once. All signatures refuse inputs of
+    another shape, of another format and of too many pixels:
 
     | signature          | input                                    | outputs                     |
     |--------------------|------------------------------------------|-----------------------------|
@@ -162,37 +170,38 @@ def export(
     |                    |                                          | `unit`, `activation` (n,),  |
     |                    |                                          | `position` (n, 2)           |
 
-    Features are what the logits are made of, `fc7` or VGG's `fc2`, divided by their length. A
-    projection is what in the image made the unit fire (Zeiler & Fergus 2013, section 2.1).
+    Features are the inputs of the logits, `fc7` or VGG's `fc2`, divided by their length. A
+    projection shows the pixels that made the unit fire (Zeiler & Fergus 2013, section 2.1).
 
     Args:
-        model: A classifier over square images of a fixed size.
+        model: A classifier of square images of a fixed size.
         labels: Names of the classes; stored as `assets/labels.txt`.
         output: The model folder; its name is the model's name on the server.
-        version: Number of the version; None is the next one.
-        signatures: Which of the first six, beside `serving_default`, which is always there; None
-            is all that the model allows.
-        top: Classes that `classify_bytes` answers, at most all.
-        explain_layers: The layers L.
-        features_layer: A layer in place of the one before the logits.
-        dtype: `"float32"` or `"bfloat16"`: half the bytes, and faster on processors that know it.
+        version: Number of the version; None for the next one.
+        signatures: Names out of the first six; `serving_default` is always added. None for all
+            that the model can have.
+        top: Number of classes that `classify_bytes` returns, at most all.
+        explain_layers: Layers L that have a signature `explain_bytes_L`.
+        features_layer: Layer of the features; None for the one before the logits.
+        dtype: `"float32"` or `"bfloat16"`: half the bytes, and faster on processors that support
+            it.
         fully_convolutional: Whether `images` may be larger than the model's: the dense layers
             become convolutions, `probabilities` and features are means over the positions, and
-            `probability_map` (n, rows, columns, classes) is answered too.
-        augmentation: How encoded images become the model's, as in evaluation; None takes the
-            center after the shorter side is rescaled to the model's.
-        warmup: Requests to each signature that a server sends itself while it loads the version.
-        limits: What is refused; None is `Limits()`.
+            `serving_default` also returns `probability_map` (n, rows, columns, classes).
+        augmentation: Rescaling and crop of encoded images, as in evaluation; None rescales the
+            shorter side to the model's image size and takes the center.
+        warmup: Number of requests to each signature that a server runs while it loads the version.
+        limits: Sizes that are refused; None for `ImageLimits()`.
         origin: Where the model comes from, for the model card.
 
     Returns:
         The folder of the new version.
 
     Raises:
-        UsageError: If the labels do not fit the model, the model does not allow what is asked for,
+        UsageError: If the labels do not fit the model, the model does not support an option,
             `output` is a file, or the version exists.
-        RunError: If the exported model answers otherwise than the one in memory, or it cannot be
-            written.
+        RunError: If the outputs of the exported model differ from those of the model in memory, or
+            a file cannot be written.
 
     Example:
         >>> from cnnkit import alexnet
@@ -206,75 +215,83 @@ def export(
     classes = model.output_shape[-1]
     if classes != len(labels):
         raise UsageError(
-            "The labels do not fit the model",
+            f"`labels` must hold one name for each of the {classes} classes of the model",
             expected=f"{classes} labels",
             received=len(labels),
         )
     if top < 1:
-        raise UsageError("A classification has classes", expected="top of 1 or more", received=top)
+        raise UsageError("`top` must be 1 or more", received=top)
     network = prepare_classifier(
-        model, dtype=dtype, fully_convolutional=fully_convolutional, features=features_layer
+        model,
+        dtype=dtype,
+        fully_convolutional=fully_convolutional,
+        features_layer=features_layer,
     )
-    augmentation = _center(network, augmentation)
-    names = select_signatures(network, signatures)
+    augmentation = _center_crop(network, augmentation)
     top = min(top, len(labels))
-    every = [*names, *map(default_explain_layer, explain_layers)]
-    check_record_count(warmup, every)
-    expected = reference_outputs(network, labels, augmentation, names, explain_layers, top)
-    facts = describe_preprocessing(network, augmentation, limits)
-    with staging_folder(output) as aside:
-        assets = write_assets(aside, labels, facts)
-        servable = ExportedModule(
-            network, labels, augmentation, names, explain_layers, top, limits, assets
+    names = [
+        *select_signatures(network, signatures),
+        *map(explain_signature_name, explain_layers),
+    ]
+    check_record_count(warmup, names)
+    references = reference_outputs(network, labels, augmentation, names, top)
+    preprocessing = describe_preprocessing(network, augmentation, limits)
+    with staging_folder(output) as staging:
+        assets = write_assets(staging, labels, preprocessing)
+        module = ExportedModule(network, labels, augmentation, names, top, limits, assets)
+        functions = dict(module.concrete_functions)
+        saved = staging / "model"
+        tf.saved_model.save(module, str(saved), signatures=functions)
+        references.write(saved)
+        write_warmup_records(saved, output.name, names, warmup, references)
+        write_card(
+            saved, output.name, network, labels, preprocessing, functions, origin or Origin()
         )
-        saved = aside / "model"
-        tf.saved_model.save(servable, str(saved), signatures=dict(servable.endpoints))
-        expected.write(saved)
-        write_warmup_records(saved, output.name, every, warmup, expected)
-        write_card(saved, output.name, network, labels, facts, servable, origin or Origin())
         _check_size(network, saved)
-        _check_answers(network, saved, expected)
+        _check_outputs(network, saved, references)
         return publish_version(saved, output, version)
 
 
-def _center(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
+def _center_crop(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
     if augmentation is None:
-        return Augmentation(network.side)
-    if augmentation.image_size != network.side:
+        return Augmentation(network.image_size)
+    if augmentation.image_size != network.image_size:
         raise UsageError(
-            "Encoded images become what the network takes",
-            expected=f"{network.side} pixels",
+            "`augmentation` must have the image size of the model",
+            expected=f"{network.image_size} pixels",
             received=augmentation.image_size,
         )
-    # Nothing of a served network is drawn by chance.
+    # A served network uses no random choices.
     return dataclasses.replace(augmentation, crop="center", flip=False, color=None)
 
 
 def _check_size(network: ServedClassifier, saved: Path) -> None:
     stored = sum(file.stat().st_size for file in (saved / "variables").iterdir())
-    if stored > LARGEST_SHARE * network.weight_bytes + TABLE_BYTES:
+    if stored > MAX_SIZE_RATIO * network.weight_bytes + TABLE_BYTES:
         raise RunError(
-            "The exported model is larger than its weights",
+            f"The files in {saved.name}/variables are larger than the model's weights",
             expected=f"{network.weight_bytes} bytes",
             received=stored,
         )
 
 
-def _check_answers(network: ServedClassifier, saved: Path, expected: ReferenceOutputs) -> None:
-    """Loads the export in a process without Keras, and compares what it answers."""
+def _check_outputs(network: ServedClassifier, saved: Path, references: ReferenceOutputs) -> None:
+    """Compares the outputs of the saved model, in a process without Keras, with the references."""
     try:
-        replies = run_isolated(saved, expected.questions())
-    except NotLoaded as error:
-        raise RunError("The exported model cannot be loaded again", received=error) from error
-    for (name, outputs), reply in zip(expected.answers.items(), replies, strict=True):
-        if reply.code != "OK":
+        responses = run_isolated(saved, references.requests())
+    except ModelLoadError as error:
+        raise RunError(
+            f"The exported model {network.model.name!r} cannot be loaded", received=error
+        ) from error
+    for (name, outputs), response in zip(references.outputs.items(), responses, strict=True):
+        if response.code != "OK":
             raise RunError(
-                f"The exported signature {name} does not answer",
-                received=f"{reply.code or 'the end of its process'}: {reply.text}",
+                f"The exported signature {name} fails",
+                received=f"{response.code or 'a crash of its process'}: {response.details}",
             )
-        found = compare_outputs(outputs, reply.outputs, network.dtype)
-        if not found.near:
+        found = compare_outputs(outputs, response.outputs, network.dtype)
+        if not found.is_close:
             raise RunError(
-                f"The exported signature {name} answers otherwise than the model",
-                received=found.text,
+                f"The outputs of the exported signature {name} differ from the model's",
+                received=found.detail,
             )

@@ -1,4 +1,4 @@
-"""Refusing inside a graph: bytes are read, conditions are tested, what depends on them waits."""
+"""Checks inside a TensorFlow graph: limits, assertions, control dependencies, reading of bytes."""
 
 from __future__ import annotations
 
@@ -10,88 +10,23 @@ import tensorflow as tf
 
 from cnnkit.errors import UsageError
 
-
-class ByteReader:
-    """The bytes of a string as whole numbers, inside a graph.
-
-    Reads outside of the string are the caller's mistake.
-
-    Args:
-        data: () string.
-
-    Example:
-        >>> from cnnkit.export.graph_checks import ByteReader
-        >>> int(ByteReader(b"ab").big(0, 2)) == 256 * ord("a") + ord("b")
-        True
-    """
-
-    def __init__(self, data: tf.Tensor) -> None:
-        self.values = tf.io.decode_raw(data, tf.uint8)
-
-    def at(self, place) -> tf.Tensor:
-        """Returns the byte at a place, int64."""
-        return tf.cast(tf.gather(self.values, place), tf.int64)
-
-    def little(self, place, count: int) -> tf.Tensor:
-        """Returns the number of `count` bytes whose lowest is first, int64."""
-        return self._sum(place, [256**i for i in range(count)])
-
-    def big(self, place, count: int) -> tf.Tensor:
-        """Returns the number of `count` bytes whose highest is first, int64."""
-        return self._sum(place, [256**i for i in reversed(range(count))])
-
-    def signed(self, place) -> tf.Tensor:
-        """Returns the number of four bytes, the lowest first, that may be below zero."""
-        value = self.little(place, 4)
-        return tf.where(value < 2**31, value, value - 2**32)
-
-    def has(self, place: int, text: bytes) -> tf.Tensor:
-        """Tells whether `text` stands at a place."""
-        return tf.reduce_all(self.values[place : place + len(text)] == list(text))
-
-    def _sum(self, place, factors: list[int]) -> tf.Tensor:
-        digits = tf.gather(self.values, place + tf.range(len(factors)))
-        return tf.reduce_sum(tf.cast(digits, tf.int64) * factors)
-
-
-def assert_or_invalid_argument(condition: tf.Tensor, text: str, *numbers) -> tf.Operation:
-    """Returns the operation that fails with INVALID_ARGUMENT unless a condition holds.
-
-    Args:
-        condition: () bool.
-        text: What is wrong; ASCII.
-        numbers: Values that are printed behind it.
-    """
-    return tf.debugging.Assert(condition, [text, *numbers])
-
-
-def with_dependencies(checks, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
-    """Returns tensors that are there only once the checks have passed.
-
-    Without this TensorFlow may decode an image beside the check that refuses it.
-    """
-    # Run eagerly, a check has no operation: it has passed.
-    waited = [check for check in tf.nest.flatten(checks) if check is not None]
-    with tf.control_dependencies(waited):
-        return [tf.identity(tensor) for tensor in tensors]
-
-
-# Beyond, the sides of a rescaled image would leave 32 bits.
-LONGEST_SIDE = 65_535
+# A larger side would overflow 32 bits when the image is rescaled.
+MAX_SIDE = 65_535
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an exported network refuses, before it decodes anything.
+    """Sizes that an exported network refuses before it decodes an image.
 
-    A file of a few kilobytes can unfold to gigabytes; these limits bound what one request costs.
+    A file of a few kilobytes can decode to gigabytes; the limits bound the cost of a request.
 
     Attributes:
-        images: Images in one request.
-        file_bytes: Bytes of an encoded image.
-        pixels: Pixels of an encoded image, height times width.
-        free_pixels: Pixels of an image that a fully convolutional network takes as numbers. Its
-            maps are many times larger than the image: about 3 kB a pixel for VGG-16.
+        images: Largest number of images in one request.
+        file_bytes: Largest encoded image, in bytes.
+        pixels: Largest encoded image, in pixels: height times width.
+        free_pixels: Largest image, in pixels, in the input `images` of a fully convolutional
+            network. Its feature maps are many times larger than the image: about 3 kB a pixel for
+            VGG-16.
 
     Raises:
         UsageError: If a limit is below 1.
@@ -110,6 +45,73 @@ class ImageLimits:
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             if value < 1:
-                raise UsageError(
-                    f"The limit {name} lets nothing through", expected="1 or more", received=value
-                )
+                raise UsageError(f"`{name}` must be 1 or more", received=value)
+
+
+def assert_or_invalid_argument(
+    condition: tf.Tensor, message: str, *values: tf.Tensor | int
+) -> tf.Operation:
+    """Returns the operation that fails with INVALID_ARGUMENT unless a condition holds.
+
+    Args:
+        condition: () bool.
+        message: Text of the error; ASCII.
+        values: Values that are printed after it.
+    """
+    return tf.debugging.Assert(condition, [message, *values])
+
+
+def with_dependencies(
+    checks: tf.Operation | Sequence[tf.Operation | None] | None, *tensors: tf.Tensor
+) -> Sequence[tf.Tensor]:
+    """Returns copies of tensors that are computed after the checks have passed.
+
+    Without this, TensorFlow may decode an image in parallel with the check that refuses it.
+    """
+    # In eager mode a check has no operation: it has passed already.
+    pending = [check for check in tf.nest.flatten(checks) if check is not None]
+    with tf.control_dependencies(pending):
+        return [tf.identity(tensor) for tensor in tensors]
+
+
+class ByteReader:
+    """Reads the bytes of a string as integers, inside a graph.
+
+    An index outside of the string is an error of the caller.
+
+    Args:
+        data: () string.
+
+    Example:
+        >>> from cnnkit.export.graph_checks import ByteReader
+        >>> int(ByteReader(b"ab").big_endian(0, 2)) == 256 * ord("a") + ord("b")
+        True
+    """
+
+    def __init__(self, data: tf.Tensor) -> None:
+        self.values = tf.io.decode_raw(data, tf.uint8)
+
+    def byte(self, offset: tf.Tensor | int) -> tf.Tensor:
+        """Returns the byte at an offset, int64."""
+        return tf.cast(tf.gather(self.values, offset), tf.int64)
+
+    def little_endian(self, offset: tf.Tensor | int, count: int) -> tf.Tensor:
+        """Returns the integer of `count` bytes whose lowest is first, int64."""
+        return self._sum(offset, [256**i for i in range(count)])
+
+    def big_endian(self, offset: tf.Tensor | int, count: int) -> tf.Tensor:
+        """Returns the integer of `count` bytes whose highest is first, int64."""
+        return self._sum(offset, [256**i for i in reversed(range(count))])
+
+    def signed(self, offset: tf.Tensor | int) -> tf.Tensor:
+        """Returns the signed little-endian integer of four bytes, int64."""
+        value = self.little_endian(offset, 4)
+        return tf.where(value < 2**31, value, value - 2**32)
+
+    def matches(self, offset: int, text: bytes) -> tf.Tensor:
+        """Returns () bool: True if the bytes at an offset equal `text`."""
+        return tf.reduce_all(self.values[offset : offset + len(text)] == list(text))
+
+    def _sum(self, offset: tf.Tensor | int, factors: list[int]) -> tf.Tensor:
+        digits = tf.gather(self.values, offset + tf.range(len(factors)))
+        return tf.reduce_sum(tf.cast(digits, tf.int64) * factors)

@@ -1,4 +1,4 @@
-"""Asking a SavedModel in a process of its own, which may die of the question."""
+"""Run a SavedModel in a subprocess that may crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 WORKER = Path(__file__).with_name("isolated_worker.py")
-# Seconds that the process may take for all that it is asked.
+# Seconds for all requests of one process.
 DEFAULT_TIMEOUT = 600.0
 
 
@@ -24,117 +24,120 @@ class Request:
     """One request to a signature.
 
     Attributes:
-        signature: Its name.
+        signature: Name of the signature.
         inputs: Arrays by the names of its inputs; strings as arrays of `bytes` objects.
-        keep: Whether the answer is wanted, or only whether there is one.
+        keep_outputs: Whether the response holds the outputs, or only the code.
     """
 
     signature: str
     inputs: Mapping[str, np.ndarray]
-    keep: bool = False
+    keep_outputs: bool = False
 
 
 @dataclass(frozen=True)
 class Response:
-    """What became of a question.
+    """The result of a request.
 
     Attributes:
-        code: `"OK"`, the name of a gRPC status code, or None where the process died.
-        text: What the error says.
-        outputs: The answer by the names of the outputs; empty where it was not kept.
+        code: `"OK"`, the name of a gRPC status code, or None if the process crashed.
+        details: Text of the error.
+        outputs: Arrays by the names of the outputs; empty unless they were kept.
     """
 
     code: str | None
-    text: str
+    details: str
     outputs: Mapping[str, np.ndarray]
 
 
-class NotLoaded(Exception):
-    """The SavedModel could not be loaded at all; the text says why."""
+class ModelLoadError(Exception):
+    """The SavedModel could not be loaded; the text is the reason."""
 
 
 def run_isolated(
-    folder: Path, questions: Sequence[Request], *, give_up: bool = False
+    folder: Path, requests: Sequence[Request], *, skip_after_crash: bool = False
 ) -> list[Response]:
-    """Asks a SavedModel in another process, where Keras cannot be imported.
+    """Runs requests to a SavedModel in a subprocess without Keras.
 
-    Where a question kills the process, the rest is asked in a new one.
+    If a request crashes the process, a new process runs the remaining ones.
 
     Args:
         folder: The SavedModel.
-        questions: What is asked, in this order.
-        give_up: Whether a signature that a process died of is asked nothing more; its other
-            questions then have the same reply.
+        requests: The requests, in order.
+        skip_after_crash: Whether the later requests to a signature that crashed are skipped; they
+            then have the response of the crash.
+
+    Returns:
+        One response for each request.
 
     Raises:
-        NotLoaded: If it cannot be loaded.
+        ModelLoadError: If the SavedModel cannot be loaded.
     """
-    replies: dict[int, Response] = {}
-    while waiting := [number for number in range(len(questions)) if number not in replies]:
-        asked = [questions[number] for number in waiting]
-        for number, reply in zip(waiting, _ask_until_death(folder, asked), strict=False):
-            replies[number] = reply
-            if give_up and reply.code is None:
-                deadly = questions[number].signature
-                same = [one for one in waiting if questions[one].signature == deadly]
-                replies |= {one: reply for one in same if one > number}
-    return [replies[number] for number in range(len(questions))]
+    responses: dict[int, Response] = {}
+    while waiting := [number for number in range(len(requests)) if number not in responses]:
+        remaining = [requests[number] for number in waiting]
+        for number, response in zip(waiting, _run_until_crash(folder, remaining), strict=False):
+            responses[number] = response
+            if skip_after_crash and response.code is None:
+                crashed = requests[number].signature
+                same = [later for later in waiting if requests[later].signature == crashed]
+                responses |= {later: response for later in same if later > number}
+    return [responses[number] for number in range(len(requests))]
 
 
-def _ask_until_death(folder: Path, questions: Sequence[Request]) -> list[Response]:
-    """Returns at least one reply; the last one may tell of a death."""
+def _run_until_crash(folder: Path, requests: Sequence[Request]) -> list[Response]:
+    """Returns at least one response; after a crash the last one has no code."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        _write(work, questions)
-        # On the CPU, because the memory of a GPU may be this process's own. Nothing beside the
-        # program is importable: a module of ours could hide one of TensorFlow's.
+        _write_requests(work, requests)
+        # -P: nothing beside the program is importable, because a module of this folder could hide
+        # one of TensorFlow's. CPU only: this process may have reserved the memory of the GPU.
         command = [sys.executable, "-P", str(WORKER), str(folder), str(work)]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
         try:
             done = subprocess.run(
                 command, env=environment, capture_output=True, timeout=DEFAULT_TIMEOUT, check=False
             )
-            output, why = done.stdout, _why(done)
+            output, reason = done.stdout, _exit_reason(done)
         except subprocess.TimeoutExpired as expired:
-            output, why = expired.stdout or b"", f"no answer within {DEFAULT_TIMEOUT:g} s"
+            output, reason = expired.stdout or b"", f"no answer within {DEFAULT_TIMEOUT:g} s"
         lines = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
         if not lines:
-            raise NotLoaded(why)
-        replies = []
+            raise ModelLoadError(reason)
+        responses = []
         for line in lines[1:]:
             file = work / f"{line['number']}.npz"
             outputs: dict[str, np.ndarray] = {}
             if file.exists():
                 with np.load(file) as arrays:
                     outputs = dict(arrays)
-            replies.append(Response(line["code"], line["text"], outputs))
-        if len(replies) < len(questions):
-            replies.append(Response(None, why, {}))
-        return replies
+            responses.append(Response(line["code"], line["details"], outputs))
+        if len(responses) < len(requests):
+            responses.append(Response(None, reason, {}))
+        return responses
 
 
-def _write(work: Path, questions: Sequence[Request]) -> None:
-    tensors = {}
+def _write_requests(work: Path, requests: Sequence[Request]) -> None:
+    arrays = {}
     listed = []
-    for number, question in enumerate(questions):
+    for number, request in enumerate(requests):
         keys = {}
-        for name, values in question.inputs.items():
+        for name, values in request.inputs.items():
             key = keys[name] = f"{number}/{name}"
-            tensors.update(_stored(key, np.asarray(values)))
+            arrays.update(_numeric_arrays(key, np.asarray(values)))
         listed.append(
             {
                 "number": number,
-                "signature": question.signature,
+                "signature": request.signature,
                 "inputs": keys,
-                "keep": question.keep,
+                "keep_outputs": request.keep_outputs,
             }
         )
-    np.savez(work / "requests.npz", **tensors)
+    np.savez(work / "requests.npz", **arrays)
     (work / "requests.json").write_text(json.dumps(listed))
 
 
-def _stored(key: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields arrays of numbers for an array of any kind; `probe.py` puts strings together again."""
+def _numeric_arrays(key: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields an array, or arrays of numbers for one of strings; the worker joins them again."""
     if values.dtype != object:
         yield key, values
         return
@@ -144,7 +147,7 @@ def _stored(key: str, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield f"{key}/shape", np.array(values.shape, np.int64)
 
 
-def _why(done: subprocess.CompletedProcess) -> str:
+def _exit_reason(done: subprocess.CompletedProcess[bytes]) -> str:
     if done.returncode < 0:
         return f"the process was ended by {signal.Signals(-done.returncode).name}"
     lines = done.stderr.decode(errors="replace").strip().splitlines()

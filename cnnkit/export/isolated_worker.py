@@ -1,14 +1,15 @@
-"""Asks a SavedModel as a model server does: a program of its own, run by `cnnkit.export.isolated_model`.
+"""Program that runs requests to a SavedModel; `cnnkit.export.isolated_model` starts it.
 
-It imports TensorFlow and nothing else, with Keras out of reach, and it feeds tensors of any shape:
-TensorFlow Serving does not compare shapes with the signature either. A graph without guards can end
-this process, which is why it is one of its own.
+    python isolated_worker.py FOLDER WORK
 
-    python probe.py FOLDER WORK
+WORK/requests.json lists the requests, WORK/requests.npz holds their tensors. After each request a
+line of JSON goes to standard output, and WORK/<number>.npz holds the outputs if they are kept.
 
-WORK/requests.json lists the requests, WORK/requests.npz holds their tensors. For each one a line of
-JSON goes to standard output as soon as it is answered, and WORK/<number>.npz keeps what it answered
-where that is asked for.
+The program imports TensorFlow, blocks Keras, and feeds tensors of any shape: TensorFlow Serving
+does not compare shapes with the signature either. A graph without checks can crash the process.
+
+TensorFlow 2 has no API that feeds an input of another shape than the signature's, so this file uses
+`tf.compat.v1` (Session, placeholder, saved_model.load with `input_map`). No other module does.
 """
 
 from __future__ import annotations
@@ -16,36 +17,50 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 TAG = "serve"
 
 
-def main(folder: str, work: Path) -> None:
-    """Answers every request."""
+def run_requests(folder: str, work: Path) -> None:
+    """Runs every request of WORK/requests.json.
+
+    Args:
+        folder: The SavedModel.
+        work: The folder of requests and outputs.
+    """
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
     requests = json.loads((work / "requests.json").read_text())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        fed = _placeholders(folder)
-        meta = tf.compat.v1.saved_model.load(session, [TAG], folder, input_map=fed)
+        placeholders = _placeholders(folder)
+        meta = tf.compat.v1.saved_model.load(session, [TAG], folder, input_map=placeholders)
         print(json.dumps({"loaded": True}), flush=True)
-        with np.load(work / "requests.npz") as tensors:
+        with np.load(work / "requests.npz") as arrays:
             for request in requests:
-                outcome = _answer(session, meta.signature_def, fed, request, tensors, work)
-                print(json.dumps({"number": request["number"], **outcome}), flush=True)
+                signature = meta.signature_def[request["signature"]]
+                feed = {
+                    placeholders[signature.inputs[name].name]: _input_array(arrays, key)
+                    for name, key in request["inputs"].items()
+                }
+                fetches = {name: info.name for name, info in signature.outputs.items()}
+                file = work / f"{request['number']}.npz" if request["keep_outputs"] else None
+                status = _run(session, fetches, feed, file)
+                print(json.dumps({"number": request["number"], **status}), flush=True)
 
 
-def _placeholders(folder: str) -> dict:
+def _placeholders(folder: str) -> dict[str, Any]:
     """Returns an input of unknown shape in place of each input of the signatures."""
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
     model = saved_model_pb2.SavedModel.FromString((Path(folder) / "saved_model.pb").read_bytes())
-    [graph] = [one for one in model.meta_graphs if TAG in one.meta_info_def.tags]
+    [graph] = [graph for graph in model.meta_graphs if TAG in graph.meta_info_def.tags]
     return {
         info.name: tf.compat.v1.placeholder(info.dtype)
         for signature in graph.signature_def.values()
@@ -54,31 +69,28 @@ def _placeholders(folder: str) -> dict:
     }
 
 
-def _answer(session, signatures, fed: dict, request: dict, tensors, work: Path) -> dict:
+def _run(
+    session: Any, fetches: Mapping[str, str], feed: Mapping[Any, np.ndarray], file: Path | None
+) -> dict[str, str]:
+    """Runs one request, writes its outputs to `file`, and returns its status code and details."""
     import tensorflow as tf
 
     codes = {getattr(tf.errors, name): name for name in dir(tf.errors) if name.isupper()}
-    signature = signatures[request["signature"]]
-    feed = {
-        fed[signature.inputs[name].name]: _tensor(tensors, key)
-        for name, key in request["inputs"].items()
-    }
-    wanted = {name: info.name for name, info in signature.outputs.items()}
     try:
-        answered = session.run(wanted, feed)
+        outputs = session.run(fetches, feed)
     except tf.errors.OpError as error:
-        return {"code": codes.get(error.error_code, "UNKNOWN"), "text": error.message}
-    if request["keep"]:
-        np.savez(work / f"{request['number']}.npz", **{k: _plain(v) for k, v in answered.items()})
-    return {"code": "OK", "text": ""}
+        return {"code": codes.get(error.error_code, "UNKNOWN"), "details": error.message}
+    if file is not None:
+        np.savez(file, **{name: _output_array(values) for name, values in outputs.items()})
+    return {"code": "OK", "details": ""}
 
 
-def _tensor(tensors, key: str) -> np.ndarray:
-    """Strings lie in the file as one array of bytes, and the shape and the lengths beside it."""
-    if key in tensors:
-        return tensors[key]
-    data = tensors[f"{key}/bytes"].tobytes()
-    shape, lengths = tensors[f"{key}/shape"], tensors[f"{key}/lengths"]
+def _input_array(arrays: Mapping[str, np.ndarray], key: str) -> np.ndarray:
+    """Returns an array; strings are stored as their bytes, their lengths and their shape."""
+    if key in arrays:
+        return arrays[key]
+    data = arrays[f"{key}/bytes"].tobytes()
+    shape, lengths = arrays[f"{key}/shape"], arrays[f"{key}/lengths"]
     ends = np.cumsum(lengths)
     texts = [data[end - length : end] for end, length in zip(ends, lengths, strict=True)]
     array = np.empty(len(texts), object)
@@ -86,14 +98,15 @@ def _tensor(tensors, key: str) -> np.ndarray:
     return array.reshape(shape)
 
 
-def _plain(values: np.ndarray) -> np.ndarray:
+def _output_array(values: np.ndarray) -> np.ndarray:
+    """Returns an array that np.savez stores without pickle: strings as np.str_."""
     if values.dtype != object:
         return values
     return np.array([text.decode() for text in values.ravel()], dtype=np.str_).reshape(values.shape)
 
 
 if __name__ == "__main__":
-    # Before TensorFlow is imported, which is why its imports stand in the functions.
+    # Before TensorFlow is imported; the functions above import it for this reason.
     sys.modules["keras"] = None  # type: ignore[assignment]
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    main(sys.argv[1], Path(sys.argv[2]))
+    run_requests(sys.argv[1], Path(sys.argv[2]))

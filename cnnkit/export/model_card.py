@@ -1,20 +1,21 @@
-"""The model card: what a version is, for whoever finds its folder."""
+"""Model card and assets of an exported version."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from cnnkit.data import Augmentation
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.graph_checks import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
-from cnnkit.export.signatures import ExportedModule
 
 PREPROCESSING = "preprocessing.json"
 LABELS = "labels.txt"
@@ -25,10 +26,10 @@ class Origin:
     """Where a network comes from.
 
     Attributes:
-        source: The run or the file, in words.
-        dataset: What it was trained on, or None where that is not known.
-        epochs: How long, or None.
-        error: Its top-1 error on held-out images, 0..1, or None where it was not measured.
+        source: The run folder or the file, in words.
+        dataset: What it was trained on, or None if unknown.
+        epochs: Epochs of training, or None if unknown.
+        error: Top-1 error on held-out images, 0..1, or None if it was not measured.
     """
 
     source: str | None = None
@@ -39,24 +40,45 @@ class Origin:
 
 def describe_preprocessing(
     network: ServedClassifier, augmentation: Augmentation, limits: ImageLimits
-) -> dict[str, object]:
-    """Returns what happens to an image, as numbers and words for JSON."""
+) -> dict[str, Any]:
+    """Returns the preprocessing of an exported network as the content of `preprocessing.json`.
+
+    Args:
+        network: The classifier.
+        augmentation: Rescaling and crop of encoded images.
+        limits: Sizes that are refused.
+    """
     inside = network.preprocessing
     scale, _ = augmentation.scales
     return {
         "network": network.model.name,
         "dtype": network.dtype,
         "images": "RGB, 0..255, float32, (n, height, width, 3)",
-        "side": network.side,
-        "free_size": network.free,
+        "side": network.image_size,
+        "free_size": network.variable_size,
         "shorter_side_before_crop": scale,
-        "crop": "center",
+        # The spelling of version 0.1.0: programs that read the file compare the value.
+        "crop": "centre",
         "resize": "bilinear" if augmentation.fast_decode else "bilinear, antialiased",
-        "mean": None if inside is None else _color(inside.mean),
-        "std": None if inside is None or inside.std is None else _color(inside.std),
-        "features_layer": network.features,
+        "mean": None if inside is None else _mean_color(inside.mean),
+        "std": None if inside is None or inside.std is None else _mean_color(inside.std),
+        "features_layer": network.features_layer,
         "limits": dataclasses.asdict(limits),
     }
+
+
+def write_assets(
+    folder: Path, labels: Sequence[str], preprocessing: Mapping[str, Any]
+) -> list[Path]:
+    """Writes `labels.txt` and `preprocessing.json` into a folder.
+
+    Returns:
+        The paths of both files.
+    """
+    labels_file, preprocessing_file = folder / LABELS, folder / PREPROCESSING
+    labels_file.write_text("".join(f"{label}\n" for label in labels))
+    preprocessing_file.write_text(json.dumps(preprocessing, indent=2) + "\n")
+    return [labels_file, preprocessing_file]
 
 
 def write_card(
@@ -64,58 +86,39 @@ def write_card(
     name: str,
     network: ServedClassifier,
     labels: Sequence[str],
-    facts: dict[str, object],
-    servable: ExportedModule,
+    preprocessing: Mapping[str, Any],
+    signatures: Mapping[str, tf.types.experimental.ConcreteFunction],
     origin: Origin,
 ) -> None:
-    """Writes README.md into a version folder."""
-    model = network.model
-    mean, std = facts["mean"], facts["std"]
-    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-    error = "not measured" if origin.error is None else f"{100 * origin.error:.2f} %"
-    trained = origin.dataset or "not recorded"
-    if origin.epochs is not None:
-        trained += f", {origin.epochs} epochs"
+    """Writes the model card, README.md, into a version folder.
+
+    Args:
+        folder: The version folder.
+        name: The model's name on the server.
+        network: The classifier.
+        labels: Names of the classes.
+        preprocessing: Content of `preprocessing.json`.
+        signatures: The traced functions by signature.
+        origin: Where the network comes from.
+    """
     lines = [
         f"# {name}",
         "",
         f"A SavedModel for TensorFlow Serving, written by cnnkit from {origin.source or 'memory'}.",
         "",
-        "| | |",
-        "|---|---|",
-        f"| network | {model.name}, {model.count_params():,} parameters, {network.dtype} |",
-        f"| classes | {len(labels)}: {shown} |",
-        f"| trained on | {trained} |",
-        f"| top-1 error on held-out images | {error} |",
+        *_facts_table(network, labels, origin),
         "",
         "## Preprocessing",
         "",
-        f"Encoded images: the shorter side becomes {facts['shorter_side_before_crop']} pixels "
-        f"({facts['resize']}), the {facts['crop']} of {network.side} x {network.side} is taken.",
-        "Images as numbers: RGB in 0..255, "
-        + (
-            f"any height and width from {network.side} on."
-            if network.free
-            else f"{network.side} x {network.side}."
-        ),
-        "The network itself "
-        + (f"subtracts {mean}" if mean is not None else "does what its first layers do")
-        + (f" and divides by {std}." if std is not None else "."),
+        *_preprocessing_text(network, preprocessing),
         "",
         "## Signatures",
         "",
         "| signature | takes | answers |",
         "|---|---|---|",
-        *(_row(name, function) for name, function in servable.endpoints.items()),
+        *(_signature_row(signature, function) for signature, function in signatures.items()),
         "",
-        "Images beyond these limits are INVALID_ARGUMENT: "
-        + ", ".join(f"{key} {value:,}" for key, value in facts["limits"].items())
-        + ".",
-        *(
-            [f"Features are those of `{network.features}`, of length 1."]
-            if network.features is not None
-            else []
-        ),
+        *_limits_text(network, preprocessing),
         "",
         "## Commands",
         "",
@@ -131,29 +134,61 @@ def write_card(
     (folder / "README.md").write_text("\n".join(lines))
 
 
-def write_assets(folder: Path, labels: Sequence[str], facts: dict[str, object]) -> list[Path]:
-    """Writes the files that become the version's assets, and returns them."""
-    names, how = folder / LABELS, folder / PREPROCESSING
-    names.write_text("".join(f"{label}\n" for label in labels))
-    how.write_text(json.dumps(facts, indent=2) + "\n")
-    return [names, how]
+def _facts_table(network: ServedClassifier, labels: Sequence[str], origin: Origin) -> list[str]:
+    model = network.model
+    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    trained = origin.dataset or "not recorded"
+    if origin.epochs is not None:
+        trained += f", {origin.epochs} epochs"
+    error = "not measured" if origin.error is None else f"{100 * origin.error:.2f} %"
+    return [
+        "| | |",
+        "|---|---|",
+        f"| network | {model.name}, {model.count_params():,} parameters, {network.dtype} |",
+        f"| classes | {len(labels)}: {shown} |",
+        f"| trained on | {trained} |",
+        f"| top-1 error on held-out images | {error} |",
+    ]
 
 
-def _row(name: str, function) -> str:
+def _preprocessing_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) -> list[str]:
+    side = network.image_size
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    sizes = f"any height and width from {side} on" if network.variable_size else f"{side} x {side}"
+    normalization = (
+        f"subtracts {mean}" if mean is not None else "does what its first layers do"
+    ) + (f" and divides by {std}" if std is not None else "")
+    return [
+        f"Encoded images: the shorter side becomes {preprocessing['shorter_side_before_crop']} "
+        f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken.",
+        f"Images as numbers: RGB in 0..255, {sizes}.",
+        f"The network itself {normalization}.",
+    ]
+
+
+def _limits_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) -> list[str]:
+    limits = ", ".join(f"{key} {value:,}" for key, value in preprocessing["limits"].items())
+    lines = [f"Images beyond these limits are INVALID_ARGUMENT: {limits}."]
+    if network.features_layer is not None:
+        lines.append(f"Features are those of `{network.features_layer}`, of length 1.")
+    return lines
+
+
+def _signature_row(name: str, function: tf.types.experimental.ConcreteFunction) -> str:
     [given] = function.structured_input_signature[0]
-    answered = ", ".join(
-        f"`{key}` {_shape(value.dtype.name, value.shape)}"
+    outputs = ", ".join(
+        f"`{key}` {_shape_text(value.dtype.name, value.shape)}"
         for key, value in function.structured_outputs.items()
     )
-    return f"| `{name}` | `{given.name}` {_shape(given.dtype.name, given.shape)} | {answered} |"
+    return f"| `{name}` | `{given.name}` {_shape_text(given.dtype.name, given.shape)} | {outputs} |"
 
 
-def _shape(dtype: str, shape) -> str:
+def _shape_text(dtype: str, shape: tf.TensorShape) -> str:
     sides = ["n", *("any" if side is None else str(side) for side in shape[1:])]
     return f"{dtype} ({', '.join(sides)}{',' if len(sides) == 1 else ''})"
 
 
-def _color(values) -> list[float]:
-    """Returns a color; of a mean image its mean."""
+def _mean_color(values: np.ndarray) -> list[float]:
+    """Returns a color; the mean color of an image."""
     array = np.asarray(values, np.float64)
     return [round(float(value), 4) for value in array.reshape(-1, array.shape[-1]).mean(axis=0)]

@@ -1,7 +1,7 @@
-"""What the network in memory answers to two photographs, kept beside the version.
+"""Reference outputs: the answers of the model in memory to two photographs, stored with a version.
 
-The photographs come with scikit-learn, so that every export can be compared on real images, with
-nothing downloaded.
+The photographs come with scikit-learn, so that every export can be compared on real images without
+a download.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from cnnkit.data import Augmentation, decode_image
 from cnnkit.data.decode import augment_bytes
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.isolated_model import Request
-from cnnkit.export.signatures import DEFAULT, default_explain_layer
+from cnnkit.export.signature_context import IMAGE_BYTES, IMAGES
+from cnnkit.export.signatures import EXPLAIN, explained_layer, get_signature
 from cnnkit.models import get_layer
 from cnnkit.visualize import deconvnet
 
@@ -29,7 +30,7 @@ CREDIT = (
     "The reference images are scikit-learn's `china.jpg` and `flower.jpg`, made smaller: Creative "
     "Commons BY 2.0, by danielbuechele and by vultilion on Flickr."
 )
-# How much larger than the network's images the photographs are kept.
+# Shorter side of the stored photographs, as a multiple of the network's image size.
 MARGIN = 1.25
 
 SignatureOutputs = dict[str, dict[str, np.ndarray]]
@@ -37,58 +38,59 @@ SignatureOutputs = dict[str, dict[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """Inputs and what the network in memory answers to them.
+    """Reference images and the outputs of the model in memory.
 
     Attributes:
         files: Encoded photographs.
-        images: The same as the network takes them, (n, side, side, 3) float32 of whole levels.
-        answers: By signature and output. Of `classify_bytes` one class more than it answers.
+        images: The same images as the network takes them, (n, side, side, 3) float32, rounded.
+        outputs: Arrays by signature and output. Those of `classify_bytes` hold one class more than
+            the signature returns.
     """
 
     files: tuple[bytes, ...]
     images: np.ndarray
-    answers: Mapping[str, Mapping[str, np.ndarray]]
+    outputs: Mapping[str, Mapping[str, np.ndarray]]
 
-    def questions(self) -> list[Request]:
-        """Returns a question for every signature."""
-        return [Request(name, self.inputs(name), keep=True) for name in self.answers]
+    def requests(self) -> list[Request]:
+        """Returns a request to every signature."""
+        return [Request(name, self.inputs(name), keep_outputs=True) for name in self.outputs]
 
     def inputs(self, signature: str, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-        """Returns what a signature takes of the references."""
-        if signature in (DEFAULT, "features"):
-            return {"images": self.images[rows]}
+        """Returns the inputs of a signature made of the reference images, or of some rows."""
+        if get_signature(signature).input_name == IMAGES:
+            return {IMAGES: self.images[rows]}
         encoded = np.empty(len(self.files), object)
         encoded[:] = self.files
-        return {"image_bytes": encoded[rows]}
+        return {IMAGE_BYTES: encoded[rows]}
 
     def write(self, folder: Path) -> None:
-        """Writes them into a version folder."""
+        """Writes the reference file into a version folder."""
         file = folder / FILE
         file.parent.mkdir(exist_ok=True)
         arrays = {f"file/{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(self.files)}
-        for signature, outputs in self.answers.items():
+        for signature, outputs in self.outputs.items():
             arrays |= {f"answer/{signature}/{name}": array for name, array in outputs.items()}
         np.savez_compressed(file, images=self.images.astype(np.uint8), **arrays)
 
     @classmethod
     def read(cls, folder: Path) -> ReferenceOutputs | None:
-        """Reads those of a version folder, None where it has none."""
+        """Returns the contents of the reference file of a version folder; None if it has none."""
         file = folder / FILE
         if not file.is_file():
             return None
-        answers: SignatureOutputs = {}
+        outputs: SignatureOutputs = {}
         with np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 kind, _, rest = key.partition("/")
                 if kind == "answer":
                     signature, _, name = rest.partition("/")
-                    answers.setdefault(signature, {})[name] = arrays[key]
+                    outputs.setdefault(signature, {})[name] = arrays[key]
             count = sum(key.startswith("file/") for key in arrays.files)
             files = tuple(arrays[f"file/{i}"].tobytes() for i in range(count))
-            return cls(files, arrays["images"].astype(np.float32), answers)
+            return cls(files, arrays["images"].astype(np.float32), outputs)
 
 
-def photographs(side: int) -> tuple[bytes, ...]:
+def reference_images(side: int) -> tuple[bytes, bytes]:
     """Returns a JPEG and a PNG file of real photographs, a little larger than `side` pixels."""
     folder = resources.files("sklearn.datasets.images")
     shorter = round(MARGIN * side)
@@ -106,60 +108,70 @@ def reference_outputs(
     labels: Sequence[str],
     augmentation: Augmentation,
     signatures: Sequence[str],
-    explain_layers: Sequence[str],
     top: int,
 ) -> ReferenceOutputs:
-    """Asks the network in memory, by the ways that evaluation and `deconvnet` take.
+    """Computes the reference outputs of signatures from the model in memory.
 
-    None of what is exported has a part in it, so that a mistake there shows.
+    They are computed as in evaluation and by `cnnkit.visualize.deconvnet`, without the functions
+    that are exported, so that an error in those shows.
+
+    Args:
+        network: The classifier.
+        labels: Names of the classes.
+        augmentation: Rescaling and crop of encoded images.
+        signatures: Names of signatures, `explain_bytes_LAYER` included.
+        top: Number of classes that `classify_bytes` returns.
     """
     # On the CPU, as the reloaded network will be: GPUs multiply with fewer digits.
     with tf.device("CPU:0"):
-        files = photographs(network.side)
-        seen = np.stack([augment_bytes(data, augmentation, {}).numpy() for data in files])
-        whole = np.round(seen)
-        probabilities = _probabilities(network, seen)
-        answers: SignatureOutputs = {DEFAULT: {"probabilities": _probabilities(network, whole)}}
-        order = np.argsort(-probabilities, axis=1, kind="stable")
+        files = reference_images(network.image_size)
+        decoded = np.stack([augment_bytes(data, augmentation, {}).numpy() for data in files])
+        images = {IMAGES: np.round(decoded), IMAGE_BYTES: decoded}
+        probabilities = {name: _probabilities(network, batch) for name, batch in images.items()}
+        order = np.argsort(-probabilities[IMAGE_BYTES], axis=1, kind="stable")[:, : top + 1]
         names = np.array(list(labels))
-        answers["serving_bytes"] = {"probabilities": probabilities}
-        answers["classify_bytes"] = {
-            "labels": names[order[:, : top + 1]],
-            "scores": np.take_along_axis(probabilities, order[:, : top + 1], axis=1),
-        }
-        if network.features is not None:
-            answers["features"] = {"features": _features(network, whole)}
-            answers["features_bytes"] = {"features": _features(network, seen)}
-        answers = {name: outputs for name, outputs in answers.items() if name in signatures}
-        if "explain_bytes" in signatures:
-            last = network.model.layers[-1].name
-            answers["explain_bytes"] = {
-                "labels": names[order[:, 0]],
-                "scores": probabilities.max(axis=1),
-                "projection": _explained(network, seen, last)["projection"],
-            }
-        for layer in explain_layers:
-            answers[default_explain_layer(layer)] = _explained(network, seen, layer)
-    return ReferenceOutputs(files, whole, answers)
+        outputs: SignatureOutputs = {}
+        for signature in signatures:
+            given = get_signature(signature).input_name
+            layer = explained_layer(signature)
+            if layer is not None:
+                outputs[signature] = _explanations(network, decoded, layer)
+            elif signature == EXPLAIN:
+                last = network.model.layers[-1].name
+                outputs[signature] = {
+                    "labels": names[order[:, 0]],
+                    "scores": probabilities[given].max(axis=1),
+                    "projection": _explanations(network, decoded, last)["projection"],
+                }
+            elif signature == "classify_bytes":
+                scores = np.take_along_axis(probabilities[given], order, axis=1)
+                outputs[signature] = {"labels": names[order], "scores": scores}
+            elif "features" in get_signature(signature).outputs:
+                outputs[signature] = {"features": _features(network, images[given])}
+            else:
+                outputs[signature] = {"probabilities": probabilities[given]}
+    return ReferenceOutputs(files, images[IMAGES], outputs)
 
 
 def _probabilities(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
     scores = network.model(images, training=False).numpy()
-    return scores.mean(axis=(1, 2)) if network.free else scores
+    return scores.mean(axis=(1, 2)) if network.variable_size else scores
 
 
 def _features(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
-    layer = get_layer(network.model, network.features)
-    shortened = keras.Model(network.model.inputs[0], layer.output)
-    found = tf.cast(shortened(images, training=False), tf.float32).numpy()
-    if network.free:
+    layer = get_layer(network.model, network.features_layer)
+    up_to_layer = keras.Model(network.model.inputs[0], layer.output)
+    found = tf.cast(up_to_layer(images, training=False), tf.float32).numpy()
+    if network.variable_size:
         found = found.mean(axis=(1, 2))
     flat = found.reshape(len(found), -1)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     return flat / np.where(length > 0, length, 1)
 
 
-def _explained(network: ServedClassifier, images: np.ndarray, layer: str) -> dict[str, np.ndarray]:
+def _explanations(
+    network: ServedClassifier, images: np.ndarray, layer: str
+) -> dict[str, np.ndarray]:
     found = deconvnet(network.graph, images, layer)
     return {
         "projection": np.stack([one.projection for one in found]).astype(np.float32),

@@ -1,4 +1,4 @@
-"""Whether a version of a model folder is what a server can be trusted with."""
+"""Verify that a version of a model folder is safe to serve."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
 from cnnkit.errors import UsageError
 from cnnkit.export.classifier import DTYPES
-from cnnkit.export.compare_outputs import ELSEWHERE, compare_outputs
-from cnnkit.export.export import LARGEST_SHARE, TABLE_BYTES
+from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
+from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
 from cnnkit.export.invalid_inputs import invalid_arrays, invalid_images
-from cnnkit.export.isolated_model import NotLoaded, Request, Response, run_isolated
+from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_isolated
 from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
@@ -25,17 +26,17 @@ from cnnkit.export.warmup import MAX_RECORDS, read_warmup_records
 from cnnkit.wire.tensors import decode_tensor
 
 TAG = "serve"
-# Keras and TensorFlow save signatures that are no endpoints under this name.
+# TensorFlow stores the initialization of a model as a signature of this name; clients cannot call it.
 INTERNAL = "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check of a version.
 
     Attributes:
-        name: What.
-        passed: Whether it is as it should be; None where there is nothing to look at.
+        name: Name of the check.
+        passed: Whether it passed; None if there was nothing to check.
         detail: What was found.
     """
 
@@ -46,11 +47,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found in a version folder.
+    """The checks of a version.
 
     Attributes:
         folder: The version folder.
-        checks: Everything that was looked at.
+        checks: All checks, in order.
     """
 
     folder: Path
@@ -58,73 +59,78 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no check failed."""
         return all(check.passed is not False for check in self.checks)
 
 
 @dataclass(frozen=True)
 class _Input:
-    """An input of a signature: its type, and its sizes, -1 for any; None for any number of axes."""
+    """Type and shape of a signature's input; a size of -1 is any size, None any number of axes."""
 
     dtype: int
     shape: tuple[int, ...] | None
 
 
 def verify_export(folder: str | Path) -> Verification:
-    """Looks at a version as a server and its clients would, and tries to break it.
+    """Checks a version as a server and its clients would use it, and tries to crash it.
 
-    The version is asked in other processes, where Keras is out of reach; a process that dies of a
-    question is what a model server would have died of. Looked at: signatures and their shapes,
-    what they answer to the stored reference images, whether inputs of wrong rank, wrong shape and
-    broken or too large images are refused, the warm-up records, the size of the weights' files.
+    Requests run in subprocesses without Keras; a request that crashes one of them would also crash
+    a model server. The checks cover: signatures and their shapes, the outputs for the stored
+    reference images, the refusal of inputs of wrong rank or shape and of broken or too large
+    images, the warm-up records, and the size of the files of weights.
 
     Args:
-        folder: A version folder, or a model folder, whose newest version is taken.
+        folder: A version folder, or a model folder, whose newest version is checked.
+
+    Returns:
+        The checks. A failed check raises no error.
 
     Raises:
-        UsageError: If there is no SavedModel.
+        UsageError: If `folder` holds no SavedModel.
 
     Example:
         >>> from cnnkit.export import verify_export
         >>> verify_export("models/digits").passed  # doctest: +SKIP
         True
     """
-    folder = _version(Path(folder))
+    folder = _version_folder(Path(folder))
     try:
-        signatures, shown = _signatures(folder)
+        signatures, shown = _read_signatures(folder)
     except (DecodeError, UsageError) as error:
         return Verification(folder, (Check("SavedModel", False, f"cannot be read: {error}"),))
-    checks = [_has_default(signatures), *shown, _labels(folder), _weights(folder)]
-    kept = ReferenceOutputs.read(folder)
-    facts = _facts(folder)
-    hostile = list(_hostile(signatures, facts))
-    records, broken = _records(folder, signatures)
-    questions = [
-        *([] if kept is None else kept.questions()),
-        *(question for _, question in hostile),
-        *records,
+    checks = [_check_default(signatures), *shown, _check_labels(folder), _check_weights(folder)]
+    references = ReferenceOutputs.read(folder)
+    preprocessing = _read_preprocessing(folder)
+    invalid = list(_invalid_requests(signatures, preprocessing))
+    warmup, warmup_error = _read_warmup(folder, signatures)
+    requests = [
+        *([] if references is None else references.requests()),
+        *(request for _, request in invalid),
+        *warmup,
     ]
     try:
-        replies = iter(run_isolated(folder, questions, give_up=True))
-    except NotLoaded as error:
+        responses = iter(run_isolated(folder, requests, skip_after_crash=True))
+    except ModelLoadError as error:
         return Verification(folder, (*checks, Check("loading", False, str(error))))
     checks.append(Check("loading", True, "in a process without Keras"))
-    checks += _parity(kept, facts, replies)
-    checks += _refusals(hostile, replies)
-    checks.append(broken or _warm(records, replies))
+    checks += _check_outputs(references, preprocessing, responses)
+    checks += _check_refusals(invalid, responses)
+    checks.append(warmup_error or _check_warmup(warmup, responses))
     return Verification(folder, tuple(checks))
 
 
-def _version(folder: Path) -> Path:
+def _version_folder(folder: Path) -> Path:
     if (folder / "saved_model.pb").is_file():
         return folder
     if not folder.is_dir():
-        raise UsageError(f"No model folder {folder}", expected="what `cnnkit export` wrote")
+        raise UsageError(
+            f"No model folder {folder}", expected="a folder that `cnnkit export` wrote"
+        )
     versions = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
     if not versions:
         raise UsageError(
             f"{folder} holds no version",
-            expected="what `cnnkit export` wrote, such as models/digits or models/digits/1",
+            expected="a folder that `cnnkit export` wrote, such as models/digits or models/digits/1",
         )
     newest = max(versions, key=lambda path: int(path.name))
     if not (newest / "saved_model.pb").is_file():
@@ -132,31 +138,34 @@ def _version(folder: Path) -> Path:
     return newest
 
 
-def _signatures(folder: Path) -> tuple[dict[str, dict[str, _Input]], list[Check]]:
-    """Returns the inputs by signature, and a check that shows each signature."""
+def _read_signatures(folder: Path) -> tuple[dict[str, dict[str, _Input]], list[Check]]:
+    """Returns the inputs by signature, and a check that describes each signature."""
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     graphs = [graph for graph in model.meta_graphs if TAG in graph.meta_info_def.tags]
     if len(graphs) != 1:
-        raise UsageError("It was not made for serving", expected=f"one graph of the tag {TAG!r}")
+        raise UsageError(
+            f"{folder / 'saved_model.pb'} must hold one graph of the tag {TAG!r}",
+            received=len(graphs),
+        )
     found, checks = {}, []
     for name, signature in sorted(graphs[0].signature_def.items()):
         if name == INTERNAL:
             continue
         found[name] = {key: _input(info) for key, info in signature.inputs.items()}
-        takes = ", ".join(f"{key} {_shape(info)}" for key, info in sorted(signature.inputs.items()))
-        gives = ", ".join(
-            f"{key} {_shape(info)}" for key, info in sorted(signature.outputs.items())
+        inputs, outputs = (
+            ", ".join(f"{key} {_describe(info)}" for key, info in sorted(infos.items()))
+            for infos in (signature.inputs, signature.outputs)
         )
-        checks.append(Check(f"signature {name}", True, f"{takes} -> {gives}"))
+        checks.append(Check(f"signature {name}", True, f"{inputs} -> {outputs}"))
     return found, checks
 
 
-def _input(info) -> _Input:
+def _input(info: meta_graph_pb2.TensorInfo) -> _Input:
     shape = info.tensor_shape
     return _Input(info.dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
 
 
-def _shape(info) -> str:
+def _describe(info: meta_graph_pb2.TensorInfo) -> str:
     sides = _input(info).shape
     name = tf.dtypes.as_dtype(info.dtype).name
     if sides is None:
@@ -164,22 +173,22 @@ def _shape(info) -> str:
     return f"{name} ({', '.join('any' if side == -1 else str(side) for side in sides)})"
 
 
-def _has_default(signatures: Mapping[str, object]) -> Check:
+def _check_default(signatures: Mapping[str, object]) -> Check:
     return Check(
         "default signature",
         DEFAULT in signatures,
-        f"{DEFAULT} is " + ("there" if DEFAULT in signatures else "missing"),
+        f"{DEFAULT} is {'present' if DEFAULT in signatures else 'missing'}",
     )
 
 
-def _labels(folder: Path) -> Check:
+def _check_labels(folder: Path) -> Check:
     file = folder / "assets" / LABELS
     if not file.is_file():
         return Check("labels", None, "none are stored")
     return Check("labels", True, f"{len(file.read_text().splitlines())} classes")
 
 
-def _weights(folder: Path) -> Check:
+def _check_weights(folder: Path) -> Check:
     try:
         reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
         needed = 0
@@ -189,11 +198,11 @@ def _weights(folder: Path) -> Check:
         stored = sum(file.stat().st_size for file in (folder / "variables").iterdir())
     except (tf.errors.OpError, ValueError, OSError) as error:
         return Check("weights", False, f"cannot be read: {type(error).__name__}")
-    fits = stored <= LARGEST_SHARE * needed + TABLE_BYTES
+    fits = stored <= MAX_SIZE_RATIO * needed + TABLE_BYTES
     return Check("weights", fits, f"{needed:,} bytes of weights in files of {stored:,}")
 
 
-def _facts(folder: Path) -> Mapping:
+def _read_preprocessing(folder: Path) -> Mapping[str, Any]:
     file = folder / "assets" / PREPROCESSING
     try:
         return json.loads(file.read_text())
@@ -201,11 +210,11 @@ def _facts(folder: Path) -> Mapping:
         return {}
 
 
-def _hostile(
-    signatures: Mapping[str, Mapping[str, _Input]], facts: Mapping
+def _invalid_requests(
+    signatures: Mapping[str, Mapping[str, _Input]], preprocessing: Mapping[str, Any]
 ) -> Iterator[tuple[str, Request]]:
-    """Yields what is wrong, and the question, for signatures that take one tensor."""
-    pixels = facts.get("limits", {}).get("pixels")
+    """Yields a description and a request, for signatures that take one tensor."""
+    pixels = preprocessing.get("limits", {}).get("pixels")
     for name, inputs in signatures.items():
         if len(inputs) != 1:
             continue
@@ -213,82 +222,88 @@ def _hostile(
         if given.shape is None:
             continue
         if given.dtype == tf.string.as_datatype_enum:
-            wrong = invalid_images(pixels)
+            invalid = invalid_images(pixels)
         elif given.dtype == tf.float32.as_datatype_enum:
-            wrong = invalid_arrays(given.shape)
+            invalid = invalid_arrays(given.shape)
         else:
             continue
-        for what, values in wrong:
-            yield what, Request(name, {key: values})
+        for description, values in invalid:
+            yield description, Request(name, {key: values})
 
 
-def _records(folder: Path, signatures: Mapping[str, object]) -> tuple[list[Request], Check | None]:
-    """Returns the warm-up records as questions, or a check that tells what is wrong with them."""
-    questions = []
+def _read_warmup(
+    folder: Path, signatures: Mapping[str, object]
+) -> tuple[list[Request], Check | None]:
+    """Returns the warm-up requests, or none and a failed check if one of them is invalid."""
+    requests = []
     try:
-        for request in read_warmup_records(folder):
-            name = request.model_spec.signature_name or DEFAULT
+        for record in read_warmup_records(folder):
+            name = record.model_spec.signature_name or DEFAULT
             if name not in signatures:
                 return [], Check("warm-up", False, f"a record is for the signature {name!r}")
-            inputs = {key: decode_tensor(value) for key, value in request.inputs.items()}
+            inputs = {key: decode_tensor(value) for key, value in record.inputs.items()}
             if any(array.shape[:1] != (1,) for array in inputs.values()):
-                return [], Check("warm-up", False, f"a record for {name} is no batch of one")
-            questions.append(Request(name, inputs))
+                return [], Check("warm-up", False, f"a record for {name} is not a batch of one")
+            requests.append(Request(name, inputs))
     except ValueError as error:
         return [], Check("warm-up", False, str(error))
-    if len(questions) > MAX_RECORDS:
-        return [], Check(
-            "warm-up", False, f"{len(questions)} records, a server takes {MAX_RECORDS}"
-        )
-    return questions, None
+    if len(requests) > MAX_RECORDS:
+        return [], Check("warm-up", False, f"{len(requests)} records, a server takes {MAX_RECORDS}")
+    return requests, None
 
 
-def _parity(
-    kept: ReferenceOutputs | None, facts: Mapping, replies: Iterator[Response]
+def _check_outputs(
+    references: ReferenceOutputs | None,
+    preprocessing: Mapping[str, Any],
+    responses: Iterator[Response],
 ) -> Iterator[Check]:
-    if kept is None:
+    if references is None:
         yield Check("answers", None, "no reference answers are stored")
         return
-    dtype = facts.get("dtype", DTYPES[0])
-    for name, expected in kept.answers.items():
-        reply = next(replies)
-        if reply.code != "OK":
-            yield Check(f"answers of {name}", False, _told(reply))
+    dtype = preprocessing.get("dtype", DTYPES[0])
+    for name, expected in references.outputs.items():
+        response = next(responses)
+        if response.code != "OK":
+            yield Check(f"answers of {name}", False, _describe_failure(response))
             continue
-        found = compare_outputs(expected, reply.outputs, dtype, ELSEWHERE)
-        yield Check(f"answers of {name}", found.near, found.text)
+        found = compare_outputs(expected, response.outputs, dtype, OTHER_PROCESSOR)
+        yield Check(f"answers of {name}", found.is_close, found.detail)
 
 
-def _refusals(hostile: list[tuple[str, Request]], replies: Iterator[Response]) -> Iterator[Check]:
-    """Yields a check for every signature: the first input that was not refused, or how many."""
+def _check_refusals(
+    invalid: list[tuple[str, Request]], responses: Iterator[Response]
+) -> Iterator[Check]:
+    """Yields a check of each signature: the worst input that was not refused, or their number."""
     by_signature: dict[str, list[tuple[str, Response]]] = {}
-    for what, question in hostile:
-        by_signature.setdefault(question.signature, []).append((what, next(replies)))
+    for description, request in invalid:
+        by_signature.setdefault(request.signature, []).append((description, next(responses)))
     for name, tried in by_signature.items():
-        wrong = [(what, reply) for what, reply in tried if reply.code != "INVALID_ARGUMENT"]
-        # What kills a server comes first.
-        wrong.sort(key=lambda pair: pair[1].code is not None)
-        if wrong:
-            what, reply = wrong[0]
-            yield Check(f"guards of {name}", False, f"{what}: {_told(reply)}")
+        failed = [pair for pair in tried if pair[1].code != "INVALID_ARGUMENT"]
+        # Crashes of a server first.
+        failed.sort(key=lambda pair: pair[1].code is not None)
+        if failed:
+            description, response = failed[0]
+            detail = f"{description}: {_describe_failure(response)}"
+            yield Check(f"guards of {name}", False, detail)
         else:
             yield Check(f"guards of {name}", True, f"{len(tried)} wrong inputs refused")
 
 
-def _warm(records: list[Request], replies: Iterator[Response]) -> Check:
-    if not records:
+def _check_warmup(requests: list[Request], responses: Iterator[Response]) -> Check:
+    if not requests:
         return Check("warm-up", None, "no records")
-    for question in records:
-        reply = next(replies)
-        if reply.code != "OK":
-            return Check("warm-up", False, f"a record for {question.signature}: {_told(reply)}")
-    return Check("warm-up", True, f"{len(records)} records of batch 1 answered")
+    for request in requests:
+        response = next(responses)
+        if response.code != "OK":
+            detail = f"a record for {request.signature}: {_describe_failure(response)}"
+            return Check("warm-up", False, detail)
+    return Check("warm-up", True, f"{len(requests)} records of batch 1 answered")
 
 
-def _told(reply: Response) -> str:
-    if reply.code is None:
-        return f"ends the server: {reply.text}"
-    if reply.code == "OK":
+def _describe_failure(response: Response) -> str:
+    if response.code is None:
+        return f"ends the server: {response.details}"
+    if response.code == "OK":
         return "is accepted"
-    lines = [line.strip() for line in reply.text.splitlines() if line.strip()]
-    return f"{reply.code}, {lines[0] if lines else 'no text'}"
+    lines = [line.strip() for line in response.details.splitlines() if line.strip()]
+    return f"{response.code}, {lines[0] if lines else 'no text'}"

@@ -1,9 +1,9 @@
-"""The requests that a server sends to a version itself before it calls it available.
+"""Warm-up requests: what a server sends to a version before it calls the version available.
 
 The first request of a graph takes several times as long as the others. TensorFlow Serving reads
 assets.extra/tf_serving_warmup_requests, a TFRecord file of PredictionLog messages, and sends them
-while the version is loading. One that fails keeps the version from being served, so every record is
-a batch of one, which no batching configuration refuses.
+while it loads the version. A request that fails keeps the version from being served, so every
+record is a batch of one, which no batching configuration refuses.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ MAX_RECORDS = 1000
 
 
 def check_record_count(count: int, signatures: Sequence[str]) -> None:
-    """Makes sure that a server will take so many records for each signature.
+    """Raises an error if a server would refuse `count` warm-up records for each signature.
 
     Raises:
-        UsageError: If it will not.
+        UsageError: If the count is negative or too large.
     """
     if count < 0 or count * len(signatures) > MAX_RECORDS:
         raise UsageError(
-            "A server takes only so many warm-up records",
-            expected=f"0 to {MAX_RECORDS // len(signatures)} for each of {len(signatures)} signatures",
+            f"`warmup` must be in 0..{MAX_RECORDS // len(signatures)} for {len(signatures)} signatures",
+            expected=f"at most {MAX_RECORDS} records in all, as TensorFlow Serving allows",
             received=count,
         )
 
 
 def write_warmup_records(
-    folder: Path, name: str, signatures: Sequence[str], count: int, photographs: ReferenceOutputs
+    folder: Path, name: str, signatures: Sequence[str], count: int, references: ReferenceOutputs
 ) -> None:
-    """Writes `count` requests to each signature into a version folder; none for a count of 0.
+    """Writes `count` requests to each signature into a version folder; no file if it is 0.
 
     Args:
         folder: The version folder.
         name: The model's name on the server.
         signatures: Names of the signatures.
-        count: Records for each.
-        photographs: What is asked about, in turn.
+        count: Number of records of each signature.
+        references: The images of the requests, in turn.
     """
     if not count:
         return
@@ -56,22 +56,22 @@ def write_warmup_records(
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for i in range(count):
-            row = i % len(photographs.files)
+            row = i % len(references.files)
             for signature in signatures:
                 record = pb.PredictionLog()
                 request = record.predict_log.request
                 request.model_spec.name = name
                 request.model_spec.signature_name = signature
-                for key, values in photographs.inputs(signature, slice(row, row + 1)).items():
+                for key, values in references.inputs(signature, slice(row, row + 1)).items():
                     request.inputs[key].CopyFrom(to_tensor_proto(values))
                 writer.write(record.SerializeToString())
 
 
 def read_warmup_records(folder: Path) -> Iterator[pb.PredictRequest]:
-    """Yields the requests of a version folder; none where it has no records.
+    """Yields the warm-up requests of a version folder; none if it has no file of them.
 
     Raises:
-        UsageError: If the file is torn, or holds something else.
+        UsageError: If the file is truncated or corrupt, or a record is not a Predict request.
     """
     file = folder / FILE
     if not file.is_file():
@@ -80,7 +80,9 @@ def read_warmup_records(folder: Path) -> Iterator[pb.PredictRequest]:
         for data in tf.data.TFRecordDataset(str(file)):
             record = pb.PredictionLog.FromString(data.numpy())
             if not record.HasField("predict_log"):
-                raise UsageError(f"{file} holds a record that is no Predict request")
+                raise UsageError(f"{file} must hold nothing but Predict requests")
             yield record.predict_log.request
     except (tf.errors.OpError, DecodeError) as error:
-        raise UsageError(f"{file} is not whole", received=type(error).__name__) from error
+        raise UsageError(
+            f"{file} is truncated or corrupt", received=type(error).__name__
+        ) from error

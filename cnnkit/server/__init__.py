@@ -1,8 +1,8 @@
-"""A small model server for a laptop, speaking TensorFlow Serving's gRPC API.
+"""A small model server for a laptop with TensorFlow Serving's gRPC API.
 
-It serves the same folders as TensorFlow Serving, NAME/<integer>/, answers the same calls with the
-same codes, checks shapes before a graph runs, and follows the folders as versions come and go. It
-does not speak REST.
+It serves the same folders as TensorFlow Serving, NAME/<integer>/, implements the same calls with the
+same status codes, checks shapes before a graph runs, and loads and unloads versions as their folders
+appear and disappear. REST is not supported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["EmbeddedServer", "ServerLimits", "ModelServerProcess", "find_model_s
 
 
 def __getattr__(name: str) -> object:
-    # Running TensorFlow Serving's own program needs no TensorFlow in this process.
+    # Lazy: running tensorflow_model_server needs no TensorFlow in this process.
     if name == "EmbeddedServer":
         from cnnkit.server.server import EmbeddedServer
 

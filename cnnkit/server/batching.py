@@ -1,11 +1,12 @@
-"""Requests of the same model that come within a moment run together, as one batch."""
+"""Dynamic batching: requests of one model that arrive close together run as one batch."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
+from typing import TypeVar
 
 import grpc
 import numpy as np
@@ -13,24 +14,26 @@ import numpy as np
 from cnnkit.server.predict import Outputs, PreparedCall
 from cnnkit.server.status_error import StatusError
 
+_T = TypeVar("_T")
+
 
 class BatchScheduler:
-    """Runs calls, so many at once; with a window, joined to batches.
+    """Runs calls in threads; with a timeout above 0, merges them into batches.
 
-    Lives in one event loop. Calls are joined only where their servable, signature, outputs and
-    the shapes and types of their rows are the same, and every input and output has rows. An empty
-    call and one of a full batch's size run by themselves.
+    A scheduler belongs to one event loop. Calls are merged if their servable, signature, outputs
+    and the shapes and types of their rows are the same, and every input and output has rows. An
+    empty call and a call of `max_rows` rows run alone.
 
     Args:
-        executor: Where graphs run.
-        threads: How many at once; no more than the executor has.
-        window: Seconds that the first call of a batch waits for others; 0 joins none.
-        size: The most rows of a batch.
-        queue: The most batches that wait; the calls of further ones are refused.
+        executor: Threads that run graphs.
+        threads: Largest number of graphs at the same time, at most the threads of the executor.
+        timeout: Seconds that the first call of a batch waits for others; 0 merges no calls.
+        max_rows: Largest number of rows of a batch.
+        max_batches: Largest number of waiting batches; calls of further ones are refused.
 
     Example:
-        >>> runner = BatchScheduler(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
-        >>> await runner.run(call)  # doctest: +SKIP
+        >>> scheduler = BatchScheduler(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
+        >>> await scheduler.run(call)  # doctest: +SKIP
         {'probabilities': array(...)}
     """
 
@@ -39,38 +42,41 @@ class BatchScheduler:
         executor: Executor,
         threads: int,
         *,
-        window: float = 0.0,
-        size: int = 32,
-        queue: int = 16,
+        timeout: float = 0.0,
+        max_rows: int = 32,
+        max_batches: int = 16,
     ) -> None:
         self._executor = executor
         self._slots = asyncio.Semaphore(threads)
-        self._window = window
-        self._size = size
-        self._queue = queue
+        self._timeout = timeout
+        self._max_rows = max_rows
+        self._max_batches = max_batches
         self._waiting = 0
         self._open: dict[Hashable, _Batch] = {}
-        # The loop itself remembers tasks only weakly.
+        # The event loop holds only weak references to tasks.
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, call: PreparedCall) -> Outputs:
-        """Runs a call.
+        """Returns the outputs of a call.
+
+        Args:
+            call: A checked Predict request.
 
         Raises:
-            Refusal: The graph could not digest its values, or too many batches wait.
+            StatusError: If the graph fails, or too many batches are waiting.
         """
-        if not (self._window and call.rows and call.servable.joins(call.signature)):
+        if not (self._timeout and call.rows and call.servable.is_batchable(call.signature)):
             async with self._slots:
                 return await self._in_thread(call.run)
-        key = _kind(call)
+        key = _batch_key(call)
         batch = self._open.get(key)
-        if batch is None or batch.rows + call.rows > self._size:
-            if self._waiting >= self._queue:
+        if batch is None or batch.rows + call.rows > self._max_rows:
+            if self._waiting >= self._max_batches:
                 raise StatusError(
                     grpc.StatusCode.UNAVAILABLE,
                     "The batch scheduling queue to which this task was submitted is full; "
                     f"currently {self._waiting} batches enqueued and max_enqueued_batches is "
-                    f"{self._queue}",
+                    f"{self._max_batches}",
                 )
             if batch is not None:
                 batch.closed.set()
@@ -79,48 +85,48 @@ class BatchScheduler:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
             self._waiting += 1
-        answer = batch.add(call)
-        if batch.rows >= self._size:
+        outputs = batch.add(call)
+        if batch.rows >= self._max_rows:
             batch.closed.set()
             del self._open[key]
-        return await answer
+        return await outputs
 
     async def _execute(self, key: Hashable, batch: _Batch) -> None:
         waiting = True
         try:
-            # After the window it is still open: others may join until a slot is free.
+            # After the timeout the batch stays open until a slot is free.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(batch.closed.wait(), self._window)
+                await asyncio.wait_for(batch.closed.wait(), self._timeout)
             async with self._slots:
                 if self._open.get(key) is batch:
                     del self._open[key]
                 waiting = False
                 self._waiting -= 1
-                # Some may have gone meanwhile.
-                wanted = [(call, answer) for call, answer in batch.calls if not answer.done()]
-                if not wanted:
+                # Some calls may have been canceled in the meantime.
+                pending = [(call, future) for call, future in batch.calls if not future.done()]
+                if not pending:
                     return
-                outcomes = await self._in_thread(run_batch, [call for call, _ in wanted])
-            for (_, answer), outcome in zip(wanted, outcomes, strict=True):
-                if answer.done():
+                results = await self._in_thread(run_batch, [call for call, _ in pending])
+            for (_, future), result in zip(pending, results, strict=True):
+                if future.done():
                     continue
-                if isinstance(outcome, Exception):
-                    answer.set_exception(outcome)
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    answer.set_result(outcome)
+                    future.set_result(result)
         finally:
             if self._open.get(key) is batch:
                 del self._open[key]
             if waiting:
                 self._waiting -= 1
-            for _, answer in batch.calls:
-                # Whatever has happened: nobody waits for ever.
-                if not answer.done():
-                    answer.set_exception(
+            for _, future in batch.calls:
+                # After a cancellation too, no call waits forever.
+                if not future.done():
+                    future.set_exception(
                         StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
                     )
 
-    async def _in_thread(self, function, *args):
+    async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
@@ -128,17 +134,17 @@ class _Batch:
     def __init__(self) -> None:
         self.calls: list[tuple[PreparedCall, asyncio.Future[Outputs]]] = []
         self.rows = 0
-        # Full, or too full for the next call.
+        # Set when the batch is full, or when the next call has too many rows for it.
         self.closed = asyncio.Event()
 
     def add(self, call: PreparedCall) -> asyncio.Future[Outputs]:
-        answer: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
-        self.calls.append((call, answer))
+        future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
+        self.calls.append((call, future))
         self.rows += call.rows or 0
-        return answer
+        return future
 
 
-def _kind(call: PreparedCall) -> Hashable:
+def _batch_key(call: PreparedCall) -> Hashable:
     return (
         id(call.servable),
         call.signature,
@@ -148,15 +154,15 @@ def _kind(call: PreparedCall) -> Hashable:
 
 
 def run_batch(calls: Sequence[PreparedCall]) -> list[Outputs | Exception]:
-    """Runs calls of one kind as one batch; where that fails, each by itself.
+    """Runs calls as one batch; if it fails, runs each call alone.
 
-    So one client's broken image is refused without failing the others that came with it.
+    A broken image of one client therefore does not fail the other calls of the batch.
 
     Args:
-        calls: One at least, with rows of the same shapes.
+        calls: One or more calls whose rows have the same shapes and types.
 
     Returns:
-        For each, its outputs or why there are none.
+        For each call, its outputs or its error.
 
     Example:
         >>> run_batch([call, call])  # doctest: +SKIP
@@ -177,12 +183,12 @@ def run_batch(calls: Sequence[PreparedCall]) -> list[Outputs | Exception]:
                     for position in range(len(calls))
                 ]
         except Exception:
-            # Which one is at fault, each shows by itself.
+            # The single runs below find the call that fails.
             pass
-    return [_outcome(call) for call in calls]
+    return [_run_alone(call) for call in calls]
 
 
-def _outcome(call: PreparedCall) -> Outputs | Exception:
+def _run_alone(call: PreparedCall) -> Outputs | Exception:
     try:
         return call.run()
     except Exception as error:

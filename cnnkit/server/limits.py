@@ -1,4 +1,4 @@
-"""Which requests are let in, and reading their bytes."""
+"""Limits of the embedded server, and the admission of requests within them."""
 
 from __future__ import annotations
 
@@ -16,90 +16,97 @@ from cnnkit.server.status_error import StatusError
 
 @dataclass(frozen=True)
 class ServerLimits:
-    """How much the server takes on at once.
+    """Limits of the embedded server.
 
     Attributes:
         threads: Graphs that run at the same time; by default one for each core.
-        calls: Requests that are taken at once, waiting ones included. More are refused with
-            RESOURCE_EXHAUSTED, as TensorFlow Serving does.
-        open_calls: Requests whose bytes are still coming, those taken included. A slow client
-            costs little; so many of them are borne.
-        request_bytes: The largest message, and the largest tensor in memory.
-        arrival_seconds: How long a request may take to arrive.
-        batch_rows: The largest first dimension of a request.
-        window_seconds: How long a request waits for others to run with; 0 joins none.
-        joined_rows: The most rows of a batch of joined requests.
-        queued_batches: Batches of joined requests that wait; the requests of more are refused
-            with UNAVAILABLE.
+        max_concurrent_requests: Requests that run or wait for a thread. Further ones are refused
+            with RESOURCE_EXHAUSTED, as by TensorFlow Serving.
+        max_open_requests: Requests that run, wait, or are still being received. Further ones are
+            refused with RESOURCE_EXHAUSTED.
+        max_request_bytes: Largest message, and largest tensor in memory.
+        receive_timeout_seconds: Time to receive a request.
+        max_request_rows: Largest first dimension of a request.
+        batch_timeout_seconds: Time that a request waits for others to run with; 0 merges none.
+        max_batch_rows: Largest number of rows of a batch of merged requests.
+        max_enqueued_batches: Batches of merged requests that wait; the requests of further ones
+            are refused with UNAVAILABLE.
 
     Raises:
-        UsageError: One of them is negative, or is 0 and must not be.
+        UsageError: If a limit is negative, or 0 where only `batch_timeout_seconds` may be 0.
+
+    Example:
+        >>> from cnnkit.server import ServerLimits
+        >>> ServerLimits(threads=2).max_request_rows
+        256
     """
 
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
-    calls: int = 128
-    open_calls: int = 2000
-    request_bytes: int = 256 * 2**20
-    arrival_seconds: float = 60.0
-    batch_rows: int = 256
-    window_seconds: float = 0.0
-    joined_rows: int = 32
-    queued_batches: int = 16
+    max_concurrent_requests: int = 128
+    max_open_requests: int = 2000
+    max_request_bytes: int = 256 * 2**20
+    receive_timeout_seconds: float = 60.0
+    max_request_rows: int = 256
+    batch_timeout_seconds: float = 0.0
+    max_batch_rows: int = 32
+    max_enqueued_batches: int = 16
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "window_seconds" else 1
+            least = 0 if name == "batch_timeout_seconds" else 1
             if not least <= value < 2**31:
                 raise UsageError(
-                    f"The server's limit {name} cannot be", expected=f">= {least}", received=value
+                    f"`{name}` must be in {least}..{2**31 - 1}",
+                    expected=f">= {least}",
+                    received=value,
                 )
 
 
 class ConcurrencyLimiter:
-    """Counts the requests that are there, and refuses those that are too many.
+    """Counts the current requests and refuses further ones above the limits.
 
     Args:
-        limits: What is too many.
+        limits: The limits.
 
     Example:
-        >>> async with ConcurrencyLimiter(Limits()).request(messages) as raw:  # doctest: +SKIP
+        >>> async with ConcurrencyLimiter(ServerLimits()).admit(messages) as raw:  # doctest: +SKIP
         ...     handle(raw)
     """
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
         self._open = 0
-        self._taken = 0
+        self._admitted = 0
 
     @contextlib.asynccontextmanager
-    async def request(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Gives the bytes of a request; it counts until the end of the block.
+    async def admit(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yields the bytes of a request, which counts until the end of the block.
 
-        Nothing is read of a request that is one too many.
+        A request above the limits is refused before its bytes are read.
 
         Args:
-            messages: The messages of the call: there should be one.
+            messages: The messages of the call, normally one.
 
         Raises:
-            Refusal: There are too many, or its bytes do not come.
+            StatusError: If there are too many requests, or the bytes do not arrive in time.
         """
-        if self._open >= self._limits.open_calls:
+        if self._open >= self._limits.max_open_requests:
             raise _exhausted()
-        self._check_taken()
+        self._check_admitted()
         self._open += 1
         try:
-            raw = await self._read(messages)
-            self._check_taken()
-            self._taken += 1
+            raw = await self._receive(messages)
+            self._check_admitted()
+            self._admitted += 1
             try:
                 yield raw
             finally:
-                self._taken -= 1
+                self._admitted -= 1
         finally:
             self._open -= 1
 
-    async def _read(self, messages: AsyncIterator[bytes]) -> bytes:
-        seconds = self._limits.arrival_seconds
+    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
+        seconds = self._limits.receive_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
                 return await anext(messages)
@@ -109,11 +116,11 @@ class ConcurrencyLimiter:
                 f"The request did not arrive within {seconds:g} seconds",
             ) from None
         except StopAsyncIteration:
-            # Also a message over the limit: gRPC has then answered already.
+            # Also for a message above max_request_bytes: gRPC has then sent its own status.
             raise StatusError(grpc.StatusCode.INTERNAL, "The request has no message") from None
 
-    def _check_taken(self) -> None:
-        if self._taken >= self._limits.calls:
+    def _check_admitted(self) -> None:
+        if self._admitted >= self._limits.max_concurrent_requests:
             raise _exhausted()
 
 

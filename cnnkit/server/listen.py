@@ -1,4 +1,4 @@
-"""Taking a port, and saying why it cannot be had."""
+"""Ports and TLS credentials of a server."""
 
 from __future__ import annotations
 
@@ -12,43 +12,49 @@ from cnnkit.errors import RunError, UsageError
 
 
 def check_port_free(host: str, port: int) -> None:
-    """Tries a port before models are loaded for it, and to learn why it cannot be had.
+    """Raises an error if a server cannot listen on a port.
+
+    Checking before models are loaded saves time, and gRPC itself gives no reason.
+
+    Args:
+        host: The network interface.
+        port: The port; 0 for any free one.
 
     Raises:
-        RunError: It is in use, or there is no such host.
+        RunError: If the port is in use, or there is no such host.
 
     Example:
         >>> check_port_free("127.0.0.1", 0)
     """
-    with _bound(host, port) as probe:
+    with _bind(host, port) as probe:
         probe.listen()
 
 
 def reserve_port(host: str, port: int) -> socket.socket:
-    """Takes a port without listening on it, so that this user's processes can share it.
+    """Binds a port without listening on it, so that processes of this user can share it.
 
     Args:
         host: The network interface.
-        port: The port; 0 picks a free one.
+        port: The port; 0 for any free one.
 
     Returns:
-        A socket; while it is open, nobody else can have the port.
+        A socket; while it is open, no other user can bind the port.
 
     Raises:
-        RunError: It is in use, or there is no such host.
+        RunError: If the port is in use, or there is no such host.
 
     Example:
         >>> with reserve_port("127.0.0.1", 0) as held:
         ...     held.getsockname()[1] > 0
         True
     """
-    # Others may be sharing it already: without the option, they are noticed.
+    # Without SO_REUSEPORT, to find other processes that share the port already.
     check_port_free(host, port)
-    return _bound(host, port, shared=True)
+    return _bind(host, port, shared=True)
 
 
 def listen_error(host: str, port: int, reason: str) -> RunError:
-    """Returns the error for a port that cannot be had."""
+    """Returns the error for a port that a server cannot listen on."""
     return RunError(
         f"The server cannot listen on port {port} of {host}",
         received=reason,
@@ -56,47 +62,47 @@ def listen_error(host: str, port: int, reason: str) -> RunError:
     )
 
 
-def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        taken = socket.socket(family, kind, protocol)
+        bound = socket.socket(family, kind, protocol)
         try:
-            # The connections of a server that has just ended do not keep its port.
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Closing connections of a server that has just stopped do not block its port.
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if shared:
-                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            taken.bind(place)
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound.bind(address)
         except OSError:
-            taken.close()
+            bound.close()
             raise
     except OSError as error:
         raise listen_error(host, port, error.strerror or str(error)) from error
-    return taken
+    return bound
 
 
 def server_credentials(
     certificate: Path, key: Path, client_authority: Path | None = None
 ) -> grpc.ServerCredentials:
-    """Reads the files of a TLS server.
+    """Returns the TLS credentials of a server.
 
     Args:
-        certificate: The server's certificate and those between it and its authority, PEM.
-        key: Its private key, PEM, not encrypted.
-        client_authority: Certificates of the authority that clients' certificates must come
-            from; None lets in clients without one.
+        certificate: PEM file of the server's certificate chain.
+        key: PEM file of its private key, not encrypted.
+        client_authority: PEM file of the CA that clients' certificates must be signed by; None
+            accepts clients without a certificate.
 
     Raises:
-        UsageError: A file is not there or not PEM, or key and certificate are no pair.
+        UsageError: If a file is missing or not PEM, or the key does not belong to the certificate.
 
     Example:
         >>> server_credentials(Path("server.pem"), Path("server.key"))  # doctest: +SKIP
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # gRPC would listen with anything, and then fail every connection.
-        context.load_cert_chain(certificate, key, password=_no_password)
+        # gRPC accepts any files and then fails every connection, so OpenSSL checks them here.
+        context.load_cert_chain(certificate, key, password=_refuse_password)
         if client_authority is not None:
             context.load_verify_locations(client_authority)
         authority = None if client_authority is None else client_authority.read_bytes()
@@ -108,11 +114,11 @@ def server_credentials(
     except (OSError, ValueError) as error:
         files = [str(file) for file in (certificate, key, client_authority) if file is not None]
         raise UsageError(
-            "These are no files for TLS",
-            expected="a certificate and its private key in PEM, not encrypted",
+            f"{certificate} and {key} must be a certificate and its private key in PEM, not "
+            "encrypted",
             received=f"{', '.join(files)}: {error}",
         ) from error
 
 
-def _no_password() -> str:
-    raise ValueError("the key is encrypted")
+def _refuse_password() -> str:
+    raise ValueError("the private key (`key`) is encrypted")

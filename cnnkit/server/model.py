@@ -1,4 +1,4 @@
-"""One model: which of its versions are in memory, kept in step with its folder."""
+"""One served model: its loaded versions, kept in step with its folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cnnkit.errors import CnnkitError
 from cnnkit.server.model_config import ModelConfig
-from cnnkit.server.status_error import without_paths
+from cnnkit.server.status_error import redact_paths
 from cnnkit.server.version_folders import (
     Fingerprint,
     check_version,
@@ -24,36 +24,38 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-# Versions that have left are remembered for those who ask for their state; so many of them.
-_REMEMBERED = 16
+# Unloaded versions whose state GetModelStatus still reports.
+_MAX_ENDED_VERSIONS = 16
 
 
 @dataclass(frozen=True)
 class VersionState:
-    """Where a version is in its life.
+    """State of a version.
 
     Attributes:
-        state: A number of `ModelVersionStatus.State`.
-        code: A number of `Code`; not OK where the version could not be loaded.
-        text: Why, without a path.
+        state: A value of `ModelVersionStatus.State`.
+        code: A value of `Code`; not OK if the version could not be loaded.
+        details: The reason, without paths.
     """
 
     state: int
     code: int = pb.OK
-    text: str = ""
+    details: str = ""
 
 
 class ServedModel:
     """The versions of one model.
 
-    Readers use `servables` and `states` without a lock: both are replaced, never changed.
+    Readers use `servables` and `states` without a lock: both dictionaries are replaced, never
+    changed.
 
     Args:
-        config: Its name, its folder, which versions.
-        load: Makes a servable of (name, version, folder); raises a CnnkitError where it cannot.
+        config: Name, folder and version policy.
+        load: Loads a servable from (name, version, folder); raises a CnnkitError if it fails.
 
     Example:
-        >>> model = ServedModel(ModelConfig("digits", Path("models/digits")), Servable)  # doctest: +SKIP
+        >>> config = ModelConfig("digits", Path("models/digits"))  # doctest: +SKIP
+        >>> model = ServedModel(config, SavedModelServable)  # doctest: +SKIP
         >>> model.refresh()  # doctest: +SKIP
     """
 
@@ -64,92 +66,93 @@ class ServedModel:
         self.servables: dict[int, SavedModelServable] = {}
         self.states: dict[int, VersionState] = {}
         self._load = load
-        # What the files of a version were when they could not be loaded, and at the last look.
-        self._refused: dict[int, Fingerprint] = {}
-        self._seen: dict[int, Fingerprint] = {}
+        # Fingerprints of versions that failed to load, and of all versions at the last poll.
+        self._failed: dict[int, Fingerprint] = {}
+        self._last_poll: dict[int, Fingerprint] = {}
 
-    def changed_to(self, config: ModelConfig) -> ServedModel:
-        """Returns a model of another configuration that starts with the versions of this one."""
+    def with_config(self, config: ModelConfig) -> ServedModel:
+        """Returns a model of another configuration that keeps the versions loaded so far."""
         model = ServedModel(config, self._load)
         if config.folder == self.config.folder:
             model.servables, model.states = self.servables, self.states
-            model._refused, model._seen = dict(self._refused), dict(self._seen)
+            model._failed, model._last_poll = dict(self._failed), dict(self._last_poll)
         return model
 
-    def refresh(self, *, wait: bool = False) -> None:
-        """Loads what has come into the folder, then lets go what should leave.
+    def refresh(self, *, wait_until_stable: bool = False) -> None:
+        """Loads new versions of the folder, then unloads the versions that are no longer served.
 
-        The newest versions that can be loaded are served. A version that cannot be is left alone
-        until its files change, and the older ones stay. The last version stays even when its
-        folder goes.
+        The newest versions that can be loaded are served. A version that fails is not tried again
+        until its files change, and the older ones stay. The last version stays even if its folder
+        is removed.
 
         Args:
-            wait: Leave a version alone until its files are the same at two looks: somebody may
-                still be writing them.
+            wait_until_stable: Load a version only after its files were the same at two polls, since
+                another process may still be writing them.
 
         Raises:
-            CnnkitError: The folder holds no versions, or there is still none to serve.
+            CnnkitError: If the folder holds no versions, or none of them can be loaded.
         """
         folders = version_folders(self.config.folder)
-        most = self.config.versions.newest or len(folders)
+        count = self.config.versions.latest or len(folders)
         chosen: list[int] = []
         pending = False
         problem: CnnkitError | None = None
         for version in self.config.versions.candidates(folders):
-            if len(chosen) == most:
+            if len(chosen) == count:
                 break
             if version in self.servables:
                 chosen.append(version)
                 continue
             files = version_fingerprint(folders[version])
-            if files == self._refused.get(version):
+            if files == self._failed.get(version):
                 continue
-            if wait and files != self._seen.get(version):
-                # It takes its place already: no older one is loaded, and none leaves.
-                self._seen[version] = files
+            if wait_until_stable and files != self._last_poll.get(version):
+                # Counts as chosen already: no older version is loaded, and none is unloaded.
+                self._last_poll[version] = files
                 pending = True
                 chosen.append(version)
                 continue
             try:
-                self._take(version, folders[version])
+                self._load_version(version, folders[version])
                 chosen.append(version)
             except CnnkitError as error:
                 problem = problem or error
-                self._refuse(version, files, error)
+                self._mark_failed(version, files, error)
         if chosen and not pending:
             for version in set(self.servables) - set(chosen):
-                self._drop(version)
-        for memory in (self._seen, self._refused):
-            for version in set(memory) - set(folders):
-                del memory[version]
+                self._unload(version)
+        for fingerprints in (self._last_poll, self._failed):
+            for version in set(fingerprints) - set(folders):
+                del fingerprints[version]
         if not self.servables and problem is not None:
             raise problem
 
-    def _take(self, version: int, folder: Path) -> None:
-        self._set(version, VersionState(pb.ModelVersionStatus.LOADING))
+    def _load_version(self, version: int, folder: Path) -> None:
+        self._set_state(version, VersionState(pb.ModelVersionStatus.LOADING))
         check_version(folder)
         servable = self._load(self.config.name, version, folder)
         loaded = {**self.servables, version: servable}
         self.servables = dict(sorted(loaded.items(), reverse=True))
-        self._set(version, VersionState(pb.ModelVersionStatus.AVAILABLE))
-        self._refused.pop(version, None)
+        self._set_state(version, VersionState(pb.ModelVersionStatus.AVAILABLE))
+        self._failed.pop(version, None)
         _LOG.info("Model %r: version %d is served", self.config.name, version)
 
-    def _refuse(self, version: int, files: Fingerprint, error: CnnkitError) -> None:
-        self._refused[version] = files
-        text = without_paths(error.problem)
-        self._set(version, VersionState(pb.ModelVersionStatus.END, pb.FAILED_PRECONDITION, text))
+    def _mark_failed(self, version: int, files: Fingerprint, error: CnnkitError) -> None:
+        self._failed[version] = files
+        details = redact_paths(error.problem)
+        state = VersionState(pb.ModelVersionStatus.END, pb.FAILED_PRECONDITION, details)
+        self._set_state(version, state)
         _LOG.warning("Model %r: version %d is not served: %s", self.config.name, version, error)
 
-    def _drop(self, version: int) -> None:
-        # Requests that have found the servable keep it until they are answered.
+    def _unload(self, version: int) -> None:
+        # Running requests keep their reference to the servable.
         self.servables = {v: s for v, s in self.servables.items() if v != version}
-        self._set(version, VersionState(pb.ModelVersionStatus.END))
-        _LOG.info("Model %r: version %d has left", self.config.name, version)
+        self._set_state(version, VersionState(pb.ModelVersionStatus.END))
+        _LOG.info("Model %r: version %d is unloaded", self.config.name, version)
 
-    def _set(self, version: int, state: VersionState) -> None:
+    def _set_state(self, version: int, state: VersionState) -> None:
         states = {**self.states, version: state}
         ended = sorted(v for v, known in states.items() if known.state == pb.ModelVersionStatus.END)
-        for old in ended[:-_REMEMBERED]:
+        for old in ended[:-_MAX_ENDED_VERSIONS]:
             del states[old]
         self.states = dict(sorted(states.items(), reverse=True))

@@ -1,8 +1,8 @@
-"""Signatures that OpenVINO runs instead of TensorFlow, where its answers are the same.
+"""OpenVINO as an engine: it runs the signatures whose outputs agree with TensorFlow's.
 
-OpenVINO reads the graph that TensorFlow has loaded, with its weights. Left to TensorFlow is what
-takes something else than one array of float32 of a known size, such as files of images, for which
-OpenVINO has no decoder; what OpenVINO cannot read; and what it answers otherwise.
+OpenVINO reads the graph that TensorFlow has loaded, with its weights. TensorFlow keeps the
+signatures that do not take one float32 array of a known size, for example image files, for which
+OpenVINO has no decoder; those that OpenVINO cannot read; and those whose outputs differ.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import tensorflow as tf
 
 from cnnkit.server import warmup
 from cnnkit.server.servable import SavedModelServable
-from cnnkit.server.status_error import StatusError, without_paths
+from cnnkit.server.status_error import StatusError, redact_paths
 
 _LOG = logging.getLogger(__name__)
 
-# The part of TensorFlow's largest value by which an answer may differ. Both compute with float32:
-# networks differ by 1e-6, a wrong reading of a graph by all there is.
-_DIFFERENCE = 1e-3
-# Characters of a reason that are told; OpenVINO's go on for pages.
-_LONGEST = 200
+# Largest difference of the outputs, relative to TensorFlow's largest value. Both engines compute
+# in float32: networks differ by 1e-6; a graph that is read wrongly differs by about 1.
+_MAX_DIFFERENCE = 1e-3
+# Characters of a logged error; OpenVINO's texts fill pages.
+_MAX_REASON = 200
 _SETTINGS = {
-    # Else processors that know bfloat16 would compute with it.
+    # Otherwise processors that support bfloat16 would compute with it.
     "INFERENCE_PRECISION_HINT": "f32",
-    # All cores for each batch. The other hint gives each core a batch of its own, which was slower
-    # but for many callers of a small network.
+    # All cores for each batch. The throughput hint gives each core a batch of its own, which was
+    # slower except for many callers of a small network.
     "PERFORMANCE_HINT": "LATENCY",
 }
 
 
 class OpenVinoServable(SavedModelServable):
-    """One loaded version of a model, run by OpenVINO where that can.
+    """One loaded version of a model whose signatures OpenVINO runs if it can.
 
     Args:
-        name: The model's name.
-        version: The version's number.
+        name: Name of the model.
+        version: Number of the version.
         folder: The SavedModel.
 
     Raises:
-        RunError: The folder holds no SavedModel that can be loaded and served.
+        RunError: If the folder holds no SavedModel that can be loaded and served.
 
     Example:
         >>> OpenVinoServable("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
@@ -55,60 +55,72 @@ class OpenVinoServable(SavedModelServable):
 
     def __init__(self, name: str, version: int, folder: Path) -> None:
         super().__init__(name, version, folder)
-        self._compiled: dict[str, _Compiled] = {}
+        self._compiled: dict[str, _CompiledSignature] = {}
         for signature, function in sorted(self._model.signatures.items()):
-            given = _example(function)
-            if given is None:
-                self._say(signature, "is left to TensorFlow")
+            inputs = _random_inputs(function)
+            if inputs is None:
+                self._log_engine(signature, "is left to TensorFlow")
                 continue
             try:
-                compiled = _Compiled(function)
-                difference = self._difference(signature, compiled, given)
-            # OpenVINO has no common base for what it cannot read.
+                compiled = _CompiledSignature(function)
+                difference = self._largest_difference(signature, compiled, inputs)
+            # OpenVINO's errors have no common base class.
             except Exception as error:
-                reason = " ".join(without_paths(str(error)).split())[:_LONGEST]
-                self._say(signature, f"is left to TensorFlow: {type(error).__name__}: {reason}")
+                reason = " ".join(redact_paths(str(error)).split())[:_MAX_REASON]
+                kind = type(error).__name__
+                self._log_engine(signature, f"is left to TensorFlow: {kind}: {reason}")
                 continue
-            told = f"largest difference from TensorFlow {difference:.1e} of the largest value"
-            if difference <= _DIFFERENCE:
+            detail = f"largest difference from TensorFlow {difference:.1e} of the largest value"
+            if difference <= _MAX_DIFFERENCE:
                 self._compiled[signature] = compiled
-                self._say(signature, f"is run by OpenVINO: {told}")
+                self._log_engine(signature, f"is run by OpenVINO: {detail}")
             else:
-                self._say(signature, f"is left to TensorFlow: {told}")
+                self._log_engine(signature, f"is left to TensorFlow: {detail}")
 
     def run(
         self, signature: str, inputs: Mapping[str, np.ndarray], outputs: Iterable[str]
     ) -> dict[str, np.ndarray]:
-        """Runs a signature; as `Servable.run`."""
+        """Runs a signature; see `SavedModelServable.run`."""
         compiled = self._compiled.get(signature)
         if compiled is None:
             return super().run(signature, inputs, outputs)
         try:
-            answered = compiled(inputs)
+            arrays = compiled(inputs)
         except RuntimeError as error:
-            raise StatusError(grpc.StatusCode.INTERNAL, without_paths(str(error))) from error
-        return {name: answered[name] for name in outputs}
+            raise StatusError(grpc.StatusCode.INTERNAL, redact_paths(str(error))) from error
+        return {name: arrays[name] for name in outputs}
 
-    def _difference(
-        self, signature: str, compiled: _Compiled, given: Mapping[str, np.ndarray]
+    def _largest_difference(
+        self, signature: str, compiled: _CompiledSignature, inputs: Mapping[str, np.ndarray]
     ) -> float:
-        """Returns by how much the answers to one input differ, as a part of the largest value."""
-        found = compiled(given)
+        """Returns the largest difference of the outputs, relative to TensorFlow's largest value."""
+        found = compiled(inputs)
         names = self.definitions.signature_def[signature].outputs
-        expected = super().run(signature, given, names)
+        expected = super().run(signature, inputs, names)
         differences = [
             np.abs(found[name] - values).max() / max(np.abs(values).max(), 1e-30)
             for name, values in expected.items()
         ]
-        # Where one is no number, neither is the largest.
+        # np.max propagates NaN; Python's max does not.
         return float(np.max(differences))
 
-    def _say(self, signature: str, what: str) -> None:
-        _LOG.info("Model %r: version %d: %s %s", self.name, self.version, signature, what)
+    def _log_engine(self, signature: str, text: str) -> None:
+        _LOG.info("Model %r: version %d: %s %s", self.name, self.version, signature, text)
 
 
 def load_openvino(name: str, version: int, folder: Path) -> SavedModelServable:
-    """As `cnnkit.server.warmup.load_and_warm_up`, with OpenVINO.
+    """Loads a version into OpenVINO and runs its warm-up requests.
+
+    Args:
+        name: Name of the model.
+        version: Number of the version.
+        folder: The SavedModel.
+
+    Returns:
+        The servable.
+
+    Raises:
+        RunError: If the version cannot be loaded, or a warm-up request fails.
 
     Example:
         >>> load_openvino("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
@@ -117,8 +129,8 @@ def load_openvino(name: str, version: int, folder: Path) -> SavedModelServable:
     return warmup.load_and_warm_up(name, version, folder, OpenVinoServable)
 
 
-class _Compiled:
-    """A function of TensorFlow's, compiled by OpenVINO, for any number of threads."""
+class _CompiledSignature:
+    """A TensorFlow function compiled by OpenVINO; any number of threads may call it."""
 
     def __init__(self, function: Any) -> None:
         import openvino
@@ -126,19 +138,19 @@ class _Compiled:
         self._outputs = sorted(function.structured_outputs)
         model = openvino.convert_model(function)
         self._model = openvino.Core().compile_model(model, "CPU", _SETTINGS)
-        # A request of OpenVINO's holds memory, and is for one thread at a time.
-        self._own = threading.local()
+        # An infer request holds memory of its own and must not be shared between threads.
+        self._thread_local = threading.local()
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if not hasattr(self._own, "request"):
-            self._own.request = self._model.create_infer_request()
-        # The inputs are read where they are; the outputs are copies, the request goes on.
-        answered = self._own.request.infer(dict(inputs), share_inputs=True)
-        return {name: answered[name] for name in self._outputs}
+        if not hasattr(self._thread_local, "request"):
+            self._thread_local.request = self._model.create_infer_request()
+        # Inputs are not copied. Outputs are, because the next call overwrites the request's memory.
+        arrays = self._thread_local.request.infer(dict(inputs), share_inputs=True)
+        return {name: arrays[name] for name in self._outputs}
 
 
-def _example(function: Any) -> dict[str, np.ndarray] | None:
-    """Returns a batch of noise as a signature takes it; None where it takes something else."""
+def _random_inputs(function: Any) -> dict[str, np.ndarray] | None:
+    """Returns random inputs for a signature of one float32 array; None for other signatures."""
     specs = function.structured_input_signature[1]
     if len(specs) != 1:
         return None

@@ -1,4 +1,4 @@
-"""The Predict call: what is checked, in which order, and what is answered."""
+"""The Predict call: checks of a request, in order, and encoding of the response."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 Outputs = dict[str, np.ndarray]
 
-# Where TensorFlow's name of a type differs from NumPy's.
+# TensorFlow's names of types that differ from NumPy's.
 _TENSORFLOW_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
 
 
 @dataclass(frozen=True)
 class PreparedCall:
-    """A Predict request that has been read and fits the signature.
+    """A decoded Predict request that fits its signature.
 
     Attributes:
-        servable: What runs it.
-        signature: The signature's name.
-        inputs: Every input of it.
-        outputs: The names of the outputs wanted.
-        rows: The size of the first dimension, where every input has the same; else None.
+        servable: The model version that runs it.
+        signature: Name of the signature.
+        inputs: Arrays of all inputs by name.
+        outputs: Names of the requested outputs.
+        rows: First dimension if it is the same for every input, else None.
     """
 
     servable: SavedModelServable
@@ -43,10 +43,10 @@ class PreparedCall:
     rows: int | None
 
     def run(self) -> Outputs:
-        """Runs it by itself.
+        """Runs the call alone and returns its outputs.
 
         Raises:
-            Refusal: The graph could not digest the values.
+            StatusError: If the graph fails.
         """
         return self.servable.run(self.signature, self.inputs, self.outputs)
 
@@ -55,22 +55,25 @@ def prepare_predict(
     request: pb.PredictRequest,
     find: Callable[[pb.ModelSpec], SavedModelServable],
     *,
-    largest: int = LARGEST_TENSOR,
-    most_rows: int | None = None,
+    max_tensor_bytes: int = LARGEST_TENSOR,
+    max_rows: int | None = None,
 ) -> PreparedCall:
-    """Reads and checks one Predict request.
+    """Decodes and checks a Predict request.
 
-    Shapes are checked against the signature before the graph runs: TensorFlow's convolution ends
-    the whole process when it is given a tensor of the wrong rank.
+    Shapes are checked against the signature before the graph runs: a tensor of the wrong rank
+    crashes TensorFlow's convolution and with it the whole process.
 
     Args:
-        request: Which model, and its inputs.
-        find: The servable that a model_spec asks for.
-        largest: The most bytes that an input may have, however short its message.
-        most_rows: The largest first dimension; None for any.
+        request: The request.
+        find: Returns the servable of a `model_spec`.
+        max_tensor_bytes: Largest input in memory, however short its message.
+        max_rows: Largest first dimension; None for any.
+
+    Returns:
+        The checked call.
 
     Raises:
-        Refusal: The request cannot be answered.
+        StatusError: If the request is invalid.
     """
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
@@ -81,19 +84,19 @@ def prepare_predict(
         raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
         )
-    inputs = _read_inputs(request.inputs, definition.inputs, largest)
-    outputs = _chosen_outputs(request.output_filter, definition.outputs)
+    inputs = _read_inputs(request.inputs, definition.inputs, max_tensor_bytes)
+    outputs = _select_outputs(request.output_filter, definition.outputs)
     _check_inputs(request.inputs, inputs, definition.inputs)
-    rows = _rows(inputs.values())
-    if rows is not None and most_rows is not None and rows > most_rows:
+    rows = _common_rows(inputs.values())
+    if rows is not None and max_rows is not None and rows > max_rows:
         raise invalid_argument(
-            f"Task size {rows} is larger than maximum input batch size {most_rows}"
+            f"Task size {rows} is larger than maximum input batch size {max_rows}"
         )
     return PreparedCall(servable, signature, inputs, outputs, rows)
 
 
 def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictResponse:
-    """Returns the outputs as a model server sends them, with which model made them."""
+    """Returns the response of a model server: the outputs and the model version that computed them."""
     response = pb.PredictResponse()
     response.model_spec.name = call.servable.name
     response.model_spec.version.value = call.servable.version
@@ -104,49 +107,51 @@ def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictR
 
 
 def _read_inputs(
-    given: Mapping[str, pb.TensorProto], wanted: Mapping[str, pb.TensorInfo], largest: int
+    given: Mapping[str, pb.TensorProto],
+    expected: Mapping[str, pb.TensorInfo],
+    max_tensor_bytes: int,
 ) -> dict[str, np.ndarray]:
-    if len(given) != len(wanted):
+    if len(given) != len(expected):
         raise invalid_argument(
-            f"input size does not match signature: {len(given)}!={len(wanted)} "
-            f"len({_set(given)}) != len({_set(wanted)}). "
-            f"Sent extra: {_set(set(given) - set(wanted))}. "
-            f"Missing but required: {_set(set(wanted) - set(given))}."
+            f"input size does not match signature: {len(given)}!={len(expected)} "
+            f"len({_set(given)}) != len({_set(expected)}). "
+            f"Sent extra: {_set(set(given) - set(expected))}. "
+            f"Missing but required: {_set(set(expected) - set(given))}."
         )
     inputs = {}
-    for name in sorted(wanted):
+    for name in sorted(expected):
         if name not in given:
             raise invalid_argument(
-                f"Signature input alias: {name}(feed name: {wanted[name].name}) not found in "
+                f"Signature input alias: {name}(feed name: {expected[name].name}) not found in "
                 "request and no default value provided. Inputs expected to be in the request "
                 f"{_set(given)}, or default input alias set: "
             )
         try:
-            inputs[name] = decode_tensor(given[name], largest=largest)
+            inputs[name] = decode_tensor(given[name], largest=max_tensor_bytes)
         except TensorError as error:
-            # Clients show the first line; the second says what the tensor's fault is.
+            # Clients show the first line; the second one names the fault of the tensor.
             raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error
     return inputs
 
 
-def _chosen_outputs(names: Iterable[str], wanted: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:
+def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:
     chosen = tuple(names)
     for name in chosen:
-        if name not in wanted:
+        if name not in known:
             raise invalid_argument(
                 f"output tensor alias not found in signature: {name} "
-                f"Outputs expected to be in the set {_set(wanted)}."
+                f"Outputs expected to be in the set {_set(known)}."
             )
-    return chosen or tuple(sorted(wanted))
+    return chosen or tuple(sorted(known))
 
 
 def _check_inputs(
     given: Mapping[str, pb.TensorProto],
     inputs: Mapping[str, np.ndarray],
-    wanted: Mapping[str, pb.TensorInfo],
+    expected: Mapping[str, pb.TensorInfo],
 ) -> None:
     for position, (name, array) in enumerate(inputs.items()):
-        info = wanted[name]
+        info = expected[name]
         if given[name].dtype != info.dtype:
             raise invalid_argument(
                 f"Expects arg[{position}] to be {_type_name(info.dtype)} "
@@ -156,18 +161,19 @@ def _check_inputs(
             continue
         sizes = [dim.size for dim in info.tensor_shape.dim]
         fits = array.ndim == len(sizes) and all(
-            wanted_size in (-1, size) for wanted_size, size in zip(sizes, array.shape, strict=True)
+            expected_size in (-1, size)
+            for expected_size, size in zip(sizes, array.shape, strict=True)
         )
         if not fits:
-            expected = ",".join("?" if size == -1 else str(size) for size in sizes)
+            wanted = ",".join("?" if size == -1 else str(size) for size in sizes)
             received = ",".join(map(str, array.shape))
             raise invalid_argument(
                 f"Shape of tensor {name} [{received}] is not compatible with expected shape "
-                f"[{expected}]."
+                f"[{wanted}]."
             )
 
 
-def _rows(arrays: Iterable[np.ndarray]) -> int | None:
+def _common_rows(arrays: Iterable[np.ndarray]) -> int | None:
     sizes = {array.shape[0] if array.ndim else None for array in arrays}
     return sizes.pop() if len(sizes) == 1 else None
 

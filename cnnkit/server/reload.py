@@ -1,4 +1,4 @@
-"""HandleReloadConfigRequest: other models, or other versions and labels, without a restart."""
+"""HandleReloadConfigRequest: change models, versions and labels without a restart."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import NoReturn
 import grpc
 
 from cnnkit.errors import CnnkitError, UsageError
-from cnnkit.server.model_config import ModelConfig, model_configs
+from cnnkit.server.model_config import ModelConfig, parse_model_configs
 from cnnkit.server.repository import LabelError, ModelRepository
-from cnnkit.server.status_error import StatusError, invalid_argument, without_paths
+from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 
 def apply_reload(
     request: pb.ReloadConfigRequest, repository: ModelRepository, folders: Sequence[Path]
 ) -> pb.ReloadConfigResponse:
-    """Serves what a request asks for; where that cannot be, all stays as it is.
+    """Applies a reload request atomically: if it fails, the served models do not change.
 
     Args:
-        request: The whole list of models.
-        repository: Where they are changed.
-        folders: A model's folder must be one of these or lie inside one: a client must not make
-            the server read files that nobody meant to serve.
+        request: The configuration of all models.
+        repository: The models to change.
+        folders: Allowed folders: a model folder must be one of them or inside one, so that a client
+            cannot make the server read other files.
 
     Returns:
-        A status that says how it went, as a model server answers.
+        The response of a model server: a status, OK or the error.
 
     Raises:
-        Refusal: The request holds no list.
+        StatusError: If the request holds no list of models.
 
     Example:
         >>> apply_reload(request, repository, [Path("models")]).status.error_code  # doctest: +SKIP
@@ -44,7 +44,7 @@ def apply_reload(
     response = pb.ReloadConfigResponse()
     response.status.SetInParent()
     try:
-        configs = model_configs(request.config.model_config_list, folders[0])
+        configs = parse_model_configs(request.config.model_config_list, folders[0])
         _check_folders(configs, folders)
         repository.replace(configs)
     except LabelError as error:
@@ -54,21 +54,26 @@ def apply_reload(
             "which is not currently available for inference"
         )
     except CnnkitError as error:
-        wrong = isinstance(error, UsageError)
-        response.status.error_code = pb.INVALID_ARGUMENT if wrong else pb.FAILED_PRECONDITION
-        response.status.error_message = without_paths(error.problem)
+        is_usage_error = isinstance(error, UsageError)
+        response.status.error_code = (
+            pb.INVALID_ARGUMENT if is_usage_error else pb.FAILED_PRECONDITION
+        )
+        response.status.error_message = redact_paths(error.problem)
     return response
 
 
 def reject_reload(request: pb.ReloadConfigRequest) -> NoReturn:
-    """Refuses a request that would change one of several processes and not the others.
+    """Refuses a reload request, which would change only one of several processes.
+
+    Args:
+        request: The request; it is ignored.
 
     Raises:
-        Refusal: Always.
+        StatusError: Always.
     """
     raise StatusError(
         grpc.StatusCode.FAILED_PRECONDITION,
-        "This server is several processes, and the request has reached one of them. Change its "
+        "This server runs several processes, and the request has reached one of them. Change its "
         "models.config, which all of them read again, or start it as one process",
     )
 
@@ -77,4 +82,6 @@ def _check_folders(configs: Sequence[ModelConfig], folders: Sequence[Path]) -> N
     allowed = [folder.resolve() for folder in folders]
     for config in configs:
         if not any(config.folder.resolve().is_relative_to(folder) for folder in allowed):
-            raise UsageError(f"The base_path of model {config.name!r} is not the server's to read")
+            raise UsageError(
+                f"The base_path of model {config.name!r} is outside of the server's model folders"
+            )

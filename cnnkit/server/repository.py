@@ -1,4 +1,4 @@
-"""The models that are served, found by what a request asks for."""
+"""Repository of the served models, which are looked up by a request's `model_spec`."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LOG = logging.getLogger(__name__)
 
 
 class LabelError(UsageError):
-    """A label is for a version that is not served: `received` is the version.
+    """A version label whose version is not served; `received` holds the version.
 
     Args:
-        name: The model.
-        label: The label.
-        version: Its version.
-        served: The versions that are.
+        name: Name of the model.
+        label: The version label.
+        version: Number of its version.
+        served: The versions that are served, as text.
     """
 
     def __init__(self, name: str, label: str, version: int, served: str) -> None:
         super().__init__(
-            f"Label {label!r} of model {name!r} is for a version that is not served",
+            f"Label {label!r} of model {name!r} must name a version that is served",
             expected=f"one of {served}",
             received=version,
         )
@@ -43,19 +43,19 @@ class LabelError(UsageError):
 
 
 class ModelRepository:
-    """The models that are loaded, found by what a request asks for.
+    """The loaded models.
 
     Args:
         configs: The models to load.
-        load: Makes a servable of (name, version, folder).
+        load: Loads a servable from (name, version, folder).
 
     Raises:
-        UsageError: A folder holds no model, or a label names a version that is not served.
-        RunError: No version of a model can be loaded.
+        UsageError: If a folder holds no model, or a label names a version that is not served.
+        RunError: If no version of a model can be loaded.
 
     Example:
         >>> configs = [ModelConfig("digits", Path("models/digits"))]
-        >>> ModelRepository(configs, Servable).loaded("digits")  # doctest: +SKIP
+        >>> ModelRepository(configs, SavedModelServable).versions("digits")  # doctest: +SKIP
         [1]
     """
 
@@ -63,63 +63,66 @@ class ModelRepository:
         self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], SavedModelServable]
     ) -> None:
         self._load = load
-        self._changing = threading.Lock()
-        self._told: dict[str, str] = {}
-        # Replaced as a whole: readers need no lock.
+        self._lock = threading.Lock()
+        self._logged_errors: dict[str, str] = {}
+        # Replaced as a whole, so that readers need no lock.
         self._models: dict[str, ServedModel] = {}
         self.replace(configs)
 
     def replace(self, configs: Iterable[ModelConfig]) -> None:
-        """Serves other models, or other versions of the same; all of them, or nothing changes.
+        """Serves the models of a new configuration; if one of them fails, nothing changes.
+
+        Args:
+            configs: The new configuration.
 
         Raises:
-            CnnkitError: One of them cannot be served as it is asked for.
+            CnnkitError: If one of them cannot be served as configured.
         """
-        with self._changing:
+        with self._lock:
             models = {}
             for config in configs:
                 before = self._models.get(config.name)
-                model = before.changed_to(config) if before else ServedModel(config, self._load)
+                model = before.with_config(config) if before else ServedModel(config, self._load)
                 model.refresh()
-                _check_versions(model)
+                _check_config(model)
                 models[config.name] = model
             self._models = models
         gc.collect()
 
     def refresh(self) -> None:
-        """Looks once at every model's folder; what is wrong there is logged, once."""
-        with self._changing:
+        """Refreshes every model from its folder; each new error is logged once."""
+        with self._lock:
             for name, model in self._models.items():
                 before = model.servables
                 try:
-                    model.refresh(wait=True)
-                    self._told.pop(name, None)
-                # OSError: the folder went while it was read.
+                    model.refresh(wait_until_stable=True)
+                    self._logged_errors.pop(name, None)
+                # OSError: the folder was removed while it was read.
                 except (CnnkitError, OSError) as error:
-                    if self._told.get(name) != str(error):
-                        _LOG.warning("Model %r stays as it is: %s", name, error)
-                    self._told[name] = str(error)
+                    if self._logged_errors.get(name) != str(error):
+                        _LOG.warning("Model %r is not refreshed: %s", name, error)
+                    self._logged_errors[name] = str(error)
                 if set(before) - set(model.servables):
                     del before
-                    # A loaded SavedModel refers to itself: only the collector frees its weights.
+                    # A loaded SavedModel is part of a reference cycle: only gc frees its weights.
                     gc.collect()
 
     @property
     def configs(self) -> list[ModelConfig]:
-        """What is served."""
+        """Configurations of the served models."""
         return [model.config for model in self._models.values()]
 
-    def loaded(self, name: str) -> list[int]:
-        """Returns the versions of a model that are loaded, the newest first."""
+    def versions(self, name: str) -> list[int]:
+        """Returns the loaded versions of a model, the newest first; none for an unknown model."""
         return list(self._models[name].servables) if name in self._models else []
 
     def find(self, spec: pb.ModelSpec) -> SavedModelServable:
-        """Returns the version that a request asks for.
+        """Returns the servable of a `model_spec`, by default of the newest version.
 
         Raises:
-            Refusal: There is none.
+            StatusError: If there is no such model, version or label.
         """
-        version = self._version(spec)
+        version = self._requested_version(spec)
         servables = self._models[spec.name].servables if spec.name in self._models else {}
         if version is None:
             if servables:
@@ -131,13 +134,13 @@ class ModelRepository:
             wanted = f"Specific({spec.name}, {version})"
         raise StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
-    def select(self, spec: pb.ModelSpec) -> dict[int, VersionState]:
-        """Returns the states of the versions that a request asks for, the newest first.
+    def version_states(self, spec: pb.ModelSpec) -> dict[int, VersionState]:
+        """Returns the states of the versions of a `model_spec`, by default all, the newest first.
 
         Raises:
-            Refusal: There is none.
+            StatusError: If there is no such model, version or label.
         """
-        version = self._version(spec)
+        version = self._requested_version(spec)
         states = self._models[spec.name].states if spec.name in self._models else {}
         if version is None:
             if states:
@@ -149,23 +152,26 @@ class ModelRepository:
             text = f"Could not find version {version} of model {spec.name}"
         raise StatusError(grpc.StatusCode.NOT_FOUND, text)
 
-    def _version(self, spec: pb.ModelSpec) -> int | None:
+    def _requested_version(self, spec: pb.ModelSpec) -> int | None:
         if not spec.name:
             raise invalid_argument("ModelSpec has no name specified.")
         chosen = spec.WhichOneof("version_choice")
         if chosen == "version":
-            asked = spec.version.value
-            # ovmsclient says 0 where it means none; TensorFlow Serving would look for version 0.
-            return None if asked == 0 and 0 not in self.loaded(spec.name) else asked
+            version = spec.version.value
+            # ovmsclient sends 0 for no version; TensorFlow Serving would look for version 0.
+            return None if version == 0 and 0 not in self.versions(spec.name) else version
         if chosen == "version_label":
-            labels = self._models[spec.name].config.labels if spec.name in self._models else {}
+            labels = (
+                self._models[spec.name].config.version_labels if spec.name in self._models else {}
+            )
             if spec.version_label not in labels:
                 raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
             return labels[spec.version_label]
         return None
 
 
-def _check_versions(model: ServedModel) -> None:
+def _check_config(model: ServedModel) -> None:
+    """Raises an error if a configured version or label has no loaded version."""
     name, config = model.config.name, model.config
     served = ", ".join(map(str, model.servables)) or "none"
     for version in config.versions.specific:
@@ -175,6 +181,6 @@ def _check_versions(model: ServedModel) -> None:
                 expected=f"a SavedModel in {config.folder / str(version)}",
                 received=f"versions {served}",
             )
-    for label, version in config.labels.items():
+    for label, version in config.version_labels.items():
         if version not in model.servables:
             raise LabelError(name, label, version, served)

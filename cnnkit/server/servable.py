@@ -1,4 +1,8 @@
-"""One version of a model in memory: its signatures, and running them."""
+"""One loaded version of a model.
+
+`tf.saved_model.load` does not return the signature definitions that servers publish, so this file
+reads them from saved_model.pb with `tensorflow.core.protobuf`, which TensorFlow does not document.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cnnkit.errors import RunError
-from cnnkit.server.status_error import StatusError, invalid_argument, without_paths
+from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
-# TensorFlow puts the place of an operation before what went wrong there.
-_PREFACE = re.compile(
+# TensorFlow writes the location of an operation before the error.
+_LOCATION = re.compile(
     r"\AGraph execution error:\s+"
     r"(?:Detected at node .*\n(?:[ \t]+.*\n|<stack traces unavailable>\n|\n)*)*"
 )
@@ -28,12 +32,12 @@ class SavedModelServable:
     """One loaded version of a model.
 
     Args:
-        name: The model's name.
-        version: The version's number.
+        name: Name of the model.
+        version: Number of the version.
         folder: The SavedModel.
 
     Raises:
-        RunError: The folder holds no SavedModel that can be loaded and served.
+        RunError: If the folder holds no SavedModel that can be loaded and served.
 
     Example:
         >>> SavedModelServable("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
@@ -45,15 +49,15 @@ class SavedModelServable:
         self.version = version
         try:
             self.definitions = _signature_definitions(folder)
-            # The graph's variables live as long as this object does.
+            # This object keeps the graph's variables alive.
             self._model = tf.saved_model.load(str(folder), tags=["serve"])
         except RunError:
             raise
-        # TensorFlow has no common base for what a broken SavedModel raises.
+        # Errors of a broken SavedModel have no common base class.
         except Exception as error:
             raise RunError(
-                f"Version {version} of model {name!r} cannot be loaded from {folder}",
-                received=f"{type(error).__name__}: {error}",
+                f"Version {version} of model {name!r} cannot be loaded",
+                received=f"{folder}: {type(error).__name__}: {error}",
                 hint="Export the model again",
             ) from error
 
@@ -63,31 +67,31 @@ class SavedModelServable:
         """Runs a signature.
 
         Args:
-            signature: Its name.
-            inputs: Every input of it, of its type and a shape that it allows.
-            outputs: The names of the outputs wanted.
+            signature: Name of the signature.
+            inputs: Arrays of all inputs, whose types and shapes fit the signature.
+            outputs: Names of the requested outputs.
 
         Returns:
             The outputs by name.
 
         Raises:
-            Refusal: The graph could not digest the values; with TensorFlow's own code and text.
+            StatusError: If the graph fails, with TensorFlow's code and text.
         """
         function = self._model.signatures.get(signature)
         if function is None:
             raise invalid_argument(f'Serving signature "{signature}" cannot be called')
         try:
-            answered = function(**{name: tf.constant(array) for name, array in inputs.items()})
-            return {name: answered[name].numpy() for name in outputs}
+            tensors = function(**{name: tf.constant(array) for name, array in inputs.items()})
+            return {name: tensors[name].numpy() for name in outputs}
         except tf.errors.OpError as error:
             code = _CODES.get(error.error_code, grpc.StatusCode.UNKNOWN)
-            raise StatusError(code, without_paths(_PREFACE.sub("", error.message))) from error
+            raise StatusError(code, redact_paths(_LOCATION.sub("", error.message))) from error
 
-    def joins(self, signature: str) -> bool:
-        """Whether requests for a signature can be run together, as rows of one batch.
+    def is_batchable(self, signature: str) -> bool:
+        """Returns True if requests for a signature can run together, as rows of one batch.
 
         Args:
-            signature: Its name.
+            signature: Name of the signature.
         """
         definition = self.definitions.signature_def[signature]
         infos = [*definition.inputs.values(), *definition.outputs.values()]
@@ -100,7 +104,7 @@ class SavedModelServable:
 
 
 def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
-    """Reads what `tf.saved_model.load` keeps to itself: the signatures as servers publish them."""
+    """Returns the signature definitions of a SavedModel, as servers publish them."""
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     for graph in model.meta_graphs:
         if "serve" in graph.meta_info_def.tags:
@@ -109,5 +113,7 @@ def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
                 definitions.signature_def[name].MergeFromString(definition.SerializeToString())
             return definitions
     raise RunError(
-        "This SavedModel was not made for serving", expected="the tag 'serve'", received=folder
+        "saved_model.pb must hold a graph with the tag 'serve'",
+        received=folder,
+        hint="Export the model again",
     )

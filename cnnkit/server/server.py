@@ -1,4 +1,4 @@
-"""Starting and stopping the embedded server."""
+"""The embedded server: loads models, listens, polls the model folders, stops."""
 
 from __future__ import annotations
 
@@ -26,42 +26,6 @@ from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.service import HealthServicer, PredictionServicer
 from cnnkit.server.warmup import load_and_warm_up
 
-
-class Poller:
-    """Calls a function every so many seconds, whatever happens in it.
-
-    Args:
-        look: The function.
-        seconds: Between two calls.
-
-    Example:
-        >>> watcher = Poller(repository.refresh, 1.0)  # doctest: +SKIP
-        >>> watcher.start()  # doctest: +SKIP
-    """
-
-    def __init__(self, look: Callable[[], None], seconds: float) -> None:
-        self._look = look
-        self._seconds = seconds
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cnnkit-watcher", daemon=True)
-
-    def start(self) -> None:
-        """Begins to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Looks no more; a look that is going on is not waited for."""
-        self._ended.set()
-
-    def _run(self) -> None:
-        while not self._ended.wait(self._seconds):
-            try:
-                self._look()
-            except Exception:
-                # The next look may find everything well again.
-                _LOG.exception("The model folders could not be looked at")
-
-
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -70,25 +34,25 @@ class EmbeddedServer:
     """A model server inside this process.
 
     Args:
-        models: The folders NAME/ with their integer versions, by the name to serve them under; or
-            TensorFlow Serving's `models.config`, which is read again when it changes.
-        host: The network interface to listen on; by default other machines cannot reach it.
-        port: The port to listen on; 0 picks a free one.
-        versions: "latest", "latest:N", "all", or numbers such as "1,3"; a `models.config` says it
-            itself.
-        labels: For each model, version numbers by label.
-        limits: How much is taken on at once.
-        poll_seconds: Between two looks at the folders for versions that have come or gone; 0
-            never looks again.
-        credentials: TLS, from `server_credentials`; None listens without.
-        reuse_port: Let other processes of this user listen on the same port. Each has models of
-            its own, so that HandleReloadConfigRequest, which reaches one of them, is refused.
-        load: Makes a servable of (name, version, folder).
+        models: Model folders, NAME/ with their integer versions, by the names to serve them under;
+            or TensorFlow Serving's `models.config`, which is read again when it changes.
+        host: The network interface to listen on; by default other machines cannot connect.
+        port: The port to listen on; 0 for any free one.
+        versions: "latest", "latest:N", "all", or numbers such as "1,3"; ignored with a
+            `models.config`, which has policies of its own.
+        version_labels: For each model, version numbers by label.
+        limits: Limits of requests and threads.
+        poll_seconds: Seconds between two polls of the folders for versions that have been added or
+            removed; 0 for no polls.
+        credentials: TLS credentials from `server_credentials`; None listens without TLS.
+        reuse_port: Let other processes of this user listen on the same port. Each process loads the
+            models itself, so HandleReloadConfigRequest, which reaches only one of them, is refused.
+        load: Loads a servable from (name, version, folder).
 
     Raises:
-        UsageError: A folder holds no model, a label names no served version, or host or port
-            cannot be.
-        RunError: The port is in use, or a model cannot be loaded.
+        UsageError: If a folder holds no model, a label names no served version, or the port is not
+            in 0..65535.
+        RunError: If the server cannot listen, or a model cannot be loaded.
 
     Example:
         >>> with EmbeddedServer({"digits": Path("models/digits")}) as server:  # doctest: +SKIP
@@ -103,7 +67,7 @@ class EmbeddedServer:
         host: str = "127.0.0.1",
         port: int = 0,
         versions: str = "latest",
-        labels: Mapping[str, Mapping[str, int]] | None = None,
+        version_labels: Mapping[str, Mapping[str, int]] | None = None,
         limits: ServerLimits | None = None,
         poll_seconds: float = 1.0,
         credentials: grpc.ServerCredentials | None = None,
@@ -111,29 +75,29 @@ class EmbeddedServer:
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
     ) -> None:
         if not 0 <= port < 65536:
-            raise UsageError("This is not a port", expected="0 to 65535", received=port)
+            raise UsageError("`port` must be in 0..65535", received=port)
         if not reuse_port:
             check_port_free(host, port)
         self._limits = limits or ServerLimits()
-        self._file = models if isinstance(models, Path) else None
-        self._file_time = _changed(self._file)
-        configs = _configs(models, versions, labels or {})
+        self._config_file = models if isinstance(models, Path) else None
+        self._config_time = _modification_time(self._config_file)
+        configs = _model_configs(models, versions, version_labels or {})
         self.repository = ModelRepository(configs, load)
-        # What HandleReloadConfigRequest may name: the folders given, and what lies beside the file.
-        self._folders = [] if self._file is None else [self._file.parent]
+        # Folders that HandleReloadConfigRequest may name.
+        self._folders = [] if self._config_file is None else [self._config_file.parent]
         self._folders += [config.folder for config in configs]
-        self._watcher = Poller(self._look, poll_seconds) if poll_seconds else None
-        self._graphs = futures.ThreadPoolExecutor(self._limits.threads, "cnnkit-graph")
-        self._aside = futures.ThreadPoolExecutor(4, "cnnkit-messages")
+        self._poller = Poller(self._poll, poll_seconds) if poll_seconds else None
+        self._graph_threads = futures.ThreadPoolExecutor(self._limits.threads, "cnnkit-graph")
+        self._message_threads = futures.ThreadPoolExecutor(4, "cnnkit-messages")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="cnnkit-server", daemon=True
         )
         self._thread.start()
         try:
-            self.address = self._await(self._open(host, port, credentials, reuse_port))
+            self.address = self._wait(self._listen(host, port, credentials, reuse_port))
         except BaseException:
-            self._end()
+            self._shut_down()
             raise
 
     def __enter__(self) -> EmbeddedServer:
@@ -149,25 +113,25 @@ class EmbeddedServer:
         self.stop()
 
     def start(self) -> None:
-        """Begins to answer, and to look for new versions."""
-        self._await(self._server.start())
-        if self._watcher is not None:
-            self._watcher.start()
+        """Starts to accept requests and to poll the model folders."""
+        self._wait(self._server.start())
+        if self._poller is not None:
+            self._poller.start()
 
     def stop(self, grace: float = 10.0) -> None:
-        """Takes no new requests, waits for those in flight, and frees the port.
+        """Refuses new requests, waits for the running ones, and frees the port.
 
         Args:
-            grace: Seconds that they may still take.
+            grace: Seconds until running requests are canceled.
         """
         if self._loop.is_closed():
             return
-        if self._watcher is not None:
-            self._watcher.stop()
-        self._await(self._close(grace))
-        self._end()
+        if self._poller is not None:
+            self._poller.stop()
+        self._wait(self._close(grace))
+        self._shut_down()
 
-    async def _open(
+    async def _listen(
         self,
         host: str,
         port: int,
@@ -177,26 +141,30 @@ class EmbeddedServer:
         limits = self._limits
         self._server = grpc.aio.server(
             options=[
-                # Else a second server could take the same port, and the requests go to either.
+                # By default gRPC lets a second server listen on the same port.
                 ("grpc.so_reuseport", int(reuse_port)),
-                ("grpc.max_receive_message_length", limits.request_bytes),
+                ("grpc.max_receive_message_length", limits.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
             ],
         )
-        runner = BatchScheduler(
-            self._graphs,
+        scheduler = BatchScheduler(
+            self._graph_threads,
             limits.threads,
-            window=limits.window_seconds,
-            size=min(limits.joined_rows, limits.batch_rows),
-            queue=limits.queued_batches,
+            timeout=limits.batch_timeout_seconds,
+            max_rows=min(limits.max_batch_rows, limits.max_request_rows),
+            max_batches=limits.max_enqueued_batches,
         )
-        answer = partial(apply_reload, repository=self.repository, folders=self._folders)
-        if reuse_port:
-            answer = reject_reload
-        service = PredictionServicer(self.repository, limits, runner, self._aside, answer)
+        reload = partial(apply_reload, repository=self.repository, folders=self._folders)
+        service = PredictionServicer(
+            self.repository,
+            limits,
+            scheduler,
+            self._message_threads,
+            reject_reload if reuse_port else reload,
+        )
         self._server.add_generic_rpc_handlers(service.handlers())
         self._health = HealthServicer()
-        await self._health.begin()
+        await self._health.set_serving()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         name = f"[{host}]" if ":" in host else host
         try:
@@ -205,56 +173,95 @@ class EmbeddedServer:
             else:
                 bound = self._server.add_secure_port(f"{name}:{port}", credentials)
         except RuntimeError as error:
-            raise listen_error(host, port, "no reason given") from error
+            raise listen_error(host, port, "gRPC gives no reason") from error
         return f"{name}:{bound}"
 
     async def _close(self, grace: float) -> None:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace)
 
-    def _look(self) -> None:
-        """Looks once at the file of models and at the folders."""
-        if self._file is not None and _changed(self._file) not in (None, self._file_time):
-            self._file_time = _changed(self._file)
-            try:
-                self.repository.replace(read_models_config(self._file))
-            except CnnkitError as error:
-                _LOG.warning("The models stay as they are: %s", error)
+    def _poll(self) -> None:
+        """Reads a changed models.config, then refreshes the models from their folders."""
+        if self._config_file is not None:
+            changed = _modification_time(self._config_file)
+            if changed not in (None, self._config_time):
+                self._config_time = changed
+                try:
+                    self.repository.replace(read_models_config(self._config_file))
+                except CnnkitError as error:
+                    _LOG.warning("The served models do not change: %s", error)
         self.repository.refresh()
 
-    def _await(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
+    def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def _end(self) -> None:
+    def _shut_down(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._graphs.shutdown(wait=False, cancel_futures=True)
-        self._aside.shutdown(wait=False, cancel_futures=True)
+        self._graph_threads.shutdown(wait=False, cancel_futures=True)
+        self._message_threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _configs(
-    models: Mapping[str, Path] | Path, versions: str, labels: Mapping[str, Mapping[str, int]]
+class Poller:
+    """Calls a function at an interval, in a thread; an error does not end the thread.
+
+    Args:
+        poll: The function.
+        seconds: Seconds between two calls.
+
+    Example:
+        >>> poller = Poller(repository.refresh, 1.0)  # doctest: +SKIP
+        >>> poller.start()  # doctest: +SKIP
+    """
+
+    def __init__(self, poll: Callable[[], None], seconds: float) -> None:
+        self._poll = poll
+        self._seconds = seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cnnkit-poller", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stops the thread; does not wait for a running call."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            try:
+                self._poll()
+            except Exception:
+                # The next poll may succeed.
+                _LOG.exception("The model folders could not be polled")
+
+
+def _model_configs(
+    models: Mapping[str, Path] | Path,
+    versions: str,
+    version_labels: Mapping[str, Mapping[str, int]],
 ) -> list[ModelConfig]:
     if isinstance(models, Path):
         return read_models_config(models)
     policy = parse_version_policy(versions)
-    for name in labels:
+    for name in version_labels:
         if name not in models:
             raise UsageError(
-                "A label is for a model that is not served",
+                "`version_labels` must name models that are served",
                 expected=f"one of {', '.join(models)}",
                 received=name,
             )
     return [
-        ModelConfig(name, Path(folder), policy, dict(labels.get(name, {})))
+        ModelConfig(name, Path(folder), policy, dict(version_labels.get(name, {})))
         for name, folder in models.items()
     ]
 
 
-def _changed(file: Path | None) -> int | None:
+def _modification_time(file: Path | None) -> int | None:
     try:
         return None if file is None else file.stat().st_mtime_ns
     except OSError:
-        # Gone, or on its way: what is served stays.
+        # The file is removed or being replaced: the served models do not change.
         return None

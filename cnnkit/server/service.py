@@ -1,4 +1,4 @@
-"""The calls that the server answers, from bytes to bytes."""
+"""The gRPC services of the server: prediction, model status and health, from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -15,27 +16,28 @@ from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.limits import ConcurrencyLimiter, ServerLimits
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
 from cnnkit.server.repository import ModelRepository
-from cnnkit.server.status_error import StatusError, invalid_argument, shorten
+from cnnkit.server.status_error import StatusError, invalid_argument, truncate_details
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
 _LOG = logging.getLogger(__name__)
 
 Reload = Callable[[pb.ReloadConfigRequest], pb.ReloadConfigResponse]
+_T = TypeVar("_T")
 
 
 class PredictionServicer:
-    """Both services of TensorFlow Serving.
+    """TensorFlow Serving's PredictionService and ModelService.
 
     Args:
-        repository: The models there are.
-        limits: How much is taken on at once.
-        runner: Runs the calls.
-        executor: Where everything but graphs runs: messages are read and written there.
-        reload: Answers HandleReloadConfigRequest.
+        repository: The loaded models.
+        limits: Limits of the server.
+        scheduler: Runs the Predict calls.
+        executor: Threads for everything except graphs: they decode and encode messages.
+        reload: Handles HandleReloadConfigRequest.
 
     Example:
-        >>> service = PredictionServicer(repository, limits, runner, executor, reload)  # doctest: +SKIP
+        >>> service = PredictionServicer(repository, limits, scheduler, executor, reload)  # doctest: +SKIP
         >>> server.add_generic_rpc_handlers(service.handlers())  # doctest: +SKIP
     """
 
@@ -43,43 +45,45 @@ class PredictionServicer:
         self,
         repository: ModelRepository,
         limits: ServerLimits,
-        runner: BatchScheduler,
+        scheduler: BatchScheduler,
         executor: Executor,
         reload: Reload,
     ) -> None:
         self._repository = repository
         self._limits = limits
-        self._runner = runner
+        self._scheduler = scheduler
         self._executor = executor
         self._reload = reload
-        self._admission = ConcurrencyLimiter(limits)
+        self._limiter = ConcurrencyLimiter(limits)
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        """Returns the handlers, by gRPC's services."""
+        """Returns one handler for each gRPC service."""
         repository = self._repository
         calls: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
             methods.PREDICT: self._predict,
-            methods.GET_MODEL_METADATA: self._quick(
+            methods.GET_MODEL_METADATA: self._unary(
                 pb.GetModelMetadataRequest, lambda request: _metadata(request, repository)
             ),
-            methods.CLASSIFY: self._quick(
+            methods.CLASSIFY: self._unary(
                 pb.ClassificationRequest,
-                lambda request: _no_examples("classification", [request.model_spec], repository),
+                lambda request: _refuse_examples(
+                    "classification", [request.model_spec], repository
+                ),
             ),
-            methods.REGRESS: self._quick(
+            methods.REGRESS: self._unary(
                 pb.RegressionRequest,
-                lambda request: _no_examples("regression", [request.model_spec], repository),
+                lambda request: _refuse_examples("regression", [request.model_spec], repository),
             ),
-            methods.MULTI_INFERENCE: self._quick(
+            methods.MULTI_INFERENCE: self._unary(
                 pb.MultiInferenceRequest,
-                lambda request: _no_examples(
+                lambda request: _refuse_examples(
                     "classification", [task.model_spec for task in request.tasks], repository
                 ),
             ),
-            methods.GET_MODEL_STATUS: self._quick(
+            methods.GET_MODEL_STATUS: self._unary(
                 pb.GetModelStatusRequest, lambda request: _status(request, repository)
             ),
-            methods.RELOAD_CONFIG: self._quick(pb.ReloadConfigRequest, self._reload),
+            methods.RELOAD_CONFIG: self._unary(pb.ReloadConfigRequest, self._reload),
         }
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
         for path, handle in calls.items():
@@ -96,55 +100,54 @@ class PredictionServicer:
         ) -> bytes | None:
             code, text = grpc.StatusCode.INTERNAL, ""
             try:
-                async with self._admission.request(messages) as raw:
+                async with self._limiter.admit(messages) as raw:
                     return await handle(raw)
-            except StatusError as refusal:
-                code, text = refusal.code, refusal.text
+            except StatusError as error:
+                code, text = error.code, error.details
             except DecodeError:
                 pass
             except Exception as error:
-                # A fault of the server's own; the next request must find it alive.
+                # An error of the server itself must not end it.
                 _LOG.exception("A request failed")
-                text = f"{type(error).__name__}; the server's log says more"
-            # `context.abort` would raise an error that the context keeps, and its traceback keeps
-            # the request: a cycle, which a process with TensorFlow in it collects too rarely.
+                text = f"{type(error).__name__}; see the server's log"
+            # `context.abort` raises an error that the context keeps, and its traceback keeps the
+            # request: a reference cycle, which is collected too rarely in a process with TensorFlow.
             context.set_code(code)
-            context.set_details(shorten(text))
+            context.set_details(truncate_details(text))
             return None
 
-        # One message comes, as for every unary call; taken as a stream, it is not read before
-        # the request is let in.
+        # The call is unary. As a stream, its message is not read before the request is admitted.
         return grpc.stream_unary_rpc_method_handler(respond)
 
     async def _predict(self, raw: bytes) -> bytes:
-        call = await self._aside(self._prepared, raw)
-        outputs = await self._runner.run(call)
-        return await self._aside(_packed, call, outputs)
+        call = await self._in_thread(self._prepare, raw)
+        outputs = await self._scheduler.run(call)
+        return await self._in_thread(_serialize, call, outputs)
 
-    def _prepared(self, raw: bytes) -> PreparedCall:
+    def _prepare(self, raw: bytes) -> PreparedCall:
         return prepare_predict(
             pb.PredictRequest.FromString(raw),
             self._repository.find,
-            largest=self._limits.request_bytes,
-            most_rows=self._limits.batch_rows,
+            max_tensor_bytes=self._limits.max_request_bytes,
+            max_rows=self._limits.max_request_rows,
         )
 
-    def _quick(
-        self, request_type: type[Message], reply: Callable[..., Message]
+    def _unary(
+        self, request_type: type[Message], function: Callable[..., Message]
     ) -> Callable[[bytes], Awaitable[bytes]]:
-        def whole(raw: bytes) -> bytes:
-            return reply(request_type.FromString(raw)).SerializeToString()
+        def respond(raw: bytes) -> bytes:
+            return function(request_type.FromString(raw)).SerializeToString()
 
         async def handle(raw: bytes) -> bytes:
-            return await self._aside(whole, raw)
+            return await self._in_thread(respond, raw)
 
         return handle
 
-    async def _aside(self, function, *args):
+    async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
-def _packed(call: PreparedCall, outputs: Outputs) -> bytes:
+def _serialize(call: PreparedCall, outputs: Outputs) -> bytes:
     return encode_predict_response(call, outputs).SerializeToString()
 
 
@@ -174,17 +177,19 @@ def _status(
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     response = pb.GetModelStatusResponse()
-    for version, known in repository.select(request.model_spec).items():
+    for version, known in repository.version_states(request.model_spec).items():
         status = response.model_version_status.add(version=version, state=known.state)
-        # A real server sends the empty status of a version that is well.
+        # TensorFlow Serving sends an empty status for a version without an error.
         status.status.SetInParent()
         status.status.error_code = known.code
-        status.status.error_message = known.text
+        status.status.error_message = known.details
     return response
 
 
-def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: ModelRepository) -> Message:
-    """Refuses the calls that send tf.Example records: no model of images takes them."""
+def _refuse_examples(
+    kind: str, specs: Iterable[pb.ModelSpec], repository: ModelRepository
+) -> Message:
+    """Refuses a call that sends tf.Example records, which no image model takes."""
     for spec in specs:
         definitions = repository.find(spec).definitions.signature_def
         name = spec.signature_name or methods.DEFAULT_SIGNATURE
@@ -194,23 +199,22 @@ def _no_examples(kind: str, specs: Iterable[pb.ModelSpec], repository: ModelRepo
     raise invalid_argument("Missing ModelSpec")
 
 
-SERVICES = ("PredictionService", "ModelService")
-
-
 class HealthServicer(health.aio.HealthServicer):
-    """Says that the server is up; whether a model is, GetModelStatus says."""
+    """The standard health service. It reports the server; GetModelStatus reports the models."""
 
-    async def begin(self) -> None:
-        """Says so from now on."""
-        for service in SERVICES:
+    SERVICES = ("PredictionService", "ModelService")
+
+    async def set_serving(self) -> None:
+        """Sets the status of every service to SERVING."""
+        for service in self.SERVICES:
             await self.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def Check(  # noqa: N802 - gRPC's name
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> health_pb2.HealthCheckResponse | None:
-        """Answers whether a service is up; NOT_FOUND for one that there is not."""
-        if request.service not in ("", *SERVICES):
-            # Not `abort`, which leaves a cycle of objects behind: see cnnkit.server.service.
+        """Returns the status of a service; NOT_FOUND for an unknown one."""
+        if request.service not in ("", *self.SERVICES):
+            # Not `abort`: see PredictionServicer.
             context.set_code(grpc.StatusCode.NOT_FOUND)
             context.set_details("service name unknown")
             return None

@@ -1,4 +1,4 @@
-"""A request that is answered with a status code instead of a result."""
+"""Errors that a server sends as a gRPC status code with details."""
 
 from __future__ import annotations
 
@@ -6,56 +6,57 @@ import re
 
 import grpc
 
-# A status text travels percent-encoded in a header, and gRPC drops headers of more than 8 KiB.
-_LONGEST_TEXT = 4000
+# Bytes of status details, percent-encoded in a header: gRPC drops headers of more than 8 KiB.
+_MAX_DETAILS = 4000
 
-# An absolute path, but not the middle of a node's name such as while/body/conv.
+# An absolute path, but not the middle of an operation's name such as while/body/conv.
 _PATH = re.compile(r"(?<![\w.}\])])(?:/[\w.@+~-]+){2,}/?")
 
 
 class StatusError(Exception):
-    """Ends the handling of a request.
+    """An error that ends a request with a gRPC status.
 
     Args:
-        code: The status to answer with.
-        text: The details to answer with, for the reader at the other end.
+        code: The status code.
+        details: The status details, for the client.
 
     Example:
         >>> StatusError(grpc.StatusCode.NOT_FOUND, "no such model").code.name
         'NOT_FOUND'
     """
 
-    def __init__(self, code: grpc.StatusCode, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
         self.code = code
-        self.text = text
+        self.details = details
 
 
-def invalid_argument(text: str) -> StatusError:
-    """Returns the refusal of a request that is wrong in itself."""
-    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, text)
+def invalid_argument(details: str) -> StatusError:
+    """Returns an INVALID_ARGUMENT error."""
+    return StatusError(grpc.StatusCode.INVALID_ARGUMENT, details)
 
 
-def without_paths(text: str) -> str:
-    """Takes the server's paths out of a text that goes to a client.
+def redact_paths(text: str) -> str:
+    """Replaces absolute paths of the server in a text for clients by `<path>`.
 
     Example:
-        >>> without_paths("/srv/models/digits/1/variables: not found in {{node while/body}}")
+        >>> redact_paths("/srv/models/digits/1/variables: not found in {{node while/body}}")
         '<path>: not found in {{node while/body}}'
     """
     return _PATH.sub("<path>", text)
 
 
-def shorten(text: str) -> str:
-    """Cuts a text so that it fits into a header, encoded as it travels.
+def truncate_details(text: str) -> str:
+    """Truncates status details so that they fit into a header after percent-encoding.
 
     Example:
-        >>> len(shorten("x" * 9000)), len(shorten("\u00e9" * 9000))
+        >>> len(truncate_details("x" * 9000)), len(truncate_details("\u00e9" * 9000))
         (4000, 666)
     """
     raw = text.encode(errors="replace")
-    room = _LONGEST_TEXT
+    room = _MAX_DETAILS
     for position, byte in enumerate(raw):
+        # Printable ASCII except % is not encoded; any other byte becomes three.
         room -= 1 if 0x20 <= byte < 0x7F and byte != ord("%") else 3
         if room < 0:
             return raw[:position].decode(errors="ignore")

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's own model server, run as a child process."""
+"""TensorFlow Serving's `tensorflow_model_server` as a child process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINARY = "tensorflow_model_server"
 
 
 def find_model_server() -> Path | None:
-    """Returns where TensorFlow Serving's model server is installed, or None.
+    """Returns the path of TensorFlow Serving's model server, or None if it is not installed.
 
     Example:
         >>> find_model_server()  # doctest: +SKIP
@@ -24,22 +24,22 @@ def find_model_server() -> Path | None:
 
 
 class ModelServerProcess:
-    """A running `tensorflow_model_server`; its log goes where this process's goes.
+    """A running `tensorflow_model_server`, which writes its log to this process's output.
 
-    It listens on every network interface: it has no option for one of them.
+    It listens on every network interface; it has no option for a single one.
 
     Args:
-        binary: The program.
-        name: The name to serve the model under.
-        folder: The model's folder, NAME/ with its integer versions.
-        port: The port of its gRPC interface.
+        binary: Path of the program.
+        name: Name of the model in requests.
+        folder: The model folder, NAME/, with its integer versions.
+        port: Port of its gRPC interface.
 
     Raises:
-        RunError: The program cannot be started.
+        RunError: If the program cannot be started.
 
     Example:
         >>> with ModelServerProcess(binary, "digits", folder, 8500) as server:  # doctest: +SKIP
-        ...     server.check()
+        ...     server.check_running()
     """
 
     def __init__(self, binary: Path, name: str, folder: Path, port: int) -> None:
@@ -50,7 +50,8 @@ class ModelServerProcess:
             f"--model_base_path={folder.resolve()}",
         ]
         try:
-            # In a session of its own: Ctrl-C reaches this process, which then ends that one.
+            # In a session of its own, so that Ctrl-C reaches only this process, which then ends
+            # the server.
             self._process = subprocess.Popen(command, start_new_session=True)
         except OSError as error:
             raise RunError(
@@ -70,21 +71,25 @@ class ModelServerProcess:
     ) -> None:
         self.stop()
 
-    def check(self) -> None:
-        """Raises a RunError where the server has ended by itself."""
+    def check_running(self) -> None:
+        """Raises an error if the server has exited.
+
+        Raises:
+            RunError: If it has exited.
+        """
         code = self._process.poll()
         if code is not None:
             raise RunError(
-                f"{BINARY} ended by itself",
+                f"{BINARY} exited",
                 received=f"exit code {code}",
-                hint="Its log above says why; the embedded server is there with --embedded",
+                hint="Read its log above, or serve with --embedded",
             )
 
     def stop(self, grace: float = 10.0) -> None:
         """Ends the server.
 
         Args:
-            grace: Seconds it may take for that, before it is killed.
+            grace: Seconds until it is killed.
         """
         if self._process.poll() is None:
             self._process.terminate()

@@ -1,4 +1,7 @@
-"""The layout that model servers read: NAME/<integer>/saved_model.pb."""
+"""Version folders in the layout of model servers: NAME/<integer>/saved_model.pb.
+
+The problem of an error here is sent to clients, so it holds names but no paths.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,23 @@ from pathlib import Path
 
 from cnnkit.errors import UsageError
 
-# What a file was when it was looked at: its name, its size, the time of its last change.
+# Path, size in bytes and modification time in ns of each file.
 Fingerprint = tuple[tuple[str, int, int], ...]
 
-_LARGEST_VERSION = 2**63 - 1
+_MAX_VERSION = 2**63 - 1
 
 
 def version_folders(folder: Path) -> dict[int, Path]:
-    """Returns the versions in a model's folder by their numbers, the newest first.
+    """Returns the version folders in a model folder by their numbers, the newest first.
 
-    Names that are no integers are ignored, as TensorFlow Serving does. Whether a version is whole
-    is asked of `check_version`.
+    Names that are not integers are ignored, as by TensorFlow Serving. The contents of a version are
+    checked by `check_version`.
 
     Args:
-        folder: The model's folder, NAME/.
+        folder: The model folder, NAME/.
 
     Raises:
-        UsageError: There is no such folder, or it holds no version.
+        UsageError: If there is no such folder, or it holds no version.
 
     Example:
         >>> version_folders(Path("models/digits"))  # doctest: +SKIP
@@ -31,13 +34,13 @@ def version_folders(folder: Path) -> dict[int, Path]:
     """
     if not folder.is_dir():
         raise UsageError(
-            "There is no such model folder",
+            f"Model folder {folder.name!r} does not exist",
             expected="a folder that holds versions, such as models/digits with models/digits/1",
             received=folder,
         )
     if (folder / "saved_model.pb").is_file():
         raise UsageError(
-            "This folder is one version of a model",
+            f"Folder {folder.name!r} is a version of a model",
             expected="the folder that holds its versions",
             received=folder,
             hint=f"Use {folder.parent}" if folder.name.isdigit() else "Move it into NAME/1",
@@ -47,12 +50,12 @@ def version_folders(folder: Path) -> dict[int, Path]:
         for entry in folder.iterdir()
         if entry.name.isascii()
         and entry.name.isdigit()
-        and int(entry.name) <= _LARGEST_VERSION
+        and int(entry.name) <= _MAX_VERSION
         and entry.is_dir()
     }
     if not versions:
         raise UsageError(
-            "This model folder holds no version",
+            f"Model folder {folder.name!r} holds no version",
             expected=f"a SavedModel in {folder}/1",
             received=folder,
             hint="Write one with `cnnkit export`",
@@ -61,20 +64,20 @@ def version_folders(folder: Path) -> dict[int, Path]:
 
 
 def check_version(folder: Path) -> None:
-    """Raises where a version's folder is not whole, or its links lead out of the model's folder.
+    """Raises an error if a version folder is incomplete, or a link leads out of the model folder.
 
     Args:
-        folder: NAME/<integer>/.
+        folder: The version folder, NAME/<integer>/.
 
     Raises:
-        UsageError: It must not or cannot be served.
+        UsageError: If the version cannot or must not be served.
 
     Example:
         >>> check_version(Path("models/digits/1"))  # doctest: +SKIP
     """
     if not (folder / "saved_model.pb").is_file():
         raise UsageError(
-            "This version of a model is incomplete",
+            f"Version folder {folder.name!r} is incomplete",
             expected=f"a file {folder / 'saved_model.pb'}",
             received=folder,
             hint="Export it again, or remove the folder",
@@ -83,7 +86,7 @@ def check_version(folder: Path) -> None:
     for path in (folder, *folder.rglob("*")):
         if not path.resolve().is_relative_to(model):
             raise UsageError(
-                "A link leads out of the model's folder",
+                f"{path.name!r} is a link to a file outside of the model folder",
                 expected=f"files inside {model}",
                 received=path,
                 hint="Copy the files into it",
@@ -91,23 +94,23 @@ def check_version(folder: Path) -> None:
 
 
 def version_fingerprint(folder: Path) -> Fingerprint:
-    """Returns what tells whether a version's files have changed since the last look.
+    """Returns the paths, sizes and modification times of a version's files.
 
     Args:
-        folder: NAME/<integer>/.
+        folder: The version folder, NAME/<integer>/.
 
     Example:
         >>> version_fingerprint(Path("/none"))
         ()
     """
     files = []
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            path = Path(place, name)
+            path = Path(parent, name)
             try:
                 found = path.stat()
             except OSError:
-                # It has gone since it was listed: another fingerprint next time.
+                # Removed since it was listed; the next fingerprint differs.
                 continue
             files.append((str(path.relative_to(folder)), found.st_size, found.st_mtime_ns))
     return tuple(sorted(files))

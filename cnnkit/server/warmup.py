@@ -1,4 +1,4 @@
-"""The requests that a version brings along to be run before the first client's."""
+"""Load a version and run its warm-up requests before it is served."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
-# As TensorFlow Serving's limit.
+# TensorFlow Serving's limit.
 MAX_WARMUP_RECORDS = 1000
 
 
@@ -23,24 +23,27 @@ def load_and_warm_up(
     name: str,
     version: int,
     folder: Path,
-    make: Callable[[str, int, Path], SavedModelServable] = SavedModelServable,
+    create: Callable[[str, int, Path], SavedModelServable] = SavedModelServable,
 ) -> SavedModelServable:
-    """Loads a version and runs its warm-up requests, so that no client waits for that.
+    """Loads a version and runs its warm-up requests, so that no client waits for them.
 
     Args:
-        name: The model's name.
-        version: The version's number.
+        name: Name of the model.
+        version: Number of the version.
         folder: The SavedModel; its requests are in `assets.extra/tf_serving_warmup_requests`.
-        make: Loads it; the kind of servable is the engine that runs the graphs.
+        create: Loads the SavedModel into an engine: a subclass of `SavedModelServable`.
+
+    Returns:
+        The servable.
 
     Raises:
-        RunError: It cannot be loaded, or a request of its own fails.
+        RunError: If the version cannot be loaded, or a warm-up request fails.
 
     Example:
         >>> load_and_warm_up("digits", 1, Path("models/digits/1")).version  # doctest: +SKIP
         1
     """
-    servable = make(name, version, folder)
+    servable = create(name, version, folder)
     file = folder / FILE
     if not file.is_file():
         return servable
@@ -50,10 +53,10 @@ def load_and_warm_up(
         ):
             request = pb.PredictionLog.FromString(record).predict_log.request
             prepare_predict(request, lambda spec: servable).run()
-    # Whatever the file holds instead of requests.
+    # The file may hold anything in place of requests.
     except (StatusError, CnnkitError, tf.errors.OpError, ValueError) as error:
         raise RunError(
-            f"A warm-up request of version {version} of model {name!r} fails",
+            f"Warm-up request of version {version} of model {name!r} failed",
             received=f"{type(error).__name__}: {error}",
             hint=f"Export the model again, or remove {file}",
         ) from error

@@ -1,7 +1,7 @@
 """Several processes that serve the same models on one port.
 
-The kernel spreads connections over them. A model that ends its process takes one of them along;
-the others go on, and a new one is started.
+The kernel distributes connections over them. If a model crashes its process, the other processes go
+on and a new one is started.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from cnnkit.errors import RunError
 
 _LOG = logging.getLogger(__name__)
 
-# So many new processes within so many seconds, and the fault is not one request's.
-_MOST_RESTARTS = 10
-_WITHIN = 60.0
+# More restarts within this time are not caused by single requests.
+_MAX_RESTARTS = 10
+_RESTART_SECONDS = 60.0
 
 
 class WorkerPool:
     """Processes of one command, each of which prints a line when it is ready.
 
-    A worker's standard input ends when this process does, however that happens.
+    A worker's standard input is closed when this process ends, for whatever reason.
 
     Args:
-        command: The command.
-        count: How many.
+        command: The command of a worker.
+        count: Number of workers.
 
     Example:
         >>> with WorkerPool(["cnnkit", "serve", "models/digits"], 2) as workers:  # doctest: +SKIP
@@ -41,7 +41,7 @@ class WorkerPool:
         self._command = list(command)
         self._count = count
         self._processes: list[subprocess.Popen[str]] = []
-        self._restarts: collections.deque[float] = collections.deque(maxlen=_MOST_RESTARTS)
+        self._restarts: collections.deque[float] = collections.deque(maxlen=_MAX_RESTARTS)
 
     def __enter__(self) -> WorkerPool:
         return self
@@ -54,54 +54,54 @@ class WorkerPool:
     ) -> None:
         self.stop()
 
-    def start(self, stopped: Callable[[], bool]) -> str | None:
+    def start(self, should_stop: Callable[[], bool]) -> str | None:
         """Starts the workers and waits until all are ready.
 
         Args:
-            stopped: Whether the end was asked for meanwhile.
+            should_stop: Returns True if a signal has asked to stop in the meantime.
 
         Returns:
-            The line of the first, None where the end was asked for.
+            The line of the first worker; None after a request to stop.
 
         Raises:
-            RunError: One ended instead.
+            RunError: If a worker exits before it is ready.
         """
-        # The first alone: what is wrong with the models is said once.
-        self._processes = [self._process()]
-        line = self._line(self._processes[0], stopped)
+        # The first worker alone, so that errors of the models are printed once.
+        self._processes = [self._start_worker()]
+        line = self._ready_line(self._processes[0], should_stop)
         if line is not None:
-            self._processes += [self._process() for _ in range(self._count - 1)]
+            self._processes += [self._start_worker() for _ in range(self._count - 1)]
             for process in self._processes[1:]:
-                line = line and (self._line(process, stopped) and line)
+                line = line and (self._ready_line(process, should_stop) and line)
         return line
 
-    def check(self) -> None:
-        """Starts a new worker for each that has ended.
+    def replace_exited(self) -> None:
+        """Starts a new worker for each one that has exited.
 
         Raises:
-            RunError: They end again and again.
+            RunError: If too many workers exited within a minute.
         """
         for position, process in enumerate(self._processes):
             code = process.poll()
             if code is None:
                 continue
             now = time.monotonic()
-            if len(self._restarts) == _MOST_RESTARTS and now - self._restarts[0] < _WITHIN:
+            if len(self._restarts) == _MAX_RESTARTS and now - self._restarts[0] < _RESTART_SECONDS:
                 raise RunError(
-                    "The workers end again and again",
-                    received=f"exit code {code}, {_MOST_RESTARTS} within {_WITHIN:g} s",
-                    hint="What they write above says why",
+                    f"{_MAX_RESTARTS + 1} workers exited within {_RESTART_SECONDS:g} s",
+                    received=f"exit code {code}",
+                    hint="Read their output above",
                 )
             self._restarts.append(now)
-            _LOG.warning("A worker ended with exit code %s; a new one starts", code)
+            _LOG.warning("A worker exited with code %s; a new one starts", code)
             _close(process)
-            self._processes[position] = self._process()
+            self._processes[position] = self._start_worker()
 
     def stop(self, grace: float = 15.0) -> None:
         """Ends the workers.
 
         Args:
-            grace: Seconds they may take for that, before they are killed.
+            grace: Seconds until they are killed.
         """
         for process in self._processes:
             process.terminate()
@@ -115,23 +115,25 @@ class WorkerPool:
             _close(process)
         self._processes = []
 
-    def _process(self) -> subprocess.Popen[str]:
+    def _start_worker(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
-    def _line(self, process: subprocess.Popen[str], stopped: Callable[[], bool]) -> str | None:
+    def _ready_line(
+        self, process: subprocess.Popen[str], should_stop: Callable[[], bool]
+    ) -> str | None:
         if process.stdout is None:
             return None
-        while not stopped():
+        while not should_stop():
             if select.select([process.stdout], [], [], 0.1)[0]:
                 line = process.stdout.readline()
                 if line:
                     return line.rstrip("\n")
                 raise RunError(
-                    "A worker ended before it was ready",
+                    f"Worker {process.pid} exited before it was ready",
                     received=f"exit code {process.wait()}",
-                    hint="What it wrote above says why",
+                    hint="Read its output above",
                 )
         return None
 

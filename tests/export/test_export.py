@@ -18,7 +18,7 @@ from PIL import Image
 from cnnkit import alexnet
 from cnnkit.data import Augmentation, resize_shorter_side
 from cnnkit.errors import RunError, UsageError
-from cnnkit.export import ImageLimits, export
+from cnnkit.export import ImageLimits, export, signature_context
 from cnnkit.export import signatures as signatures_module
 from cnnkit.export.classifier import prepare_classifier
 from cnnkit.export.reference_outputs import CREDIT, ReferenceOutputs
@@ -78,7 +78,7 @@ def seen(encoded):
 
 def quick(monkeypatch):
     """Leaves out the check in another process, for tests of what is not about it."""
-    monkeypatch.setattr(export_module, "_check_answers", lambda *_: None)
+    monkeypatch.setattr(export_module, "_check_outputs", lambda *_: None)
 
 
 def test_floats_answer_as_in_memory(model, signatures, rng):
@@ -214,7 +214,7 @@ def test_references_are_real_photographs(exported):
     # Sky above roofs, and a flower: not noise.
     assert np.asarray(first.convert("L"), float)[:20].mean() > 150
     assert kept.images.shape == (2, 64, 64, 3)
-    assert set(kept.answers) == {
+    assert set(kept.outputs) == {
         *signatures_module.SIGNATURES,
         "explain_bytes_conv5",
         "explain_bytes_fc6",
@@ -296,9 +296,9 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, most, monkeypatch):
 
 def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch):
     """A decoder that darkens every image: the bytes answer otherwise than the model."""
-    right = signatures_module.augment_bytes
-    monkeypatch.setattr(signatures_module, "augment_bytes", lambda *given: right(*given) * 0.5)
-    with pytest.raises(RunError, match="serving_bytes answers otherwise than the model"):
+    right = signature_context.augment_bytes
+    monkeypatch.setattr(signature_context, "augment_bytes", lambda *given: right(*given) * 0.5)
+    with pytest.raises(RunError, match="signature serving_bytes differ from the model's"):
         export(model, LABELS, tmp_path / "animals", signatures=["serving_bytes"])
     assert not (tmp_path / "animals").exists()
 
@@ -307,7 +307,7 @@ def test_wrong_exports_are_refused(model, tmp_path):
     with pytest.raises(UsageError, match="Expected: 6 labels. Received: 2"):
         export(model, ["a", "b"], tmp_path / "x")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="The model folder is a file"):
+    with pytest.raises(UsageError, match="`output` must be a model folder, not a file"):
         export(model, LABELS, tmp_path / "file")
     free = alexnet(include_top=False, pooling="avg")
     with pytest.raises(UsageError, match="built for one image size"):
@@ -317,14 +317,14 @@ def test_wrong_exports_are_refused(model, tmp_path):
         ({"signatures": ["explain"]}, "Did you mean explain_bytes"),
         ({"explain_layers": ["conv9"]}, "Unknown layer 'conv9'"),
         ({"features_layer": "fc9"}, "Unknown layer 'fc9'"),
-        ({"top": 0}, "top of 1 or more"),
-        ({"version": 0}, "1 or more"),
-        ({"warmup": 500}, "0 to 166 for each of 6 signatures. Received: 500"),
+        ({"top": 0}, "`top` must be 1 or more"),
+        ({"version": 0}, "`version` must be 1 or more"),
+        ({"warmup": 500}, r"`warmup` must be in 0..166 for 6 signatures.*Received: 500"),
         ({"augmentation": Augmentation(32)}, "Expected: 64 pixels. Received: 32"),
     ):
         with pytest.raises(UsageError, match=text):
             export(model, LABELS, tmp_path / "free", **options)
-    with pytest.raises(UsageError, match="lets nothing through"):
+    with pytest.raises(UsageError, match="`pixels` must be 1 or more"):
         ImageLimits(pixels=0)
     assert not (tmp_path / "free").exists()
 
@@ -345,7 +345,7 @@ def test_what_the_deconvnet_cannot_follow_is_not_explained(tmp_path, monkeypatch
 )  # fmt: skip
 def test_features_are_the_layer_before_the_logits(name, layer):
     options = {} if "cifar" in name else {"input_shape": (64, 64, 3)}
-    assert prepare_classifier(build(name, classes=3, **options)).features == layer
+    assert prepare_classifier(build(name, classes=3, **options)).features_layer == layer
 
 
 def test_half_the_bytes_in_bfloat16(model, tmp_path):

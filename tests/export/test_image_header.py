@@ -13,7 +13,7 @@ from PIL import Image
 from cnnkit.data import decode_image
 from cnnkit.export import ImageLimits, image_header
 from cnnkit.export.image_header import FORMATS, validate_image_bytes
-from cnnkit.export.invalid_inputs import BEGINNINGS, large_png
+from cnnkit.export.invalid_inputs import TRUNCATED_FILES, large_png
 
 LIMITS = ImageLimits(file_bytes=1 << 20, pixels=1_000_000)
 ONE_FILE = [tf.TensorSpec((), tf.string)]
@@ -144,7 +144,7 @@ def test_a_canvas_that_lies_does_not_help(guarded):
 def test_a_short_header_is_refused(guard, kind):
     # The size of a JPEG image stands anywhere: its own library looks for it.
     text = "Invalid JPEG data" if kind == "JPEG" else "too short for its header"
-    assert text in refusal(guard, BEGINNINGS[kind])
+    assert text in refusal(guard, TRUNCATED_FILES[kind])
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -208,7 +208,7 @@ def test_a_later_picture_that_is_large_is_never_seen(guarded):
 
 
 def test_a_gif_of_endless_blocks_is_given_up(guard, monkeypatch):
-    monkeypatch.setattr(image_header, "MOST_BLOCKS", 50)
+    monkeypatch.setattr(image_header, "MAX_BLOCKS", 50)
     impatient = tf.function(
         lambda data: validate_image_bytes(data, LIMITS), input_signature=ONE_FILE, autograph=False
     )
@@ -238,7 +238,7 @@ def test_changed_headers_are_answered_or_invalid(guarded, name, changes, cut):
 
 
 @settings(max_examples=150)
-@given(beginning=st.sampled_from([b"", *BEGINNINGS.values()]), rest=st.binary(max_size=300))
+@given(beginning=st.sampled_from([b"", *TRUNCATED_FILES.values()]), rest=st.binary(max_size=300))
 def test_random_bytes_are_invalid(guarded, beginning, rest):
     try:
         guarded(tf.constant(beginning + rest))

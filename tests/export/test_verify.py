@@ -91,13 +91,13 @@ def fakes(monkeypatch, change):
     monkeypatch.setattr(verify, "run_isolated", change)
 
 
-def replies(folder, questions, give_up=True):
+def replies(folder, questions, skip_after_crash=True):
     """What a sound version replies, without a process."""
     kept = ReferenceOutputs.read(folder)
     answered = []
     for question in questions:
-        if question.keep:
-            outputs = kept.answers[question.signature]
+        if question.keep_outputs:
+            outputs = kept.outputs[question.signature]
             answered.append(isolated_model.Response("OK", "", outputs))
         elif any(
             array.shape == (1,) or array.shape == (1, 64, 64, 3)
@@ -126,7 +126,7 @@ def _is_photograph(question, kept):
 def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
     code, changes = wrong
 
-    def change(folder, questions, give_up):
+    def change(folder, questions, skip_after_crash):
         answered = replies(folder, questions)
         outputs = {
             name: array + changes.get(name, 0) for name, array in answered[0].outputs.items()
@@ -141,7 +141,7 @@ def test_wrong_answers_are_told(version, monkeypatch, wrong, check, text):
     ("code", "text"), [("OK", "is accepted"), (None, "ends the server"), ("INTERNAL", "INTERNAL")]
 )
 def test_what_is_not_refused_is_told(version, monkeypatch, code, text):
-    def change(folder, questions, give_up):
+    def change(folder, questions, skip_after_crash):
         answered = replies(folder, questions)
         where = next(i for i, reply in enumerate(answered) if reply.code == "INVALID_ARGUMENT")
         answered[where] = isolated_model.Response(code, "SIGABRT", {})
@@ -160,9 +160,9 @@ def test_broken_records_are_told(version, monkeypatch):
     file = version / RECORDS
     data = file.read_bytes()
     file.write_bytes(data[:-5])
-    assert "is not whole" in failures(verify_export(version))["warm-up"]
+    assert "is truncated or corrupt" in failures(verify_export(version))["warm-up"]
     file.write_bytes(data[:20] + bytes([data[20] ^ 1]) + data[21:])
-    assert "is not whole" in failures(verify_export(version))["warm-up"]
+    assert "is truncated or corrupt" in failures(verify_export(version))["warm-up"]
 
     def rewritten(change):
         file.write_bytes(data)
@@ -185,7 +185,7 @@ def test_broken_records_are_told(version, monkeypatch):
             tensor.tensor_content = tensor.tensor_content * 2
 
     rewritten(doubled)
-    assert "is no batch of one" in failures(verify_export(version))["warm-up"]
+    assert "is not a batch of one" in failures(verify_export(version))["warm-up"]
 
 
 def test_records_are_what_tensorflow_serving_reads(model_folder):
@@ -228,7 +228,7 @@ def test_larger_files_than_weights_are_told(version, monkeypatch):
     [
         ("export verify {tmp}/none", "No model folder"),
         ("export verify {tmp}", "holds no version"),
-        ("export ./verify --output {tmp}/m", "No weights file verify"),
+        ("export ./verify --output {tmp}/m", "No model at verify"),
     ],
 )
 def test_wrong_folders_are_usage_errors(tmp_path, capsys, words, text):
@@ -243,12 +243,12 @@ def test_a_process_that_dies_is_replaced(unguarded):
     """Every question gets its own reply, in order, whatever the ones before did."""
     right = np.zeros((1, 16, 16, 3), np.float32)
     wrong = np.zeros((16, 16, 3), np.float32)
-    signature = verify._signatures(unguarded)[0]["serving_default"]
+    signature = verify._read_signatures(unguarded)[0]["serving_default"]
     [name] = signature
     questions = [
         Request("serving_default", {name: right}),
         Request("serving_default", {name: wrong}),
-        Request("serving_default", {name: right}, keep=True),
+        Request("serving_default", {name: right}, keep_outputs=True),
     ]
     first, second, third = run_isolated(unguarded, questions)
     assert (first.code, third.code) == ("OK", "OK")

@@ -95,7 +95,7 @@ def wait_until(condition):
 
 
 def test_too_many_requests_are_refused_and_the_others_answered(colors_folder, gate):
-    with served(colors_folder, gate, threads=1, calls=3) as (_, channel):
+    with served(colors_folder, gate, threads=1, max_concurrent_requests=3) as (_, channel):
         taken = [send(channel, image(1))]
         assert gate.arrived.acquire(timeout=30)
         taken += [send(channel, image(value)) for value in (2, 3)]
@@ -114,7 +114,7 @@ def test_too_many_requests_are_refused_and_the_others_answered(colors_folder, ga
 
 
 def test_a_request_that_is_too_large_is_refused(colors_folder):
-    with served(colors_folder, request_bytes=10_000) as (_, channel):
+    with served(colors_folder, max_request_bytes=10_000) as (_, channel):
         code, text = refusal(send(channel, image(0, rows=20)))
         assert code == "RESOURCE_EXHAUSTED"
         assert "larger than max" in text
@@ -134,14 +134,17 @@ def test_a_request_that_is_too_large_is_refused(colors_folder):
 def test_a_batch_that_is_too_large_is_refused(colors_folder):
     text = "Task size 9 is larger than maximum input batch size 8"
     for window in (0, 0.01):
-        with served(colors_folder, batch_rows=8, window_seconds=window) as (_, channel):
+        with served(colors_folder, max_request_rows=8, batch_timeout_seconds=window) as (
+            _,
+            channel,
+        ):
             assert refusal(send(channel, image(0, rows=9))) == ("INVALID_ARGUMENT", text)
             assert probabilities(send(channel, image(0, rows=8))).shape == (8, 4)
 
 
 def test_requests_within_the_window_run_as_one_batch(colors_folder, gate):
     gate.open.set()
-    with served(colors_folder, gate, window_seconds=30, joined_rows=6) as (_, channel):
+    with served(colors_folder, gate, batch_timeout_seconds=30, max_batch_rows=6) as (_, channel):
         images = [image(10, 1), image(20, 3), image(30, 2)]
         calls = [send(channel, given) for given in images]
         for given, call in zip(images, calls, strict=True):
@@ -154,7 +157,7 @@ def test_requests_within_the_window_run_as_one_batch(colors_folder, gate):
 def test_what_does_not_fit_together_is_never_joined(colors_folder, gate, png):
     """Versions, signatures, outputs; and strings with floats least of all."""
     gate.open.set()
-    with served(colors_folder, gate, window_seconds=0.3) as (_, channel):
+    with served(colors_folder, gate, batch_timeout_seconds=0.3) as (_, channel):
         calls = {
             "newest": send(channel, image(40)),
             "older": send(channel, image(40), version=1),
@@ -180,7 +183,7 @@ def test_shapes_are_never_mixed(tmp_path, gate):
     tf.saved_model.save(model, str(tmp_path / "m" / "1"), {"serving_default": model.means})
     gate.open.set()
     shapes = [(1, 4, 6, 3), (2, 4, 6, 3), (1, 6, 4, 3), (1, 5, 5, 3), (3, 4, 6, 3)]
-    with served(tmp_path / "m", gate, window_seconds=0.5) as (_, channel):
+    with served(tmp_path / "m", gate, batch_timeout_seconds=0.5) as (_, channel):
         calls = [send(channel, np.full(shape, i, np.float32)) for i, shape in enumerate(shapes)]
         for i, (shape, call) in enumerate(zip(shapes, calls, strict=True)):
             assert probabilities(call).tolist() == [[i] * 3] * shape[0]
@@ -189,12 +192,12 @@ def test_shapes_are_never_mixed(tmp_path, gate):
 
 def test_an_empty_batch_is_answered_at_once(colors_folder):
     """TensorFlow Serving, when it batches, never answers it."""
-    with served(colors_folder, window_seconds=60) as (_, channel):
+    with served(colors_folder, batch_timeout_seconds=60) as (_, channel):
         assert probabilities(send(channel, image(0, rows=0))).shape == (0, 4)
 
 
 def test_one_broken_image_does_not_fail_the_others_of_its_batch(colors_folder, png):
-    with served(colors_folder, window_seconds=30, joined_rows=3) as (_, channel):
+    with served(colors_folder, batch_timeout_seconds=30, max_batch_rows=3) as (_, channel):
         files = [png(200, 0, 0), b"no image", png(0, 0, 200)]
         calls = [send(channel, [file], "serving_bytes") for file in files]
         code, text = refusal(calls[1])
@@ -208,14 +211,19 @@ def test_signatures_whose_inputs_have_no_rows_together_run_alone(colors_folder):
     message = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors", signature_name="two_inputs"))
     message.inputs["a"].CopyFrom(to_tensor_proto(np.zeros(2, np.float32)))
     message.inputs["b"].CopyFrom(to_tensor_proto(np.zeros(3, np.int64)))
-    with served(colors_folder, window_seconds=60) as (_, channel):
+    with served(colors_folder, batch_timeout_seconds=60) as (_, channel):
         call = channel.unary_unary(methods.PREDICT).future(message.SerializeToString(), timeout=30)
         assert refusal(call)[0] == "INVALID_ARGUMENT"
 
 
 def test_a_full_queue_of_batches_is_said_so(colors_folder, gate):
     with served(
-        colors_folder, gate, threads=1, window_seconds=1e-4, joined_rows=1, queued_batches=1
+        colors_folder,
+        gate,
+        threads=1,
+        batch_timeout_seconds=1e-4,
+        max_batch_rows=1,
+        max_enqueued_batches=1,
     ) as (_, channel):
         running = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
@@ -232,7 +240,7 @@ def test_a_full_queue_of_batches_is_said_so(colors_folder, gate):
 
 
 def test_requests_join_a_batch_while_it_waits_for_its_turn(colors_folder, gate):
-    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
+    with served(colors_folder, gate, threads=1, batch_timeout_seconds=1e-3) as (_, channel):
         first = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
         others = [send(channel, image(value)) for value in range(2, 7)]
@@ -246,7 +254,7 @@ def test_requests_join_a_batch_while_it_waits_for_its_turn(colors_folder, gate):
 
 
 def test_a_client_that_has_gone_is_not_computed_for(colors_folder, gate):
-    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (_, channel):
+    with served(colors_folder, gate, threads=1, batch_timeout_seconds=1e-3) as (_, channel):
         first = send(channel, image(1))
         assert gate.arrived.acquire(timeout=30)
         gone, staying = send(channel, image(2)), send(channel, image(3))
@@ -272,7 +280,7 @@ def test_status_is_answered_while_graphs_run(colors_folder, gate):
 
 
 def test_a_stop_waits_for_what_runs_and_takes_nothing_new(colors_folder, gate):
-    with served(colors_folder, gate, threads=1, window_seconds=1e-3) as (server, channel):
+    with served(colors_folder, gate, threads=1, batch_timeout_seconds=1e-3) as (server, channel):
         calls = [send(channel, image(1)), send(channel, image(2))]
         assert gate.arrived.acquire(timeout=30)
         with futures.ThreadPoolExecutor(1) as pool:
@@ -299,10 +307,10 @@ def test_a_stop_does_not_wait_longer_than_it_is_told(colors_folder, gate):
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
-        ({"threads": 0}, "limit threads cannot be. Expected: >= 1. Received: 0."),
-        ({"window_seconds": -1}, "Expected: >= 0."),
-        ({"window_seconds": float("nan")}, "Expected: >= 0."),
-        ({"request_bytes": 2**31}, "request_bytes"),
+        ({"threads": 0}, "`threads` must be in 1..2147483647. Expected: >= 1. Received: 0."),
+        ({"batch_timeout_seconds": -1}, "Expected: >= 0."),
+        ({"batch_timeout_seconds": float("nan")}, "Expected: >= 0."),
+        ({"max_request_bytes": 2**31}, "max_request_bytes"),
     ],
 )
 def test_limits_that_cannot_be(limits, text):

@@ -52,7 +52,7 @@ def first_line(details):
 @pytest.fixture(scope="module")
 def server():
     with EmbeddedServer(
-        {"tiny": ORACLE / "tiny"}, versions="all", labels={"tiny": {"stable": 1}}
+        {"tiny": ORACLE / "tiny"}, versions="all", version_labels={"tiny": {"stable": 1}}
     ) as started:
         yield started
 

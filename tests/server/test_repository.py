@@ -127,7 +127,7 @@ def test_a_version_is_left_alone_while_it_is_written(folder, colors_folder, capl
                     time.sleep(POLL / 5)
         wait_for(lambda: states(client).get(2) == "AVAILABLE")
         wait_for(lambda: states(client)[1] == "END")
-    assert "No version" not in caplog.text
+    assert "is not refreshed" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_a_broken_version_is_refused_and_the_old_one_answers(folder, add, fault,
         wait_for(lambda: states(client).get(2) == "END")
         [status] = [status for status in client.status("colors") if status.version == 2]
         told = {
-            "no graph": "not made for serving",
-            "no graph at all": "This version of a model is incomplete",
+            "no graph": "saved_model.pb must hold a graph with the tag 'serve'",
+            "no graph at all": "Version folder '2' is incomplete",
         }
         assert told.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
         assert str(folder) not in str(status)
@@ -193,9 +193,9 @@ def test_the_last_version_stays_when_its_folder_goes(folder, caplog):
         grpc.insecure_channel(server.address) as channel,
     ):
         folder.rename(folder.with_name("elsewhere"))
-        wait_for(lambda: "stays as it is" in caplog.text)
+        wait_for(lambda: "is not refreshed" in caplog.text)
         time.sleep(4 * POLL)
-        assert caplog.text.count("stays as it is") == 1
+        assert caplog.text.count("is not refreshed") == 1
         assert predict(channel)[0] == 1
         assert states(client) == {1: "AVAILABLE"}
 
@@ -208,12 +208,12 @@ def test_version_policies(folder, add, choice, expected):
     for version in (2, 3, 4):
         add(version)
     with served({"colors": folder}, versions=choice) as (server, _):
-        assert server.repository.loaded("colors") == expected
+        assert server.repository.versions("colors") == expected
 
 
 @pytest.mark.parametrize("text", ["", "newest", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"])
 def test_choices_that_are_none(text):
-    with pytest.raises(UsageError, match="Unknown choice of versions"):
+    with pytest.raises(UsageError, match="`versions` must be latest, all, latest:N, or numbers"):
         parse_version_policy(text)
 
 
@@ -321,7 +321,7 @@ def test_a_file_of_models(models_config, folder):
             models_config.read_text().replace('key: "canary" value: 2', 'key: "next" value: 2')
         )
         os.utime(models_config, (1, 1))
-        wait_for(lambda: "next" in server.repository.configs[0].labels)
+        wait_for(lambda: "next" in server.repository.configs[0].version_labels)
         models_config.write_text("model_config_list {")
         os.utime(models_config, (2, 2))
         time.sleep(4 * POLL)
@@ -331,26 +331,35 @@ def test_a_file_of_models(models_config, folder):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("model_config_list { config { name: 'a' } }", "lacks a name or a base_path"),
-        ("model_config_list { config { base_path: 'a' } }", "lacks a name or a base_path"),
-        ("model_config_list { config { nane: 'a' } }", "is no file of models"),
-        ("model_config_list {", "is no file of models"),
-        ("", "No model is named"),
+        (
+            "model_config_list { config { name: 'a' } }",
+            "`config` must have a `name` and a `base_path`",
+        ),
+        (
+            "model_config_list { config { base_path: 'a' } }",
+            "`config` must have a `name` and a `base_path`",
+        ),
+        ("model_config_list { config { nane: 'a' } }", "is not a valid models.config"),
+        ("model_config_list {", "is not a valid models.config"),
+        ("", "`model_config_list` must hold one config"),
         (
             "model_config_list { config { name: 'a' base_path: 'a' } "
             "config { name: 'a' base_path: 'b' } }",
-            "Two models have the same name",
+            "`name` must be different for every model",
         ),
         (
             "model_config_list { config { name: 'a' base_path: 'a' model_platform: 'onnx' } }",
-            "of a kind that cannot be served",
+            "`model_platform` of model 'a' must be tensorflow",
         ),
         (
             "model_config_list { config { name: 'a' base_path: 'a' "
             "model_version_policy { specific { } } } }",
-            "names none",
+            "`specific` of model 'a' must name a version",
         ),
-        ("model_config_list { config { name: 'a' base_path: 'a' } }", "no such model folder"),
+        (
+            "model_config_list { config { name: 'a' base_path: 'a' } }",
+            "Model folder 'a' does not exist",
+        ),
     ],
 )
 def test_files_of_models_that_cannot_be(tmp_path, text, problem):
@@ -412,9 +421,9 @@ def test_reload_that_cannot_be_changes_nothing(tmp_path, models_config, folder, 
         for path in (outside, "../..", "/", str(folder / ".." / ".."), "/etc"):
             code, text = reload(server, model_config("x", path))
             assert code == "INVALID_ARGUMENT"
-            assert text == "The base_path of model 'x' is not the server's to read"
+            assert text == "The base_path of model 'x' is outside of the server's model folders"
         code, text = reload(server, model_config("x", folder.with_name("none")))
-        assert (code, text) == ("INVALID_ARGUMENT", "There is no such model folder")
+        assert (code, text) == ("INVALID_ARGUMENT", "Model folder 'none' does not exist")
         assert server.repository.configs == before
         assert states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
 
@@ -433,14 +442,14 @@ def test_warm_up_requests_run_before_a_version_is_served(folder, add):
 
     write(1, "serving_default")
     with served({"colors": folder}) as (server, client):
-        assert server.repository.loaded("colors") == [1]
+        assert server.repository.versions("colors") == [1]
         shutil.copytree(folder / "1", folder / "aside")
         shutil.rmtree(folder / "aside" / "assets.extra")
         (folder / "aside").rename(folder / "6")
         write(6, "bogus")
         wait_for(lambda: states(client).get(6) == "END")
         [status] = [status for status in client.status("colors") if status.version == 6]
-        assert "warm-up request of version 6" in str(status)
+        assert "Warm-up request of version 6" in str(status)
         assert states(client)[1] == "AVAILABLE"
 
 
@@ -448,4 +457,4 @@ def test_numbers_that_no_request_can_ask_for_are_no_versions(folder):
     for name in ("9" * 20, "9" * 200, "-2", "2.0", "²", "0x3"):
         (folder / name).mkdir()
     with served({"colors": Path(folder)}) as (server, _):
-        assert server.repository.loaded("colors") == [1]
+        assert server.repository.versions("colors") == [1]

@@ -197,7 +197,9 @@ def test_many_requests_at_once(colors_server, png):
 def test_messages_may_be_larger_than_grpcs_four_megabytes(colors_folder):
     images = np.zeros((8000, SIZE, SIZE, 3), np.float32)
     with (
-        EmbeddedServer({"colors": colors_folder}, limits=ServerLimits(batch_rows=8000)) as server,
+        EmbeddedServer(
+            {"colors": colors_folder}, limits=ServerLimits(max_request_rows=8000)
+        ) as server,
         Client(server.address, timeout=60) as client,
     ):
         assert client.predict(images, model="colors")["means"].shape == (8000, 3)
@@ -247,12 +249,16 @@ def test_only_this_machine_can_reach_it(colors_server):
     ("options", "kind", "text"),
     [
         ({"host": "no.such.host.invalid"}, RunError, "cannot listen"),
-        ({"port": 70000}, UsageError, "0 to 65535"),
+        ({"port": 70000}, UsageError, "`port` must be in 0..65535"),
         ({"versions": "newest"}, UsageError, "latest, all"),
         ({"versions": "latest:0"}, UsageError, "latest:N"),
         ({"versions": "2,7"}, UsageError, "Version 7 of model 'colors' cannot be served"),
-        ({"labels": {"colors": {"stable": 1}}}, UsageError, "'stable' of model 'colors'"),
-        ({"labels": {"shapes": {"stable": 1}}}, UsageError, "a model that is not served"),
+        ({"version_labels": {"colors": {"stable": 1}}}, UsageError, "'stable' of model 'colors'"),
+        (
+            {"version_labels": {"shapes": {"stable": 1}}},
+            UsageError,
+            "`version_labels` must name models that are served",
+        ),
     ],
 )
 def test_options_that_cannot_be(colors_folder, options, kind, text):
@@ -268,17 +274,17 @@ def test_folders_that_hold_no_model(tmp_path, colors_folder):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "There is no such model folder" in problem(tmp_path / "none")
-    assert "is one version of a model" in problem(colors_folder / "2")
+    assert "Model folder 'none' does not exist" in problem(tmp_path / "none")
+    assert "Folder '2' is a version of a model" in problem(colors_folder / "2")
     empty = tmp_path / "empty"
     (empty / "latest").mkdir(parents=True)
-    assert "holds no version" in problem(empty)
+    assert "Model folder 'empty' holds no version" in problem(empty)
     (empty / "3").mkdir()
-    assert "incomplete" in problem(empty)
+    assert "Version folder '3' is incomplete" in problem(empty)
     (empty / "3" / "saved_model.pb").write_bytes(b"\xff\xff")
     assert "Version 3 of model 'm' cannot be loaded" in problem(empty)
     (empty / "3" / "saved_model.pb").write_bytes(b"")
-    assert "not made for serving" in problem(empty)
+    assert "saved_model.pb must hold a graph with the tag 'serve'" in problem(empty)
     # As after a copy that was cut off: the graph is there, its variables are not.
     (empty / "3" / "saved_model.pb").write_bytes(
         (colors_folder / "2" / "saved_model.pb").read_bytes()

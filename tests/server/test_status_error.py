@@ -49,8 +49,8 @@ def server(request, tmp_path_factory, colors_folder):
     with EmbeddedServer(
         {"colors": colors_folder, "networks": folder},
         versions="all",
-        labels={"colors": {"stable": 1}},
-        limits=ServerLimits(window_seconds=request.param, batch_rows=8),
+        version_labels={"colors": {"stable": 1}},
+        limits=ServerLimits(batch_timeout_seconds=request.param, max_request_rows=8),
     ) as started:
         yield started
 
@@ -178,7 +178,7 @@ def test_codes_and_texts(server, call, code, text):
             "available for inference",
         ),
         # There, the call never returns.
-        ({"base_path": "{folder}/none"}, "INVALID_ARGUMENT", "There is no such model folder"),
+        ({"base_path": "{folder}/none"}, "INVALID_ARGUMENT", "Model folder 'none' does not exist"),
     ],
 )
 def test_a_reload_that_fails_is_told_in_the_response(server, colors_folder, fields, code, text):

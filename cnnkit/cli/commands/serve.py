@@ -47,13 +47,13 @@ _OPTIONS: dict[str, tuple[str, type, str]] = {
     "--tls-client-ca": ("FILE", Path, "let in only clients with a certificate of this authority"),
 }
 _ENGINES = ("tensorflow", "openvino")
-# What of them goes into `Limits`, and how.
+# Options that set a field of `ServerLimits`, and the factor of their unit.
 _LIMITS: dict[str, tuple[str, float]] = {
     "threads": ("threads", 1),
-    "batch_window_ms": ("window_seconds", 1e-3),
-    "max_batch": ("batch_rows", 1),
-    "max_calls": ("calls", 1),
-    "max_request_mb": ("request_bytes", 2**20),
+    "batch_window_ms": ("batch_timeout_seconds", 1e-3),
+    "max_batch": ("max_request_rows", 1),
+    "max_calls": ("max_concurrent_requests", 1),
+    "max_request_mb": ("max_request_bytes", 2**20),
 }
 
 
@@ -138,7 +138,12 @@ def _checked(args: argparse.Namespace) -> dict[str, Any]:
     parse_version_policy(versions)
     name = _name(args)
     labels = {name: _labels(args.labels)}
-    return {**options, "models": {name: args.models}, "versions": versions, "labels": labels}
+    return {
+        **options,
+        "models": {name: args.models},
+        "versions": versions,
+        "version_labels": labels,
+    }
 
 
 def _embedded(args: argparse.Namespace, stopped: Callable[[], bool]) -> None:
@@ -192,7 +197,7 @@ def _with_workers(args: argparse.Namespace, stopped: Callable[[], bool]) -> None
             if line is not None:
                 print(line.replace(" (", f" in {args.workers} processes ("), flush=True)
             while not stopped():
-                workers.check()
+                workers.replace_exited()
                 time.sleep(_POLL)
             workers.stop(5.0 + (10.0 if args.grace is None else args.grace))
 
@@ -260,7 +265,7 @@ def _check_models_config(args: argparse.Namespace) -> None:
 def _served(repository: ModelRepository) -> str:
     served = []
     for config in repository.configs:
-        numbers = repository.loaded(config.name)
+        numbers = repository.versions(config.name)
         many = "s" if len(numbers) > 1 else ""
         served.append(f"{config.name} version{many} {', '.join(map(str, numbers))}")
     return f"serving {'; '.join(served)}"

@@ -158,8 +158,8 @@ def test_serve_on_a_port_in_use(cnnkit, colors_folder, colors_server):
 def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colors_folder):
     (tmp_path / "empty").mkdir()
     for folder, text in (
-        (tmp_path / "none", "There is no such model folder"),
-        (tmp_path / "empty", "This model folder holds no version"),
+        (tmp_path / "none", "Model folder 'none' does not exist"),
+        (tmp_path / "empty", "Model folder 'empty' holds no version"),
         (colors_folder / "2", f"Use {colors_folder}."),
     ):
         assert text in failure(cnnkit("serve", folder, "--embedded"), 2)
@@ -287,7 +287,7 @@ def test_serve_tells_when_tensorflow_serving_ends(cnnkit, colors_folder, install
     monkeypatch.setenv("PATH", path)
     begun = time.monotonic()
     line = failure(cnnkit("serve", colors_folder, "--port", "0"), 1)
-    assert "tensorflow_model_server ended by itself. Received: exit code 3." in line
+    assert "tensorflow_model_server exited. Received: exit code 3." in line
     assert time.monotonic() - begun < 30
 
 

@@ -1,0 +1,204 @@
+"""The steps that the signatures of an exported model are composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import keras
+import tensorflow as tf
+
+from cnnkit.data import Augmentation
+from cnnkit.data.decode import augment_bytes
+from cnnkit.export.classifier import ServedClassifier
+from cnnkit.export.graph_checks import ImageLimits, assert_or_invalid_argument, with_dependencies
+from cnnkit.export.image_header import validate_image_bytes
+from cnnkit.layers import backward_rule
+from cnnkit.models import get_layer
+from cnnkit.models.graph import Graph
+from cnnkit.visualize.forward import check_supports_rule, forward_pass
+
+RULE = "deconvnet"
+IMAGES, IMAGE_BYTES = "images", "image_bytes"
+# Image files decoded at the same time: each may take 150 MB of pixels.
+PARALLEL_DECODES = 4
+
+Outputs = dict[str, tf.Tensor]
+
+
+class DeconvnetFunction:
+    """Projects the strongest unit of a layer to the pixels, as `cnnkit.visualize.deconvnet.project`.
+
+    The projection is computed by operations of TensorFlow alone, so that a saved graph can hold it.
+
+    Args:
+        graph: Graph of the network.
+        layer: Name of a layer, or None for the last one: the classes.
+
+    Raises:
+        UsageError: If there is no such layer, or a layer before it does not follow the deconvnet's
+            rule.
+
+    Example:
+        >>> from cnnkit import alexnet
+        >>> from cnnkit.export.signature_context import DeconvnetFunction
+        >>> from cnnkit.models.graph import build_graph
+        >>> graph = build_graph(alexnet(input_shape=(64, 64, 3), classes=2))
+        >>> sorted(DeconvnetFunction(graph, "conv5")(tf.zeros((1, 64, 64, 3))))
+        ['activation', 'position', 'projection', 'unit']
+    """
+
+    def __init__(self, graph: Graph, layer: str | None) -> None:
+        self._nodes = graph.ancestors(graph.output if layer is None else graph.node(layer))
+        with backward_rule(RULE):
+            check_supports_rule(self._nodes, RULE)
+
+    def __call__(self, images: tf.Tensor) -> Outputs:
+        """Returns the projection of the strongest unit of each image, and its position.
+
+        Args:
+            images: (n, h, w, 3) float32, as the network takes them.
+
+        Returns:
+            `projection` (n, h, w, 3) float32, not rectified; `unit` (n,) int64; `activation` (n,)
+            float32; `position` (n, 2) int64, row and column in the feature map, (n, 0) for a dense
+            layer.
+        """
+        with backward_rule(RULE), tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            maps = forward_pass(self._nodes, images)
+            flat = tf.reshape(maps, (-1, tf.reduce_prod(tf.shape(maps)[1:])))
+            strongest = tf.argmax(flat, axis=1)
+            activations = tf.gather(flat, strongest, batch_dims=1)
+        projection = tape.gradient(activations, images)
+        shape = tf.cast(tf.shape(maps), tf.int64)
+        coordinates = []
+        rest = strongest // shape[-1]
+        for axis in range(len(maps.shape) - 2, 0, -1):
+            coordinates.insert(0, rest % shape[axis])
+            rest = rest // shape[axis]
+        return {
+            "projection": tf.cast(projection, tf.float32),
+            "unit": strongest % shape[-1],
+            "activation": tf.cast(activations, tf.float32),
+            "position": tf.stack(coordinates, axis=1)
+            if coordinates
+            else tf.zeros((tf.shape(maps)[0], 0), tf.int64),
+        }
+
+
+class SignatureContext:
+    """The steps that signatures are composed of: decoding, checks, scores, features.
+
+    Args:
+        network: The classifier.
+        labels: Names of the classes.
+        augmentation: Rescaling and crop of encoded images.
+        top: Number of classes that `classify_bytes` returns.
+        limits: Sizes that are refused.
+    """
+
+    def __init__(
+        self,
+        network: ServedClassifier,
+        labels: Sequence[str],
+        augmentation: Augmentation,
+        top: int,
+        limits: ImageLimits,
+    ) -> None:
+        self.labels = tf.constant(list(labels))
+        self.top = top
+        self._network = network
+        self._augmentation = augmentation
+        self._limits = limits
+        side = None if network.variable_size else network.image_size
+        shape = (None, side, side, network.model.input_shape[-1])
+        self.inputs = {
+            IMAGES: tf.TensorSpec(shape, tf.float32, IMAGES),
+            IMAGE_BYTES: tf.TensorSpec((None,), tf.string, IMAGE_BYTES),
+        }
+        # Functions of their own, so that the file holds their graphs once and not per signature.
+        self.decode = tf.function(
+            self._decode, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False
+        )
+        self.score_map = tf.function(
+            self._score_map, input_signature=[self.inputs[IMAGES]], autograph=False
+        )
+
+    def check_images(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns (n, h, w, 3) images that depend on the checks of their shape and number."""
+        network, limits = self._network, self._limits
+        shape = self.inputs[IMAGES].shape
+        # Before anything else: an image of another rank would end the whole server process.
+        images = tf.ensure_shape(images, shape)
+        given = tf.shape(images, tf.int64)
+        checks = [_check_count(given[0], limits)]
+        if network.variable_size:
+            checks.append(
+                assert_or_invalid_argument(
+                    (tf.reduce_min(given[1:3]) >= network.image_size)
+                    & (given[1] * given[2] <= limits.free_pixels),
+                    "an image has too few or too many pixels; its height, its width, the least "
+                    "side, and the pixels it may have:",
+                    given[1],
+                    given[2],
+                    network.image_size,
+                    limits.free_pixels,
+                )
+            )
+        return tf.ensure_shape(with_dependencies(checks, images)[0], shape)
+
+    def probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns (n, classes) probabilities; the mean over the positions of a score map."""
+        return self.mean_over_positions(self.score_map(images))
+
+    def mean_over_positions(self, scores: tf.Tensor) -> tf.Tensor:
+        """Returns the mean of (n, rows, columns, k) over rows and columns; (n, k) as it is."""
+        return tf.reduce_mean(scores, axis=(1, 2)) if self._network.variable_size else scores
+
+    def output_map(self, scores: tf.Tensor) -> Outputs:
+        """Returns the output `probability_map` of a fully convolutional network, else none."""
+        return {"probability_map": scores} if self._network.variable_size else {}
+
+    def features(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns (n, units) features of length 1."""
+        found = tf.cast(self._features_model(images, training=False), tf.float32)
+        found = self.mean_over_positions(found)
+        flat = tf.reshape(found, (-1, found.shape[1:].num_elements()))
+        return tf.math.l2_normalize(flat, axis=1, epsilon=1e-24)
+
+    def deconvnet(self, layer: str | None = None) -> DeconvnetFunction:
+        """Returns the deconvnet from a layer, by default from the classes."""
+        return DeconvnetFunction(self._network.graph, layer)
+
+    @cached_property
+    def _features_model(self) -> keras.Model:
+        layer = get_layer(self._network.model, self._network.features_layer)
+        return keras.Model(self._network.model.inputs[0], layer.output)
+
+    def _score_map(self, images: tf.Tensor) -> tf.Tensor:
+        return self._network.model(images, training=False)
+
+    def _decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
+        """Decodes, rescales and crops (n,) image files to (n, side, side, 3) float32."""
+        image_bytes = tf.ensure_shape(image_bytes, (None,))
+        checked = _check_count(tf.size(image_bytes, tf.int64), self._limits)
+        side = self._augmentation.image_size
+        return tf.map_fn(
+            lambda data: augment_bytes(
+                validate_image_bytes(data, self._limits), self._augmentation, {}
+            ),
+            with_dependencies(checked, image_bytes)[0],
+            parallel_iterations=PARALLEL_DECODES,
+            fn_output_signature=tf.TensorSpec((side, side, 3), tf.float32),
+        )
+
+
+def _check_count(images: tf.Tensor, limits: ImageLimits) -> tf.Operation:
+    return assert_or_invalid_argument(
+        # Empty batches are refused here: the error of TensorFlow's convolutions is obscure.
+        (images >= 1) & (images <= limits.images),
+        "a request has no image or too many; it has, and may have:",
+        images,
+        limits.images,
+    )
