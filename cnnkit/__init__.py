@@ -1,67 +1,41 @@
 """cnnkit: AlexNet, VGG and the deconvnet on TensorFlow and Keras 3.
 
-Importing this module imports no TensorFlow: public names are looked up when they are first used.
+`import cnnkit` imports no TensorFlow: a public name is imported when it is first used. The names
+stand in `cnnkit/__init__.pyi`.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cnnkit._version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from cnnkit.evaluation import evaluate as evaluate
-    from cnnkit.models import alexnet as alexnet
-    from cnnkit.models import load_model as load_model
-    from cnnkit.models import vgg as vgg
-    from cnnkit.models import vgg11 as vgg11
-    from cnnkit.models import vgg11_lrn as vgg11_lrn
-    from cnnkit.models import vgg13 as vgg13
-    from cnnkit.models import vgg16 as vgg16
-    from cnnkit.models import vgg16_c as vgg16_c
-    from cnnkit.models import vgg19 as vgg19
-    from cnnkit.models import zfnet as zfnet
-    from cnnkit.training import train as train
+
+def _read_stub() -> dict[str, str]:
+    """Return the module that each public name is imported from."""
+    stub = ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8"))
+    return {
+        alias.name: str(node.module)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if not alias.name.startswith("_")
+    }
 
 
-# Where each public name lives; a module of ours is looked up under its own name.
-_HOMES = {
-    "alexnet": "cnnkit.models",
-    "evaluate": "cnnkit.evaluation",
-    "vgg": "cnnkit.models",
-    "vgg11": "cnnkit.models",
-    "vgg11_lrn": "cnnkit.models",
-    "vgg13": "cnnkit.models",
-    "vgg16": "cnnkit.models",
-    "vgg16_c": "cnnkit.models",
-    "vgg19": "cnnkit.models",
-    "zfnet": "cnnkit.models",
-    "load_model": "cnnkit.models",
-    "train": "cnnkit.training",
-}
-_MODULES = (
-    "client",
-    "data",
-    "evaluation",
-    "export",
-    "features",
-    "layers",
-    "models",
-    "training",
-    "transfer",
-    "visualize",
-)
+_HOMES = _read_stub()
 
-__all__ = sorted({*_HOMES, *_MODULES})
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _MODULES:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cnnkit' has no attribute {name!r}")
+    if _HOMES[name] == "cnnkit":
         return importlib.import_module(f"cnnkit.{name}")
-    raise AttributeError(f"module 'cnnkit' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

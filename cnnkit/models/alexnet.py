@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.ablation import check_omitted_layers
-from cnnkit.models.blocks import (
-    HIDDEN_UNITS,
+from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig
+from cnnkit.models.loading import Weights
+from cnnkit.models.stages import (
+    NON_OVERLAPPING,
     OVERLAPPING,
-    PLAIN,
-    HeadConfig,
+    LayerInitializers,
     Stage,
-    build_stages,
-    classifier_head,
-    input_block,
-    side_after,
-    stages_by_number,
+    StagedNetwork,
+    build_staged_network,
+    omit_layers_from,
 )
-from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
-from cnnkit.models.variants import variant
 
 INITIALIZERS = ("paper", "glorot")
 
@@ -32,10 +29,10 @@ INITIALIZERS = ("paper", "glorot")
 # overhangs the image by three, which reads as zeros on the bottom and the right.
 OVERHANG = 3
 
-# Krizhevsky et al. 2012, section 3.5 (kernels, connections), 3.3 and 3.4 (what follows),
-# section 5 (which biases begin at one).
+# Krizhevsky et al. 2012: filters and groups in section 3.5, normalization and pooling in 3.3 and
+# 3.4, the biases that start at one in section 5.
 PAPER = (
-    Stage(96, 11, 4, before=0, after=OVERHANG, normalized=True, pooled=True),
+    Stage(96, 11, 4, pad_before=0, pad_after=OVERHANG, normalized=True, pooled=True),
     Stage(256, 5, grouped=True, normalized=True, pooled=True, bias_one=True),
     Stage(384, 3),
     Stage(384, 3, grouped=True, bias_one=True),
@@ -43,24 +40,27 @@ PAPER = (
 )
 
 # BVLC Caffe, models/bvlc_alexnet: 227-pixel crops need no overhang.
-CAFFE = (Stage(96, 11, 4, before=0, normalized=True, pooled=True), *PAPER[1:])
+CAFFE = (Stage(96, 11, 4, pad_before=0, normalized=True, pooled=True), *PAPER[1:])
 
 # BVLC Caffe, models/bvlc_reference_caffenet: the same, with the poolings before the normalizations.
 CAFFENET = tuple(replace(stage, pool_first=stage.normalized) for stage in CAFFE)
 
-# cuda-convnet2, layers/layers-223-1gpu.cfg: the authors' later net (Krizhevsky 2014). Its first
-# stage is rectified after the pooling.
+# cuda-convnet2, layers/layers-223-1gpu.cfg: the authors' later net (Krizhevsky 2014). The ReLU of
+# its first stage comes after the pooling.
 ONE_WEIRD_TRICK = (
-    Stage(64, 11, 4, before=0, after=OVERHANG, normalized=True, pooled=True, activation_last=True),
+    Stage(
+        64, 11, 4, pad_before=0, pad_after=OVERHANG, normalized=True, pooled=True,
+        activation_last=True,
+    ),
     Stage(192, 5, normalized=True, pooled=True, bias_one=True),
     Stage(384, 3, stddev=0.03),
     Stage(256, 3, bias_one=True, stddev=0.03),
     Stage(256, 3, pooled=True, bias_one=True, stddev=0.03),
-)
+)  # fmt: skip
 
 # torchvision/models/alexnet.py: the same widths, two pixels of padding on every side.
 TORCHVISION = (
-    Stage(64, 11, 4, before=2, after=2, pooled=True),
+    Stage(64, 11, 4, pad_before=2, pad_after=2, pooled=True),
     Stage(192, 5, pooled=True),
     Stage(384, 3),
     Stage(256, 3),
@@ -70,10 +70,21 @@ TORCHVISION = (
 
 @dataclass(frozen=True)
 class Preset:
-    """The choices that the networks called AlexNet differ in."""
+    """The choices in which the networks called AlexNet differ.
+
+    Attributes:
+        stages: The convolutions and what follows them.
+        size: Side of the images.
+        normalization: Arguments of local response normalization; None leaves it out.
+        initializer: Default of the argument `initializer`.
+        bias_value: Default of the argument `bias_value`.
+        hidden_stddev: Standard deviation of the initial weights of the hidden dense layers.
+        output_bias: Initial biases of the logits.
+        dropout_first: Whether the dropout comes before its dense layer instead of after it.
+    """
 
     stages: tuple[Stage, ...]
-    size: int = 224
+    size: int = IMAGE_SIZE
     normalization: Mapping[str, Any] | None = field(default_factory=dict)
     initializer: str = "paper"
     bias_value: float = 1.0
@@ -82,6 +93,7 @@ class Preset:
     dropout_first: bool = False
 
 
+# Alpha is divided by the number of cells of a window, as in cuda-convnet and Caffe.
 DIVIDED = {"alpha_convention": "mean"}
 BVLC = Preset(
     CAFFE, size=227, normalization={"k": 1.0, **DIVIDED}, bias_value=0.1, hidden_stddev=0.005
@@ -89,7 +101,7 @@ BVLC = Preset(
 PRESETS = {
     "paper": Preset(PAPER),
     "caffe": BVLC,
-    # Its model file gives conv2, conv4, conv5, fc6 and fc7 biases of 1 again.
+    # CaffeNet's model file gives conv2, conv4, conv5, fc6 and fc7 biases of 1 again.
     "caffenet": replace(BVLC, stages=CAFFENET, bias_value=1.0),
     "one-weird-trick": Preset(ONE_WEIRD_TRICK, normalization=DIVIDED, output_bias=-7.0),
     "torchvision": Preset(
@@ -98,6 +110,7 @@ PRESETS = {
 }
 
 
+@renamed_argument("drop_layers", "omit_layers")
 def alexnet(
     *,
     include_top: bool = True,
@@ -114,14 +127,14 @@ def alexnet(
     activation: str = "relu",
     lrn: bool = True,
     overlapping_pooling: bool = True,
-    drop_layers: Collection[str] = (),
+    omit_layers: Collection[str] = (),
     hidden_units: int = HIDDEN_UNITS,
     dropout: float = 0.5,
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds AlexNet (Krizhevsky et al. 2012, section 3.5 and Fig. 2).
+    """Build AlexNet (Krizhevsky et al. 2012, section 3.5 and Fig. 2).
 
     Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers:
     `conv1 norm1 pool1 conv2 norm2 pool2 conv3 conv4 conv5 pool5 fc6 fc7 fc8 probabilities`; the
@@ -129,8 +142,8 @@ def alexnet(
 
     Args:
         include_top: Whether to add `fc6` to `probabilities`.
-        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
-            `open_weights` reads it. Its mean comes along.
+        weights: None for random weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it. The model takes over the mean of the file.
         input_shape: (height, width, 3); None is the preset's size with the top (224, Caffe's 227),
             any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
@@ -139,27 +152,28 @@ def alexnet(
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
         preset: `"paper"`; `"caffe"`, BVLC's network; `"caffenet"`, BVLC's variant that pools before
-            it normalizes; `"one-weird-trick"`, the authors' later net of one tower (Krizhevsky
+            it normalizes; `"one-weird-trick"`, the authors' later net without groups (Krizhevsky
             2014); `"torchvision"`, that net without normalization.
         groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344). The presets
             `"one-weird-trick"` and `"torchvision"` have one tower in either case.
         sixth_conv: Filters of a sixth convolution, 3 x 3, over the last pooling layer, as in the
             network trained on 22,000 classes (section 6). The paper does not give their number.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"` (section 3.1).
-        lrn: Whether to normalize (section 3.3).
-        overlapping_pooling: 3 x 3 windows at stride 2, or 2 x 2 windows (section 3.4).
-        drop_layers: Layers to leave out: `conv3`, `conv4` (section 7), `fc6`, `fc7`.
+        lrn: Whether to use local response normalization (section 3.3).
+        overlapping_pooling: Whether pooling windows are 3 x 3 at stride 2 (section 3.4) instead of
+            2 x 2.
+        omit_layers: Layers to leave out: `conv3`, `conv4` (section 7), `fc6`, `fc7`.
         hidden_units: Units of `fc6` and `fc7`.
         dropout: Fraction dropped after `fc6` and `fc7` (torchvision: before them).
         initializer: `"paper"`: normal weights, and `bias_value` where the paper starts biases at
             one. `"glorot"`: Glorot uniform weights, biases 0. None is the preset's.
-        bias_value: First value of the biases of `conv2 conv4 conv5 fc6 fc7` under `"paper"`. The
-            paper's 1 stays at a loss of ln(classes) for long on little data; Caffe uses 0.1.
+        bias_value: Initial biases of `conv2 conv4 conv5 fc6 fc7` under `"paper"`. With the paper's
+            1 the loss stays at ln(classes) for long on little data; Caffe uses 0.1.
         mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
-        UsageError: If an argument is out of range, or the image too small.
+        UsageError: If an argument is out of range, or the image is too small.
 
     Example:
         >>> from cnnkit import alexnet
@@ -172,71 +186,163 @@ def alexnet(
     initializer = chosen.initializer if initializer is None else initializer
     bias_value = chosen.bias_value if bias_value is None else bias_value
     if groups not in (1, 2):
-        raise UsageError("AlexNet has one tower or two", expected="groups=1 or 2", received=groups)
+        raise UsageError("`groups` must be 1 or 2", expected="groups=1 or 2", received=groups)
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
-    stages = chosen.stages
     head = HeadConfig(
         ("fc6", "fc7", "fc8"), hidden_units, dropout, chosen.dropout_first, activation
     )
-    check_omitted_layers("AlexNet", drop_layers, stages, head)
-    kept = stages_by_number(stages, drop_layers)
+    stages, head = omit_layers_from("AlexNet", chosen.stages, head, omit_layers)
     if sixth_conv is not None:
-        kept["6"] = Stage(sixth_conv, 3)
-    windows = OVERLAPPING if overlapping_pooling else PLAIN
-
-    file = find_weights(weights)
-
-    def normal(stddev: float, bias: float) -> dict:
-        if initializer == "glorot":
-            return initializer_arguments({}, file)
-        options = {
-            "kernel_initializer": keras.initializers.RandomNormal(stddev=stddev),
-            "bias_initializer": keras.initializers.Constant(bias),
-        }
-        return initializer_arguments(options, file)
-
-    inputs, x = input_block(
+        stages["6"] = Stage(sixth_conv, 3)
+    network = StagedNetwork(
         "AlexNet",
-        input_shape,
-        size=chosen.size,
-        include_top=include_top,
-        include_preprocessing=include_preprocessing,
-        mean=mean,
-        side_after=side_after(kept, windows),
-    )
-    x = build_stages(
-        x,
-        kept,
-        groups=groups,
-        activation=activation,
+        stages,
+        head,
+        activation,
         normalization=chosen.normalization if lrn else None,
-        pooling=windows,
-        initializers=lambda stage: normal(stage.stddev, bias_value if stage.bias_one else 0.0),
+        pooling=OVERLAPPING if overlapping_pooling else NON_OVERLAPPING,
+        groups=groups,
+        image_size=chosen.size,
     )
-    outputs = classifier_head(
-        x,
-        head.without(drop_layers),
+    return build_staged_network(
+        network,
+        _initializers(initializer, chosen, bias_value),
+        name=name or "alexnet",
         include_top=include_top,
+        weights=weights,
+        input_shape=input_shape,
         pooling=pooling,
         classes=classes,
         classifier_activation=classifier_activation,
-        hidden_initializers=lambda: normal(chosen.hidden_stddev, bias_value),
-        output_initializers=lambda: normal(0.01, chosen.output_bias),
+        include_preprocessing=include_preprocessing,
+        mean=mean,
     )
-    model = keras.Model(inputs, outputs, name=name or "alexnet")
-    return with_weights(model, file, keep_mean=mean is not None)
 
 
-def _preset(name: str, preset: str, summary: str) -> Callable[..., keras.Model]:
-    return variant(alexnet, name, summary, preset=preset)
+def _initializers(kind: str, preset: Preset, bias_value: float) -> LayerInitializers:
+    def normal(stddev: float, bias: float) -> dict[str, Any]:
+        if kind == "glorot":
+            return {}
+        return {
+            "kernel_initializer": keras.initializers.RandomNormal(stddev=stddev),
+            "bias_initializer": keras.initializers.Constant(bias),
+        }
+
+    return LayerInitializers(
+        stage=lambda stage: normal(stage.stddev, bias_value if stage.bias_one else 0.0),
+        hidden=lambda: normal(preset.hidden_stddev, bias_value),
+        output=lambda: normal(0.01, preset.output_bias),
+    )
 
 
-alexnet_caffe = _preset("alexnet_caffe", "caffe", "Builds BVLC's AlexNet")
-caffenet = _preset("caffenet", "caffenet", "Builds BVLC's CaffeNet")
-alexnet_one_weird_trick = _preset(
-    "alexnet_one_weird_trick", "one-weird-trick", "Builds the authors' later net of one tower"
-)
-alexnet_torchvision = _preset(
-    "alexnet_torchvision", "torchvision", "Builds the network that torchvision calls AlexNet"
-)
+# The builders below repeat the arguments of `alexnet`, so that editors, type checkers and
+# `inspect.signature` show them. `locals()` holds exactly the arguments where they call it.
+
+
+@renamed_argument("drop_layers", "omit_layers")
+def alexnet_caffe(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "alexnet_caffe",
+    groups: int = 2,
+    sixth_conv: int | None = None,
+    activation: str = "relu",
+    lrn: bool = True,
+    overlapping_pooling: bool = True,
+    omit_layers: Collection[str] = (),
+    hidden_units: int = HIDDEN_UNITS,
+    dropout: float = 0.5,
+    initializer: str | None = None,
+    bias_value: float | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build BVLC's AlexNet: see `alexnet` for arguments, layers and errors."""
+    return alexnet(preset="caffe", **locals())
+
+
+@renamed_argument("drop_layers", "omit_layers")
+def caffenet(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "caffenet",
+    groups: int = 2,
+    sixth_conv: int | None = None,
+    activation: str = "relu",
+    lrn: bool = True,
+    overlapping_pooling: bool = True,
+    omit_layers: Collection[str] = (),
+    hidden_units: int = HIDDEN_UNITS,
+    dropout: float = 0.5,
+    initializer: str | None = None,
+    bias_value: float | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build BVLC's CaffeNet, which pools before it normalizes: see `alexnet` for arguments, layers and errors."""
+    return alexnet(preset="caffenet", **locals())
+
+
+@renamed_argument("drop_layers", "omit_layers")
+def alexnet_one_weird_trick(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "alexnet_one_weird_trick",
+    groups: int = 2,
+    sixth_conv: int | None = None,
+    activation: str = "relu",
+    lrn: bool = True,
+    overlapping_pooling: bool = True,
+    omit_layers: Collection[str] = (),
+    hidden_units: int = HIDDEN_UNITS,
+    dropout: float = 0.5,
+    initializer: str | None = None,
+    bias_value: float | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build the authors' later AlexNet without groups (Krizhevsky 2014): see `alexnet` for arguments, layers and errors."""
+    return alexnet(preset="one-weird-trick", **locals())
+
+
+@renamed_argument("drop_layers", "omit_layers")
+def alexnet_torchvision(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "alexnet_torchvision",
+    groups: int = 2,
+    sixth_conv: int | None = None,
+    activation: str = "relu",
+    lrn: bool = True,
+    overlapping_pooling: bool = True,
+    omit_layers: Collection[str] = (),
+    hidden_units: int = HIDDEN_UNITS,
+    dropout: float = 0.5,
+    initializer: str | None = None,
+    bias_value: float | None = None,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build the network that torchvision calls AlexNet: see `alexnet` for arguments, layers and errors."""
+    return alexnet(preset="torchvision", **locals())

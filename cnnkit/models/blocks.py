@@ -1,8 +1,8 @@
-"""The nonlinearities by name."""
+"""Parts that all networks share: the input, the activation and the classifier head."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,22 +10,19 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.layers import (
-    CeilMaxPooling2D,
-    ClassProbabilities,
-    Dropout,
-    GroupedConv2D,
-    LocalResponseNormalization,
-    ReLU,
-    SubtractMean,
-)
+from cnnkit.layers import ClassProbabilities, Dropout, ReLU, SubtractMean
 from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
+POOLINGS = ("avg", "max")
+HIDDEN_UNITS = 4096
+IMAGE_SIZE = 224
+# The search for the smallest image that a network takes ends here.
+LARGEST_SEARCHED_SIDE = 1024
 
 
-def activation_argument(kind: str):
-    """Returns what the `activation=` argument of a layer takes.
+def activation_argument(kind: str) -> keras.layers.Layer | str:
+    """Return the value for the `activation=` argument of a layer.
 
     Raises:
         UsageError: If there is no such activation.
@@ -36,22 +33,91 @@ def activation_argument(kind: str):
 
 
 def activation_layer(kind: str, name: str) -> keras.layers.Layer:
-    """Returns a layer that is nothing but the activation."""
+    """Return a layer that applies an activation and nothing else."""
     return ReLU(name=name) if kind == "relu" else keras.layers.Activation(kind, name=name)
 
 
-HIDDEN_UNITS = 4096
-POOLINGS = ("avg", "max")
+class ImageTooSmall(UsageError):
+    """The images are so small that the last feature map would have no position.
+
+    Attributes:
+        least_side: The smallest side that leaves one position.
+    """
+
+    def __init__(self, network: str, least_side: int, received: str) -> None:
+        self.least_side = least_side
+        super().__init__(
+            f"`input_shape` is too small for {network}: its last feature map would be empty",
+            expected=f"height and width of at least {least_side}",
+            received=received,
+        )
+
+
+def input_block(
+    network: str,
+    input_shape: Sequence[int | None] | None,
+    *,
+    size: int = IMAGE_SIZE,
+    include_top: bool,
+    include_preprocessing: bool,
+    mean: Sequence[float] | np.ndarray | None,
+    final_side: Callable[[int], int],
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return the input tensor of a network and the tensor that its first convolution takes.
+
+    Args:
+        network: Name of the network in error messages.
+        input_shape: (height, width, 3); None is `size` with the top and any size without.
+        size: Side of the images that the network was designed for.
+        include_top: Whether a dense head follows, which needs a known height and width.
+        include_preprocessing: Whether the model subtracts `mean` itself.
+        mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's color.
+        final_side: Maps a side of the input to the side of the last feature map.
+
+    Raises:
+        UsageError: If `input_shape` is not that of an RGB image, or too small for the network.
+    """
+    if input_shape is None:
+        side = size if include_top else None
+        input_shape = (side, side, 3)
+    shape = tuple(input_shape)
+    if len(shape) != 3 or shape[2] != 3:
+        raise UsageError(
+            "`input_shape` must be that of RGB images",
+            expected="input_shape=(height, width, 3)",
+            received=shape,
+        )
+    sides = shape[:2]
+    if include_top and None in sides:
+        raise UsageError(
+            "`input_shape` must hold a known image size for the dense head",
+            expected="a height and a width in input_shape",
+            received=shape,
+            hint="Give both, or pass include_top=False",
+        )
+    least = least_side(final_side)
+    if any(side is not None and side < least for side in sides):
+        raise ImageTooSmall(network, least, f"{shape[0]} x {shape[1]}")
+    inputs = keras.Input(shape, name="images")
+    if not include_preprocessing:
+        return inputs, inputs
+    mean = Preprocessing(IMAGENET_MEAN if mean is None else mean).for_size(*sides).mean
+    return inputs, SubtractMean(mean, name="preprocessing")(inputs)
+
+
+def least_side(final_side: Callable[[int], int]) -> int:
+    """Return the smallest side of an image that leaves one position in the last feature map."""
+    return next(side for side in range(1, LARGEST_SEARCHED_SIDE) if final_side(side) >= 1)
 
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The dense layers at the end.
+    """The dense layers at the end of a network.
 
     Attributes:
-        names: Names of the hidden layers and, last, of the logits.
+        names: Names of the hidden layers and, last, of the layer of the logits.
         units: Units of a hidden layer.
-        dropout: Fraction dropped at each hidden layer.
+        dropout: Fraction of the units that is dropped at each hidden layer.
         dropout_first: Whether the dropout comes before its hidden layer instead of after it.
         activation: Activation of the hidden layers.
     """
@@ -63,24 +129,24 @@ class HeadConfig:
     activation: str = "relu"
 
     def without(self, names: Collection[str]) -> HeadConfig:
-        """Returns the head without the hidden layers `names`."""
+        """Return the head without the hidden layers `names`."""
         return replace(self, names=tuple(name for name in self.names if name not in names))
 
 
 def classifier_head(
-    x,
+    x: keras.KerasTensor,
     head: HeadConfig,
     *,
     include_top: bool,
     pooling: str | None,
     classes: int,
     classifier_activation: str | None,
-    hidden_initializers: Callable[[], dict],
-    output_initializers: Callable[[], dict],
-):
-    """Returns the network's output tensor from its last feature map.
+    hidden_initializers: Callable[[], dict[str, Any]],
+    output_initializers: Callable[[], dict[str, Any]],
+) -> keras.KerasTensor:
+    """Return the output tensor of a network from its last feature map.
 
-    The classes come in two layers: the logits, and `probabilities`. Both are float32 under every
+    Two layers make the probabilities: the logits, and `probabilities`. Both are float32 under every
     dtype policy, because top-k accuracy and a softmax over a thousand classes need it.
 
     Args:
@@ -89,13 +155,13 @@ def classifier_head(
         include_top: Whether to add them.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
-        classifier_activation: Activation over the logits, or None for the logits themselves.
+        classifier_activation: Activation over the logits; None returns the logits.
         hidden_initializers: Makes the initializer arguments of a hidden layer.
-        output_initializers: The same for the logits.
+        output_initializers: Makes the initializer arguments of the layer of the logits.
 
     Raises:
-        UsageError: If `pooling` is unknown or given with the top, or there are less than one class
-            or hidden unit.
+        UsageError: If `pooling` is unknown or given with the top, or `classes` or the number of
+            hidden units is below 1.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise unknown_name("pooling", pooling, POOLINGS)
@@ -107,13 +173,13 @@ def classifier_head(
         return x
     if pooling is not None:
         raise UsageError(
-            "Pooling replaces the dense head",
+            "`pooling` must be None with the dense head, which it replaces",
             expected="pooling=None, or include_top=False",
             received=f"pooling={pooling!r}, include_top=True",
         )
     if classes < 1 or head.units < 1:
         raise UsageError(
-            "A classifier has classes and hidden units",
+            "`classes` and `hidden_units` must be at least 1",
             expected="classes >= 1 and hidden_units >= 1",
             received=f"classes={classes}, hidden_units={head.units}",
         )
@@ -132,206 +198,3 @@ def classifier_head(
     if classifier_activation is None:
         return x
     return ClassProbabilities(classifier_activation, dtype="float32", name="probabilities")(x)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A convolution and what follows it.
-
-    Attributes:
-        filters: Kernels of the convolution.
-        kernel: Side of a kernel.
-        stride: Step between positions.
-        before: Rows and columns of zeros above and to the left of the image; None keeps the size.
-        after: The same below and to the right.
-        grouped: Whether the kernels see only the channels of their own tower.
-        normalized: Whether local response normalization follows.
-        pooled: Whether max-pooling follows.
-        pool_first: Whether the pooling comes before the normalization.
-        ceil: Whether the pooling rounds the number of positions up.
-        activation_last: Whether the activation comes after normalization and pooling.
-        bias_one: Whether the biases begin at the network's bias value instead of 0.
-        stddev: Standard deviation of the first weights.
-    """
-
-    filters: int
-    kernel: int
-    stride: int = 1
-    before: int | None = None
-    after: int = 0
-    grouped: bool = False
-    normalized: bool = False
-    pooled: bool = False
-    pool_first: bool = False
-    ceil: bool = False
-    activation_last: bool = False
-    bias_one: bool = False
-    stddev: float = 0.01
-
-
-@dataclass(frozen=True)
-class PoolingConfig:
-    """Side and step of the pooling windows."""
-
-    size: int
-    stride: int
-
-
-OVERLAPPING = PoolingConfig(3, 2)  # Krizhevsky et al. 2012, section 3.4
-PLAIN = PoolingConfig(2, 2)
-
-
-def build_stages(
-    x,
-    stages: Mapping[str, Stage],
-    *,
-    groups: int,
-    activation: str,
-    normalization: Mapping[str, Any] | None,
-    pooling: PoolingConfig,
-    initializers: Callable[[Stage], dict],
-):
-    """Applies the stages to `x` and returns the last feature map.
-
-    Args:
-        x: (n, h, w, c).
-        stages: The stages by their number, `"1"` for `conv1`, `norm1`, `pool1`.
-        groups: Groups of the grouped stages.
-        activation: `"relu"`, `"tanh"` or `"sigmoid"`.
-        normalization: Arguments of the normalization, or None to leave it out.
-        pooling: Windows of the pooling.
-        initializers: Maps a stage to the initializer arguments of its convolution.
-    """
-    for number, stage in stages.items():
-        if stage.before or stage.after:
-            edges = (stage.before or 0, stage.after)
-            x = keras.layers.ZeroPadding2D((edges, edges), name=f"pad{number}")(x)
-        late = stage.activation_last
-        x = GroupedConv2D(
-            stage.filters,
-            stage.kernel,
-            strides=stage.stride,
-            padding="same" if stage.before is None else "valid",
-            groups=groups if stage.grouped else 1,
-            activation=None if late else activation_argument(activation),
-            name=f"conv{number}",
-            **initializers(stage),
-        )(x)
-        steps = []
-        if stage.normalized and normalization is not None:
-            steps.append(LocalResponseNormalization(**normalization, name=f"norm{number}"))
-        if stage.pooled:
-            kind = CeilMaxPooling2D if stage.ceil else keras.layers.MaxPooling2D
-            pool = kind(pooling.size, pooling.stride, name=f"pool{number}")
-            steps.insert(0 if stage.pool_first else len(steps), pool)
-        if late:
-            steps.append(activation_layer(activation, f"{activation}{number}"))
-        for step in steps:
-            x = step(x)
-    return x
-
-
-def side_after(stages: Mapping[str, Stage], pooling: PoolingConfig) -> Callable[[int], int]:
-    """Returns the function from a side of the image to the side of the last feature map."""
-
-    def side(length: int) -> int:
-        for stage in stages.values():
-            if stage.before is None:
-                length = -(-length // stage.stride)
-            else:
-                padded = length + stage.before + stage.after
-                length = (padded - stage.kernel) // stage.stride + 1
-            if length < 1:
-                return 0
-            if stage.pooled:
-                overhang = pooling.stride - 1 if stage.ceil else 0
-                length = (length + overhang - pooling.size) // pooling.stride + 1
-        return length
-
-    return side
-
-
-def stages_by_number(stages: Sequence[Stage], drop: Collection[str]) -> dict[str, Stage]:
-    """Returns the stages by number, without the dropped ones; the others keep their numbers."""
-    return {
-        str(number): stage
-        for number, stage in enumerate(stages, start=1)
-        if f"conv{number}" not in drop
-    }
-
-
-TRAINING_SIZE = 224
-LARGEST_LEAST_SIZE = 1024
-
-
-class ImageTooSmall(UsageError):
-    """The network leaves no position of the image before its head.
-
-    Attributes:
-        least_side: The smallest side that leaves one.
-    """
-
-    def __init__(self, network: str, least_side: int, received: str) -> None:
-        self.least_side = least_side
-        super().__init__(
-            f"The image is too small for {network}: no position is left before the head",
-            expected=f"height and width of at least {least_side}",
-            received=received,
-        )
-
-
-def input_block(
-    network: str,
-    input_shape: Sequence[int | None] | None,
-    *,
-    size: int = TRAINING_SIZE,
-    include_top: bool,
-    include_preprocessing: bool,
-    mean: Sequence[float] | np.ndarray | None,
-    side_after: Callable[[int], int],
-):
-    """Returns the input tensor and the tensor that the first convolution takes.
-
-    Args:
-        network: Name for the error text.
-        input_shape: (height, width, 3), or None for the training size.
-        size: The training size.
-        include_top: Whether a dense head follows, which needs a known height and width.
-        include_preprocessing: Whether the model subtracts `mean` itself.
-        mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's color.
-        side_after: Maps a side of the input to the side of the last feature map.
-
-    Raises:
-        UsageError: If the shape is none of an RGB image, or smaller than the network can take.
-    """
-    if input_shape is None:
-        side = size if include_top else None
-        input_shape = (side, side, 3)
-    shape = tuple(input_shape)
-    if len(shape) != 3 or shape[2] != 3:
-        raise UsageError(
-            "The networks take RGB images",
-            expected="input_shape=(height, width, 3)",
-            received=shape,
-        )
-    sides = shape[:2]
-    if include_top and None in sides:
-        raise UsageError(
-            "The dense head needs a known image size",
-            expected="a height and a width in input_shape",
-            received=shape,
-            hint="Give both, or pass include_top=False",
-        )
-    least = least_side(side_after)
-    if any(side is not None and side < least for side in sides):
-        raise ImageTooSmall(network, least, f"{shape[0]} x {shape[1]}")
-    inputs = keras.Input(shape, name="images")
-    if not include_preprocessing:
-        return inputs, inputs
-    mean = Preprocessing(IMAGENET_MEAN if mean is None else mean).for_size(*sides).mean
-    return inputs, SubtractMean(mean, name="preprocessing")(inputs)
-
-
-def least_side(side_after: Callable[[int], int]) -> int:
-    """Returns the smallest side of an image that leaves one position before the head."""
-    return next(side for side in range(1, LARGEST_LEAST_SIZE) if side_after(side) >= 1)

@@ -144,7 +144,7 @@ def _begin(network, input_shape, include_top, include_preprocessing, mean):
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         mean=mean,
-        side_after=lambda side: side // 2**HALVINGS,
+        final_side=lambda side: side // 2**HALVINGS,
     )
     if any(side is not None and side % 2**HALVINGS for side in x.shape[1:3]):
         raise UsageError(

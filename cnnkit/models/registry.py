@@ -1,9 +1,11 @@
-"""Networks by name."""
+"""Build a network by its name."""
 
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -19,6 +21,7 @@ from cnnkit.models.cifar10 import cifar10_full, cifar10_quick
 from cnnkit.models.vgg import vgg11, vgg11_lrn, vgg13, vgg16, vgg16_c, vgg19
 from cnnkit.models.zfnet import zfnet
 
+# Builders of the networks by name.
 BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "alexnet": alexnet,
     "alexnet_caffe": alexnet_caffe,
@@ -36,6 +39,7 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cifar10_quick": cifar10_quick,
 }
 
+# Sources of the networks.
 PAPERS = {
     "alexnet": "Krizhevsky et al. 2012",
     "alexnet_caffe": "Krizhevsky et al. 2012, BVLC",
@@ -54,8 +58,16 @@ PAPERS = {
 }
 
 
-def build(name: str, **options) -> keras.Model:
-    """Builds the network called `name` with the options of its builder.
+# Old names of builder options, which the config.json of older runs holds.
+RENAMED_OPTIONS = {"drop_layers": "omit_layers"}
+
+
+def build(name: str, **options: Any) -> keras.Model:
+    """Build a network by its name.
+
+    Args:
+        name: A key of `BUILDERS`.
+        **options: Arguments of the builder.
 
     Raises:
         UsageError: If there is no such network, or it has no such option.
@@ -69,7 +81,15 @@ def build(name: str, **options) -> keras.Model:
         raise unknown_name("model", name, BUILDERS)
     builder = BUILDERS[name]
     known = inspect.signature(builder).parameters
-    for option in options:
-        if option not in known:
+    for option in list(options):
+        new = RENAMED_OPTIONS.get(option)
+        if new in known and new not in options:
+            warnings.warn(
+                f"The option `{option}` of {name} is now called `{new}`.",
+                FutureWarning,
+                stacklevel=2,
+            )
+            options[new] = options.pop(option)
+        elif option not in known:
             raise unknown_name(f"option of {name}", option, known)
     return builder(**options)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,10 +12,9 @@ from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
 from cnnkit.models.blocks import HeadConfig, activation_argument, classifier_head, input_block
 from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
-from cnnkit.models.variants import variant
 
-# Simonyan & Zisserman 2014, Table 1: its columns, top to bottom. A word is "kernel-filters" for a
-# convolution with its ReLU, or LRN; a max-pooling ends every block.
+# Simonyan & Zisserman 2014, Table 1: the columns, top to bottom. A word is "kernel-filters" for a
+# convolution with its ReLU, or LRN; max-pooling ends every block.
 COLUMNS = {
     "A": "3-64 | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
     "A-LRN": "3-64 LRN | 3-128 | 3-256 3-256 | 3-512 3-512 | 3-512 3-512",
@@ -27,7 +27,7 @@ COLUMNS = {
     " | 3-512 3-512 3-512 3-512",
 }
 
-# The columns whose ImageNet weights keras.applications hands out.
+# The columns for which keras.applications offers ImageNet weights.
 DOWNLOADED = {"D": "vgg16", "E": "vgg19"}
 
 INITIALIZERS = ("glorot", "paper")
@@ -51,7 +51,7 @@ def vgg(
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
+    """Build the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
 
     Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers as
     in keras.applications: `block1_conv1 ... block5_pool fc1 fc2 predictions`, then `probabilities`;
@@ -62,9 +62,9 @@ def vgg(
         config: A column: `"A"`, `"A-LRN"`, `"B"`, `"C"`, `"D"` or `"E"`; or `"B-5x5"`, the net that
             the paper compares B with.
         include_top: Whether to add `fc1` to `probabilities`.
-        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
-            `open_weights` reads it; or `"imagenet"`, which downloads them for D and E. Its mean
-            comes along.
+        weights: None for random weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it; or `"imagenet"`, which downloads them for D and E. The model
+            takes over the mean of the file.
         input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
@@ -81,7 +81,7 @@ def vgg(
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
-        UsageError: If an argument is out of range, or the image too small.
+        UsageError: If an argument is out of range, or the image is too small.
 
     Example:
         >>> from cnnkit.models import vgg
@@ -99,12 +99,12 @@ def vgg(
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         mean=mean,
-        side_after=lambda side: side >> len(blocks),
+        final_side=lambda side: side >> len(blocks),
     )
 
     file = find_weights(weights, DOWNLOADED.get(config), include_top=include_top, classes=classes)
 
-    def initializers() -> dict:
+    def initializers() -> dict[str, Any]:
         if initializer == "glorot":
             return initializer_arguments({}, file)
         normal = keras.initializers.RandomNormal(stddev=weight_stddev)
@@ -142,13 +142,125 @@ def vgg(
     return with_weights(model, file, keep_mean=mean is not None)
 
 
-def _column(name: str, config: str) -> Callable[..., keras.Model]:
-    return variant(vgg, name, f"Builds column {config} of Table 1", config=config)
+# The builders below repeat the arguments of `vgg`, so that editors, type checkers and
+# `inspect.signature` show them. `locals()` holds exactly the arguments where they call it.
 
 
-vgg11 = _column("vgg11", "A")
-vgg11_lrn = _column("vgg11_lrn", "A-LRN")
-vgg13 = _column("vgg13", "B")
-vgg16_c = _column("vgg16_c", "C")
-vgg16 = _column("vgg16", "D")
-vgg19 = _column("vgg19", "E")
+def vgg11(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg11",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-11, column A of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("A", **locals())
+
+
+def vgg11_lrn(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg11_lrn",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-11 with local response normalization, column A-LRN of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("A-LRN", **locals())
+
+
+def vgg13(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg13",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-13, column B of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("B", **locals())
+
+
+def vgg16_c(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg16_c",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-16 with 1 x 1 convolutions, column C of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("C", **locals())
+
+
+def vgg16(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg16",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-16, column D of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("D", **locals())
+
+
+def vgg19(
+    *,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_shape: Sequence[int | None] | None = None,
+    pooling: str | None = None,
+    classes: int = 1000,
+    classifier_activation: str | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str | None = "vgg19",
+    activation: str = "relu",
+    dropout: float = 0.5,
+    initializer: str = "glorot",
+    weight_stddev: float = PAPER_STDDEV,
+    mean: Sequence[float] | np.ndarray | None = None,
+) -> keras.Model:
+    """Build VGG-19, column E of Table 1: see `vgg` for arguments, layers and errors."""
+    return vgg("E", **locals())

@@ -4,41 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import keras
 import numpy as np
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.ablation import check_omitted_layers
-from cnnkit.models.blocks import (
-    HIDDEN_UNITS,
+from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig
+from cnnkit.models.loading import Weights
+from cnnkit.models.stages import (
+    NON_OVERLAPPING,
     OVERLAPPING,
-    PLAIN,
-    HeadConfig,
+    LayerInitializers,
     Stage,
-    build_stages,
-    classifier_head,
-    input_block,
-    side_after,
-    stages_by_number,
+    StagedNetwork,
+    build_staged_network,
+    omit_layers_from,
 )
-from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 
 INITIALIZERS = ("paper", "glorot")
 WEIGHT_STDDEV = 0.01  # section 3: "1e-2", read as the standard deviation
 
-# Zeiler & Fergus 2013 (arXiv v3), Fig. 3. Maps of 110, 55, 26, 13, 13, 13, 13 and 6 positions on a
-# side come of windows that may overhang on the bottom and the right: one pixel at the first
-# convolution, one row at the first two poolings. Pooling before normalization.
+# Zeiler & Fergus 2013 (arXiv v3), Fig. 3. The maps have 110, 55, 26, 13, 13, 13, 13 and 6 positions
+# on a side if windows may overhang on the bottom and the right: by one pixel at the first
+# convolution, by one row at the first two poolings. Pooling comes before normalization.
 STAGES = (
-    Stage(96, 7, 2, before=0, after=1, normalized=True, pooled=True, pool_first=True, ceil=True),
-    Stage(256, 5, 2, before=0, normalized=True, pooled=True, pool_first=True, ceil=True),
+    Stage(
+        96,
+        7,
+        2,
+        pad_before=0,
+        pad_after=1,
+        normalized=True,
+        pooled=True,
+        pool_first=True,
+        ceil=True,
+    ),
+    Stage(256, 5, 2, pad_before=0, normalized=True, pooled=True, pool_first=True, ceil=True),
     Stage(384, 3),
     Stage(384, 3),
     Stage(256, 3, pooled=True),
 )
 
 
+@renamed_argument("drop_layers", "omit_layers")
 def zfnet(
     *,
     include_top: bool = True,
@@ -53,13 +63,13 @@ def zfnet(
     activation: str = "relu",
     lrn: bool = True,
     overlapping_pooling: bool = True,
-    drop_layers: Collection[str] = (),
+    omit_layers: Collection[str] = (),
     hidden_units: int = HIDDEN_UNITS,
     dropout: float = 0.5,
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds ZFNet (Zeiler & Fergus 2013, arXiv v3, Fig. 3).
+    """Build ZFNet (Zeiler & Fergus 2013, arXiv v3, Fig. 3).
 
     Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers:
     `conv1 pool1 norm1 conv2 pool2 norm2 conv3 conv4 conv5 pool5 fc6 fc7 fc8 probabilities`; the
@@ -67,8 +77,8 @@ def zfnet(
 
     Args:
         include_top: Whether to add `fc6` to `probabilities`.
-        weights: None for fresh weights, or a file of Keras, PyTorch, Caffe or NumPy, as
-            `open_weights` reads it. Its mean comes along.
+        weights: None for random weights, or a file of Keras, PyTorch, Caffe or NumPy, as
+            `open_weights` reads it. The model takes over the mean of the file.
         input_shape: (height, width, 3); None is 224 x 224 with the top, any size without.
         pooling: Without the top: None, `"avg"` or `"max"` over the positions.
         classes: Number of classes.
@@ -78,9 +88,10 @@ def zfnet(
         filters: Filters of `conv3`, `conv4` and `conv5`; (512, 1024, 512) is the wider variant of
             Tables 2 and 3, of 107,627,624 parameters.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`.
-        lrn: Whether to normalize. The paper does not give its constants; they are Krizhevsky's.
-        overlapping_pooling: 3 x 3 windows at stride 2, or 2 x 2 windows.
-        drop_layers: Layers to leave out, as in Table 3: `conv3`, `conv4`, `fc6`, `fc7`.
+        lrn: Whether to use local response normalization. The paper does not give its constants;
+            they are Krizhevsky's.
+        overlapping_pooling: Whether pooling windows are 3 x 3 at stride 2 instead of 2 x 2.
+        omit_layers: Layers to leave out, as in Table 3: `conv3`, `conv4`, `fc6`, `fc7`.
         hidden_units: Units of `fc6` and `fc7`; Table 3 tries 2048 and 8192.
         dropout: Fraction dropped after `fc6` and `fc7`.
         initializer: `"paper"`: normal weights, biases 0. `"glorot"`: Glorot uniform weights.
@@ -88,7 +99,7 @@ def zfnet(
             large as the input; None is that of `weights`, or ImageNet's.
 
     Raises:
-        UsageError: If an argument is out of range, or the image too small.
+        UsageError: If an argument is out of range, or the image is too small.
 
     Example:
         >>> from cnnkit.models import zfnet
@@ -99,51 +110,37 @@ def zfnet(
         raise unknown_name("initializer", initializer, INITIALIZERS)
     if len(filters) != 3:
         raise UsageError(
-            "ZFNet is varied in its last three convolutions",
+            "`filters` must hold three numbers",
             expected="filters of conv3, conv4 and conv5",
             received=filters,
         )
+    last = (replace(stage, filters=n) for stage, n in zip(STAGES[2:], filters, strict=True))
     head = HeadConfig(("fc6", "fc7", "fc8"), hidden_units, dropout, activation=activation)
-    varied = (replace(stage, filters=n) for stage, n in zip(STAGES[2:], filters, strict=True))
-    stages = (*STAGES[:2], *varied)
-    check_omitted_layers("ZFNet", drop_layers, stages, head)
-    kept = stages_by_number(stages, drop_layers)
-    windows = OVERLAPPING if overlapping_pooling else PLAIN
-
-    file = find_weights(weights)
-
-    def initializers() -> dict:
-        if initializer == "glorot":
-            return initializer_arguments({}, file)
-        normal = keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV)
-        return initializer_arguments({"kernel_initializer": normal}, file)
-
-    inputs, x = input_block(
+    stages, head = omit_layers_from("ZFNet", (*STAGES[:2], *last), head, omit_layers)
+    network = StagedNetwork(
         "ZFNet",
-        input_shape,
-        include_top=include_top,
-        include_preprocessing=include_preprocessing,
-        mean=mean,
-        side_after=side_after(kept, windows),
-    )
-    x = build_stages(
-        x,
-        kept,
-        groups=1,
-        activation=activation,
+        stages,
+        head,
+        activation,
         normalization={} if lrn else None,
-        pooling=windows,
-        initializers=lambda stage: initializers(),
+        pooling=OVERLAPPING if overlapping_pooling else NON_OVERLAPPING,
     )
-    outputs = classifier_head(
-        x,
-        head.without(drop_layers),
+
+    def initializers() -> dict[str, Any]:
+        if initializer == "glorot":
+            return {}
+        return {"kernel_initializer": keras.initializers.RandomNormal(stddev=WEIGHT_STDDEV)}
+
+    return build_staged_network(
+        network,
+        LayerInitializers(lambda stage: initializers(), initializers, initializers),
+        name=name or "zfnet",
         include_top=include_top,
+        weights=weights,
+        input_shape=input_shape,
         pooling=pooling,
         classes=classes,
         classifier_activation=classifier_activation,
-        hidden_initializers=initializers,
-        output_initializers=initializers,
+        include_preprocessing=include_preprocessing,
+        mean=mean,
     )
-    model = keras.Model(inputs, outputs, name=name or "zfnet")
-    return with_weights(model, file, keep_mean=mean is not None)

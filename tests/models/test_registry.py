@@ -1,6 +1,7 @@
 """Every network: totals, shapes, presets, ablations, and the whole way from building to export."""
 
 import importlib
+import inspect
 
 import keras
 import numpy as np
@@ -38,15 +39,15 @@ def shapes_of(model):
         (alexnet, {"preset": "caffe"}, 60_965_224),
         (alexnet, {"preset": "torchvision"}, 61_100_840),
         (alexnet, {"preset": "one-weird-trick"}, 61_100_840),
-        (alexnet, {"drop_layers": ["fc7"]}, 60_965_224 - 16_781_312),
+        (alexnet, {"omit_layers": ["fc7"]}, 60_965_224 - 16_781_312),
         (alexnet, {"sixth_conv": 256}, 60_965_224 + 9 * 256 * 256 + 256),
         (zfnet, {}, 62_357_608),
         (zfnet, {"filters": (512, 1024, 512)}, 107_627_624),
         (zfnet, {"hidden_units": 2048}, 28_848_232),
         (zfnet, {"hidden_units": 8192}, 154_542_184),
-        (zfnet, {"drop_layers": ["fc7"]}, 62_357_608 - 16_781_312),
+        (zfnet, {"omit_layers": ["fc7"]}, 62_357_608 - 16_781_312),
         # conv5 then sees the 256 maps of conv2.
-        (zfnet, {"drop_layers": ["conv3", "conv4"]},
+        (zfnet, {"omit_layers": ["conv3", "conv4"]},
          62_357_608 - 885_120 - 1_327_488 - 884_992 + 9 * 256 * 256 + 256),
         (vgg, {"config": "B-5x5"}, 134_503_528),
     ],
@@ -110,7 +111,7 @@ def test_ablations_change_what_they_name():
     assert "norm1" not in plain
     assert (plain["pool1"][0], plain["pool2"][0], plain["pool5"][0]) == (27, 13, 6)
     for builder in (alexnet, zfnet):
-        dropped = shapes_of(outline(builder, drop_layers=("conv3", "conv4", "fc6", "fc7")))
+        dropped = shapes_of(outline(builder, omit_layers=("conv3", "conv4", "fc6", "fc7")))
         assert {"conv3", "conv4", "fc6", "fc7"}.isdisjoint(dropped)
         assert {"conv5", "pool5", "fc8"} <= set(dropped)
     tanh = outline(alexnet, activation="tanh")
@@ -119,6 +120,41 @@ def test_ablations_change_what_they_name():
     assert shapes_of(outline(alexnet, sixth_conv=384))["conv6"] == (6, 6, 384)
     sigmoid = outline(vgg, config="A", activation="sigmoid")
     assert sigmoid.get_layer("block5_conv2").activation is keras.activations.sigmoid
+
+
+@pytest.mark.parametrize("name", ["alexnet", "caffenet", "zfnet"])
+def test_the_old_name_of_omit_layers(name):
+    """Runs of version 0.1 hold it in their config.json."""
+    options = {"include_top": False, "input_shape": (67, 67, 3)}
+    with pytest.warns(FutureWarning, match="`drop_layers` of .* is now called `omit_layers`"):
+        model = build(name, drop_layers=["conv3"], **options)
+    assert shapes_of(model) == shapes_of(build(name, omit_layers=["conv3"], **options))
+    with pytest.warns(FutureWarning, match="now called `omit_layers`"):
+        BUILDERS[name](drop_layers=["conv3"], **options)
+    with pytest.raises(UsageError, match="Unknown option of vgg11 'drop_layers'"):
+        build("vgg11", drop_layers=["conv3"])
+
+
+@pytest.mark.parametrize(
+    ("general", "fixed", "builders"),
+    [
+        (alexnet, "preset",
+         ["alexnet_caffe", "caffenet", "alexnet_one_weird_trick", "alexnet_torchvision"]),
+        (vgg, "config", ["vgg11", "vgg11_lrn", "vgg13", "vgg16_c", "vgg16", "vgg19"]),
+    ],
+)  # fmt: skip
+def test_builders_of_one_variant_take_all_other_arguments(general, fixed, builders):
+    """With the same order, kind, annotation and default, but for the name of the model."""
+    expected = dict(inspect.signature(general).parameters)
+    del expected[fixed]
+    for name in builders:
+        signature = inspect.signature(BUILDERS[name])
+        assert signature.return_annotation == inspect.signature(general).return_annotation
+        found = dict(signature.parameters)
+        assert found["name"].default == name
+        found["name"] = expected["name"]
+        assert list(found.items()) == list(expected.items())
+        assert BUILDERS[name](include_top=False, input_shape=(96, 96, 3)).name == name
 
 
 def test_ceil_pooling_is_pooling_over_a_map_continued_by_minus_infinity(rng):
@@ -151,8 +187,8 @@ def asked_here(folder, questions):
 
 OF_CAFFE = ("alexnet_caffe", "caffenet")  # which need three more pixels than the others
 EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for name in BUILDERS] + [
-    ("alexnet", {"sixth_conv": 32, "activation": "tanh", "lrn": False, "drop_layers": ["fc7"]}),
-    ("zfnet", {"filters": (64, 128, 64), "drop_layers": ["conv4"]}),
+    ("alexnet", {"sixth_conv": 32, "activation": "tanh", "lrn": False, "omit_layers": ["fc7"]}),
+    ("zfnet", {"filters": (64, 128, 64), "omit_layers": ["conv4"]}),
 ]
 
 
@@ -193,9 +229,12 @@ def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     [
         (lambda: alexnet(preset="cafe"), "Did you mean caffe"),
         (lambda: alexnet(activation="relu6"), "Unknown activation 'relu6'"),
-        (lambda: alexnet(drop_layers=["conv2"]), "a list of some of conv3, conv4, fc6, fc7"),
-        (lambda: alexnet(drop_layers="conv3"), "Received: conv3"),
-        (lambda: zfnet(drop_layers=["conv5"]), "ZFNet cannot leave out these layers"),
+        (lambda: alexnet(omit_layers=["conv2"]), "a list of some of conv3, conv4, fc6, fc7"),
+        (lambda: alexnet(omit_layers="conv3"), "Received: conv3"),
+        (
+            lambda: zfnet(omit_layers=["conv5"]),
+            "`omit_layers` of ZFNet must name layers that can be left out",
+        ),
         (lambda: zfnet(filters=(384, 384)), "filters of conv3, conv4 and conv5"),
         (lambda: zfnet(hidden_units=0), "hidden_units >= 1"),
         (lambda: zfnet(input_shape=(20, 20, 3)), "too small for ZFNet"),

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.blocks import LARGEST_LEAST_SIZE
+from cnnkit.models.blocks import LARGEST_SEARCHED_SIDE
 from cnnkit.models.graph import input_layer, input_output_tensors, read_nodes
 
 
@@ -208,7 +208,7 @@ def spatial_maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[i
     found = _maps(chain, sides)
     if found is None:
         least = next(
-            (side for side in range(1, LARGEST_LEAST_SIZE) if _maps(chain, (side, side))), None
+            (side for side in range(1, LARGEST_SEARCHED_SIDE) if _maps(chain, (side, side))), None
         )
         raise UsageError(
             f"The image is too small for {chain.name!r}: no position is left",
