@@ -1,4 +1,4 @@
-"""Arguments that say how a model server is spoken to, and the client made of them."""
+"""Options that name a model server, a model on it, and how to connect."""
 
 from __future__ import annotations
 
@@ -6,12 +6,28 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.errors import UsageError
+
 if TYPE_CHECKING:
     from cnnkit.client import Client
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that name a model on the server, and its version or version label."""
+    parser.add_argument(
+        "--model", metavar="NAME", required=True, help="the name that the model is served under"
+    )
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model-version", metavar="N", type=int, help="default: the newest")
+    which.add_argument(
+        "--version-label", metavar="LABEL", help="the version with this label, such as stable"
+    )
+    deprecated_option(which, "--label", "--version-label")
+
+
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments of an encrypted connection and of a token."""
+    """Declare the options of an encrypted connection and of a token."""
     group = parser.add_argument_group("the connection")
     group.add_argument("--tls", action="store_true", help="encrypt it; certificates imply this")
     for flag, text in (
@@ -24,10 +40,15 @@ def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def open_client(args: argparse.Namespace, address: str, **options: Any) -> Client:
-    """Returns the client that the arguments describe.
+    """Open a client with the options of `add_connection_arguments`.
+
+    Args:
+        args: The parsed arguments.
+        address: HOST:PORT of the server.
+        **options: Further arguments of `cnnkit.client.Client`.
 
     Raises:
-        UsageError: If a file cannot be read, or the address or a combination cannot be.
+        UsageError: If a file cannot be read, or the address or a combination is invalid.
     """
     from cnnkit.client import TLS, Client
 
@@ -38,11 +59,9 @@ def open_client(args: argparse.Namespace, address: str, **options: Any) -> Clien
 
 
 def _first_line(path: Path) -> str:
-    from cnnkit.errors import UsageError
-
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
-        raise UsageError(f"The token's file {path} cannot be read", received=reason) from error
+        raise UsageError(f"--token-file {path} cannot be read", received=reason) from error
     return text.partition("\n")[0].strip()

@@ -1,9 +1,9 @@
-"""The `cnnkit` command: finds the verbs, runs the one asked for, maps errors to exit codes.
+"""The `cnnkit` command: parse the command line, run one command, map errors to exit codes.
 
-A verb is a module in `cnnkit.cli.commands`: its docstring's first line is the summary, and it has
-`add_arguments(parser)` and `run(args) -> int | None`. Verbs import TensorFlow inside `run` only, so
-that `--help` answers at once. A verb whose first argument is a thing or an action names the actions
-in `ACTIONS`, each with the module in `cnnkit.cli.commands` that does it.
+A command is a module in `cnnkit.cli.commands`. The first line of its docstring is the summary; it
+has `add_arguments(parser)` and `run(args) -> int | None`. Commands import TensorFlow inside `run`
+only, so that `--help` is fast. A command whose first argument is either a file or the name of a
+subcommand lists the subcommands in `SUBCOMMANDS`, with their modules in `cnnkit.cli.commands`.
 """
 
 from __future__ import annotations
@@ -21,44 +21,58 @@ from types import ModuleType
 from cnnkit.cli import commands
 from cnnkit.errors import CnnkitError, UsageError
 
+FAILED = 1
 INTERRUPTED = 130
 _FORMAT_WARNING = warnings.formatwarning
 
 
 def command_names() -> list[str]:
-    """Returns the names of the verbs, in alphabetical order."""
+    """Return the names of the commands, in alphabetical order."""
     names = (module.name for module in pkgutil.iter_modules(commands.__path__))
     return sorted(name for name in names if not name.startswith("_"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one verb and returns its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command.
+
+    Args:
+        argv: Words of the command line after `cnnkit`; None takes those of this process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
     warnings.formatwarning = _format_note
     try:
-        return _run(argv, debug)
+        return _run([word for word in argv if word != "--debug"], debug)
     finally:
         warnings.formatwarning = _FORMAT_WARNING
 
 
+def main_train() -> int:
+    """Run `cnnkit train` as the command `cnnkit-train`."""
+    return main(["train", *sys.argv[1:]])
+
+
 def _run(argv: list[str], debug: bool) -> int:
-    args = _parse([word for word in argv if word != "--debug"])
+    args = _parse(argv)
     try:
         return args.run(args) or 0
     except CnnkitError as error:
-        return _fail(error, debug, error.exit_code)
+        return _report(error, debug, error.exit_code)
     except KeyboardInterrupt:
         print("cnnkit: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (`cnnkit ... | head`): nothing is left to tell it.
+        # The reader of standard output is gone (`cnnkit ... | head`). Python's own flush at exit
+        # would fail again, so that it gets another file.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return FAILED
     except ModuleNotFoundError as error:
-        return _fail(_missing(error), debug, 1)
+        return _report(_missing_package(error), debug, FAILED)
     except Exception as error:
-        return _fail(error, debug, 1)
+        return _report(error, debug, FAILED)
 
 
 def _format_note(
@@ -68,15 +82,10 @@ def _format_note(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """Formats the warnings that users of a command can act on as one line."""
+    """Format the warnings that users of a command can act on as one line."""
     if issubclass(category, FutureWarning):
         return f"cnnkit: note: {message}\n"
     return _FORMAT_WARNING(message, category, filename, lineno, line)
-
-
-def main_train() -> int:
-    """The `cnnkit-train` command: `cnnkit train` under its own name."""
-    return main(["train", *sys.argv[1:]])
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -84,23 +93,24 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         prog="cnnkit",
         description="Train, look inside, export, serve and query the classic CNNs.",
     )
-    # Taken out of the command line before it is parsed, so that it may stand anywhere.
+    # `main` removes --debug before parsing, so that it can stand anywhere.
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     known = command_names()
-    asked = argv[0] if argv and argv[0] in known else None
-    if asked and argv[1:] and argv[1] in getattr(_verb(asked), "ACTIONS", {}):
-        # A verb of two words to argparse, which cannot tell a thing from an action itself.
-        asked = f"{asked} {argv[1]}"
-        argv = [asked, *argv[2:]]
-    subparsers = parser.add_subparsers(metavar="VERB", dest="verb")
-    # The help lists every verb; the one that is asked for is all that is imported otherwise.
-    for name in [asked] if asked else known:
-        module = _verb(name)
+    given = argv[0] if argv and argv[0] in known else None
+    if given and argv[1:] and argv[1] in getattr(_command_module(given), "SUBCOMMANDS", {}):
+        # argparse cannot have a subcommand and a file in the same place, so that the two words
+        # become the name of one command.
+        given = f"{given} {argv[1]}"
+        argv = [given, *argv[2:]]
+    subparsers = parser.add_subparsers(metavar="COMMAND", dest="command")
+    # Importing all commands is slow, and only the help without a command needs it.
+    for name in [given] if given else known:
+        module = _command_module(name)
         summary = (module.__doc__ or name).splitlines()[0].rstrip(".")
         sub = subparsers.add_parser(name, help=summary, description=module.__doc__)
         sub.formatter_class = argparse.RawDescriptionHelpFormatter
-        if name == asked:
+        if name == given:
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
@@ -109,33 +119,35 @@ def _parse(argv: list[str]) -> argparse.Namespace:
 
         print(f"cnnkit {__version__}")
         raise SystemExit(0)
-    if args.verb is None:
+    if args.command is None:
         parser.print_help(sys.stderr)
         raise SystemExit(2)
     return args
 
 
-def _verb(name: str) -> ModuleType:
-    verb, _, action = name.partition(" ")
-    module = importlib.import_module(f"cnnkit.cli.commands.{verb}")
-    if not action:
+def _command_module(name: str) -> ModuleType:
+    """Import the module of a command, or of a command and its subcommand."""
+    command, _, subcommand = name.partition(" ")
+    module = importlib.import_module(f"cnnkit.cli.commands.{command}")
+    if not subcommand:
         return module
-    return importlib.import_module(f"cnnkit.cli.commands.{module.ACTIONS[action]}")
+    return importlib.import_module(f"cnnkit.cli.commands.{module.SUBCOMMANDS[subcommand]}")
 
 
-def _missing(error: ModuleNotFoundError) -> Exception:
-    """Returns what to tell where a package is missing, as in an installation for clients."""
+def _missing_package(error: ModuleNotFoundError) -> Exception:
+    """Return the error for a package that a client-only installation does not have."""
     package = (error.name or "cnnkit").partition(".")[0]
     if package == "cnnkit":
         return error
     return UsageError(
         f"This command needs the package {package}, which is not installed",
-        hint="`pip install cnnkit` brings all that it needs; a client's installation has only what "
+        hint="`pip install cnnkit` installs everything; a client's installation has only what "
         "`cnnkit query` and `cnnkit bench` need",
     )
 
 
-def _fail(error: Exception, debug: bool, code: int) -> int:
+def _report(error: Exception, debug: bool, code: int) -> int:
+    """Print an error as one line on standard error, and return the exit code."""
     if debug:
         traceback.print_exception(error)
     text = str(error) if isinstance(error, CnnkitError) else f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Importing TensorFlow for a command, without its start-up log."""
+"""Import TensorFlow for a command, without its start-up log."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import tempfile
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow and starts its devices; what it writes meanwhile is shown only on failure.
+    """Import TensorFlow and initialize its devices; its log is printed only if that fails.
 
-    The library's log goes to the process's own standard error before any Python setting reaches it,
-    so that is where it is caught. Only commands do this; importing cnnkit never does.
+    TensorFlow's C++ code logs to file descriptor 2 before any Python setting takes effect, so the
+    descriptor is redirected meanwhile. Only commands do this; importing cnnkit never does.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # TensorFlow takes oneDNN's kernels by itself only on processors with AVX-512; on one with AVX2
+    # By default TensorFlow uses oneDNN's kernels only on processors with AVX-512; on one with AVX2
     # AlexNet trained 1.5 times as fast with them.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:

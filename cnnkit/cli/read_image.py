@@ -1,4 +1,4 @@
-"""Reading the image file that a command is asked about."""
+"""Read an image file for a command."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from cnnkit.errors import DataError, UsageError
 
 
 def read_image(path: str, size: int | None) -> np.ndarray:
-    """Returns the image as the network sees it, (size, size, 3) float32 RGB 0..255.
+    """Read an image file in the size of a network.
 
-    A network of no fixed size, None, sees the image as it is.
+    Args:
+        path: The file.
+        size: Side of the central crop in pixels; None leaves the image as it is.
+
+    Returns:
+        The image, (size, size, 3) float32 RGB in 0..255, or (height, width, 3) without a size.
 
     Raises:
         UsageError: If there is no such file.
-        DataError: If it is no image.
+        DataError: If it cannot be decoded.
     """
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""Recipes of several trainings, one after the other in folders of one folder."""
+"""Train recipes of several stages, each stage in a run folder of its own."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.recipes import TrainingStage
 from cnnkit.run_folder import RunFolder
 
-# What the parts of a run folder are; a run folder of one training has none.
+# The stages of a folder; the run folder of a single training has no such file. The name is kept
+# for folders that older versions wrote.
 STAGES_FILE = "parts.json"
 
 
 def has_stages(output: Path) -> bool:
-    """Tells whether `output` is the folder of several trainings."""
+    """Return True if a folder holds the stages of a training."""
     return (output / STAGES_FILE).is_file()
 
 
 def open_stage_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
-    """Opens run folders; the folder of several trainings stands for those that have begun.
+    """Open run folders; a folder of several stages stands for those that have begun.
 
     Raises:
-        UsageError: A folder holds no run.
-        RunError: As of `read_parts`.
+        UsageError: If a folder holds no run.
+        RunError: If a list of stages cannot be read.
     """
     runs: list[RunFolder] = []
     for path in map(Path, paths):
-        parts = (
-            [RunFolder(path / part.name) for part in read_stages(path)] if has_stages(path) else []
-        )
-        runs += [part for part in parts if part.exists()] or [RunFolder.open(path)]
+        stages = read_stages(path) if has_stages(path) else []
+        begun = (RunFolder(path / stage.name) for stage in stages)
+        runs += [run for run in begun if run.exists()] or [RunFolder.open(path)]
     return runs
 
 
-def write_stages(output: Path, parts: Sequence[TrainingStage]) -> None:
-    """Writes down what is going to be trained, so that resuming needs nothing but the folder.
+def write_stages(output: Path, stages: Sequence[TrainingStage]) -> None:
+    """Create a folder and write its stages, so that resuming needs nothing but the folder.
 
     Raises:
         UsageError: If the folder exists.
@@ -51,12 +51,12 @@ def write_stages(output: Path, parts: Sequence[TrainingStage]) -> None:
         )
     output.mkdir(parents=True)
     write_text(
-        output / STAGES_FILE, json.dumps([dataclasses.asdict(part) for part in parts], indent=2)
+        output / STAGES_FILE, json.dumps([dataclasses.asdict(stage) for stage in stages], indent=2)
     )
 
 
 def read_stages(output: Path) -> list[TrainingStage]:
-    """Reads what `write_stages` wrote.
+    """Read the stages of a folder that `write_stages` created.
 
     Raises:
         RunError: If it cannot be read.
@@ -72,33 +72,34 @@ def read_stages(output: Path) -> list[TrainingStage]:
             for row in json.loads(file.read_text())
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} tells no parts of a training", received=error) from error
+        raise RunError(f"{file} is not a list of stages", received=error) from error
 
 
 def train_stages(
     output: Path,
-    parts: Sequence[TrainingStage],
+    stages: Sequence[TrainingStage],
     train: Callable[[TrainingConfig, Path, bool], RunFolder],
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> list[RunFolder]:
-    """Trains what is not finished yet, each part from the one before where it follows.
+    """Train the stages that are not finished yet, in order.
 
     Args:
-        output: Folder of the parts' run folders.
-        parts: What is trained.
-        train: Trains a configuration into a folder; the last argument tells whether to resume.
-        say: Tells which part begins.
+        output: Folder of the stages' run folders.
+        stages: The stages; one that `follows` begins with the weights of the stage before.
+        train: A function that trains a configuration into a folder; its last argument is True to
+            resume.
+        report: A function that takes a line for each stage that begins.
 
     Returns:
         The finished runs.
     """
     runs: list[RunFolder] = []
-    for number, part in enumerate(parts, start=1):
-        run = RunFolder(output / part.name)
-        say(f"part {number} of {len(parts)}: {part.name}")
+    for number, stage in enumerate(stages, start=1):
+        run = RunFolder(output / stage.name)
+        report(f"part {number} of {len(stages)}: {stage.name}")
         if not run.model_file.is_file():
-            config = part.config
-            if part.follows:
+            config = stage.config
+            if stage.follows:
                 config = dataclasses.replace(config, init_from=str(runs[-1].path))
             train(config, run.path, run.exists())
         runs.append(run)

@@ -324,14 +324,14 @@ def test_the_command(net, image_folder, tmp_path, capsys):
     assert main(["features", "merge", str(tmp_path / "f"), "--output", str(tmp_path / "g")]) == 0
     assert "complete" in capsys.readouterr().out
     mistakes = [
-        (words[:2], "Features are made of images"),
+        (words[:2], "--dataset must name the images"),
         ([*words, "--layer", "fc66"], "Unknown layer 'fc66'"),
         ([*words[:1], str(tmp_path / "none"), *words[2:]], "No model at"),
         (
             ["features", "random", *words[2:]],
             "--model must name the network that gets random weights",
         ),
-        (["features", "merge"], "Nothing to merge"),
+        (["features", "merge"], "merge needs at least one DIR"),
     ]
     for given, message in mistakes:
         assert main([*given, "--output", str(tmp_path / "h")]) == 2

@@ -94,8 +94,8 @@ def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        ("{run} {run} --kind confusion", 2, "One run at a time"),
-        ("{run} --results x.json", 2, "--results goes with --kind"),
+        ("{run} {run} --kind confusion", 2, "--kind confusion draws one run"),
+        ("{run} --results x.json", 2, "--results requires another --kind than curves"),
         ("{run} --kind answers --results {tmp}/x.json", 2, "that `cnnkit evaluate` wrote"),
         ("{run} --kind confusion --results {run}/config.json", 1, "holds no results"),
         ("{run} --kind answers --results {tmp}/other.json", 1, "is not the one that was evaluated"),

@@ -220,7 +220,7 @@ def failure(capfd):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--workers", "0"], "There must be a worker. Expected: 1 or more. Received: 0."),
+        (["--workers", "0"], "--workers is out of range. Expected: 1 or more. Received: 0."),
         (["--threads", "0"], "`threads` must be in"),
         (["--max-calls", "-1"], "`max_concurrent_requests` must be in"),
         (["--max-request-mb", "4096"], "`max_request_bytes` must be in"),
@@ -229,8 +229,11 @@ def failure(capfd):
         (["--poll-seconds", "nan"], "--poll-seconds"),
         (["--grace", "-1"], "--grace"),
         (["--versions", "newest"], "`versions` must be latest, all, latest:N"),
-        (["--labels", "stable"], "This is no label. Expected: LABEL=VERSION. Received: stable."),
-        (["--labels", "stable=one"], "This is no label"),
+        (
+            ["--version-labels", "stable"],
+            "--version-labels must be pairs with commas. Expected: LABEL=VERSION. Received: stable.",
+        ),
+        (["--version-labels", "stable=one"], "--version-labels must be pairs"),
         (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),
         (["--tls-client-ca", "a.pem"], "TLS needs a certificate and its key"),
         (
@@ -247,7 +250,7 @@ def test_options_that_cannot_be(failure, colors_folder, options, text):
 
 
 def test_a_label_for_a_version_that_is_not_served(failure, colors_folder):
-    line = failure(colors_folder, "--embedded", "--port", "0", "--labels", "stable=7")
+    line = failure(colors_folder, "--embedded", "--port", "0", "--version-labels", "stable=7")
     assert "Label 'stable' of model 'colors' must name a version that is served" in line
 
 
@@ -256,8 +259,10 @@ def test_what_the_file_of_models_says_itself(failure, colors_folder, tmp_path):
     file.write_text(
         f'model_config_list {{ config {{ name: "colors" base_path: "{colors_folder}" }} }}'
     )
-    for option in (["--name", "x"], ["--versions", "all"], ["--labels", "a=1"]):
-        assert "The file of models says this itself" in failure(file, "--port", "0", *option)
+    for option in (["--name", "x"], ["--versions", "all"], ["--version-labels", "a=1"]):
+        assert f"{option[0]} must not be given with a models.config file" in failure(
+            file, "--port", "0", *option
+        )
 
 
 @pytest.mark.parametrize("wrong", ["swapped", "text", "others"])

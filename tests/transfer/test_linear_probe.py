@@ -188,7 +188,7 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     network(seed=2).save("other.keras")
     mistakes = [
         (["../saved", files[0], "--network", "other.keras"], "features of another network"),
-        (["../saved"], "IMAGE or --dataset must name the images"),
+        (["../saved"], "`IMAGE` or --dataset must name the images"),
         (["../saved", "none.png"], "No image file"),
         (["../saved", files[0], "--split", "test"], "--split requires --dataset SPEC"),
         (["../none", files[0]], "No saved classifier"),

@@ -1,26 +1,27 @@
-"""Look at an exported version as a server would, and try to break it.
+"""Check an exported version in the way that a server uses it, and test it with invalid inputs.
 
 DIR is a version, such as models/digits/1, or a model's folder, whose newest version is taken. It is
-loaded in a process of its own without Keras and asked the stored reference images, inputs of wrong
-rank and shape, broken and too large image files, and its warm-up records. The exit code is 1 where
-something is wrong.
+loaded in a process of its own without Keras and gets the stored reference images, inputs of wrong
+rank and shape, broken and too large image files, and its warm-up records. The exit code is 1 if a
+check fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
+
+from cnnkit.cli.console import add_json_argument, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declare the subcommand's arguments."""
     parser.add_argument("folder", metavar="DIR", help="models/NAME/N or models/NAME")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Verifies and prints a line for each check; returns 1 where one failed."""
+    """Print a line for each check; return 1 if one failed."""
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
@@ -29,8 +30,7 @@ def run(args: argparse.Namespace) -> int:
     found = verify_export(args.folder)
     if args.json:
         checks = [dataclasses.asdict(check) for check in found.checks]
-        document = {"folder": str(found.folder), "passed": found.passed, "checks": checks}
-        print(json.dumps(document))
+        print_json({"folder": str(found.folder), "passed": found.passed, "checks": checks})
         return 0 if found.passed else 1
     width = max(len(check.name) for check in found.checks)
     for check in found.checks:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Print a line for every image, and the accuracy where the classes are known."""
     if bool(args.images) == (args.dataset is not None):
         raise UsageError(
-            "IMAGE or --dataset must name the images", expected="image files, or --dataset SPEC"
+            "`IMAGE` or --dataset must name the images", expected="image files, or --dataset SPEC"
         )
     if args.split is not None and args.dataset is None:
         raise UsageError("--split requires --dataset SPEC")

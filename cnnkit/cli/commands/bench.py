@@ -1,19 +1,20 @@
 """Measure how fast a model server answers: latency percentiles, throughput, errors.
 
-A small honest load test. So many callers ask at once, each again as soon as its answer is there,
-with one and the same request: seeded noise of the signature's shape, or an image file. Latency is
-what a caller in Python sees, sending and reading included; nothing that fails is tried again. Only
-a server on this machine is put under load, unless --remote says that it may be another.
+A number of callers send the same request at the same time, each again as soon as it has the
+response: seeded noise of the signature's shape, or an image file. Latency is what a caller in
+Python measures, with sending and parsing; failed requests are not retried. Only a server on this
+machine is put under load, unless --remote is given.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.connection import add_connection_arguments, open_client
+from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
+from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
     from cnnkit.client import Client
@@ -23,40 +24,34 @@ _PERCENTILES = (50, 90, 95, 99, 100)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments of `cnnkit bench`."""
+    """Declare the command's arguments."""
     parser.add_argument("server", metavar="HOST:PORT")
-    parser.add_argument("--model", metavar="NAME", required=True, help="its name on the server")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model-version", metavar="N", type=int, help="default: the newest")
-    which.add_argument("--label", help="the version of this label, such as stable")
+    add_model_arguments(parser)
     parser.add_argument(
         "--signature", help="default: serving_default, or classify_bytes where --image is given"
     )
     parser.add_argument("--image", metavar="FILE", type=Path, help="send this encoded image")
-    for flag, value, kind, usual, text in (
+    for flag, metavar, kind, default, text in (
         ("--batch", "N", int, 1, "images in each request"),
         ("--size", "PIXELS", int, 224, "height and width, where the model leaves them open"),
-        ("--callers", "N", int, 1, "requests at once"),
-        ("--requests", "N", int, 200, "stop after so many"),
-        ("--seconds", "S", float, 10.0, "begin none after this time"),
+        ("--callers", "N", int, 1, "concurrent callers"),
+        ("--requests", "N", int, 200, "number of requests"),
+        ("--seconds", "S", float, 10.0, "start no request after this time"),
         ("--timeout", "S", float, 10.0, "for each request"),
     ):
         parser.add_argument(
-            flag, metavar=value, type=kind, default=usual, help=f"{text} (default {usual:g})"
+            flag, metavar=metavar, type=kind, default=default, help=f"{text} (default {default:g})"
         )
     parser.add_argument(
         "--remote", action="store_true", help="allow a server that is not on this machine"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json_argument(parser)
     add_connection_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the figures; returns 1 if a request was not answered."""
+    """Print the measurements; return 1 if a request failed."""
     from cnnkit.client.channel import check_address, is_loopback
-    from cnnkit.client.inputs import DEFAULT_BATCH_ROWS
-    from cnnkit.client.load_test import run_load_test
-    from cnnkit.errors import UsageError
 
     if not args.remote and not is_loopback(check_address(args.server)):
         raise UsageError(
@@ -64,43 +59,31 @@ def run(args: argparse.Namespace) -> int:
             expected="localhost, 127.0.0.1 or [::1]",
             hint="Add --remote if it may",
         )
-    # An attempt that fails is an error here, not a reason to try again.
+    # One attempt: a failed request counts as an error, and a retry would hide it.
     with open_client(args, args.server, timeout=args.timeout, attempts=1) as client:
-        signature, inputs = _inputs(client, args)
-        rows = args.batch
-        result = run_load_test(
-            lambda: client.predict(
-                inputs,
-                model=args.model,
-                version=args.model_version,
-                label=args.label,
-                signature=signature,
-                # One request however many images: parts would be requests that nobody counts.
-                batch_size=rows if rows > DEFAULT_BATCH_ROWS else None,
-            ),
-            callers=args.callers,
-            requests=args.requests,
-            seconds=args.seconds,
-        )
-    document = _document(args, signature, rows, result)
-    print(json.dumps(document, indent=2) if args.json else _text(document))
+        signature, inputs = _signature_and_inputs(client, args)
+        result = _run_load_test(client, args, signature, inputs)
+    document = _document(args, signature, result)
+    if args.json:
+        print_json(document, indent=2)
+    else:
+        print(_summary(document))
     return int(bool(result.errors))
 
 
-def _inputs(client: Client, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
-    """Returns the signature that is asked and what it is sent."""
+def _signature_and_inputs(client: Client, args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """Return the name of the signature and the arrays that are sent to it."""
     import numpy as np
 
     from cnnkit.client.image_calls import read_images
     from cnnkit.client.load_test import check_load_size, random_inputs
-    from cnnkit.errors import UsageError, unknown_name
 
     if args.batch < 1:
-        raise UsageError("A request has one image at least", received=f"--batch {args.batch}")
+        raise UsageError("--batch is out of range", expected="1 or more", received=args.batch)
     encoded = None if args.image is None else read_images(args.image)
-    usual = "serving_default" if encoded is None else "classify_bytes"
-    name = usual if args.signature is None else args.signature
-    offered = client.metadata(args.model, args.model_version, args.label)
+    default = "serving_default" if encoded is None else "classify_bytes"
+    name = default if args.signature is None else args.signature
+    offered = client.metadata(args.model, args.model_version, args.version_label)
     if name not in offered:
         raise unknown_name("signature", name, offered)
     if encoded is None:
@@ -113,25 +96,46 @@ def _inputs(client: Client, args: argparse.Namespace) -> tuple[str, dict[str, An
     return name, {next(iter(offered[name].inputs)): np.repeat(encoded, args.batch)}
 
 
-def _document(
-    args: argparse.Namespace, signature: str, rows: int, result: LoadTestResult
-) -> dict[str, Any]:
+def _run_load_test(
+    client: Client, args: argparse.Namespace, signature: str, inputs: dict[str, Any]
+) -> LoadTestResult:
+    from cnnkit.client.inputs import DEFAULT_BATCH_ROWS
+    from cnnkit.client.load_test import run_load_test
+
+    # The client splits large batches by default; the parts would be requests that are not counted.
+    batch_size = args.batch if args.batch > DEFAULT_BATCH_ROWS else None
+    return run_load_test(
+        lambda: client.predict(
+            inputs,
+            model=args.model,
+            version=args.model_version,
+            label=args.version_label,
+            signature=signature,
+            batch_size=batch_size,
+        ),
+        callers=args.callers,
+        requests=args.requests,
+        seconds=args.seconds,
+    )
+
+
+def _document(args: argparse.Namespace, signature: str, result: LoadTestResult) -> dict[str, Any]:
     found = {f"p{percent}": result.percentile(percent) for percent in _PERCENTILES}
     found["max"] = found.pop("p100")
     return {
         "server": args.server,
         "model": args.model,
         "version": args.model_version,
-        "label": args.label,
+        "label": args.version_label,
         "signature": signature,
-        "images_per_request": rows,
+        "images_per_request": args.batch,
         "callers": args.callers,
         "requests": result.requests,
         "answered": len(result.latencies),
         "errors": dict(result.errors),
         "seconds": result.seconds,
         "requests_per_second": result.answers_per_second,
-        "images_per_second": result.answers_per_second * rows,
+        "images_per_second": result.answers_per_second * args.batch,
         "latency_ms": {
             name: None if seconds is None else seconds * 1e3 for name, seconds in found.items()
         },
@@ -139,7 +143,7 @@ def _document(
     }
 
 
-def _text(found: dict[str, Any]) -> str:
+def _summary(found: dict[str, Any]) -> str:
     callers = f"{found['callers']} caller{'s' if found['callers'] > 1 else ''}"
     images = found["images_per_request"]
     lines = [

@@ -1,47 +1,56 @@
-"""Look at a dataset, check it, or write it as shards."""
+"""Check a dataset, write it as shards, or write some of its images."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json, progress_bar
+from cnnkit.cli.console import add_json_argument, print_json, progress_bar
 from cnnkit.errors import UsageError
 
-SPEC = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
-NAMED = 10
+if TYPE_CHECKING:
+    from cnnkit.data.validation import DatasetReport
+
+SPEC_HELP = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
+# Number of files that are listed on the terminal; --json lists all.
+MAX_LISTED = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the actions and their arguments."""
-    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
-    check = actions.add_parser(
+    """Declare the subcommands and their arguments."""
+    subcommands = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    check = subcommands.add_parser(
         "check",
-        help="read every image once and tell what is there",
+        help="read every image once and report what is there",
         description="Read every image once: images of each class, sizes, unreadable files, and "
         "test images that are training images. The exit code is 0 whatever is found, unless "
         "--strict is given.",
     )
-    shard = actions.add_parser(
+    shard = subcommands.add_parser(
         "shard",
         help="write it as a few large files, shards:DIR",
         description="Write a dataset as TFRecord files with an index: the dataset shards:DIR. "
         "Encoded images stay as they are.",
     )
-    sample = actions.add_parser(
+    sample = subcommands.add_parser(
         "sample",
         help="write some of its images as PNG files",
         description="Write images of a dataset as PNG files, named after their labels.",
     )
-    for action in (check, shard, sample):
-        action.add_argument("dataset", metavar="SPEC", help=SPEC)
-        action.add_argument("--seed", type=int, default=0, help="seed of the split, as in training")
+    for subcommand in (check, shard, sample):
+        subcommand.add_argument("dataset", metavar="SPEC", help=SPEC_HELP)
+        subcommand.add_argument(
+            "--seed", type=int, default=0, help="seed of the split, as in training"
+        )
     check.add_argument(
-        "--strict", action="store_true", help="exit code 1 if an image is unreadable or in both"
+        "--strict",
+        action="store_true",
+        help="exit code 1 if an image is unreadable, or in both splits",
     )
-    for action in (check, shard):
-        action.add_argument("--json", action="store_true", help="print one JSON document")
+    for subcommand in (check, shard):
+        add_json_argument(subcommand)
     shard.add_argument("--output", required=True, metavar="DIR", help="folder for the shards")
     sample.add_argument("--split", choices=("train", "test"), default="test")
     sample.add_argument("--count", type=int, default=1, metavar="N", help="images (default: 1)")
@@ -49,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what was asked for and prints it."""
+    """Run the subcommand."""
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
@@ -59,23 +68,23 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from cnnkit.data import check_dataset, load_dataset
 
-    # All the unreadable files are to be named, however many there are.
+    # The report lists all unreadable files, however many there are.
     source = load_dataset(args.dataset, seed=args.seed, max_unreadable=1.0)
     with progress_bar(sum(map(len, source.splits.values()))) as progress:
         report = check_dataset(source, progress=progress)
     if args.json:
-        document = {"dataset": args.dataset, "sound": report.passed, **dataclasses.asdict(report)}
-        print_json(document)
+        print_json({"dataset": args.dataset, "sound": report.passed, **dataclasses.asdict(report)})
     else:
-        _print(report)
+        _print_report(report)
     return 1 if args.strict and not report.passed else 0
 
 
-def _print(report) -> None:
+def _print_report(report: DatasetReport) -> None:
     names = list(report.splits)
-    width = max(len("images"), *map(len, report.splits["train"].classes))
+    classes = report.splits["train"].classes
+    width = max(len("images"), *map(len, classes))
     print(f"{'':<{width}}" + "".join(f"  {name:>10}" for name in names))
-    for label in report.splits["train"].classes:
+    for label in classes:
         counts = (report.splits[name].classes[label] for name in names)
         print(f"{label:<{width}}" + "".join(f"  {count:>10,}" for count in counts))
     totals = (report.splits[name].images for name in names)
@@ -88,18 +97,19 @@ def _print(report) -> None:
                     f"{name}: {side} {sides.smallest} to {sides.largest} pixels, "
                     f"median {sides.median}"
                 )
-    broken = [*report.left_out, *(n for s in report.splits.values() for n in s.unreadable)]
-    _print_some(f"{len(broken)} unreadable", broken)
+    unreadable = [name for split in report.splits.values() for name in split.unreadable]
+    broken = [*report.left_out, *unreadable]
+    _print_list(f"{len(broken)} unreadable", broken)
     same = [f"{test} is {train}" for train, test in report.duplicates]
-    _print_some(f"{len(same)} test images that are training images", same)
+    _print_list(f"{len(same)} test images that are training images", same)
 
 
-def _print_some(title: str, lines: list[str]) -> None:
+def _print_list(title: str, lines: list[str]) -> None:
     print(title)
-    for line in lines[:NAMED]:
+    for line in lines[:MAX_LISTED]:
         print(f"  {line}")
-    if len(lines) > NAMED:
-        print(f"  and {len(lines) - NAMED} more: --json names all")
+    if len(lines) > MAX_LISTED:
+        print(f"  and {len(lines) - MAX_LISTED} more: --json names all")
 
 
 def _shard(args: argparse.Namespace) -> int:
@@ -111,12 +121,11 @@ def _shard(args: argparse.Namespace) -> int:
     files = len(list(index.parent.glob("*.tfrecord")))
     images = {name: len(split) for name, split in source.splits.items()}
     if args.json:
-        facts = {"dataset": f"shards:{args.output}", "files": files, "images": images}
-        print_json(facts)
+        print_json({"dataset": f"shards:{args.output}", "files": files, "images": images})
         return 0
     print(f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images")
     if source.unreadable:
-        _print_some(f"left out {len(source.unreadable)} unreadable", list(source.unreadable))
+        _print_list(f"left out {len(source.unreadable)} unreadable", list(source.unreadable))
     return 0
 
 

@@ -1,26 +1,41 @@
-"""Measure the errors of trained networks by the protocols of the papers.
+"""Measure the errors of trained networks by the test protocols of the papers.
 
-Several runs are an ensemble, whose probabilities are averaged. Results stay in the first run's
-folder, in `evaluations`; a command that was stopped goes on when it is typed again.
+Several runs are an ensemble, whose probabilities are averaged. Results are kept in the first run's
+folder, in `evaluations`; a command that was stopped goes on when it is run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import parse_integers, print_json, progress_bar, table
+from cnnkit.cli.console import (
+    add_json_argument,
+    parse_integers,
+    print_json,
+    progress_bar,
+    table,
+)
 from cnnkit.errors import UsageError
+from cnnkit.run_folder import RunFolder
 
-# More classes than this are not listed on the terminal, but for the worst.
-LISTED = 20
+if TYPE_CHECKING:
+    from cnnkit.evaluation.ensemble import EvaluatedModel
+    from cnnkit.evaluation.metrics import Evaluation
+    from cnnkit.evaluation.published import PublishedError
+
+# With more classes, only the worst of them are printed.
+MAX_LISTED_CLASSES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders that `cnnkit train` wrote")
-    parser.add_argument("--dataset", metavar="SPEC", help="whose test images (default: the run's)")
+    parser.add_argument(
+        "--dataset", metavar="SPEC", help="dataset of the test images (default: the run's)"
+    )
     parser.add_argument(
         "--protocol",
         default="center",
@@ -38,26 +53,67 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64, metavar="IMAGES")
     parser.add_argument("--strategy", default="default", choices=("default", "mirrored"))
     parser.add_argument("--replicas", type=int, help="replicas under --strategy mirrored")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, keeps the results and prints a table."""
-    from cnnkit.run_folder import RunFolder
-
-    scales = _scales(args.scales)
-    if args.replicas is not None and args.strategy != "mirrored":
-        raise UsageError("Replicas belong to --strategy mirrored", received=args.strategy)
-    if args.replicas is not None and args.replicas < 1:
-        raise UsageError("--replicas is out of range", expected="at least 1")
-    if len(set(args.runs)) < len(args.runs):
-        raise UsageError("A run is named twice", received=" ".join(args.runs))
+    """Evaluate, save the results and print a table."""
+    scales = _parse_scales(args.scales)
+    _check(args)
     runs = [RunFolder.open(path) for path in args.runs]
-    files = [one.finished_model() for one in runs]
+    for one in runs:
+        one.finished_model()
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
+    document, members, result, paper = _evaluate(args, runs, scales)
+    if args.json:
+        print_json(document)
+        return 0
+    print(table(_rows(result, members, paper)))
+    if len(result.classes) > MAX_LISTED_CLASSES:
+        print(f"the {MAX_LISTED_CLASSES} worst of {len(result.classes)} classes are shown")
+    error = result.calibration.error
+    print(f"expected calibration error {error:.1%}; all results in {document['file']}")
+    return 0
+
+
+def _parse_scales(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        sides = parse_integers(text)
+    except argparse.ArgumentTypeError:
+        sides = ()
+    if not sides or min(sides) < 1 or len(set(sides)) < len(sides):
+        raise UsageError(
+            "--scales must be a list of different sides", expected="256,384,512", received=text
+        )
+    return sides
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Check the combination of options."""
+    if args.replicas is not None and args.strategy != "mirrored":
+        raise UsageError("--replicas requires --strategy mirrored", received=args.strategy)
+    if args.replicas is not None and args.replicas < 1:
+        raise UsageError(
+            "--replicas is out of range", expected="at least 1", received=args.replicas
+        )
+    if len(set(args.runs)) < len(args.runs):
+        raise UsageError("`RUN` must not be given twice", received=" ".join(args.runs))
+
+
+def _evaluate(
+    args: argparse.Namespace, runs: list[RunFolder], scales: tuple[int, ...] | None
+) -> tuple[dict[str, Any], list[EvaluatedModel], Evaluation, PublishedError | None]:
+    """Evaluate the runs and save the results in the first one's folder.
+
+    Returns:
+        The saved document, the members of the ensemble, the result, and the paper's errors for the
+        same networks and protocol.
+    """
     from cnnkit.evaluation import evaluate
     from cnnkit.evaluation.ensemble import align_classes, evaluated_run, held_out_images
     from cnnkit.evaluation.protocols import check_average, find_protocol
@@ -73,15 +129,16 @@ def run(args: argparse.Namespace) -> int:
     strategy = get_strategy(args.strategy, args.replicas)
     with strategy.scope():
         members = [evaluated_run(one, scales, labels) for one in runs]
+    # The name of the result file is a hash of this dictionary.
     request = {
         "protocol": args.protocol,
         "scales": [list(member.scales) for member in members],
         "average": args.average,
         "dataset": source.spec,
         "fingerprint": source.fingerprint,
-        "networks": [sha256(file) for file in files],
+        "networks": [sha256(one.finished_model()) for one in runs],
     }
-    place = result_path(runs[0].path, request)
+    path = result_path(runs[0].path, request)
     with progress_bar(len(split), resumed=True) as progress:
         result = evaluate(
             members,
@@ -91,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
             average=args.average,
             batch_size=args.batch_size,
             strategy=strategy,
-            state=progress_path(place),
+            state=progress_path(path),
             progress=progress,
         )
     networks = [(one.config, member.scales) for one, member in zip(runs, members, strict=True)]
@@ -104,51 +161,34 @@ def run(args: argparse.Namespace) -> int:
         "paper": paper and dataclasses.asdict(paper),
         **dataclasses.asdict(result),
     }
-    file = save_results(document, place)
-    progress_path(place).unlink(missing_ok=True)
-    if args.json:
-        print_json({"file": str(file), **document})
-        return 0
-    print(table(_rows(result, members, paper)))
-    if len(result.classes) > LISTED:
-        print(f"the {LISTED} worst of {len(result.classes)} classes are shown")
-    print(f"expected calibration error {result.calibration.error:.1%}; all results in {file}")
-    return 0
+    file = save_results(document, path)
+    progress_path(path).unlink(missing_ok=True)
+    return {"file": str(file), **document}, members, result, paper
 
 
-def _scales(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        sides = parse_integers(text)
-    except argparse.ArgumentTypeError:
-        sides = ()
-    if not sides or min(sides) < 1 or len(set(sides)) < len(sides):
-        raise UsageError(
-            "--scales is a list of different sides", expected="256,384,512", received=text
-        )
-    return sides
-
-
-def _rows(result, members, paper) -> list[dict[str, Any]]:
+def _rows(
+    result: Evaluation, members: Sequence[EvaluatedModel], paper: PublishedError | None
+) -> list[dict[str, Any]]:
+    """Return a row for each class, each member, the whole ensemble and the paper."""
     classes = result.classes
-    if len(classes) > LISTED:
+    if len(classes) > MAX_LISTED_CLASSES:
         shown = [one for one in classes if one.images]
-        classes = sorted(shown, key=lambda one: one.top1_error, reverse=True)[:LISTED]
+        shown.sort(key=lambda one: one.top1_error, reverse=True)
+        classes = shown[:MAX_LISTED_CLASSES]
     rows = [_row(one.label, one.images, one) for one in classes]
-    rows += [_row(_named(one), result.images, one) for one in result.members]
-    rows.append(_row(f"all, {_named(members[0])}" if len(members) == 1 else "together",
-                     result.images, result))  # fmt: skip
+    rows += [_row(_member_name(one), result.images, one) for one in result.members]
+    total = f"all, {_member_name(members[0])}" if len(members) == 1 else "together"
+    rows.append(_row(total, result.images, result))
     if paper:
         rows.append(_row(f"paper: {paper.source}", None, paper))
     return rows
 
 
-def _named(member) -> str:
+def _member_name(member: Any) -> str:
     return f"{member.name} at {', '.join(map(str, member.scales))}"
 
 
-def _row(name: str, images: int | None, errors) -> dict[str, Any]:
+def _row(name: str, images: int | None, errors: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"class": name, "images": images}
     for top in ("top1", "top5"):
         error = getattr(errors, f"{top}_error")

@@ -1,23 +1,34 @@
 """Write a trained network as a SavedModel for TensorFlow Serving.
 
-`cnnkit export verify DIR` looks at what was written and tries to break it; a run folder called
-verify is ./verify.
+`cnnkit export verify DIR` checks an exported version and tests it with invalid inputs; a run folder
+with the name verify is ./verify.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json
-from cnnkit.cli.load_network import add_builder_arguments, builder_arguments, load_network
+from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.load_network import (
+    LoadedModel,
+    add_builder_arguments,
+    builder_arguments,
+    load_network,
+)
+from cnnkit.run_folder import RunFolder
 
-# What may follow the verb in place of a network, and the module that does it.
-ACTIONS = {"verify": "_export_verify"}
+if TYPE_CHECKING:
+    from cnnkit.data import Augmentation
+    from cnnkit.export import ImageLimits
+
+# Subcommands, which stand in place of a network, and their modules in `cnnkit.cli.commands`.
+SUBCOMMANDS = {"verify": "_export_verify"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument(
         "network",
         metavar="RUN|MODEL.keras|WEIGHTS",
@@ -29,31 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="models/NAME",
         help="model folder; the next integer in it becomes the version",
     )
-    # Under another name: `args.version` is the whole command's own --version.
+    # With another destination, because `args.version` is that of `cnnkit --version`.
     parser.add_argument(
         "--version", type=int, metavar="N", dest="number", help="number of the version"
     )
-    parser.add_argument(
-        "--signatures",
-        nargs="+",
-        metavar="NAME",
-        help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes; "
-        "serving_default is always there (default: all that the network allows)",
-    )
-    parser.add_argument(
-        "--top", "--top-k", type=int, default=5, metavar="K", dest="top",
-        help="classes that classify_bytes answers (default: 5)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--explain-layers",
-        nargs="+",
-        default=[],
-        metavar="LAYER",
-        help="layers whose strongest unit is explained by a signature explain_bytes_LAYER",
-    )
-    parser.add_argument(
-        "--features-layer", metavar="LAYER", help="default: the one before the logits, as fc7"
-    )
+    _add_signature_arguments(parser)
     parser.add_argument(
         "--dtype", default="float32", help="float32 (default) or bfloat16, of half the size"
     )
@@ -67,9 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="requests to each signature that a server sends itself while loading (default: 1)",
+        help="requests to each signature that a server runs while loading (default: 1)",
     )
-    limits = parser.add_argument_group("what the served network refuses")
+    limits = parser.add_argument_group("limits, beyond which the served network refuses images")
     limits.add_argument("--max-images", type=int, metavar="N", help="images in a request")
     limits.add_argument("--max-file-bytes", type=int, metavar="N", help="bytes of an image file")
     limits.add_argument("--max-pixels", type=int, metavar="N", help="pixels of an image file")
@@ -77,16 +68,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     others.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_builder_arguments(others, seed=False)
     others.add_argument(
-        "--scale", type=int, metavar="PIXELS",
+        "--scale",
+        type=int,
+        metavar="PIXELS",
         help="shorter side before the crop (default: the run's, else the network's)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    )
+    add_json_argument(parser)
+
+
+def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signatures",
+        nargs="+",
+        metavar="NAME",
+        help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes; "
+        "serving_default is always there (default: all that the network allows)",
+    )
+    parser.add_argument(
+        "--top",
+        "--top-k",
+        type=int,
+        default=5,
+        metavar="K",
+        dest="top",
+        help="classes that classify_bytes returns (default: 5)",
+    )
+    parser.add_argument(
+        "--explain-layers",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="layers whose strongest unit is explained by a signature explain_bytes_LAYER",
+    )
+    parser.add_argument(
+        "--features-layer", metavar="LAYER", help="default: the one before the logits, as fc7"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exports and prints the new folder."""
-    from cnnkit.run_folder import RunFolder
-
+    """Export the network, and print the new folder."""
     options = builder_arguments(args)
     if Path(args.network).is_dir():
         RunFolder.open(args.network).finished_model()
@@ -94,22 +114,12 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.data import Augmentation
-    from cnnkit.export import ImageLimits, export
+    from cnnkit.export import export
 
-    given = load_network(args.network, labels_file=args.labels, classifier=True, **options)
-    augmentation = given.augmentation
-    if args.scale is not None:
-        side = given.model.input_shape[1]
-        augmentation = Augmentation(side, scale=(args.scale, args.scale))
-    asked = {
-        "images": args.max_images,
-        "file_bytes": args.max_file_bytes,
-        "pixels": args.max_pixels,
-    }
+    loaded = load_network(args.network, labels_file=args.labels, classifier=True, **options)
     folder = export(
-        given.model,
-        given.labels,
+        loaded.model,
+        loaded.labels,
         args.output,
         version=args.number,
         signatures=args.signatures,
@@ -118,13 +128,32 @@ def run(args: argparse.Namespace) -> int:
         features_layer=args.features_layer,
         dtype=args.dtype,
         fully_convolutional=args.fully_convolutional,
-        augmentation=augmentation,
+        augmentation=_augmentation(loaded, args.scale),
         warmup=args.warmup,
-        limits=ImageLimits(**{name: value for name, value in asked.items() if value is not None}),
-        origin=given.origin,
+        limits=_limits(args),
+        origin=loaded.origin,
     )
     if args.json:
         print_json({"folder": str(folder), "version": int(folder.name)})
     else:
         print(f"{folder}: reloaded, answers as the trained model does")
     return 0
+
+
+def _augmentation(loaded: LoadedModel, scale: int | None) -> Augmentation | None:
+    from cnnkit.data import Augmentation
+
+    if scale is None:
+        return loaded.augmentation
+    return Augmentation(loaded.model.input_shape[1], scale=(scale, scale))
+
+
+def _limits(args: argparse.Namespace) -> ImageLimits:
+    from cnnkit.export import ImageLimits
+
+    given = {
+        "images": args.max_images,
+        "file_bytes": args.max_file_bytes,
+        "pixels": args.max_pixels,
+    }
+    return ImageLimits(**{name: value for name, value in given.items() if value is not None})

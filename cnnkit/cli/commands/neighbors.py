@@ -1,22 +1,27 @@
-"""Find the images of a dataset that are most like some image files, to a network.
+"""Find the images of a dataset that are most similar to image files.
 
-By Euclidean distance between feature vectors that `cnnkit features` wrote, exactly (Krizhevsky et
-al. 2012, Fig. 4).
+The distance is the Euclidean one between feature vectors that `cnnkit features` wrote, computed
+exactly (Krizhevsky et al. 2012, Fig. 4).
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import check_png, print_json
+from cnnkit.cli.console import add_json_argument, check_png, print_json
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 
+if TYPE_CHECKING:
+    from cnnkit.features.nearest_neighbors import Neighbor
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     add_network_arguments(parser)
     parser.add_argument(
         "--query", required=True, nargs="+", metavar="IMAGE", help="image files to look for"
@@ -24,16 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index", required=True, metavar="FEATURES", help="folder that `cnnkit features` wrote"
     )
-    parser.add_argument("--k", type=int, default=6, help="images for each query (default: 6)")
-    parser.add_argument("--output", metavar="PNG", help="contact sheet")
+    parser.add_argument("--k", type=int, default=6, help="neighbors of each query (default: 6)")
     parser.add_argument(
-        "--dataset", metavar="SPEC", help="where the images are (default: as in the index)"
+        "--output", metavar="PNG", help="contact sheet of the queries and neighbors"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--dataset",
+        metavar="SPEC",
+        help="dataset of the images, for --output (default: as in the index)",
+    )
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Searches, prints and perhaps draws."""
+    """Print the neighbors, and draw them if --output is given."""
     output = None if args.output is None else check_png(args.output)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
@@ -42,27 +51,28 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.features import read_index
     from cnnkit.features.nearest_neighbors import find_neighbors
 
+    # Before the network is loaded, so that a wrong folder is an error at once.
     read_index(args.index)
     found = find_neighbors(load_from_arguments(args).model, args.query, args.index, args.k)
     if output is not None:
         _draw(found, args, output)
     if args.json:
         rows = [
-            {"query": query, "neighbors": [dataclasses.asdict(one) for one in near]}
-            for query, near in zip(args.query, found, strict=True)
+            {"query": query, "neighbors": [dataclasses.asdict(one) for one in neighbors]}
+            for query, neighbors in zip(args.query, found, strict=True)
         ]
         print_json({"index": args.index, "queries": rows})
         return 0
-    for query, near in zip(args.query, found, strict=True):
+    for query, neighbors in zip(args.query, found, strict=True):
         print(query)
-        for one in near:
+        for one in neighbors:
             print(f"  {one.distance:8.4f}  {one.label}  {one.name}")
     if output is not None:
         print(output)
     return 0
 
 
-def _draw(found, args: argparse.Namespace, output: Path) -> None:
+def _draw(found: Sequence[Sequence[Neighbor]], args: argparse.Namespace, output: Path) -> None:
     import tensorflow as tf
 
     from cnnkit.cli.read_image import read_image
@@ -79,8 +89,8 @@ def _draw(found, args: argparse.Namespace, output: Path) -> None:
         )
     split = select_features_split(source, index.split)
     images = [
-        [split.load_image(tf.constant(one.index, tf.int64)).numpy() for one in near]
-        for near in found
+        [split.load_image(tf.constant(one.index, tf.int64)).numpy() for one in neighbors]
+        for neighbors in found
     ]
     draw_neighbors(
         [read_image(query, None) for query in args.query],

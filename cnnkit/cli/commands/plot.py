@@ -1,11 +1,11 @@
-"""Draw the curves of training runs, or what an evaluation found, as a PNG.
+"""Draw the curves of training runs, or the results of an evaluation, as a PNG.
 
-curves       loss and error of every run by epoch: on the training images dashed, on the held-out
-             ones solid
-confusion    which classes are taken for which, of the run's last evaluation
-reliability  whether it is right as often as it says, by how sure it is
-answers      test images with bars of their most probable classes, that of the right one red
-mistakes     the same of the worst mistakes
+curves       loss and error of every run by epoch: dashed for the training images, solid for the
+             held-out images
+confusion    confusion matrix of the run's last evaluation
+reliability  accuracy against confidence
+answers      test images with bars of their most probable classes, the true class in red
+mistakes     the same for the worst mistakes
 """
 
 from __future__ import annotations
@@ -18,24 +18,26 @@ from cnnkit.cli.console import check_png
 from cnnkit.errors import DataError, UsageError
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
-SHOWN = 8
+MAX_EXAMPLES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders; one but for curves")
-    parser.add_argument("--kind", default=KINDS[0], choices=KINDS, help="what is drawn")
+    """Declare the command's arguments."""
     parser.add_argument(
-        "--results", metavar="FILE.json", help="of which evaluation (default: the run's last)"
+        "runs", nargs="+", metavar="RUN", help="run folders; one, except for curves"
     )
-    parser.add_argument("--output", required=True, metavar="FILE.png", help="where it goes")
+    parser.add_argument("--kind", default=KINDS[0], choices=KINDS, help="the kind of figure")
+    parser.add_argument(
+        "--results", metavar="FILE.json", help="file of an evaluation (default: the run's last)"
+    )
+    parser.add_argument("--output", required=True, metavar="FILE.png", help="the file to write")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draws, and prints the path."""
+    """Draw the figure, and print its path."""
     output = check_png(args.output)
     if args.kind == "curves" and args.results:
-        raise UsageError("Curves are drawn of the training", hint="--results goes with --kind")
+        raise UsageError("--results requires another --kind than curves")
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
     from cnnkit.cli.train_stages import open_stage_runs
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     runs = open_stage_runs(args.runs)
     if args.kind != "curves" and len(runs) > 1:
         raise UsageError(
-            f"One run at a time for --kind {args.kind}",
+            f"--kind {args.kind} draws one run",
             expected="one run folder",
             received=", ".join(str(run.path) for run in runs),
         )
@@ -61,45 +63,55 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _draw_results(kind: str, found: dict[str, Any], output: Path) -> None:
-    import numpy as np
-
+def _draw_results(kind: str, results: dict[str, Any], output: Path) -> None:
     from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 
-    evaluated = f"{found['dataset']}, {found['protocol']}: {found['images']:,} images"
+    evaluated = f"{results['dataset']}, {results['protocol']}: {results['images']:,} images"
     if kind == "reliability":
-        calibration = found["calibration"]
+        calibration = results["calibration"]
         title = f"{evaluated}\nexpected calibration error {calibration['error']:.1%}"
         draw_reliability(calibration["bins"], output, title=title)
-        return
-    if kind == "confusion":
-        labels = [one["label"] for one in found["classes"]]
-        matrix = np.zeros((len(labels), len(labels)), int)
-        for label, answer, images in found["confusion"]:
-            matrix[label, answer] = images
-        title = f"{evaluated}, {found['top1_error']:.1%} top-1 error"
-        draw_confusion(matrix, labels, output, title=title)
-        return
-
-    answers = found["examples" if kind == "answers" else "mistakes"][:SHOWN]
-    if not answers:
-        raise UsageError("There are no mistakes to draw", hint="--kind answers draws right ones")
-    draw_predictions(_images(found, answers), answers, output)
+    elif kind == "confusion":
+        labels = [one["label"] for one in results["classes"]]
+        title = f"{evaluated}, {results['top1_error']:.1%} top-1 error"
+        draw_confusion(_confusion_matrix(results), labels, output, title=title)
+    else:
+        answers = results["examples" if kind == "answers" else "mistakes"][:MAX_EXAMPLES]
+        if not answers:
+            raise UsageError(
+                "--kind mistakes needs an evaluation with mistakes", hint="Use --kind answers"
+            )
+        draw_predictions(_read_images(results, answers), answers, output)
 
 
-def _images(found: dict[str, Any], answers: list[dict[str, Any]]) -> list[Any]:
-    """Returns the test images of some answers, from the dataset as it is now."""
+def _confusion_matrix(results: dict[str, Any]) -> Any:
+    """Return the number of images by true class and predicted class, (k, k) int."""
+    import numpy as np
+
+    classes = len(results["classes"])
+    matrix = np.zeros((classes, classes), int)
+    for label, predicted, images in results["confusion"]:
+        matrix[label, predicted] = images
+    return matrix
+
+
+def _read_images(results: dict[str, Any], answers: list[dict[str, Any]]) -> list[Any]:
+    """Read the test images of some answers.
+
+    Raises:
+        DataError: If the dataset has changed since the evaluation.
+    """
     import tensorflow as tf
 
     from cnnkit.data import load_dataset, report_undecodable
 
-    source = load_dataset(found["dataset"], seed=found["seed"])
-    if source.fingerprint != found["fingerprint"]:
+    source = load_dataset(results["dataset"], seed=results["seed"])
+    if source.fingerprint != results["fingerprint"]:
         raise DataError(
-            f"The dataset {found['dataset']} is not the one that was evaluated",
+            f"The dataset {results['dataset']} is not the one that was evaluated",
             hint="Evaluate again",
         )
     split = source.splits["test"]
     with report_undecodable(split):
-        places = (tf.constant(one["index"], tf.int64) for one in answers)
-        return [split.load_image(place).numpy() for place in places]
+        indices = (tf.constant(one["index"], tf.int64) for one in answers)
+        return [split.load_image(index).numpy() for index in indices]

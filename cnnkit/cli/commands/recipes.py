@@ -8,25 +8,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 
+from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.config import TrainingConfig
 from cnnkit.recipes import RECIPES, Recipe, find_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument("name", nargs="?", metavar="NAME", help="a recipe")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the list, or one recipe."""
+    """Print the list, or one recipe."""
     chosen = {args.name: find_recipe(args.name)} if args.name else RECIPES
     if args.json:
-        document = {name: _document(recipe) for name, recipe in chosen.items()}
-        print(json.dumps(document[args.name] if args.name else document, indent=2))
+        document = {name: dataclasses.asdict(recipe) for name, recipe in chosen.items()}
+        print_json(document[args.name] if args.name else document, indent=2)
     elif args.name:
-        print(_shown(args.name, chosen[args.name]))
+        print(_describe(args.name, chosen[args.name]))
     else:
         width = max(map(len, chosen))
         for name, recipe in chosen.items():
@@ -34,11 +35,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _document(recipe: Recipe) -> dict:
-    return dataclasses.asdict(recipe)
-
-
-def _shown(name: str, recipe: Recipe) -> str:
+def _describe(name: str, recipe: Recipe) -> str:
     lines = [
         name,
         f"source    {recipe.source}",
@@ -55,5 +52,5 @@ def _shown(name: str, recipe: Recipe) -> str:
     return "\n".join(lines + ([] if recipe.parts else _fields(recipe.config)))
 
 
-def _fields(config) -> list[str]:
+def _fields(config: TrainingConfig) -> list[str]:
     return [f"  {name} = {value!r}" for name, value in dataclasses.asdict(config).items()]

@@ -1,31 +1,32 @@
 """List training runs, or compare some of them.
 
-`cnnkit runs` lists the runs in the folder runs; `cnnkit runs RUN RUN ...` shows in what their
-configurations differ and how they ended.
+`cnnkit runs` lists the runs in the folder runs; `cnnkit runs RUN RUN ...` prints the fields in
+which their configurations differ, and their errors.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
-from cnnkit.cli.console import table
+from cnnkit.cli.console import add_json_argument, print_json, table
 from cnnkit.cli.train_stages import open_stage_runs
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders to compare")
-    parser.add_argument("--folder", default="runs", help="where to look for runs (default: runs)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--folder", default="runs", help="folder of the runs to list (default: runs)"
+    )
+    add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints a table."""
+    """Print a table."""
     runs = open_stage_runs(args.runs) or find_run_folders(Path(args.folder))
     if not runs:
         raise UsageError(f"No runs in {args.folder}", expected="folders that `cnnkit train` wrote")
@@ -34,14 +35,14 @@ def run(args: argparse.Namespace) -> int:
         for row, one in zip(rows, runs, strict=True):
             row.update({name: getattr(one.config, name) for name in differing_fields(runs)})
     if args.json:
-        print(json.dumps(rows))
+        print_json(rows)
     else:
         print(table(transpose(rows) if args.runs else rows))
     return 0
 
 
 def transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns a row for every field and a column for every run: configurations are long."""
+    """Return a row for every field and a column for every run: configurations have many fields."""
     names = [row["run"] for row in rows]
     return [
         {"run": field, **dict(zip(names, (row[field] for row in rows), strict=True))}
@@ -51,13 +52,13 @@ def transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def find_run_folders(folder: Path) -> list[RunFolder]:
-    """Returns the runs below `folder`, parts of runs among them."""
+    """Find the runs in a folder and its subfolders."""
     configurations = sorted(folder.rglob("config.json")) if folder.is_dir() else []
     return [RunFolder(file.parent) for file in configurations]
 
 
 def summarize_run(run: RunFolder) -> dict[str, Any]:
-    """Returns what a run is and how far it came; errors are fractions in 0..1."""
+    """Return a run's model, dataset, progress and errors, fractions in 0..1, as a table row."""
     lines, config = run.metrics, run.config
     errors = [1 - line["val_accuracy"] for line in lines]
     return {
@@ -75,7 +76,7 @@ def summarize_run(run: RunFolder) -> dict[str, Any]:
 
 
 def differing_fields(runs: list[RunFolder]) -> list[str]:
-    """Returns the fields in which the configurations differ, but for those always shown."""
+    """Return the fields in which the configurations differ, except those in every table."""
     first = runs[0].config
     names: dict[str, None] = {}
     for one in runs[1:]:

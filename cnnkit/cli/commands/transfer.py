@@ -22,7 +22,7 @@ from cnnkit.cli.transfer.inputs import is_multilabel
 from cnnkit.errors import UsageError
 
 # Subcommands, which stand in place of a network, and their modules in `cnnkit.cli.commands`.
-ACTIONS = {"predict": "_transfer_predict"}
+SUBCOMMANDS = {"predict": "_transfer_predict"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,34 +1,32 @@
 """Draw what a trained network sees.
 
-Beside every picture NAME.png stand NAME.png.json, with what it shows in words and numbers, and
-NAME.png.npz with the arrays.
+Every figure NAME.png comes with NAME.png.json, a description in words and numbers, and NAME.png.npz
+with the arrays.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.console import check_png, print_json
+from cnnkit.cli.console import add_json_argument, check_png, print_json
 from cnnkit.cli.visualize import figure_commands
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the pictures and their arguments."""
+    """Declare the figures and their arguments."""
     names = parser.add_subparsers(metavar="NAME", dest="name", required=True)
     for name, module in figure_commands().items():
         summary = (module.__doc__ or name).splitlines()[0].rstrip(".")
-        picture = names.add_parser(name, help=summary, description=module.__doc__)
-        picture.formatter_class = argparse.RawDescriptionHelpFormatter
-        module.add_arguments(picture)
-        picture.add_argument(
-            "--output", required=True, metavar="PNG", help="where the picture goes"
-        )
-        picture.add_argument("--json", action="store_true", help="print one JSON document")
-        picture.set_defaults(draw=module.draw)
+        figure = names.add_parser(name, help=summary, description=module.__doc__)
+        figure.formatter_class = argparse.RawDescriptionHelpFormatter
+        module.add_arguments(figure)
+        figure.add_argument("--output", required=True, metavar="PNG", help="the file to write")
+        add_json_argument(figure)
+        figure.set_defaults(draw=module.draw)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Looks, draws, and writes down what was drawn."""
+    """Draw the figure, and write the description and the arrays."""
     output = check_png(args.output)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow

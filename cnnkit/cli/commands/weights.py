@@ -1,4 +1,4 @@
-"""Tell what a weights file is, or make a network of it.
+"""Inspect a weights file, or convert it to a network.
 
 Files of Keras (.keras, .weights.h5, .h5), PyTorch (.safetensors, .pth), Caffe (.caffemodel) and
 arrays by name (.npz, .npy) are recognized by their content; no code in them runs.
@@ -8,46 +8,50 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
-from cnnkit.cli.console import print_json, read_labels
+from cnnkit.cli.console import add_json_argument, print_json, read_labels
 from cnnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnnkit.models.weights.weights_file import WeightsFile
 
 CHANNELS = ("RGB", "BGR")
 COLORS = 3
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the actions and their arguments."""
-    actions = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
-    inspect = actions.add_parser(
+    """Declare the subcommands and their arguments."""
+    subcommands = parser.add_subparsers(metavar="ACTION", dest="action", required=True)
+    inspect = subcommands.add_parser(
         "inspect",
-        help="tell what a file is and which network fits",
-        description="Tell what a weights file is, what is in it, and which networks it fits.",
+        help="print the kind of a file, its tensors and the networks that fit",
+        description="Print the kind of a weights file, its tensors, and the networks that it fits.",
     )
-    convert = actions.add_parser(
+    convert = subcommands.add_parser(
         "convert",
         help="write a network with these weights as a .keras file",
         description=(
             "Write a network with these weights as a .keras file that takes RGB images in 0..255. "
-            "It keeps what the network answers to a fixed image, which is checked on loading."
+            "It stores the network's output for a fixed image, which is checked on loading."
         ),
     )
-    for action in (inspect, convert):
-        action.add_argument("file", metavar="FILE", help="weights file, or a run folder")
-        action.add_argument(
+    for subcommand in (inspect, convert):
+        subcommand.add_argument("file", metavar="FILE", help="weights file, or a run folder")
+        subcommand.add_argument(
             "--channels",
             choices=CHANNELS,
-            help="colors that the first kernel takes (default: as usual for such files)",
+            help="color order of the first kernel (default: as usual for such files)",
         )
-        action.add_argument(
+        subcommand.add_argument(
             "--mean",
             metavar="R,G,B|FILE",
-            help="what is subtracted from 0..255, or a .binaryproto mean image (default: as usual)",
+            help="mean that is subtracted from 0..255, or a .binaryproto mean image (default: as usual "
+            "for such files)",
         )
-        action.add_argument("--labels", metavar="FILE", help="class names, one a line")
-    inspect.add_argument("--json", action="store_true", help="print one JSON document")
+        subcommand.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    add_json_argument(inspect)
     convert.add_argument("--model", required=True, help="a network that `cnnkit models` lists")
     convert.add_argument(
         "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
@@ -57,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspects or converts."""
+    """Inspect or convert the file."""
     options = parse_model_options(args.model_option) if args.action == "convert" else {}
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
@@ -89,7 +93,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mean(text: str | None):
+def _mean(text: str | None) -> Any:
+    """Return a mean color, a mean image, or None.
+
+    Raises:
+        UsageError: If `text` is neither three numbers nor a file.
+    """
     if text is None:
         return None
     try:
@@ -98,17 +107,17 @@ def _mean(text: str | None):
         path = Path(text)
         if not path.is_file():
             raise UsageError(
-                "A mean is a color or a file", expected="--mean R,G,B or FILE", received=text
+                "--mean must be a color or a file", expected="--mean R,G,B or FILE", received=text
             ) from None
         from cnnkit.models.weights.read_caffe import read_mean_image
 
         return read_mean_image(path)
     if len(values) != COLORS:
-        raise UsageError("A mean color has three values", expected="R,G,B", received=text)
+        raise UsageError("--mean must have three values", expected="R,G,B", received=text)
     return values
 
 
-def _facts(file) -> dict[str, Any]:
+def _facts(file: WeightsFile) -> dict[str, Any]:
     import numpy as np
 
     from cnnkit.models.weights.compatible import compatible_networks

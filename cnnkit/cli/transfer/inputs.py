@@ -24,7 +24,7 @@ VOC = "voc:"
 
 
 def is_multilabel(spec: str) -> bool:
-    """Return whether a dataset has images of several classes each."""
+    """Return True if a dataset has images of several classes each."""
     return spec.startswith(VOC)
 
 

@@ -216,7 +216,7 @@ def test_another_machine_that_may_be_asked(bench):
         (["--callers", "0"], "other callers"),
         (["--requests", "0"], "other requests"),
         (["--seconds", "9999"], "other seconds"),
-        (["--batch", "0"], "one image at least"),
+        (["--batch", "0"], "--batch is out of range. Expected: 1 or more. Received: 0"),
         (["--timeout", "0"], "needs a deadline"),
         (["--signature", "servng_default"], "Did you mean serving_default?"),
         (["--image", "none.png"], "There is no such image file"),

@@ -66,7 +66,7 @@ def test_a_folder_without_images(query, brightness):
     Path("photos/notes.txt").write_text("B")
     code, out, err = query("photos", *brightness.options)
     assert (code, out) == (2, "")
-    assert "There is no image in this folder. Expected: files .bmp .gif .jpeg" in err
+    assert "has no image files. Expected: files .bmp .gif .jpeg" in err
 
 
 def test_standard_input(query, brightness, monkeypatch):
@@ -82,9 +82,9 @@ def test_standard_input(query, brightness, monkeypatch):
 def test_standard_input_that_is_empty_or_named_twice(query, brightness, monkeypatch):
     stdin(monkeypatch, b"")
     code, _, err = query("-", *brightness.options)
-    assert (code, "no image on standard input" in err) == (1, True)
+    assert (code, "`PATH` - needs an image on standard input" in err) == (1, True)
     code, _, err = query("-", "-", *brightness.options)
-    assert (code, "Standard input can be read once" in err) == (2, True)
+    assert (code, "`PATH` - must be given once" in err) == (2, True)
 
 
 def test_a_refused_image_does_not_keep_the_others_back(query, brightness):
@@ -179,14 +179,14 @@ def test_watching_ends(query, brightness):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ([], "Expected: PATH, or --watch"),
-        (["B.png", "--layer", "conv1"], "Expected: --explain with --layer"),
+        ([], "`PATH` or --watch must be given"),
+        (["B.png", "--layer", "conv1"], "--layer requires --explain FILE.png"),
         (["--watch", "--explain", "seen.png"], "Expected: 1 to 16. Received: 0"),
         (["B.png"] * 17 + ["--explain", "seen.png"], "Expected: 1 to 16. Received: 17"),
         (["--watch", "--watch-seconds", "0"], "needs a deadline"),
         (["B.png", "--tls-cert", "B.png"], "Expected: certificate= and key="),
         (["B.png", "--tls-ca", "none.pem"], "none.pem"),
-        (["B.png", "--token-file", "none.txt"], "token's file none.txt cannot be read"),
+        (["B.png", "--token-file", "none.txt"], "--token-file none.txt cannot be read"),
     ],
 )
 def test_arguments_that_cannot_be(query, brightness, options, text):
@@ -199,9 +199,10 @@ def test_arguments_that_cannot_be(query, brightness, options, text):
 
 
 def test_a_version_and_a_label_exclude_each_other(query, brightness):
-    code, _, err = query("--watch", *brightness.options, "--model-version", "1", "--label", "x")
-    assert code == 2
-    assert "not allowed with" in err
+    for option in ("--version-label", "--label"):
+        code, _, err = query("--watch", *brightness.options, "--model-version", "1", option, "x")
+        assert code == 2
+        assert "not allowed with" in err
 
 
 def test_a_token_goes_with_the_call(query, tmp_path):

@@ -87,7 +87,9 @@ def failure(result, code):
 
 def test_query_a_file_that_is_not_there(cnnkit, files, server):
     result = cnnkit("query", files[0], "blue.png", *server)
-    assert "There is no such image file. Received: blue.png." in failure(result, 2)
+    assert "`PATH` must be an existing image file or folder. Received: blue.png." in failure(
+        result, 2
+    )
 
 
 def test_query_a_server_that_is_not_there(cnnkit, files):
@@ -171,6 +173,14 @@ def test_serve_with_an_engine_that_is_not_there(cnnkit, colors_folder, monkeypat
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = failure(cnnkit("serve", colors_folder, "--engine", "openvino"), 2)
     assert "The engine openvino is not installed. Install it: pip install" in line
+
+
+def test_labels_of_versions_have_a_new_name(cnnkit, colors_folder):
+    code, out, err = cnnkit("serve", colors_folder, "--port", "0", "--labels", "stable")
+    note, error = err.splitlines()
+    assert (code, out) == (2, "")
+    assert note == ("cnnkit: note: --labels is now --version-labels; --labels works until 0.3.0")
+    assert "--version-labels must be pairs with commas" in error
 
 
 def test_serve_a_port_that_is_none(cnnkit, colors_folder):

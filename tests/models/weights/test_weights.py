@@ -768,7 +768,7 @@ def test_weights_command(small, capsys):
     [
         (["--model", "vgg16"], "has no weights for layer 'block1_conv1'"),
         (["--model", "alexnett"], "Did you mean alexnet"),
-        (["--model", "alexnet", "--mean", "1,2"], "A mean color has three values"),
+        (["--model", "alexnet", "--mean", "1,2"], "--mean must have three values"),
         (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
         (
             ["--model", "alexnet", "--labels", "no.txt"],

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's own program, run by `cnnkit serve`."""
+"""Run TensorFlow Serving's model server."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from cnnkit.errors import RunError
 from cnnkit.server import ModelServerProcess
 from cnnkit.server.version_folders import version_folders
 
-# Between two looks for a signal or the end of the child, in seconds.
-_POLL = 0.1
-_START_TIMEOUT = 300.0
+# Time between two checks for a signal or the end of the child.
+_CHECK_SECONDS = 0.1
+_START_TIMEOUT_SECONDS = 300.0
 
 
 def serve_with_tf_serving(
-    binary: Path, folder: Path, name: str, port: int, stopped: Callable[[], bool]
+    binary: Path, folder: Path, name: str, port: int, stop_requested: Callable[[], bool]
 ) -> None:
-    """Runs it until the end is asked for.
+    """Run `tensorflow_model_server` until `stop_requested` returns True.
 
     Args:
         binary: The program.
-        folder: NAME/ with its integer versions.
-        name: The name to serve under.
+        folder: The model's folder, NAME/ with its integer versions.
+        name: The name to serve the model under.
         port: The port; 0 picks a free one.
-        stopped: Whether the end was asked for.
+        stop_requested: A function that returns whether to stop.
 
     Raises:
-        UsageError: The folder holds no model.
-        RunError: The program ended, or was not ready in time.
+        UsageError: If the folder holds no model.
+        RunError: If the program ended, or was not ready in time.
     """
     version_folders(folder)
     port = port or _free_port()
     with ModelServerProcess(binary, name, folder, port) as server:
-        version = _ready_version(server, f"localhost:{port}", name, stopped)
+        version = _ready_version(server, f"localhost:{port}", name, stop_requested)
         if version is not None:
             print(
                 f"serving {name} version {version} at 0.0.0.0:{port} with {binary}, which listens "
                 "on every network interface (Ctrl-C stops)",
                 flush=True,
             )
-        while not stopped():
+        while not stop_requested():
             server.check_running()
-            time.sleep(_POLL)
+            time.sleep(_CHECK_SECONDS)
 
 
 def _ready_version(
-    server: ModelServerProcess, address: str, name: str, stopped: Callable[[], bool]
+    server: ModelServerProcess, address: str, name: str, stop_requested: Callable[[], bool]
 ) -> int | None:
-    """Returns the version that can be used, None where the end was asked for before that."""
-    end = time.monotonic() + _START_TIMEOUT
+    """Wait for a version that can be used and return it; None if a stop was requested first."""
+    end = time.monotonic() + _START_TIMEOUT_SECONDS
     with Client(address, timeout=1.0) as client:
-        while not stopped():
+        while not stop_requested():
             server.check_running()
             with contextlib.suppress(ServerError):
                 for status in client.status(name):
@@ -63,10 +63,10 @@ def _ready_version(
                         return status.version
             if time.monotonic() > end:
                 raise RunError(
-                    f"tensorflow_model_server was not ready within {_START_TIMEOUT:g} s",
+                    f"tensorflow_model_server was not ready within {_START_TIMEOUT_SECONDS:g} s",
                     hint="Its log above says why",
                 )
-            time.sleep(_POLL)
+            time.sleep(_CHECK_SECONDS)
     return None
 
 

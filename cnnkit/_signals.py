@@ -1,0 +1,69 @@
+"""Defer SIGINT and SIGTERM, so that a program stops at a point of its choice."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopFlag:
+    """Hold the signal that requested a stop.
+
+    Attributes:
+        signal: Number of the signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def is_set(self) -> bool:
+        """Return True if a signal requested a stop."""
+        return self.signal is not None
+
+
+@contextmanager
+def defer_signals(*, restore_after_first: bool = True) -> Iterator[StopFlag]:
+    """Store SIGINT and SIGTERM in a flag instead of ending the process.
+
+    Outside the main thread, where Python allows no signal handlers, signals are not deferred.
+
+    Args:
+        restore_after_first: Whether a second signal has its usual effect. Otherwise it is stored
+            too.
+
+    Yields:
+        The flag, which holds the last signal.
+
+    Example:
+        >>> import signal
+        >>> with defer_signals() as stop:
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> stop.signal == signal.SIGTERM
+        True
+    """
+    stop = StopFlag()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def remember(number: int, _frame: FrameType | None) -> None:
+        stop.signal = number
+        if restore_after_first:
+            restore()
+
+    for number in SIGNALS:
+        signal.signal(number, remember)
+    try:
+        yield stop
+    finally:
+        restore()

@@ -1,0 +1,129 @@
+"""Run the embedded model server in this process, or in several."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+from cnnkit.cli.serve.options import embedded_server_options, given_options
+from cnnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from cnnkit.server.repository import ModelRepository
+
+LOCALHOST = "127.0.0.1"
+DEFAULT_GRACE_SECONDS = 10.0
+DEFAULT_POLL_SECONDS = 1.0
+# The time that worker processes get to end, beyond the grace of their requests.
+_WORKER_EXIT_SECONDS = 5.0
+# Time between two checks for a signal or the end of a child.
+_CHECK_SECONDS = 0.1
+
+
+def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool]) -> None:
+    """Serve in this process until `stop_requested` returns True.
+
+    Raises:
+        UsageError: If an option is out of range, or a folder holds no model.
+        RunError: If the server cannot listen on the port, or a model cannot be loaded.
+    """
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+    options = embedded_server_options(args)
+    _raise_open_file_limit()
+    import_tensorflow()
+    from cnnkit.server import EmbeddedServer
+
+    if args.engine == "openvino":
+        from cnnkit.server.openvino import load_openvino
+
+        # The log names the signatures that OpenVINO runs and how its outputs differ.
+        _log_to_stderr()
+        options["load"] = load_openvino
+    server = EmbeddedServer(
+        **options,
+        host=args.host or LOCALHOST,
+        port=args.port,
+        poll_seconds=DEFAULT_POLL_SECONDS if args.poll_seconds is None else args.poll_seconds,
+        reuse_port=args.worker,
+    )
+    server.start()
+    try:
+        print(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)", flush=True)
+        _log_to_stderr()
+        # A worker process also ends with its parent, which closes its standard input.
+        while not (stop_requested() or args.worker and _at_end(sys.stdin)):
+            time.sleep(_CHECK_SECONDS)
+    finally:
+        server.stop(_grace(args))
+
+
+def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bool]) -> None:
+    """Serve in `--workers` processes that share a port until `stop_requested` returns True.
+
+    Raises:
+        UsageError: If an option is out of range, or a folder holds no model.
+        RunError: If the port is in use, or the workers end again and again.
+    """
+    from cnnkit.server.listen import reserve_port
+    from cnnkit.server.worker_pool import WorkerPool
+
+    if args.workers < 1:
+        raise UsageError("--workers is out of range", expected="1 or more", received=args.workers)
+    # Here, so that a wrong option makes one error and not one for each worker.
+    embedded_server_options(args)
+    host = args.host or LOCALHOST
+    with reserve_port(host, args.port) as held:
+        words = [str(args.models), "--worker", "--host", host]
+        words += ["--port", str(held.getsockname()[1]), *given_options(args)]
+        if args.name:
+            words += ["--name", args.name]
+        command = [sys.executable, "-m", "cnnkit", "serve", *words]
+        with WorkerPool(command, args.workers) as workers:
+            line = workers.start(stop_requested)
+            if line is not None:
+                print(line.replace(" (", f" in {args.workers} processes ("), flush=True)
+            while not stop_requested():
+                workers.replace_exited()
+                time.sleep(_CHECK_SECONDS)
+            workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
+
+
+def _grace(args: argparse.Namespace) -> float:
+    return DEFAULT_GRACE_SECONDS if args.grace is None else args.grace
+
+
+def _summary(repository: ModelRepository) -> str:
+    """Return the served models and versions as text."""
+    served = []
+    for config in repository.configs:
+        numbers = repository.versions(config.name)
+        plural = "s" if len(numbers) > 1 else ""
+        served.append(f"{config.name} version{plural} {', '.join(map(str, numbers))}")
+    return f"serving {'; '.join(served)}"
+
+
+def _log_to_stderr() -> None:
+    """Log loaded and unloaded versions to standard error from now on."""
+    import logging
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("cnnkit.server").setLevel(logging.INFO)
+
+
+def _raise_open_file_limit() -> None:
+    """Allow this process as many connections as the system lets it have."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _at_end(stream: TextIO) -> bool:
+    return bool(select.select([stream], [], [], 0)[0]) and not stream.read(1)

@@ -1,0 +1,167 @@
+"""Options of the embedded model server."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    import grpc
+
+    from cnnkit.server import ServerLimits
+
+ENGINES = ("tensorflow", "openvino")
+
+# Metavar, type and help of each option.
+_OPTIONS: dict[str, tuple[str, type, str]] = {
+    "--versions": ("CHOICE", str, "latest, latest:N, all, or numbers such as 1,3 (default latest)"),
+    "--version-labels": (
+        "LABEL=VERSION,...",
+        str,
+        "names of versions, such as stable=1,canary=2",
+    ),
+    "--poll-seconds": ("S", float, "time between two checks for new versions, 0 for no checks "
+                       "(default 1)"),
+    "--threads": ("N", int, "graphs that run at once (default: one for each core)"),
+    "--batch-window-ms": ("MS", float, "time that a request waits for others to run with"),
+    "--max-batch": ("N", int, "images in a request (default 256)"),
+    "--max-calls": ("N", int, "concurrent requests; more are refused (default 128)"),
+    "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
+    "--grace": ("S", float, "time for running requests when the server stops (default 10)"),
+    "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
+    "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
+    "--tls-key": ("FILE", Path, "its private key, PEM"),
+    "--tls-client-ca": ("FILE", Path, "accept only clients with a certificate of this authority"),
+}  # fmt: skip
+# Field of `ServerLimits` and factor of each option that is a limit.
+_LIMITS: dict[str, tuple[str, float]] = {
+    "threads": ("threads", 1),
+    "batch_window_ms": ("batch_timeout_seconds", 1e-3),
+    "max_batch": ("max_request_rows", 1),
+    "max_calls": ("max_concurrent_requests", 1),
+    "max_request_mb": ("max_request_bytes", 2**20),
+}
+
+
+def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
+    """Declare the options that only the embedded server has."""
+    for flag, (metavar, kind, text) in _OPTIONS.items():
+        group.add_argument(flag, metavar=metavar, type=kind, help=text)
+    deprecated_option(group, "--labels", "--version-labels")
+
+
+def given_options(args: argparse.Namespace) -> list[str]:
+    """Return the options of the embedded server that were given, as words of a command line."""
+    words: list[str] = []
+    for flag in _OPTIONS:
+        value = getattr(args, flag.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            words += [flag, str(value)]
+    return words
+
+
+def served_name(args: argparse.Namespace) -> str:
+    """Return the name that the model is served under."""
+    return args.name or args.models.resolve().name
+
+
+def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Check all options without importing TensorFlow.
+
+    Returns:
+        The arguments `models`, `versions`, `version_labels`, `limits` and `credentials` of
+        `EmbeddedServer`.
+
+    Raises:
+        UsageError: If an option is out of range, or a folder holds no model.
+    """
+    from cnnkit.server.model_config import parse_version_policy, read_models_config
+    from cnnkit.server.version_folders import version_folders
+
+    for option in ("poll_seconds", "grace"):
+        seconds = getattr(args, option)
+        if seconds is not None and not 0 <= seconds < math.inf:
+            flag = option.replace("_", "-")
+            raise UsageError(
+                f"--{flag} is out of range", expected="0 or more seconds", received=seconds
+            )
+    _check_engine(args.engine)
+    options: dict[str, Any] = {"limits": _limits(args), "credentials": _credentials(args)}
+    if args.models.is_file():
+        read_models_config(args.models)
+        _check_models_config(args)
+        return {**options, "models": args.models}
+    versions = args.versions or "latest"
+    version_folders(args.models)
+    parse_version_policy(versions)
+    name = served_name(args)
+    labels = {name: _version_labels(args.version_labels)}
+    return {
+        **options,
+        "models": {name: args.models},
+        "versions": versions,
+        "version_labels": labels,
+    }
+
+
+def _check_engine(engine: str | None) -> None:
+    if engine not in (None, *ENGINES):
+        raise unknown_name("engine", engine, ENGINES)
+    if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise UsageError(
+            f"The engine {engine} is not installed",
+            hint="Install it: pip install 'cnnkit[openvino]'",
+        )
+
+
+def _limits(args: argparse.Namespace) -> ServerLimits:
+    from cnnkit.server import ServerLimits
+
+    given = {
+        field: getattr(args, option) * factor
+        for option, (field, factor) in _LIMITS.items()
+        if getattr(args, option) is not None
+    }
+    return ServerLimits(**given)
+
+
+def _credentials(args: argparse.Namespace) -> grpc.ServerCredentials | None:
+    files = (args.tls_cert, args.tls_key)
+    if files == (None, None) and args.tls_client_ca is None:
+        return None
+    if None in files:
+        raise UsageError(
+            "--tls-cert and --tls-key must be given together: TLS needs a certificate and its key"
+        )
+    from cnnkit.server.listen import server_credentials
+
+    return server_credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
+
+
+def _version_labels(text: str | None) -> dict[str, int]:
+    labels = {}
+    for pair in text.split(",") if text else []:
+        label, _, version = pair.partition("=")
+        if not label or not version.isdecimal():
+            raise UsageError(
+                "--version-labels must be pairs with commas",
+                expected="LABEL=VERSION",
+                received=pair,
+            )
+        labels[label] = int(version)
+    return labels
+
+
+def _check_models_config(args: argparse.Namespace) -> None:
+    """Check that no option repeats what a models.config file contains."""
+    for option in ("name", "versions", "version_labels"):
+        if getattr(args, option) is not None:
+            flag = option.replace("_", "-")
+            raise UsageError(f"--{flag} must not be given with a models.config file, which "
+                             f"contains it", received=args.models)  # fmt: skip
