@@ -1,4 +1,4 @@
-"""How long it takes to import cnnkit and to print its help, beside Python's own start."""
+"""Measure the time to import cnnkit and to print its help, compared with the start of Python."""
 
 from timing import interleaved  # isort: skip
 
@@ -16,7 +16,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
 
     def start(arguments):
         return lambda: subprocess.run(

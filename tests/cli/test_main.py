@@ -12,7 +12,7 @@ from PIL import Image
 
 from cnnkit import __version__, alexnet
 from cnnkit.cli.commands import train as train_command
-from cnnkit.cli.main import command_names, main, main_train
+from cnnkit.cli.main import command_names, main
 from cnnkit.run_folder import RunFolder
 
 
@@ -22,29 +22,6 @@ def run_folder(image_folder, tmp_path_factory):
     options = ["--dataset", f"folder:{image_folder}", "--batch-size", "16", "--epochs", "2"]
     assert main(["train", *options, "--replicas", "2", "--output", str(folder)]) == 0
     return folder
-
-
-def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
-    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
-    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
-    assert lines[0].endswith("2 replicas on the CPU")
-    deviations = [line for line in lines if line.startswith("deviates from the paper: ")]
-    assert "deviates from the paper: batch_size is 16 instead of the recipe's 64" in deviations
-    assert lines[1:-2] == deviations
-    assert lines[-2].startswith("epoch 1/1  loss ")
-    assert lines[-1].startswith(f"done: {tmp_path / 'run'}, ")
-
-
-def test_train_json_is_one_document(image_folder, tmp_path, capsys):
-    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
-    assert main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
-    captured = capsys.readouterr()
-    document = json.loads(captured.out)
-    assert document["epoch"] == 1
-    assert document["run"] == str(tmp_path / "run")
-    assert "epoch 1/1" in captured.err
 
 
 def test_evaluate_agrees_with_the_metrics(run_folder, capsys):
@@ -85,19 +62,6 @@ def test_visualize_takes_a_network_of_any_size(image_folder, tmp_path, capsys):
     words = [str(tmp_path / "free.keras"), str(image_folder / "above/01.png"), "--layer", "pool2"]
     assert main(["visualize", "deconvnet", *words, "--output", str(tmp_path / "x.png")]) == 0
     assert "pool2 unit" in capsys.readouterr().out
-
-
-def test_data_sample_writes_files(tmp_path, capsys):
-    arguments = ["data", "sample", "digits", "--count", "3", "--output", str(tmp_path / "s")]
-    assert main(arguments) == 0
-    paths = capsys.readouterr().out.split()
-    assert len(paths) == 3
-    for path in paths:
-        with Image.open(path) as image:
-            assert image.size == (8, 8)
-        assert path.rpartition("-label-")[2].removesuffix(".png") in "0123456789"
-    assert main(arguments) == 2
-    assert "exists. Remove it or use another --output" in capsys.readouterr().err
 
 
 def test_export_counts_versions(run_folder, tmp_path, capsys):
@@ -219,19 +183,6 @@ def test_unexpected_failures_and_interrupts(capsys, monkeypatch):
 
     monkeypatch.setattr(train_command, "run", interrupt)
     assert main(["train"]) == 130
-
-
-def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert str(train_command._free_folder("demo")) == "runs/demo"
-    (tmp_path / "runs/demo").mkdir(parents=True)
-    assert str(train_command._free_folder("demo")) == "runs/demo-2"
-
-
-def test_cnnkit_train_is_the_train_verb(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["cnnkit-train", "--recipe", "none"])
-    assert main_train() == 2
-    assert "Unknown recipe 'none'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

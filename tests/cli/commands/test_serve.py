@@ -1,6 +1,5 @@
-"""`cnnkit serve` and `cnnkit query`: texts, exit codes, and what each needs."""
+"""`cnnkit serve`: output, errors, exit codes."""
 
-import json
 import os
 import re
 import select
@@ -34,47 +33,6 @@ def cnnkit(capfd):
     return run
 
 
-@pytest.fixture
-def files(tmp_path, png, monkeypatch):
-    """red.png and green-blue.png in the working directory."""
-    monkeypatch.chdir(tmp_path)
-    Path("red.png").write_bytes(png(250, 0, 0))
-    Path("green-blue.png").write_bytes(png(0, 200, 190))
-    return ["red.png", "green-blue.png"]
-
-
-@pytest.fixture
-def server(colors_server):
-    return ["--server", colors_server.address, "--model", "colors"]
-
-
-def test_query_prints_a_table(cnnkit, files, server):
-    code, out, err = cnnkit("query", *files, *server, "--top", "2")
-    assert (code, err) == (0, "")
-    assert re.fullmatch(
-        r"red\.png         red    0\.\d{4}\n {16}green  0\.\d{4}\n"
-        r"green-blue\.png  green  0\.\d{4}\n {16}blue   0\.\d{4}\n",
-        out,
-    )
-
-
-def test_query_json_is_one_document(cnnkit, files, server):
-    code, out, err = cnnkit("query", *files, *server, "--top", "1", "--json")
-    assert (code, err) == (0, "")
-    document = json.loads(out)
-    assert document["model"] == "colors"
-    assert [result["image"] for result in document["results"]] == files
-    best = [result["predictions"][0] for result in document["results"]]
-    assert [prediction["label"] for prediction in best] == ["red", "green"]
-    assert all(0 < prediction["probability"] < 1 for prediction in best)
-
-
-def test_query_a_version_without_labels(cnnkit, files, server):
-    code, out, _ = cnnkit("query", files[0], *server, "--model-version", "1", "--top", "1")
-    assert code == 0
-    assert re.fullmatch(r"red\.png  class 0  0\.99\d\d\n", out)
-
-
 def failure(result, code):
     """Returns the one line of an error."""
     assert result[0] == code
@@ -83,72 +41,6 @@ def failure(result, code):
     assert len(lines) == 1, lines
     assert lines[0].startswith("cnnkit: error: ")
     return lines[0]
-
-
-def test_query_a_file_that_is_not_there(cnnkit, files, server):
-    result = cnnkit("query", files[0], "blue.png", *server)
-    assert "`PATH` must be an existing image file or folder. Received: blue.png." in failure(
-        result, 2
-    )
-
-
-def test_query_a_server_that_is_not_there(cnnkit, files):
-    result = cnnkit("query", files[0], "--server", "localhost:1", "--model", "colors")
-    line = failure(result, 1)
-    assert "No model server answers at localhost:1." in line
-    assert "Start one with `cnnkit serve DIR --port 1`." in line
-
-
-def test_query_a_model_that_is_not_there(cnnkit, files, colors_server):
-    result = cnnkit("query", files[0], "--server", colors_server.address, "--model", "digits")
-    assert "no such model, version or label of 'digits'" in failure(result, 1)
-
-
-def test_query_a_version_that_is_not_there(cnnkit, files, server):
-    result = cnnkit("query", files[0], *server, "--model-version", "7")
-    assert "Versions of 'colors' that are available: 1, 2." in failure(result, 1)
-
-
-def test_query_names_the_file_that_is_no_image(cnnkit, files, server):
-    Path("notes.png").write_text("not an image")
-    line = failure(cnnkit("query", "notes.png", *server, "--top", "1"), 1)
-    assert "cannot classify notes.png" in line
-    assert "Unknown image file format" in line
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (["--top", "9"], "Expected: top <= 3. Received: 9."),
-        (["--top", "0"], "one class at least"),
-        (["--timeout", "0"], "needs a deadline"),
-        (["--server", "localhost"], "Expected: HOST:PORT"),
-    ],
-)
-def test_query_options_that_cannot_be(cnnkit, files, server, options, text):
-    assert text in failure(cnnkit("query", files[0], *server, *options), 2)
-
-
-def test_query_without_a_model_is_wrong_usage(cnnkit, files):
-    code, _, err = cnnkit("query", files[0])
-    assert code == 2
-    assert "--model" in err
-
-
-def test_query_needs_no_tensorflow(files, server):
-    program = (
-        "import sys; from cnnkit.cli.main import main; code = main(sys.argv[1:]);"
-        "print(sorted({'tensorflow', 'keras'} & set(sys.modules))); sys.exit(code)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program, "query", files[0], *server, "--top", "1"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_serve_on_a_port_in_use(cnnkit, colors_folder, colors_server):

@@ -1,0 +1,89 @@
+"""`cnnkit train`: output, TensorBoard, the profile."""
+
+import json
+import sys
+import types
+
+import pytest
+import tensorflow as tf
+
+from cnnkit import models
+from cnnkit.cli.commands import train as train_command
+from cnnkit.cli.main import main, main_train
+from cnnkit.training import callbacks
+from tests.helpers.tiny_network import tiny
+
+
+@pytest.fixture
+def tiny_network(monkeypatch):
+    monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
+
+
+def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
+    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
+    assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
+    assert lines[0].endswith("2 replicas on the CPU")
+    deviations = [line for line in lines if line.startswith("deviates from the paper: ")]
+    assert "deviates from the paper: batch_size is 16 instead of the recipe's 64" in deviations
+    assert lines[1:-2] == deviations
+    assert lines[-2].startswith("epoch 1/1  loss ")
+    assert lines[-1].startswith(f"done: {tmp_path / 'run'}, ")
+
+
+def test_train_json_is_one_document(image_folder, tmp_path, capsys):
+    options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
+    assert main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["epoch"] == 1
+    assert document["run"] == str(tmp_path / "run")
+    assert "epoch 1/1" in captured.err
+
+
+def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert str(train_command._free_folder("demo")) == "runs/demo"
+    (tmp_path / "runs/demo").mkdir(parents=True)
+    assert str(train_command._free_folder("demo")) == "runs/demo-2"
+
+
+def test_cnnkit_train_is_a_command_of_its_own(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cnnkit-train", "--recipe", "none"])
+    assert main_train() == 2
+    assert "Unknown recipe 'none'" in capsys.readouterr().err
+
+
+def test_profile_writes_a_profile_and_prints_the_times(tiny_network, tmp_path, capsys):
+    output = tmp_path / "run"
+    words = ["--model", "tiny", "--image-size", "8", "--epochs", "1", "--strategy", "default"]
+    assert main(["train", *words, "--profile", "--output", str(output)]) == 0
+    [time] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("time: ")]
+    for part in ("input", "step", "validation", "checkpoint"):
+        assert f"{part} " in time
+    assert list((output / "profile").rglob("*.xplane.pb"))
+
+
+def test_tensorboard_gets_every_tenth_step_and_every_epoch(tiny_network, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: types.SimpleNamespace())
+    monkeypatch.setattr(
+        tf.summary, "scalar", lambda name, value, step: told.append((name, step)), raising=False
+    )
+    output = tmp_path / "run"
+    words = ["--model", "tiny", "--image-size", "8", "--epochs", "2", "--strategy", "default"]
+    words += ["--batch-size", "100"]
+    assert main(["train", *words, "--tensorboard", "--output", str(output)]) == 0
+    # 15 steps an epoch.
+    assert [step for name, step in told if name == "step/loss"] == [10, 20, 30]
+    assert [step for name, step in told if name == "epoch/val_accuracy"] == [1, 2]
+    assert list((output / "tensorboard").glob("events*"))
+
+
+def test_tensorboard_that_is_missing_is_named(tiny_network, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(callbacks.importlib.util, "find_spec", lambda name: None)
+    words = ["train", "--tensorboard", "--output", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert 'pip install "cnnkit[tensorboard]"' in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
