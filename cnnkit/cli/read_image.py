@@ -34,4 +34,4 @@ def read_image(path: str, size: int | None) -> np.ndarray:
         image = decode_image(tf.constant(Path(path).read_bytes()))
         return (resize_shorter_side(image, size) if size else tf.cast(image, tf.float32)).numpy()
     except tf.errors.InvalidArgumentError as error:
-        raise DataError(f"{path} is no image", expected=f"a {FORMATS} file") from error
+        raise DataError(f"{path} must be an image", expected=f"a {FORMATS} file") from error

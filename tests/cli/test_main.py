@@ -95,7 +95,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("visualize deconvnet {run} {tmp}/no.png --layer conv5 --output {tmp}/x.png", 2,
          "No image file"),
         ("visualize deconvnet {run} {run}/labels.txt --layer conv5 --output {tmp}/x.png", 1,
-         "labels.txt is no image. Expected: a JPEG, PNG, BMP, GIF or WebP file"),
+         "labels.txt must be an image. Expected: a JPEG, PNG, BMP, GIF or WebP file"),
         ("visualize deconvnet {run} {image} --layer conv6 --output {tmp}/x.png", 2,
          "Unknown layer 'conv6'"),
         ("visualize deconvnet {run} {image} --layer conv5 --unit 256 --output {tmp}/x.png", 2,
