@@ -100,7 +100,7 @@ def test_weights_become_the_network_that_is_named(tmp_path):
         ("{run} --labels {tmp}/none", 2, "--labels must be an existing file"),
         ("{run} --version 0", 2, "1 or more. Received: 0"),
         ("{run} --dtype half", 2, "Unknown dtype 'half'"),
-        ("{run} --scale 8", 2, "The shorter side is too small"),
+        ("{run} --scale 8", 2, "The shorter side in `scale` is too small for the crop"),
         ("{run} --explain-layers conv9", 2, "Unknown layer 'conv9'"),
         ("{run} --max-pixels 0", 2, "`pixels` must be 1 or more"),
         ("{run} --signatures classify", 2, "Did you mean classify_bytes"),
