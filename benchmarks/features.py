@@ -61,7 +61,7 @@ def search(path: Path) -> None:
     """Searches the vectors in a file and prints what it took."""
     import numpy as np
 
-    from cnnkit.features.nearest_neighbors import memory_estimate
+    from cnnkit.features import memory_estimate
 
     values = np.load(path, mmap_mode="r")
     gigabytes = memory_estimate(IMAGES, DIMENSION).read_bytes / 1e9
@@ -75,7 +75,7 @@ def search(path: Path) -> None:
 def _search(values, count: int) -> None:
     import numpy as np
 
-    from cnnkit.features.nearest_neighbors import memory_estimate, nearest_neighbors
+    from cnnkit.features import memory_estimate, nearest_neighbors
 
     places = np.linspace(0, IMAGES - 1, count).astype(int)
     queries = values[places] + np.float32(1e-3)

@@ -19,8 +19,13 @@ from cnnkit.data import load_dataset
 from cnnkit.evaluation.result_store import read_results
 from cnnkit.export import verify_export
 from cnnkit.export.reference_outputs import ReferenceOutputs
-from cnnkit.features import FeatureExtractor, FeatureSpec, load_features, write_features
-from cnnkit.features.nearest_neighbors import find_neighbors
+from cnnkit.features import (
+    FeatureExtractor,
+    FeatureSpec,
+    find_neighbors,
+    load_features,
+    write_features,
+)
 from cnnkit.layers import (
     CeilMaxPooling2D,
     ClassProbabilities,
@@ -213,17 +218,17 @@ def test_features_are_read_and_are_those_of_the_network(run, expected):
     index, found = load_features(SAVED / "features")
     np.testing.assert_array_equal(found.values, expected["features/values"])
     assert (index.images, index.dimension, index.parts) == (30, 8, 2)
-    assert (index.split, index.protocol.layer, index.protocol.pool) == ("all", "fc7", "flatten")
+    assert (index.split, index.spec.layer, index.spec.pool) == ("all", "fc7", "flatten")
     assert found.classes == tuple("012")
     model = load_model("run")
-    assert FeatureExtractor(model, index.protocol).identity == index.identity
+    assert FeatureExtractor(model, index.spec).identity == index.identity
 
 
 def test_features_go_on_where_they_were_stopped(run, expected):
     shutil.copytree(SAVED / "features", "features")
     Path("features/features-00001.json").unlink()
     source = load_dataset(f"shards:{SAVED / 'shards'}")
-    write_features(load_model("run"), source, FeatureSpec.named("fc7"), "features", rows=16)
+    write_features(load_model("run"), source, FeatureSpec.with_defaults("fc7"), "features", rows=16)
     values = load_features("features")[1].values
     np.testing.assert_allclose(values, expected["features/values"], **NEAR)
 
@@ -246,7 +251,7 @@ def test_shards_are_a_dataset(expected):
 @pytest.mark.parametrize("kind", ["svm", "softmax"])
 def test_a_classifier_predicts(run, expected, kind):
     saved = load_linear_probe(SAVED / f"transfer_{kind}")
-    assert (saved.classes, saved.classifier, saved.several) == (tuple("012"), kind, False)
+    assert (saved.classes, saved.classifier, saved.multilabel) == (tuple("012"), kind, False)
     np.testing.assert_allclose(
         saved.scores(expected["features/values"]), expected[f"transfer/{kind}"], **NEAR
     )

@@ -55,7 +55,7 @@ def spec_from_arguments(args: argparse.Namespace, layer: str) -> FeatureSpec:
     """
     from cnnkit.features import FeatureSpec
 
-    return FeatureSpec.named(
+    return FeatureSpec.with_defaults(
         layer,
         scales=args.scales,
         aggregate=args.aggregate,

@@ -1,4 +1,4 @@
-"""The vectors of a dataset's images, in memory or streamed."""
+"""Feature extraction: vectors of a dataset's images, in memory or streamed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class FeatureBatch:
-    """A vector for every image.
+    """Feature vectors of images, with their names and labels.
 
     Attributes:
-        values: (n, d) float32; perhaps a file that is mapped into memory.
-        names: A name for each image.
+        values: (n, d) float32; may be a memory-mapped file.
+        names: Name of each image.
         labels: (n,) int32, an index into `classes`.
         classes: Names of the classes.
     """
@@ -45,7 +45,7 @@ class FeatureBatch:
 
 def extract_features(
     model: keras.Model,
-    source: Dataset | Split,
+    dataset: Dataset | Split,
     layer: str,
     *,
     scales: tuple[int, ...] = (),
@@ -58,31 +58,35 @@ def extract_features(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], object] = lambda count: None,
 ) -> FeatureBatch:
-    """Returns what a layer answers to every image, as unit vectors.
+    """Extract the feature vectors of a dataset's images at a layer.
 
-    Without `scales` the network sees the center of each image once. With them it is applied densely
-    to the whole image at each scale, with dense layers as convolutions; answers are averaged over
-    positions and the mirrored image, and the scales stacked (Simonyan & Zisserman 2014, appendix
-    B). `cnnkit.features.FeatureSpec` explains each choice.
+    Without `scales` the network is applied once, to the center crop of each image. With them it is
+    applied densely to the whole image at each scale, with dense layers as convolutions; outputs
+    are averaged over positions and over the mirrored image, and the scales are concatenated
+    (Simonyan & Zisserman 2014, appendix B). `cnnkit.features.FeatureSpec` explains each choice.
 
     Args:
-        model: Any functional or sequential model over RGB images in 0..255.
-        source: A dataset, or a part of one.
+        model: A functional or sequential Keras model over RGB images in 0..255.
+        dataset: A dataset, or a split of one.
         layer: Name of a layer, for example `fc7`.
-        scales: Shorter sides of the image.
+        scales: Shorter sides of the image in pixels.
         aggregate: `"stack"`, `"average"` or `"max"` over the scales.
-        flip: Whether to average with the mirrored image; None does so with scales.
-        pool: Of a map: `"average"`, `"max"` or `"flatten"`; None averages with scales, and flattens
-            without.
-        l2: Whether vectors get the length 1.
-        image_size: Side of the center, for a model that takes images of any size.
-        split: Of a dataset: `"train"`, `"test"` or `"all"`.
-        batch_size: Images of 224 x 224 at a time; of larger ones fewer.
+        flip: Whether to average with the mirrored image; None does so with `scales` only.
+        pool: How a map becomes a vector: `"average"`, `"max"` or `"flatten"`; None averages with
+            `scales` and flattens without.
+        l2: Whether vectors are divided by their Euclidean length.
+        image_size: Side of the center crop in pixels, for a model that takes images of any size.
+        split: Split of a `Dataset`: `"train"`, `"test"` or `"all"`.
+        batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
         progress: Called with the number of images done since the last call.
 
+    Returns:
+        The vectors, (n, d) float32, in the order of the split.
+
     Raises:
-        UsageError: If a layer or an option does not exist, or the images are too small.
-        DataError: If an image cannot be decoded, or the network answers with what is not finite.
+        UsageError: If the layer does not exist, an option is out of range, or the images are too
+            small.
+        DataError: If an image cannot be decoded, or a vector is not finite.
 
     Example:
         >>> from cnnkit import alexnet
@@ -92,7 +96,7 @@ def extract_features(
         >>> extract_features(model, load_dataset("digits"), "pool2", split="test").values.shape
         (359, 2304)
     """
-    protocol = FeatureSpec.named(
+    spec = FeatureSpec.with_defaults(
         layer,
         scales=scales,
         aggregate=aggregate,
@@ -101,59 +105,71 @@ def extract_features(
         l2=l2,
         image_size=image_size,
     )
-    part = select_features_split(source, split) if isinstance(source, Dataset) else source
-    classes = source.class_names if isinstance(source, Dataset) else ()
-    describer = FeatureExtractor(model, protocol)
-    values = np.empty((len(part), *describer.dimensions), np.float32)
-    for places, [vectors] in stream_features(describer, part, np.arange(len(part)), batch_size):
-        values[places] = vectors
-        progress(len(places))
-    return FeatureBatch(values, part.names, part.labels, classes)
+    images = select_features_split(dataset, split) if isinstance(dataset, Dataset) else dataset
+    classes = dataset.class_names if isinstance(dataset, Dataset) else ()
+    extractor = FeatureExtractor(model, spec)
+    values = np.empty((len(images), *extractor.dimensions), np.float32)
+    for rows, [vectors] in stream_features(extractor, images, np.arange(len(images)), batch_size):
+        values[rows] = vectors
+        progress(len(rows))
+    return FeatureBatch(values, images.names, images.labels, classes)
 
 
 def stream_features(
-    describer: FeatureExtractor, split: Split, order: np.ndarray, batch_size: int
+    extractor: FeatureExtractor, split: Split, order: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
-    """Yields places in the order, (n,), and their vectors, (n, d) float32 for each layer.
+    """Yield the feature vectors of images in batches.
 
-    The memory does not depend on the number of images.
+    The memory does not depend on the number of images. Batches of whole images (with scales) are
+    grouped by shape, so that they do not come in order.
+
+    Args:
+        extractor: The feature extractor.
+        split: The images.
+        order: (n,) indices into the split.
+        batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
+
+    Yields:
+        Positions in `order`, (b,) int, and for each layer the vectors, (b, d) float32.
 
     Raises:
         UsageError: If the batch size is below 1.
         DataError: If an image cannot be decoded, or a vector is not finite.
     """
     if batch_size < 1:
-        raise UsageError("A batch holds images", expected="at least 1", received=batch_size)
-    if describer.protocol.scales:
-        images = iter_full_images(split, order, describer.sides, batch_size)
+        raise UsageError("`batch_size` must be at least 1", received=batch_size)
+    if extractor.spec.scales:
+        batches = iter_full_images(split, order, extractor.sides, batch_size)
     else:
-        images = iter_center_crops(split, order, describer.sides[0], batch_size)
-    for places, batch in images:
-        answers = [vectors[: len(places)] for vectors in describer(batch)]
-        for layer, vectors in zip(describer.layers, answers, strict=True):
+        batches = iter_center_crops(split, order, extractor.sides[0], batch_size)
+    for rows, images in batches:
+        # The last batch of center crops is filled up with repeated rows.
+        features = [vectors[: len(rows)] for vectors in extractor(images)]
+        for layer, vectors in zip(extractor.layers, features, strict=True):
             for row in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
                 raise DataError(
-                    f"Layer {layer!r} answers image {split.names[order[places[row]]]}"
-                    " with values that are not finite",
-                    hint="Look at the weights: training may have diverged",
+                    f"The output of layer {layer!r} for image {split.names[order[rows[row]]]}"
+                    " is not finite",
+                    hint="Check the weights: training may have diverged",
                 )
-        yield places, answers
+        yield rows, features
 
 
 @dataclass(frozen=True)
 class LayerFeatures:
-    """The vectors of images by some layers of one network, or of several stacked.
+    """Feature vectors of images at several layers of one network, or of several networks.
 
     Attributes:
-        protocol: How an image becomes a vector of the first layer; where the networks see the
-            center at one size, it tells that size.
+        spec: How an image becomes a vector of the first layer. Where all networks take the center
+            crop at one size, its `image_size` is that size.
         layers: Names of the layers.
         networks: Name of each network.
         identities: Digest of each network up to the first layer.
-        values: For each layer (n, d) float32, in a file without a name that goes with the array.
+        values: For each layer (n, d) float32, memory-mapped from an unlinked temporary file that
+            is freed with the array.
     """
 
-    protocol: FeatureSpec
+    spec: FeatureSpec
     layers: tuple[str, ...]
     networks: tuple[str, ...]
     identities: tuple[str, ...]
@@ -165,22 +181,22 @@ def extract_layers(
     images: Split,
     layers: Sequence[str],
     *,
-    protocol: FeatureSpec | None = None,
+    spec: FeatureSpec | None = None,
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], object] = lambda count: None,
 ) -> LayerFeatures:
-    """Describes images by layers of trained networks, in one pass of each network.
+    """Extract the feature vectors of images at several layers, in one pass of each network.
 
-    The vectors of several networks stand side by side, each of them of length 1 where the protocol
-    says so (Simonyan & Zisserman 2014, appendix B, Table 11).
+    The vectors of several networks are concatenated, each of length 1 where the spec says so
+    (Simonyan & Zisserman 2014, appendix B, Table 11).
 
     Args:
         models: A Keras model over RGB images in 0..255, or several.
-        images: What is described.
+        images: The images.
         layers: Names of layers, which every model has.
-        protocol: How an image becomes a vector, for the first of the layers; None sees the center
-            of the image.
-        batch_size: Images of 224 x 224 at a time.
+        spec: How an image becomes a vector, for the first of the layers; None takes the center
+            crop of the image.
+        batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
         progress: Called with the number of images done since the last call, for every model.
 
     Raises:
@@ -190,7 +206,7 @@ def extract_layers(
     Example:
         >>> from cnnkit import alexnet
         >>> from cnnkit.data import load_dataset
-        >>> from cnnkit.transfer import extract_layers
+        >>> from cnnkit.features import extract_layers
         >>> model = alexnet(input_shape=(64, 64, 3), include_top=False)
         >>> images = load_dataset("digits").splits["test"]
         >>> [one.shape for one in extract_layers(model, images, ["pool2", "pool5"]).values]
@@ -198,34 +214,39 @@ def extract_layers(
     """
     models = [models] if isinstance(models, keras.Model) else list(models)
     if not models or not layers:
-        raise UsageError("Features come from a network and a layer", received=list(layers))
-    protocol = replace(protocol or FeatureSpec(layers[0]), layer=layers[0])
-    describers = [FeatureExtractor(model, protocol, layers[1:]) for model in models]
-    widths = zip(*(describer.dimensions for describer in describers), strict=True)
-    arrays = [_unnamed((len(images), sum(width))) for width in widths]
-    begin = [0] * len(arrays)
-    for describer in describers:
-        for places, answers in stream_features(
-            describer, images, np.arange(len(images)), batch_size
+        raise UsageError(
+            "`models` and `layers` must not be empty",
+            received=f"{len(models)} models, {len(layers)} layers",
+        )
+    spec = replace(spec or FeatureSpec(layers[0]), layer=layers[0])
+    extractors = [FeatureExtractor(model, spec, layers[1:]) for model in models]
+    widths = zip(*(extractor.dimensions for extractor in extractors), strict=True)
+    arrays = [_temporary_array((len(images), sum(width))) for width in widths]
+    columns = [0] * len(arrays)
+    for extractor in extractors:
+        for rows, features in stream_features(
+            extractor, images, np.arange(len(images)), batch_size
         ):
-            for i, vectors in enumerate(answers):
-                arrays[i][places, begin[i] : begin[i] + vectors.shape[1]] = vectors
-            progress(len(places))
-        begin = [b + d for b, d in zip(begin, describer.dimensions, strict=True)]
-    sides = {describer.sides for describer in describers}
-    if not protocol.scales and len(sides) == 1:
-        protocol = replace(protocol, image_size=describers[0].sides[0])
+            for array, begin, vectors in zip(arrays, columns, features, strict=True):
+                array[rows, begin : begin + vectors.shape[1]] = vectors
+            progress(len(rows))
+        columns = [b + d for b, d in zip(columns, extractor.dimensions, strict=True)]
+    sides = {extractor.sides for extractor in extractors}
+    if not spec.scales and len(sides) == 1:
+        spec = replace(spec, image_size=extractors[0].sides[0])
     return LayerFeatures(
-        protocol,
+        spec,
         tuple(layers),
-        tuple(describer.name for describer in describers),
-        tuple(describer.identity for describer in describers),
+        tuple(extractor.name for extractor in extractors),
+        tuple(extractor.identity for extractor in extractors),
         tuple(arrays),
     )
 
 
-def _unnamed(shape: tuple[int, int]) -> np.ndarray:
-    """Returns an array in a temporary file that no way of ending leaves behind."""
-    # A file without a name: the system frees it with the last mapping, after `kill -9` too.
+def _temporary_array(shape: tuple[int, int]) -> np.ndarray:
+    """Return a float32 array in an unlinked temporary file.
+
+    The file has no name: the system frees it with the last mapping, after `kill -9` too.
+    """
     with tempfile.TemporaryFile(prefix="cnnkit-") as file:
         return np.memmap(file, np.float32, "w+", shape=shape)

@@ -1,4 +1,4 @@
-"""The images that features are made of: centers in batches, or whole images by their shape."""
+"""Batches of images for feature extraction: center crops, or whole images grouped by shape."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError, unknown_name
 
 ALL = "all"
-# Pixels of an image that a batch size is meant for; of larger images fewer are taken at a time.
+# `batch_size` counts images of this many pixels; a batch of larger images has fewer.
 DEFAULT_BATCH_PIXELS = 224 * 224
 
-# Positions in the order, and the images at every side, (n, h, w, 3) float32 RGB 0..255.
+# Positions in `order`, (n,) int, and the images at every side, (n, h, w, 3) float32 RGB 0..255.
 Batch = tuple[np.ndarray, list[np.ndarray]]
 
 
-def select_features_split(source: Dataset, name: str = ALL) -> Split:
-    """Returns a split of a dataset; `"all"` is its training images and then its test images.
+def select_features_split(dataset: Dataset, name: str = ALL) -> Split:
+    """Return a split of a dataset by name; `"all"` is the training images, then the test images.
 
     Raises:
-        UsageError: If there is no such split.
+        UsageError: If the dataset has no split of this name.
     """
-    if name in source.splits:
-        return source.splits[name]
+    if name in dataset.splits:
+        return dataset.splits[name]
     if name != ALL:
-        raise unknown_name("split", name, [*source.splits, ALL])
-    return _joined(source.splits["train"], source.splits["test"])
+        raise unknown_name("split", name, [*dataset.splits, ALL])
+    return _concatenate(dataset.splits["train"], dataset.splits["test"])
 
 
 def split_from_files(files: Sequence[str | Path]) -> Split:
-    """Returns image files as a split; every label is 0.
+    """Return image files as a split; every label is 0.
 
     Raises:
-        UsageError: If one of them does not exist.
+        UsageError: If a file does not exist.
     """
     names = [str(file) for file in files]
     for name in names:
@@ -54,23 +54,23 @@ def split_from_files(files: Sequence[str | Path]) -> Split:
 def iter_center_crops(
     split: Split, order: np.ndarray, side: int, batch_size: int
 ) -> Iterator[Batch]:
-    """Yields the centers of images in batches of one size; the last one has rows that repeat."""
-    place = 0
+    """Yield center crops in batches of one size; the last batch is filled with repeated rows."""
+    start = 0
     augmentation = Augmentation(side)
     with report_undecodable(split):
         for batch in batches(split, augmentation=augmentation, batch_size=batch_size, order=order):
             count = int(batch["weights"].numpy().sum())
-            yield np.arange(place, place + count), [batch["images"]]
-            place += count
+            yield np.arange(start, start + count), [batch["images"]]
+            start += count
 
 
 def iter_full_images(
     split: Split, order: np.ndarray, sides: Sequence[int], batch_size: int
 ) -> Iterator[Batch]:
-    """Yields whole images, rescaled to each of the shorter `sides`; those of one shape together.
+    """Yield whole images, rescaled to each of the shorter `sides`, in batches of one shape.
 
-    Every image is read and decoded once. At most two batches of images wait for others of their
-    shape.
+    Every image is read and decoded once. At most two batches of images are held back until there
+    are enough of their shape.
     """
 
     def load(index):
@@ -82,28 +82,28 @@ def iter_full_images(
     waiting: dict[tuple, list[tuple[int, list[np.ndarray]]]] = {}
     count = 0
     with report_undecodable(split):
-        for place, images in enumerate(dataset.prefetch(BATCHES_AHEAD).as_numpy_iterator()):
-            # At every scale: rounding may part images that agree at one.
+        for row, images in enumerate(dataset.prefetch(BATCHES_AHEAD).as_numpy_iterator()):
+            # The shape at every scale: images that agree at one may be rounded apart at another.
             shape = tuple(image.shape for image in images)
             group = waiting.setdefault(shape, [])
-            group.append((place, list(images)))
+            group.append((row, list(images)))
             count += 1
-            if len(group) >= _most(shape, batch_size):
-                yield _together(waiting.pop(shape))
+            if len(group) >= _max_group_size(shape, batch_size):
+                yield _stack(waiting.pop(shape))
                 count -= len(group)
             elif count >= 2 * batch_size:
-                # The largest group frees the most memory for one call of the network.
+                # The largest group frees the most memory per call of the network.
                 largest = max(waiting, key=lambda key: len(waiting[key]))
                 count -= len(waiting[largest])
-                yield _together(waiting.pop(largest))
+                yield _stack(waiting.pop(largest))
     for group in waiting.values():
-        yield _together(group)
+        yield _stack(group)
 
 
-def _joined(first: Split, second: Split) -> Split:
+def _concatenate(first: Split, second: Split) -> Split:
     count = len(first)
 
-    def either(of_first, of_second):
+    def select(of_first, of_second):
         return lambda index: tf.cond(
             index < count, lambda: of_first(index), lambda: of_second(index - count)
         )
@@ -111,18 +111,16 @@ def _joined(first: Split, second: Split) -> Split:
     labels = np.concatenate([first.labels, second.labels])
     names = (*first.names, *second.names)
     if first.load_bytes is not None and second.load_bytes is not None:
-        encoded = either(first.load_bytes, second.load_bytes)
-        return Split(labels, names, lambda index: decode_image(encoded(index)), encoded)
-    return Split(labels, names, either(first.load_image, second.load_image))
+        load_bytes = select(first.load_bytes, second.load_bytes)
+        return Split(labels, names, lambda index: decode_image(load_bytes(index)), load_bytes)
+    return Split(labels, names, select(first.load_image, second.load_image))
 
 
-def _most(shapes: tuple[tuple[int, ...], ...], batch_size: int) -> int:
+def _max_group_size(shapes: tuple[tuple[int, ...], ...], batch_size: int) -> int:
     pixels = max(height * width for height, width, _ in shapes)
     return max(1, batch_size * DEFAULT_BATCH_PIXELS // pixels)
 
 
-def _together(group: list[tuple[int, list[np.ndarray]]]) -> Batch:
-    places = np.array([place for place, _ in group])
-    return places, [
-        np.stack(images) for images in zip(*(images for _, images in group), strict=True)
-    ]
+def _stack(group: list[tuple[int, list[np.ndarray]]]) -> Batch:
+    rows = np.array([row for row, _ in group])
+    return rows, [np.stack(images) for images in zip(*(images for _, images in group), strict=True)]

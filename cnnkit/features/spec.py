@@ -1,4 +1,4 @@
-"""What a feature of an image is, as one value that goes to JSON and back."""
+"""Specification of a feature: how an image becomes a vector."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ POOLS = ("flatten", "average", "max")
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """From an image to a vector.
+    """How an image becomes a feature vector.
 
-    Without `scales` the network sees the center of the image at one size. With `scales` it is
-    applied to the whole image at each of them, and its answers are pooled over all positions, as
-    Simonyan & Zisserman 2014, appendix B, do.
+    Without `scales` the network is applied once, to the center crop of the image. With `scales` it
+    is applied to the whole image at each scale, and its outputs are pooled over all positions
+    (Simonyan & Zisserman 2014, appendix B).
 
     Attributes:
         layer: Name of the layer; `fc6 fc7 fc8` also name VGG's dense layers.
-        scales: Shorter sides of the image in pixels; empty for the center at one size.
-        aggregate: What becomes of the vectors of several scales: one after the other (`"stack"`),
-            their `"average"` or their elementwise `"max"`.
-        flip: Whether the vector is averaged with that of the mirrored image.
-        pool: What becomes of a map: its `"average"` or `"max"` over the positions, or `"flatten"`,
-            all its values one after the other, which needs images of one size.
-        l2: Whether the vector is divided by its Euclidean length in the end; zeros stay zero.
-        image_size: Side of the center in pixels; None is the network's own.
+        scales: Shorter sides of the image in pixels; empty for the center crop.
+        aggregate: How the vectors of several scales are combined: concatenated (`"stack"`), their
+            `"average"` or their elementwise `"max"`.
+        flip: Whether the vector is averaged with the vector of the mirrored image.
+        pool: How a map becomes a vector: its `"average"` or `"max"` over the positions, or
+            `"flatten"`, which keeps every value and needs images of one size.
+        l2: Whether the vector is divided by its Euclidean length at the end; zeros stay zero.
+        image_size: Side of the center crop in pixels; None takes the input size of the network.
 
     Raises:
         UsageError: If a field is out of range.
 
     Example:
         >>> from cnnkit.features import FeatureSpec
-        >>> FeatureSpec.named("fc7", scales=(256, 384)).pool
+        >>> FeatureSpec.with_defaults("fc7", scales=(256, 384)).pool
         'average'
     """
 
@@ -56,22 +56,20 @@ class FeatureSpec:
             raise unknown_name("pooling", self.pool, POOLS)
         sides = [*self.scales, *([] if self.image_size is None else [self.image_size])]
         if any(side < 1 for side in sides):
-            raise UsageError("An image has pixels", expected="sides of at least 1", received=sides)
+            raise UsageError("`scales` and `image_size` must be at least 1", received=sides)
         if self.scales and self.pool == "flatten":
             raise UsageError(
-                "Images of many sizes have maps of many sizes",
-                expected=f"pool {' or '.join(POOLS[1:])} with scales",
+                "`pool` must be 'average' or 'max' with `scales`, because maps differ in size",
                 received=self.pool,
             )
         if self.scales and self.image_size is not None:
             raise UsageError(
-                "With scales the whole image is seen",
-                expected="scales or an image size",
+                "`image_size` must be None with `scales`, which see the whole image",
                 received=f"scales {self.scales} and image size {self.image_size}",
             )
 
     @classmethod
-    def named(
+    def with_defaults(
         cls,
         layer: str,
         *,
@@ -82,9 +80,10 @@ class FeatureSpec:
         l2: bool = True,
         image_size: int | None = None,
     ) -> FeatureSpec:
-        """Returns the protocol with what is usual where nothing is said.
+        """Return a spec with defaults filled in.
 
-        With scales: mirrored, and averaged over the positions. Without: neither.
+        The default of `flip` is True with `scales` and False without. The default of `pool` is
+        `"average"` with `scales` and `"flatten"` without.
         """
         return cls(
             layer,
@@ -96,13 +95,13 @@ class FeatureSpec:
             image_size,
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """Returns it as plain values."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as values that JSON can hold."""
         return {**dataclasses.asdict(self), "scales": list(self.scales)}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> FeatureSpec:
-        """Returns what `as_json` gave.
+    def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSpec:
+        """Create a spec from the output of `to_dict`.
 
         Raises:
             UsageError: If a field is missing, unknown or out of range.
@@ -110,4 +109,4 @@ class FeatureSpec:
         try:
             return cls(**{**fields, "scales": tuple(fields["scales"])})
         except (TypeError, KeyError) as error:
-            raise UsageError("No feature protocol", received=error) from error
+            raise UsageError("`fields` must be those of a FeatureSpec", received=error) from error

@@ -1,14 +1,13 @@
-"""Features on disk: a folder of NumPy arrays and a JSON index.
+"""Feature store: a folder of NumPy arrays and a JSON index.
 
-    DIR/index.json             what they are: network, layer, protocol, dataset, classes, how many
-    DIR/features-00000.npy     (rows, d) float32, the vectors of images 0 to rows - 1
-    DIR/features-00000.json    their names and labels; written last, so what has one is whole
-    DIR/features-00001.npy     ...
+    DIR/index.json             network, layer, spec, dataset, classes, number of images
+    DIR/features-00000.npy     part 0: (rows, d) float32, the vectors of images 0 to rows - 1
+    DIR/features-00000.json    their names and labels; written last, so a part that has it is whole
+    DIR/features-00001.npy     part 1 ...
 
-`.npy`, because features are one dense matrix: it is mapped into memory as it lies, exact, without
-a copy, which is what a nearest-image search and a linear model want, and NumPy alone reads it.
-Every process writes the same index, so folders that several machines filled are merged by putting
-their files together.
+Features are one dense matrix, so the format is `.npy`: NumPy maps it into memory without a copy,
+exactly, as nearest-neighbor search and linear models need it. Every process writes the same index,
+so folders that several machines filled are merged by copying their files into one.
 """
 
 from __future__ import annotations
@@ -34,32 +33,34 @@ from cnnkit.features.spec import FeatureSpec
 
 INDEX = "index.json"
 FORMAT = 1
+# The key of the spec in the file.
+SPEC_KEY = "protocol"
 PART_BYTES = 64 << 20
-# A whole number of the usual batches.
+# Parts hold a multiple of the default batch size.
 ROWS_MULTIPLE = 64
 MAX_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class FeatureIndex:
-    """What the features in a folder are.
+    """Index of a feature store: how its features were made.
 
     Attributes:
         network: Name of the network.
-        identity: Digest of the network up to the layer.
-        protocol: How an image becomes a vector.
-        dataset: How the dataset was asked for.
-        dataset_fingerprint: Of the dataset, as `cnnkit.data.Dataset` has it.
+        identity: Digest of the network up to the layer, from `model_identity`.
+        spec: How an image becomes a vector.
+        dataset: Specification of the dataset, for example `folder:images`.
+        dataset_fingerprint: Fingerprint of the dataset, from `cnnkit.data.Dataset`.
         split: `"train"`, `"test"` or `"all"`.
         classes: Names of the classes.
-        images: How many there are.
+        images: Number of images.
         dimension: Length of a vector.
-        rows: Images in each file but the last.
+        rows: Number of images in each part but the last.
     """
 
     network: str
     identity: str
-    protocol: FeatureSpec
+    spec: FeatureSpec
     dataset: str
     dataset_fingerprint: str
     split: str
@@ -70,17 +71,17 @@ class FeatureIndex:
 
     @property
     def parts(self) -> int:
-        """Number of files."""
+        """Number of parts, the files of the store."""
         return -(-self.images // self.rows)
 
-    def place(self, part: int) -> slice:
-        """Returns which images are in a file."""
+    def part_slice(self, part: int) -> slice:
+        """Return the slice of the images that are in a part."""
         return slice(part * self.rows, min((part + 1) * self.rows, self.images))
 
-    def identifying(self) -> dict[str, Any]:
-        """Returns what has to agree for features to belong together."""
+    def key_fields(self) -> dict[str, Any]:
+        """Return the fields in which parts of the same features agree, by their name in the file."""
         return {
-            "protocol": self.protocol.as_json(),
+            SPEC_KEY: self.spec.to_dict(),
             "network": self.identity,
             "dataset": self.dataset_fingerprint,
             "split": self.split,
@@ -89,30 +90,30 @@ class FeatureIndex:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of it."""
-        return hashlib.sha256(json.dumps(self.identifying(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the key fields, in hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.key_fields(), sort_keys=True).encode()).hexdigest()
 
-    def as_json(self) -> str:
-        """Returns it as text."""
-        fields = {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            **vars(self),
-            "protocol": self.protocol.as_json(),
-        }
-        return json.dumps(fields, indent=2) + "\n"
+    def to_json(self) -> str:
+        """Return the content of the index file."""
+        fields = {SPEC_KEY if name == "spec" else name: value for name, value in vars(self).items()}
+        fields = {"format": FORMAT, "fingerprint": self.fingerprint, **fields}
+        return json.dumps({**fields, SPEC_KEY: self.spec.to_dict()}, indent=2) + "\n"
 
-    def check_same(self, other: FeatureIndex, where: Path) -> None:
-        """Makes sure that the features in `where`, of index `other`, belong to these.
+    def check_compatible(self, other: FeatureIndex, folder: Path) -> None:
+        """Check that another store holds parts of the same features.
+
+        Args:
+            other: Index of the other store.
+            folder: Folder of the other store, for the error.
 
         Raises:
-            UsageError: If they do not; the first difference is told.
+            UsageError: If it does not. The error names the first field that differs.
         """
-        mine, theirs = self.identifying(), other.identifying()
+        mine, theirs = self.key_fields(), other.key_fields()
         for name, value in mine.items():
             if theirs[name] != value:
                 raise UsageError(
-                    f"{where} holds features of another {name}",
+                    f"{folder} holds features of another {'spec' if name == SPEC_KEY else name}",
                     expected=_short(value),
                     received=_short(theirs[name]),
                     hint="Use another folder",
@@ -121,8 +122,8 @@ class FeatureIndex:
 
 def write_features(
     model: keras.Model,
-    source: Dataset,
-    protocol: FeatureSpec,
+    dataset: Dataset,
+    spec: FeatureSpec,
     output: str | Path,
     *,
     split: str = ALL,
@@ -131,27 +132,27 @@ def write_features(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], object] = lambda count: None,
 ) -> FeatureIndex:
-    """Writes the features of a dataset into a folder, file by file; what is there is not redone.
+    """Write the features of a dataset into a folder, part by part; whole parts are kept.
 
     Args:
-        model: As `cnnkit.features.extract` takes it.
-        source: The dataset.
-        protocol: How an image becomes a vector.
-        output: The folder; it may hold a part of the same features.
+        model: A functional or sequential Keras model over RGB images in 0..255.
+        dataset: The dataset.
+        spec: How an image becomes a vector.
+        output: The folder; it may already hold parts of the same features.
         split: `"train"`, `"test"` or `"all"`.
-        shard: (i, n): only every n-th file, from the i-th on, counted from 0. Several machines may
-            share the folder or have one each: see `merge_features`.
-        rows: Images in a file; None makes files of about 64 MB.
-        batch_size: Images of 224 x 224 at a time.
+        shard: (i, n) writes every n-th part from the i-th on, counted from 0. Several machines may
+            share one folder, or have one each: see `merge_features`.
+        rows: Number of images in a part; None makes parts of about 64 MB.
+        batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
         progress: Called with the number of images done since the last call.
 
     Returns:
-        What was written.
+        The index of the store.
 
     Raises:
-        UsageError: If the folder holds something else, or features of another network, layer,
-            protocol or dataset.
-        DataError: As `extract`.
+        UsageError: If the folder holds other files, or features of another network, spec or
+            dataset; or if `shard` is out of range.
+        DataError: If an image cannot be decoded, or a vector is not finite.
 
     Example:
         >>> import tempfile
@@ -168,60 +169,55 @@ def write_features(
     """
     number, machines = shard
     if not 0 <= number < machines:
-        raise UsageError(
-            "There is no such shard",
-            expected="(i, n) with 0 <= i < n",
-            received=f"{number}/{machines}",
-        )
-    describer = FeatureExtractor(model, protocol)
-    [dimension] = describer.dimensions
-    images = select_features_split(source, split)
+        raise UsageError("`shard` must be (i, n) with 0 <= i < n", received=f"{number}/{machines}")
+    extractor = FeatureExtractor(model, spec)
+    [dimension] = extractor.dimensions
+    images = select_features_split(dataset, split)
     index = FeatureIndex(
-        network=describer.name,
-        identity=describer.identity,
-        protocol=protocol,
-        dataset=source.spec,
-        dataset_fingerprint=source.fingerprint,
+        network=extractor.name,
+        identity=extractor.identity,
+        spec=spec,
+        dataset=dataset.spec,
+        dataset_fingerprint=dataset.fingerprint,
         split=split,
-        classes=source.class_names,
+        classes=dataset.class_names,
         images=len(images),
         dimension=dimension,
-        rows=rows or _usual_rows(dimension),
+        rows=rows or _default_rows(dimension),
     )
     folder = Path(output)
-    _begin(folder, index)
+    _create(folder, index)
     for part in range(number, index.parts, machines):
-        place = index.place(part)
-        count = place.stop - place.start
+        part_slice = index.part_slice(part)
         if _is_whole(folder, index, part):
-            progress(count)
+            progress(part_slice.stop - part_slice.start)
             continue
-        values = np.empty((count, index.dimension), np.float32)
-        order = np.arange(place.start, place.stop)
-        for places, [vectors] in stream_features(describer, images, order, batch_size):
-            values[places] = vectors
-            progress(len(places))
-        with staged_file(_values_file(folder, part)) as aside, aside.open("wb") as file:
+        order = np.arange(part_slice.start, part_slice.stop)
+        values = np.empty((len(order), dimension), np.float32)
+        for positions, [vectors] in stream_features(extractor, images, order, batch_size):
+            values[positions] = vectors
+            progress(len(positions))
+        with staged_file(_values_file(folder, part)) as staged, staged.open("wb") as file:
             np.save(file, values)
-        about = {
-            "names": images.names[place],
-            "labels": images.labels[place].tolist(),
+        names_and_labels = {
+            "names": images.names[part_slice],
+            "labels": images.labels[part_slice].tolist(),
         }
-        write_text(_names_file(folder, part), json.dumps(about))
+        write_text(_names_file(folder, part), json.dumps(names_and_labels))
     return index
 
 
 def is_feature_store(folder: str | Path) -> bool:
-    """Tells whether a folder holds features."""
+    """Return True if the folder is a feature store."""
     return (Path(folder) / INDEX).is_file()
 
 
 def read_index(folder: str | Path) -> FeatureIndex:
-    """Returns what the features in a folder are.
+    """Read the index of a feature store.
 
     Raises:
-        UsageError: If it holds none.
-        DataError: If the index is torn or of another version.
+        UsageError: If the folder is not a feature store.
+        DataError: If the index is damaged or of another version.
     """
     file = Path(folder) / INDEX
     if not file.is_file():
@@ -231,20 +227,22 @@ def read_index(folder: str | Path) -> FeatureIndex:
     try:
         fields = json.loads(file.read_text())
         if fields.pop("format") != FORMAT:
-            raise DataError(f"{file} is of another cnnkit", expected=f"format {FORMAT}")
+            raise DataError(
+                f"{file} was written by another version of cnnkit", expected=f"format {FORMAT}"
+            )
         fields.pop("fingerprint")
-        fields["protocol"] = FeatureSpec.from_json(fields["protocol"])
+        fields["spec"] = FeatureSpec.from_dict(fields.pop(SPEC_KEY))
         return FeatureIndex(**{**fields, "classes": tuple(fields["classes"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no index of features", received=error) from error
+        raise DataError(f"{file} is not an index of features", received=error) from error
 
 
 def load_features(folder: str | Path) -> tuple[FeatureIndex, FeatureBatch]:
-    """Reads a folder of features; a single file is mapped into memory, several are read.
+    """Load a feature store; a single part is memory-mapped, several are concatenated in memory.
 
     Raises:
-        UsageError: If there are none.
-        DataError: If files are missing or torn.
+        UsageError: If the folder is not a feature store.
+        DataError: If parts are missing or damaged.
     """
     index = read_index(folder)
     parts = list(iter_parts(folder, index))
@@ -255,23 +253,23 @@ def load_features(folder: str | Path) -> tuple[FeatureIndex, FeatureBatch]:
 
 
 def iter_parts(folder: str | Path, index: FeatureIndex) -> Iterator[FeatureBatch]:
-    """Yields the files of a folder in their order, each mapped into memory.
+    """Yield the parts of a feature store in order, each memory-mapped.
 
     Raises:
-        DataError: If a file is missing or torn, before the first is yielded; or its labels do not
-            fit the classes.
+        DataError: If a part is missing or damaged, which is checked before the first is yielded;
+            or if its labels do not fit the classes.
     """
     folder = Path(folder)
     missing = [part for part in range(index.parts) if not _is_whole(folder, index, part)]
     if missing:
         raise DataError(
-            f"{len(missing)} of {index.parts} files of features in {folder} are missing",
-            received=f"no whole {_values_file(folder, missing[0]).name}",
-            hint="Run the same command again, or merge what other machines wrote",
+            f"{len(missing)} of {index.parts} parts of the features in {folder} are missing",
+            received=f"no complete {_values_file(folder, missing[0]).name}",
+            hint="Run the same command again, or merge the folders of the other machines",
         )
     for part in range(index.parts):
-        about = json.loads(_names_file(folder, part).read_text())
-        labels = np.array(about["labels"], np.int32)
+        stored = json.loads(_names_file(folder, part).read_text())
+        labels = np.array(stored["labels"], np.int32)
         if labels.size and not 0 <= labels.min() <= labels.max() < len(index.classes):
             raise DataError(
                 f"The labels in {_names_file(folder, part)} do not fit the classes",
@@ -279,55 +277,55 @@ def iter_parts(folder: str | Path, index: FeatureIndex) -> Iterator[FeatureBatch
                 received=f"{labels.min()} to {labels.max()}",
             )
         values = np.load(_values_file(folder, part), mmap_mode="r")
-        yield FeatureBatch(values, tuple(about["names"]), labels, index.classes)
+        yield FeatureBatch(values, tuple(stored["names"]), labels, index.classes)
 
 
 def merge_features(folders: Sequence[str | Path], output: str | Path) -> FeatureIndex:
-    """Copies the files of several folders of the same features into one.
+    """Copy the parts of several stores of the same features into one folder.
 
     Raises:
-        UsageError: If they are features of different networks, layers, protocols or datasets.
+        UsageError: If they are features of different networks, specs or datasets.
     """
     index = read_index(folders[0])
     target = Path(output)
     for folder in folders[1:]:
-        index.check_same(read_index(folder), Path(folder))
-    _begin(target, index)
+        index.check_compatible(read_index(folder), Path(folder))
+    _create(target, index)
     for folder in map(Path, folders):
         for part in range(index.parts):
             if _is_whole(target, index, part) or not _is_whole(folder, index, part):
                 continue
             for name in (_values_file, _names_file):
-                with staged_file(name(target, part)) as aside:
-                    shutil.copyfile(name(folder, part), aside)
+                with staged_file(name(target, part)) as staged:
+                    shutil.copyfile(name(folder, part), staged)
     return index
 
 
 def missing_parts(folder: str | Path, index: FeatureIndex) -> int:
-    """Returns how many files are not there yet."""
+    """Return the number of parts that are missing."""
     return sum(not _is_whole(Path(folder), index, part) for part in range(index.parts))
 
 
-def _begin(folder: Path, index: FeatureIndex) -> None:
+def _create(folder: Path, index: FeatureIndex) -> None:
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file", expected="a folder for the features")
+        raise UsageError(f"{folder} must be a folder, not a file")
     if is_feature_store(folder):
-        index.check_same(read_index(folder), folder)
+        index.check_compatible(read_index(folder), folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
     if any(not entry.name.startswith(STAGING_PREFIX) for entry in folder.iterdir()):
         raise UsageError(
-            f"{folder} holds something else", expected="a new folder, or one of the same features"
+            f"{folder} holds other files", expected="a new folder, or one of the same features"
         )
-    write_text(folder / INDEX, index.as_json())
+    write_text(folder / INDEX, index.to_json())
 
 
 def _is_whole(folder: Path, index: FeatureIndex, part: int) -> bool:
     values = _values_file(folder, part)
     if not _names_file(folder, part).is_file() or not values.is_file():
         return False
-    place = index.place(part)
-    shape = (place.stop - place.start, index.dimension)
+    rows = index.part_slice(part)
+    shape = (rows.stop - rows.start, index.dimension)
     try:
         found = np.load(values, mmap_mode="r")
     except (ValueError, EOFError):
@@ -343,7 +341,7 @@ def _names_file(folder: Path, part: int) -> Path:
     return folder / f"features-{part:05d}.json"
 
 
-def _usual_rows(dimension: int) -> int:
+def _default_rows(dimension: int) -> int:
     rows = PART_BYTES // (4 * dimension) // ROWS_MULTIPLE * ROWS_MULTIPLE
     return min(max(rows, ROWS_MULTIPLE), MAX_ROWS)
 

@@ -9,7 +9,7 @@ from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import draw_layerwise, draw_projection, draw_rules
 from cnnkit.figures.top_activations import draw_feature_evolution, draw_second_layer, draw_top9
 from cnnkit.figures.training_curves import draw_training_curves
-from cnnkit.figures.transfer import draw_neighbors, draw_per_class
+from cnnkit.figures.transfer import draw_learning_curve, draw_neighbors
 
 __all__ = [
     "draw_predictions",
@@ -26,7 +26,7 @@ __all__ = [
     "draw_occlusion",
     "draw_synthesized",
     "draw_neighbors",
-    "draw_per_class",
+    "draw_learning_curve",
     "draw_projection",
     "draw_reliability",
     "draw_rules",

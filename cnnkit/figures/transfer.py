@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from cnnkit.features.nearest_neighbors import Neighbor
+    from cnnkit.features import Neighbor
 
 
-def draw_per_class(scores: Sequence[TransferScore], path: str | Path, *, title: str = "") -> None:
+def draw_learning_curve(
+    scores: Sequence[TransferScore], path: str | Path, *, title: str = ""
+) -> None:
     """Draws mean class recall against training images of each class, as a PNG.
 
     As Zeiler & Fergus 2013, Fig. 9; a line for each layer and classifier, and a bar of one standard
@@ -42,7 +44,7 @@ def draw_per_class(scores: Sequence[TransferScore], path: str | Path, *, title: 
         axes.errorbar(
             [score.per_class for score in line],
             [100 * score.mean for score in line],
-            yerr=[100 * (score.deviation or 0) for score in line],
+            yerr=[100 * (score.std or 0) for score in line],
             marker="o",
             markersize=4,
             capsize=3,
@@ -83,7 +85,7 @@ def draw_neighbors(
     Args:
         queries: Images, (h, w, 3) RGB in 0..255.
         titles: What stands above each of them.
-        found: What `cnnkit.features.nearest_neighbors.find_neighbors` returned.
+        found: What `cnnkit.features.find_neighbors` returned.
         images: The images of `found`.
         path: Where the picture goes.
         caption: What stands below.

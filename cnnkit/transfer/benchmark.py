@@ -1,4 +1,4 @@
-"""How well other classes are told apart by the features of a trained network."""
+"""Transfer benchmark: linear classifiers on features, by the protocols of Caltech-101 and 256."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
 from cnnkit.transfer.linear_classifier import class_recalls, fit_linear_classifier
 
-# Fei-Fei et al. 2004, as Zeiler & Fergus 2013, section 4.3: 15 or 30 images a class to train on,
-# at most 50 a class to test on.
+# Fei-Fei et al. 2004, as in Zeiler & Fergus 2013, section 4.3: 15 or 30 training images and at
+# most 50 test images of each class.
 PER_CLASS = 30
 TEST_PER_CLASS = 50
+SPLITS = 3
 
 
 def random_split(
@@ -28,23 +29,23 @@ def random_split(
     test_per_class: int | None,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the training and the test images of every class.
+    """Draw the training and the test images of every class.
 
-    The images of a class come in an order that depends on the seed and the class alone: its first
-    ones are trained on, so that more training images contain the fewer.
+    The images of a class are permuted in an order that depends on the seed and the class alone,
+    and the first ones become training images. So a larger training set contains the smaller ones.
 
     Args:
         labels: (n,) int, indices into `classes`.
         classes: Names of the classes.
-        per_class: Training images of each class.
-        test_per_class: At most so many of the others are tested; None tests all.
-        seed: Of this split.
+        per_class: Number of training images of each class.
+        test_per_class: Largest number of test images of each class; None takes all the others.
+        seed: Seed of this split.
 
     Returns:
-        The indices of the training and of the test images.
+        The indices of the training images and of the test images.
 
     Raises:
-        UsageError: If a number is below one.
+        UsageError: If `per_class` or `test_per_class` is below 1.
         DataError: If a label does not fit the classes, or a class has too few images.
 
     Example:
@@ -53,9 +54,9 @@ def random_split(
         >>> len(train), len(test)
         (6, 10)
     """
-    for name, value in (("training", per_class), ("test", test_per_class)):
+    for name, value in (("per_class", per_class), ("test_per_class", test_per_class)):
         if value is not None and value < 1:
-            raise UsageError(f"Every class has {name} images", expected="1 or more", received=value)
+            raise UsageError(f"`{name}` must be at least 1", received=value)
     check_split_labels(labels, classes)
     train, test = [], []
     for label, name in enumerate(classes):
@@ -63,9 +64,9 @@ def random_split(
         if len(of_class) <= per_class:
             raise DataError(
                 f"The class {name} has too few images",
-                expected=f"{per_class} to train on and at least one to test on",
+                expected=f"{per_class} training images and at least one test image",
                 received=len(of_class),
-                hint="Ask for fewer images per class, or leave the class out",
+                hint="Use fewer images per class, or remove the class",
             )
         order = of_class[np.random.default_rng((seed, label)).permutation(len(of_class))]
         train.append(order[:per_class])
@@ -74,35 +75,32 @@ def random_split(
 
 
 def check_split_labels(labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Makes sure that every label names a class.
+    """Check that every label is an index into `classes`.
 
     Raises:
-        DataError: If one does not.
+        DataError: If one is not.
     """
     outside = labels[(labels < 0) | (labels >= len(classes))]
     if len(outside):
         raise DataError(
-            "Labels do not fit the classes",
+            "`labels` must be indices into `classes`: labels do not fit the classes",
             expected=f"0 to {len(classes) - 1}",
             received=", ".join(map(str, np.unique(outside)[:5])),
         )
 
 
-SPLITS = 3
-
-
 @dataclass(frozen=True)
 class SplitScore:
-    """One random split.
+    """Score of one random split.
 
     Attributes:
-        seed: Of the split.
-        c: The chosen regularization.
-        recall: Mean over the classes of the part of its test images that are found, 0..1.
-        recalls: That part for each class.
-        training_images: How many.
-        test_images: How many.
-        pipeline: The fitted scikit-learn pipeline, from features to class numbers.
+        seed: Seed of the split.
+        c: The chosen inverse regularization strength C.
+        recall: Mean class recall, 0..1.
+        recalls: Recall of each class, the fraction of its test images that are predicted right.
+        training_images: Number of training images.
+        test_images: Number of test images.
+        pipeline: The fitted scikit-learn pipeline, from features to class indices.
     """
 
     seed: int
@@ -116,13 +114,13 @@ class SplitScore:
 
 @dataclass(frozen=True)
 class TransferScore:
-    """What a layer is worth to a classifier, over random splits.
+    """Score of a layer's features over random splits.
 
     Attributes:
         layer: Name of the layer.
         classifier: `"svm"` or `"softmax"`.
-        per_class: Training images of each class.
-        splits: One for each random split.
+        per_class: Number of training images of each class.
+        splits: Score of each random split.
     """
 
     layer: str
@@ -132,12 +130,12 @@ class TransferScore:
 
     @property
     def mean(self) -> float:
-        """Mean class recall over the splits."""
+        """Mean over the splits of the mean class recall, 0..1."""
         return float(np.mean([split.recall for split in self.splits]))
 
     @property
-    def deviation(self) -> float | None:
-        """Standard deviation over the splits, of a sample; None of a single one."""
+    def std(self) -> float | None:
+        """Sample standard deviation over the splits (ddof=1); None of a single split."""
         recalls = [split.recall for split in self.splits]
         return float(np.std(recalls, ddof=1)) if len(recalls) > 1 else None
 
@@ -153,20 +151,20 @@ def score_features(
     l2: bool = True,
     seed: int = 0,
 ) -> TransferScore:
-    """Scores features by the protocol of Caltech-101 and Caltech-256.
+    """Score features by the protocol of Caltech-101 and Caltech-256.
 
     Args:
-        features: Of all images of a dataset.
-        layer: What they are features of, for the record.
+        features: Features of all images of a dataset.
+        layer: Name of the layer, for the record.
         classifier: `"svm"` or `"softmax"`.
-        per_class: Training images of each class.
-        test_per_class: At most so many of a class's other images are tested; None tests all.
-        splits: Random splits; split number i is drawn from seed + i.
-        l2: Whether vectors get the length 1.
-        seed: Of the first split.
+        per_class: Number of training images of each class.
+        test_per_class: Largest number of test images of each class; None takes all the others.
+        splits: Number of random splits; split number i is drawn from seed + i.
+        l2: Whether vectors are divided by their Euclidean length.
+        seed: Seed of the first split.
 
     Raises:
-        UsageError: If a number is below one.
+        UsageError: If a number is below 1, or the classifier does not exist.
         DataError: If a class has too few images, or labels do not fit the classes.
 
     Example:
@@ -179,31 +177,31 @@ def score_features(
         1.0
     """
     if splits < 1:
-        raise UsageError("A score takes splits", expected="at least 1", received=splits)
-    found = []
-    for number in range(seed, seed + splits):
+        raise UsageError("`splits` must be at least 1", received=splits)
+    scores = []
+    for split_seed in range(seed, seed + splits):
         train, test = random_split(
-            features.labels, features.classes, per_class, test_per_class, number
+            features.labels, features.classes, per_class, test_per_class, split_seed
         )
         pipeline, c = fit_linear_classifier(
-            features.values[train], features.labels[train], classifier, l2=l2, seed=number
+            features.values[train], features.labels[train], classifier, l2=l2, seed=split_seed
         )
         recalls = class_recalls(features.labels[test], pipeline.predict(features.values[test]))
-        found.append(
+        scores.append(
             SplitScore(
-                number, c, float(recalls.mean()), tuple(map(float, recalls)),
+                split_seed, c, float(recalls.mean()), tuple(map(float, recalls)),
                 len(train), len(test), pipeline,
             )
         )  # fmt: skip
-    return TransferScore(layer, classifier, per_class, tuple(found))
+    return TransferScore(layer, classifier, per_class, tuple(scores))
 
 
 def evaluate_transfer(
     models: keras.Model | Sequence[keras.Model],
-    source: Dataset,
+    dataset: Dataset,
     layers: Sequence[str],
     *,
-    protocol: FeatureSpec | None = None,
+    spec: FeatureSpec | None = None,
     classifiers: Sequence[str] = ("svm",),
     per_class: Sequence[int] = (PER_CLASS,),
     test_per_class: int | None = TEST_PER_CLASS,
@@ -212,25 +210,25 @@ def evaluate_transfer(
     batch_size: int = BATCH_SIZE,
     progress: Callable[[int], object] = lambda count: None,
 ) -> list[TransferScore]:
-    """Scores layers of trained networks on the classes of a dataset.
+    """Score layers of trained networks on the classes of a dataset.
 
-    One pass over the images describes all layers; while it works their vectors are in a file
-    without a name, which is gone however the work ends. With one layer this is Zeiler & Fergus
-    2013, Tables 4 and 5, with several Table 7, with several numbers per class Fig. 9; two networks
-    are stacked as in Simonyan & Zisserman 2014, Table 11.
+    One pass over the images extracts the features of all layers into unlinked temporary files,
+    which the system frees however the process ends. With one layer this is Zeiler & Fergus 2013,
+    Tables 4 and 5; with several layers Table 7; with several numbers of training images Fig. 9.
+    Two networks are stacked as in Simonyan & Zisserman 2014, Table 11.
 
     Args:
-        models: A Keras model over RGB images in 0..255, or several whose vectors are stacked.
-        source: The dataset; the splits that it comes with are put together and drawn anew.
+        models: A Keras model over RGB images in 0..255, or several whose vectors are concatenated.
+        dataset: The dataset; its training and test images are put together and drawn anew.
         layers: Names of layers, which every model has.
-        protocol: How an image becomes a vector, for the first of the layers; None sees the center
-            of the image.
-        classifiers: Of `"svm"` and `"softmax"`.
+        spec: How an image becomes a vector, for the first of the layers; None takes the center
+            crop of the image.
+        classifiers: `"svm"`, `"softmax"` or both.
         per_class: Numbers of training images of each class.
-        test_per_class: At most so many of a class's other images are tested; None tests all.
-        splits: Random splits of each.
-        seed: Of the first split.
-        batch_size: Images of 224 x 224 at a time.
+        test_per_class: Largest number of test images of each class; None takes all the others.
+        splits: Number of random splits.
+        seed: Seed of the first split.
+        batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
         progress: Called with the number of images done since the last call, for every model.
 
     Returns:
@@ -238,7 +236,7 @@ def evaluate_transfer(
 
     Raises:
         UsageError: If a layer or a classifier does not exist, or an option is out of range.
-        DataError: If a class has too few images, or an image cannot be used.
+        DataError: If a class has too few images, or an image cannot be decoded.
 
     Example:
         >>> from cnnkit import alexnet
@@ -249,14 +247,14 @@ def evaluate_transfer(
         >>> [(score.layer, round(score.mean, 2)) for score in scores]  # doctest: +SKIP
         [('pool1', 0.97), ('pool2', 0.96)]
     """
-    images = select_features_split(source)
-    check_splits(source, per_class, test_per_class, seed)
-    described = extract_layers(
-        models, images, layers, protocol=protocol, batch_size=batch_size, progress=progress
+    images = select_features_split(dataset)
+    check_splits(dataset, per_class, test_per_class, seed)
+    features = extract_layers(
+        models, images, layers, spec=spec, batch_size=batch_size, progress=progress
     )
     return score_layers(
-        described,
-        source,
+        features,
+        dataset,
         classifiers=classifiers,
         per_class=per_class,
         test_per_class=test_per_class,
@@ -266,22 +264,22 @@ def evaluate_transfer(
 
 
 def check_splits(
-    source: Dataset, per_class: Sequence[int], test_per_class: int | None, seed: int
+    dataset: Dataset, per_class: Sequence[int], test_per_class: int | None, seed: int
 ) -> None:
-    """Makes sure that every class has enough images, before an hour of work is done.
+    """Check that every class has enough images, before the features are extracted.
 
     Raises:
-        UsageError: If a number is below one.
-        DataError: If a class has too few.
+        UsageError: If a number is below 1.
+        DataError: If a class has too few images.
     """
-    labels = select_features_split(source).labels
+    labels = select_features_split(dataset).labels
     for number in per_class:
-        random_split(labels, source.class_names, number, test_per_class, seed)
+        random_split(labels, dataset.class_names, number, test_per_class, seed)
 
 
 def score_layers(
-    described: LayerFeatures,
-    source: Dataset,
+    features: LayerFeatures,
+    dataset: Dataset,
     *,
     classifiers: Sequence[str] = ("svm",),
     per_class: Sequence[int] = (PER_CLASS,),
@@ -289,20 +287,37 @@ def score_layers(
     splits: int = SPLITS,
     seed: int = 0,
 ) -> list[TransferScore]:
-    """Scores every layer of a description of all images of `source`: see `transfer`."""
-    images = select_features_split(source)
+    """Score the features of several layers, which `extract_layers` returned.
+
+    Args:
+        features: Features of all images of the dataset.
+        dataset: The dataset.
+        classifiers: `"svm"`, `"softmax"` or both.
+        per_class: Numbers of training images of each class.
+        test_per_class: Largest number of test images of each class; None takes all the others.
+        splits: Number of random splits.
+        seed: Seed of the first split.
+
+    Returns:
+        A score for each layer, classifier and number of training images, in this order.
+
+    Raises:
+        UsageError: If a number is below 1, or a classifier does not exist.
+        DataError: If a class has too few images.
+    """
+    images = select_features_split(dataset)
     return [
         score_features(
-            FeatureBatch(values, images.names, images.labels, source.class_names),
+            FeatureBatch(values, images.names, images.labels, dataset.class_names),
             layer,
             classifier=classifier,
             per_class=number,
             test_per_class=test_per_class,
             splits=splits,
-            l2=described.protocol.l2,
+            l2=features.spec.l2,
             seed=seed,
         )
-        for layer, values in zip(described.layers, described.values, strict=True)
+        for layer, values in zip(features.layers, features.values, strict=True)
         for classifier in classifiers
         for number in per_class
     ]

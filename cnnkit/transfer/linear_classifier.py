@@ -1,4 +1,4 @@
-"""Linear classifiers on features, whose regularization a fifth of the training images chooses."""
+"""Linear classifiers on feature vectors, with regularization chosen on held-out images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
@@ -13,18 +14,19 @@ from sklearn.svm import LinearSVC
 from cnnkit.data.dataset import stratified_holdout
 from cnnkit.errors import UsageError, unknown_name
 
-# One-vs-rest, squared hinge; the papers name neither the kind nor the values tried. The primal
-# solvers take no random numbers.
-KINDS: dict[str, Callable] = {
+# The papers name neither the kind of SVM nor the values of C. LinearSVC is one-vs-rest with the
+# squared hinge loss. Its primal solver takes no random numbers.
+CLASSIFIERS: dict[str, Callable[[float], LinearSVC | LogisticRegression]] = {
     "svm": lambda c: LinearSVC(C=c, dual=False),
     "softmax": lambda c: LogisticRegression(C=c, max_iter=2000),
 }
 C_VALUES = (0.1, 1.0, 10.0, 100.0)
-# Where a class has too few images to choose with.
+# C where a class has too few images to choose it.
 DEFAULT_C = 10.0
-# Columns of the features that are in memory as float64.
+# Number of feature columns that are converted to float64 at a time.
 COLUMNS = 8192
-SMALLEST = 1e-12
+# Variance, relative to the largest, below which a direction is dropped.
+MIN_VARIANCE = 1e-12
 
 
 def fit_linear_classifier(
@@ -36,25 +38,24 @@ def fit_linear_classifier(
     l2: bool = True,
     seed: int = 0,
 ) -> tuple[Pipeline, float]:
-    """Fits a linear classifier; C is chosen on a fifth of the images by mean class recall.
+    """Fit a linear classifier; C is chosen on a fifth of the images by mean class recall.
 
-    With more features than images the work is done in the space that the images span, where a
-    linear model with a squared penalty has the same solution: exact, and the faster the more
-    features there are.
+    With more features than images the classifier is fitted in the space that the images span. A
+    linear model with a squared penalty has the same solution there, and fitting takes less time.
 
     Args:
         values: (n, d) float, a feature vector for each image.
         labels: (n,) int, at least two classes.
-        kind: `"svm"` (linear, one against the rest) or `"softmax"` (multinomial logistic).
-        c_values: Candidates; of equally good ones the first is taken.
-        l2: Whether vectors get the length 1 first.
-        seed: Of the choice of the fifth.
+        kind: `"svm"` (linear, one-vs-rest) or `"softmax"` (multinomial logistic regression).
+        c_values: Candidates of C; of equally good ones the first is chosen.
+        l2: Whether vectors are divided by their Euclidean length first.
+        seed: Seed of the draw of the held-out fifth.
 
     Returns:
-        A fitted scikit-learn pipeline over (n, d), and the chosen C.
+        A fitted scikit-learn pipeline from (n, d) features to labels, and the chosen C.
 
     Raises:
-        UsageError: If there is no such kind, or only one class.
+        UsageError: If the kind does not exist, or there is only one class.
 
     Example:
         >>> import numpy as np
@@ -65,31 +66,31 @@ def fit_linear_classifier(
         >>> bool(pipeline.score(values, labels) > 0.9)
         True
     """
-    if kind not in KINDS:
-        raise unknown_name("classifier", kind, KINDS)
+    if kind not in CLASSIFIERS:
+        raise unknown_name("classifier", kind, CLASSIFIERS)
     if len(np.unique(labels)) < 2:
-        raise UsageError("A classifier tells classes apart", expected="at least two", received=1)
-    # It has no state; fitted, it knows the number of features.
+        raise UsageError("`labels` must have at least two classes", received=len(np.unique(labels)))
+    # Normalizer has no state; `fit` records the number of features.
     steps = [Normalizer().fit(values[:1])] if l2 else []
     rows = Normalizer().transform(values) if l2 else np.asarray(values)
-    reduced, back = project_to_row_space(rows)
-    c = _choose(reduced, labels, kind, c_values, seed)
-    model = KINDS[kind](c).fit(reduced, labels)
-    model.coef_ = back(model.coef_)
+    reduced, to_features = project_to_row_space(rows)
+    c = _choose_c(reduced, labels, kind, c_values, seed)
+    model = CLASSIFIERS[kind](c).fit(reduced, labels)
+    model.coef_ = to_features(model.coef_)
     model.n_features_in_ = values.shape[1]
     pipeline = make_pipeline(*steps, model)
     return pipeline, c
 
 
 def project_to_row_space(rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Returns the same vectors in an orthonormal basis of what they span, and the way back.
+    """Project vectors to an orthonormal basis of the space that they span.
 
     Args:
         rows: (n, d).
 
     Returns:
-        (n, r) float64 with r at most n, with the same inner products; and the function from
-        (m, r) coefficients over that basis to (m, d) coefficients over the features.
+        (n, r) float64 with r at most n, with the same inner products; and the function that maps
+        (m, r) coefficients in that basis to (m, d) coefficients of the features.
     """
     count, dimension = rows.shape
     if dimension <= count:
@@ -99,36 +100,31 @@ def project_to_row_space(rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.nda
         block = np.asarray(rows[:, start : start + COLUMNS], np.float64)
         gram += block @ block.T
     variances, vectors = np.linalg.eigh(gram)
-    kept = variances > SMALLEST * max(variances[-1], SMALLEST)
+    kept = variances > MIN_VARIANCE * max(variances[-1], MIN_VARIANCE)
     roots, vectors = np.sqrt(variances[kept]), vectors[:, kept]
 
-    def back(coefficients: np.ndarray) -> np.ndarray:
+    def to_features(coefficients: np.ndarray) -> np.ndarray:
         mixing = (coefficients / roots) @ vectors.T
         return mixing @ rows
 
-    return vectors * roots, back
+    return vectors * roots, to_features
 
 
 def class_recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Returns the part of each class's images that are found, (classes,), by ascending label.
-
-    Example:
-        >>> import numpy as np
-        >>> class_recalls(np.array([0, 0, 1]), np.array([0, 1, 1]))
-        array([0.5, 1. ])
-    """
-    right = labels == predicted
-    return np.array([right[labels == label].mean() for label in np.unique(labels)])
+    """Return the recall of each class in `labels`, (classes,), by ascending label."""
+    return recall_score(labels, predicted, labels=np.unique(labels), average=None)
 
 
-def _choose(rows, labels, kind: str, c_values: Sequence[float], seed: int) -> float:
-    chosen = stratified_holdout(labels, seed)
+def _choose_c(
+    rows: np.ndarray, labels: np.ndarray, kind: str, c_values: Sequence[float], seed: int
+) -> float:
+    held_out = stratified_holdout(labels, seed)
     if len(c_values) == 1:
         return c_values[0]
-    if not chosen.any() or len(np.unique(labels[~chosen])) < 2:
+    if not held_out.any() or len(np.unique(labels[~held_out])) < 2:
         return DEFAULT_C if DEFAULT_C in c_values else c_values[0]
     recalls = []
     for c in c_values:
-        model = KINDS[kind](c).fit(rows[~chosen], labels[~chosen])
-        recalls.append(class_recalls(labels[chosen], model.predict(rows[chosen])).mean())
+        model = CLASSIFIERS[kind](c).fit(rows[~held_out], labels[~held_out])
+        recalls.append(class_recalls(labels[held_out], model.predict(rows[held_out])).mean())
     return c_values[int(np.argmax(recalls))]

@@ -1,9 +1,9 @@
-"""A fitted pipeline with all that is needed to use it on images, on disk and back.
+"""Linear probe: a classifier on the features of trained networks, saved to a folder and loaded.
 
-    SAVED/pipeline.skops    the scikit-learn pipeline, from features to classes
-    SAVED/transfer.json     which network, layer and protocol make the features; the classes
+    SAVED/pipeline.skops    the scikit-learn pipeline, from features to class indices
+    SAVED/transfer.json     networks, layer and spec of the features; names of the classes
 
-skops and not pickle or joblib: a file of somebody else's is read without running what is in it.
+The format is skops, not pickle or joblib: loading a third-party file does not run code in it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,76 +27,103 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
 
-PIPELINE, ABOUT = "pipeline.skops", "transfer.json"
+PIPELINE, METADATA = "pipeline.skops", "transfer.json"
 FORMAT = 1
+# Keys in the file whose attribute has another name.
+KEYS = {"spec": "protocol", "multilabel": "several", "model_reference": "opened"}
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A classifier on the features of trained networks.
+    """A linear classifier on the features of trained networks.
 
     Attributes:
-        pipeline: Fitted scikit-learn pipeline, (n, dimension) to classes by number, or, where an
-            image has several classes, to a column for each.
-        classes: Their names.
-        protocol: How an image becomes a vector.
-        networks: Name of each network; the vectors of several are stacked.
+        pipeline: Fitted scikit-learn pipeline from features (n, dimension) to class indices, or,
+            if `multilabel`, to a column for each class.
+        classes: Names of the classes.
+        spec: How an image becomes a vector.
+        networks: Name of each network; the vectors of several are concatenated.
         identities: Digest of each network up to the layer.
         dimension: Length of a vector.
         classifier: `"svm"` or `"softmax"`.
-        c: Its regularization.
-        several: Whether an image has any number of classes.
-        dataset: What it was fitted on.
-        fingerprint: Of that dataset.
-        images: How many images it was fitted on.
-        estimates: What was measured beforehand on other images, by name.
-        opened: How the networks were named on the command line, for opening them again.
+        c: The inverse regularization strength C.
+        multilabel: Whether an image may have any number of classes.
+        dataset: Specification of the dataset that it was fitted on.
+        fingerprint: Fingerprint of that dataset.
+        images: Number of images that it was fitted on.
+        estimates: Scores that were measured on held-out images, by name.
+        model_reference: Command-line arguments that named the networks, to load them again.
     """
 
     pipeline: Pipeline
     classes: tuple[str, ...]
-    protocol: FeatureSpec
+    spec: FeatureSpec
     networks: tuple[str, ...]
     identities: tuple[str, ...]
     dimension: int
     classifier: str
     c: float
-    several: bool
+    multilabel: bool
     dataset: str
     fingerprint: str
     images: int
     estimates: Mapping[str, Any] = field(default_factory=dict)
-    opened: Mapping[str, Any] = field(default_factory=dict)
+    model_reference: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_features(
+        cls, features: LayerFeatures, pipeline: Pipeline, c: float, **fields: Any
+    ) -> LinearProbe:
+        """Create a probe from a pipeline that was fitted on the first layer of `features`.
+
+        Args:
+            features: Features of the images that the pipeline was fitted on.
+            pipeline: The fitted pipeline.
+            c: The inverse regularization strength C.
+            fields: The other attributes of `LinearProbe`.
+        """
+        return cls(
+            pipeline=pipeline,
+            spec=features.spec,
+            networks=features.networks,
+            identities=features.identities,
+            dimension=features.values[0].shape[1],
+            c=c,
+            **fields,
+        )
 
     def scores(self, values: np.ndarray) -> np.ndarray:
-        """Returns a score for each image and class, (n, classes), from features (n, dimension).
+        """Return a score for each image and class, (n, classes), from features (n, dimension).
 
-        Of softmax probabilities, of SVMs the signed distance times the length of the weights:
-        above 0 on the side of the class.
+        The scores of softmax are probabilities. The scores of an SVM are the signed distance times
+        the norm of the weights: above 0 on the side of the class.
+
+        Raises:
+            UsageError: If the features have another dimension.
         """
         if values.shape[1] != self.dimension:
             raise UsageError(
-                "These are features of another length",
-                expected=f"{self.dimension} values",
+                f"`values` must have the dimension of the classifier, {self.dimension}",
                 received=values.shape[1],
             )
-        if self.classifier == "softmax" and not self.several:
+        if self.classifier == "softmax" and not self.multilabel:
             return self.pipeline.predict_proba(values)
-        found = self.pipeline.decision_function(values)
-        return np.stack([-found, found], axis=1) if found.ndim == 1 else found
+        scores = self.pipeline.decision_function(values)
+        return np.stack([-scores, scores], axis=1) if scores.ndim == 1 else scores
 
     def check_networks(self, networks: Sequence[str], identities: Sequence[str]) -> None:
-        """Makes sure that features are of the networks that it was fitted on.
+        """Check that features are of the networks that the probe was fitted on.
 
         Raises:
             UsageError: If they are not.
         """
         if tuple(identities) != self.identities:
             raise UsageError(
-                "The classifier was fitted on features of another network",
-                expected=_networks(self.networks, self.identities),
-                received=_networks(networks, identities),
-                hint="Name the network that made them",
+                "`models` must be the networks that the classifier was fitted on: it was fitted on"
+                " features of another network",
+                expected=_networks_text(self.networks, self.identities),
+                received=_networks_text(networks, identities),
+                hint="Name the network that made the features",
             )
 
     def predict(
@@ -105,33 +132,33 @@ class LinearProbe:
         images: Split,
         *,
         batch_size: int = BATCH_SIZE,
-        progress=lambda count: None,
+        progress: Callable[[int], object] = lambda count: None,
     ) -> np.ndarray:
-        """Returns the `scores` of images.
+        """Return the `scores` of images, (n, classes).
 
         Args:
-            models: The networks that it was fitted on, in their order.
+            models: The networks that it was fitted on, in the same order.
             images: A split of a dataset, or `cnnkit.features.split_from_files` of files.
-            batch_size: Images of 224 x 224 at a time.
+            batch_size: Number of 224 x 224 images in a batch; a batch of larger images has fewer.
             progress: Called with the number of images done since the last call, for every model.
 
         Raises:
             UsageError: If the features are of other networks.
-            DataError: If an image cannot be used.
+            DataError: If an image cannot be decoded.
         """
-        described = extract_layers(
+        features = extract_layers(
             models,
             images,
-            [self.protocol.layer],
-            protocol=self.protocol,
+            [self.spec.layer],
+            spec=self.spec,
             batch_size=batch_size,
             progress=progress,
         )
-        self.check_networks(described.networks, described.identities)
-        return self.scores(described.values[0])
+        self.check_networks(features.networks, features.identities)
+        return self.scores(features.values[0])
 
     def save(self, path: str | Path) -> None:
-        """Writes it into a new folder, whole or not at all.
+        """Write the probe into a new folder, whole or not at all.
 
         Raises:
             UsageError: If `path` exists.
@@ -139,97 +166,79 @@ class LinearProbe:
         """
         path = Path(path)
         check_no_overwrite(path)
-        about = {one.name: getattr(self, one.name) for one in fields(self)}
-        del about["pipeline"]
-        about["protocol"] = asdict(self.protocol)
-        aside = path.with_name(f"{STAGING_PREFIX}{path.name}")
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        del values["pipeline"]
+        values["spec"] = asdict(self.spec)
+        stored = {KEYS.get(name, name): value for name, value in values.items()}
+        staged = path.with_name(f"{STAGING_PREFIX}{path.name}")
         try:
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir()
-            skops.io.dump(self.pipeline, aside / PIPELINE)
-            write_text(aside / ABOUT, json.dumps({"format": FORMAT, **about}, indent=2) + "\n")
-            aside.rename(path)
+            shutil.rmtree(staged, ignore_errors=True)
+            staged.mkdir()
+            skops.io.dump(self.pipeline, staged / PIPELINE)
+            write_text(staged / METADATA, json.dumps({"format": FORMAT, **stored}, indent=2) + "\n")
+            staged.rename(path)
         except OSError as error:
             raise write_error(path, error) from error
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def fit_linear_probe(
-    description: LayerFeatures,
-    pipeline: Pipeline,
-    c: float,
-    **about: Any,
-) -> LinearProbe:
-    """Returns the classifier that was fitted on the first layer of a description.
-
-    Args:
-        description: Of the images that it was fitted on.
-        pipeline: What was fitted.
-        c: Its regularization.
-        about: The other attributes of `LinearProbe`.
-    """
-    return LinearProbe(
-        pipeline=pipeline,
-        protocol=description.protocol,
-        networks=description.networks,
-        identities=description.identities,
-        dimension=description.values[0].shape[1],
-        c=c,
-        **about,
-    )
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def check_no_overwrite(path: Path) -> None:
-    """Makes sure that a classifier can be saved there, before the work begins.
+    """Check that a classifier can be saved at `path`, before the features are extracted.
 
     Raises:
-        UsageError: If there is something, or no folder to be in.
+        UsageError: If `path` exists, or its parent folder does not.
     """
     if path.exists():
         raise UsageError(f"{path} exists", expected="a new folder for the classifier")
     if not path.parent.is_dir():
-        raise UsageError(f"No folder {path.parent} for the classifier")
+        raise UsageError(f"No folder {path.parent} for the classifier", hint="Create it")
 
 
 def load_linear_probe(path: str | Path) -> LinearProbe:
-    """Reads what `LinearProbe.save` wrote. Nothing in the files is run.
+    """Load a probe that `LinearProbe.save` wrote. No code in the files is run.
 
     Raises:
-        UsageError: If there is none.
-        DataError: If it is torn, of another version, or holds what is no part of scikit-learn.
+        UsageError: If there is no saved probe at `path`.
+        DataError: If it is damaged, of another version, or holds types from outside scikit-learn.
 
     Example:
         >>> from cnnkit.transfer import load_linear_probe
-        >>> saved = load_linear_probe("caltech.transfer")  # doctest: +SKIP
-        >>> saved.pipeline, saved.classes  # doctest: +SKIP
+        >>> probe = load_linear_probe("caltech.transfer")  # doctest: +SKIP
+        >>> probe.pipeline, probe.classes  # doctest: +SKIP
         (Pipeline(steps=[('normalizer', Normalizer()), ('linearsvc', LinearSVC(...))]), ('airplanes', ...))
     """  # noqa: E501
     folder = Path(path)
-    if not (folder / ABOUT).is_file():
+    if not (folder / METADATA).is_file():
         raise UsageError(
             f"No saved classifier in {path}",
-            expected=f"a folder with {ABOUT}, from `cnnkit transfer --save`",
+            expected=f"a folder with {METADATA}, from `cnnkit transfer --save`",
         )
     pipeline = _load_pipeline(folder / PIPELINE)
     try:
-        about = json.loads((folder / ABOUT).read_text())
-        if about.pop("format") != FORMAT:
-            raise DataError(f"{folder / ABOUT} is of another cnnkit", expected=f"format {FORMAT}")
-        about["protocol"] = FeatureSpec.from_json(about["protocol"])
+        stored = json.loads((folder / METADATA).read_text())
+        if stored.pop("format") != FORMAT:
+            raise DataError(
+                f"{folder / METADATA} was written by another version of cnnkit",
+                expected=f"format {FORMAT}",
+            )
+        stored.update({name: stored.pop(key) for name, key in KEYS.items() if key in stored})
+        stored["spec"] = FeatureSpec.from_dict(stored["spec"])
         for name in ("classes", "networks", "identities"):
-            about[name] = tuple(about[name])
-        found = LinearProbe(pipeline=pipeline, **about)
+            stored[name] = tuple(stored[name])
+        probe = LinearProbe(pipeline=pipeline, **stored)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder / ABOUT} tells of no classifier", received=error) from error
-    features = getattr(pipeline[-1], "n_features_in_", None)
-    if features != found.dimension or not hasattr(pipeline, "decision_function"):
         raise DataError(
-            f"{folder / PIPELINE} is not the classifier that {ABOUT} tells of",
-            expected=f"a linear classifier over {found.dimension} features",
-            received=f"{type(pipeline[-1]).__name__} over {features}",
+            f"{folder / METADATA} does not describe a classifier", received=error
+        ) from error
+    dimension = getattr(pipeline[-1], "n_features_in_", None)
+    if dimension != probe.dimension or not hasattr(pipeline, "decision_function"):
+        raise DataError(
+            f"{folder / PIPELINE} is not the classifier that {METADATA} describes",
+            expected=f"a linear classifier over {probe.dimension} features",
+            received=f"{type(pipeline[-1]).__name__} over {dimension}",
         )
-    return found
+    return probe
 
 
 def _load_pipeline(file: Path) -> Pipeline:
@@ -237,19 +246,19 @@ def _load_pipeline(file: Path) -> Pipeline:
         unknown = skops.io.get_untrusted_types(file=file)
         if unknown:
             raise DataError(
-                f"{file} holds what no classifier of scikit-learn holds",
+                f"{file} holds types that are not part of a scikit-learn classifier",
                 received=", ".join(unknown[:3]),
-                hint="It is not read: such a file may run programs",
+                hint="It was not loaded, because such a file may run code",
             )
         pipeline = skops.io.load(file)
-    # Whatever a file of bytes can make a reader stumble over.
+    # The errors that skops raises for damaged files.
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is no saved pipeline", received=error) from error
+        raise DataError(f"{file} is not a saved pipeline", received=error) from error
     if not isinstance(pipeline, Pipeline):
-        raise DataError(f"{file} is no saved pipeline", received=type(pipeline).__name__)
+        raise DataError(f"{file} is not a saved pipeline", received=type(pipeline).__name__)
     return pipeline
 
 
-def _networks(names: Sequence[str], identities: Sequence[str]) -> str:
+def _networks_text(names: Sequence[str], identities: Sequence[str]) -> str:
     pairs = zip(names, identities, strict=True)
     return " and ".join(f"{name}, {identity[:12]}" for name, identity in pairs)

@@ -1,4 +1,4 @@
-"""One linear classifier for each class of images that have several, as for PASCAL VOC."""
+"""Multi-label classification: one linear classifier per class, scored as PASCAL VOC does."""
 
 from __future__ import annotations
 
@@ -6,84 +6,93 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import LabelBinarizer, Normalizer
+from sklearn.svm import LinearSVC
 
 from cnnkit.data.dataset import TEST_FRACTION
 from cnnkit.errors import DataError, UsageError, unknown_name
-from cnnkit.transfer.linear_classifier import C_VALUES, DEFAULT_C, KINDS, project_to_row_space
+from cnnkit.transfer.linear_classifier import C_VALUES, CLASSIFIERS, DEFAULT_C, project_to_row_space
 
-LEVELS = 10
+RECALL_STEPS = 10
 
 
-def area_precision(scores: np.ndarray, marks: np.ndarray) -> float:
-    """Returns the area under the precision-recall curve, the definition of VOC2010 and later.
+def voc2010_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> float:
+    """Return the area under the precision-recall curve, the definition since VOC2010.
 
-    The precision at a recall is the best at that recall or a higher one, which makes the curve fall
-    monotonically; it is integrated exactly, over every step of the recall.
+    The precision at a recall is the largest precision at that recall or a higher one, so that the
+    curve decreases monotonically. It is integrated exactly, over every step of the recall.
 
     Args:
-        scores: (n,) float, the higher the more probable. Images of equal scores are found together,
-            so that their order does not matter.
-        marks: (n,) int: 1 has the class, -1 has not, 0 is difficult and does not count.
+        scores: (n,) float, higher for images that more probably have the class. Images of equal
+            scores are counted classifier, so that their order does not matter.
+        voc_labels: (n,) int: 1 has the class, -1 does not, 0 is difficult and is ignored.
 
     Returns:
-        0..1.
+        The average precision, 0..1.
 
     Raises:
         DataError: If no image has the class, or a score is not finite.
 
     Example:
         >>> import numpy as np
-        >>> round(area_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        >>> round(voc2010_average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
         0.8333
     """
-    found, precision, positives = _curve(scores, marks)
+    found, precision, positives = _precision_curve(scores, voc_labels)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(found, prepend=0) * best) / positives)
 
 
-def eleven_point_precision(scores: np.ndarray, marks: np.ndarray) -> float:
-    """Returns the mean of the best precisions at recalls of 0, 0.1 ... 1, as VOC2007 measures.
+def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> float:
+    """Return the mean of the largest precisions at recalls of 0, 0.1 ... 1, as in VOC2007.
+
+    The precision at a recall is the largest precision at that recall or a higher one.
 
     Args:
-        scores: As `area`.
-        marks: As `area`.
+        scores: (n,) float, higher for images that more probably have the class.
+        voc_labels: (n,) int: 1 has the class, -1 does not, 0 is difficult and is ignored.
+
+    Returns:
+        The average precision, 0..1.
 
     Raises:
-        DataError: As `area`.
+        DataError: If no image has the class, or a score is not finite.
 
     Example:
         >>> import numpy as np
-        >>> round(eleven_point_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        >>> round(voc2007_average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
         0.8485
     """
-    found, precision, positives = _curve(scores, marks)
-    # In whole numbers: 3 of 10 is a recall of 0.3, whatever the rounding of 0.3.
+    found, precision, positives = _precision_curve(scores, voc_labels)
+    # Compared in whole numbers: as a float, 3 of 10 may be below a recall level of 0.3.
     best = [
-        precision[LEVELS * found >= level * positives].max(initial=0) for level in range(LEVELS + 1)
+        precision[RECALL_STEPS * found >= level * positives].max(initial=0)
+        for level in range(RECALL_STEPS + 1)
     ]
     return float(np.mean(best))
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "area": area_precision,
-    "eleven-point": eleven_point_precision,
+    "area": voc2010_average_precision,
+    "eleven-point": voc2007_average_precision,
 }
 
 
-def _curve(scores: np.ndarray, marks: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Returns the images found and the precision at each distinct score, and all there are."""
-    counted = np.asarray(marks) != 0
-    scores, has = np.asarray(scores, np.float64)[counted], np.asarray(marks)[counted] > 0
+def _precision_curve(
+    scores: np.ndarray, voc_labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return true positives and precision at each distinct score, and the number of positives."""
+    counted = np.asarray(voc_labels) != 0
+    scores, has = np.asarray(scores, np.float64)[counted], np.asarray(voc_labels)[counted] > 0
     if not np.isfinite(scores).all():
-        raise DataError("Scores that are not finite have no order")
+        raise DataError("`scores` must be finite")
     positives = int(has.sum())
     if not positives:
         raise DataError(
-            "There is no precision where nothing is to be found",
-            expected="at least one image of the class",
+            "`voc_labels` must have at least one image of the class",
             received=f"{len(scores)} images without it",
         )
     order = np.argsort(-scores, kind="stable")
@@ -98,16 +107,16 @@ METRIC = "area"
 
 @dataclass(frozen=True)
 class MultiLabelScore:
-    """What a layer is worth to classifiers of images that have several classes.
+    """Score of a layer's features on images that may have several classes.
 
     Attributes:
         layer: Name of the layer.
         classifier: `"svm"` or `"softmax"`.
-        c: The chosen regularization, one for all classes.
+        c: The chosen inverse regularization strength C, one for all classes.
         precisions: For each metric the average precision of each class, 0..1; NaN of a class that
             no test image has.
-        training_images: How many.
-        test_images: How many.
+        training_images: Number of training images.
+        test_images: Number of test images.
         pipeline: The fitted scikit-learn pipeline, from features to a column for each class.
     """
 
@@ -120,15 +129,15 @@ class MultiLabelScore:
     pipeline: Pipeline
 
     def mean(self, metric: str = METRIC) -> float:
-        """Mean average precision over the classes that the test images have."""
+        """Return the mean average precision over the classes that the test images have."""
         return float(np.nanmean(self.precisions[metric]))
 
 
 def score_multilabel(
     train: np.ndarray,
-    train_marks: np.ndarray,
+    train_labels: np.ndarray,
     test: np.ndarray,
-    test_marks: np.ndarray,
+    test_labels: np.ndarray,
     layer: str,
     classes: Sequence[str],
     *,
@@ -137,51 +146,55 @@ def score_multilabel(
     l2: bool = True,
     seed: int = 0,
 ) -> MultiLabelScore:
-    """Fits on some images and measures the average precisions on others.
+    """Fit classifiers on training images and measure average precisions on test images.
 
     Args:
         train: (n, d), features of the training images.
-        train_marks: (n, classes), 1, -1 or 0: see `cnnkit.data.sources.voc.MultiLabelDataset`.
-        test: (m, d), of the test images.
-        test_marks: (m, classes).
-        layer: What they are features of, for the record.
+        train_labels: (n, classes), 1, -1 or 0: see `cnnkit.data.sources.voc.MultiLabelDataset`.
+        test: (m, d), features of the test images.
+        test_labels: (m, classes).
+        layer: Name of the layer, for the record.
         classes: Names of the classes.
-        classifier: `"svm"`, or `"softmax"`, which is a logistic regression for each class here.
-        metric: `"area"` or `"eleven-point"`: by which C is chosen. Both are measured.
-        l2: Whether vectors get the length 1.
-        seed: Of the images that choose C.
+        classifier: `"svm"`, or `"softmax"`, here a logistic regression for each class.
+        metric: `"area"` or `"eleven-point"`, the metric that chooses C. Both are measured.
+        l2: Whether vectors are divided by their Euclidean length.
+        seed: Seed of the draw of the images that choose C.
 
     Raises:
         UsageError: If a classifier or a metric does not exist.
         DataError: If a class has no training images, or no test image has any class.
     """
     pipeline, c = fit_multilabel(
-        train, train_marks, classes, classifier, metric=metric, l2=l2, seed=seed
+        train, train_labels, classes, classifier, metric=metric, l2=l2, seed=seed
     )
     scores = pipeline.decision_function(test)
     return MultiLabelScore(
         layer,
         classifier,
         c,
-        average_precisions(scores, test_marks),
+        average_precisions(scores, test_labels),
         len(train),
         len(test),
         pipeline,
     )
 
 
-def average_precisions(scores: np.ndarray, marks: np.ndarray) -> dict[str, tuple[float, ...]]:
-    """Returns for each metric the average precision of each class, from (n, classes).
+def average_precisions(scores: np.ndarray, voc_labels: np.ndarray) -> dict[str, tuple[float, ...]]:
+    """Return for each metric the average precision of each class.
+
+    Args:
+        scores: (n, classes) float.
+        voc_labels: (n, classes), 1, -1 or 0.
 
     Raises:
         DataError: If no image has any class.
     """
-    if not (marks > 0).any():
-        raise DataError("No test image has any of the classes")
+    if not (voc_labels > 0).any():
+        raise DataError("`voc_labels` must have a positive label: no test image has any class")
     return {
         name: tuple(
             metric(column, of_class) if (of_class > 0).any() else float("nan")
-            for column, of_class in zip(scores.T, marks.T, strict=True)
+            for column, of_class in zip(scores.T, voc_labels.T, strict=True)
         )
         for name, metric in METRICS.items()
     }
@@ -189,7 +202,7 @@ def average_precisions(scores: np.ndarray, marks: np.ndarray) -> dict[str, tuple
 
 def fit_multilabel(
     values: np.ndarray,
-    marks: np.ndarray,
+    voc_labels: np.ndarray,
     classes: Sequence[str],
     kind: str = "svm",
     *,
@@ -198,35 +211,35 @@ def fit_multilabel(
     l2: bool = True,
     seed: int = 0,
 ) -> tuple[Pipeline, float]:
-    """Fits a linear classifier for each class against the rest, without its difficult images.
+    """Fit a linear classifier for each class against the rest, without its difficult images.
 
     One C for all classes is chosen on a random fifth of the images by mean average precision: a
-    class has too few images there to choose for itself.
+    single class has too few images there.
 
     Args:
-        values: (n, d).
-        marks: (n, classes), 1, -1 or 0.
+        values: (n, d) float, a feature vector for each image.
+        voc_labels: (n, classes), 1, -1 or 0.
         classes: Names of the classes.
         kind: `"svm"` or `"softmax"`.
-        metric: By which C is chosen.
-        c_values: Candidates; of equally good ones the first is taken.
-        l2: Whether vectors get the length 1 first.
-        seed: Of the choice of the fifth.
+        metric: `"area"` or `"eleven-point"`, the metric that chooses C.
+        c_values: Candidates of C; of equally good ones the first is chosen.
+        l2: Whether vectors are divided by their Euclidean length first.
+        seed: Seed of the draw of the held-out fifth.
 
     Returns:
         A fitted scikit-learn pipeline whose `decision_function` is (n, classes), and C.
 
     Raises:
-        UsageError: If there is no such kind or metric, or only one class.
-        DataError: If a class has no images, or all have it.
+        UsageError: If the kind or the metric does not exist, or there is only one class.
+        DataError: If no image has a class, or all images have it.
     """
-    if kind not in KINDS:
-        raise unknown_name("classifier", kind, KINDS)
+    if kind not in CLASSIFIERS:
+        raise unknown_name("classifier", kind, CLASSIFIERS)
     if metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
     if len(classes) < 2:
-        raise UsageError("One classifier for each class", expected="at least two", received=1)
-    for name, column in zip(classes, marks.T, strict=True):
+        raise UsageError("`classes` must have at least two names", received=len(classes))
+    for name, column in zip(classes, voc_labels.T, strict=True):
         if not ((column > 0).any() and (column < 0).any()):
             raise DataError(
                 f"The class {name} cannot be learned",
@@ -235,45 +248,56 @@ def fit_multilabel(
             )
     steps = [Normalizer().fit(values[:1])] if l2 else []
     rows = Normalizer().transform(values) if l2 else np.asarray(values)
-    reduced, back = project_to_row_space(rows)
-    c = _choose(reduced, marks, kind, metric, c_values, seed)
-    each = [_fit(reduced, column, kind, c) for column in marks.T]
-    for model in each:
-        model.coef_ = back(model.coef_)
+    reduced, to_features = project_to_row_space(rows)
+    c = _choose_c(reduced, voc_labels, kind, metric, c_values, seed)
+    models = [_fit(reduced, column, kind, c) for column in voc_labels.T]
+    for model in models:
+        model.coef_ = to_features(model.coef_)
         model.n_features_in_ = values.shape[1]
-    together = OneVsRestClassifier(KINDS[kind](c))
-    # What its own `fit` would set; that one cannot leave out other images for every class.
-    together.estimators_ = each
-    together.label_binarizer_ = LabelBinarizer(sparse_output=True).fit((marks > 0).astype(int))
-    together.n_features_in_ = values.shape[1]
-    return make_pipeline(*steps, together), c
+    classifier = OneVsRestClassifier(CLASSIFIERS[kind](c))
+    # The attributes that `fit` would set; `fit` cannot ignore different images for each class.
+    classifier.estimators_ = models
+    classifier.label_binarizer_ = LabelBinarizer(sparse_output=True).fit(
+        (voc_labels > 0).astype(int)
+    )
+    classifier.n_features_in_ = values.shape[1]
+    return make_pipeline(*steps, classifier), c
 
 
-def _fit(rows, column, kind: str, c: float):
+def _fit(
+    rows: np.ndarray, column: np.ndarray, kind: str, c: float
+) -> LinearSVC | LogisticRegression:
     counted = column != 0
-    return KINDS[kind](c).fit(rows[counted], column[counted] > 0)
+    return CLASSIFIERS[kind](c).fit(rows[counted], column[counted] > 0)
 
 
-def _choose(rows, marks, kind: str, metric: str, c_values: Sequence[float], seed: int) -> float:
-    chosen = np.random.default_rng(seed).random(len(rows)) < TEST_FRACTION
+def _choose_c(
+    rows: np.ndarray,
+    voc_labels: np.ndarray,
+    kind: str,
+    metric: str,
+    c_values: Sequence[float],
+    seed: int,
+) -> float:
+    held_out = np.random.default_rng(seed).random(len(rows)) < TEST_FRACTION
     usable = [
         column
-        for column in marks.T
-        if (column[chosen] > 0).any()
-        and (column[~chosen] > 0).any()
-        and (column[~chosen] < 0).any()
+        for column in voc_labels.T
+        if (column[held_out] > 0).any()
+        and (column[~held_out] > 0).any()
+        and (column[~held_out] < 0).any()
     ]
     if len(c_values) == 1 or not usable:
         return DEFAULT_C if DEFAULT_C in c_values else c_values[0]
-    found = []
+    precisions = []
     for c in c_values:
-        models = [_fit(rows[~chosen], column[~chosen], kind, c) for column in usable]
-        found.append(
+        models = [_fit(rows[~held_out], column[~held_out], kind, c) for column in usable]
+        precisions.append(
             np.mean(
                 [
-                    METRICS[metric](model.decision_function(rows[chosen]), column[chosen])
+                    METRICS[metric](model.decision_function(rows[held_out]), column[held_out])
                     for model, column in zip(models, usable, strict=True)
                 ]
             )
         )
-    return c_values[int(np.argmax(found))]
+    return c_values[int(np.argmax(precisions))]

@@ -1,4 +1,7 @@
-"""Which images of one set are in another too, by normalized correlation (ZF 2013, section 4.3)."""
+"""Near-duplicate images of two datasets, found by normalized correlation.
+
+Zeiler & Fergus 2013, section 4.3, remove such images from the training set.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.data.sources.voc import MultiLabelDataset
 from cnnkit.errors import UsageError
 
-# The paper names neither. Small enough that another size or quality of the same picture agrees,
-# large enough that other pictures of the same kind do not.
+# The paper names neither value. The side is small enough that another size or quality of the same
+# image agrees, and large enough that other images of the same kind do not.
 SIDE = 32
 THRESHOLD = 0.95
 BATCH = 256
-# Correlations in memory at a time.
+# Number of correlations in memory at a time.
 BLOCK = 1 << 22
-# Of float32: an image equals itself only to within that.
+# In float32 an image correlates with itself to within this of 1.
 ROUNDING = 1e-6
 
 DatasetT = TypeVar("DatasetT", Dataset, MultiLabelDataset)
@@ -30,13 +33,13 @@ DatasetT = TypeVar("DatasetT", Dataset, MultiLabelDataset)
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """An image of the first set and what is most like it in the second.
+    """An image of the first set and the most similar image of the second.
 
     Attributes:
-        index: Place in the first set.
-        name: Its name there.
+        index: Index in the first set.
+        name: Name in the first set.
         other: Name in the second set.
-        correlation: Of the two, -1..1.
+        correlation: Their normalized correlation, -1..1.
     """
 
     index: int
@@ -48,19 +51,19 @@ class DuplicatePair:
 def find_duplicates(
     first: Split, second: Split, threshold: float = THRESHOLD
 ) -> list[DuplicatePair]:
-    """Finds the images of one set that are in another, perhaps re-encoded or rescaled.
+    """Find the images of one set that are also in another, possibly re-encoded or rescaled.
 
-    Every image becomes a gray picture of 32 x 32 pixels, of mean 0 and length 1; the products of
-    all pairs are their normalized correlations. They are made block by block: never all at once.
+    Every image becomes a gray thumbnail of 32 x 32 pixels, of mean 0 and length 1; the products of
+    all pairs are their normalized correlations. They are computed in blocks, never all at once.
 
     Args:
-        first: Images that are looked for.
-        second: Images in which they are looked for.
-        threshold: Correlation from which two images are the same, above 0 and at most 1. A picture
-            of one color correlates with nothing.
+        first: Images that are looked up.
+        second: Images in which they are looked up.
+        threshold: Correlation from which two images are duplicates, above 0 and at most 1. An
+            image of one color has no duplicates.
 
     Returns:
-        A pair for each image of the first set that is in the second, by its place.
+        A pair for each image of the first set that is in the second, in ascending index.
 
     Raises:
         UsageError: If the threshold is out of range.
@@ -73,52 +76,55 @@ def find_duplicates(
         >>> [pair.correlation for pair in find_duplicates(digits["test"], digits["train"], 0.999)]
         []
     """
-    _check(threshold)
+    _check_threshold(threshold)
     return _pairs(first, second.names, thumbnails(second), threshold)
 
 
 def drop_duplicates(
-    source: DatasetT, others: Iterable[Split], threshold: float = THRESHOLD
+    dataset: DatasetT, others: Iterable[Split], threshold: float = THRESHOLD
 ) -> tuple[DatasetT, list[DuplicatePair]]:
-    """Returns a dataset without the images that are in other sets too, and which those are.
+    """Remove the images of a dataset that are also in other sets.
 
     Args:
-        source: The dataset; images are left out of each of its splits.
-        others: The sets in which they are looked for.
-        threshold: As `overlap`.
+        dataset: The dataset; images are removed from each of its splits.
+        others: The sets in which they are looked up.
+        threshold: Correlation from which two images are duplicates, above 0 and at most 1.
+
+    Returns:
+        The dataset without the duplicates, and a pair for each duplicate.
 
     Raises:
         UsageError: If the threshold is out of range.
         DataError: If an image cannot be decoded.
     """
-    _check(threshold)
+    _check_threshold(threshold)
     others = list(others)
     names = [name for other in others for name in other.names]
     theirs = np.concatenate([thumbnails(other) for other in others])
-    digest = hashlib.sha256(source.fingerprint.encode())
-    kept, found = {}, []
-    for name, split in source.splits.items():
+    digest = hashlib.sha256(dataset.fingerprint.encode())
+    kept, duplicates = {}, []
+    for name, split in dataset.splits.items():
         pairs = _pairs(split, names, theirs, threshold)
         kept[name] = np.delete(np.arange(len(split)), [pair.index for pair in pairs])
         digest.update(f"{name} {kept[name].tolist()}".encode())
-        found += pairs
-    if not found:
-        return source, found
+        duplicates += pairs
+    if not duplicates:
+        return dataset, duplicates
     changes = {
-        "splits": {name: source.splits[name].subset(places) for name, places in kept.items()},
+        "splits": {name: dataset.splits[name].subset(places) for name, places in kept.items()},
         "fingerprint": digest.hexdigest(),
     }
-    if isinstance(source, MultiLabelDataset):
+    if isinstance(dataset, MultiLabelDataset):
         changes["voc_labels"] = {
-            name: source.voc_labels[name][places] for name, places in kept.items()
+            name: dataset.voc_labels[name][places] for name, places in kept.items()
         }
-    return replace(source, **changes), found
+    return replace(dataset, **changes), duplicates
 
 
 def thumbnails(split: Split) -> np.ndarray:
-    """Returns the images as gray pictures of mean 0 and length 1, (n, 1024) float32.
+    """Return gray thumbnails of mean 0 and length 1, (n, 1024) float32.
 
-    Those of one color are all zero.
+    The thumbnail of an image of one color is all zero.
     """
 
     def load(index):
@@ -136,7 +142,7 @@ def thumbnails(split: Split) -> np.ndarray:
             start += len(batch)
     values -= values.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    # Rounding of the mean leaves something of a picture of one color.
+    # The mean is rounded, so that an image of one color is not exactly zero.
     flat = lengths < 1e-3 * SIDE
     return np.where(flat, 0, values / np.where(flat, 1, lengths))
 
@@ -146,23 +152,21 @@ def _pairs(
 ) -> list[DuplicatePair]:
     mine = thumbnails(first)
     best = np.full(len(mine), -np.inf, np.float32)
-    place = np.zeros(len(mine), np.int64)
+    best_index = np.zeros(len(mine), np.int64)
     rows = max(1, BLOCK // max(1, len(mine)))
     for start in range(0, len(theirs), rows):
         products = mine @ theirs[start : start + rows].T
         nearest = products.argmax(axis=1)
-        value = products[np.arange(len(mine)), nearest]
-        better = value > best
-        best[better], place[better] = value[better], start + nearest[better]
+        correlation = products[np.arange(len(mine)), nearest]
+        better = correlation > best
+        best[better], best_index[better] = correlation[better], start + nearest[better]
     same = np.flatnonzero(best >= threshold - ROUNDING)
     return [
-        DuplicatePair(int(i), first.names[i], names[place[i]], min(1.0, float(best[i])))
+        DuplicatePair(int(i), first.names[i], names[best_index[i]], min(1.0, float(best[i])))
         for i in same
     ]
 
 
-def _check(threshold: float) -> None:
+def _check_threshold(threshold: float) -> None:
     if not 0 < threshold <= 1:
-        raise UsageError(
-            "A correlation says what is the same", expected="above 0, at most 1", received=threshold
-        )
+        raise UsageError("`threshold` must be above 0, at most 1", received=threshold)

@@ -1,5 +1,6 @@
 """The nearest vectors against all distances, and the command against the vectors themselves."""
 
+import importlib
 import json
 
 import numpy as np
@@ -9,15 +10,15 @@ from PIL import Image
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import extract_features
-from cnnkit.features.nearest_neighbors import memory_estimate, nearest_neighbors
+from cnnkit.features import extract_features, memory_estimate, nearest_neighbors
 from tests.features.test_store import network
 
 
 @pytest.mark.parametrize("sizes", [(700,), (1, 300, 99, 300)])
 def test_nearest_equals_all_distances_sorted(rng, monkeypatch, sizes):
     # Small blocks, near and equal vectors, and an offset that costs float32 its last digits.
-    monkeypatch.setattr("cnnkit.features.nearest_neighbors.BLOCK_BYTES", 50_000)
+    module = importlib.import_module("cnnkit.features.nearest_neighbors")
+    monkeypatch.setattr(module, "BLOCK_BYTES", 50_000)
     vectors = (3000 + rng.normal(size=(700, 24))).astype(np.float32)
     vectors[500:520] = vectors[17]
     queries = np.concatenate([vectors[[17, 300]], 3000 + rng.normal(size=(3, 24))])
@@ -25,24 +26,24 @@ def test_nearest_equals_all_distances_sorted(rng, monkeypatch, sizes):
     found = nearest_neighbors(queries, iter(parts), k=8)
     distances = np.linalg.norm(queries[:, None] - vectors[None].astype(np.float64), axis=2)
     order = np.argsort(distances, axis=1, kind="stable")[:, :8]
-    np.testing.assert_array_equal(found.index, order)
-    np.testing.assert_allclose(found.distance, np.take_along_axis(distances, order, 1), rtol=1e-12)
+    np.testing.assert_array_equal(found.indices, order)
+    np.testing.assert_allclose(found.distances, np.take_along_axis(distances, order, 1), rtol=1e-12)
     assert memory_estimate(700, 24, 5).blocks > 1
 
 
 def test_what_cannot_be_searched(rng):
     vectors = rng.normal(size=(5, 3)).astype(np.float32)
-    assert nearest_neighbors(vectors[:1], vectors, k=9).index.shape == (1, 5)
-    with pytest.raises(UsageError, match="k of 1 or more"):
+    assert nearest_neighbors(vectors[:1], vectors, k=9).indices.shape == (1, 5)
+    with pytest.raises(UsageError, match="`k` must be at least 1"):
         nearest_neighbors(vectors, vectors, k=0)
-    with pytest.raises(UsageError, match="differ in length"):
+    with pytest.raises(UsageError, match="`queries` must have vectors of the same length"):
         nearest_neighbors(vectors[:, :2], vectors)
     with pytest.raises(DataError, match="no features"):
         nearest_neighbors(vectors, vectors[:0])
     vectors[3, 1] = np.nan
     with pytest.raises(DataError, match="image 3 are not finite"):
         nearest_neighbors(vectors[:1], vectors)
-    with pytest.raises(DataError, match="query"):
+    with pytest.raises(DataError, match="features in `queries` must be finite"):
         nearest_neighbors(vectors[3:4], vectors[:2])
 
 

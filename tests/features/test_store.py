@@ -113,9 +113,9 @@ def test_dense_features_are_those_of_the_windows_cut_out(net, source, aggregate,
 
 def test_dense_at_the_training_size_is_the_classifier(net):
     images = np.random.default_rng(0).uniform(0, 255, (4, 23, 23, 3)).astype(np.float32)
-    [dense] = FeatureExtractor(net, FeatureSpec.named("fc7", scales=(23,), flip=False, l2=False))(
-        [images]
-    )
+    [dense] = FeatureExtractor(
+        net, FeatureSpec.with_defaults("fc7", scales=(23,), flip=False, l2=False)
+    )([images])
     [center] = FeatureExtractor(net, FeatureSpec("fc7", l2=False))([images])
     np.testing.assert_allclose(dense, center, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
@@ -178,12 +178,14 @@ def test_layers_go_by_the_field_names_too():
 
 
 def test_written_in_parts_by_two_machines_and_merged(net, source, tmp_path):
-    protocol = FeatureSpec("fc7")
+    spec = FeatureSpec("fc7")
     whole = extract_features(net, source, "fc7")
     for number in (0, 1):
-        write_features(net, source, protocol, tmp_path / f"{number}", shard=(number, 2), rows=7)
+        write_features(net, source, spec, tmp_path / f"{number}", shard=(number, 2), rows=7)
     assert missing_parts(tmp_path / "0", read_index(tmp_path / "0")) == 3
-    with pytest.raises(DataError, match="3 of 6 files of features .* no whole features-00001.npy"):
+    with pytest.raises(
+        DataError, match="3 of 6 parts of the features .* no complete features-00001.npy"
+    ):
         load_features(tmp_path / "0")
     merge_features([tmp_path / "0", tmp_path / "1"], tmp_path / "both")
     index, found = load_features(tmp_path / "both")
@@ -193,7 +195,7 @@ def test_written_in_parts_by_two_machines_and_merged(net, source, tmp_path):
     assert found.names == whole.names
     # One folder for both does the same.
     for number in (0, 1):
-        write_features(net, source, protocol, tmp_path / "one", shard=(number, 2), rows=7)
+        write_features(net, source, spec, tmp_path / "one", shard=(number, 2), rows=7)
     np.testing.assert_array_equal(load_features(tmp_path / "one")[1].values, found.values)
 
 
@@ -215,15 +217,15 @@ def test_features_of_something_else_are_refused(net, source, tmp_path):
     before = {file.name: file.read_bytes() for file in (tmp_path / "f").iterdir()}
     others = [
         (network(seed=2), source, FeatureSpec("fc7"), "another network"),
-        (net, source, FeatureSpec("fc8"), "another protocol"),
-        (net, source, FeatureSpec("fc7", flip=True), "another protocol"),
+        (net, source, FeatureSpec("fc8"), "another spec"),
+        (net, source, FeatureSpec("fc7", flip=True), "another spec"),
         (net, load_dataset("digits"), FeatureSpec("fc7"), "another dataset"),
     ]
-    for model, images, protocol, message in others:
+    for model, images, spec, message in others:
         rows = 7 if images is source else 2000
         with pytest.raises(UsageError, match=message):
-            write_features(model, images, protocol, tmp_path / "f", rows=rows)
-        write_features(model, images, protocol, tmp_path / message, rows=rows, split="all")
+            write_features(model, images, spec, tmp_path / "f", rows=rows)
+        write_features(model, images, spec, tmp_path / message, rows=rows, split="all")
         with pytest.raises(UsageError, match=message):
             merge_features([tmp_path / "f", tmp_path / message], tmp_path / "merged")
         for file in (tmp_path / message).iterdir():
@@ -232,7 +234,7 @@ def test_features_of_something_else_are_refused(net, source, tmp_path):
     assert not (tmp_path / "merged").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
-    with pytest.raises(UsageError, match="holds something else"):
+    with pytest.raises(UsageError, match="holds other files"):
         write_features(net, source, FeatureSpec("fc7"), tmp_path / "full")
 
 
@@ -257,14 +259,14 @@ def test_wrong_requests(net, source):
         UsageError, match="images of one size.*23, or scales. Received: image size 30"
     ):
         extract_features(net, digits, "fc7", image_size=30)
-    with pytest.raises(UsageError, match="takes images of any size"):
+    with pytest.raises(UsageError, match="`image_size` must be given: .* takes images of any size"):
         extract_features(alexnet(include_top=False), digits, "pool5")
     with pytest.raises(UsageError, match="Unknown split 'val'.*train, test, all"):
         extract_features(net, digits, "fc7", split="val")
     with pytest.raises(UsageError, match="Unknown aggregate 'sum'"):
         FeatureSpec("fc7", aggregate="sum")
-    with pytest.raises(UsageError, match="maps of many sizes"):
-        FeatureSpec.named("fc7", scales=(24,), pool="flatten")
+    with pytest.raises(UsageError, match="`pool` must be 'average' or 'max'"):
+        FeatureSpec.with_defaults("fc7", scales=(24,), pool="flatten")
     with pytest.raises(UsageError, match="mean image of 64 x 64"):
         with_variable_input_size(
             alexnet(input_shape=(64, 64, 3), mean=np.zeros((64, 64, 3)), classes=2), "fc7"
@@ -274,7 +276,7 @@ def test_wrong_requests(net, source):
     last = broken.get_layer("fc8")
     last.set_weights([w * np.nan for w in last.get_weights()])
     name = select_features_split(source).names[0]
-    with pytest.raises(DataError, match=f"'fc8' answers image {name} with values .* not finite"):
+    with pytest.raises(DataError, match=f"output of layer 'fc8' for image {name} is not finite"):
         extract_features(broken, source, "fc8")
 
 
@@ -293,7 +295,7 @@ def write_text(path, text):
         os.kill(os.getpid(), signal.SIGKILL)
     real(path, text)
 store.write_text = write_text
-store._usual_rows = lambda dimension: 7
+store._default_rows = lambda dimension: 7
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -308,7 +310,7 @@ def test_goes_on_after_a_kill(net, source, image_folder, tmp_path, monkeypatch, 
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "f" / "features-00001.npy").is_file()
     assert missing_parts(tmp_path / "f", read_index(tmp_path / "f")) == 5
-    monkeypatch.setattr("cnnkit.features.store._usual_rows", lambda dimension: 7)
+    monkeypatch.setattr("cnnkit.features.store._default_rows", lambda dimension: 7)
     assert main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["missing"] == 0
     values = extract_features(net, source, "fc7").values

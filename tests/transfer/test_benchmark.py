@@ -18,7 +18,7 @@ from cnnkit.data import load_dataset
 from cnnkit.data import resize_shorter_side as fit_image
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
-from cnnkit.figures import draw_per_class
+from cnnkit.figures import draw_learning_curve
 from cnnkit.transfer import SplitScore, TransferScore, extract_layers, score_features
 from cnnkit.transfer.benchmark import random_split
 from cnnkit.transfer.linear_classifier import fit_linear_classifier
@@ -76,7 +76,7 @@ def test_a_score_is_the_mean_of_the_class_recalls(labels, rng, classifier):
         assert split.recalls == pytest.approx(recalls)
     assert found.mean == pytest.approx(np.mean([split.recall for split in found.splits]))
     difference = found.splits[0].recall - found.splits[1].recall
-    assert found.deviation == pytest.approx(abs(difference) / np.sqrt(2))
+    assert found.std == pytest.approx(abs(difference) / np.sqrt(2))
     assert found.mean > 0.6
 
 
@@ -91,7 +91,7 @@ def test_wrong_requests(labels, rng):
     features = FeatureBatch(rng.normal(size=(60, 3)), ("",) * 60, labels, CLASSES)
     with pytest.raises(DataError, match=r"cat has too few images.*Received: 20"):
         score_features(features, "fc7", per_class=20)
-    with pytest.raises(UsageError, match="takes splits"):
+    with pytest.raises(UsageError, match="`splits` must be at least 1"):
         score_features(features, "fc7", splits=0)
     with pytest.raises(UsageError, match="Did you mean svm"):
         score_features(features, "fc7", classifier="svn", per_class=5)
@@ -123,7 +123,7 @@ def test_the_command(image_folder, tmp_path, capsys):
 def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
     one, other = network(seed=1), network(seed=2)
     images = select_features_split(load_dataset(f"folder:{image_folder}"))
-    described = extract_layers([one, other], images, ["fc7"], protocol=FeatureSpec("fc7"))
+    described = extract_layers([one, other], images, ["fc7"], spec=FeatureSpec("fc7"))
     assert described.networks == ("net", "net")
     assert described.identities[0] != described.identities[1]
     expected = []
@@ -202,7 +202,7 @@ def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
         return TransferScore("fc7", "svm", per_class, tuple(splits))
 
     scores = [scored(15, 0.5, 0.7), scored(5, 0.2, 0.4)]
-    draw_per_class(scores, tmp_path / "a.png")
+    draw_learning_curve(scores, tmp_path / "a.png")
     [(x, y, bars)] = drawn
     assert x == [5, 15]
     np.testing.assert_allclose(y, [30, 60])

@@ -15,8 +15,8 @@ from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, select_features_split, split_from_files
-from cnnkit.transfer import extract_layers, fit_linear_classifier, load_linear_probe
-from cnnkit.transfer.linear_probe import ABOUT, PIPELINE, fit_linear_probe
+from cnnkit.transfer import LinearProbe, extract_layers, fit_linear_classifier, load_linear_probe
+from cnnkit.transfer.linear_probe import METADATA, PIPELINE
 from tests.features.test_store import network
 
 
@@ -35,13 +35,13 @@ def fitted(net, source, classifier="svm"):
     pipeline, c = fit_linear_classifier(
         described.values[0], select_features_split(source).labels, classifier
     )
-    return fit_linear_probe(
+    return LinearProbe.from_features(
         described,
         pipeline,
         c,
         classes=source.class_names,
         classifier=classifier,
-        several=False,
+        multilabel=False,
         dataset=source.spec,
         fingerprint=source.fingerprint,
         images=len(select_features_split(source)),
@@ -54,7 +54,7 @@ def test_what_is_read_answers_as_what_was_written(net, source, tmp_path, classif
     before.save(tmp_path / "saved")
     after = load_linear_probe(tmp_path / "saved")
     assert isinstance(after.pipeline, Pipeline)
-    assert after.protocol.image_size == 23
+    assert after.spec.image_size == 23
     assert (after.classes, after.identities, after.c) == (
         before.classes,
         before.identities,
@@ -80,7 +80,7 @@ def test_another_network_is_refused(net, source, tmp_path):
         saved.predict(network(seed=2), select_features_split(source))
     with pytest.raises(UsageError, match="of another network"):
         saved.predict([net, net], select_features_split(source))
-    with pytest.raises(UsageError, match="another length"):
+    with pytest.raises(UsageError, match="`values` must have the dimension of the classifier"):
         saved.scores(np.zeros((1, 3), np.float32))
 
 
@@ -111,21 +111,24 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
     good = (folder / PIPELINE).read_bytes()
 
     (folder / PIPELINE).write_bytes(pickle.dumps(Told()))
-    with pytest.raises(DataError, match="no saved pipeline"):
+    with pytest.raises(DataError, match="not a saved pipeline"):
         load_linear_probe(folder)
     assert not Told.ran
 
     (folder / PIPELINE).write_bytes(good[: len(good) // 2])
-    with pytest.raises(DataError, match="no saved pipeline"):
+    with pytest.raises(DataError, match="not a saved pipeline"):
         load_linear_probe(folder)
 
     strange = make_pipeline(FunctionTransformer(network), LinearSVC())
     skops.io.dump(strange, folder / PIPELINE)
-    with pytest.raises(DataError, match=r"holds what no classifier .*test_features\.network"):
+    with pytest.raises(
+        DataError,
+        match=r"holds types that are not part of a scikit-learn classifier.*test_store\.network",
+    ):
         load_linear_probe(folder)
 
     skops.io.dump({"a": 1}, folder / PIPELINE)
-    with pytest.raises(DataError, match="no saved pipeline. Received: dict"):
+    with pytest.raises(DataError, match="not a saved pipeline. Received: dict"):
         load_linear_probe(folder)
 
     other = make_pipeline(Normalizer(), LinearSVC(dual=False))
@@ -139,13 +142,13 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
 
     (folder / PIPELINE).write_bytes(good)
     load_linear_probe(folder)
-    about = json.loads((folder / ABOUT).read_text())
+    about = json.loads((folder / METADATA).read_text())
     for wrong in ({"format": 2}, {"protocol": {}}, {"classes": None}, {"color": "red"}):
-        (folder / ABOUT).write_text(json.dumps({**about, **wrong}))
+        (folder / METADATA).write_text(json.dumps({**about, **wrong}))
         with pytest.raises((DataError, UsageError)):
             load_linear_probe(folder)
-    (folder / ABOUT).write_text(json.dumps(about)[:50])
-    with pytest.raises(DataError, match="tells of no classifier"):
+    (folder / METADATA).write_text(json.dumps(about)[:50])
+    with pytest.raises(DataError, match="does not describe a classifier"):
         load_linear_probe(folder)
 
 

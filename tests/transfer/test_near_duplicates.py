@@ -134,7 +134,7 @@ def test_marks_go_with_their_images(folders):
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.5])
 def test_wrong_thresholds(folders, threshold):
-    with pytest.raises(UsageError, match="above 0, at most 1"):
+    with pytest.raises(UsageError, match="`threshold` must be above 0, at most 1"):
         find_duplicates(*splits(folders), threshold)
 
 

@@ -84,12 +84,12 @@ def run(args: argparse.Namespace) -> int:
 def _load_networks(args: argparse.Namespace, probe: LinearProbe) -> list[keras.Model]:
     if args.network is not None:
         return load_networks(args.network, **builder_arguments(args))
-    if not probe.opened:
+    if not probe.model_reference:
         raise UsageError(
             f"{args.saved} does not tell where its network is",
             hint=f"Name it, {' and '.join(probe.networks)}: --network MODEL",
         )
-    return load_referenced_networks(probe.opened)
+    return load_referenced_networks(probe.model_reference)
 
 
 def _labeled_images(
@@ -110,7 +110,7 @@ def _labeled_images(
 def _facts(probe: LinearProbe, name: str, scores: np.ndarray) -> dict[str, Any]:
     by_class = dict(zip(probe.classes, map(float, scores), strict=True))
     order = sorted(by_class, key=by_class.__getitem__, reverse=True)
-    labels = [label for label in order if by_class[label] > 0] if probe.several else order[:1]
+    labels = [label for label in order if by_class[label] > 0] if probe.multilabel else order[:1]
     return {"image": name, "labels": labels, "scores": by_class}
 
 
@@ -130,10 +130,10 @@ def _measure(
     from cnnkit.transfer import average_precisions
 
     fitted_here = {"fitted_on_this_dataset": source.fingerprint == probe.fingerprint}
-    if probe.several != (truth.ndim == 2):
+    if probe.multilabel != (truth.ndim == 2):
         return {}
     columns = {label: column for column, label in enumerate(probe.classes)}
-    if probe.several:
+    if probe.multilabel:
         shared = [label for label in source.class_names if label in columns]
         true = truth[:, [source.class_names.index(label) for label in shared]]
         if not shared or not (true > 0).any():

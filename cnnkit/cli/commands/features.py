@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
     index = merge_features(args.folders, args.output) if merge else _write(args)
     missing = missing_parts(args.output, index)
     if args.json:
-        print_json({"folder": args.output, "missing": missing, **json.loads(index.as_json())})
+        print_json({"folder": args.output, "missing": missing, **json.loads(index.to_json())})
         return 0
     state = f"{missing} of {index.parts} files still missing" if missing else "complete"
     print(
         f"{args.output}: {index.images:,} images of {index.dataset} ({index.split}), layer"
-        f" {index.protocol.layer} of {index.network}, {index.dimension:,} values each; {state}"
+        f" {index.spec.layer} of {index.network}, {index.dimension:,} values each; {state}"
     )
     return 0
 

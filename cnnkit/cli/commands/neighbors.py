@@ -48,8 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    from cnnkit.features import read_index
-    from cnnkit.features.nearest_neighbors import find_neighbors
+    from cnnkit.features import find_neighbors, read_index
 
     # Before the network is loaded, so that a wrong folder is an error at once.
     read_index(args.index)
@@ -98,6 +97,6 @@ def _draw(found: Sequence[Sequence[Neighbor]], args: argparse.Namespace, output:
         found,
         images,
         output,
-        caption=f"Euclidean distance of {index.protocol.layer}, {index.network}, among"
+        caption=f"Euclidean distance of {index.spec.layer}, {index.network}, among"
         f" {index.images:,} images of {index.dataset}",
     )

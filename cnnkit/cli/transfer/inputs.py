@@ -84,7 +84,7 @@ def extract_features_of(
                 networks,
                 split,
                 args.layer,
-                protocol=spec_from_arguments(args, args.layer[0]),
+                spec=spec_from_arguments(args, args.layer[0]),
                 batch_size=args.batch_size,
                 progress=progress,
             )

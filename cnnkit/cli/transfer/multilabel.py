@@ -46,7 +46,7 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
             source.class_names,
             classifier=classifier,
             metric=metric,
-            l2=train_features.protocol.l2,
+            l2=train_features.spec.l2,
             seed=args.seed,
         )
         for layer, train_values, test_values in zip(
@@ -90,20 +90,20 @@ def _save(
     features: LayerFeatures,
     score: MultiLabelScore,
 ) -> None:
-    from cnnkit.transfer.linear_probe import fit_linear_probe
+    from cnnkit.transfer import LinearProbe
 
-    fit_linear_probe(
+    LinearProbe.from_features(
         features,
         score.pipeline,
         score.c,
         classes=source.class_names,
         classifier=score.classifier,
-        several=True,
+        multilabel=True,
         dataset=f"{source.spec}, {train}",
         fingerprint=source.fingerprint,
         images=score.training_images,
         estimates={f"mean_average_precision_{name}": score.mean(name) for name in score.precisions},
-        opened=model_reference(args),
+        model_reference=model_reference(args),
     ).save(args.save)
 
 

@@ -64,43 +64,42 @@ def _save(
 ) -> None:
     """Fit a classifier on all images and save it."""
     from cnnkit.features import select_features_split
-    from cnnkit.transfer import fit_linear_classifier
-    from cnnkit.transfer.linear_probe import fit_linear_probe
+    from cnnkit.transfer import LinearProbe, fit_linear_classifier
 
     images = select_features_split(source)
     pipeline, c = fit_linear_classifier(
         features.values[0],
         images.labels,
         score.classifier,
-        l2=features.protocol.l2,
+        l2=features.spec.l2,
         seed=args.seed,
     )
-    fit_linear_probe(
+    LinearProbe.from_features(
         features,
         pipeline,
         c,
         classes=source.class_names,
         classifier=score.classifier,
-        several=False,
+        multilabel=False,
         dataset=source.spec,
         fingerprint=source.fingerprint,
         images=len(images),
         estimates={
             "mean_class_recall": score.mean,
-            "deviation": score.deviation,
+            "deviation": score.std,
             "per_class": score.per_class,
             "splits": len(score.splits),
         },
-        opened=model_reference(args),
+        model_reference=model_reference(args),
     ).save(args.save)
 
 
 def _draw(figure: Path, scores: Sequence[TransferScore], facts: dict[str, object]) -> None:
     """Draw recall against the number of training images, and write the JSON beside the figure."""
     from cnnkit._files import write_text
-    from cnnkit.figures import draw_per_class
+    from cnnkit.figures import draw_learning_curve
 
-    draw_per_class(scores, figure, title=str(facts["dataset"]))
+    draw_learning_curve(scores, figure, title=str(facts["dataset"]))
     write_text(figure.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
 
 
@@ -111,7 +110,7 @@ def _row(score: TransferScore) -> dict[str, object]:
         "per class": score.per_class,
         "tested": score.splits[0].test_images,
         "mean class recall": f"{score.mean:.1%}",
-        "deviation": "-" if score.deviation is None else f"{score.deviation:.1%}",
+        "deviation": "-" if score.std is None else f"{score.std:.1%}",
         "C": ", ".join(f"{split.c:g}" for split in score.splits),
     }
 
@@ -122,7 +121,7 @@ def _facts(score: TransferScore, labels: Sequence[str]) -> dict[str, object]:
         "classifier": score.classifier,
         "per_class": score.per_class,
         "mean": score.mean,
-        "deviation": score.deviation,
+        "deviation": score.std,
         "splits": [
             {
                 "seed": split.seed,
