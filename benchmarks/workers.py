@@ -40,7 +40,9 @@ def measure(name: str, workers: list[str], index: int | None, rounds: int) -> di
     from cnnkit.training.step import StepRunner
 
     side, images = NETWORKS[name]
-    strategy = get_strategy("multiworker" if workers else "default", workers=workers, index=index)
+    strategy = get_strategy(
+        "multiworker" if workers else "default", workers=workers, worker_index=index
+    )
     with strategy.scope():
         model = build(name, initializer="glorot", input_shape=(side, side, 3))
         steps = StepRunner(model, SGD(0.01, momentum=0.9, decay=5e-4), strategy)

@@ -1,4 +1,4 @@
-"""Writing files so that whoever finds one finds it whole."""
+"""Atomic writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -9,38 +9,50 @@ from pathlib import Path
 
 from cnnkit.errors import RunError
 
-# How the name of a file begins that is being written.
+# Beginning of the name of a file that is being written.
 STAGING_PREFIX = ".aside-"
 
 
 @contextmanager
 def staged_file(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path`; what is written there takes its place when the block ends well.
+    """Yield a temporary path in the same folder, and rename it to `path` when the block succeeds.
 
-    Flushed to disk before the rename, so that whoever finds `path` finds it whole.
+    The file is flushed to disk before the rename, so that `path` is complete even after a crash.
+
+    Args:
+        path: The final path.
 
     Raises:
-        RunError: If it cannot be written, for example because the disk is full; what was at `path`
-            stays as it was.
+        RunError: If the file cannot be written, for example because the disk is full; an existing
+            file at `path` is kept.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels.txt"
+        ...     with staged_file(path) as staging:
+        ...         _ = staging.write_text("cat")
+        ...     path.read_text()
+        'cat'
     """
-    aside = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
+    staging = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
     try:
-        yield aside
-        with aside.open("rb+") as file:
+        yield staging
+        with staging.open("rb+") as file:
             os.fsync(file.fileno())
-        aside.replace(path)
+        staging.replace(path)
         flush_folder(path.parent)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
-        aside.unlink(missing_ok=True)
+        staging.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder where it is missing.
+    """Create a folder if it does not exist.
 
     Raises:
-        RunError: If it cannot be made.
+        RunError: If it cannot be created.
     """
     try:
         path.mkdir(exist_ok=True)
@@ -49,10 +61,10 @@ def make_folder(path: Path) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Adds a line to a text file and flushes it to disk.
+    """Append a line to a text file and flush it to disk.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the file cannot be written.
     """
     try:
         with path.open("a") as file:
@@ -64,16 +76,19 @@ def append_line(path: Path, line: str) -> None:
 
 
 def write_error(path: Path, error: OSError) -> RunError:
-    """Returns the error for a file that could not be written."""
+    """Return the error for a file that could not be written."""
     return RunError(
         f"{path} could not be written",
         received=error.strerror or error,
-        hint="Make room there; what was written before is whole",
+        hint="Make room there; files that were written before are complete",
     )
 
 
 def flush_folder(folder: Path) -> None:
-    """Makes a rename in `folder` last; where folders cannot be opened, the system sees to it."""
+    """Flush a folder to disk so that a rename in it survives a crash.
+
+    Does nothing on systems where folders cannot be opened, such as Windows.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -85,6 +100,6 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all."""
-    with staged_file(path) as aside:
-        aside.write_text(text)
+    """Write a text file atomically."""
+    with staged_file(path) as staging:
+        staging.write_text(text)

@@ -1,14 +1,14 @@
-"""The run folder: everything that a training run leaves behind.
+"""The run folder: every file that a training run writes.
 
-config.json        what was asked for
-environment.json   what it ran on, and the dataset's fingerprint
-metrics.jsonl      one line an epoch
-labels.txt         the class names, one a line
-statistics.npz     what was measured of the training images: their mean, their colors
-checkpoints/       where training can go on from
+config.json        the configuration
+environment.json   versions, devices and command, and the fingerprint of the dataset
+metrics.jsonl      one line per epoch
+labels.txt         the class names, one per line
+statistics.npz     mean and color statistics of the training images
+checkpoints/       states from which training can be resumed
 model.keras        the trained network
-best.keras         the most accurate one so far, where it was asked for
-epochs/            the network after chosen epochs, where it was asked for
+best.keras         the most accurate network so far, with `keep_best`
+epochs/            the networks after chosen epochs, with `keep_epochs`
 """
 
 from __future__ import annotations
@@ -35,13 +35,16 @@ MODEL = "model.keras"
 BEST = "best.keras"
 EPOCHS = "epochs"
 STATISTICS = "statistics.npz"
-# What a run that was stopped while it was being created may have left; CONFIG comes last.
-BEGINNINGS = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
+# Entries of a folder whose creation was interrupted; CONFIG is written last.
+INCOMPLETE = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
 
 
 @dataclass(frozen=True)
 class RunFolder:
     """A run folder.
+
+    Attributes:
+        path: Path of the folder.
 
     Example:
         >>> from cnnkit.run_folder import RunFolder
@@ -53,10 +56,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """Opens an existing run folder.
+        """Open an existing run folder.
 
         Raises:
-            UsageError: If there is none at `path`.
+            UsageError: If `path` is not a run folder.
         """
         run = cls(Path(path))
         if not run.exists():
@@ -64,26 +67,29 @@ class RunFolder:
         return run
 
     def exists(self) -> bool:
-        """Tells whether the folder holds a run."""
+        """Return True if the folder contains a run."""
         return (self.path / CONFIG).is_file()
 
-    def check_free(self, *, overwrite: bool) -> None:
-        """Makes sure that a new run may be written here.
+    def check_available(self, *, overwrite: bool) -> None:
+        """Check that a new run may be written here.
+
+        Args:
+            overwrite: Whether an existing run may be deleted.
 
         Raises:
-            UsageError: If something is here already that was not given up by `overwrite`. A folder
-                that is no run is never given up.
+            UsageError: If the path exists and may not be deleted. A folder that is not a run
+                folder is never deleted.
         """
         if not self.path.exists():
             return
-        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= BEGINNINGS:
+        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= INCOMPLETE:
             return
         if not self.exists():
-            raise UsageError(f"{self.path} exists and is no run folder", expected="a free path")
+            raise UsageError(f"{self.path} exists and is not a run folder", expected="a free path")
         if not overwrite:
             raise UsageError(
                 f"The run folder {self.path} exists",
-                hint="--resume goes on with it, --overwrite starts afresh",
+                hint="--resume continues it, --overwrite starts again",
             )
 
     def create(
@@ -93,55 +99,62 @@ class RunFolder:
         environment: dict[str, Any],
         statistics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts the folder afresh; call `check_free` first."""
+        """Create the folder and delete what was there; call `check_available` first.
+
+        Args:
+            config: The configuration.
+            labels: The class names.
+            environment: Contents of environment.json.
+            statistics: Arrays of statistics.npz.
+        """
         if self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True)
         write_text(self.path / LABELS, "".join(f"{label}\n" for label in labels))
         write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
-        with staged_file(self.path / STATISTICS) as aside, aside.open("wb") as file:
+        with staged_file(self.path / STATISTICS) as staging, staging.open("wb") as file:
             np.savez(file, **(statistics or {}))
-        # Last, because its presence is what makes a folder a run.
+        # Last, because its presence makes the folder a run folder.
         self.write_config(config)
 
     def write_config(self, config: TrainingConfig) -> None:
-        """Writes down what is asked for."""
+        """Write config.json."""
         write_text(self.path / CONFIG, config.to_json())
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints."""
+        """Folder of the checkpoints."""
         return self.path / CHECKPOINTS
 
     @property
     def model_file(self) -> Path:
-        """The file of the trained network."""
+        """File of the trained network."""
         return self.path / MODEL
 
     @property
     def best_file(self) -> Path:
-        """The file of the network that was most accurate on the held-out images."""
+        """File of the network with the best accuracy on the held-out images."""
         return self.path / BEST
 
     def epoch_file(self, epoch: int) -> Path:
-        """Returns the file of the network as it was after `epoch`."""
+        """Return the file of the network after `epoch`."""
         return self.path / EPOCHS / f"{epoch:04d}.keras"
 
     @property
     def kept_epochs(self) -> dict[int, Path]:
-        """The files of the networks that were kept, by epoch, in their order."""
+        """Files of the networks of single epochs, by epoch, in order."""
         files = sorted((self.path / EPOCHS).glob("[0-9]*.keras"))
         return {int(file.stem): file for file in files}
 
     @property
     def metrics_file(self) -> Path:
-        """The file of the metrics."""
+        """File of the metrics."""
         return self.path / METRICS
 
     @property
     def config(self) -> TrainingConfig:
-        """What was asked for."""
+        """The configuration."""
         file = self.path / CONFIG
         return TrainingConfig.from_json(file.read_text(), file)
 
@@ -152,19 +165,19 @@ class RunFolder:
 
     @property
     def statistics(self) -> dict[str, np.ndarray]:
-        """What was measured of the training images, by name."""
+        """Statistics of the training images, by name."""
         with np.load(self.path / STATISTICS, allow_pickle=False) as archive:
             return dict(archive)
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What the run ran on."""
+        """Contents of environment.json."""
         facts: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
         return facts
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """One dictionary an epoch; a last line that was torn by a crash is left out."""
+        """Metrics of each epoch; a last line that a crash truncated is left out."""
         lines = []
         for line in self.metrics_file.read_text().splitlines():
             try:
@@ -173,23 +186,23 @@ class RunFolder:
                 break
         return lines
 
-    def remove_torn(self) -> None:
-        """Removes what a process that was killed had written aside and not yet renamed."""
+    def remove_partial_files(self) -> None:
+        """Delete the staging files of a process that was killed."""
         for folder in (self.path, self.checkpoints, self.path / EPOCHS):
-            for aside in folder.glob(f"{STAGING_PREFIX}*"):
-                aside.unlink()
+            for staging in folder.glob(f"{STAGING_PREFIX}*"):
+                staging.unlink()
 
     def finished_model(self) -> Path:
-        """Returns the file of the trained network.
+        """Return the file of the trained network.
 
         Raises:
-            RunError: If training has not come to its end.
+            RunError: If training is not finished.
         """
         if not self.model_file.is_file():
             raise RunError(
                 f"The run {self.path} has no model yet",
-                expected=f"training that came to its end after {self.config.epochs} epochs",
+                expected=f"a training that is finished after {self.config.epochs} epochs",
                 received=f"{len(self.metrics)} epochs",
-                hint=f"`cnnkit train --resume --output {self.path}` goes on with it",
+                hint=f"`cnnkit train --resume --output {self.path}` continues it",
             )
         return self.model_file

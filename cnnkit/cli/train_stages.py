@@ -47,7 +47,7 @@ def write_stages(output: Path, stages: Sequence[TrainingStage]) -> None:
     if output.exists():
         raise UsageError(
             f"The folder {output} exists",
-            hint="--resume goes on with it; remove it to start afresh",
+            hint="--resume continues it; remove it to start again",
         )
     output.mkdir(parents=True)
     write_text(

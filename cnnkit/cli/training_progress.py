@@ -23,7 +23,7 @@ class TerminalProgress(Callback):
         self._epochs = 0
         self._bar: Any = None
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
+    def on_train_begin(self, facts: Mapping[str, Any]) -> None:
         """Print the model, the dataset, the devices and the deviations from the paper."""
         self._epochs = facts["epochs"]
         devices = facts["devices"]
@@ -42,11 +42,13 @@ class TerminalProgress(Callback):
             step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
             self._print(f"going on with epoch {facts['first_epoch']}{step}")
 
-    def note(self, text: str) -> None:
-        """Print a note as a line of its own."""
-        self._print(f"note: {text}")
+    def on_message(self, message: str) -> None:
+        """Print a message as a line of its own."""
+        self._print(f"note: {message}")
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
+    def on_train_batch_end(
+        self, epoch: int, step: int, steps: int, images: int, loss: float
+    ) -> None:
         """Move the bar: images, images/s, the remaining time of the epoch, the loss."""
         if self._bar is None:
             self._bar = open_bar(
@@ -60,15 +62,15 @@ class TerminalProgress(Callback):
         if step == steps:
             self.close()
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         """Print the losses, errors and speed of an epoch."""
         self._print(
-            f"epoch {line['epoch']}/{self._epochs}  loss {line['loss']:.3f}  "
-            f"error {1 - line['accuracy']:.1%}  held out: loss {line['val_loss']:.3f}  "
-            f"error {1 - line['val_accuracy']:.1%}  {line['images_per_second']:.0f} images/s"
+            f"epoch {metrics['epoch']}/{self._epochs}  loss {metrics['loss']:.3f}  "
+            f"error {1 - metrics['accuracy']:.1%}  held out: loss {metrics['val_loss']:.3f}  "
+            f"error {1 - metrics['val_accuracy']:.1%}  {metrics['images_per_second']:.0f} images/s"
         )
 
-    def end(self, seconds: Mapping[str, float]) -> None:
+    def on_train_end(self, seconds: Mapping[str, float]) -> None:
         """Print the seconds of each part of the training, if `show_times` is set."""
         if self._show_times:
             total = sum(seconds.values()) or 1

@@ -1,4 +1,4 @@
-"""From a configuration to a network with its optimizer."""
+"""Build the network of a configuration with its optimizer, and initialize it from another."""
 
 from __future__ import annotations
 
@@ -24,52 +24,52 @@ from cnnkit.training.step import LossScale, StepRunner
 
 @dataclass(frozen=True)
 class TrainingComponents:
-    """A network and what trains it.
+    """A network and its step runner.
 
     Attributes:
         model: The network.
-        steps: Its steps of training and validation.
-        build: Builds the same network with fresh weights.
+        step_runner: Compiled steps of training and validation.
+        build_model: Builds the same network with new weights.
     """
 
     model: keras.Model
-    steps: StepRunner
-    build: Callable[[], keras.Model]
+    step_runner: StepRunner
+    build_model: Callable[[], keras.Model]
 
 
 def build_components(
     config: TrainingConfig,
     labels: Sequence[str],
-    measured: Mapping[str, np.ndarray],
+    statistics: Mapping[str, np.ndarray],
     strategy: tf.distribute.Strategy,
 ) -> TrainingComponents:
-    """Builds the network of `config` and what trains it.
+    """Build the network of a configuration, its optimizer and its step runner.
 
     Args:
-        config: What is trained.
-        labels: Names of the classes, which are saved with the network.
-        measured: What `measure` returned.
-        strategy: Where it runs.
+        config: The configuration.
+        labels: Class names, which are saved with the network.
+        statistics: Result of `compute_input_statistics`.
+        strategy: The distribution strategy.
 
     Raises:
-        UsageError: If the configuration names something unknown, or weights that do not fit.
+        UsageError: If the configuration contains an unknown name, or weights that do not fit.
     """
     options = {
         **config.model_options,
         "classes": len(labels),
         "input_shape": (config.image_size, config.image_size, 3),
-        "mean": measured["mean"].tolist(),
+        "mean": statistics["mean"].tolist(),
     }
 
-    def build() -> keras.Model:
+    def build_model() -> keras.Model:
         model = models.build(config.model, **options)
         models.set_class_names(model, labels)
-        if "std" in measured:
-            model.get_layer("preprocessing").set(measured["mean"], measured["std"])
+        if "std" in statistics:
+            model.get_layer("preprocessing").set(statistics["mean"], statistics["std"])
         return model
 
-    with strategy.scope(), _seeded(config.seed), _computing_in(config.precision):
-        model = build()
+    with strategy.scope(), _seeded(config.seed), _dtype_policy(config.precision):
+        model = build_model()
         optimizer = SGD(
             config.learning_rate,
             momentum=config.momentum,
@@ -79,7 +79,7 @@ def build_components(
             weight_decay_multipliers=config.weight_decay_multipliers,
             max_filter_rms=config.max_filter_rms,
         )
-        steps = StepRunner(
+        step_runner = StepRunner(
             model,
             optimizer,
             strategy,
@@ -87,30 +87,84 @@ def build_components(
             loss_scale=LossScale() if config.precision == "mixed_float16" else None,
             jit_compile=config.jit_compile,
         )
-    return TrainingComponents(model, steps, build)
+    return TrainingComponents(model, step_runner, build_model)
 
 
-def save_model(config: TrainingConfig, assembly: TrainingComponents, path: Path) -> None:
-    """Writes the network; it computes in float32 whatever it was trained in.
+def save_model(config: TrainingConfig, components: TrainingComponents, path: Path) -> None:
+    """Save the network as a `.keras` file that computes in float32, whatever the precision.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the file cannot be written.
     """
-    model = assembly.model
+    model = components.model
     if config.precision != "float32":
-        with _computing_in("float32"):
-            plain = assembly.build()
-        plain.set_weights(model.get_weights())
-        model = plain
-    with staged_file(path) as aside:
-        model.save(aside)
+        with _dtype_policy("float32"):
+            float32_model = components.build_model()
+        float32_model.set_weights(model.get_weights())
+        model = float32_model
+    with staged_file(path) as staging:
+        model.save(staging)
+
+
+def load_initial_model(config: TrainingConfig) -> keras.Model:
+    """Load the network of `config.init_from`.
+
+    `init_from` is a run folder, a `.keras` file or a third-party weights file. A weights file is
+    loaded into the network of `config` with the file's own input size and number of classes, or
+    without a head if the file has no dense layers.
+
+    Raises:
+        UsageError: If `init_from` does not exist, or the file does not fit the network.
+    """
+    path = Path(config.init_from or "")
+    if path.is_dir() or path.suffix == ".keras" or not path.exists():
+        return models.load_model(path)
+    file = models.open_weights(path)
+    shape = {"include_top": False} if file.classes is None else {"classes": file.classes}
+    return models.build(config.model, weights=file, **{**config.model_options, **shape})
+
+
+def initial_preprocessing(model: keras.Model, image_size: int) -> Preprocessing | None:
+    """Return the mean and the standard deviation that a network normalizes with.
+
+    Args:
+        model: The network.
+        image_size: Side of the images that the mean is for; a mean image of another size is
+            replaced by its mean color.
+
+    Returns:
+        The preprocessing, or None if the network has no `SubtractMean` layer.
+    """
+    for layer in model.layers:
+        if isinstance(layer, SubtractMean):
+            fits = layer.mean.ndim == 1 or layer.mean.shape[:2] == (image_size, image_size)
+            mean = layer.mean if fits else layer.mean.mean(axis=(0, 1))
+            return Preprocessing(mean, layer.std)
+    return None
+
+
+def initialize_from(
+    initial_model: keras.Model, config: TrainingConfig, model: keras.Model
+) -> models.SurgeryResult:
+    """Copy the weights of `initial_model` into `model` according to `config.weight_mapping`.
+
+    Raises:
+        UsageError: If no weights fit.
+    """
+    copied = models.copy_weights(initial_model, model, config.weight_mapping)
+    if not copied.carried:
+        raise UsageError(
+            f"No weights of {config.init_from} fit {config.model}",
+            expected="a network with layers of the same names and shapes",
+        )
+    return copied
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Makes the seeds that Keras draws for initializers and dropout follow from `seed`.
+    """Seed the generator that Keras draws the seeds of initializers and dropout from.
 
-    Keras draws them from Python's generator, which is the caller's and is given back untouched.
+    Keras 3.15 draws them from Python's global generator; its state is restored afterwards.
     """
     state = random.getstate()
     random.seed(seed)
@@ -121,58 +175,11 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextmanager
-def _computing_in(precision: str) -> Iterator[None]:
-    """Sets Keras's policy for the layers that are made meanwhile; it is the caller's otherwise."""
+def _dtype_policy(precision: str) -> Iterator[None]:
+    """Set Keras's global dtype policy for a block, then restore it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def load_initial_model(config: TrainingConfig) -> keras.Model:
-    """Returns the network of `config.init_from`: of a run, of a model file, or of a weights file.
-
-    A weights file of others becomes the network of `config` at its own size and classes; without
-    dense layers in the file, without a head.
-
-    Raises:
-        UsageError: If there is no such network, or the file does not fit it.
-    """
-    path = Path(config.init_from or "")
-    if path.is_dir() or path.suffix == ".keras" or not path.exists():
-        return models.load_model(path)
-    file = models.open_weights(path)
-    shape = {"include_top": False} if file.classes is None else {"classes": file.classes}
-    return models.build(config.model, weights=file, **{**config.model_options, **shape})
-
-
-def initial_preprocessing(network: keras.Model, side: int) -> Preprocessing | None:
-    """Returns what a network does to images of `side` pixels first, or None where that is unknown.
-
-    A mean image of another size is its mean color.
-    """
-    for layer in network.layers:
-        if isinstance(layer, SubtractMean):
-            fits = layer.mean.ndim == 1 or layer.mean.shape[:2] == (side, side)
-            mean = layer.mean if fits else layer.mean.mean(axis=(0, 1))
-            return Preprocessing(mean, layer.std)
-    return None
-
-
-def initialize_from(
-    first: keras.Model, config: TrainingConfig, model: keras.Model
-) -> models.SurgeryResult:
-    """Copies the weights of `first` into `model` by the rule of `config`.
-
-    Raises:
-        UsageError: If none of its weights fit.
-    """
-    copied = models.copy_weights(first, model, config.weight_mapping)
-    if not copied.carried:
-        raise UsageError(
-            f"No weights of {config.init_from} fit {config.model}",
-            expected="a network with layers of the same names and shapes",
-        )
-    return copied

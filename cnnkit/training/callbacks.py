@@ -1,9 +1,13 @@
-"""What a training run tells while it works."""
+"""Callbacks of a training run: notified of its progress, and free to show or store it.
+
+The hooks have the names of `keras.callbacks.Callback`. Their arguments are those of this loop,
+which has no `logs` dictionary.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,71 +17,115 @@ from cnnkit.errors import UsageError
 
 
 class Callback:
-    """Hears what happens; this one says nothing. Derive from it to show something."""
+    """Base class of callbacks. Every hook does nothing; override the ones you need.
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Training begins; `facts` tells the model, the images, the devices and the epochs."""
+    Example:
+        >>> class PrintLoss(Callback):
+        ...     def on_epoch_end(self, metrics):
+        ...         print(f"epoch {metrics['epoch']}: loss {metrics['loss']:.2f}")
+        >>> PrintLoss().on_epoch_end({"epoch": 1, "loss": 2.3026})
+        epoch 1: loss 2.30
+    """
 
-    def note(self, text: str) -> None:
-        """Something is worth knowing, though training goes on."""
-
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
-        """A step of an epoch is done.
+    def on_train_begin(self, facts: Mapping[str, Any]) -> None:
+        """Called before the first step.
 
         Args:
-            epoch: The epoch, counted from 1.
-            step: The step in it, counted from 1.
-            steps: Steps of an epoch.
-            images: Images of the step.
-            loss: Their mean loss.
+            facts: Facts about the run: `run` (path of the folder), `model`, `parameters`,
+                `training_images`, `test_images`, `classes`, `unreadable` (files left out),
+                `devices` (kind of each replica), `epochs`, `first_epoch`, `first_step`,
+                `deviations` (from the paper).
         """
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """An epoch is done; `line` is its line of metrics."""
+    def on_message(self, message: str) -> None:
+        """Called with a warning or a piece of information; training continues."""
 
-    def end(self, seconds: Mapping[str, float]) -> None:
-        """Training has ended; `seconds` tells where the time of this process went."""
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Called before the first step of an epoch, or the first one after resuming.
+
+        Args:
+            epoch: The epoch, from 1.
+        """
+
+    def on_train_batch_end(
+        self, epoch: int, step: int, steps: int, images: int, loss: float
+    ) -> None:
+        """Called after a training step.
+
+        Args:
+            epoch: The epoch, from 1.
+            step: The step of the epoch, from 1.
+            steps: Number of steps of an epoch.
+            images: Number of images of the step.
+            loss: Mean loss of these images.
+        """
+
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+        """Called after an epoch, its validation and its checkpoint.
+
+        Args:
+            metrics: The line of metrics.jsonl: `epoch`, `step`, `loss`, `accuracy`, `val_loss`,
+                `val_accuracy`, `learning_rate`, `images_per_second`.
+        """
+
+    def on_train_end(self, seconds: Mapping[str, float]) -> None:
+        """Called after the last epoch.
+
+        Args:
+            seconds: Time spent by this process, by phase.
+        """
 
 
 class CallbackList(Callback):
-    """Passes on to several others."""
+    """Call several callbacks in order.
 
-    def __init__(self, *listeners: Callback) -> None:
-        self._listeners = listeners
+    Args:
+        callbacks: The callbacks.
+    """
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Passes it on."""
-        for listener in self._listeners:
-            listener.begin(facts)
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = tuple(callbacks)
 
-    def note(self, text: str) -> None:
-        """Passes it on."""
-        for listener in self._listeners:
-            listener.note(text)
+    def on_train_begin(self, facts: Mapping[str, Any]) -> None:
+        """Call `on_train_begin` of each callback."""
+        for callback in self._callbacks:
+            callback.on_train_begin(facts)
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
-        """Passes it on."""
-        for listener in self._listeners:
-            listener.step(epoch, step, steps, images, loss)
+    def on_message(self, message: str) -> None:
+        """Call `on_message` of each callback."""
+        for callback in self._callbacks:
+            callback.on_message(message)
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """Passes it on."""
-        for listener in self._listeners:
-            listener.epoch(line)
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Call `on_epoch_begin` of each callback."""
+        for callback in self._callbacks:
+            callback.on_epoch_begin(epoch)
 
-    def end(self, seconds: Mapping[str, float]) -> None:
-        """Passes it on."""
-        for listener in self._listeners:
-            listener.end(seconds)
+    def on_train_batch_end(
+        self, epoch: int, step: int, steps: int, images: int, loss: float
+    ) -> None:
+        """Call `on_train_batch_end` of each callback."""
+        for callback in self._callbacks:
+            callback.on_train_batch_end(epoch, step, steps, images, loss)
+
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+        """Call `on_epoch_end` of each callback."""
+        for callback in self._callbacks:
+            callback.on_epoch_end(metrics)
+
+    def on_train_end(self, seconds: Mapping[str, float]) -> None:
+        """Call `on_train_end` of each callback."""
+        for callback in self._callbacks:
+            callback.on_train_end(seconds)
 
 
 TENSORBOARD_FOLDER = "tensorboard"
-# A point of the training loss every so many steps.
+# Steps between two points of the training loss.
 TENSORBOARD_EVERY = 10
 
 
 class TensorBoardCallback(Callback):
-    """Writes losses, accuracies and the learning rate to the folder `tensorboard` of the run.
+    """Write losses, accuracies and the learning rate to the folder `tensorboard` of the run.
 
     Raises:
         UsageError: If TensorBoard is not installed.
@@ -86,66 +134,70 @@ class TensorBoardCallback(Callback):
     def __init__(self) -> None:
         if importlib.util.find_spec("tensorboard") is None:
             raise UsageError(
-                "TensorBoard is not installed",
+                "The package `tensorboard` is not installed",
                 hint='Install it with: pip install "cnnkit[tensorboard]"',
             )
         self._writer: Any = None
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Opens the file."""
+    def on_train_begin(self, facts: Mapping[str, Any]) -> None:
+        """Open the event file."""
         self._writer = tf.summary.create_file_writer(str(facts["run"] / TENSORBOARD_FOLDER))
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
-        """Writes the loss of every tenth step."""
-        number = (epoch - 1) * steps + step
-        if number % TENSORBOARD_EVERY == 0:
+    def on_train_batch_end(
+        self, epoch: int, step: int, steps: int, images: int, loss: float
+    ) -> None:
+        """Write the loss of every tenth step."""
+        global_step = (epoch - 1) * steps + step
+        if global_step % TENSORBOARD_EVERY == 0:
             with self._writer.as_default():
-                tf.summary.scalar("step/loss", loss, step=number)
+                tf.summary.scalar("step/loss", loss, step=global_step)
 
-    def epoch(self, line: Mapping[str, Any]) -> None:
-        """Writes the metrics of an epoch."""
+    def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
+        """Write the metrics of an epoch."""
         with self._writer.as_default():
-            for name, value in line.items():
+            for name, value in metrics.items():
                 if name not in ("epoch", "step"):
-                    tf.summary.scalar(f"epoch/{name}", value, step=line["epoch"])
+                    tf.summary.scalar(f"epoch/{name}", value, step=metrics["epoch"])
         self._writer.flush()
 
-    def end(self, seconds: Mapping[str, float]) -> None:
-        """Closes the file."""
+    def on_train_end(self, seconds: Mapping[str, float]) -> None:
+        """Close the event file."""
         self._writer.close()
 
 
-# The first steps trace and compile; what comes after is like all the rest.
-FIRST_STEP, STEPS = 10, 5
+# The first steps trace and compile; the later ones are all alike.
+FIRST_PROFILED_STEP, PROFILED_STEPS = 10, 5
 PROFILE_FOLDER = "profile"
 
 
 class ProfilerCallback(Callback):
-    """Writes the profile of a few steps to `profile` in the run folder, in TensorBoard's format.
+    """Profile a few steps into the folder `profile` of the run, in TensorBoard's format.
 
     Args:
-        first: Steps of this process before the profile begins.
-        steps: Steps that are profiled.
+        first_step: Step of this process before which the profile begins.
+        steps: Number of profiled steps.
     """
 
-    def __init__(self, first: int = FIRST_STEP, steps: int = STEPS) -> None:
-        self._first, self._last = first, first + steps
+    def __init__(self, first_step: int = FIRST_PROFILED_STEP, steps: int = PROFILED_STEPS) -> None:
+        self._first, self._last = first_step, first_step + steps
         self._folder: Path | None = None
         self._done = 0
 
-    def begin(self, facts: Mapping[str, Any]) -> None:
-        """Remembers where the run is."""
+    def on_train_begin(self, facts: Mapping[str, Any]) -> None:
+        """Store the folder of the run."""
         self._folder = facts["run"] / PROFILE_FOLDER
 
-    def step(self, epoch: int, step: int, steps: int, images: int, loss: float) -> None:
-        """Begins and ends the profile."""
+    def on_train_batch_end(
+        self, epoch: int, step: int, steps: int, images: int, loss: float
+    ) -> None:
+        """Start and stop the profiler."""
         self._done += 1
         if self._done == self._first:
             tf.profiler.experimental.start(str(self._folder))
         elif self._done == self._last:
             tf.profiler.experimental.stop()
 
-    def end(self, seconds: Mapping[str, float]) -> None:
-        """Ends the profile of a training that was shorter."""
+    def on_train_end(self, seconds: Mapping[str, float]) -> None:
+        """Stop the profiler if training ended before the last profiled step."""
         if self._first <= self._done < self._last:
             tf.profiler.experimental.stop()

@@ -1,4 +1,8 @@
-"""Checkpoints: the state of a run after a step, in one file that is whole or absent."""
+"""Write and restore checkpoints, and validate that a run can be resumed.
+
+A checkpoint is one `.npz` file: the variables after a step, and the state of the run as JSON. The
+file is complete or absent.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from cnnkit._files import staged_file, write_text
@@ -22,25 +27,25 @@ from cnnkit.training.schedule import PlateauState
 
 @dataclass
 class MetricTotals:
-    """Sums over the images that were shown since the epoch began.
+    """Sums over the images of the current epoch.
 
     Attributes:
-        images: How many images.
+        images: Number of images.
         loss: Sum of their losses.
-        right: How many of them were classified rightly.
-        seconds: Time that it took.
+        correct: Number of correctly classified images.
+        seconds: Time of the steps.
     """
 
     images: int = 0
     loss: float = 0.0
-    right: float = 0.0
+    correct: float = 0.0
     seconds: float = 0.0
 
-    def add(self, images: int, loss: float, right: float) -> None:
-        """Counts a step."""
+    def add(self, images: int, loss: float, correct: float) -> None:
+        """Add the sums of a step."""
         self.images += images
         self.loss += loss
-        self.right += right
+        self.correct += correct
 
     @property
     def mean_loss(self) -> float:
@@ -49,21 +54,21 @@ class MetricTotals:
 
     @property
     def accuracy(self) -> float:
-        """Part of the images that were classified rightly, 0..1."""
-        return self.right / self.images
+        """Fraction of the images that are classified correctly, 0..1."""
+        return self.correct / self.images
 
 
 @dataclass
 class TrainingState:
-    """The place that a run has come to.
+    """Position of a run, and what its next steps depend on.
 
     Attributes:
-        epochs: Whole epochs that are done.
-        step: Steps of the next epoch that are done.
+        epochs: Number of finished epochs.
+        step: Number of finished steps of the next epoch.
         totals: Sums over those steps.
-        plateau: What the schedule `"plateau"` remembers.
-        best_accuracy: Best accuracy on the held-out images so far, None before the first.
-        reached: Whether the training error that ends training has been reached.
+        plateau: State of the schedule `"plateau"`.
+        best_accuracy: Best accuracy on the held-out images so far, None before the first epoch.
+        reached: Whether the training error `stop_at_train_error` has been reached.
     """
 
     epochs: int = 0
@@ -74,79 +79,90 @@ class TrainingState:
     reached: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the state as plain values; floats keep every bit through JSON."""
-        return dataclasses.asdict(self)
+        """Return the state as plain values. Floats keep every bit through JSON."""
+        fields = dataclasses.asdict(self)
+        # The key of version 0.1.0.
+        fields["totals"]["right"] = fields["totals"].pop("correct")
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> TrainingState:
-        """Reads what `to_dict` returned."""
-        parts = {
-            "totals": MetricTotals(**fields["totals"]),
-            "plateau": PlateauState(**fields["plateau"]),
-        }
-        return cls(**{**fields, **parts})
+        """Return the state that `to_dict` wrote."""
+        totals = dict(fields["totals"])
+        totals["correct"] = totals.pop("right")
+        plateau = PlateauState(**fields["plateau"])
+        return cls(**{**fields, "totals": MetricTotals(**totals), "plateau": plateau})
 
     def next_epoch(self) -> None:
-        """Moves on to the beginning of the next epoch."""
+        """Move to the beginning of the next epoch."""
         self.epochs += 1
         self.step = 0
         self.totals = MetricTotals()
 
 
-STATE = "state"
+STATE_KEY = "state"
 
 
 def save_checkpoint(
-    folder: Path, number: int, state: TrainingState, variables: Sequence, *, kept: int = 2
+    folder: Path,
+    global_step: int,
+    state: TrainingState,
+    variables: Sequence[keras.Variable],
+    *,
+    keep: int = 2,
 ) -> Path:
-    """Writes the variables after step `number` and lets go of the older checkpoints.
+    """Write the variables and the state after a step, and delete old checkpoints.
 
     Args:
-        folder: Where the checkpoints are.
-        number: Steps that were taken since training began.
-        state: Where the run stands.
-        variables: Keras variables: weights, the optimizer's state, the state of dropout's seeds.
-        kept: Newest checkpoints that are kept.
+        folder: Folder of the checkpoints.
+        global_step: Number of steps since training began.
+        state: The state of the run.
+        variables: Weights, optimizer state, and seeds of dropout.
+        keep: Number of checkpoints to keep, the newest ones.
 
     Returns:
-        The file.
+        Path of the new file.
 
     Raises:
-        RunError: If a variable is no longer finite, or the file cannot be written; the checkpoints
-            before it stay.
+        RunError: If a variable is not finite, or the file cannot be written; the earlier
+            checkpoints are kept.
     """
-    file = folder / f"step-{number:09d}.npz"
+    file = folder / f"step-{global_step:09d}.npz"
     arrays = {f"{i:05d}": np.asarray(variable.value) for i, variable in enumerate(variables)}
     for name, variable in zip(arrays, variables, strict=True):
         if not np.all(np.isfinite(arrays[name])):
             raise RunError(
-                f"The weights are no longer finite at step {number} ({variable.path})",
-                hint="Lower the learning rate and start afresh",
+                f"The weights are no longer finite at step {global_step} ({variable.path})",
+                hint="Lower the learning rate and start again",
             )
     text = json.dumps(state.to_dict()).encode()
-    with staged_file(file) as aside, aside.open("wb") as handle:
-        np.savez(handle, **arrays, **{STATE: np.frombuffer(text, np.uint8)})
-    for old in checkpoints_newest_first(folder)[kept:]:
+    with staged_file(file) as staging, staging.open("wb") as handle:
+        np.savez(handle, **arrays, **{STATE_KEY: np.frombuffer(text, np.uint8)})
+    for old in checkpoints_newest_first(folder)[keep:]:
         old.unlink()
     return file
 
 
-def restore_checkpoint(folder: Path, variables: Sequence) -> TrainingState:
-    """Fills the variables from the newest checkpoint that can be read.
+def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> TrainingState:
+    """Assign the newest readable checkpoint to the variables.
+
+    Args:
+        folder: Folder of the checkpoints.
+        variables: The variables, in the order of `save_checkpoint`.
 
     Returns:
-        Where the run stands; at its beginning where there is no checkpoint.
+        The state of the run; the initial state if there is no checkpoint.
 
     Raises:
-        RunError: If the checkpoint holds other variables.
+        RunError: If the checkpoint holds variables of other shapes.
     """
     for file in checkpoints_newest_first(folder):
         try:
             with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                text = archive[STATE].tobytes()
-                arrays = [archive[name] for name in sorted(set(archive.files) - {STATE})]
+                text = archive[STATE_KEY].tobytes()
+                arrays = [archive[name] for name in sorted(set(archive.files) - {STATE_KEY})]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            # Torn by a crash of the machine: the one before it is whole.
+            # Truncated by a crash of the machine; the previous one is complete.
             continue
         expected = [tuple(variable.shape) for variable in variables]
         if [array.shape for array in arrays] != expected:
@@ -163,21 +179,21 @@ def restore_checkpoint(folder: Path, variables: Sequence) -> TrainingState:
 
 
 def checkpoints_newest_first(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a folder, readable or not."""
+    """Return the checkpoint files of a folder, readable or not."""
     return sorted(folder.glob("step-*.npz"), reverse=True)
 
 
-# A longer training continues the same one, so a resumed run may ask for more of it, and its state
-# may be written down more or less often.
+# A resumed run may be longer, and may write and keep files more or less often.
 CHANGEABLE = {"epochs", "checkpoint_every", "keep_checkpoints", "keep_epochs"}
 
 
 def check_resumable_configuration(run: RunFolder, config: TrainingConfig) -> None:
-    """Makes sure that `config` continues `run`.
+    """Check that `config` continues `run`.
 
     Raises:
-        UsageError: If it computes something else; the fields are named.
+        UsageError: If a field differs that changes the computation; the fields are named.
     """
+    # The cosine schedule depends on the number of epochs.
     changeable = CHANGEABLE - ({"epochs"} if config.schedule == "cosine" else set())
     differences = run.config.differences(config)
     wrong = {name: values for name, values in differences.items() if name not in changeable}
@@ -187,43 +203,47 @@ def check_resumable_configuration(run: RunFolder, config: TrainingConfig) -> Non
             received="; ".join(
                 f"{name} {was!r}, now {now!r}" for name, (was, now) in wrong.items()
             ),
-            hint="Resume it as it was, or use another --output",
+            hint="Resume it with its own configuration, or use another --output",
         )
     done = len(run.metrics)
     if config.epochs < done:
         raise UsageError(
-            f"The run {run.path} is past the end asked for",
+            f"The run {run.path} has more epochs than `epochs`",
             expected=f"epochs of at least {done}",
             received=config.epochs,
         )
 
 
-def check_resumable_dataset(run: RunFolder, source: Dataset) -> None:
-    """Makes sure that the dataset is the one that `run` was started on.
+def check_resumable_dataset(run: RunFolder, dataset: Dataset) -> None:
+    """Check that `dataset` is the one that `run` was started on.
 
     Raises:
-        RunError: If it has changed.
+        RunError: If its fingerprint differs.
     """
     before = run.environment["dataset"]["fingerprint"]
-    if before != source.fingerprint:
+    if before != dataset.fingerprint:
         raise RunError(
-            f"The dataset {source.spec} has changed since the run {run.path} was started",
+            f"The dataset {dataset.spec} has changed since the run {run.path} was started",
             expected=f"fingerprint {before[:12]}",
-            received=source.fingerprint[:12],
-            hint="Restore it, or train afresh in another --output",
+            received=dataset.fingerprint[:12],
+            hint="Restore it, or train in another --output",
         )
 
 
 def truncate_metrics(run: RunFolder, epochs: int) -> None:
-    """Drops the lines after the checkpoint: those epochs are trained again.
+    """Drop the metrics of epochs after the checkpoint, which are trained again.
+
+    Args:
+        run: The run folder.
+        epochs: Number of finished epochs of the checkpoint.
 
     Raises:
-        RunError: If lines before the checkpoint are missing.
+        RunError: If the metrics of earlier epochs are missing.
     """
     lines = [line for line in run.metrics if line["epoch"] <= epochs]
     if [line["epoch"] for line in lines] != list(range(1, epochs + 1)):
         raise RunError(
-            f"{run.metrics_file} lacks epochs that the checkpoint has behind it",
+            f"{run.metrics_file} lacks epochs before the checkpoint",
             expected=f"lines for the epochs 1 to {epochs}",
             received=f"{len(lines)} lines",
         )

@@ -1,4 +1,4 @@
-"""What goes wrong in training often enough to be told in one line."""
+"""Warnings for common training failures, one sentence each."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
 from cnnkit.errors import RunError
 
-# The mean loss of so many steps, or of an epoch if that is shorter, tells whether it is stuck.
-STEPS_TO_JUDGE = (50, 1000)
-# How near to ln(classes) a stuck loss stays, relatively.
-NEAR = 0.005
-# Part of the first learning rate below which nothing is learned any more.
-NEGLIGIBLE = 1e-6
-NAMED = 5
+# Fewest and most steps whose mean loss decides whether it is stuck; an epoch if it is between.
+WINDOW_STEPS = (50, 1000)
+# Relative distance from ln(classes) within which a loss is stuck.
+STUCK_TOLERANCE = 0.005
+# Fraction of the first learning rate below which the weights no longer change.
+NEGLIGIBLE_RATE = 1e-6
+LISTED_CLASSES = 5
 
 
 def startup_warnings(
-    config: TrainingConfig, source: Dataset, strategy: tf.distribute.Strategy
+    config: TrainingConfig, dataset: Dataset, strategy: tf.distribute.Strategy
 ) -> list[str]:
-    """Returns what is worth knowing before training begins, one sentence each."""
-    notes = []
-    counts = np.bincount(source.splits["train"].labels, minlength=len(source.class_names))
-    missing = [source.class_names[i] for i in np.flatnonzero(counts == 0)]
+    """Return the warnings about a configuration and its dataset, one sentence each."""
+    messages = []
+    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
+    missing = [dataset.class_names[i] for i in np.flatnonzero(counts == 0)]
     if missing:
-        more = len(missing) - NAMED
-        named = ", ".join(missing[:NAMED]) + (f" and {more} more" if more > 0 else "")
-        notes.append(f"no training images of {len(missing)} classes: {named}")
+        more = len(missing) - LISTED_CLASSES
+        listed = ", ".join(missing[:LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
+        messages.append(f"no training images of {len(missing)} classes: {listed}")
     replicas = strategy.num_replicas_in_sync
     if config.strategy == "mirrored" and replicas == 1:
-        notes.append("there is one device to mirror on: this is the default strategy's training")
+        messages.append("there is one device to mirror on: this equals the default strategy")
     if config.batch_size < replicas:
-        notes.append(
+        messages.append(
             f"a batch of {config.batch_size} is smaller than the {replicas} replicas, "
             "some of which will have nothing to do"
         )
-    return notes
+    return messages
 
 
 def pixel_range_warnings(images: tf.Tensor) -> list[str]:
-    """Returns what is wrong with the range of a batch of pixels, one sentence each.
+    """Return the warnings about the range of the pixels of a batch, one sentence each.
 
     Args:
-        images: (n, h, w, 3) float32, as the network gets them.
+        images: (n, h, w, 3) float32, the input of the network.
     """
     smallest, largest = float(tf.reduce_min(images)), float(tf.reduce_max(images))
     if smallest >= 0 and largest <= 1:
@@ -57,8 +57,8 @@ def pixel_range_warnings(images: tf.Tensor) -> list[str]:
     return []
 
 
-def check_finite_loss(loss: float, *, step: int, epoch: int, rate: float) -> None:
-    """Makes sure that the loss of a step is a number.
+def check_finite_loss(loss: float, *, step: int, epoch: int, learning_rate: float) -> None:
+    """Check that the loss of a step is finite.
 
     Raises:
         RunError: If it is not.
@@ -67,48 +67,55 @@ def check_finite_loss(loss: float, *, step: int, epoch: int, rate: float) -> Non
         raise RunError(
             f"The loss is no longer finite at step {step} of epoch {epoch}",
             received=loss,
-            hint=f"Lower the learning rate, now {rate:g}, and start afresh; "
-            "the checkpoints before it are kept",
+            hint=f"Lower the learning rate, now {learning_rate:g}, and start again; "
+            "the earlier checkpoints are kept",
         )
 
 
 class LossMonitor:
-    """Watches the loss and the learning rate; each thing is said once.
+    """Detect a loss that stays at chance level and a learning rate near 0; each is reported once.
 
     Args:
         classes: Number of classes.
-        rate: The learning rate at the beginning.
+        learning_rate: Initial learning rate.
+
+    Example:
+        >>> monitor = LossMonitor(classes=10, learning_rate=0.1)
+        >>> monitor.update(2.0, learning_rate=1e-9, steps_per_epoch=100)
+        ['the learning rate has fallen to 1e-09: nothing changes any more']
     """
 
-    def __init__(self, classes: int, rate: float) -> None:
-        self._chance = math.log(classes)
-        self._negligible = rate * NEGLIGIBLE
+    def __init__(self, classes: int, learning_rate: float) -> None:
+        self._chance_loss = math.log(classes)
+        self._negligible_rate = learning_rate * NEGLIGIBLE_RATE
         self._losses: list[float] = []
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
-    def after_step(self, loss: float, rate: float, steps: int) -> list[str]:
-        """Returns what is worth knowing after a step, one sentence each.
+    def update(self, loss: float, learning_rate: float, steps_per_epoch: int) -> list[str]:
+        """Return the new warnings after a step, one sentence each.
 
         Args:
             loss: Mean loss of the step.
-            rate: Its learning rate.
-            steps: Steps of an epoch.
+            learning_rate: Learning rate of the step.
+            steps_per_epoch: Number of steps of an epoch.
         """
-        notes = []
-        least, most = STEPS_TO_JUDGE
-        window = max(least, min(steps, most))
-        if rate < self._negligible:
-            notes.append(f"the learning rate has fallen to {rate:.1g}: nothing changes any more")
+        messages = {}
+        fewest, most = WINDOW_STEPS
+        window = max(fewest, min(steps_per_epoch, most))
+        if learning_rate < self._negligible_rate:
+            messages["rate"] = (
+                f"the learning rate has fallen to {learning_rate:.1g}: nothing changes any more"
+            )
         self._losses.append(loss)
         if len(self._losses) == window:
             mean = math.fsum(self._losses) / window
             self._losses.clear()
-            if abs(mean - self._chance) <= NEAR * self._chance:
-                notes.append(
-                    f"the loss stays at ln(classes) = {self._chance:.3f}, that of guessing; known "
-                    "cures: --model-option bias_value=0.1 (Caffe's), --model-option "
+            if abs(mean - self._chance_loss) <= STUCK_TOLERANCE * self._chance_loss:
+                messages["chance"] = (
+                    f"the loss stays at ln(classes) = {self._chance_loss:.3f}, that of guessing; "
+                    "known cures: --model-option bias_value=0.1 (Caffe's), --model-option "
                     "initializer=glorot, another learning rate"
                 )
-        new = [note for note in notes if note[:20] not in self._said]
-        self._said.update(note[:20] for note in new)
+        new = [text for kind, text in messages.items() if kind not in self._reported]
+        self._reported.update(messages)
         return new

@@ -1,4 +1,4 @@
-"""What a run ran on, for whoever wants to run it again."""
+"""Describe the environment of a run, so that it can be repeated."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import tensorflow as tf
 
 from cnnkit._version import __version__
 from cnnkit.data import Dataset
-from cnnkit.training.distribute import devices
+from cnnkit.training.distribute import replica_devices
 
-SECONDS_FOR_GIT = 5
+GIT_TIMEOUT = 5  # seconds
 
 
 def describe_environment(
-    source: Dataset, seed: int, strategy: tf.distribute.Strategy
+    dataset: Dataset, seed: int, strategy: tf.distribute.Strategy
 ) -> dict[str, Any]:
-    """Returns versions, devices, the command, the source's commit and the dataset's fingerprint."""
+    """Return versions, devices, the command, the git commit and the fingerprint of the dataset."""
     return {
         "cnnkit": __version__,
         "commit": git_commit(Path(__file__).parents[1]),
@@ -34,26 +34,27 @@ def describe_environment(
         "numpy": np.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "devices": devices(strategy),
+        "devices": replica_devices(strategy),
         "dataset": {
-            "spec": source.spec,
-            "fingerprint": source.fingerprint,
-            "images": {name: len(split) for name, split in source.splits.items()},
-            "unreadable": list(source.unreadable),
+            "spec": dataset.spec,
+            "fingerprint": dataset.fingerprint,
+            "images": {name: len(split) for name, split in dataset.splits.items()},
+            "unreadable": list(dataset.unreadable),
         },
     }
 
 
 def git_commit(folder: Path) -> str | None:
-    """Returns the git commit of `folder`, with `-dirty` behind it where files have changed.
+    """Return the git commit of `folder`, followed by `-dirty` if tracked files have changed.
 
-    None where `folder` is in no checkout: an installed package has a version instead.
+    The result is None if git does not track the package in `folder`: an installed package is
+    identified by its version.
     """
     command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty"]
     tracked = ["git", "-C", str(folder), "ls-files", "--error-unmatch", "__init__.py"]
     try:
         for words in (tracked, command):
-            done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS_FOR_GIT)
+            done = subprocess.run(words, capture_output=True, text=True, timeout=GIT_TIMEOUT)
             if done.returncode != 0:
                 return None
     except (OSError, subprocess.TimeoutExpired):

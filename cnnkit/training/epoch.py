@@ -1,4 +1,4 @@
-"""One epoch: steps over the training images, then the held-out images."""
+"""Run one epoch: steps over the training images, then validation on the held-out images."""
 
 from __future__ import annotations
 
@@ -15,124 +15,124 @@ from cnnkit.config import TrainingConfig, parse_interval
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.data.pipeline import epoch_order, step_count
 from cnnkit.run_folder import RunFolder
-from cnnkit.training import checkpoint
 from cnnkit.training.build import TrainingComponents
 from cnnkit.training.callbacks import Callback
-from cnnkit.training.checkpoint import MetricTotals, TrainingState
+from cnnkit.training.checkpoint import MetricTotals, TrainingState, save_checkpoint
 from cnnkit.training.diagnostics import LossMonitor, check_finite_loss, pixel_range_warnings
 from cnnkit.training.distribute import process_index_and_count
-from cnnkit.training.schedule import learning_rate
+from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.signals import Interrupted, StopFlag
 
 
 @dataclass
 class TrainingRun:
-    """What is trained, where it stands, and where it is written.
+    """A training run in progress.
 
     Attributes:
-        config: What was asked for.
-        source: The dataset.
-        run: The run folder.
-        assembly: The network and its steps.
-        shown: What is done to training images.
-        held_out: What is done to held-out images.
-        state: Where the run stands.
-        progress: Hears what happens.
-        watch: Notices what goes wrong.
-        stop: Tells whether a signal has come.
-        writes: Whether this process writes the run folder.
-        seconds: Where the time went.
-        saved: When the last checkpoint was written, and after which step.
+        config: The configuration.
+        dataset: The dataset.
+        folder: The run folder.
+        components: The network and its step runner.
+        train_augmentation: Augmentation of the training images.
+        held_out_augmentation: Preprocessing of the held-out images.
+        state: Position of the run and its sums.
+        callbacks: Notified of the progress.
+        monitor: Detects a loss that does not fall.
+        stop: Holds the signal that requested a stop.
+        is_chief: Whether this process reads and writes the run folder.
+        seconds: Time spent, by phase: input, step, validation, checkpoint.
+        last_save: Time and step of the last checkpoint.
     """
 
     config: TrainingConfig
-    source: Dataset
-    run: RunFolder
-    assembly: TrainingComponents
-    shown: Augmentation
-    held_out: Augmentation
+    dataset: Dataset
+    folder: RunFolder
+    components: TrainingComponents
+    train_augmentation: Augmentation
+    held_out_augmentation: Augmentation
     state: TrainingState
-    progress: Callback
-    watch: LossMonitor
+    callbacks: Callback
+    monitor: LossMonitor
     stop: StopFlag = field(default_factory=StopFlag)
-    writes: bool = True
+    is_chief: bool = True
     seconds: Counter[str] = field(default_factory=Counter)
-    saved: tuple[float, int] = (0.0, 0)
+    last_save: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
-        """Counts the time to the first checkpoint from now."""
-        self.saved = (time.monotonic(), self.number)
+        """Start the clock of the first checkpoint."""
+        self.last_save = (time.monotonic(), self.global_step)
 
     @property
-    def training_images(self) -> Split:
-        """The images that are learned from."""
-        return self.source.splits["train"]
+    def train_split(self) -> Split:
+        """The training images."""
+        return self.dataset.splits["train"]
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch."""
-        return step_count(len(self.training_images), self.config.batch_size)
+        """Number of steps of an epoch."""
+        return step_count(len(self.train_split), self.config.batch_size)
 
     @property
-    def number(self) -> int:
-        """Steps since training began."""
+    def global_step(self) -> int:
+        """Number of steps since training began."""
         return self.state.epochs * self.steps_per_epoch + self.state.step
 
-    def checkpoint_is_due(self, number: int) -> bool:
-        """Tells whether one is to be written after step `number` of the run."""
+    def checkpoint_is_due(self, global_step: int) -> bool:
+        """Return True if a checkpoint has to be written after the step `global_step`."""
         steps, seconds = parse_interval(self.config.checkpoint_every)
-        when, last = self.saved
+        saved_at, saved_step = self.last_save
         if steps is not None:
-            return number - last >= steps
-        return seconds is not None and time.monotonic() - when >= seconds
+            return global_step - saved_step >= steps
+        return seconds is not None and time.monotonic() - saved_at >= seconds
 
-    def save(self) -> None:
-        """Writes a checkpoint."""
+    def save_checkpoint(self) -> None:
+        """Write a checkpoint of the current state."""
         with self.timed("checkpoint"):
-            if self.writes:
-                checkpoint.save_checkpoint(
-                    self.run.checkpoints,
-                    self.number,
+            if self.is_chief:
+                save_checkpoint(
+                    self.folder.checkpoints,
+                    self.global_step,
                     self.state,
-                    self.assembly.steps.state,
-                    kept=self.config.keep_checkpoints,
+                    self.components.step_runner.checkpoint_variables,
+                    keep=self.config.keep_checkpoints,
                 )
-        self.saved = (time.monotonic(), self.number)
+        self.last_save = (time.monotonic(), self.global_step)
 
-    def stop_if_asked(self) -> None:
-        """Keeps the state and stops where a signal has come.
+    def stop_if_requested(self) -> None:
+        """Save the state and stop if a signal has arrived.
 
         Raises:
-            Stopped: If one has.
+            Interrupted: If a signal has arrived.
         """
         if self.stop.signal is not None:
-            self.save()
-            where = f"after step {self.state.step} of epoch {self.state.epochs + 1}"
-            raise Interrupted(self.stop.signal, where, self.run.path)
+            self.save_checkpoint()
+            position = f"after step {self.state.step} of epoch {self.state.epochs + 1}"
+            raise Interrupted(self.stop.signal, position, self.folder.path)
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Counts the time of the block under `name`."""
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the time of the block to `seconds[phase]`."""
         start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[name] += time.perf_counter() - start
+            self.seconds[phase] += time.perf_counter() - start
 
 
-def run_epoch(job: TrainingRun) -> dict[str, Any]:
-    """Trains what is left of the epoch, validates, and returns its line of metrics.
+def run_epoch(run: TrainingRun) -> dict[str, Any]:
+    """Train the remaining steps of the epoch, validate, and return the metrics.
 
     Raises:
-        RunError: If the loss is no longer finite.
-        Stopped: If a signal came; the state is kept.
+        RunError: If the loss is not finite.
+        Interrupted: If a signal arrived; the state is saved.
     """
-    epoch = job.state.epochs + 1
-    _train(job, epoch)
-    with job.timed("validation"):
-        held_out = _validate(job)
-    totals = job.state.totals
-    count = job.steps_per_epoch
+    epoch = run.state.epochs + 1
+    run.callbacks.on_epoch_begin(epoch)
+    train_steps(run, epoch)
+    with run.timed("validation"):
+        held_out = _validate(run)
+    totals = run.state.totals
+    count = run.steps_per_epoch
     return {
         "epoch": epoch,
         "step": epoch * count,
@@ -140,78 +140,91 @@ def run_epoch(job: TrainingRun) -> dict[str, Any]:
         "accuracy": totals.accuracy,
         "val_loss": held_out.mean_loss,
         "val_accuracy": held_out.accuracy,
-        "learning_rate": learning_rate(job.config, epoch, count - 1, count, job.state.plateau),
+        "learning_rate": learning_rate_at(run.config, epoch, count - 1, count, run.state.plateau),
         "images_per_second": round(totals.images / totals.seconds, 1),
     }
 
 
-def _train(job: TrainingRun, epoch: int) -> None:
-    config, state, steps = job.config, job.state, job.assembly.steps
-    images, count = job.training_images, job.steps_per_epoch
+def train_steps(run: TrainingRun, epoch: int) -> None:
+    """Train the remaining steps of an epoch.
+
+    The result of a step is read after the next step was launched, so that the device never waits
+    for Python; before a checkpoint, a stop and the end of the epoch it is read at once.
+
+    Args:
+        run: The run.
+        epoch: The epoch, from 1.
+
+    Raises:
+        RunError: If the loss is not finite.
+        Interrupted: If a signal arrived; the state is saved.
+    """
+    config, state = run.config, run.state
+    images, count = run.train_split, run.steps_per_epoch
     order = epoch_order(len(images), config.seed, epoch)
-    where = {"order": order, "seed": config.seed, "epoch": epoch, "first_step": state.step}
-    feed = iter(_batches(job, images, job.shown, **where))
+    position = {"order": order, "seed": config.seed, "epoch": epoch, "first_step": state.step}
+    feed = iter(_batches(run, images, run.train_augmentation, **position))
     unread: tuple[int, int, float, tf.Tensor] | None = None
 
-    def read() -> None:
-        """Counts the step before: reading it late lets the device go on meanwhile."""
+    def read_previous() -> None:
         if unread is not None:
-            _count(job, epoch, *unread)
+            _record_step(run, epoch, *unread)
 
     for step in range(state.step + 1, count + 1):
-        before = sum(job.seconds[part] for part in ("input", "step"))
-        with job.timed("input"):
+        before = sum(run.seconds[phase] for phase in ("input", "step"))
+        with run.timed("input"):
             batch = next(feed)
         if (epoch, step) == (1, 1):
-            for note in pixel_range_warnings(batch["images"]):
-                job.progress.note(note)
-        with job.timed("step"):
-            shown = min(config.batch_size, len(images) - (step - 1) * config.batch_size)
-            rate = learning_rate(config, epoch, step - 1, count, state.plateau)
-            result = steps.train(batch, shown, rate)
-            read()
-            unread = (step, shown, rate, result)
-            due = job.checkpoint_is_due(state.epochs * count + step)
-            if due or job.stop.signal is not None or step == count:
-                read()
+            for message in pixel_range_warnings(batch["images"]):
+                run.callbacks.on_message(message)
+        with run.timed("step"):
+            batch_images = min(config.batch_size, len(images) - (step - 1) * config.batch_size)
+            learning_rate = learning_rate_at(config, epoch, step - 1, count, state.plateau)
+            result = run.components.step_runner.train(batch, batch_images, learning_rate)
+            read_previous()
+            unread = (step, batch_images, learning_rate, result)
+            due = run.checkpoint_is_due(state.epochs * count + step)
+            if due or run.stop.signal is not None or step == count:
+                read_previous()
                 unread = None
-        state.totals.seconds += sum(job.seconds[part] for part in ("input", "step")) - before
-        job.stop_if_asked()
+        state.totals.seconds += sum(run.seconds[phase] for phase in ("input", "step")) - before
+        run.stop_if_requested()
         if due and step < count:
-            job.save()
+            run.save_checkpoint()
 
 
-def _count(
-    job: TrainingRun, epoch: int, step: int, images: int, rate: float, result: tf.Tensor
+def _record_step(
+    run: TrainingRun, epoch: int, step: int, images: int, learning_rate: float, result: tf.Tensor
 ) -> None:
-    loss, right = (float(value) for value in result.numpy())
-    check_finite_loss(loss, step=step, epoch=epoch, rate=rate)
-    job.state.totals.add(images, loss, right)
-    job.state.step = step
-    job.progress.step(epoch, step, job.steps_per_epoch, images, loss / images)
-    for note in job.watch.after_step(loss / images, rate, job.steps_per_epoch):
-        job.progress.note(note)
+    loss, correct = (float(value) for value in result.numpy())
+    check_finite_loss(loss, step=step, epoch=epoch, learning_rate=learning_rate)
+    run.state.totals.add(images, loss, correct)
+    run.state.step = step
+    run.callbacks.on_train_batch_end(epoch, step, run.steps_per_epoch, images, loss / images)
+    for message in run.monitor.update(loss / images, learning_rate, run.steps_per_epoch):
+        run.callbacks.on_message(message)
 
 
-def _validate(job: TrainingRun) -> MetricTotals:
-    images, totals = job.source.splits["test"], MetricTotals()
-    size = job.config.batch_size
-    for step, batch in enumerate(_batches(job, images, job.held_out)):
-        loss, right = (float(value) for value in job.assembly.steps.validate(batch).numpy())
-        totals.add(min(size, len(images) - step * size), loss, right)
-        job.stop_if_asked()
+def _validate(run: TrainingRun) -> MetricTotals:
+    images, totals = run.dataset.splits["test"], MetricTotals()
+    size = run.config.batch_size
+    for step, batch in enumerate(_batches(run, images, run.held_out_augmentation)):
+        loss, correct = (float(x) for x in run.components.step_runner.validate(batch).numpy())
+        totals.add(min(size, len(images) - step * size), loss, correct)
+        run.stop_if_requested()
     return totals
 
 
 def _batches(
-    job: TrainingRun, split: Split, augmentation: Augmentation, **where: Any
+    run: TrainingRun, split: Split, augmentation: Augmentation, **position: Any
 ) -> Iterator[dict[str, tf.Tensor]]:
+    step_runner = run.components.step_runner
     with report_undecodable(split):
         yield from batches(
             split,
             augmentation=augmentation,
-            batch_size=job.config.batch_size,
-            replicas=job.assembly.steps.parts,
-            shard=process_index_and_count(job.assembly.steps.strategy),
-            **where,
+            batch_size=run.config.batch_size,
+            replicas=step_runner.batch_divisor,
+            shard=process_index_and_count(step_runner.strategy),
+            **position,
         )

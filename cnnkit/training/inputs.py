@@ -1,4 +1,4 @@
-"""What a run measures of its training images, and the augmentation that follows from it."""
+"""Statistics of the training images, and the augmentation of training and held-out images."""
 
 from __future__ import annotations
 
@@ -20,50 +20,55 @@ from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing
 
 
 def compute_input_statistics(
-    config: TrainingConfig, source: Dataset, trained: Preprocessing | None = None
+    config: TrainingConfig, dataset: Dataset, initial: Preprocessing | None = None
 ) -> dict[str, np.ndarray]:
-    """Measures what `config` needs of the training images.
+    """Compute the statistics of the training images that a configuration needs.
 
     Args:
-        config: What is trained.
-        source: The dataset.
-        trained: What the network does first that training begins with; its weights are for that.
+        config: The configuration.
+        dataset: The dataset.
+        initial: Preprocessing of the network whose weights training begins with. With
+            `config.mean == "dataset"` its mean is used, because its weights are trained for it.
 
     Returns:
-        {`mean`: (3,) or (size, size, 3) RGB in 0..255, what the network subtracts}, where `trained`
-        divides {`std`: (3,)}, and with color noise {`eigenvalues`: (3,), `eigenvectors`: (3, 3)}
-        of the colors.
+        `mean`, (3,) or (size, size, 3) RGB in 0..255, which the network subtracts; `std`, (3,), if
+        `initial` has one; with color noise `eigenvalues`, (3,), and `eigenvectors`, (3, 3), of the
+        colors.
     """
-    images, size = source.splits["train"], config.image_size
-    measured = {}
-    if trained is not None and trained.std is not None:
-        measured["std"] = np.array(trained.std)
-    if config.mean == "dataset" and trained is not None:
-        measured["mean"] = np.array(trained.mean)
+    images, size = dataset.splits["train"], config.image_size
+    statistics = {}
+    if initial is not None and initial.std is not None:
+        statistics["std"] = np.array(initial.std)
+    if config.mean == "dataset" and initial is not None:
+        statistics["mean"] = np.array(initial.mean)
     elif config.mean == "imagenet":
-        measured["mean"] = np.array(IMAGENET_MEAN)
+        statistics["mean"] = np.array(IMAGENET_MEAN)
     elif config.mean == "pixel":
-        measured["mean"] = mean_image(images, size, scale=_middle(config))
+        statistics["mean"] = mean_image(images, size, scale=_middle_scale(config))
     else:
-        measured["mean"] = np.array(mean_color(images, image_size=size))
+        statistics["mean"] = np.array(mean_color(images, image_size=size))
     if config.pca_color != "none":
         components = color_components(images, image_size=size)
-        measured["eigenvalues"] = np.array(components.eigenvalues)
-        measured["eigenvectors"] = np.array(components.eigenvectors)
-    return measured
+        statistics["eigenvalues"] = np.array(components.eigenvalues)
+        statistics["eigenvectors"] = np.array(components.eigenvectors)
+    return statistics
 
 
 def training_augmentation(
-    config: TrainingConfig, measured: Mapping[str, np.ndarray]
+    config: TrainingConfig, statistics: Mapping[str, np.ndarray]
 ) -> Augmentation:
-    """Returns what is done to training images.
+    """Return the augmentation of the training images.
+
+    Args:
+        config: The configuration.
+        statistics: Result of `compute_input_statistics`.
 
     Raises:
-        UsageError: If the fields contradict each other.
+        UsageError: If fields of the configuration contradict each other.
     """
     noise = None
     if config.pca_color != "none":
-        values, vectors = measured["eigenvalues"], measured["eigenvectors"]
+        values, vectors = statistics["eigenvalues"], statistics["eigenvectors"]
         rows = tuple(tuple(map(float, row)) for row in vectors)
         noise = PCAColorNoise(ColorComponents(tuple(map(float, values)), rows), config.pca_color)
     return Augmentation(
@@ -78,11 +83,11 @@ def training_augmentation(
 
 
 def held_out_augmentation(config: TrainingConfig) -> Augmentation:
-    """Returns what is done to held-out images: the center, from the middle of the scales.
+    """Return the preprocessing of held-out images: a center crop at the middle of the scales.
 
     Simonyan & Zisserman 2014, section 4: Q = S, or the middle of Smin and Smax.
     """
-    middle = _middle(config)
+    middle = _middle_scale(config)
     return Augmentation(
         config.image_size,
         scale=None if middle is None else (middle, middle),
@@ -90,5 +95,5 @@ def held_out_augmentation(config: TrainingConfig) -> Augmentation:
     )
 
 
-def _middle(config: TrainingConfig) -> int | None:
+def _middle_scale(config: TrainingConfig) -> int | None:
     return None if config.scale is None else sum(config.scale) // 2

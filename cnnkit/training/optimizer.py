@@ -1,14 +1,26 @@
-"""Stochastic gradient descent as the papers write it."""
+"""Stochastic gradient descent with the papers' update rule.
+
+This is the only file that uses the parts of Keras's optimizers that are private or low-level:
+`update_step`, `momentums`, `_get_variable_index`, and TensorFlow's `raw_ops` behind them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import keras
 from keras import ops
 
 from cnnkit.errors import UsageError
+
+# Arguments of version 0.1.0, which saved models hold, and their names today.
+_RENAMED = {
+    "decay_biases": "weight_decay_on_biases",
+    "rate_multipliers": "lr_multipliers",
+    "decay_multipliers": "weight_decay_multipliers",
+}
 
 
 @keras.saving.register_keras_serializable(package="cnnkit")
@@ -17,21 +29,23 @@ class SGD(keras.optimizers.SGD):
 
     v <- momentum * v - learning_rate * (gradient + decay * w);  w <- w + v
 
-    Keras's own `weight_decay` shrinks the weights beside the momentum, which is about ten times
-    weaker at a momentum of 0.9, and shrinks biases too. Here biases are left alone by default, as
-    in the authors' later code; the paper writes the rule for a weight.
+    The `weight_decay` of Keras shrinks the weights outside the momentum, which is about ten times
+    weaker at a momentum of 0.9, and shrinks biases too. Here biases do not decay by default, as in
+    the authors' later code; the paper writes the rule for a weight.
 
     Args:
         learning_rate: Step size.
-        momentum: Part of the last step that is kept.
+        momentum: Fraction of the last step that is kept, 0..1.
         decay: Weight decay.
         weight_decay_on_biases: Whether biases decay too.
         lr_multipliers: Factors of the learning rate by pattern of `LAYER/VARIABLE`, for example
-            `{"*/bias": 2}`: cuda-convnet's and Caffe's biases. The first pattern that fits counts.
-        weight_decay_multipliers: The same for the decay.
-        max_filter_rms: Root mean square, over height, width and input channels, above which a
-            filter of a convolution is scaled back to it after the step (Zeiler & Fergus 2013,
-            section 3.1: 0.1).
+            `{"*/bias": 2}` for the biases of cuda-convnet and Caffe. The first matching pattern
+            counts.
+        weight_decay_multipliers: Factors of the weight decay in the same form.
+        max_filter_rms: Largest root mean square of a convolution's filter, over height, width and
+            input channels; a larger filter is scaled down to it after the step (Zeiler & Fergus
+            2013, section 3.1: 0.1).
+        **kwargs: Other arguments of `keras.optimizers.SGD`.
 
     Example:
         >>> from cnnkit.training import SGD
@@ -41,15 +55,15 @@ class SGD(keras.optimizers.SGD):
 
     def __init__(
         self,
-        learning_rate=0.01,
-        momentum=0.9,
-        decay=0.0,
-        weight_decay_on_biases=False,
+        learning_rate: float = 0.01,
+        momentum: float = 0.9,
+        decay: float = 0.0,
+        weight_decay_on_biases: bool = False,
         lr_multipliers: Mapping[str, float] | None = None,
         weight_decay_multipliers: Mapping[str, float] | None = None,
         max_filter_rms: float | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(learning_rate=learning_rate, momentum=momentum, **kwargs)
         self.decay = decay
         self.weight_decay_on_biases = weight_decay_on_biases
@@ -57,13 +71,13 @@ class SGD(keras.optimizers.SGD):
         self.weight_decay_multipliers = dict(weight_decay_multipliers or {})
         self.max_filter_rms = max_filter_rms
 
-    def build(self, variables):
-        """Makes the momenta of `variables`.
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Create the momentum of each variable.
 
         Raises:
-            UsageError: If a pattern of a multiplier fits no variable.
+            UsageError: If a pattern of the multipliers matches no variable.
         """
-        # TensorFlow hands `update_step` its own variable, whose name is not the field's.
+        # Computed here: `update_step` receives TensorFlow's variable, whose name is another one.
         names = ["/".join(variable.path.split("/")[-2:]) for variable in variables]
         biases = [variable.name == "bias" for variable in variables]
         self._rates = _multipliers("lr_multipliers", self.lr_multipliers, names)
@@ -77,13 +91,20 @@ class SGD(keras.optimizers.SGD):
         ]
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable.
+
+        Args:
+            gradient: Gradient of the loss.
+            variable: A variable that `build` received, or TensorFlow's variable behind it.
+            learning_rate: The learning rate, before its multiplier.
+        """
         index = self._get_variable_index(variable)
         decay = self._decays[index]
         if self._rates[index] != 1:
             learning_rate = learning_rate * self._rates[index]
         in_place = self.momentum and keras.backend.backend() == "tensorflow"
-        # Nesterov's step adds the decay once more, beside the velocity.
+        # Nesterov's step applies the decay a second time, outside the velocity.
         if decay and (self.nesterov or not in_place):
             gradient, decay = gradient + decay * ops.cast(variable, gradient.dtype), 0.0
         if in_place:
@@ -94,32 +115,35 @@ class SGD(keras.optimizers.SGD):
         if self.max_filter_rms is not None and self._are_filters[index]:
             self.assign(variable, clip_filter_rms(variable, self.max_filter_rms))
 
-    def _apply_momentum(self, gradient, variable, velocity, learning_rate, decay: float) -> None:
-        """Does what Keras's step does, in place, in one pass over the memory and one for decay.
+    def _apply_momentum(
+        self, gradient: Any, variable: Any, velocity: Any, learning_rate: Any, decay: float
+    ) -> None:
+        """Do Keras's step in place, in one pass over the memory and another one for the decay.
 
-        With AlexNet's 61 million weights separate operations take twice as long, and hold copies
-        of them.
+        With the 61 million weights of AlexNet, separate operations take twice as long and hold
+        copies of the weights.
         """
         import tensorflow as tf
 
         dtype = variable.dtype
         if decay:
-            # What the momentum will shrink, as it shrinks all that is in the velocity.
+            # Divided by the momentum, which multiplies the velocity in the next operation.
             tf.raw_ops.ResourceApplyGradientDescent(
-                var=_handle(velocity),
+                var=_resource_handle(velocity),
                 alpha=tf.cast(learning_rate * (decay / self.momentum), dtype),
                 delta=tf.convert_to_tensor(variable),
             )
         tf.raw_ops.ResourceApplyKerasMomentum(
-            var=_handle(variable),
-            accum=_handle(velocity),
+            var=_resource_handle(variable),
+            accum=_resource_handle(velocity),
             lr=tf.cast(learning_rate, dtype),
             grad=tf.cast(gradient, dtype),
             momentum=tf.cast(self.momentum, dtype),
             use_nesterov=self.nesterov,
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
         return {
             **super().get_config(),
             "decay": self.decay,
@@ -129,18 +153,29 @@ class SGD(keras.optimizers.SGD):
             "max_filter_rms": self.max_filter_rms,
         }
 
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Mapping[str, Any] | None = None
+    ) -> SGD:
+        """Return an optimizer from the result of `get_config`, of version 0.1.0 too."""
+        renamed = {_RENAMED.get(name, name): value for name, value in config.items()}
+        return super().from_config(renamed, custom_objects)
 
-def _handle(variable):
-    """Returns TensorFlow's own variable behind one of Keras's; a copy's where it has copies."""
+
+def _resource_handle(variable: Any) -> Any:
+    """Return the resource handle of a variable, of the local copy if it is replicated."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle
 
 
-def clip_filter_rms(kernel, limit: float):
-    """Returns a convolution's kernel with no filter's root mean square above `limit`.
+def clip_filter_rms(kernel: Any, limit: float) -> Any:
+    """Scale the filters of a convolution down to a root mean square of at most `limit`.
 
     Args:
         kernel: (height, width, input channels, filters).
-        limit: Root mean square of a filter at most.
+        limit: Largest root mean square of a filter.
+
+    Returns:
+        The kernel; filters within the limit keep their bits.
 
     Example:
         >>> import numpy as np
@@ -149,7 +184,7 @@ def clip_filter_rms(kernel, limit: float):
     """
     kernel = ops.convert_to_tensor(kernel)
     rms = ops.sqrt(ops.mean(ops.square(kernel), axis=(0, 1, 2)))
-    # A filter within the limit is divided by exactly 1 and keeps its bits.
+    # A filter within the limit is divided by exactly 1.
     return kernel / ops.maximum(rms / limit, 1)
 
 

@@ -1,13 +1,20 @@
-"""A training run from its configuration to its finished folder."""
+"""Train a network from a configuration into a run folder.
+
+`train` prepares a `TrainingRun` (dataset, network, run folder, restored state), runs its epochs and
+saves the network. Nothing is written before the configuration and the dataset have been checked.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from cnnkit._files import append_line
@@ -22,7 +29,7 @@ from cnnkit.training.build import (
     load_initial_model,
     save_model,
 )
-from cnnkit.training.callbacks import Callback
+from cnnkit.training.callbacks import Callback, CallbackList
 from cnnkit.training.checkpoint import (
     TrainingState,
     check_resumable_configuration,
@@ -31,6 +38,7 @@ from cnnkit.training.checkpoint import (
     restore_checkpoint,
     truncate_metrics,
 )
+from cnnkit.training.determinism import deterministic_operations
 from cnnkit.training.diagnostics import LossMonitor, startup_warnings
 from cnnkit.training.distribute import (
     barrier,
@@ -38,9 +46,9 @@ from cnnkit.training.distribute import (
     broadcast_bytes,
     broadcast_variables,
     check_same_configuration_everywhere,
-    devices,
     get_strategy,
     process_index_and_count,
+    replica_devices,
     translate_worker_loss,
 )
 from cnnkit.training.environment import describe_environment
@@ -53,107 +61,6 @@ from cnnkit.training.inputs import (
 from cnnkit.training.signals import defer_signals
 
 
-def prepare_run(
-    config: TrainingConfig,
-    run: RunFolder,
-    strategy: tf.distribute.Strategy,
-    *,
-    resume: bool,
-    overwrite: bool,
-    download: bool,
-    progress: Callback,
-    about: Mapping[str, Any],
-) -> TrainingRun:
-    """Gets everything ready; nothing is written before everything has been checked.
-
-    The first process reads and writes the run folder and tells the others.
-
-    Raises:
-        UsageError, DataError, RunError: As `cnnkit.training.train`.
-    """
-    first = process_index_and_count(strategy)[0] == 0
-    if first and resume:
-        check_resumable_configuration(RunFolder.open(run.path), config)
-    elif first:
-        run.check_free(overwrite=overwrite)
-    source = load_dataset(config.dataset, seed=config.seed, download=download)
-    if not config.fast_decode:
-        splits = {part: cache_in_memory(split) for part, split in source.splits.items()}
-        source = dataclasses.replace(source, splits=splits)
-    work = {"configuration": dataclasses.asdict(config), "dataset": source.fingerprint}
-    check_same_configuration_everywhere(strategy, work)
-    # Kept, not measured again: a resumed run subtracts the same bits.
-    measured, trained = {}, None
-    if first and config.init_from and not (resume and checkpoints_newest_first(run.checkpoints)):
-        trained = load_initial_model(config)
-    if first:
-        before = trained and initial_preprocessing(trained, config.image_size)
-        measured = run.statistics if resume else compute_input_statistics(config, source, before)
-    measured = broadcast_arrays(strategy, measured)
-    shown, held_out = training_augmentation(config, measured), held_out_augmentation(config)
-    assembly = build_components(config, source.class_names, measured, strategy)
-
-    state, notes = TrainingState(), startup_warnings(config, source, strategy)
-    if first:
-        if trained is not None:
-            copied = initialize_from(trained, config, assembly.model)
-            notes.append(f"weights of {config.init_from} in {', '.join(copied.carried)}")
-        if resume:
-            state = _go_on(config, run, source, assembly)
-        else:
-            facts = {**about, **describe_environment(source, config.seed, strategy)}
-            run.create(config, source.class_names, facts, measured)
-    text = broadcast_bytes(strategy, json.dumps(state.to_dict()).encode())
-    state = TrainingState.from_dict(json.loads(text))
-    broadcast_variables(strategy, assembly.steps.state)
-
-    job = TrainingRun(
-        config=config,
-        source=source,
-        run=run,
-        assembly=assembly,
-        shown=shown,
-        held_out=held_out,
-        state=state,
-        progress=progress,
-        watch=LossMonitor(len(source.class_names), config.learning_rate),
-        writes=first,
-    )
-    kept = run.environment if first else about
-    progress.begin({**_facts(job), "deviations": kept.get("deviations", ())})
-    for note in notes:
-        progress.note(note)
-    return job
-
-
-def _go_on(
-    config: TrainingConfig, run: RunFolder, source: Dataset, assembly: TrainingComponents
-) -> TrainingState:
-    check_resumable_dataset(run, source)
-    run.remove_torn()
-    run.write_config(config)
-    state = restore_checkpoint(run.checkpoints, assembly.steps.state)
-    truncate_metrics(run, state.epochs)
-    return state
-
-
-def _facts(job: TrainingRun) -> dict[str, Any]:
-    config, source, state = job.config, job.source, job.state
-    return {
-        "run": job.run.path,
-        "model": config.model,
-        "parameters": job.assembly.model.count_params(),
-        "training_images": len(source.splits["train"]),
-        "test_images": len(source.splits["test"]),
-        "classes": len(source.class_names),
-        "unreadable": source.unreadable,
-        "devices": devices(job.assembly.steps.strategy),
-        "epochs": config.epochs,
-        "first_epoch": state.epochs + 1,
-        "first_step": state.step + 1,
-    }
-
-
 def train(
     config: TrainingConfig,
     output: str | Path,
@@ -161,43 +68,43 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
-    progress: Callback | None = None,
-    about: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    metadata: Mapping[str, Any] | None = None,
     workers: Sequence[str] = (),
-    index: int | None = None,
+    worker_index: int | None = None,
 ) -> RunFolder:
-    """Trains a network and leaves a run folder behind.
+    """Train a network and write a run folder.
 
-    After every epoch, and as often as `config.checkpoint_every` says, the state is on disk, so that
-    a run that was interrupted at any moment goes on with `resume`: same order of the images, same
-    dropout, same metrics file. With `config.deterministic` the weights at the end are those of the
-    uninterrupted run, bit for bit. SIGINT and SIGTERM keep the state before they end the run.
+    The state is saved after every epoch and as often as `config.checkpoint_every` says, so that a
+    run that was interrupted at any moment continues with `resume`: same order of the images, same
+    dropout, same metrics file. With `config.deterministic` the final weights are those of the
+    uninterrupted run, bit for bit. SIGINT and SIGTERM save the state before they end the run.
 
     Args:
-        config: What to train.
-        output: The run folder.
-        resume: Goes on with the run in `output`; only `epochs` and what is kept of it, and how
-            often, may differ from its configuration.
-        overwrite: Starts afresh where `output` is a run already.
+        config: The configuration.
+        output: Path of the run folder.
+        resume: Continue the run in `output`. Only `epochs` and the fields about checkpoints may
+            differ from its configuration.
+        overwrite: Start again if `output` is already a run folder.
         download: Whether a TensorFlow dataset may be downloaded.
-        progress: Hears what happens.
-        about: What environment.json is to tell beside the environment, for example the recipe and
-            its `deviations` from the paper.
+        callbacks: Objects that are notified of the progress.
+        metadata: Entries of environment.json in addition to the environment, for example the
+            recipe and its `deviations` from the paper.
         workers: Under the strategy `"multiworker"` the `host:port` of every process; empty to read
-            TF_CONFIG. The run folder belongs to the first one: the others write nothing and hear
-            from it where to go on, so they need no common disk but for the dataset.
-        index: Which of the workers this process is, counted from 0.
+            TF_CONFIG. Only the first process reads and writes the run folder and sends the state to
+            the others, so that they need to share no disk but the dataset's.
+        worker_index: Index of this process among the workers, from 0.
 
     Returns:
-        The finished run.
+        The folder of the finished run.
 
     Raises:
-        UsageError: If the configuration names something unknown, `output` is taken, or a resumed
+        UsageError: If the configuration contains an unknown name, `output` exists, or a resumed
             run was started with another configuration.
         DataError: If the dataset cannot be used.
-        RunError: If the loss is no longer finite, the run folder cannot be written, or another
-            worker no longer answers.
-        Stopped: If a signal came; the state is kept.
+        RunError: If the loss is not finite, the run folder cannot be written, or another worker
+            does not respond.
+        Interrupted: If a signal arrived; the state is saved.
 
     Example:
         >>> from cnnkit.recipes import find_recipe
@@ -206,51 +113,201 @@ def train(
         >>> run.metrics[-1]["val_accuracy"] > 0.95  # doctest: +SKIP
         True
     """
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-        tf.random.set_seed(config.seed)
-    strategy = get_strategy(config.strategy, config.replicas, workers=workers, index=index)
-    with translate_worker_loss(strategy):
-        job = prepare_run(
-            config,
-            RunFolder(Path(output)),
-            strategy,
-            resume=resume,
-            overwrite=overwrite,
-            download=download,
-            progress=progress or Callback(),
-            about=about or {},
+    deterministic = deterministic_operations(config.seed) if config.deterministic else None
+    with deterministic or contextlib.nullcontext():
+        strategy = get_strategy(
+            config.strategy, config.replicas, workers=workers, worker_index=worker_index
         )
-        done = job.state.epochs
-        with defer_signals() as job.stop:
-            while job.state.epochs < config.epochs and not job.state.reached:
-                _finish_epoch(job, run_epoch(job))
-            if job.writes and (done < job.state.epochs or not job.run.model_file.is_file()):
-                save_model(config, job.assembly, job.run.model_file)
-    # The others wait for the first one, so that a disk that is full then fails all of them.
-    barrier(strategy)
-    job.progress.end(job.seconds)
-    return job.run
+        with translate_worker_loss(strategy):
+            run = prepare_run(
+                config,
+                RunFolder(Path(output)),
+                strategy,
+                resume=resume,
+                overwrite=overwrite,
+                download=download,
+                callbacks=callbacks,
+                metadata=metadata or {},
+            )
+            _run_epochs(run)
+        # The others wait for the chief: if its disk is full, all of them fail.
+        barrier(strategy)
+    run.callbacks.on_train_end(run.seconds)
+    return run.folder
 
 
-def _finish_epoch(job: TrainingRun, line: dict[str, Any]) -> None:
-    """Writes down an epoch: the networks first, the checkpoint that counts on all that last."""
-    state, accuracy = job.state, line["val_accuracy"]
+def _run_epochs(run: TrainingRun) -> None:
+    """Run the remaining epochs and save the network."""
+    epochs_before = run.state.epochs
+    with defer_signals() as run.stop:
+        while run.state.epochs < run.config.epochs and not run.state.reached:
+            _finish_epoch(run, run_epoch(run))
+        trained = epochs_before < run.state.epochs
+        if run.is_chief and (trained or not run.folder.model_file.is_file()):
+            save_model(run.config, run.components, run.folder.model_file)
+
+
+def _finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
+    """Write the networks and the metrics of an epoch, then the checkpoint that relies on them."""
+    config, state, accuracy = run.config, run.state, metrics["val_accuracy"]
     if state.best_accuracy is None or accuracy > state.best_accuracy:
         state.best_accuracy = accuracy
-        if job.config.keep_best and job.writes:
-            save_model(job.config, job.assembly, job.run.best_file)
-    if line["epoch"] in job.config.keep_epochs and job.writes:
-        file = job.run.epoch_file(line["epoch"])
+        if config.keep_best and run.is_chief:
+            save_model(config, run.components, run.folder.best_file)
+    if metrics["epoch"] in config.keep_epochs and run.is_chief:
+        file = run.folder.epoch_file(metrics["epoch"])
         file.parent.mkdir(exist_ok=True)
-        save_model(job.config, job.assembly, file)
+        save_model(config, run.components, file)
     state.plateau = state.plateau.after(
-        accuracy, patience=job.config.patience, max_drops=job.config.max_drops
+        accuracy, patience=config.patience, max_drops=config.max_drops
     )
-    if job.config.stop_at_train_error is not None:
-        state.reached = 1 - line["accuracy"] <= job.config.stop_at_train_error
-    if job.writes:
-        append_line(job.run.metrics_file, json.dumps(line))
+    if config.stop_at_train_error is not None:
+        state.reached = 1 - metrics["accuracy"] <= config.stop_at_train_error
+    if run.is_chief:
+        append_line(run.folder.metrics_file, json.dumps(metrics))
     state.next_epoch()
-    job.save()
-    job.progress.epoch(line)
+    run.save_checkpoint()
+    run.callbacks.on_epoch_end(metrics)
+
+
+def prepare_run(
+    config: TrainingConfig,
+    folder: RunFolder,
+    strategy: tf.distribute.Strategy,
+    *,
+    resume: bool,
+    overwrite: bool,
+    download: bool,
+    callbacks: Sequence[Callback] = (),
+    metadata: Mapping[str, Any],
+) -> TrainingRun:
+    """Prepare a run up to its first step.
+
+    The first process, the chief, reads and writes the run folder and broadcasts what it read.
+
+    Args:
+        config: The configuration.
+        folder: The run folder.
+        strategy: The distribution strategy.
+        resume: As in `train`.
+        overwrite: As in `train`.
+        download: As in `train`.
+        callbacks: As in `train`.
+        metadata: As in `train`.
+
+    Raises:
+        UsageError, DataError, RunError: As `train`.
+    """
+    is_chief = process_index_and_count(strategy)[0] == 0
+    if is_chief and resume:
+        check_resumable_configuration(RunFolder.open(folder.path), config)
+    elif is_chief:
+        folder.check_available(overwrite=overwrite)
+    dataset = _load_dataset(config, download=download)
+    work = {"configuration": dataclasses.asdict(config), "dataset": dataset.fingerprint}
+    check_same_configuration_everywhere(strategy, work)
+    initial_model, statistics = None, {}
+    if is_chief:
+        initial_model = _initial_model(config, folder, resume=resume)
+        statistics = _input_statistics(config, folder, dataset, initial_model, resume=resume)
+    statistics = broadcast_arrays(strategy, statistics)
+    augmentations = training_augmentation(config, statistics), held_out_augmentation(config)
+    components = build_components(config, dataset.class_names, statistics, strategy)
+    messages = startup_warnings(config, dataset, strategy)
+    state = TrainingState()
+    if is_chief:
+        if initial_model is not None:
+            copied = initialize_from(initial_model, config, components.model)
+            messages.append(f"weights of {config.init_from} in {', '.join(copied.carried)}")
+        if resume:
+            state = _restore(config, folder, dataset, components)
+        else:
+            environment = describe_environment(dataset, config.seed, strategy)
+            folder.create(config, dataset.class_names, {**metadata, **environment}, statistics)
+    run = TrainingRun(
+        config=config,
+        dataset=dataset,
+        folder=folder,
+        components=components,
+        train_augmentation=augmentations[0],
+        held_out_augmentation=augmentations[1],
+        state=_broadcast_state(strategy, state, components),
+        callbacks=CallbackList(callbacks),
+        monitor=LossMonitor(len(dataset.class_names), config.learning_rate),
+        is_chief=is_chief,
+    )
+    stored = folder.environment if is_chief else metadata
+    run.callbacks.on_train_begin({**_facts(run), "deviations": stored.get("deviations", ())})
+    for message in messages:
+        run.callbacks.on_message(message)
+    return run
+
+
+def _load_dataset(config: TrainingConfig, *, download: bool) -> Dataset:
+    dataset = load_dataset(config.dataset, seed=config.seed, download=download)
+    if config.fast_decode:
+        return dataset
+    splits = {name: cache_in_memory(split) for name, split in dataset.splits.items()}
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def _initial_model(
+    config: TrainingConfig, folder: RunFolder, *, resume: bool
+) -> keras.Model | None:
+    """Return the network whose weights training begins with; None if there is none."""
+    has_checkpoint = resume and checkpoints_newest_first(folder.checkpoints)
+    return load_initial_model(config) if config.init_from and not has_checkpoint else None
+
+
+def _input_statistics(
+    config: TrainingConfig,
+    folder: RunFolder,
+    dataset: Dataset,
+    initial_model: keras.Model | None,
+    *,
+    resume: bool,
+) -> dict[str, np.ndarray]:
+    if resume:
+        # Read, not computed again: a resumed run subtracts the same bits.
+        return folder.statistics
+    initial = initial_model and initial_preprocessing(initial_model, config.image_size)
+    return compute_input_statistics(config, dataset, initial)
+
+
+def _restore(
+    config: TrainingConfig, folder: RunFolder, dataset: Dataset, components: TrainingComponents
+) -> TrainingState:
+    """Restore the newest checkpoint and drop what was written after it."""
+    check_resumable_dataset(folder, dataset)
+    folder.remove_partial_files()
+    folder.write_config(config)
+    state = restore_checkpoint(folder.checkpoints, components.step_runner.checkpoint_variables)
+    truncate_metrics(folder, state.epochs)
+    return state
+
+
+def _broadcast_state(
+    strategy: tf.distribute.Strategy, state: TrainingState, components: TrainingComponents
+) -> TrainingState:
+    """Copy the state and the variables of the chief to every process."""
+    text = broadcast_bytes(strategy, json.dumps(state.to_dict()).encode())
+    broadcast_variables(strategy, components.step_runner.checkpoint_variables)
+    return TrainingState.from_dict(json.loads(text))
+
+
+def _facts(run: TrainingRun) -> dict[str, Any]:
+    """Return the facts that `Callback.on_train_begin` receives."""
+    config, dataset, state = run.config, run.dataset, run.state
+    return {
+        "run": run.folder.path,
+        "model": config.model,
+        "parameters": run.components.model.count_params(),
+        "training_images": len(dataset.splits["train"]),
+        "test_images": len(dataset.splits["test"]),
+        "classes": len(dataset.class_names),
+        "unreadable": dataset.unreadable,
+        "devices": replica_devices(run.components.step_runner.strategy),
+        "epochs": config.epochs,
+        "first_epoch": state.epochs + 1,
+        "first_step": state.step + 1,
+    }

@@ -15,7 +15,7 @@ def test_the_bar_shows_speed_loss_and_the_time_to_come(monkeypatch):
     monkeypatch.setattr(sys, "stderr", terminal)
     progress = TerminalProgress(io.StringIO())
     for step in (1, 2):
-        progress.step(1, step, 3, 50, 1.25)
+        progress.on_train_batch_end(1, step, 3, 50, 1.25)
         progress._bar.refresh()
     text = terminal.getvalue()
     assert "100/150" in text

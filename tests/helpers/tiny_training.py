@@ -54,8 +54,8 @@ def train(words, what: str, at: int) -> int:
     class Watched(training_progress.TerminalProgress):
         steps = 0
 
-        def step(self, *args):
-            super().step(*args)
+        def on_train_batch_end(self, *args):
+            super().on_train_batch_end(*args)
             self.steps += 1
             if self.steps == at:
                 happen(what)

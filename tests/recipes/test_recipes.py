@@ -89,7 +89,7 @@ def test_the_list_names_all(capsys):
         ("--scale 1 2 3", "A scale has one side or two"),
         ("--checkpoint-every soon", "steps as in 500, or minutes as in 10m"),
         ("--rate-multiplier x=2 --model tiny --image-size 8", "fits no weights"),
-        ("--strategy multiworker", "needs to know its processes"),
+        ("--strategy multiworker", "The strategy multiworker needs `workers` or TF_CONFIG"),
         ("--jit-compile --strategy mirrored", "for one device only"),
         ("--workers a:1,b:2 --index 0 --strategy default", "belong to the strategy multiworker"),
         ("--workers a:1,b:2 --strategy multiworker", "an index of 0 to 1"),
@@ -152,7 +152,7 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     assert second.model_file.is_file()
     capsys.readouterr()
     assert main([*words, "--recipe", "chain"]) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "--resume continues it" in capsys.readouterr().err
 
 
 def test_a_run_keeps_its_deviations_and_its_command(tmp_path, capsys):

@@ -29,8 +29,8 @@ class Notes(Callback):
     def __init__(self):
         self.texts = []
 
-    def note(self, text):
-        self.texts.append(text)
+    def on_message(self, message):
+        self.texts.append(message)
 
 
 def test_classes_without_training_images_are_named():
@@ -59,7 +59,7 @@ def test_pixels_of_another_range_are_told(tmp_path):
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
     notes = Notes()
     config = dataclasses.replace(CONFIG, dataset=f"folder:{tmp_path / 'images'}", epochs=2)
-    train(config, tmp_path / "run", progress=notes)
+    train(config, tmp_path / "run", callbacks=[notes])
     [note] = notes.texts
     assert note.startswith("the pixels of the first batch lie in 0..1; every network takes 0..255")
 
@@ -70,7 +70,7 @@ def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
     config = dataclasses.replace(
         CONFIG, epochs=8, learning_rate=1e-12, model_options={"scale": 1e-9}
     )
-    train(config, tmp_path / "run", progress=notes)
+    train(config, tmp_path / "run", callbacks=[notes])
     [note] = notes.texts
     assert note.startswith(f"the loss stays at ln(classes) = {math.log(10):.3f}")
     assert "bias_value=0.1" in note
@@ -78,16 +78,16 @@ def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
 
 
 def test_a_loss_that_falls_is_not_stuck():
-    watch = LossMonitor(10, 0.1)
+    monitor = LossMonitor(10, 0.1)
     rng = np.random.default_rng(0)
     for step in range(500):
-        assert watch.after_step(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
+        assert monitor.update(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
 
 
 def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):
     notes = Notes()
     config = dataclasses.replace(CONFIG, epochs=3, lr_milestones=(2, 3), lr_decay=1e-4)
-    train(config, tmp_path / "run", progress=notes)
+    train(config, tmp_path / "run", callbacks=[notes])
     assert notes.texts == ["the learning rate has fallen to 1e-10: nothing changes any more"]
 
 

@@ -15,7 +15,7 @@ from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import SGD, train
 from cnnkit.training.build import build_components
-from cnnkit.training.schedule import PlateauState, learning_rate
+from cnnkit.training.schedule import PlateauState, learning_rate_at
 from tests.helpers.tiny_network import tiny
 
 
@@ -40,10 +40,12 @@ def a_batch(rng, rows=16, images=13):
 def after_steps(batch, strategy=None, images=13, steps=3, **fields):
     """Weights after some steps of CONFIG with other fields, and the last step's counts."""
     config = dataclasses.replace(CONFIG, **fields)
-    assembly = build_components(config, LABELS, MEASURED, strategy or tf.distribute.get_strategy())
+    components = build_components(
+        config, LABELS, MEASURED, strategy or tf.distribute.get_strategy()
+    )
     for _ in range(steps):
-        counts = assembly.steps.train(batch, images, config.learning_rate)
-    return assembly.model.get_weights(), counts.numpy()
+        counts = components.step_runner.train(batch, images, config.learning_rate)
+    return components.model.get_weights(), counts.numpy()
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
@@ -145,21 +147,21 @@ def test_loss_scale_skips_what_is_not_finite_and_recovers(rng, mirrored):
     batch = a_batch(rng)
     for strategy in (tf.distribute.get_strategy(), mirrored):
         config = dataclasses.replace(CONFIG, precision="mixed_float16")
-        assembly = build_components(config, LABELS, MEASURED, strategy)
-        scale = assembly.steps.loss_scale
+        components = build_components(config, LABELS, MEASURED, strategy)
+        scale = components.step_runner.loss_scale
         scale.growth_steps = 2
         scale.factor.assign(2.0**127)
-        before = assembly.model.get_weights()
-        assembly.steps.train(batch, 13, 0.1)
-        for a, b in zip(before, assembly.model.get_weights(), strict=True):
+        before = components.model.get_weights()
+        components.step_runner.train(batch, 13, 0.1)
+        for a, b in zip(before, components.model.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
         assert float(np.asarray(scale.factor.value)) == 2.0**126
-        assert int(np.asarray(assembly.steps.optimizer.iterations.value)) == 0
+        assert int(np.asarray(components.step_runner.optimizer.iterations.value)) == 0
         scale.factor.assign(1024.0)
         for expected in (1024.0, 2048.0):
-            assembly.steps.train(batch, 13, 0.1)
+            components.step_runner.train(batch, 13, 0.1)
             assert float(np.asarray(scale.factor.value)) == expected
-        assert np.abs(assembly.model.get_weights()[0] - before[0]).max() > 1e-4
+        assert np.abs(components.model.get_weights()[0] - before[0]).max() > 1e-4
 
 
 def test_a_run_in_half_precision_saves_float32(tmp_path):
@@ -181,17 +183,17 @@ def test_plateau_drops_three_times_and_no_more():
         drops.append(plateau.drops)
     assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
     config = TrainingConfig(schedule="plateau", learning_rate=0.01)
-    assert learning_rate(config, 9, plateau=PlateauState(drops=3)) == pytest.approx(1e-5)
+    assert learning_rate_at(config, 9, plateau=PlateauState(drops=3)) == pytest.approx(1e-5)
 
 
 def test_warm_up_and_cosine():
     config = TrainingConfig(learning_rate=1.0, schedule="cosine", warmup_epochs=2, epochs=6)
-    rates = [learning_rate(config, e, s, 4) for e in range(1, 7) for s in range(4)]
+    rates = [learning_rate_at(config, e, s, 4) for e in range(1, 7) for s in range(4)]
     np.testing.assert_allclose(rates[:8], np.arange(1, 9) / 8)
     falling = [(1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
     np.testing.assert_allclose(rates[8:], falling)
     steps = TrainingConfig(learning_rate=1.0, lr_milestones=(3,), warmup_epochs=0.5)
-    assert [learning_rate(steps, e, s, 2) for e in (1, 2, 3) for s in (0, 1)] == pytest.approx(
+    assert [learning_rate_at(steps, e, s, 2) for e in (1, 2, 3) for s in (0, 1)] == pytest.approx(
         [1, 1, 1, 1, 0.1, 0.1]
     )
 

@@ -14,7 +14,7 @@ from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import SGD, checkpoint, epoch, get_strategy, train
 from cnnkit.training.checkpoint import TrainingState
-from cnnkit.training.schedule import learning_rate
+from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.step import StepRunner
 from tests.helpers.tiny_network import tiny
 
@@ -254,7 +254,7 @@ def test_existing_runs_are_not_overwritten(tmp_path):
     short = dataclasses.replace(CONFIG, epochs=1)
     run = train(short, tmp_path / "run")
     (run.path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists. --resume goes on with it, --overwrite starts"):
+    with pytest.raises(UsageError, match="exists. --resume continues it, --overwrite starts again"):
         train(short, run.path)
     with pytest.raises(UsageError, match="Unknown model"):
         train(dataclasses.replace(short, model="tinny"), run.path, overwrite=True)
@@ -265,7 +265,7 @@ def test_existing_runs_are_not_overwritten(tmp_path):
     other.mkdir()
     (other / "thesis.tex").write_text("years")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="exists and is no run folder"):
+        with pytest.raises(UsageError, match="exists and is not a run folder"):
             train(short, other, overwrite=overwrite)
     assert (other / "thesis.tex").read_text() == "years"
 
@@ -311,13 +311,15 @@ def test_an_unfinished_run_has_no_model(tmp_path):
 
 def test_learning_rate_drops_before_the_epochs_named():
     config = TrainingConfig(learning_rate=1.0, lr_milestones=(3, 5), lr_decay=0.5)
-    assert [learning_rate(config, e) for e in range(1, 7)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert [learning_rate_at(config, e) for e in range(1, 7)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
 
 
 def test_strategies_are_made_once(mirrored):
     assert get_strategy("mirrored", 2) is mirrored
     assert get_strategy("default").num_replicas_in_sync == 1
-    with pytest.raises(UsageError, match="split only before TensorFlow is first used"):
+    with pytest.raises(
+        UsageError, match="split into 16 replicas only before TensorFlow is first used"
+    ):
         get_strategy("mirrored", 16)
 
 

@@ -106,20 +106,19 @@ def _reported(args: argparse.Namespace, output: Path, work) -> int:
 
     import_tensorflow()
     from cnnkit.cli.training_progress import TerminalProgress
-    from cnnkit.training import Interrupted, train
-    from cnnkit.training.callbacks import CallbackList
+    from cnnkit.training import Callback, Interrupted, train
 
     out = sys.stderr if args.json else sys.stdout
     terminal = TerminalProgress(out, show_times=args.profile)
-    listeners = [terminal]
+    callbacks: list[Callback] = [terminal]
     if args.tensorboard:
         from cnnkit.training.callbacks import TensorBoardCallback
 
-        listeners.append(TensorBoardCallback())
+        callbacks.append(TensorBoardCallback())
     if args.profile:
         from cnnkit.training.callbacks import ProfilerCallback
 
-        listeners.append(ProfilerCallback())
+        callbacks.append(ProfilerCallback())
 
     def trained(config: TrainingConfig, folder: Path, resume: bool, about: dict[str, Any]):
         return train(
@@ -128,16 +127,16 @@ def _reported(args: argparse.Namespace, output: Path, work) -> int:
             resume=resume,
             overwrite=args.overwrite,
             download=args.download,
-            progress=CallbackList(*listeners),
-            about=about,
+            callbacks=callbacks,
+            metadata=about,
             workers=args.workers.split(",") if args.workers else (),
-            index=args.index,
+            worker_index=args.index,
         )
 
     try:
         runs = work(trained)
     except Interrupted as stopped:
-        print(f"cnnkit: {stopped.toward(output)}", file=sys.stderr)
+        print(f"cnnkit: {stopped.with_folder(output)}", file=sys.stderr)
         return stopped.exit_code
     finally:
         terminal.close()

@@ -1,1 +1,4 @@
-"""Gradients of convolutions that are faster than the framework's on some processors."""
+"""Gradients of convolutions that are faster than TensorFlow's on some processors.
+
+`CNNKIT_CONV_GRADIENTS=framework` in the environment switches them off.
+"""

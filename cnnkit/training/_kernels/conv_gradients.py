@@ -1,56 +1,50 @@
-"""Gradients of convolutions, on processors where TensorFlow's way is slow.
+"""Faster gradients of convolutions on CPUs for which oneDNN is slow, and the choice between them.
 
 oneDNN computes convolutions on a CPU, and they are more than three quarters of a training step.
-Where there are many channels, both gradients come in fewer products; where the maps are large, the
-filters' gradient alone comes in bands. The convolution itself is left as everybody computes it.
+Three methods compute the gradients:
+
+- Winograd's minimal filtering (`winograd`), for both gradients, with many channels;
+- bands of rows, for the gradient of the filters alone, with large maps. oneDNN takes up to three
+  times as long for it on a CPU without AVX-512. The gradient is a convolution of the images with
+  the output gradient as filters, where images and channels have changed places. It is computed in
+  bands of rows whose output gradient stays in the cache of a core, and the bands are summed;
+- TensorFlow's operations otherwise.
+
+The forward convolution is always TensorFlow's, in training as in evaluation and serving.
+
+The gradient is registered with `tf.RegisterGradient` when this module is imported, under a name of
+its own: it changes no other graph. TensorFlow applies it inside `gradient_override_map` only, and
+`tf.gradients` obeys that map where `tf.GradientTape` does not. This is the only file that uses
+these three and the `raw_ops` of convolutions.
+
+The environment variable `CNNKIT_CONV_GRADIENTS` chooses: `auto`, the default, uses the fast methods
+on processors that gain; `framework` always uses TensorFlow's operations.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
+from cnnkit.errors import UsageError
 from cnnkit.training._kernels.winograd import winograd_gradients
 
-
-def banded_filter_gradient(images, signal, size: int, rows: int):
-    """Returns the gradient for the filters of a convolution with stride 1 and padding `"same"`.
-
-    Args:
-        images: (n, h, w, c), what was convolved.
-        signal: (n, h, w, filters), the gradient for what came out.
-        size: Height and width of the filters, odd.
-        rows: Rows of a band.
-
-    Returns:
-        (size, size, c, filters).
-
-    Example:
-        >>> int(banded_filter_gradient(tf.ones((2, 4, 4, 1)), tf.ones((2, 4, 4, 1)), 3, 2)[1, 1, 0, 0])
-        32
-    """
-    half = size // 2
-    padded = tf.pad(images, [(0, 0), (half, half), (half, half), (0, 0)])
-    turned, filters = tf.transpose(padded, (3, 1, 2, 0)), tf.transpose(signal, (1, 2, 0, 3))
-    bands = [
-        tf.nn.conv2d(turned[:, i : i + rows + 2 * half], filters[i : i + rows], 1, "VALID")
-        for i in range(0, images.shape[1], rows)
-    ]
-    return tf.transpose(tf.add_n(bands), (1, 2, 0, 3))
-
+ENVIRONMENT_VARIABLE = "CNNKIT_CONV_GRADIENTS"
 
 _NAME = "CnnkitConv2D"
-# Fewest products: channels times filters beside their sum, which weighs products against values to
-# read and write; cells of the largest map, beyond which values leave the caches; and cells of all
-# images, for which it pays to transform the filters.
+# Winograd: least channels * filters / (channels + filters), the ratio of products to values that
+# are read and written; most positions of a map, beyond which values leave the caches; and fewest
+# positions of all images, for which the filters are worth transforming.
 _CHANNELS = 20
 _MAP = 60 * 60
 _CELLS = 600
-# Bands: filters that oneDNN computes at a time, the bytes of the signal for them that stay in a
-# cache, and the operations up to which TensorFlow's way is as fast.
+# Bands: filters that oneDNN computes at a time; bytes of their output gradient that stay in a
+# cache; and operations up to which TensorFlow is as fast.
 _AT_A_TIME = 32
 _CACHE = 2**20
 _WORK = 2.6e9
@@ -58,15 +52,18 @@ _WORK = 2.6e9
 
 @contextlib.contextmanager
 def fast_conv_gradients(*, jit_compile: bool = False) -> Iterator[bool]:
-    """Has `tf.gradients` take the fast way through the convolutions of a block, where there is one.
+    """Use the fast gradients for the convolutions of a block if this machine gains from them.
 
-    Only for `tf.gradients`, inside a `tf.function`: a tape does not ask.
+    Only `tf.gradients` inside a `tf.function` uses them; `tf.GradientTape` does not.
 
     Args:
         jit_compile: Whether XLA, whose convolutions are not oneDNN's, compiles the function.
 
     Yields:
-        Whether there is a fast way on this machine.
+        Whether the fast gradients are used.
+
+    Raises:
+        UsageError: If the environment variable CNNKIT_CONV_GRADIENTS has an unknown value.
 
     Example:
         >>> images, filters = tf.ones((1, 4, 4, 1)), tf.ones((3, 3, 1, 1))
@@ -78,15 +75,25 @@ def fast_conv_gradients(*, jit_compile: bool = False) -> Iterator[bool]:
         >>> gradient().numpy()[:, :, 0, 0].tolist()
         [[9.0, 12.0, 9.0], [12.0, 16.0, 12.0], [9.0, 12.0, 9.0]]
     """
-    if jit_compile or not is_supported_processor():
+    if _is_switched_off() or jit_compile or not is_supported_processor():
         yield False
         return
     with tf.compat.v1.get_default_graph().gradient_override_map({"Conv2D": _NAME}):
         yield True
 
 
+def _is_switched_off() -> bool:
+    value = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    if value not in ("auto", "framework"):
+        raise UsageError(
+            f"The environment variable {ENVIRONMENT_VARIABLE} must be `auto` or `framework`",
+            received=value,
+        )
+    return value == "framework"
+
+
 def is_supported_processor() -> bool:
-    """Tells whether this machine computes on a CPU that is known to gain."""
+    """Return True if convolutions run on a CPU that is known to gain: AVX2 without AVX-512."""
     if tf.config.list_logical_devices("GPU"):
         return False
     try:
@@ -96,41 +103,71 @@ def is_supported_processor() -> bool:
     return " avx2 " in flags and " avx512f " not in flags
 
 
+def banded_filter_gradient(
+    images: tf.Tensor, output_gradient: tf.Tensor, size: int, rows: int
+) -> tf.Tensor:
+    """Return the filter gradient of a convolution with stride 1 and padding `"same"`, in bands.
+
+    Args:
+        images: (n, h, w, c), the input of the convolution.
+        output_gradient: (n, h, w, filters), the gradient of the loss for its output.
+        size: Height and width of the filters, odd.
+        rows: Number of rows of a band.
+
+    Returns:
+        (size, size, c, filters).
+
+    Example:
+        >>> int(banded_filter_gradient(tf.ones((2, 4, 4, 1)), tf.ones((2, 4, 4, 1)), 3, 2)[1, 1, 0, 0])
+        32
+    """
+    half = size // 2
+    padded = tf.pad(images, [(0, 0), (half, half), (half, half), (0, 0)])
+    swapped = tf.transpose(padded, (3, 1, 2, 0))
+    filters = tf.transpose(output_gradient, (1, 2, 0, 3))
+    bands = [
+        tf.nn.conv2d(swapped[:, i : i + rows + 2 * half], filters[i : i + rows], 1, "VALID")
+        for i in range(0, images.shape[1], rows)
+    ]
+    return tf.transpose(tf.add_n(bands), (1, 2, 0, 3))
+
+
 @tf.RegisterGradient(_NAME)
-def _gradients(op: tf.Operation, signal: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _gradients(op: tf.Operation, output_gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     images, kernel = op.inputs
     attributes = {
         name: op.get_attr(name)
         for name in ("strides", "padding", "explicit_paddings", "data_format", "dilations")
     }
     plain = _is_plain(images, kernel, attributes)
-    if plain and _has_many_channels(images, kernel):
-        return winograd_gradients(images, kernel, signal)
-    for_images = tf.raw_ops.Conv2DBackpropInput(
-        input_sizes=tf.shape(images), filter=kernel, out_backprop=signal, **attributes
+    if plain and _gains_from_winograd(images, kernel):
+        return winograd_gradients(images, kernel, output_gradient)
+    image_gradient = tf.raw_ops.Conv2DBackpropInput(
+        input_sizes=tf.shape(images), filter=kernel, out_backprop=output_gradient, **attributes
     )
-    rows = _rows(images, kernel) if plain else 0
+    rows = _band_rows(images, kernel) if plain else 0
     if rows:
-        return for_images, banded_filter_gradient(images, signal, kernel.shape[0], rows)
-    return for_images, tf.raw_ops.Conv2DBackpropFilter(
-        input=images, filter_sizes=tf.shape(kernel), out_backprop=signal, **attributes
+        size = kernel.shape[0]
+        return image_gradient, banded_filter_gradient(images, output_gradient, size, rows)
+    return image_gradient, tf.raw_ops.Conv2DBackpropFilter(
+        input=images, filter_sizes=tf.shape(kernel), out_backprop=output_gradient, **attributes
     )
 
 
-def _is_plain(images, kernel, attributes) -> bool:
-    """Tells whether a convolution is one that the other ways can take."""
+def _is_plain(images: tf.Tensor, kernel: tf.Tensor, attributes: Mapping[str, Any]) -> bool:
+    """Return True if both fast methods support the convolution."""
     if None in (*images.shape, *kernel.shape) or images.dtype != tf.float32:
         return False
-    tall, wide, channels, _ = kernel.shape
+    height, width, channels, _ = kernel.shape
     same = attributes["padding"] == b"SAME" and attributes["data_format"] == b"NHWC"
     dense = set(attributes["strides"]) == set(attributes["dilations"]) == {1}
-    # A kernel of fewer channels is that of a group.
-    whole = channels == images.shape[-1]
-    return same and dense and whole and tall == wide and tall in (3, 5, 7)
+    # In a grouped convolution the kernel has fewer channels than the images.
+    ungrouped = channels == images.shape[-1]
+    return same and dense and ungrouped and height == width and height in (3, 5, 7)
 
 
-def _has_many_channels(images, kernel) -> bool:
-    """Tells whether the fewest products are the fastest way."""
+def _gains_from_winograd(images: tf.Tensor, kernel: tf.Tensor) -> bool:
+    """Return True if Winograd's method is the fastest."""
     count, height, width, channels = images.shape
     filters = kernel.shape[-1]
     cells = height * width
@@ -138,8 +175,8 @@ def _has_many_channels(images, kernel) -> bool:
     return many and cells <= _MAP and count * cells >= _CELLS
 
 
-def _rows(images, kernel) -> int:
-    """Returns the rows of a band; 0 where TensorFlow's way is as fast."""
+def _band_rows(images: tf.Tensor, kernel: tf.Tensor) -> int:
+    """Return the number of rows of a band, or 0 if TensorFlow is as fast."""
     count, height, width, channels = images.shape
     size, _, _, filters = kernel.shape
     if 2 * count * height * width * size * size * channels * filters <= _WORK:
