@@ -59,7 +59,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_images_are_the_same_behind_the_guard(guarded, name):
+def test_valid_images_pass_unchanged(guarded, name):
     image = guarded(tf.constant(GOOD[name]))
     np.testing.assert_array_equal(image, decode_image(tf.constant(GOOD[name])))
     assert image.shape == (30, 50, 3)
@@ -135,7 +135,7 @@ def test_the_largest_image_and_one_pixel_more(guarded):
     refusal(guarded, large_png(1000, 1001))
 
 
-def test_a_canvas_that_lies_does_not_help(guarded):
+def test_a_webp_canvas_of_another_size_is_refused(guarded):
     """A WebP file whose canvas is small and whose picture is not, is refused by the decoder."""
     assert refusal(guarded, as_webp("webp with alpha", 5, 5))
 
@@ -189,7 +189,7 @@ def animation(**options):
     return file.getvalue()
 
 
-def test_of_an_animation_only_the_first_picture_is_left(guarded):
+def test_animations_are_cut_after_their_first_frame(guarded):
     data = animation(loop=0)
     cut, sides = image_header.first_frame(tf.constant(data))
     assert len(cut.numpy()) < len(data) / 3
@@ -199,7 +199,7 @@ def test_of_an_animation_only_the_first_picture_is_left(guarded):
     np.testing.assert_array_equal(guarded(tf.constant(data)), decode_image(tf.constant(data)))
 
 
-def test_a_later_picture_that_is_large_is_never_seen(guarded):
+def test_later_frames_are_never_decoded(guarded):
     """TensorFlow alone would make room for every picture of the animation."""
     data = animation()
     first = image_header.first_frame(tf.constant(data))[0].numpy()[:-1]
@@ -207,7 +207,7 @@ def test_a_later_picture_that_is_large_is_never_seen(guarded):
     np.testing.assert_array_equal(guarded(tf.constant(bomb)), decode_image(tf.constant(data)))
 
 
-def test_a_gif_of_endless_blocks_is_given_up(guard, monkeypatch):
+def test_a_gif_of_too_many_blocks_is_refused(guard, monkeypatch):
     monkeypatch.setattr(image_header, "MAX_BLOCKS", 50)
     impatient = tf.function(
         lambda data: validate_image_bytes(data, LIMITS), input_signature=ONE_FILE, autograph=False

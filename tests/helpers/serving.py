@@ -1,13 +1,20 @@
-"""A model small enough for NumPy."""
+"""A model small enough to be computed in NumPy, and calls of it."""
 
 from pathlib import Path
 
+import grpc
 import numpy as np
+import pytest
 import tensorflow as tf
+
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
+from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
 
 COLORS = ("red", "green", "blue", "dark")
 SIZE = 8
 TOP = 3
+GRAY = np.full((1, SIZE, SIZE, 3), 40, np.float32)
 
 
 class Colors(tf.Module):
@@ -56,7 +63,7 @@ class Colors(tf.Module):
 
 
 def expected_probabilities(images, scale: float):
-    """The same model in NumPy."""
+    """Returns the probabilities of the model, computed in NumPy."""
     means = np.asarray(images, np.float64).mean((1, 2))
     logits = np.concatenate([means / scale, np.zeros((len(means), 1))], axis=1)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -64,5 +71,28 @@ def expected_probabilities(images, scale: float):
 
 
 def save(folder: Path, scale: float, *names: str) -> None:
+    """Saves the model with some of its signatures."""
     model = Colors(scale)
     tf.saved_model.save(model, str(folder), {name: getattr(model, name) for name in names})
+
+
+def predict_gray(channel, wait=False, seconds=60):
+    """Returns the probabilities of a gray image from a server."""
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors"))
+    request.inputs["images"].CopyFrom(to_tensor_proto(GRAY))
+    raw = channel.unary_unary(methods.PREDICT)(
+        request.SerializeToString(), timeout=seconds, wait_for_ready=wait
+    )
+    return decode_tensor(pb.PredictResponse.FromString(raw).outputs["probabilities"])
+
+
+def check_gray(probabilities):
+    """Compares the probabilities of a gray image by version 2."""
+    np.testing.assert_allclose(probabilities, expected_probabilities(GRAY, 64), atol=1e-6)
+
+
+def error_of_call(call_server, method, request):
+    """Returns the status code and the details of a call that fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call_server(method, request, pb.PredictResponse)
+    return caught.value.code().name, caught.value.details()

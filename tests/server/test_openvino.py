@@ -81,7 +81,7 @@ def load(colors_folder, caplog):
     return loaded
 
 
-def test_it_runs_what_takes_one_array(engine, load):
+def test_openvino_runs_signatures_of_one_array(engine, load):
     engine.factor = np.float32(1 + 1e-5)
     servable, said = load()
     assert sorted(said) == ["classify_bytes", "serving_bytes", "serving_default", "two_inputs"]
@@ -103,7 +103,7 @@ def test_it_runs_what_takes_one_array(engine, load):
 
 @pytest.mark.parametrize("name", ["means", "probabilities"])
 @pytest.mark.parametrize("factor", [1.1, 0.9, np.nan])
-def test_other_answers_are_not_given(engine, load, name, factor):
+def test_tensorflow_keeps_signatures_whose_outputs_differ(engine, load, name, factor):
     engine.factors[name] = factor
     servable, said = load()
     assert said["serving_default"].startswith("left to TensorFlow: largest difference")
@@ -113,7 +113,7 @@ def test_other_answers_are_not_given(engine, load, name, factor):
     )
 
 
-def test_a_graph_that_it_cannot_read(engine, load):
+def test_tensorflow_keeps_graphs_that_openvino_cannot_read(engine, load):
     engine.broken = RuntimeError("No rule for Foo\nin /srv/models/colors/2")
     servable, said = load()
     assert said["serving_default"] == (
@@ -122,7 +122,7 @@ def test_a_graph_that_it_cannot_read(engine, load):
     assert servable.run("serving_default", {"images": IMAGES}, ["means"])["means"].shape == (3, 3)
 
 
-def test_a_failure_while_it_runs(engine, load):
+def test_an_error_of_openvino_is_internal(engine, load):
     servable, _ = load()
     engine.broken = RuntimeError("no memory, see /srv/models/colors/2")
     with pytest.raises(StatusError, match="no memory, see <path>") as refused:
@@ -149,7 +149,7 @@ def check_served(folder, png):
         assert best.label == "green"
 
 
-def test_many_threads_ask_through_a_server(engine, colors_folder, png):
+def test_many_threads_through_a_server(engine, colors_folder, png):
     check_served(colors_folder, png)
     assert {1, 2, 3, 8} <= set(engine.rows)
 
@@ -169,6 +169,6 @@ def test_openvino_itself(load):
     np.testing.assert_array_equal(answered["means"], kept)
 
 
-def test_openvino_itself_among_threads(colors_folder, png):
+def test_openvino_itself_with_many_threads(colors_folder, png):
     pytest.importorskip("openvino")
     check_served(colors_folder, png)

@@ -1,36 +1,34 @@
-"""Hostile bytes, clients that stall or vanish, and crowds: the server stays, and answers right.
+"""Random bytes, clients that stall or vanish, and many clients: the server keeps answering.
 
-In every test another client asks all the while, and each of its answers is compared.
+In most tests a second client predicts all the while, and each of its answers is compared.
 """
 
 import contextlib
 import gc
-import pickle
 import random
 import resource
-import shutil
 import socket
 import struct
-import threading
 import time
-from pathlib import Path
 from types import TracebackType
 
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnkit.errors import RunError, UsageError
-from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.client import Client, ServerError
+from cnnkit.server import EmbeddedServer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
-from tests.helpers.serving import SIZE, expected_probabilities
+from tests.helpers.busy_server import IMAGE, check_answer, code_of, predict_request, send, served
+from tests.helpers.serving import (
+    SIZE,
+    error_of_call,
+)
 
-IMAGE = np.full((1, SIZE, SIZE, 3), 40, np.float32) + np.float32([0, 9, 5])
 ALL_METHODS = [
     methods.PREDICT,
     methods.GET_MODEL_METADATA,
@@ -40,6 +38,8 @@ ALL_METHODS = [
     methods.GET_MODEL_STATUS,
     methods.RELOAD_CONFIG,
 ]
+
+
 # What a client's own fault is answered with. INTERNAL is a message that is none.
 CLIENTS_FAULT = {
     "INTERNAL",
@@ -50,66 +50,6 @@ CLIENTS_FAULT = {
 }
 
 
-def good_request(images=IMAGE, signature=""):
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors", signature_name=signature))
-    name = "image_bytes" if isinstance(images, list) else "images"
-    request.inputs[name].CopyFrom(to_tensor_proto(images))
-    return request
-
-
-def send(channel, raw, method=methods.PREDICT):
-    return channel.unary_unary(method).future(raw, timeout=30)
-
-
-def code(call):
-    """The name of the status; OK too."""
-    error = call.exception(timeout=60)
-    return "OK" if error is None else error.code().name
-
-
-def check_answer(raw, scale=64):
-    np.testing.assert_allclose(
-        decode_tensor(pb.PredictResponse.FromString(raw).outputs["probabilities"]),
-        expected_probabilities(IMAGE, scale),
-        atol=1e-6,
-    )
-
-
-@contextlib.contextmanager
-def served(folder, **limits):
-    """A server's address and a connection to it, while another client asks and is answered."""
-    over, answered, failed = threading.Event(), [], []
-
-    def ask(address):
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        with grpc.insecure_channel(address, options) as channel:
-            while not over.is_set():
-                try:
-                    check_answer(send(channel, good_request().SerializeToString()).result())
-                    answered.append(time.monotonic())
-                except (grpc.RpcError, AssertionError) as error:
-                    failed.append(error)
-                time.sleep(0.005)
-
-    with (
-        EmbeddedServer({"colors": folder}, poll_seconds=0, limits=ServerLimits(**limits)) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
-        neighbor = threading.Thread(target=ask, args=(server.address,))
-        neighbor.start()
-        try:
-            yield server.address, channel
-            end = time.monotonic() + 30
-            enough = len(answered) + 3
-            while len(answered) < enough and not failed and time.monotonic() < end:
-                time.sleep(0.01)
-        finally:
-            over.set()
-            neighbor.join()
-        assert not failed, failed[0]
-        assert len(answered) >= enough
-
-
 @pytest.mark.parametrize("window", [0, 0.002])
 def test_random_bytes(colors_folder, window):
     chance = random.Random(0)
@@ -118,19 +58,19 @@ def test_random_bytes(colors_folder, window):
             calls = [
                 send(channel, chance.randbytes(chance.randrange(300)), method) for _ in range(60)
             ]
-            assert {code(call) for call in calls} <= CLIENTS_FAULT
+            assert {code_of(call) for call in calls} <= CLIENTS_FAULT
 
 
 def test_truncated_messages(colors_folder, png):
     with served(colors_folder) as (_, channel):
-        for request in (good_request(), good_request([png(1, 2, 3)], "serving_bytes")):
+        for request in (predict_request(), predict_request([png(1, 2, 3)], "serving_bytes")):
             raw = request.SerializeToString(deterministic=True)
             calls = [send(channel, raw[:length]) for length in range(0, len(raw), 5)]
-            codes = [code(call) for call in calls]
+            codes = [code_of(call) for call in calls]
             # Cut in the middle of a field, it is no message; between two, it lacks an input.
             assert set(codes) <= {"INTERNAL", "INVALID_ARGUMENT"}
             assert "INTERNAL" in codes
-            assert code(send(channel, raw)) == "OK"
+            assert code_of(send(channel, raw)) == "OK"
 
 
 NAMES = st.one_of(
@@ -178,10 +118,10 @@ def test_messages_of_any_content(colors_folder):
         @given(requests())
         def refused_or_answered(request):
             call = send(channel, request.SerializeToString())
-            if code(call) == "OK":
+            if code_of(call) == "OK":
                 assert pb.PredictResponse.FromString(call.result()).model_spec.name == "colors"
             else:
-                assert code(call) in CLIENTS_FAULT
+                assert code_of(call) in CLIENTS_FAULT
                 assert "server's log" not in call.details()
 
         refused_or_answered()
@@ -189,14 +129,14 @@ def test_messages_of_any_content(colors_folder):
 
 def test_refused_requests_leave_no_errors_for_the_garbage_collector(colors_folder):
     """Tracebacks hold the requests, and beside TensorFlow the collector seldom comes by."""
-    raw = good_request(IMAGE[..., :2]).SerializeToString()
+    raw = predict_request(IMAGE[..., :2]).SerializeToString()
     with served(colors_folder) as (_, channel):
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             for _ in range(20):
-                assert code(send(channel, raw)) == "INVALID_ARGUMENT"
+                assert code_of(send(channel, raw)) == "INVALID_ARGUMENT"
             gc.collect()
             left = [one for one in gc.garbage if isinstance(one, (BaseException, TracebackType))]
         finally:
@@ -211,11 +151,11 @@ def test_batches_of_very_many(colors_folder, window):
     with served(colors_folder, batch_timeout_seconds=window) as (_, channel):
         many = np.zeros((50_000, SIZE, SIZE, 3), np.float32)
         for request in (
-            good_request(many),
-            good_request([b""] * 200_000, "serving_bytes"),
+            predict_request(many),
+            predict_request([b""] * 200_000, "serving_bytes"),
         ):
             call = send(channel, request.SerializeToString())
-            assert code(call) == "INVALID_ARGUMENT"
+            assert code_of(call) == "INVALID_ARGUMENT"
             assert "is larger than maximum input batch size 256" in call.details()
 
 
@@ -285,8 +225,8 @@ def test_a_thousand_connections(colors_folder, many_files):
         # Each is there for the server: its SETTINGS have come back.
         for one in crowd:
             assert len(one.socket.recv(9)) == 9
-        check_answer(send(channel, good_request().SerializeToString()).result())
-        raw = good_request().SerializeToString()
+        check_answer(send(channel, predict_request().SerializeToString()).result())
+        raw = predict_request().SerializeToString()
         for one in crowd[::20]:
             one.begin(methods.PREDICT, len(raw))
             one.go_on(raw)
@@ -303,12 +243,12 @@ def test_connections_that_speak_no_grpc(colors_folder):
                 one.sendall(
                     [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", chance.randbytes(500)][number % 3]
                 )
-        check_answer(send(channel, good_request().SerializeToString()).result())
+        check_answer(send(channel, predict_request().SerializeToString()).result())
 
 
-def test_slow_clients_are_sent_away_and_take_no_ones_place(colors_folder):
+def test_slow_clients_time_out_and_take_no_slot(colors_folder):
     """More of them than there are places: what has not arrived takes none."""
-    raw = good_request().SerializeToString()
+    raw = predict_request().SerializeToString()
     with (
         served(colors_folder, max_concurrent_requests=4, receive_timeout_seconds=2) as (
             address,
@@ -335,8 +275,8 @@ def test_slow_clients_are_sent_away_and_take_no_ones_place(colors_folder):
 
 
 @pytest.mark.parametrize("window", [0, 0.01])
-def test_clients_that_vanish_in_the_middle_of_a_call(colors_folder, window):
-    raw = good_request().SerializeToString()
+def test_clients_that_disconnect_during_a_call(colors_folder, window):
+    raw = predict_request().SerializeToString()
     # If one of them kept its place, the places would be gone after the first few.
     with served(
         colors_folder, max_concurrent_requests=4, max_open_requests=8, batch_timeout_seconds=window
@@ -356,90 +296,46 @@ def test_clients_that_vanish_in_the_middle_of_a_call(colors_folder, window):
         check_answer(send(channel, raw).result())
 
 
-class Files(tf.Module):
-    """A model that does what it should not: read a file that the client names."""
-
-    @tf.function(input_signature=[tf.TensorSpec((), tf.string, "name")])
-    def read(self, name):
-        return {"content": tf.io.read_file(name)}
-
-
-def test_no_path_in_an_error_text(tmp_path):
-    model = Files()
-    tf.saved_model.save(model, str(tmp_path / "files" / "1"), {"serving_default": model.read})
-    request = pb.PredictRequest(model_spec=pb.ModelSpec(name="files"))
-    request.inputs["name"].CopyFrom(
-        to_tensor_proto(np.array(str(tmp_path / "secret").encode(), object))
-    )
-    with (
-        EmbeddedServer({"files": tmp_path / "files"}) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
-        call = send(channel, request.SerializeToString())
-        assert code(call) == "NOT_FOUND"
-        assert "<path>; No such file or directory" in call.details()
-        assert str(tmp_path) not in call.details()
+@pytest.mark.parametrize("method", [methods.CLASSIFY, methods.REGRESS, methods.MULTI_INFERENCE])
+def test_example_calls_are_refused(call_server, method):
+    spec = pb.ModelSpec(name="colors")
+    if method == methods.MULTI_INFERENCE:
+        request = pb.MultiInferenceRequest(tasks=[pb.InferenceTask(model_spec=spec)])
+    else:
+        request = pb.ClassificationRequest(model_spec=spec)
+    code, text = error_of_call(call_server, method, request)
+    assert code == "INVALID_ARGUMENT"
+    assert " inputs found in SignatureDef" in text
+    assert "serving_default_images:0" in text
+    spec.name = "nope"
+    if method == methods.MULTI_INFERENCE:
+        request.tasks[0].model_spec.name = "nope"
+    else:
+        request.model_spec.name = "nope"
+    assert error_of_call(call_server, method, request)[0] == "NOT_FOUND"
 
 
-class Trap:
-    """Writes a file when it is unpickled."""
+def test_an_internal_error_has_a_status(colors_folder, monkeypatch, caplog):
+    with EmbeddedServer({"colors": colors_folder}) as server, Client(server.address) as client:
+        client.metadata("colors")
+        find = server.repository.find
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+        def broken(spec):
+            raise KeyError("oops")
 
-    def __reduce__(self):
-        return Path.write_text, (self._file, "unpickled")
-
-
-def test_nothing_is_unpickled(tmp_path, colors_folder):
-    sprung = tmp_path / "sprung"
-    trap = pickle.dumps(Trap(sprung))
-    folder = tmp_path / "colors"
-    shutil.copytree(colors_folder / "2", folder / "2")
-    for name in (
-        "model.pkl",
-        "keras_metadata.pb",
-        "assets/labels.pkl",
-        "assets.extra/model.pickle",
-        "variables/weights.npy",
-    ):
-        (folder / "2" / name).parent.mkdir(exist_ok=True)
-        (folder / "2" / name).write_bytes(trap)
-    with served(folder):
-        pass
-    (folder / "2" / "fingerprint.pb").write_bytes(trap)
-    for name in ("assets.extra/tf_serving_warmup_requests", "saved_model.pb"):
-        (folder / "2" / name).write_bytes(trap)
-        with pytest.raises(RunError):
-            EmbeddedServer({"colors": folder})
-    assert not sprung.exists()
-    pickle.loads(trap)
-    assert sprung.read_text() == "unpickled"
+        monkeypatch.setattr(server.repository, "find", broken)
+        with pytest.raises(ServerError) as caught:
+            client.metadata("colors")
+        assert caught.value.code == "INTERNAL"
+        assert "KeyError" in caught.value.details
+        monkeypatch.setattr(server.repository, "find", find)
+        assert client.metadata("colors")
+    assert "A request failed" in caplog.text
 
 
-def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colors_folder):
-    """What is loaded stays as it was; a version that is loaded later is looked at anew."""
-    folder, outside = tmp_path / "colors", tmp_path / "outside"
-    shutil.copytree(colors_folder / "2", folder / "1")
-    shutil.copytree(colors_folder / "1", outside)
-    with (
-        EmbeddedServer({"colors": folder}, poll_seconds=0.05) as server,
-        grpc.insecure_channel(server.address) as channel,
-    ):
-        raw = good_request().SerializeToString()
-        check_answer(send(channel, raw).result())
-        shutil.rmtree(folder / "1")
-        (folder / "1").symlink_to(outside)
-        (folder / "2").symlink_to(outside)
-        status = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name="colors"))
-        end = time.monotonic() + 30
-        states = {}
-        while states.get(2) != pb.ModelVersionStatus.END:
-            assert time.monotonic() < end
-            told = send(channel, status.SerializeToString(), methods.GET_MODEL_STATUS).result()
-            versions = pb.GetModelStatusResponse.FromString(told).model_version_status
-            states = {version.version: version.state for version in versions}
-            check_answer(send(channel, raw).result())
-        assert states[1] == pb.ModelVersionStatus.AVAILABLE
-    with pytest.raises(UsageError, match="is a link to a file outside of the model folder"):
-        EmbeddedServer({"colors": folder})
+def test_health(colors_server):
+    with grpc.insecure_channel(colors_server.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "PredictionService", "ModelService"):
+            answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -84,7 +84,7 @@ def test_status(channel):
     ]
 
 
-def test_refusals_keep_their_codes(prediction):
+def test_errors_keep_their_codes(prediction):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "colors"
     request.model_spec.signature_name = "bogus"

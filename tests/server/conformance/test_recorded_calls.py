@@ -19,7 +19,7 @@ from cnnkit.wire import methods
 from cnnkit.wire.tensors import decode_tensor
 from tests.helpers.fake_servers import fake_server
 
-ORACLE = Path(__file__).resolve().parents[3] / "shared" / "oracles" / "serving"
+ORACLE = Path(__file__).resolve().parents[4] / "shared" / "oracles" / "serving"
 CASES = []
 if (ORACLE / "cases.jsonl").exists():
     CASES = [json.loads(line) for line in (ORACLE / "cases.jsonl").read_text().splitlines()]
@@ -139,7 +139,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=ids)
-def test_the_client_tells_each_failure(replay, case):
+def test_the_client_reports_each_error(replay, case):
     with pytest.raises(ServerError) as caught:
         replay(case, lambda client: send(client, case))
     error = caught.value

@@ -1,0 +1,163 @@
+"""What each signature of an exported model answers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit.errors import UsageError
+from cnnkit.export import ImageLimits, export
+from cnnkit.export import signatures as signatures_module
+from cnnkit.export.classifier import prepare_classifier
+from cnnkit.export.signatures import get_signature
+from cnnkit.visualize import deconvnet
+from tests.helpers.exported_network import LABELS, decode_reference, image_files, small_alexnet
+
+
+def test_floats_answer_as_in_memory(model, signatures, rng):
+    images = rng.uniform(0, 255, (3, 64, 64, 3)).astype("float32")
+    answer = signatures["serving_default"](images=tf.constant(images))
+    assert set(answer) == {"probabilities"}
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
+    assert np.ptp(expected[0]) > 0.01
+
+
+def test_bytes_answer_as_in_memory(model, signatures):
+    encoded = list(image_files())
+    answer = signatures["serving_bytes"](image_bytes=tf.constant(encoded))
+    assert set(answer) == {"probabilities"}
+    expected = model.predict(decode_reference(encoded), verbose=0)
+    # JPEG and WebP decoders differ by rounding; the rest is exact.
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-2)
+    for i in (0, 2, 3, 4, 6):
+        np.testing.assert_allclose(answer["probabilities"][i], expected[i], atol=1e-5)
+
+
+def test_classify_sorts_the_labels(signatures):
+    encoded = tf.constant(list(image_files())[:2])
+    probabilities = signatures["serving_bytes"](image_bytes=encoded)["probabilities"].numpy()
+    answer = signatures["classify_bytes"](image_bytes=encoded)
+    assert answer["labels"].shape == answer["scores"].shape == (2, 5)
+    for row, names, scores in zip(
+        probabilities, answer["labels"].numpy(), answer["scores"].numpy(), strict=True
+    ):
+        order = np.argsort(-row)[:5]
+        assert [name.decode() for name in names] == [LABELS[i] for i in order]
+        np.testing.assert_allclose(scores, row[order], atol=1e-6)
+
+
+def test_features_are_fc7_of_length_one(model, signatures, rng):
+    images = rng.uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    fc7 = keras.Model(model.inputs[0], model.get_layer("fc7").output)(images).numpy()
+    expected = fc7 / np.linalg.norm(fc7, axis=1, keepdims=True)
+    answer = signatures["features"](images=tf.constant(images))["features"]
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    encoded = list(image_files())[:1]
+    fc7 = keras.Model(model.inputs[0], model.get_layer("fc7").output)(
+        decode_reference(encoded)
+    ).numpy()
+    answer = signatures["features_bytes"](image_bytes=tf.constant(encoded))["features"]
+    np.testing.assert_allclose(answer, fc7 / np.linalg.norm(fc7, axis=1, keepdims=True), atol=1e-5)
+
+
+def test_explanations_are_those_of_the_deconvnet(model, signatures):
+    encoded = list(image_files())[:1] + list(image_files())[3:4]
+    images = decode_reference(encoded)
+    answer = signatures["explain_bytes"](image_bytes=tf.constant(encoded))
+    expected = deconvnet(model, images, "probabilities")
+    probabilities = model.predict(images, verbose=0)
+    for i, one in enumerate(expected):
+        scale = np.abs(one.projection).max()
+        assert scale > 0
+        np.testing.assert_allclose(answer["projection"][i], one.projection, atol=1e-4 * scale)
+        assert answer["labels"][i].numpy().decode() == LABELS[probabilities[i].argmax()]
+        np.testing.assert_allclose(answer["scores"][i], probabilities[i].max(), atol=1e-6)
+    np.testing.assert_array_equal(answer["image"], np.round(images))
+    answer = signatures["explain_bytes_conv5"](image_bytes=tf.constant(encoded))
+    for i, one in enumerate(deconvnet(model, images, "conv5")):
+        assert answer["unit"][i] == one.unit
+        assert tuple(answer["position"][i].numpy()) == one.position
+        np.testing.assert_allclose(answer["activation"][i], one.activation, rtol=1e-5)
+        scale = np.abs(one.projection).max()
+        np.testing.assert_allclose(answer["projection"][i], one.projection, atol=1e-4 * scale)
+    dense = signatures["explain_bytes_fc6"](image_bytes=tf.constant(encoded))
+    assert dense["position"].shape == (2, 0)
+    assert [int(unit) for unit in dense["unit"]] == [
+        one.unit for one in deconvnet(model, images, "fc6")
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 257])
+def test_a_batch_has_images_and_not_too_many(signatures, count):
+    for name, given in (
+        ("features", {"images": tf.zeros((count, 64, 64, 3))}),
+        ("explain_bytes", {"image_bytes": tf.constant([b"x"] * count, tf.string)}),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"no image or too many.*{count}"):
+            signatures[name](**given)
+
+
+@pytest.mark.parametrize(
+    ("signature", "inputs"),
+    [
+        ("serving_default", {"images": tf.zeros((64, 64, 3))}),
+        ("serving_default", {"images": tf.zeros((1, 32, 64, 3))}),
+        ("serving_default", {"images": tf.zeros(())}),
+        ("features", {"images": tf.zeros((1, 64, 64, 1))}),
+        ("serving_bytes", {"image_bytes": tf.constant("x")}),
+        ("serving_bytes", {"image_bytes": tf.constant([b"no image"])}),
+        ("classify_bytes", {"image_bytes": tf.constant([["x"]])}),
+        ("explain_bytes", {"image_bytes": tf.constant([b"\x89PNG\r\n\x1a\n"])}),
+    ],
+)
+def test_wrong_inputs_are_errors_and_no_crash(signatures, signature, inputs):
+    with pytest.raises((tf.errors.InvalidArgumentError, ValueError)):
+        signatures[signature](**inputs)
+
+
+def test_larger_images_of_a_fully_convolutional_export(model, tmp_path):
+    folder = export(
+        model, LABELS, tmp_path / "animals", fully_convolutional=True,
+        limits=ImageLimits(free_pixels=200 * 200), signatures=["serving_bytes", "features"],
+    )  # fmt: skip
+    loaded = tf.saved_model.load(str(folder))
+    default = loaded.signatures["serving_default"]
+    images = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(
+        default(images=tf.constant(images))["probabilities"], expected, atol=1e-5
+    )
+    wide = np.random.default_rng(1).uniform(0, 255, (1, 96, 160, 3)).astype("float32")
+    answer = default(images=tf.constant(wide))
+    assert answer["probability_map"].shape == (1, 2, 4, 6)
+    np.testing.assert_allclose(
+        answer["probabilities"], answer["probability_map"].numpy().mean(axis=(1, 2)), atol=1e-6
+    )
+    length = np.linalg.norm(loaded.signatures["features"](images=tf.constant(wide))["features"])
+    assert length == pytest.approx(1, abs=1e-5)
+    for shape in ((1, 32, 64, 3), (1, 300, 200, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too few or too many pixels"):
+            default(images=tf.zeros(shape))
+
+
+def test_every_signature_has_the_input_and_outputs_of_the_table(exported, signatures):
+    for name, function in signatures.items():
+        if name == "loaded":
+            continue
+        spec = get_signature(name)
+        assert list(function.structured_input_signature[1]) == [spec.input_name]
+        assert set(function.structured_outputs) == set(spec.outputs)
+
+
+def test_an_unknown_signature_is_named():
+    with pytest.raises(UsageError, match="Unknown signature 'feature'.*Did you mean features"):
+        get_signature("feature")
+
+
+def test_networks_without_a_deconvnet_have_no_explain_signature():
+    bent = small_alexnet(activation="tanh")
+    network = prepare_classifier(bent)
+    assert "explain_bytes" not in signatures_module.select_signatures(network, None)
+    with pytest.raises(UsageError, match="does not support the backward rule 'deconvnet'"):
+        signatures_module.select_signatures(network, ["explain_bytes"])

@@ -1,0 +1,106 @@
+"""Versions that are written, broken, removed or added again."""
+
+import shutil
+import time
+
+import grpc
+import pytest
+
+from tests.helpers.polled_server import POLL, predict, serve, version_states, wait_for
+
+
+def test_a_version_is_left_alone_while_it_is_written(model_folder, colors_folder, caplog):
+    source = colors_folder / "2"
+    with serve({"colors": model_folder}) as (_, client):
+        (model_folder / "2" / "variables").mkdir(parents=True)
+        # The graph comes first, the weights bit by bit: an upload.
+        shutil.copy(source / "saved_model.pb", model_folder / "2")
+        for name in ("variables.index", "variables.data-00000-of-00001"):
+            data = (source / "variables" / name).read_bytes()
+            with (model_folder / "2" / "variables" / name).open("wb", buffering=0) as file:
+                for start in range(0, len(data), 1 + len(data) // 20):
+                    file.write(data[start : start + 1 + len(data) // 20])
+                    assert version_states(client)[1] == "AVAILABLE"
+                    time.sleep(POLL / 5)
+        wait_for(lambda: version_states(client).get(2) == "AVAILABLE")
+        wait_for(lambda: version_states(client)[1] == "END")
+    assert "is not refreshed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault", ["no graph", "no graph at all", "half a graph", "no weights", "half the weights"]
+)
+def test_a_broken_version_is_refused_and_the_old_one_answers(
+    model_folder, add_version, fault, caplog
+):
+    with (
+        serve({"colors": model_folder}) as (server, client),
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        aside = model_folder / "aside"
+        shutil.copytree(model_folder / "1", aside)
+        graph, weights = aside / "saved_model.pb", aside / "variables/variables.data-00000-of-00001"
+        match fault:
+            case "no graph":
+                graph.write_bytes(b"")
+            case "no graph at all":
+                graph.unlink()
+            case "half a graph":
+                graph.write_bytes(graph.read_bytes()[: graph.stat().st_size // 2])
+            case "no weights":
+                shutil.rmtree(aside / "variables")
+            case "half the weights":
+                weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+        aside.rename(model_folder / "2")
+        wait_for(lambda: version_states(client).get(2) == "END")
+        [status] = [status for status in client.status("colors") if status.version == 2]
+        told = {
+            "no graph": "saved_model.pb must hold a graph with the tag 'serve'",
+            "no graph at all": "Version model_folder '2' is incomplete",
+        }
+        assert told.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
+        assert str(model_folder) not in str(status)
+        time.sleep(4 * POLL)
+        assert predict(channel)[0] == 1
+        # Logged once, not at every poll.
+        assert caplog.text.count("version 2 is not served") == 1
+        # A repaired version is loaded; a later version does not wait for the repair.
+        add_version(3)
+        wait_for(lambda: version_states(client).get(3) == "AVAILABLE")
+        shutil.rmtree(model_folder / "3")
+        shutil.rmtree(model_folder / "2")
+        add_version(2)
+        wait_for(lambda: version_states(client).get(2) == "AVAILABLE")
+        assert predict(channel)[0] == 2
+
+
+def test_removing_the_newest_version_returns_to_the_one_before(model_folder, add_version):
+    add_version(2)
+    with (
+        serve({"colors": model_folder}) as (server, client),
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        assert version_states(client) == {2: "AVAILABLE"}
+        shutil.rmtree(model_folder / "2")
+        wait_for(lambda: version_states(client).get(1) == "AVAILABLE")
+        assert predict(channel)[0] == 1
+
+
+def test_the_last_version_stays_when_its_folder_is_removed(model_folder, caplog):
+    with (
+        serve({"colors": model_folder}) as (server, client),
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        model_folder.rename(model_folder.with_name("elsewhere"))
+        wait_for(lambda: "is not refreshed" in caplog.text)
+        time.sleep(4 * POLL)
+        assert caplog.text.count("is not refreshed") == 1
+        assert predict(channel)[0] == 1
+        assert version_states(client) == {1: "AVAILABLE"}
+
+
+def test_a_server_starts_with_the_newest_version_that_can_be_loaded(model_folder, caplog):
+    (model_folder / "2").mkdir()
+    with serve({"colors": model_folder}) as (_, client):
+        assert version_states(client) == {2: "END", 1: "AVAILABLE"}
+    assert "version 2 is not served" in caplog.text

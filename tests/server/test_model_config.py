@@ -1,0 +1,98 @@
+"""Version policies and the file models.config."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from cnnkit.errors import UsageError
+from cnnkit.server import EmbeddedServer
+from cnnkit.server.model_config import VersionPolicy, parse_version_policy, read_models_config
+from tests.helpers.polled_server import IMAGE, POLL, scale_of, serve, version_states, wait_for
+from tests.helpers.serving import expected_probabilities
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [("latest", [4]), ("latest:2", [4, 3]), ("all", [4, 3, 2, 1]), ("1,3", [3, 1])],
+)
+def test_version_policies(model_folder, add_version, choice, expected):
+    for version in (2, 3, 4):
+        add_version(version)
+    with serve({"colors": model_folder}, versions=choice) as (server, _):
+        assert server.repository.versions("colors") == expected
+
+
+@pytest.mark.parametrize("text", ["", "newest", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"])
+def test_invalid_version_policies(text):
+    with pytest.raises(UsageError, match="`versions` must be latest, all, latest:N, or numbers"):
+        parse_version_policy(text)
+
+
+def test_models_config(models_config, model_folder):
+    assert [(c.name, c.folder, c.versions) for c in read_models_config(models_config)] == [
+        ("colors", model_folder, VersionPolicy(None, (1, 2))),
+        ("tints", model_folder, VersionPolicy(1)),
+    ]
+    with serve(models_config) as (server, client):
+        assert version_states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
+        assert version_states(client, "tints") == {3: "AVAILABLE"}
+        for label, version in (("stable", 1), ("canary", 2)):
+            answered = client.predict(IMAGE, model="colors", label=label)["probabilities"]
+            np.testing.assert_allclose(
+                answered, expected_probabilities(IMAGE, scale_of(version)), atol=1e-6
+            )
+        # It is read again when it changes; an invalid file changes nothing.
+        models_config.write_text(
+            models_config.read_text().replace('key: "canary" value: 2', 'key: "next" value: 2')
+        )
+        os.utime(models_config, (1, 1))
+        wait_for(lambda: "next" in server.repository.configs[0].version_labels)
+        models_config.write_text("model_config_list {")
+        os.utime(models_config, (2, 2))
+        time.sleep(4 * POLL)
+        assert version_states(client, "tints") == {3: "AVAILABLE"}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "model_config_list { config { name: 'a' } }",
+            "`config` must have a `name` and a `base_path`",
+        ),
+        (
+            "model_config_list { config { base_path: 'a' } }",
+            "`config` must have a `name` and a `base_path`",
+        ),
+        ("model_config_list { config { nane: 'a' } }", "is not a valid models.config"),
+        ("model_config_list {", "is not a valid models.config"),
+        ("", "`model_config_list` must hold one config"),
+        (
+            "model_config_list { config { name: 'a' base_path: 'a' } "
+            "config { name: 'a' base_path: 'b' } }",
+            "`name` must be different for every model",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: 'a' model_platform: 'onnx' } }",
+            "`model_platform` of model 'a' must be tensorflow",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: 'a' "
+            "model_version_policy { specific { } } } }",
+            "`specific` of model 'a' must name a version",
+        ),
+        (
+            "model_config_list { config { name: 'a' base_path: 'a' } }",
+            "Model folder 'a' does not exist",
+        ),
+    ],
+)
+def test_invalid_models_config(tmp_path, text, problem):
+    file = tmp_path / "models.config"
+    file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        EmbeddedServer(file)
+    assert problem in str(caught.value)
+    assert "\n" not in str(caught.value)
