@@ -1,7 +1,7 @@
-"""The embedded server beside the SavedModel in process, the client beside raw gRPC; memory.
+"""Compare the embedded server with the SavedModel in process, the client with raw gRPC, and memory.
 
 python benchmarks/server.py [NETWORK ...] [--rounds N] [--engine openvino]: alexnet and vgg16 by
-default, both sides by TensorFlow.
+default. The SavedModel in process is run by TensorFlow, the server by the engine.
 """
 
 from timing import in_a_row, interleaved  # isort: skip
@@ -27,17 +27,17 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import to_tensor_proto
 
-# Callers at the same time, of the server and of the SavedModel: one for each core.
+# Callers at the same time, of the server and of the SavedModel in process: one for each core.
 CALLERS = psutil.cpu_count() or 1
 CALLS = 4
 CLIENTS = 16
 REQUESTS = 10_000
-# Looks at the memory while they come: a leak goes on, a cache that fills ends.
-MEASURES = 4
+# Measurements of memory during the requests: a leak keeps growing, a cache stops.
+MEASUREMENTS = 4
 
 
 def save(model, folder: Path, size: int) -> None:
-    """Writes a network as `NAME/1`, its shapes guarded as an export's are."""
+    """Writes a network as `NAME/1`; it checks shapes, as an export does."""
 
     @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.float32, "images")])
     def serve(images):
@@ -51,7 +51,7 @@ def save(model, folder: Path, size: int) -> None:
 
 @contextlib.contextmanager
 def served(folder: Path, engine: str = "tensorflow"):
-    """A process of `cnnkit serve`, and its address."""
+    """Yields a process of `cnnkit serve` and its address."""
     command = [sys.executable, "-m", "cnnkit", "serve", folder, "--engine", engine, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -62,26 +62,26 @@ def served(folder: Path, engine: str = "tensorflow"):
 
 
 def request(name: str, images: np.ndarray) -> bytes:
-    """The bytes of a Predict call."""
+    """Returns the bytes of a Predict request."""
     message = pb.PredictRequest(model_spec=pb.ModelSpec(name=name))
     message.inputs["images"].CopyFrom(to_tensor_proto(images))
     return message.SerializeToString()
 
 
 def caller(address: str, raw: bytes):
-    """A call over a connection of its own."""
+    """Returns a function that sends a request over a connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
     call = grpc.insecure_channel(address, options).unary_unary(methods.PREDICT)
     return lambda: call(raw, timeout=600)
 
 
 def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds: int) -> None:
-    """Prints the images per second of both."""
+    """Prints the images per second of the SavedModel in process and of the server."""
     loaded = tf.saved_model.load(str(folder / "1"))
     signature = loaded.signatures["serving_default"]
     with futures.ThreadPoolExecutor(CALLERS) as pool:
 
-        def all_at_once(calls):
+        def run_all(calls):
             return lambda: list(pool.map(lambda call: [call() for _ in range(CALLS)], calls))
 
         def in_process():
@@ -89,10 +89,8 @@ def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds
 
         seconds = interleaved(
             {
-                "in process": all_at_once([in_process] * CALLERS),
-                "server": all_at_once(
-                    [caller(address, request(name, images)) for _ in range(CALLERS)]
-                ),
+                "in process": run_all([in_process] * CALLERS),
+                "server": run_all([caller(address, request(name, images)) for _ in range(CALLERS)]),
             },
             rounds,
         )
@@ -106,7 +104,7 @@ def throughput(name: str, folder: Path, address: str, images: np.ndarray, rounds
 
 
 def overhead(name: str, address: str, images: np.ndarray, rounds: int) -> None:
-    """Prints what a call of the client costs more than the same bytes sent as they are."""
+    """Prints the time of a call by raw gRPC with ready bytes, and by the client."""
     raw = caller(address, request(name, images))
     with Client(address) as client:
         seconds = interleaved(
@@ -126,7 +124,7 @@ def overhead(name: str, address: str, images: np.ndarray, rounds: int) -> None:
 
 
 def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
-    """Prints the percentiles of a call among many clients."""
+    """Prints percentiles of the latency with many clients."""
     seconds: list[float] = []
     ready = threading.Barrier(CLIENTS)
 
@@ -150,8 +148,8 @@ def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
     )
 
 
-def refused(name: str) -> list[bytes]:
-    """Requests that a server should say no to, each in another place."""
+def invalid_requests(name: str) -> list[bytes]:
+    """Returns invalid requests that fail at different checks."""
     random = np.random.default_rng(0)
     images = np.zeros((1, 32, 32, 3), np.float32)
     return [
@@ -166,34 +164,37 @@ def refused(name: str) -> list[bytes]:
 
 
 def memory(folder: Path) -> None:
-    """Prints what the server's process holds while many requests come, good ones and bad ones."""
+    """Prints the memory of the server's process during many valid and many invalid requests."""
     model = tf.keras.Sequential(
         [tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()]
     )
     save(model, folder, 32)
-    good = [request(folder.name, np.zeros((1, 32, 32, 3), np.float32))]
-    for kind, requests in (("good", good), ("bad", refused(folder.name))):
+    valid = [request(folder.name, np.zeros((1, 32, 32, 3), np.float32))]
+    for kind, requests in (("valid", valid), ("invalid", invalid_requests(folder.name))):
         with served(folder) as (process, address):
             calls = [caller(address, raw) for raw in requests]
-            held = []
-            for part in range(MEASURES + 1):
-                for i in range(REQUESTS // MEASURES if part else 1000):
+            mebibytes = []
+            for part in range(MEASUREMENTS + 1):
+                for i in range(REQUESTS // MEASUREMENTS if part else 1000):
                     with contextlib.suppress(grpc.RpcError):
                         calls[i % len(calls)]()
-                held.append(process.memory_info().rss / 2**20)
+                mebibytes.append(process.memory_info().rss / 2**20)
         print(
-            f"  memory of a server of a small model after 1000 {kind} requests {held[0]:.1f} MiB, "
-            f"after each {REQUESTS // MEASURES} more "
-            + ", ".join(f"{mebibytes:.1f}" for mebibytes in held[1:]),
+            f"  memory of a server of a small model after 1000 {kind} requests {mebibytes[0]:.1f} MiB, "
+            f"after each {REQUESTS // MEASUREMENTS} more "
+            + ", ".join(f"{value:.1f}" for value in mebibytes[1:]),
             flush=True,
         )
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "networks", nargs="*", default=["alexnet", "vgg16"], help="'memory' alone measures none"
+        "networks",
+        nargs="*",
+        default=["alexnet", "vgg16"],
+        help='"memory" alone measures only the memory',
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", default="tensorflow")

@@ -1,7 +1,7 @@
-"""What serving/ holds beside the code: configurations, images, manifests, the probe of the status.
+"""Files for deployment: server configurations, images, manifests, the health probe.
 
-No engine runs here. Each file is checked by the schema of the program that will read it, and the
-probe, which is a program of ours, against a server that says what it is told.
+No container runs here. Each file is checked by the schema of the program that reads it; the probe
+runs against a fake server.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def manifest(name):
 
 
 def message(name, **fields):
-    """A message type of TensorFlow Serving's that its Python package leaves out, by its fields.
+    """Returns a message type that TensorFlow Serving's Python package lacks, by its fields.
 
     A number is the type of protobuf's FieldDescriptorProto; "int64" is a message {value}.
     """
@@ -60,7 +60,7 @@ def test_hadolint_finds_nothing_in_the_images(image):
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.name)
-def test_images_run_as_nobody_in_particular_and_copy_what_is_there(image):
+def test_images_run_as_an_unprivileged_user_and_copy_existing_files(image):
     lines = image.read_text().splitlines()
     assert "USER 10001" in lines
     assert lines.index("USER 10001") < next(
@@ -86,14 +86,14 @@ def test_compose_fits_its_schema(tmp_path):
     assert check(tmp_path / "compose.yaml").returncode == 1
 
 
-def test_compose_has_health_limits_and_models_that_stay_as_they_are():
+def test_compose_has_health_limits_and_read_only_models():
     service = manifest("compose.yaml")["services"]["serving"]
     assert service["healthcheck"]["test"] == ["CMD", *PROBE[:2], "${MODEL:-digits}"]
     assert all(volume["read_only"] for volume in service["volumes"])
     assert service["read_only"]
     assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-    # What it names lies beside it.
+    # The files that it names exist.
     for text in [*service["command"], *service["healthcheck"]["test"]]:
         if "/config/" in text:
             assert (SERVING / text.partition("/config/")[2]).is_file()
@@ -152,7 +152,7 @@ def test_the_kubernetes_manifests():
     assert scaler["maxReplicas"] > 2
 
 
-def test_configurations_are_what_the_server_parses():
+def test_the_server_can_parse_the_configurations():
     config = model_server_config_pb2.ModelServerConfig()
     text_format.Parse((SERVING / "models.config").read_text(), config)
     [model] = config.model_config_list.config
@@ -193,7 +193,7 @@ def test_configurations_are_what_the_server_parses():
 
 @contextlib.contextmanager
 def rest(body):
-    """A server that answers every GET as TensorFlow Serving answers for a model's status."""
+    """Yields the port of a fake server that returns `body` for every GET, and the requested paths."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -240,13 +240,13 @@ def probe(port):
     ],
 )
 def test_the_probe_reads_the_status(body, code):
-    """A server says 200 while it is loading too, so the code of the answer tells nothing."""
+    """A server also returns 200 while it is loading, so the probe has to read the body."""
     with rest(body) as (port, asked):
         assert probe(port) == code
         assert asked == ["/v1/models/digits"]
 
 
-def test_the_probe_of_a_server_that_is_down():
+def test_the_probe_fails_if_the_server_is_down():
     with rest("") as (port, _):
         pass
     assert probe(port) == 1

@@ -185,11 +185,11 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     length = tf.size(file.values)
     screen = tf.stack([file.little_endian(8, 2), file.little_endian(6, 2)])
 
-    def read(offset):
+    def read(offset: tf.Tensor | int) -> tf.Tensor:
         # 0 past the end; every loop below stops at a 0.
         return tf.where(offset < length, file.byte(tf.minimum(offset, length - 1)), 0)
 
-    def end_of_blocks(offset, blocks):
+    def end_of_blocks(offset: tf.Tensor, blocks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Walks from the first block of a chain to the offset after its end."""
         offset, blocks = tf.while_loop(
             lambda offset, blocks: (read(offset) > 0) & (blocks < MAX_BLOCKS),
@@ -198,7 +198,7 @@ def first_frame(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         )
         return offset + 1, blocks
 
-    def is_extension(offset, blocks):
+    def is_extension(offset: tf.Tensor, blocks: tf.Tensor) -> tf.Tensor:
         return (read(offset) == EXTENSION) & (blocks < MAX_BLOCKS)
 
     offset = SCREEN_BYTES + _color_table_bytes(read(10))

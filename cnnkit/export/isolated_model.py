@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from google.protobuf.message import DecodeError
+
+from cnnkit.errors import RunError
+from cnnkit.server.servable import read_signature_definitions
 
 WORKER = Path(__file__).with_name("isolated_worker.py")
 # Seconds for all requests of one process.
@@ -72,10 +76,13 @@ def run_isolated(
     Raises:
         ModelLoadError: If the SavedModel cannot be loaded.
     """
+    inputs = _input_types(folder)
     responses: dict[int, Response] = {}
     while waiting := [number for number in range(len(requests)) if number not in responses]:
         remaining = [requests[number] for number in waiting]
-        for number, response in zip(waiting, _run_until_crash(folder, remaining), strict=False):
+        for number, response in zip(
+            waiting, _run_until_crash(folder, inputs, remaining), strict=False
+        ):
             responses[number] = response
             if skip_after_crash and response.code is None:
                 crashed = requests[number].signature
@@ -84,10 +91,27 @@ def run_isolated(
     return [responses[number] for number in range(len(requests))]
 
 
-def _run_until_crash(folder: Path, requests: Sequence[Request]) -> list[Response]:
+def _input_types(folder: Path) -> dict[str, int]:
+    """Returns the types of the signatures' inputs by tensor name."""
+    try:
+        definitions = read_signature_definitions(folder).signature_def
+    except (DecodeError, OSError, RunError) as error:
+        raise ModelLoadError(str(error)) from error
+    return {
+        info.name: info.dtype
+        for signature in definitions.values()
+        for info in signature.inputs.values()
+        if info.name
+    }
+
+
+def _run_until_crash(
+    folder: Path, inputs: Mapping[str, int], requests: Sequence[Request]
+) -> list[Response]:
     """Returns at least one response; after a crash the last one has no code."""
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
+        (work / "inputs.json").write_text(json.dumps(inputs))
         _write_requests(work, requests)
         # -P: nothing beside the program is importable, because a module of this folder could hide
         # one of TensorFlow's. CPU only: this process may have reserved the memory of the GPU.
@@ -117,7 +141,7 @@ def _run_until_crash(folder: Path, requests: Sequence[Request]) -> list[Response
 
 
 def _write_requests(work: Path, requests: Sequence[Request]) -> None:
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     listed = []
     for number, request in enumerate(requests):
         keys = {}

@@ -2,14 +2,15 @@
 
     python isolated_worker.py FOLDER WORK
 
-WORK/requests.json lists the requests, WORK/requests.npz holds their tensors. After each request a
-line of JSON goes to standard output, and WORK/<number>.npz holds the outputs if they are kept.
+WORK/inputs.json holds the types of the signatures' inputs by tensor name, WORK/requests.json lists the
+requests, and WORK/requests.npz holds their tensors. After each request a line of JSON goes to standard
+output, and WORK/<number>.npz holds the outputs if they are kept.
 
 The program imports TensorFlow, blocks Keras, and feeds tensors of any shape: TensorFlow Serving
 does not compare shapes with the signature either. A graph without checks can crash the process.
 
-TensorFlow 2 has no API that feeds an input of another shape than the signature's, so this file uses
-`tf.compat.v1` (Session, placeholder, saved_model.load with `input_map`). No other module does.
+TensorFlow 2 has no API that feeds an input of another shape than the signature's, so this file, and no
+other, loads models with `tf.compat.v1` (Session, placeholder, saved_model.load with `input_map`).
 """
 
 from __future__ import annotations
@@ -36,9 +37,11 @@ def run_requests(folder: str, work: Path) -> None:
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")
+    inputs = json.loads((work / "inputs.json").read_text())
     requests = json.loads((work / "requests.json").read_text())
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        placeholders = _placeholders(folder)
+        # Inputs of unknown shape in place of the signatures' inputs.
+        placeholders = {name: tf.compat.v1.placeholder(dtype) for name, dtype in inputs.items()}
         meta = tf.compat.v1.saved_model.load(session, [TAG], folder, input_map=placeholders)
         print(json.dumps({"loaded": True}), flush=True)
         with np.load(work / "requests.npz") as arrays:
@@ -52,21 +55,6 @@ def run_requests(folder: str, work: Path) -> None:
                 file = work / f"{request['number']}.npz" if request["keep_outputs"] else None
                 status = _run(session, fetches, feed, file)
                 print(json.dumps({"number": request["number"], **status}), flush=True)
-
-
-def _placeholders(folder: str) -> dict[str, Any]:
-    """Returns an input of unknown shape in place of each input of the signatures."""
-    import tensorflow as tf
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    model = saved_model_pb2.SavedModel.FromString((Path(folder) / "saved_model.pb").read_bytes())
-    [graph] = [graph for graph in model.meta_graphs if TAG in graph.meta_info_def.tags]
-    return {
-        info.name: tf.compat.v1.placeholder(info.dtype)
-        for signature in graph.signature_def.values()
-        for info in signature.inputs.values()
-        if info.name
-    }
 
 
 def _run(

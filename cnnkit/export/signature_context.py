@@ -72,7 +72,7 @@ class DeconvnetFunction:
             activations = tf.gather(flat, strongest, batch_dims=1)
         projection = tape.gradient(activations, images)
         shape = tf.cast(tf.shape(maps), tf.int64)
-        coordinates = []
+        coordinates: list[tf.Tensor] = []
         rest = strongest // shape[-1]
         for axis in range(len(maps.shape) - 2, 0, -1):
             coordinates.insert(0, rest % shape[axis])

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
 from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
@@ -23,9 +22,10 @@ from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
 from cnnkit.export.warmup import MAX_RECORDS, read_warmup_records
+from cnnkit.server.servable import read_signature_definitions
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor
 
-TAG = "serve"
 # TensorFlow stores the initialization of a model as a signature of this name; clients cannot call it.
 INTERNAL = "__saved_model_init_op"
 
@@ -96,7 +96,7 @@ def verify_export(folder: str | Path) -> Verification:
     folder = _version_folder(Path(folder))
     try:
         signatures, shown = _read_signatures(folder)
-    except (DecodeError, UsageError) as error:
+    except (DecodeError, RunError) as error:
         return Verification(folder, (Check("SavedModel", False, f"cannot be read: {error}"),))
     checks = [_check_default(signatures), *shown, _check_labels(folder), _check_weights(folder)]
     references = ReferenceOutputs.read(folder)
@@ -140,15 +140,9 @@ def _version_folder(folder: Path) -> Path:
 
 def _read_signatures(folder: Path) -> tuple[dict[str, dict[str, _Input]], list[Check]]:
     """Returns the inputs by signature, and a check that describes each signature."""
-    model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-    graphs = [graph for graph in model.meta_graphs if TAG in graph.meta_info_def.tags]
-    if len(graphs) != 1:
-        raise UsageError(
-            f"{folder / 'saved_model.pb'} must hold one graph of the tag {TAG!r}",
-            received=len(graphs),
-        )
+    definitions = read_signature_definitions(folder).signature_def
     found, checks = {}, []
-    for name, signature in sorted(graphs[0].signature_def.items()):
+    for name, signature in sorted(definitions.items()):
         if name == INTERNAL:
             continue
         found[name] = {key: _input(info) for key, info in signature.inputs.items()}
@@ -160,12 +154,12 @@ def _read_signatures(folder: Path) -> tuple[dict[str, dict[str, _Input]], list[C
     return found, checks
 
 
-def _input(info: meta_graph_pb2.TensorInfo) -> _Input:
+def _input(info: pb.TensorInfo) -> _Input:
     shape = info.tensor_shape
     return _Input(info.dtype, None if shape.unknown_rank else tuple(dim.size for dim in shape.dim))
 
 
-def _describe(info: meta_graph_pb2.TensorInfo) -> str:
+def _describe(info: pb.TensorInfo) -> str:
     sides = _input(info).shape
     name = tf.dtypes.as_dtype(info.dtype).name
     if sides is None:

@@ -1,7 +1,7 @@
 """One loaded version of a model.
 
-`tf.saved_model.load` does not return the signature definitions that servers publish, so this file
-reads them from saved_model.pb with `tensorflow.core.protobuf`, which TensorFlow does not document.
+`tf.saved_model.load` does not return the signature definitions that servers publish. This file, and
+no other, reads them with `tensorflow.core.protobuf`, which TensorFlow does not document.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SavedModelServable:
         self.name = name
         self.version = version
         try:
-            self.definitions = _signature_definitions(folder)
+            self.definitions = read_signature_definitions(folder)
             # This object keeps the graph's variables alive.
             self._model = tf.saved_model.load(str(folder), tags=["serve"])
         except RunError:
@@ -103,8 +103,17 @@ class SavedModelServable:
         )
 
 
-def _signature_definitions(folder: Path) -> pb.SignatureDefMap:
-    """Returns the signature definitions of a SavedModel, as servers publish them."""
+def read_signature_definitions(folder: Path) -> pb.SignatureDefMap:
+    """Returns the signature definitions of a SavedModel, as servers publish them.
+
+    Args:
+        folder: The SavedModel.
+
+    Raises:
+        RunError: If it has no graph with the tag `serve`.
+        google.protobuf.message.DecodeError: If saved_model.pb is corrupt.
+        OSError: If saved_model.pb cannot be read.
+    """
     model = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
     for graph in model.meta_graphs:
         if "serve" in graph.meta_info_def.tags:

@@ -1,9 +1,10 @@
 """A SavedModel in a subprocess that may crash."""
 
 import numpy as np
+import pytest
 
 from cnnkit.export import verify
-from cnnkit.export.isolated_model import Request, run_isolated
+from cnnkit.export.isolated_model import ModelLoadError, Request, run_isolated
 
 
 def test_a_process_that_crashes_is_replaced(unguarded):
@@ -21,3 +22,22 @@ def test_a_process_that_crashes_is_replaced(unguarded):
     assert (first.code, third.code) == ("OK", "OK")
     assert second.code != "OK"
     assert third.outputs["output_0"].shape == (1, 3)
+
+
+def test_inputs_of_any_shape_are_fed(unguarded):
+    """tf.compat.v1 feeds them: this fails if it is removed or begins to check shapes."""
+    [name] = verify._read_signatures(unguarded)[0]["serving_default"]
+    larger = np.zeros((1, 20, 24, 3), np.float32)
+    [response] = run_isolated(
+        unguarded, [Request("serving_default", {name: larger}, keep_outputs=True)]
+    )
+    assert response.code == "OK", response.details
+    assert response.outputs["output_0"].shape == (1, 3)
+
+
+def test_a_folder_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(ModelLoadError):
+        run_isolated(tmp_path, [])
+    (tmp_path / "saved_model.pb").write_bytes(b"no model")
+    with pytest.raises(ModelLoadError):
+        run_isolated(tmp_path, [])

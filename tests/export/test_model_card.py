@@ -14,6 +14,8 @@ def test_assets_and_the_card(model, exported):
     facts = json.loads((exported / "assets" / "preprocessing.json").read_text())
     assert facts["side"] == facts["shorter_side_before_crop"] == 64
     assert facts["features_layer"] == "fc7"
+    # The spelling of version 0.1.0.
+    assert facts["crop"] == "centre"
     assert facts["mean"] == pytest.approx(model.layers[1].mean.tolist(), abs=1e-3)
     assert facts["limits"]["pixels"] == ImageLimits().pixels
     card = (exported / "README.md").read_text()

@@ -1,0 +1,52 @@
+"""Comparison of outputs: tolerances, ties, missing and NaN outputs."""
+
+import numpy as np
+import pytest
+
+from cnnkit.export.compare_outputs import compare_outputs
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "received", "is_close"),
+    [
+        ("probabilities", [[0.25, 0.75]], [[0.25, 0.750001]], True),
+        ("probabilities", [[0.25, 0.75]], [[0.25, 0.7501]], False),
+        ("probabilities", [[0.25, 0.75]], [[0.25, np.nan]], False),
+        ("probabilities", [[0.25, 0.75]], [0.25, 0.75], False),
+        # Relative to the largest activation.
+        ("activation", [1000.0], [1000.05], True),
+        ("activation", [1.0], [1.05], False),
+        # Relative to the length of the projection.
+        ("projection", [[300.0, 400.0]], [[300.0, 404.0]], True),
+        ("projection", [[300.0, 400.0]], [[300.0, 406.0]], False),
+        ("unit", [3], [3], True),
+        ("unit", [3], [4], False),
+        ("position", [[1, 2]], [[1, 3]], False),
+    ],
+)
+def test_tolerances(name, expected, received, is_close):
+    found = compare_outputs({name: np.array(expected)}, {name: np.array(received)})
+    assert found.is_close == is_close
+
+
+def test_bfloat16_and_a_factor_widen_the_tolerance():
+    expected, received = ({"probabilities": np.array([[p, 1 - p]])} for p in (0.25, 0.26))
+    assert not compare_outputs(expected, received).is_close
+    assert compare_outputs(expected, received, "bfloat16").is_close
+    assert compare_outputs(expected, received, tolerance_factor=1000).is_close
+
+
+def test_labels_of_equal_scores_may_change_places():
+    scores = np.array([[0.4, 0.3, 0.3, 0.0]])
+    expected = {"labels": np.array([["a", "b", "c", "d"]]), "scores": scores}
+    for labels, is_close in ((["a", "c", "b"], True), (["b", "a", "c"], False)):
+        received = {"labels": np.array([labels]), "scores": scores[:, :3]}
+        found = compare_outputs(expected, received)
+        assert found.is_close == is_close, found.detail
+
+
+def test_a_missing_output_is_named_and_a_further_one_ignored():
+    one = {"features": np.ones((1, 2))}
+    found = compare_outputs({**one, "image": np.ones(1)}, one)
+    assert (found.is_close, found.detail) == (False, "the output 'image' is missing")
+    assert compare_outputs(one, {**one, "image": np.ones(1)}).detail == "equal"
