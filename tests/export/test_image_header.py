@@ -1,4 +1,4 @@
-"""Hostile images against the graph: nothing large, short or foreign reaches a decoder."""
+"""Broken, large and foreign image files are refused before a decoder runs."""
 
 import io
 import struct
@@ -21,7 +21,7 @@ ONE_FILE = [tf.TensorSpec((), tf.string)]
 
 @pytest.fixture(scope="module")
 def guarded():
-    """What the signatures do with a file before they rescale it."""
+    """A function that checks and decodes a file, as the signatures do."""
     return tf.function(
         lambda data: decode_image(validate_image_bytes(data, LIMITS)),
         input_signature=ONE_FILE,
@@ -69,7 +69,7 @@ def refusal(function, data):
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         function(tf.constant(data))
     text = caught.value.message
-    # A byte of the file in the text would be a surrogate or a replacement now.
+    # A byte of the file in the text would be a surrogate or a replacement character.
     assert text.encode().decode() == text
     assert "\ufffd" not in text
     return text
@@ -136,13 +136,13 @@ def test_the_largest_image_and_one_pixel_more(guarded):
 
 
 def test_a_webp_canvas_of_another_size_is_refused(guarded):
-    """A WebP file whose canvas is small and whose picture is not, is refused by the decoder."""
+    """The decoder refuses a WebP file whose frame is larger than its canvas."""
     assert refusal(guarded, as_webp("webp with alpha", 5, 5))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_short_header_is_refused(guard, kind):
-    # The size of a JPEG image stands anywhere: its own library looks for it.
+    # A JPEG file has its size anywhere, so libjpeg searches it.
     text = "Invalid JPEG data" if kind == "JPEG" else "too short for its header"
     assert text in refusal(guard, TRUNCATED_FILES[kind])
 
@@ -200,7 +200,7 @@ def test_animations_are_cut_after_their_first_frame(guarded):
 
 
 def test_later_frames_are_never_decoded(guarded):
-    """TensorFlow alone would make room for every picture of the animation."""
+    """TensorFlow would allocate memory for every frame of the animation."""
     data = animation()
     first = image_header.first_frame(tf.constant(data))[0].numpy()[:-1]
     bomb = first + b"," + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0) + b"\x02\x01\x4c\x00;"

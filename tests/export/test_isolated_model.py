@@ -8,7 +8,7 @@ from cnnkit.export.isolated_model import ModelLoadError, Request, run_isolated
 
 
 def test_a_process_that_crashes_is_replaced(unguarded):
-    """Every question gets its own reply, in order, whatever the ones before did."""
+    """Every request has a response, in order, even after a crash."""
     right = np.zeros((1, 16, 16, 3), np.float32)
     wrong = np.zeros((16, 16, 3), np.float32)
     signature = verify._read_signatures(unguarded)[0]["serving_default"]

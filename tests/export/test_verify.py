@@ -29,7 +29,7 @@ def test_a_sound_version(model_folder, capsys):
         "image_bytes string (any) -> probabilities float32 (any, 3)"
     )
     assert checks["labels"]["detail"] == "3 classes"
-    assert checks["warm-up"]["detail"] == "4 records of batch 1 answered"
+    assert checks["warm-up"]["detail"] == "4 records of batch 1 responses"
     assert checks["guards of serving_default"]["detail"] == "8 wrong inputs refused"
     assert checks["guards of serving_bytes"]["detail"] == "10 wrong inputs refused"
     assert checks["answers of serving_bytes"]["detail"].startswith(
@@ -38,7 +38,7 @@ def test_a_sound_version(model_folder, capsys):
 
 
 def test_an_export_without_checks_fails(unguarded):
-    """Wrong ranks end the process of an ordinary export, or are answered; both are told."""
+    """Wrong ranks crash a model without checks, or are accepted; both are reported."""
     found = verify_export(unguarded)
     assert not found.passed
     wrong = failures(found)
@@ -49,32 +49,32 @@ def test_an_export_without_checks_fails(unguarded):
     assert unknown == {"labels", "answers", "warm-up"}
 
 
-def fakes(monkeypatch, change):
-    """Changes what the version is said to have replied; no process is started."""
+def fake_responses(monkeypatch, change):
+    """Replaces the responses of the version; no process is started."""
     monkeypatch.setattr(verify, "run_isolated", change)
 
 
-def replies(folder, questions, skip_after_crash=True):
-    """What a sound version replies, without a process."""
-    kept = ReferenceOutputs.read(folder)
-    answered = []
-    for question in questions:
-        if question.keep_outputs:
-            outputs = kept.outputs[question.signature]
-            answered.append(isolated_model.Response("OK", "", outputs))
+def sound_responses(folder, requests, skip_after_crash=True):
+    """Returns the responses of a sound version, without a process."""
+    references = ReferenceOutputs.read(folder)
+    responses = []
+    for request in requests:
+        if request.keep_outputs:
+            outputs = references.outputs[request.signature]
+            responses.append(isolated_model.Response("OK", "", outputs))
         elif any(
             array.shape == (1,) or array.shape == (1, 64, 64, 3)
-            for array in question.inputs.values()
-        ) and _is_photograph(question, kept):
-            answered.append(isolated_model.Response("OK", "", {}))
+            for array in request.inputs.values()
+        ) and _is_photograph(request, references):
+            responses.append(isolated_model.Response("OK", "", {}))
         else:
-            answered.append(isolated_model.Response("INVALID_ARGUMENT", "no", {}))
-    return answered
+            responses.append(isolated_model.Response("INVALID_ARGUMENT", "no", {}))
+    return responses
 
 
-def _is_photograph(question, kept):
-    [array] = question.inputs.values()
-    return array[0] in kept.files if array.dtype == object else bool(np.any(array))
+def _is_photograph(request, references):
+    [array] = request.inputs.values()
+    return array[0] in references.files if array.dtype == object else bool(np.any(array))
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def _is_photograph(question, kept):
 def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
     code, changes = wrong
 
-    def change(folder, questions, skip_after_crash):
-        answered = replies(folder, questions)
+    def change(folder, requests, skip_after_crash):
+        responses = sound_responses(folder, requests)
         outputs = {
-            name: array + changes.get(name, 0) for name, array in answered[0].outputs.items()
+            name: array + changes.get(name, 0) for name, array in responses[0].outputs.items()
         }
-        return [isolated_model.Response(code, "broken", outputs), *answered[1:]]
+        return [isolated_model.Response(code, "broken", outputs), *responses[1:]]
 
-    fakes(monkeypatch, change)
+    fake_responses(monkeypatch, change)
     assert text in failures(verify_export(version))[check]
 
 
@@ -104,21 +104,21 @@ def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
     ("code", "text"), [("OK", "is accepted"), (None, "ends the server"), ("INTERNAL", "INTERNAL")]
 )
 def test_accepted_invalid_inputs_are_reported(version, monkeypatch, code, text):
-    def change(folder, questions, skip_after_crash):
-        answered = replies(folder, questions)
-        where = next(i for i, reply in enumerate(answered) if reply.code == "INVALID_ARGUMENT")
-        answered[where] = isolated_model.Response(code, "SIGABRT", {})
-        return answered
+    def change(folder, requests, skip_after_crash):
+        responses = sound_responses(folder, requests)
+        where = next(i for i, reply in enumerate(responses) if reply.code == "INVALID_ARGUMENT")
+        responses[where] = isolated_model.Response(code, "SIGABRT", {})
+        return responses
 
-    fakes(monkeypatch, change)
+    fake_responses(monkeypatch, change)
     wrong = failures(verify_export(version))
-    # The signatures are looked at in alphabetical order.
+    # Signatures are checked in alphabetical order.
     assert list(wrong) == ["guards of serving_bytes"]
     assert wrong["guards of serving_bytes"].startswith("a scalar: " + text)
 
 
 def test_broken_records_are_reported(version, monkeypatch):
-    fakes(monkeypatch, replies)
+    fake_responses(monkeypatch, sound_responses)
     assert verify_export(version).passed
     file = version / RECORDS
     data = file.read_bytes()
@@ -165,7 +165,7 @@ def test_broken_versions_are_reported(version, tmp_path, monkeypatch):
 
 
 def test_larger_files_than_weights_are_reported(version, monkeypatch):
-    fakes(monkeypatch, replies)
+    fake_responses(monkeypatch, sound_responses)
     (version / "variables" / "copy").write_bytes(bytes(4 << 20))
     assert "in files of" in failures(verify_export(version))["weights"]
 

@@ -40,7 +40,7 @@ def test_requests_of_different_kinds_are_never_merged(colors_folder, gate, png):
 
 
 def test_shapes_are_never_mixed(tmp_path, gate):
-    """A network for images of any size: each size is a batch of its own."""
+    """A model of images of any size: each size has batches of its own."""
     import tensorflow as tf
 
     class Means(tf.Module):
@@ -76,7 +76,7 @@ def test_one_broken_image_does_not_fail_the_others_of_its_batch(colors_folder, p
 
 
 def test_signatures_whose_inputs_have_no_rows_together_run_alone(colors_folder):
-    """Two inputs of different lengths are nobody's batch; the graph says what is wrong."""
+    """Inputs of different lengths are not a batch; the graph refuses them."""
     message = pb.PredictRequest(model_spec=pb.ModelSpec(name="colors", signature_name="two_inputs"))
     message.inputs["a"].CopyFrom(to_tensor_proto(np.zeros(2, np.float32)))
     message.inputs["b"].CopyFrom(to_tensor_proto(np.zeros(3, np.int64)))

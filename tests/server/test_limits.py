@@ -38,7 +38,7 @@ def test_a_request_that_is_too_large_is_refused(colors_folder):
         code, text = error_of(send(channel, gray_image(0, rows=20)))
         assert code == "RESOURCE_EXHAUSTED"
         assert "larger than max" in text
-        # A few bytes that stand for many.
+        # A short message of a large tensor.
         message = pb.PredictRequest.FromString(request(gray_image(0)))
         tensor = message.inputs["images"]
         tensor.ClearField("tensor_content")

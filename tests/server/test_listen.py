@@ -21,7 +21,7 @@ def test_a_port_in_use_is_not_shared(colors_folder, colors_server):
 
 
 def test_a_port_taken_meanwhile_is_not_shared_either(colors_folder, colors_server, monkeypatch):
-    """Between the first look at the port and the binding, models are loaded for a while."""
+    """Models are loaded between the check of the port and listening on it."""
     monkeypatch.setattr(server, "check_port_free", lambda *place: None)
     port = int(colors_server.address.rpartition(":")[2])
     with pytest.raises(RunError, match=f"cannot listen on port {port}"):
@@ -57,7 +57,7 @@ def files_of(authority, folder, *names, **options):
 
 
 def client_credentials(authority, client=None):
-    """Of a client that trusts an authority, and shows what another one gave it."""
+    """Returns credentials that trust `authority`, with a certificate signed by `client`."""
     key = chain = None
     if client is not None:
         issued = client.issue_cert("client.example")
@@ -76,12 +76,12 @@ def test_tls(colors_folder, authority, tmp_path):
     credentials = server_credentials(*files_of(authority, tmp_path, "localhost"))
     with EmbeddedServer({"colors": colors_folder}, credentials=credentials) as server:
         place = server.address.replace("127.0.0.1", "localhost")
-        # No certificate of its own is asked for.
+        # The client needs no certificate.
         with grpc.secure_channel(place, client_credentials(authority)) as channel:
             check_gray(predict_gray(channel))
         with grpc.secure_channel(place, client_credentials(trustme.CA())) as channel:
             assert refused(channel)
-        # The certificate is for the name, not for this address.
+        # The certificate is valid for the name only, not for this address.
         with grpc.secure_channel(server.address, client_credentials(authority)) as channel:
             assert refused(channel)
         with grpc.insecure_channel(place) as channel:

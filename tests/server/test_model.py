@@ -13,7 +13,7 @@ def test_a_version_is_left_alone_while_it_is_written(model_folder, colors_folder
     source = colors_folder / "2"
     with serve({"colors": model_folder}) as (_, client):
         (model_folder / "2" / "variables").mkdir(parents=True)
-        # The graph comes first, the weights bit by bit: an upload.
+        # As in an upload: first the graph, then the weights in pieces.
         shutil.copy(source / "saved_model.pb", model_folder / "2")
         for name in ("variables.index", "variables.data-00000-of-00001"):
             data = (source / "variables" / name).read_bytes()
@@ -54,11 +54,11 @@ def test_a_broken_version_is_refused_and_the_old_one_answers(
         aside.rename(model_folder / "2")
         wait_for(lambda: version_states(client).get(2) == "END")
         [status] = [status for status in client.status("colors") if status.version == 2]
-        told = {
+        details = {
             "no graph": "saved_model.pb must hold a graph with the tag 'serve'",
-            "no graph at all": "Version model_folder '2' is incomplete",
+            "no graph at all": "Version folder '2' is incomplete",
         }
-        assert told.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
+        assert details.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
         assert str(model_folder) not in str(status)
         time.sleep(4 * POLL)
         assert predict(channel)[0] == 1

@@ -1,6 +1,6 @@
-"""OpenVINO beside TensorFlow: which signatures it runs, and that the answers stay right.
+"""OpenVINO: the signatures that it runs, and their outputs.
 
-An engine that is made here stands for it in most tests; the last ones need OpenVINO itself.
+Most tests use a fake engine; the last ones need OpenVINO itself.
 """
 
 import logging
@@ -24,12 +24,12 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.
 
 
 class Engine(types.ModuleType):
-    """Runs TensorFlow's functions, times a factor; what OpenVINO's own classes are here."""
+    """A fake of OpenVINO that runs TensorFlow's functions and multiplies their outputs by a factor."""
 
     def __init__(self, factor=1.0):
         super().__init__("openvino")
         self.factor = factor
-        # Of single outputs.
+        # Factors of single outputs.
         self.factors = {}
         self.broken = None
         self.rows = []
@@ -51,7 +51,7 @@ class InferRequest:
         self.thread = threading.get_ident()
 
     def infer(self, inputs, share_inputs):
-        assert self.thread == threading.get_ident(), "a request of another thread's"
+        assert self.thread == threading.get_ident(), "the infer request belongs to another thread"
         if self.engine.broken is not None:
             raise self.engine.broken
         [(name, images)] = inputs.items()
@@ -70,7 +70,7 @@ def engine(monkeypatch):
 
 @pytest.fixture
 def load(colors_folder, caplog):
-    """Loads version 2, which has all signatures; returns it and what was said of each."""
+    """Returns a loader of version 2, which has all signatures; it also returns the log of each."""
     caplog.set_level(logging.INFO, "cnnkit.server")
 
     def loaded():
@@ -165,7 +165,7 @@ def test_openvino_itself(load):
     np.testing.assert_allclose(answered["means"], IMAGES.mean((1, 2)), rtol=1e-5)
     kept = answered["means"].copy()
     servable.run("serving_default", {"images": IMAGES * 0}, ["means"])
-    # What was answered is not the memory of the next answer.
+    # The outputs do not share memory with those of the next call.
     np.testing.assert_array_equal(answered["means"], kept)
 
 

@@ -62,7 +62,7 @@ def test_signature_definitions_are_those_of_the_loaded_model(colors_folder):
     for name, function in loaded.signatures.items():
         definition = definitions[name]
         assert definition.method_name == "tensorflow/serving/predict"
-        assert list(definition.inputs) == sorted(function.structured_input_signature[1])
+        assert sorted(definition.inputs) == sorted(function.structured_input_signature[1])
         for key, info in definition.inputs.items():
             spec = function.structured_input_signature[1][key]
             assert info.dtype == spec.dtype.as_datatype_enum

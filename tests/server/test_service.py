@@ -40,7 +40,7 @@ ALL_METHODS = [
 ]
 
 
-# What a client's own fault is answered with. INTERNAL is a message that is none.
+# Codes of invalid requests. INTERNAL: the message cannot be parsed.
 CLIENTS_FAULT = {
     "INTERNAL",
     "INVALID_ARGUMENT",
@@ -67,7 +67,7 @@ def test_truncated_messages(colors_folder, png):
             raw = request.SerializeToString(deterministic=True)
             calls = [send(channel, raw[:length]) for length in range(0, len(raw), 5)]
             codes = [code_of(call) for call in calls]
-            # Cut in the middle of a field, it is no message; between two, it lacks an input.
+            # A message cut within a field cannot be parsed; cut between two, it lacks an input.
             assert set(codes) <= {"INTERNAL", "INVALID_ARGUMENT"}
             assert "INTERNAL" in codes
             assert code_of(send(channel, raw)) == "OK"
@@ -128,7 +128,7 @@ def test_messages_of_any_content(colors_folder):
 
 
 def test_refused_requests_leave_no_errors_for_the_garbage_collector(colors_folder):
-    """Tracebacks hold the requests, and beside TensorFlow the collector seldom comes by."""
+    """Tracebacks keep requests alive, and with TensorFlow loaded gc runs rarely."""
     raw = predict_request(IMAGE[..., :2]).SerializeToString()
     with served(colors_folder) as (_, channel):
         gc.collect()
@@ -160,7 +160,7 @@ def test_batches_of_very_many(colors_folder, window):
 
 
 class Http2:
-    """A client that can stop anywhere: HTTP/2 by hand, one call on its first stream."""
+    """An HTTP/2 client that can stop anywhere; it sends one call on its first stream."""
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
@@ -174,7 +174,7 @@ class Http2:
         )
 
     def begin(self, path, length):
-        """Sends the head of a call, and that of a message so long."""
+        """Sends the headers of a call, and the header of a message of `length` bytes."""
         fields = [
             (":method", "POST"),
             (":scheme", "http"),
@@ -195,7 +195,7 @@ class Http2:
         self.socket.sendall(self._frame(0, 0, 1, data))
 
     def until(self, text):
-        """Reads until a text comes; False where the other side ends before."""
+        """Reads until a text arrives; returns False if the connection ends before."""
         seen = b""
         while text not in seen:
             more = self.socket.recv(65536)
@@ -222,7 +222,7 @@ def many_files():
 def test_a_thousand_connections(colors_folder, many_files):
     with served(colors_folder) as (address, channel), contextlib.ExitStack() as stack:
         crowd = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(1000)]
-        # Each is there for the server: its SETTINGS have come back.
+        # The server has accepted each connection: it has sent its SETTINGS.
         for one in crowd:
             assert len(one.socket.recv(9)) == 9
         check_answer(send(channel, predict_request().SerializeToString()).result())
@@ -247,7 +247,7 @@ def test_connections_that_speak_no_grpc(colors_folder):
 
 
 def test_slow_clients_time_out_and_take_no_slot(colors_folder):
-    """More of them than there are places: what has not arrived takes none."""
+    """There are more slow clients than slots; a request takes a slot when it has arrived."""
     raw = predict_request().SerializeToString()
     with (
         served(colors_folder, max_concurrent_requests=4, receive_timeout_seconds=2) as (
@@ -265,7 +265,7 @@ def test_slow_clients_time_out_and_take_no_slot(colors_folder):
         check_answer(send(channel, raw).result())
         for one in slow:
             assert one.until(b"did not arrive within 2 seconds")
-        # One that is slow, but not that slow, is answered.
+        # A slow client within the timeout is answered.
         late = stack.enter_context(contextlib.closing(Http2(address)))
         late.begin(methods.PREDICT, len(raw))
         for start in range(0, len(raw), 100):
@@ -277,14 +277,14 @@ def test_slow_clients_time_out_and_take_no_slot(colors_folder):
 @pytest.mark.parametrize("window", [0, 0.01])
 def test_clients_that_disconnect_during_a_call(colors_folder, window):
     raw = predict_request().SerializeToString()
-    # If one of them kept its place, the places would be gone after the first few.
+    # If one of them kept its slot, no slot would be left after the first few.
     with served(
         colors_folder, max_concurrent_requests=4, max_open_requests=8, batch_timeout_seconds=window
     ) as (address, channel):
         for number in range(60):
             one = Http2(address)
             one.begin(methods.PREDICT, len(raw))
-            # In the middle of the message, or while it is computed.
+            # During the message, or while the graph runs.
             one.go_on(raw[:50] if number % 2 else raw)
             one.close()
             if number % 4 == 3:

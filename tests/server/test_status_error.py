@@ -11,7 +11,7 @@ from tests.helpers.busy_server import code_of, send
 
 
 class Files(tf.Module):
-    """A model that does what it should not: read a file that the client names."""
+    """A model that reads a file named by the client."""
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string, "name")])
     def read(self, name):

@@ -33,7 +33,7 @@ def test_a_link_out_of_the_models_folder_is_not_followed(tmp_path, model_folder,
 
 
 def test_links_inside_the_folder_and_to_it_are_followed(tmp_path, model_folder):
-    """As releases are often laid out: a store beside the numbers, the folder itself a link."""
+    """Releases are often laid out with a store next to the versions and a link to the folder."""
     (model_folder / "1").rename(model_folder / "store")
     (model_folder / "1").symlink_to("store")
     (tmp_path / "current").symlink_to(model_folder)
@@ -67,8 +67,10 @@ def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colors_folder
         states = {}
         while states.get(2) != pb.ModelVersionStatus.END:
             assert time.monotonic() < end
-            told = send(channel, status.SerializeToString(), methods.GET_MODEL_STATUS).result()
-            versions = pb.GetModelStatusResponse.FromString(told).model_version_status
+            raw_status = send(
+                channel, status.SerializeToString(), methods.GET_MODEL_STATUS
+            ).result()
+            versions = pb.GetModelStatusResponse.FromString(raw_status).model_version_status
             states = {version.version: version.state for version in versions}
             check_answer(send(channel, raw).result())
         assert states[1] == pb.ModelVersionStatus.AVAILABLE

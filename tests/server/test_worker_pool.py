@@ -24,7 +24,7 @@ def wait_for(condition):
         time.sleep(0.05)
 
 
-# Stands for a worker: ready at once, and there until it is told to end.
+# A fake worker: ready at once, and running until its standard input ends.
 WORKER = "print('serving m version 1 at here (Ctrl-C stops)', flush=True); input()"
 
 
@@ -77,7 +77,7 @@ def test_several_processes_stop_cleanly(colors_folder, tmp_path):
 
 @pytest.mark.slow
 def test_real_workers_that_are_killed_and_a_parent_that_is(colors_folder):
-    """Kills with nothing to catch: first a worker among requests, then the process above them."""
+    """SIGKILL for a worker between requests, then for the parent process."""
     command = [sys.executable, "-m", "cnnkit", "serve", colors_folder, "--port", "0"]
     with subprocess.Popen(
         [*command, "--workers", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -90,15 +90,15 @@ def test_real_workers_that_are_killed_and_a_parent_that_is(colors_folder):
             check_gray(predict_gray(channel))
         first, second = parent.children()
         first.kill()
-        # A process that has ended is a child until its parent has looked, and replaced it.
+        # A killed process stays a child until its parent replaces it.
         wait_for(lambda: first not in parent.children() and len(parent.children()) == 2)
-        # Connections to the other one were not touched, the rest find a worker again.
+        # Connections to the other worker stay open; the rest connect to a worker again.
         for channel in channels:
             check_gray(predict_gray(channel, wait=True))
         assert second in parent.children()
         second.kill()
         wait_for(lambda: second not in parent.children() and len(parent.children()) == 2)
-        # Only workers that came later are left to answer.
+        # Only replaced workers are left.
         with grpc.insecure_channel(address, alone) as channel:
             check_gray(predict_gray(channel, wait=True, seconds=120))
         workers = parent.children()

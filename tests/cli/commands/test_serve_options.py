@@ -48,7 +48,7 @@ def failure(capfd):
 def test_invalid_options(failure, colors_folder, options, text):
     assert text in failure(colors_folder, "--port", "0", *options)
     if "--workers" not in options:
-        # Said by the parent, once, and not by workers.
+        # Printed once by the parent process, not by each worker.
         assert text in failure(colors_folder, "--port", "0", "--workers", "2", *options)
 
 

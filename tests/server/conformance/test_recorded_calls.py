@@ -1,4 +1,4 @@
-"""46 calls as a real TensorFlow Serving answered them, replayed to the client and to our server."""
+"""46 calls recorded with TensorFlow Serving, replayed to the client and to the embedded server."""
 
 import base64
 import json
@@ -31,7 +31,7 @@ RESPONSES = {
     methods.GET_MODEL_METADATA: pb.GetModelMetadataResponse,
     methods.GET_MODEL_STATUS: pb.GetModelStatusResponse,
 }
-# What the transport says, which differs between gRPC's C++ and Python.
+# Texts of the transport, which differ between gRPC in C++ and in Python.
 TRANSPORT = {"unknown method"}
 
 
@@ -44,7 +44,7 @@ def unpack(text):
 
 
 def first_line(details):
-    """What users read, without the names of tensors and the marker of C++'s debugging texts."""
+    """Returns the first line, without names of tensors and the marker of C++'s debugging texts."""
     line = details.partition("\n")[0].replace("goo.gle/debugonly", "").rstrip()
     return re.sub(r"Shape of tensor \S+", "Shape of tensor X", line)
 
@@ -57,12 +57,12 @@ def server():
         yield started
 
 
-def test_all_calls_are_there():
+def test_the_number_of_recorded_calls():
     assert len(CASES) == 46
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
-def test_our_server_answers_as_the_real_one_did(server, case):
+def test_the_embedded_server_answers_as_tensorflow_serving(server, case):
     with grpc.insecure_channel(server.address) as channel:
         call = channel.unary_unary(case["method"])
         if case["code"] != "OK":
@@ -91,7 +91,7 @@ def test_our_server_answers_as_the_real_one_did(server, case):
 
 @pytest.fixture
 def replay():
-    """A client of a server that gives one recorded answer to every call of its method."""
+    """Runs a client with a fake server that returns one recorded response."""
 
     def run(case, use):
         def answer(path, request, context):
@@ -108,7 +108,7 @@ def replay():
 
 
 def known_metadata(client):
-    """Gives the client the recorded signatures, as if it had asked before."""
+    """Puts the recorded signatures into the client's cache."""
     recorded = next(case for case in CASES if case["case"] == "metadata")
     packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
     definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
@@ -116,7 +116,7 @@ def known_metadata(client):
 
 
 def send(client, case):
-    """Makes the client ask what is recorded, whatever answer comes."""
+    """Makes the client send a recorded call."""
     if case["method"] == methods.GET_MODEL_METADATA:
         return client.metadata("tiny")
     if case["method"] == methods.GET_MODEL_STATUS:
@@ -124,7 +124,7 @@ def send(client, case):
     if case["method"] == methods.PREDICT:
         known_metadata(client)
         return client.predict(np.zeros((1, 16, 16, 3)), model="tiny")
-    # None of the client's own calls: how it asks, and what it makes of the answer.
+    # The client has no method for this call, so its flow is run directly.
     target, deadline = RequestTarget("tiny"), Deadline(20)
     return client._run(client._plans.ask(case["method"], b"", bytes, target, deadline))
 

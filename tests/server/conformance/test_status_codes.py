@@ -20,7 +20,7 @@ from tests.helpers.serving import SIZE
 
 
 class Networks(tf.Module):
-    """Unguarded: nothing but the signature says what goes in."""
+    """Models without checks: only the signature restricts their inputs."""
 
     def __init__(self):
         super().__init__()
@@ -126,18 +126,18 @@ TABLE = [
     ("unknown output", predict(outputs=["zzz"]), "INVALID_ARGUMENT", "output tensor alias not found in signature: zzz Outputs expected to be in the set {means,probabilities}."),
     ("wrong dtype", predict({"images": images(2, SIZE, SIZE, 3, dtype=np.float64)}), "INVALID_ARGUMENT", "Expects arg[0] to be float but double is provided"),
     ("truncated content", predict({"images": truncated()}), "INVALID_ARGUMENT", "tensor parsing error: images"),
-    # There, the process ends.
+    # TensorFlow Serving: the process crashes.
     ("wrong rank, unguarded", network("fixed", images=images(SIZE, SIZE, 3)), "INVALID_ARGUMENT", SHAPE.format("8,8,3")),
     ("scalar, unguarded", network("fixed", images=images()), "INVALID_ARGUMENT", SHAPE.format("")),
     ("wrong rank, free size", network("pooled", images=images(SIZE, SIZE, 3)), "INVALID_ARGUMENT", "is not compatible with expected shape [?,?,?,3]."),
     ("wrong height", predict({"images": images(2, 4, SIZE, 3)}), "INVALID_ARGUMENT", SHAPE.format("2,4,8,3")),
     ("another size, global pooling", network("pooled", images=images(2, 5, 7, 3)), "OK", ""),
-    # There, the convolution says so.
+    # TensorFlow Serving: the error comes from the convolution.
     ("wrong channels, unguarded", network("fixed", images=images(1, SIZE, SIZE, 1)), "INVALID_ARGUMENT", SHAPE.format("1,8,8,1")),
-    # There, it is never answered when the server batches.
+    # TensorFlow Serving: no answer if the server batches.
     ("empty batch", predict({"images": images(0, SIZE, SIZE, 3)}), "OK", ""),
     ("batch too large", predict({"images": images(9, SIZE, SIZE, 3)}), "INVALID_ARGUMENT", "Task size 9 is larger than maximum input batch size 8"),
-    # There, a server that batches refuses every scalar.
+    # TensorFlow Serving: a server that batches refuses every scalar.
     ("scalar input", network("scalar", x=images()), "OK", ""),
     ("no such row", network("scalar", x=images(2)), "INVALID_ARGUMENT", "Shape of tensor x [2] is not compatible with expected shape []."),
     ("status of an unknown model", status(name="nope"), "NOT_FOUND", "Could not find any versions of model nope"),
@@ -164,11 +164,11 @@ def test_codes_and_texts(server, call, code, text):
             error = pending.exception()
             assert error.code().name == code
             assert text in error.details()
-            # What clients show is the first line, and there is no path in any.
+            # Clients show the first line. No line holds a path.
             assert text in error.details().splitlines()[0]
             assert "/work" not in error.details()
             assert "/tmp" not in error.details()
-        # Whatever came, the next one is answered.
+        # The next request is answered.
         good, request = predict()
         assert channel.unary_unary(good)(request.SerializeToString(), timeout=30)
 
@@ -182,7 +182,7 @@ def test_codes_and_texts(server, call, code, text):
             "Request to assign label to version 7 of model colors, which is not currently "
             "available for inference",
         ),
-        # There, the call never returns.
+        # TensorFlow Serving: the call never returns.
         ({"base_path": "{folder}/none"}, "INVALID_ARGUMENT", "Model folder 'none' does not exist"),
     ],
 )

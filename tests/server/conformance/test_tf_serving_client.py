@@ -1,4 +1,4 @@
-"""TensorFlow Serving's own client code, talking to our server."""
+"""TensorFlow Serving's and OpenVINO's clients with the embedded server."""
 
 import subprocess
 import sys
@@ -106,7 +106,7 @@ def test_reload(channel):
     assert "/etc" not in response.status.error_message
 
 
-# Its messages have TensorFlow Serving's names, so it gets a process of its own.
+# In a subprocess, because its messages have the same names as TensorFlow Serving's.
 OVMSCLIENT = """
 import sys
 import numpy as np
@@ -142,7 +142,6 @@ def test_ovmsclient(colors_server):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    print(done.stdout)
     expected = expected_probabilities(np.full((2, SIZE, SIZE, 3), 64), 32)[1, 0]
     lines = done.stdout.splitlines()
     assert lines[:3] == [
