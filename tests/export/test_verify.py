@@ -29,7 +29,7 @@ def test_a_sound_version(model_folder, capsys):
         "image_bytes string (any) -> probabilities float32 (any, 3)"
     )
     assert checks["labels"]["detail"] == "3 classes"
-    assert checks["warm-up"]["detail"] == "4 records of batch 1 responses"
+    assert checks["warm-up"]["detail"] == "4 records of batch 1 answered"
     assert checks["guards of serving_default"]["detail"] == "8 wrong inputs refused"
     assert checks["guards of serving_bytes"]["detail"] == "10 wrong inputs refused"
     assert checks["answers of serving_bytes"]["detail"].startswith(
