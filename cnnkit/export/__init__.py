@@ -1,4 +1,4 @@
-"""SavedModels for TensorFlow Serving: one folder a version, whole or absent."""
+"""Export models as SavedModels for TensorFlow Serving, and verify them."""
 
 from cnnkit.export.classifier import DTYPES as DTYPES
 from cnnkit.export.export import export as export

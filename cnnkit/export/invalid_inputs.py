@@ -14,6 +14,15 @@ from cnnkit.export.image_header import FORMATS
 # More axes than an exported signature has.
 MAX_AXES = 5
 
+# The first bytes of a file of each format.
+TRUNCATED_FILES: Mapping[str, bytes] = {
+    "JPEG": b"\xff\xd8\xff\xe0\x00\x10JFIF",
+    "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00",
+    "GIF": b"GIF89a\x08\x00\x08\x00\x80",
+    "BMP": b"BM\x46\x00\x00\x00\x00\x00\x00\x00\x36\x00",
+    "WebP": b"RIFF\x40\x00\x00\x00WEBPVP8 \x34",
+}
+
 
 def invalid_arrays(shape: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
     """Yields descriptions and arrays that do not fit the shape of an input.
@@ -47,15 +56,6 @@ def invalid_images(pixels: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if pixels is not None:
         side = math.isqrt(pixels) + 1
         yield f"a PNG file of {side} x {side} pixels", _strings(large_png(side, side))
-
-
-TRUNCATED_FILES: Mapping[str, bytes] = {
-    "JPEG": b"\xff\xd8\xff\xe0\x00\x10JFIF",
-    "PNG": b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x00\x00",
-    "GIF": b"GIF89a\x08\x00\x08\x00\x80",
-    "BMP": b"BM\x46\x00\x00\x00\x00\x00\x00\x00\x36\x00",
-    "WebP": b"RIFF\x40\x00\x00\x00WEBPVP8 \x34",
-}
 
 
 def large_png(height: int, width: int) -> bytes:

@@ -21,8 +21,9 @@ from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_
 from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
-from cnnkit.export.warmup import MAX_RECORDS, read_warmup_records
+from cnnkit.export.warmup import read_warmup_records
 from cnnkit.server.servable import read_signature_definitions
+from cnnkit.server.warmup import MAX_WARMUP_RECORDS
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor
 
@@ -241,8 +242,10 @@ def _read_warmup(
             requests.append(Request(name, inputs))
     except ValueError as error:
         return [], Check("warm-up", False, str(error))
-    if len(requests) > MAX_RECORDS:
-        return [], Check("warm-up", False, f"{len(requests)} records, a server takes {MAX_RECORDS}")
+    if len(requests) > MAX_WARMUP_RECORDS:
+        return [], Check(
+            "warm-up", False, f"{len(requests)} records, a server takes {MAX_WARMUP_RECORDS}"
+        )
     return requests, None
 
 
@@ -296,7 +299,7 @@ def _check_warmup(requests: list[Request], responses: Iterator[Response]) -> Che
 
 def _describe_failure(response: Response) -> str:
     if response.code is None:
-        return f"ends the server: {response.details}"
+        return f"crashes the server: {response.details}"
     if response.code == "OK":
         return "is accepted"
     lines = [line.strip() for line in response.details.splitlines() if line.strip()]

@@ -16,12 +16,9 @@ from google.protobuf.message import DecodeError
 
 from cnnkit.errors import UsageError
 from cnnkit.export.reference_outputs import ReferenceOutputs
+from cnnkit.server.warmup import MAX_WARMUP_RECORDS, WARMUP_FILE
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import to_tensor_proto
-
-FILE = Path("assets.extra") / "tf_serving_warmup_requests"
-# TensorFlow Serving refuses a version with more.
-MAX_RECORDS = 1000
 
 
 def check_record_count(count: int, signatures: Sequence[str]) -> None:
@@ -30,10 +27,10 @@ def check_record_count(count: int, signatures: Sequence[str]) -> None:
     Raises:
         UsageError: If the count is negative or too large.
     """
-    if count < 0 or count * len(signatures) > MAX_RECORDS:
+    if count < 0 or count * len(signatures) > MAX_WARMUP_RECORDS:
         raise UsageError(
-            f"`warmup` must be in 0..{MAX_RECORDS // len(signatures)} for {len(signatures)} signatures",
-            expected=f"at most {MAX_RECORDS} records in all, as TensorFlow Serving allows",
+            f"`warmup` must be in 0..{MAX_WARMUP_RECORDS // len(signatures)} for {len(signatures)} signatures",
+            expected=f"at most {MAX_WARMUP_RECORDS} records in all, as TensorFlow Serving allows",
             received=count,
         )
 
@@ -52,7 +49,7 @@ def write_warmup_records(
     """
     if not count:
         return
-    file = folder / FILE
+    file = folder / WARMUP_FILE
     file.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(file)) as writer:
         for i in range(count):
@@ -73,7 +70,7 @@ def read_warmup_records(folder: Path) -> Iterator[pb.PredictRequest]:
     Raises:
         UsageError: If the file is truncated or corrupt, or a record is not a Predict request.
     """
-    file = folder / FILE
+    file = folder / WARMUP_FILE
     if not file.is_file():
         return
     try:

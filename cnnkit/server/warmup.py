@@ -13,7 +13,7 @@ from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.status_error import StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
-FILE = Path("assets.extra", "tf_serving_warmup_requests")
+WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
 # TensorFlow Serving's limit.
 MAX_WARMUP_RECORDS = 1000
@@ -44,7 +44,7 @@ def load_and_warm_up(
         1
     """
     servable = create(name, version, folder)
-    file = folder / FILE
+    file = folder / WARMUP_FILE
     if not file.is_file():
         return servable
     try:

@@ -10,8 +10,8 @@ from cnnkit.cli.main import main
 from cnnkit.errors import UsageError
 from cnnkit.export import isolated_model, verify, verify_export
 from cnnkit.export.reference_outputs import ReferenceOutputs
-from cnnkit.export.warmup import FILE as RECORDS
 from cnnkit.export.warmup import read_warmup_records
+from cnnkit.server.warmup import WARMUP_FILE
 
 
 def failures(found):
@@ -44,7 +44,7 @@ def test_an_export_without_checks_fails(unguarded):
     wrong = failures(found)
     assert set(wrong) <= {"guards of serve", "guards of serving_default", "weights"}
     for name in ("guards of serve", "guards of serving_default"):
-        assert "ends the server" in wrong[name] or "is accepted" in wrong[name]
+        assert "crashes the server" in wrong[name] or "is accepted" in wrong[name]
     unknown = {check.name for check in found.checks if check.passed is None}
     assert unknown == {"labels", "answers", "warm-up"}
 
@@ -83,7 +83,7 @@ def _is_photograph(request, references):
         (("OK", {"probabilities": 0.01}), "answers of serving_default", "differ by 0.01"),
         (("OK", {"probabilities": np.nan}), "answers of serving_default", "differ by nan"),
         (("INTERNAL", {}), "answers of serving_default", "INTERNAL, broken"),
-        ((None, {}), "answers of serving_default", "ends the server: broken"),
+        ((None, {}), "answers of serving_default", "crashes the server: broken"),
     ],
 )
 def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
@@ -101,7 +101,8 @@ def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
 
 
 @pytest.mark.parametrize(
-    ("code", "text"), [("OK", "is accepted"), (None, "ends the server"), ("INTERNAL", "INTERNAL")]
+    ("code", "text"),
+    [("OK", "is accepted"), (None, "crashes the server"), ("INTERNAL", "INTERNAL")],
 )
 def test_accepted_invalid_inputs_are_reported(version, monkeypatch, code, text):
     def change(folder, requests, skip_after_crash):
@@ -120,7 +121,7 @@ def test_accepted_invalid_inputs_are_reported(version, monkeypatch, code, text):
 def test_broken_records_are_reported(version, monkeypatch):
     fake_responses(monkeypatch, sound_responses)
     assert verify_export(version).passed
-    file = version / RECORDS
+    file = version / WARMUP_FILE
     data = file.read_bytes()
     file.write_bytes(data[:-5])
     assert "is truncated or corrupt" in failures(verify_export(version))["warm-up"]

@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from cnnkit.export.warmup import FILE as RECORDS
+from cnnkit.server.warmup import WARMUP_FILE
 
 
 def test_records_are_what_tensorflow_serving_reads(model_folder):
     from tensorflow_serving.apis import prediction_log_pb2
 
     found = []
-    for data in tf.data.TFRecordDataset(str(model_folder / "1" / RECORDS)):
+    for data in tf.data.TFRecordDataset(str(model_folder / "1" / WARMUP_FILE)):
         log = prediction_log_pb2.PredictionLog.FromString(data.numpy())
         assert log.WhichOneof("log_type") == "predict_log"
         spec = log.predict_log.request.model_spec
