@@ -1,9 +1,9 @@
-"""Features from JPEG files against bare `predict` on arrays, and a search in 100,000 vectors.
+"""Measure features from JPEG files against `predict` on arrays, and a search in 100,000 vectors.
 
-CPU seconds: what else the machine does does not count, and on a core of its own they are the time
-that passes. The JPEG is a photograph of 500 x 375 pixels. The search is in a process of its own, so
-that its memory is its own: what it allocates, beside the file's pages, which the system may drop.
-Needs 1.7 GB of disk.
+CPU seconds are measured, which do not depend on other processes; on a free core they are the time
+that passes. The JPEG is a photograph of 500 x 375 pixels. The search runs in a process of its own,
+so that its memory can be measured: what it allocates, besides the pages of the file, which the
+system may drop. Needs 1.7 GB of disk.
 """
 
 from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)
@@ -20,12 +20,12 @@ IMAGES, DIMENSION, NEAREST = 100_000, 4096, 6
 QUERIES = (1, 100)
 MILLION = 1_000_000
 BOUND = 0.9
-# Of every network: side, images in a call, images in a batch, rounds.
+# For each network: side of the images, images in a call, images in a batch, rounds.
 NETWORKS = {"vgg16": (224, 16, 8, 3), "alexnet": (224, 128, 32, 5)}
 
 
 def features(name: str) -> None:
-    """Measures fc7 of a network and prints."""
+    """Measure the fc7 features of a network and print the times."""
     import numpy as np
     import tensorflow as tf
     from sklearn.datasets import load_sample_image
@@ -43,11 +43,11 @@ def features(name: str) -> None:
     split = Split.from_files(np.zeros(count, np.int32), ["china"] * count, lambda index: file)
     order = np.arange(count)
     arrays = np.repeat(resize_shorter_side(photograph, side).numpy()[None], count, axis=0)
-    part = feature_extractor(model, "fc7")
-    describer = FeatureExtractor(model, FeatureSpec("fc7"))
+    submodel = feature_extractor(model, "fc7")
+    extractor = FeatureExtractor(model, FeatureSpec("fc7"))
     candidates = {
-        "predict on arrays": lambda: part.predict(arrays, batch_size=batch_size, verbose=0),
-        "features from JPEG": lambda: list(stream_features(describer, split, order, batch_size)),
+        "predict on arrays": lambda: submodel.predict(arrays, batch_size=batch_size, verbose=0),
+        "features from JPEG": lambda: list(stream_features(extractor, split, order, batch_size)),
         "decoding alone": lambda: list(iter_center_crops(split, order, side, batch_size)),
     }
     seconds = interleaved(candidates, rounds, time.process_time)
@@ -58,7 +58,7 @@ def features(name: str) -> None:
 
 
 def search(path: Path) -> None:
-    """Searches the vectors in a file and prints what it took."""
+    """Search the vectors in a file and print time and memory."""
     import numpy as np
 
     from cnnkit.features import memory_estimate
@@ -77,8 +77,8 @@ def _search(values, count: int) -> None:
 
     from cnnkit.features import memory_estimate, nearest_neighbors
 
-    places = np.linspace(0, IMAGES - 1, count).astype(int)
-    queries = values[places] + np.float32(1e-3)
+    rows = np.linspace(0, IMAGES - 1, count).astype(int)
+    queries = values[rows] + np.float32(1e-3)
     before, highest, done = _allocated(), [0], threading.Event()
 
     def watch() -> None:
@@ -92,18 +92,18 @@ def _search(values, count: int) -> None:
     wall, cpu = time.perf_counter() - start, time.process_time() - cpu
     done.set()
     watcher.join()
-    if (found.index[:, 0] != places).any():
-        raise RuntimeError("a vector is not the nearest to itself")
-    planned, million = (
+    if (found.indices[:, 0] != rows).any():
+        raise RuntimeError("A vector is not its own nearest neighbor")
+    estimated, million = (
         memory_estimate(images, DIMENSION, count, NEAREST) for images in (IMAGES, MILLION)
     )
-    memory, more = ((one.block_bytes + one.state_bytes) / 2**20 for one in (planned, million))
+    memory, more = ((one.block_bytes + one.state_bytes) / 2**20 for one in (estimated, million))
     print(
         f"  {count:3} queries: {cpu:5.1f} s CPU, {wall:5.1f} s passed; at most"
-        f" {(highest[0] - before) / 2**20:.0f} MiB allocated, {memory:.0f} planned with the block"
+        f" {(highest[0] - before) / 2**20:.0f} MiB allocated, {memory:.0f} estimated with the block"
     )
     print(
-        f"      planned for {MILLION:,}: {million.blocks} blocks, {more:.0f} MiB,"
+        f"      estimated for {MILLION:,}: {million.blocks} blocks, {more:.0f} MiB,"
         f" {million.read_bytes / 1e9:.1f} GB read once"
     )
 
@@ -112,7 +112,7 @@ def _allocated() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return 1024 * int(line.split()[1])
-    raise RuntimeError("no RssAnon in /proc/self/status")
+    raise RuntimeError("/proc/self/status has no RssAnon")
 
 
 def _write(path: Path) -> None:
@@ -127,7 +127,7 @@ def _write(path: Path) -> None:
 
 
 def main() -> None:
-    """Measures and prints; arguments are names of networks, or `search`."""
+    """Run the benchmarks that are named: networks, or `search`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*", choices=[*NETWORKS, "search", []])
     parser.add_argument("--vectors", type=Path, help=argparse.SUPPRESS)

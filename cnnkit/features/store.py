@@ -79,7 +79,7 @@ class FeatureIndex:
         return slice(part * self.rows, min((part + 1) * self.rows, self.images))
 
     def key_fields(self) -> dict[str, Any]:
-        """Return the fields in which parts of the same features agree, by their name in the file."""
+        """Return the fields that are equal in all parts of the same features, by their JSON key."""
         return {
             SPEC_KEY: self.spec.to_dict(),
             "network": self.identity,

@@ -1,4 +1,4 @@
-"""Pictures of results, a file each. Nothing below this room draws."""
+"""Figures of results as PNG files. No other package draws."""
 
 from cnnkit.figures.attribution import draw_attribution, draw_comparison, draw_synthesized
 from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_reliability

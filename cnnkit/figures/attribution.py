@@ -1,65 +1,62 @@
-"""Which pixels an answer depends on, beside and over the image."""
+"""Figures of attribution maps, of methods compared, and of synthesized images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
+from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import Attribution, SynthesizedImage
-from typing import TYPE_CHECKING
+    from cnnkit.visualize import Attribution, AttributionComparison, SynthesizedImage
 
-if TYPE_CHECKING:
-    from cnnkit.visualize import AttributionComparison
-
-
-# Of the values above zero, those that are drawn as the brightest.
-CUT = 0.005
+# Fraction of the positive values that share the brightest color.
+CLIP_FRACTION = 0.005
 
 
 def draw_attribution(
     image: np.ndarray, result: Attribution, path: str | Path, *, name: str | None = None
 ) -> None:
-    """Draws an image, what counts in it for a class, and both over each other, as a PNG.
+    """Draw an image, its attribution map, and the map over the image.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        result: What `cnnkit.visualize.saliency`, `gradcam` and the like returned for it.
-        path: Where the picture goes.
-        name: Name of the class; None is its number.
+        result: Result of an attribution method, such as `cnnkit.visualize.gradcam`, for the image.
+        path: PNG file to write.
+        name: Name of the class; None uses its number.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
     figure = new_figure(9.6, 3.7)
-    shown, alone, over = figure.subplots(1, 3)
+    original, alone, over = figure.subplots(1, 3)
     pixels = np.clip(image / 255, 0, 1)
     strength = to_unit_range(result.map)
-    shown.imshow(pixels)
-    shown.set_title("image", fontsize=10)
+    original.imshow(pixels)
+    original.set_title("image", fontsize=10)
     options = {"cmap": "inferno", "vmin": 0, "vmax": 1}
-    drawn = alone.imshow(strength, **options)
+    colored = alone.imshow(strength, **options)
     alone.set_title(f"{result.method}, {name or f'class {result.target}'}", fontsize=10)
     over.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=1)
     over.imshow(strength, alpha=0.25 + 0.6 * strength, **options)
     over.set_title("over the image", fontsize=10)
-    for axes in (shown, alone, over):
-        axes.set_axis_off()
+    hide_axes((original, alone, over))
     figure.subplots_adjust(left=0.01, right=0.91, top=0.9, bottom=0.12, wspace=0.04)
-    bar = figure.colorbar(drawn, cax=figure.add_axes((0.92, 0.16, 0.012, 0.7)), ticks=[0, 1])
-    bar.ax.set_yticklabels(["0", f"{largest_magnitude(result.map):.2g}"], fontsize=7)
-    where = ""
+    bar = figure.colorbar(colored, cax=figure.add_axes((0.92, 0.16, 0.012, 0.7)), ticks=[0, 1])
+    bar.ax.set_yticklabels(["0", f"{brightest_value(result.map):.2g}"], fontsize=7)
+    grid_text = ""
     if result.grid is not None:
-        where = f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} places · "
+        grid_text = (
+            f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} positions · "
+        )
     figure.text(
         0.5,
         0.03,
-        f"logit {result.score:.3g} · {where}the {CUT:.1%} largest values share the brightest color",
+        f"logit {result.score:.3g} · {grid_text}the {CLIP_FRACTION:.1%} largest values share the"
+        " brightest color",
         ha="center",
         fontsize=9,
     )
@@ -67,11 +64,11 @@ def draw_attribution(
 
 
 def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> None:
-    """Draws images that were made to excite units side by side, as a PNG.
+    """Draw images that were optimized to activate units, side by side.
 
     Args:
-        results: What `cnnkit.visualize.activation_maximization` returned; one at least.
-        path: Where the picture goes.
+        results: Results of `cnnkit.visualize.activation_maximization`, at least one.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -79,10 +76,9 @@ def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> N
     columns = min(4, len(results))
     rows = -(-len(results) // columns)
     figure = new_figure(2.6 * columns, 2.9 * rows + 0.35)
-    places = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places:
-        axes.set_axis_off()
-    for axes, one in zip(places, results, strict=False):
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    hide_axes(grid)
+    for axes, one in zip(grid, results, strict=False):
         axes.imshow(np.clip(one.image / 255, 0, 1))
         axes.set_title(
             f"{one.layer} unit {one.unit}\n{one.start:.3g} → {one.activation:.3g}", fontsize=9
@@ -90,39 +86,39 @@ def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> N
     below = 0.35 / (2.9 * rows + 0.35)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.4 / (2.9 * rows + 0.35), bottom=below,
                            wspace=0.04, hspace=0.2)  # fmt: skip
-    caption = "made from noise; the unit's answer to the noise → to the image"
+    caption = "optimized from noise; activation for the noise → for the image"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=8)
     save_figure(figure, path, dpi=100)
 
 
-def largest_magnitude(values: np.ndarray) -> float:
-    """Returns the value that is drawn as the brightest."""
-    above = values[values > 0]
-    return float(np.quantile(above, 1 - CUT)) if above.size else 1.0
+def brightest_value(values: np.ndarray) -> float:
+    """Return the value from which on values have the brightest color."""
+    positive = values[values > 0]
+    return float(np.quantile(positive, 1 - CLIP_FRACTION)) if positive.size else 1.0
 
 
 def to_unit_range(values: np.ndarray) -> np.ndarray:
-    """Returns values of 0 or more in 0..1."""
-    return np.clip(values / largest_magnitude(values), 0, 1)
+    """Scale nonnegative values to 0..1."""
+    return np.clip(values / brightest_value(values), 0, 1)
 
 
-def attribution_caption(values: np.ndarray) -> tuple[np.ndarray, dict]:
-    """Returns how a map (h, w), or signed pixels (h, w, 3), are drawn, and options for `imshow`."""
+def attribution_pixels(values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """Return a map (h, w) or signed pixels (h, w, 3) in 0..1, and the options of `imshow`."""
     if values.ndim == 3:
-        return center_on_gray(values, cut=CUT), {}
+        return center_on_gray(values, clip_fraction=CLIP_FRACTION), {}
     return to_unit_range(values), {"cmap": "inferno", "vmin": 0, "vmax": 1}
 
 
 def draw_comparison(
     image: np.ndarray, result: AttributionComparison, path: str | Path, *, name: str | None = None
 ) -> None:
-    """Draws a column for every method, and a row for the network and every stage, as a PNG.
+    """Draw a column for each method, and a row for the network and for each randomized stage.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        result: What `cnnkit.visualize.attribution.sanity_check` returned for it.
-        path: Where the picture goes.
-        name: Name of the class; None is its number.
+        result: Result of `cnnkit.visualize.compare_attributions` for the image.
+        path: PNG file to write.
+        name: Name of the class; None uses its number.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -131,8 +127,7 @@ def draw_comparison(
     height = 1.95 * rows + 0.75
     figure = new_figure(1.75 * columns, height)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_axis_off()
+    hide_axes(grid.flat)
     grid[0, 0].imshow(np.clip(image / 255, 0, 1))
     grid[0, 0].set_title(name or f"class {result.target}", fontsize=9)
     for axes, stage in zip(grid[1:, 0], result.stages, strict=True):
@@ -141,14 +136,14 @@ def draw_comparison(
     for row, maps in enumerate((result.maps, *result.randomized_maps)):
         for column, values in enumerate(maps):
             axes = grid[row, column + 1]
-            pixels, options = attribution_caption(values)
+            pixels, options = attribution_pixels(values)
             axes.imshow(pixels, **options)
             if row == 0:
                 axes.set_title(result.methods[column], fontsize=9)
             else:
                 correlation = result.correlations[row - 1, column]
-                said = "one value" if np.isnan(correlation) else f"ρ = {correlation:.2f}"
-                axes.set_title(said, fontsize=9)
+                text = "one value" if np.isnan(correlation) else f"ρ = {correlation:.2f}"
+                axes.set_title(text, fontsize=9)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / height, bottom=0.5 / height,
                            wspace=0.05, hspace=0.16)  # fmt: skip
     figure.text(
@@ -156,7 +151,7 @@ def draw_comparison(
         0.08 / height,
         "ρ: Spearman's rank correlation of absolute values with the first row's;"
         " 1 where nothing changed\n"
-        f"each picture on its own scale, its {CUT:.1%} largest values the same"
+        f"each picture on its own scale, its {CLIP_FRACTION:.1%} largest values the same"
         " · rules: gray is 0",
         ha="center",
         fontsize=8,

@@ -1,39 +1,64 @@
-"""What every picture shares: a canvas without a window, gray for zero, a file that is whole."""
+"""Helpers of all figures: a figure without a window, colors centered on gray, atomic files."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit._files import staged_file
 from cnnkit.errors import UsageError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def new_figure(width: float, height: float):
-    """Returns a matplotlib figure of its own: no window, no global state."""
+
+def new_figure(width: float, height: float) -> Figure:
+    """Create a matplotlib figure without a window and without global state.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+
+    Raises:
+        UsageError: If matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError(
-            "Pictures are drawn with matplotlib, which is not installed",
+            "`matplotlib` is not installed, which draws the figures",
             hint='Install it with: pip install "cnnkit[report]"',
         ) from error
     return Figure(figsize=(width, height))
 
 
-def save_figure(figure, path: str | Path, *, dpi: int) -> None:
-    """Writes a figure as a PNG, whole or not at all."""
-    with staged_file(Path(path)) as aside:
-        figure.savefig(aside, format="png", dpi=dpi)
+def save_figure(figure: Figure, path: str | Path, *, dpi: int) -> None:
+    """Write a figure to a PNG file, whole or not at all."""
+    with staged_file(Path(path)) as staged:
+        figure.savefig(staged, format="png", dpi=dpi)
 
 
-def center_on_gray(values: np.ndarray, *, cut: float = 0.0) -> np.ndarray:
-    """Returns values in 0..1 with zero at 0.5: sign and color stay true.
+def center_on_gray(values: np.ndarray, *, clip_fraction: float = 0.0) -> np.ndarray:
+    """Scale signed values to 0..1 with zero at 0.5, which keeps sign and color.
 
-    The part `cut` of what is not zero, its largest, ends up black or white.
+    Args:
+        values: Signed values, of any shape.
+        clip_fraction: Fraction of the nonzero values, the largest ones, that become black or white.
+
+    Returns:
+        Values in 0..1, of the same shape.
     """
-    strengths = np.abs(values[values != 0])
-    if not strengths.size:
+    magnitudes = np.abs(values[values != 0])
+    if not magnitudes.size:
         return np.full_like(values, 0.5)
-    return np.clip(0.5 + values / (2 * np.quantile(strengths, 1 - cut)), 0, 1)
+    return np.clip(0.5 + values / (2 * np.quantile(magnitudes, 1 - clip_fraction)), 0, 1)
+
+
+def hide_axes(axes: Iterable[Axes]) -> None:
+    """Hide the frames, ticks and labels of axes."""
+    for one in axes:
+        one.set_axis_off()

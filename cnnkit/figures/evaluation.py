@@ -1,32 +1,37 @@
-"""Which classes are taken for which."""
+"""Figures of an evaluation: confusion matrix, reliability diagram, predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnkit.figures.canvas import new_figure, save_figure
 
-# Above this many classes numbers in the cells, and then their names, are too small to be read.
-NUMBERED, NAMED = 20, 60
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Largest numbers of classes for which the counts in the cells, and the class names, are readable.
+MAX_COUNTED, MAX_NAMED = 20, 60
+# Colors of the bars of right and wrong classes.
+RIGHT, WRONG = "lightcoral", "lightsteelblue"
 
 
 def draw_confusion(
     matrix: np.ndarray, labels: Sequence[str], path: str | Path, *, title: str = ""
 ) -> None:
-    """Draws a confusion matrix, as a PNG.
+    """Draw a confusion matrix.
 
-    Rows are the right classes and columns the answers; the shade is the part of a row, the number
-    counts images. Classes without images are left out where nothing was answered with them either.
+    Rows are true classes and columns predicted classes. The shade is the fraction of the row, the
+    number counts images. Classes that are neither true nor predicted are left out.
 
     Args:
-        matrix: (classes, classes) int, as `cnnkit.evaluation.Evaluation.confusion_matrix` gives it.
+        matrix: (classes, classes) int, from `cnnkit.evaluation.Evaluation.confusion_matrix`.
         labels: Names of the classes.
-        path: Where the picture goes.
-        title: What stands above it.
+        path: PNG file to write.
+        title: Title of the figure.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -34,20 +39,20 @@ def draw_confusion(
     used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
     matrix, names = matrix[np.ix_(used, used)], [labels[i] for i in used]
     rows = matrix.sum(axis=1, keepdims=True)
-    parts = matrix / np.maximum(rows, 1)
+    fractions = matrix / np.maximum(rows, 1)
     side = float(np.clip(0.42 * len(used), 3.5, 12))
     figure = new_figure(side + 2.2, side + 1.6)
     axes = figure.add_subplot()
-    shown = axes.imshow(parts, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    shown = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, label="part of the class")
     axes.set(xlabel="answer", ylabel="right class", title=title)
     axes.title.set_fontsize(9)
-    if len(used) <= NAMED:
+    if len(used) <= MAX_NAMED:
         axes.set_xticks(range(len(used)), names, rotation=90, fontsize=8)
         axes.set_yticks(range(len(used)), names, fontsize=8)
-    if len(used) <= NUMBERED:
+    if len(used) <= MAX_COUNTED:
         for row, column in np.argwhere(matrix):
-            color = "white" if parts[row, column] > 0.5 else "black"
+            color = "white" if fractions[row, column] > 0.5 else "black"
             axes.text(
                 column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
             )
@@ -58,17 +63,17 @@ def draw_confusion(
 def draw_reliability(
     bins: Sequence[Mapping[str, Any]], path: str | Path, *, title: str = ""
 ) -> None:
-    """Draws a reliability diagram (Guo et al. 2017, Fig. 1), as a PNG.
+    """Draw a reliability diagram (Guo et al. 2017, Fig. 1).
 
-    Above, for the images of each bin of confidence: the part that was answered right, as a bar,
-    and the mean confidence, as a line; a network that is right as often as it says has every bar
-    end at its line. Below, how many images are in each bin.
+    Above, for the images of each bin of confidence: the accuracy as a bar, and the mean confidence
+    as a line. In a calibrated network every bar ends at its line. Below: the number of images in
+    each bin.
 
     Args:
-        bins: `low`, `high`, `images`, `confidence` and `accuracy` of each, as the results of an
-            evaluation keep them; the last two are None without images.
-        path: Where the picture goes.
-        title: What stands above it.
+        bins: `low`, `high`, `images`, `confidence` and `accuracy` of each bin, as in the results of
+            an evaluation; the last two are None for a bin without images.
+        path: PNG file to write.
+        title: Title of the figure.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -110,28 +115,24 @@ def draw_reliability(
     save_figure(figure, path, dpi=110)
 
 
-RIGHT, WRONG = "lightcoral", "lightsteelblue"
-
-
 def draw_predictions(
     images: Sequence[np.ndarray],
-    answers: Sequence[Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
     path: str | Path,
     *,
     columns: int = 4,
 ) -> None:
-    """Draws images with bars of their most probable classes, as a PNG.
+    """Draw images with bars of their most probable classes (Krizhevsky et al. 2012, Fig. 4 left).
 
-    As Krizhevsky et al. 2012, Fig. 4 (left): below each image its right class, and the five
-    classes that the network finds most probable; the bar of the right one, where it is among
-    them, is red.
+    Below each image are its true class and the five most probable classes. The bar of the true
+    class is red, if it is one of them.
 
     Args:
         images: (h, w, 3) uint8 RGB each, of any size.
-        answers: For each image its `label`, the `probability` of that, and `top`: pairs of a class
-            and its probability, 0..1, the most probable one first.
-        path: Where the picture goes.
-        columns: Images in a row.
+        predictions: For each image its true `label`, the `probability` of that label, and `top`:
+            pairs of class and probability, 0..1, in descending probability.
+        path: PNG file to write.
+        columns: Number of images in a row.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -144,26 +145,26 @@ def draw_predictions(
         2 * rows, columns, height_ratios=ratios, hspace=0.22, wspace=0.08,
         left=0.02, right=0.98, top=0.98, bottom=0.25 / (3.9 * rows + 0.3) + 0.01,
     )  # fmt: skip
-    for place, (image, answer) in enumerate(zip(images, answers, strict=True)):
-        row, column = divmod(place, columns)
+    for number, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
+        row, column = divmod(number, columns)
         picture = figure.add_subplot(grid[2 * row, column])
         picture.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
         picture.set_axis_off()
         picture.text(
-            0.5, -0.04, answer["label"], transform=picture.transAxes, ha="center", va="top",
+            0.5, -0.04, prediction["label"], transform=picture.transAxes, ha="center", va="top",
             fontsize=9, fontweight="bold",
         )  # fmt: skip
-        _bars(figure.add_subplot(grid[2 * row + 1, column]), answer)
+        _draw_bars(figure.add_subplot(grid[2 * row + 1, column]), prediction)
     caption = "the right class in bold; bars are probabilities, that of the right class is red"
     figure.text(0.5, 0.005, caption, ha="center", fontsize=8)
     save_figure(figure, path, dpi=110)
 
 
-def _bars(axes, answer: Mapping[str, Any]) -> None:
-    names = [name for name, _ in answer["top"]]
-    values = [probability for _, probability in answer["top"]]
-    colors = [RIGHT if name == answer["label"] else WRONG for name in names]
+def _draw_bars(axes: Axes, prediction: Mapping[str, Any]) -> None:
+    names = [name for name, _ in prediction["top"]]
+    values = [probability for _, probability in prediction["top"]]
+    colors = [RIGHT if name == prediction["label"] else WRONG for name in names]
     axes.barh(range(len(names)), values, color=colors, height=0.8)
-    for number, (name, value) in enumerate(answer["top"]):
+    for number, (name, value) in enumerate(prediction["top"]):
         axes.text(0.02, number, f"{name}  {value:.1%}", va="center", fontsize=7.5)
     axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(4.6, -0.6))

@@ -1,4 +1,4 @@
-"""What a model server saw in images, beside the images."""
+"""Figure of the explanations that a model server returned."""
 
 from __future__ import annotations
 
@@ -8,36 +8,35 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
+from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.client import Explanation
 
 
-def draw_explanations(seen: Sequence[tuple[str, Explanation]], path: str | Path) -> None:
-    """Draws each image beside what in it made the unit fire, as a PNG.
+def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str | Path) -> None:
+    """Draw each image beside the projection of its unit.
 
     Gray is zero; each projection has a scale of its own, shared by its three channels.
 
     Args:
-        seen: Names of the images and what `cnnkit.client.Client.explain` returned for them; one at
-            least. Where the server does not show what the network saw, that place stays empty.
-        path: Where the picture goes.
+        explanations: Names of the images and the results of `cnnkit.client.Client.explain` for
+            them, at least one. Where the server does not return the image, its place is empty.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
-    figure = new_figure(6.4, 3.2 * len(seen) + 0.4)
-    below = 0.4 / (3.2 * len(seen) + 0.4)
-    rows = figure.subplots(len(seen), 2, squeeze=False)
-    for (left, right), (name, one) in zip(rows, seen, strict=True):
+    figure = new_figure(6.4, 3.2 * len(explanations) + 0.4)
+    below = 0.4 / (3.2 * len(explanations) + 0.4)
+    rows = figure.subplots(len(explanations), 2, squeeze=False)
+    for (left, right), (name, one) in zip(rows, explanations, strict=True):
         left.set_title(_short(Path(name).name), fontsize=10)
         if one.image is not None:
             left.imshow(np.clip(one.image / 255, 0, 1))
         right.imshow(center_on_gray(one.projection))
         right.set_title(_title(one), fontsize=10)
-        for axes in (left, right):
-            axes.set_axis_off()
+        hide_axes((left, right))
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
     caption = "the deconvnet's projections; gray is 0, each on its own scale"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
@@ -52,11 +51,11 @@ def _title(one: Explanation) -> str:
     if unit is None:
         return "projection"
     activation = one.outputs.get("activation")
-    how = "" if activation is None else f", activation {float(np.ravel(activation)[0]):.3g}"
-    return f"unit {int(np.ravel(unit)[0])}{how}"
+    suffix = "" if activation is None else f", activation {float(np.ravel(activation)[0]):.3g}"
+    return f"unit {int(np.ravel(unit)[0])}{suffix}"
 
 
 def _short(text: str) -> str:
-    # A dollar would begin a formula.
+    # matplotlib would read a dollar sign as the start of a formula.
     text = text.replace("$", r"\$")
     return text if len(text) <= 36 else f"{text[:17]}…{text[-18:]}"

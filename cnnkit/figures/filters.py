@@ -1,4 +1,4 @@
-"""The kernels of the first layer."""
+"""Figure of the kernels of the first convolution."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None:
-    """Draws kernels as a grid, as a PNG (Krizhevsky et al. 2012, Fig. 3).
+    """Draw kernels as a grid (Krizhevsky et al. 2012, Fig. 3).
 
-    Gray is zero, and every kernel has a scale of its own, so that its shape is seen. Dead kernels
-    are framed in blue, dominating ones in red; a gap parts the towers.
+    Gray is zero, and every kernel has a scale of its own. Dead kernels have a blue frame,
+    dominating ones a red frame; a gap separates the towers.
 
     Args:
-        found: What `cnnkit.visualize.filters` returned.
-        path: Where the picture goes.
-        columns: Kernels in a row.
+        found: Result of `cnnkit.visualize.filters`.
+        path: PNG file to write.
+        columns: Number of kernels in a row.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
     count, height, width = found.kernels.shape[:3]
     rows = -(-count // found.towers // columns)
-    # One narrow row in the grid is the gap between two towers.
+    # A narrow row of the grid is the gap between two towers.
     ratios = ([1.0] * rows + [0.3]) * found.towers
     figure = new_figure(0.55 * columns, 0.57 * sum(ratios) + 0.2)
     grid = figure.add_gridspec(

@@ -1,8 +1,8 @@
-"""How features and probabilities move when images do."""
+"""Figures of invariance to transformations and of the correspondence of parts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,12 @@ import numpy as np
 from cnnkit.figures.canvas import new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import Invariance
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+    from matplotlib.axes import Axes
 
-if TYPE_CHECKING:
-    from cnnkit.visualize import Box, Correspondence
+    from cnnkit.visualize import Box, Correspondence, Invariance
 
-
-AXES = {
+# Label of the horizontal axis, by transformation.
+AXIS_LABELS = {
     "translation": "vertical translation (pixels)",
     "scale": "scale (factor)",
     "rotation": "rotation (degrees)",
@@ -34,17 +31,17 @@ def draw_invariance(
     names: Sequence[str] | None = None,
     fill: float = 128,
 ) -> None:
-    """Draws a row for every transformation, as a PNG (Zeiler & Fergus 2013, Fig. 5).
+    """Draw a row for every transformation (Zeiler & Fergus 2013, Fig. 5).
 
-    From left to right: the images, transformed as far as the curves go; the distance of their
-    features at each layer; the probability of their class.
+    From left to right: the images at the least, the middle and the largest amount; the distance of
+    their features at each layer; the probability of their class.
 
     Args:
         images: (n, h, w, 3) RGB in 0..255.
-        rows: What `cnnkit.visualize.invariance` returned for them.
-        path: Where the picture goes.
-        names: One for each image; None numbers them.
-        fill: What came in from outside.
+        rows: Results of `cnnkit.visualize.invariance` for the images, one for a transformation.
+        path: PNG file to write.
+        names: Name of each image; None numbers them.
+        fill: Value of the pixels from outside the image, in 0..255.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -53,17 +50,17 @@ def draw_invariance(
     columns = 2 + len(rows[0].layers)
     figure = new_figure(3.1 * columns, 2.5 * len(rows) + 0.5)
     for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        line[0].imshow(_shown(images, row, fill))
+        amounts = _three_amounts(row)
+        line[0].imshow(_transformed_images(images, row.transform, amounts, fill))
         line[0].set_axis_off()
-        few = np.array([row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1]])
-        line[0].set_title(f"{row.transform} {few[0]:g}, {few[1]:g}, {few[2]:g}", fontsize=8)
+        line[0].set_title(f"{row.transform} {', '.join(f'{one:g}' for one in amounts)}", fontsize=8)
         curves = [*row.distances, row.probabilities]
         titles = [*(f"{layer}: distance" for layer in row.layers), "probability of the class"]
         for axes, values, title in zip(line[1:], curves, titles, strict=True):
             for name, curve in zip(names, values, strict=True):
                 axes.plot(row.amounts, curve, label=name, linewidth=1.2)
             axes.set_title(title, fontsize=8)
-            axes.set_xlabel(AXES[row.transform], fontsize=7)
+            axes.set_xlabel(AXIS_LABELS[row.transform], fontsize=7)
             axes.tick_params(labelsize=7)
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
@@ -78,14 +75,20 @@ def draw_invariance(
     save_figure(figure, path, dpi=70)
 
 
-def _shown(images: np.ndarray, row: Invariance, fill: float) -> np.ndarray:
-    """Returns each image transformed least, in the middle and most, a row each."""
-    # Not above: drawing alone needs no TensorFlow.
+def _three_amounts(row: Invariance) -> tuple[float, float, float]:
+    """Return the first, the middle and the last amount of a transformation."""
+    return row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1]
+
+
+def _transformed_images(
+    images: np.ndarray, transform: str, amounts: Sequence[float], fill: float
+) -> np.ndarray:
+    """Return a mosaic in 0..1: a row for each image, a column for each amount."""
+    # Imported here, because drawing alone needs no TensorFlow.
     from cnnkit.visualize import transform_image
 
-    few = (row.amounts[0], row.amounts[len(row.amounts) // 2], row.amounts[-1])
     lines = [
-        np.concatenate([transform_image(image, row.transform, one, fill) for one in few], axis=1)
+        np.concatenate([transform_image(image, transform, one, fill) for one in amounts], axis=1)
         for image in images
     ]
     return np.clip(np.concatenate(lines) / 255, 0, 1)
@@ -99,16 +102,16 @@ def draw_correspondence(
     *,
     fill: float = 128,
 ) -> None:
-    """Draws the images with each part hidden, and Delta of every part, as a PNG.
+    """Draw the images with each part hidden, and the change Delta of every part.
 
     Zeiler & Fergus 2013, Fig. 8 and Table 1.
 
     Args:
         images: (n, h, w, 3) RGB in 0..255.
-        boxes: The parts' places.
-        found: What `cnnkit.visualize.correspondence` returned for them.
-        path: Where the picture goes.
-        fill: What hides a part.
+        boxes: For each part its box in every image.
+        found: Results of `cnnkit.visualize.correspondence` for the images, by layer.
+        path: PNG file to write.
+        fill: Value that hides a part, in 0..255.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -125,7 +128,13 @@ def draw_correspondence(
             axes.imshow(np.clip(image / 255, 0, 1))
             axes.set(xticks=[], yticks=[])
     left.subplots_adjust(left=0.08, right=0.99, top=0.98, bottom=0.06, wspace=0.05, hspace=0.05)
-    axes = right.subplots()
+    _draw_delta_bars(right.subplots(), found)
+    right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
+    save_figure(figure, path, dpi=90)
+
+
+def _draw_delta_bars(axes: Axes, found: Mapping[str, Correspondence]) -> None:
+    """Draw the mean and deviation of Delta, a bar for each part and layer."""
     width = 0.8 / len(found)
     for number, one in enumerate(found.values()):
         at = np.arange(len(one.parts)) + (number - (len(found) - 1) / 2) * width
@@ -141,9 +150,7 @@ def draw_correspondence(
     axes.set_xticks(range(len(parts)), parts, fontsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title("units whose change differs in sign\nmean and deviation over pairs", fontsize=8)
-    # Room above the bars for the legend.
+    # The margin above the bars is for the legend.
     axes.margins(y=0.25)
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=7, ncols=len(found), loc="upper right")
-    right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
-    save_figure(figure, path, dpi=90)

@@ -1,23 +1,26 @@
-"""What a network answers while parts of an image are covered."""
+"""Figure of the outputs of a network while parts of an image are covered."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
     from cnnkit.visualize import OcclusionMaps, Projection
 
-# Labels beyond these share the last color.
+# Number of colors of the label map; rarer labels share the last one.
 COLORS = 10
-# Of a projection's values, those that end up black or white.
-CUT = 0.005
+# Fraction of a projection's values that become black or white.
+CLIP_FRACTION = 0.005
 
 
 def draw_occlusion(
@@ -28,20 +31,20 @@ def draw_occlusion(
     names: Sequence[str] | None = None,
     others: Sequence[Projection] = (),
 ) -> None:
-    """Draws the five columns of Zeiler & Fergus 2013, Fig. 7, as a PNG.
+    """Draw the five columns of Zeiler & Fergus 2013, Fig. 7.
 
     The image with the square where the probability is lowest; the activity of the strongest map;
-    its projection, with a black square where covering takes most of the map's activity; the
-    probability of the class; the most probable class. Grids lie where the middles of the squares
-    were.
+    its projection, with a black square where covering removes most of the map's activity; the
+    probability of the class; the most probable class. Values are drawn at the centers of the
+    squares.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        result: What `cnnkit.visualize.occlusion.occlusion` returned for it.
-        path: Where the picture goes.
-        names: Names of the classes; None is their numbers.
-        others: The same unit's projections from other images, drawn beside the image's own, all of
-            them as far as the unit sees; the image's own then has a black frame.
+        result: Result of `cnnkit.visualize.occlusion` for the image.
+        path: PNG file to write.
+        names: Names of the classes; None uses their numbers.
+        others: Projections of the same unit from other images, drawn as far as its receptive field
+            beside the image's own projection, which then has a black frame.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -53,23 +56,23 @@ def draw_occlusion(
     figure = new_figure(15, 4.1)
     covered, activity, projected, probability, labels = figure.subplots(1, 5)
     row, column = np.unravel_index(result.probability.argmin(), result.probability.shape)
-    shown = np.array(image, np.float32)
+    pixels = np.array(image, np.float32)
     top, left = result.rows[row], result.columns[column]
-    shown[top : top + result.square[0], left : left + result.square[1]] = result.fill
-    covered.imshow(np.clip(shown / 255, 0, 1))
-    covered.set_title("covered where the class\nsuffers most", fontsize=9)
-    _grid(activity, result, result.activity, figure)
+    pixels[top : top + result.square[0], left : left + result.square[1]] = result.fill
+    covered.imshow(np.clip(pixels / 255, 0, 1))
+    covered.set_title("covered where the probability\nof the class is lowest", fontsize=9)
+    _draw_grid(activity, result, result.activity, figure)
     activity.set_title(
         f"sum of {result.layer} unit {result.unit}\n{result.clean_activity:.3g} uncovered",
         fontsize=9,
     )
-    _projections(projected, result, others)
-    _grid(probability, result, result.probability, figure, vmin=0, vmax=1)
+    _draw_projections(projected, result, others)
+    _draw_grid(probability, result, result.probability, figure, vmin=0, vmax=1)
     probability.set_title(
         f"probability of {name(result.target)}\n{result.clean_probability:.3g} uncovered",
         fontsize=9,
     )
-    _labels(labels, result, name)
+    _draw_labels(labels, result, name)
     for axes in (covered, activity, projected, probability, labels):
         axes.set(xticks=[], yticks=[])
         axes.set_xlim(-0.5, image.shape[1] - 0.5)
@@ -79,8 +82,8 @@ def draw_occlusion(
     figure.text(
         0.5,
         0.02,
-        f"a square of {height} x {width} pixels, {result.probability.size} places, each drawn at"
-        " its middle · a projection's gray is 0, its scale is left by 0.5 % of the values"
+        f"a square of {height} x {width} pixels, {result.probability.size} positions, each drawn at"
+        " its center · a projection's gray is 0, 0.5 % of its values are clipped"
         + ("" if others else " · black: where the activity is lowest"),
         ha="center",
         fontsize=9,
@@ -88,16 +91,16 @@ def draw_occlusion(
     save_figure(figure, path, dpi=70)
 
 
-def _projections(axes, result: OcclusionMaps, others: Sequence[Projection]) -> None:
-    # Here, so that without matplotlib `new_figure` is the one to say so.
+def _draw_projections(axes: Axes, result: OcclusionMaps, others: Sequence[Projection]) -> None:
+    # Imported here, so that `new_figure` raises the error if matplotlib is missing.
     from matplotlib.patches import Rectangle
 
     own = result.projection
-    title = "the unit's strongest place,\nprojected to the pixels"
+    title = "the unit's strongest position,\nprojected to the pixels"
     if own is None:
         axes.text(0.5, 0.5, "no projection", ha="center", transform=axes.transAxes)
     elif not others:
-        axes.imshow(center_on_gray(own.projection, cut=CUT))
+        axes.imshow(center_on_gray(own.projection, clip_fraction=CLIP_FRACTION))
         row, column = np.unravel_index(result.activity.argmin(), result.activity.shape)
         corner = result.columns[column] - 0.5, result.rows[row] - 0.5
         height, width = result.square
@@ -107,10 +110,12 @@ def _projections(axes, result: OcclusionMaps, others: Sequence[Projection]) -> N
         side = math.ceil(math.sqrt(1 + len(others)))
         for n, one in enumerate((own, *others)):
             row, column = divmod(n, side)
-            # From the top; a little is left between them.
-            place = (column / side, 1 - (row + 1) / side, 0.96 / side, 0.96 / side)
-            inset = axes.inset_axes(place, xticks=[], yticks=[])
-            inset.imshow(center_on_gray(one.projection[one.box.slices], cut=CUT))
+            # Left, bottom, width and height, with a small gap between the insets.
+            bounds = (column / side, 1 - (row + 1) / side, 0.96 / side, 0.96 / side)
+            inset = axes.inset_axes(bounds, xticks=[], yticks=[])
+            inset.imshow(
+                center_on_gray(one.projection[one.box.slices], clip_fraction=CLIP_FRACTION)
+            )
             inset.spines[:].set(color="black", linewidth=2.5 if one is own else 0.3)
             if not one.projection.any():
                 inset.text(0.5, 0.5, "silent", ha="center", fontsize=7, transform=inset.transAxes)
@@ -118,32 +123,34 @@ def _projections(axes, result: OcclusionMaps, others: Sequence[Projection]) -> N
     axes.set_title(title, fontsize=9)
 
 
-def _grid(axes, result: OcclusionMaps, values: np.ndarray, figure, **options):
-    drawn = axes.imshow(values, extent=_extent(result), **options)
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.046, pad=0.03)
+def _draw_grid(
+    axes: Axes, result: OcclusionMaps, values: np.ndarray, figure: Figure, **options: Any
+) -> None:
+    colored = axes.imshow(values, extent=_extent(result), **options)
+    bar = figure.colorbar(colored, ax=axes, fraction=0.046, pad=0.03)
     bar.ax.tick_params(labelsize=7)
 
 
 def _extent(result: OcclusionMaps) -> tuple[float, float, float, float]:
-    """Returns left, right, bottom and top of the grid on the image: cells around the middles."""
+    """Return left, right, bottom and top of the grid on the image; cells surround the centers."""
     sides = []
     for first, size in zip((result.rows, result.columns), result.square, strict=True):
         step = first[1] - first[0] if len(first) > 1 else size
-        middle = size / 2 - 0.5
-        sides.append((first[0] + middle - step / 2, first[-1] + middle + step / 2))
+        center = size / 2 - 0.5
+        sides.append((first[0] + center - step / 2, first[-1] + center + step / 2))
     (top, bottom), (left, right) = sides
     return left, right, bottom, top
 
 
-def _labels(axes, result: OcclusionMaps, name) -> None:
-    found, counts = np.unique(result.label, return_counts=True)
-    often = found[np.argsort(-counts, kind="stable")]
-    places = np.minimum(
-        np.vectorize({label: i for i, label in enumerate(often)}.get)(result.label), COLORS - 1
+def _draw_labels(axes: Axes, result: OcclusionMaps, name: Callable[[int], str]) -> None:
+    labels, counts = np.unique(result.label, return_counts=True)
+    by_count = labels[np.argsort(-counts, kind="stable")]
+    colors = np.minimum(
+        np.vectorize({label: i for i, label in enumerate(by_count)}.get)(result.label), COLORS - 1
     )
-    axes.imshow(places, extent=_extent(result), cmap="tab10", vmin=0, vmax=COLORS - 1)
+    axes.imshow(colors, extent=_extent(result), cmap="tab10", vmin=0, vmax=COLORS - 1)
     axes.set_title("most probable class", fontsize=9)
-    for i, label in enumerate(often[:3]):
+    for i, label in enumerate(by_count[:3]):
         axes.plot([], [], "s", color=f"C{i}", label=name(int(label)))
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=7, ncols=3, frameon=False,

@@ -1,34 +1,32 @@
-"""Projections of units beside what they were made of."""
+"""Figures of projections: one unit, the backward rules compared, and the passes layer by layer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
-
-if TYPE_CHECKING:
-    from cnnkit.visualize import Projection
-from typing import TYPE_CHECKING
-
 from cnnkit.errors import UsageError
+from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import LayerwiseStep
+    from matplotlib.axes import Axes
+
+    from cnnkit.visualize import LayerwiseStep, Projection
 
 
 def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> None:
-    """Draws an image beside the projection of one of its units, as a PNG.
+    """Draw an image beside the projection of one of its units.
 
-    Gray is zero; all three channels share one scale, so that the sign and the color stay true.
+    Gray is zero; all three channels share one scale, which keeps sign and color.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        result: What `cnnkit.visualize.deconvnet.project` returned for it.
-        path: Where the picture goes.
+        result: Result of `cnnkit.visualize.deconvnet` for the image.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -40,8 +38,7 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     largest = float(np.abs(result.projection).max())
     right.imshow(center_on_gray(result.projection))
     right.set_title(f"{result.rule}, {result.layer} unit {result.unit}")
-    for axes in (left, right):
-        axes.set_axis_off()
+    hide_axes((left, right))
     scale = f"gray is 0, black and white are ∓{largest:.2g}"
     caption = f"activation {result.activation:.3g}{result.position_text} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
@@ -49,15 +46,15 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
 
 
 def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: str | Path) -> None:
-    """Draws what each unit saw, and its projections by several rules beside it, as a PNG.
+    """Draw the image patch of each unit and its projections by several rules.
 
-    Every picture shows the unit's receptive field. Gray is zero, each projection has a scale of its
+    Every picture shows the unit's receptive field. Gray is zero; each projection has a scale of its
     own.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
-        rows: For every unit its projections, one a rule, the rules in the same order.
-        path: Where the picture goes.
+        rows: For every unit its projections, one for each rule, the rules in the same order.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -65,23 +62,27 @@ def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: st
     columns = 1 + len(rows[0])
     figure = new_figure(2.2 * columns, 2.5 * len(rows) + 0.4)
     for axes, results in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
-        seen = results[0].box.slices
-        axes[0].imshow(np.clip(image[seen] / 255, 0, 1))
+        field = results[0].box.slices
+        axes[0].imshow(np.clip(image[field] / 255, 0, 1))
         axes[0].set_title(f"{results[0].layer} unit {results[0].unit}", fontsize=9)
         for one, result in zip(axes[1:], results, strict=True):
-            one.imshow(center_on_gray(result.projection[seen]))
+            one.imshow(center_on_gray(result.projection[field]))
             one.set_title(result.rule, fontsize=9)
-        for one in axes:
-            one.set_axis_off()
+        hide_axes(axes)
     caption = "receptive fields; gray is 0, each projection on its own scale"
     figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.05, wspace=0.06, hspace=0.16)
     figure.text(0.5, 0.01, caption, ha="center", fontsize=9)
     save_figure(figure, path, dpi=70)
 
 
-# What a step did to a map, and what it does to the signal that comes back.
-UP = {"filter": "filtered", "rectify": "rectified", "pool": "pooled", "normalize": "normalized"}
-DOWN = {
+# What a step did to a map in the forward pass, and what it does to the signal in the backward pass.
+FORWARD_TEXT = {
+    "filter": "filtered",
+    "rectify": "rectified",
+    "pool": "pooled",
+    "normalize": "normalized",
+}
+BACKWARD_TEXT = {
     "filter": "by the transposed filters of",
     "rectify": "rectified below",
     "pool": "unpooled by the switches of",
@@ -90,58 +91,84 @@ DOWN = {
 
 
 def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str | Path) -> None:
-    """Draws the way up through a network and the way down beside it, as a PNG.
+    """Draw the forward pass through a network and the deconvnet's backward pass beside it.
 
-    This is Zeiler & Fergus 2013, Fig. 1, with what really happens: on the right what the layers
-    make of the image, bottom to top; on the left what comes back, top to bottom. Of every map the
-    part is shown that the signal reaches, and of its channels the one where it is strongest. Red
-    dots are the switches. Dense layers above are not drawn.
+    This is Zeiler & Fergus 2013, Fig. 1, with real maps: on the right the outputs of the layers,
+    bottom to top; on the left the signal on its way back, top to bottom. Of every map only the part
+    that the signal reaches is drawn, and of its channels the one where the signal is strongest. Red
+    dots are the switches. Dense layers are not drawn.
 
     Args:
-        steps: What `cnnkit.visualize.forward_steps` returned for one image, RGB in 0..255.
-        signal: Where the way down begins, of the shape of the last step's `above`.
-        path: Where the picture goes.
+        steps: Result of `cnnkit.visualize.forward_steps` for one image, RGB in 0..255.
+        signal: Signal at the output of the last step, of the shape of its `output`.
+        path: PNG file to write.
 
     Raises:
-        UsageError: If matplotlib is not installed, or nothing of the signal comes back.
+        UsageError: If matplotlib is not installed, or the signal that comes back is zero.
     """
+    rows = _layerwise_rows(steps, signal)
+    figure = new_figure(5.4, 2.5 * len(rows))
+    for axes, row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+        _draw_layerwise_row(*axes, row)
+    figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
+    figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
+    save_figure(figure, path, dpi=70)
+
+
+@dataclass(frozen=True)
+class _LayerwiseRow:
+    """One row of the figure.
+
+    Attributes:
+        step: The step whose input is drawn.
+        before: The step below, whose output is that input; None for the image.
+        channel: The channel that is drawn.
+        signal: (h, w, c), the signal at the input of the step.
+    """
+
+    step: LayerwiseStep
+    before: LayerwiseStep | None
+    channel: int
+    signal: np.ndarray
+
+
+def _layerwise_rows(steps: Sequence[LayerwiseStep], signal: np.ndarray) -> list[_LayerwiseRow]:
+    """Take the signal back through the steps, and return the rows, top to bottom."""
     rows, channel = [], 0
     for step, before in zip(steps[::-1], [*steps[-2::-1], None], strict=True):
         signal = step.backward(signal, "deconvnet")
         if step.kind == "filter" and signal.ndim == 4:
             # Down to the next filters, the maps keep their numbers.
             channel = int(np.abs(signal[0]).max(axis=(0, 1)).argmax())
-        # Shifting and padding of the image are no steps of the paper's; a single place is no map.
+        # Shifting and padding the image are not steps of the paper. A single position is not a map.
         is_map = signal.ndim == 4 and np.count_nonzero(signal) > 1
-        if before is None or (before.kind in UP and is_map):
-            rows.append((step, before, channel, signal[0]))
+        if before is None or (before.kind in FORWARD_TEXT and is_map):
+            rows.append(_LayerwiseRow(step, before, channel, signal[0]))
     if not signal.any():
-        raise UsageError("Nothing of the signal comes back: there is nothing to draw")
-    figure = new_figure(5.4, 2.5 * len(rows))
-    for (left, right), (step, before, channel, down) in zip(
-        figure.subplots(len(rows), 2, squeeze=False), rows, strict=True
-    ):
-        lit = np.argwhere(np.abs(down).max(axis=-1))
-        part = tuple(slice(low, high + 1) for low, high in zip(lit.min(0), lit.max(0), strict=True))
-        up = step.input[0]
-        if before is None:
-            right.set_title("image", fontsize=9)
-            left.set_title("projection, not rectified", fontsize=9)
-            up = np.clip(up / 255, 0, 1)
-        else:
-            up, down = up[..., channel], down[..., channel]
-            right.set_title(f"{before.layer} {UP[before.kind]}, map {channel}", fontsize=9)
-            left.set_title(f"{DOWN[step.kind]} {step.layer}", fontsize=9)
-            if step.switches is not None:
-                places = step.switches.indices[0, ..., channel]
-                y, x = np.divmod(places, step.switches.input_shape[2])
-                for axes in (left, right):
-                    axes.plot(x - part[1].start, y - part[0].start, "r.", markersize=4)
-        right.imshow(up[part], cmap="gray")
-        left.imshow(center_on_gray(down[part]), cmap="gray", vmin=0, vmax=1)
-        for axes in (left, right):
-            height, width = up[part].shape[:2]
-            axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
-    figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
-    figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
-    save_figure(figure, path, dpi=70)
+        raise UsageError("`signal` must reach the image: the signal that comes back is zero")
+    return rows
+
+
+def _draw_layerwise_row(left: Axes, right: Axes, row: _LayerwiseRow) -> None:
+    nonzero = np.argwhere(np.abs(row.signal).max(axis=-1))
+    low, high = nonzero.min(0), nonzero.max(0) + 1
+    part = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
+    if row.before is None:
+        right.set_title("image", fontsize=9)
+        left.set_title("projection, not rectified", fontsize=9)
+        forward, backward = np.clip(row.step.input[0] / 255, 0, 1), row.signal
+    else:
+        forward, backward = row.step.input[0][..., row.channel], row.signal[..., row.channel]
+        text = FORWARD_TEXT[row.before.kind]
+        right.set_title(f"{row.before.layer} {text}, map {row.channel}", fontsize=9)
+        left.set_title(f"{BACKWARD_TEXT[row.step.kind]} {row.step.layer}", fontsize=9)
+        if row.step.switches is not None:
+            indices = row.step.switches.indices[0, ..., row.channel]
+            y, x = np.divmod(indices, row.step.switches.input_shape[2])
+            for axes in (left, right):
+                axes.plot(x - low[1], y - low[0], "r.", markersize=4)
+    right.imshow(forward[part], cmap="gray")
+    left.imshow(center_on_gray(backward[part]), cmap="gray", vmin=0, vmax=1)
+    height, width = forward[part].shape[:2]
+    for axes in (left, right):
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])

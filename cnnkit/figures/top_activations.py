@@ -1,33 +1,25 @@
-"""The strongest projections of units beside what they saw."""
+"""Figures of the images that activate units most: top nine, over epochs, second layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
+from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
-    from cnnkit.visualize import Projection, UnitExamples
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+    from cnnkit.visualize import FeatureEvolution, Projection, SecondLayerFilters, UnitExamples
 
-if TYPE_CHECKING:
-    from cnnkit.visualize import FeatureEvolution, UnitExamples
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cnnkit.visualize import SecondLayerFilters
-
-
-# The part of a projection's values, its largest, that leave its scale, so that others are seen.
-CUT = 0.005
-# From so many units on they are drawn smaller, more in a row.
-MANY = 24
+# Fraction of a projection's values, the largest ones, that become black or white, so that smaller
+# ones are visible.
+CLIP_FRACTION = 0.005
+EVOLUTION_CLIP_FRACTION = 0.01
+# With more units than this each is drawn smaller, and more of them in a row.
+MANY_UNITS = 24
 
 
 def draw_top9(
@@ -37,42 +29,40 @@ def draw_top9(
     units: int | None = None,
     columns: int | None = None,
 ) -> None:
-    """Draws units' strongest projections beside what they saw, as a PNG.
+    """Draw the strongest projections of units beside their image patches.
 
     As Zeiler & Fergus 2013, Fig. 2: for each unit a square of projections, and to the right of it
-    the same square of image patches. Gray is zero; every projection has a scale of its own, which
-    the largest of its values leave, so that the others are seen.
+    the same square of image patches. Gray is zero. Every projection has a scale of its own, which
+    clips its largest values, so that smaller ones are visible.
 
     Args:
-        tops: What `cnnkit.visualize.top9` returned for a layer, or `cnnkit.visualize.project_top`, of
-            which one unit is in memory at a time.
-        path: Where the picture goes.
+        tops: Result of `cnnkit.visualize.top9` for a layer, or of `cnnkit.visualize.project_top`,
+            which keeps one unit in memory at a time.
+        path: PNG file to write.
         units: Number of units; None counts `tops`, which must then be a list.
-        columns: Units in a row; None is 2, or 8 where there are many.
+        columns: Number of units in a row; None is 2, or 8 for more than 24 units.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
     units = len(tops) if units is None else units
-    many = units > MANY
+    many = units > MANY_UNITS
     columns = min(columns or (8 if many else 2), units)
     rows = -(-units // columns)
-    # In inches, at 70 pixels to the inch.
+    # In inches, at 70 pixels per inch.
     width, height = (2.3, 1.3) if many else (4.6, 2.45)
-    tiles = [_tile(top, int(70 * width) if many else None) for top in tops]
+    tiles = [_make_tile(top, int(70 * width) if many else None) for top in tops]
     rules = sorted({tile.rule for tile in tiles if tile.rule})
     figure = new_figure(width * columns, height * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    hide_axes(grid.flat)
     for axes, tile in zip(grid.flat, tiles, strict=False):
         axes.set_title(tile.title, fontsize=5 if many else 8, pad=2)
         if tile.pixels is not None:
             axes.imshow(tile.pixels)
     caption = (
-        f"{', '.join(rules) or 'nothing'} and patches, strongest first · the number is the"
-        f" strongest activation\ngray is 0, each on its own scale, which {100 * CUT:g} % of its"
-        " values leave"
+        f"{', '.join(rules) or 'nothing'} and image patches, strongest first · the number is the"
+        f" largest activation\n{_scale_text(CLIP_FRACTION)}"
     )
     inches = height * rows + 0.3
     figure.subplots_adjust(
@@ -84,76 +74,73 @@ def draw_top9(
 
 @dataclass(frozen=True)
 class _Tile:
-    """What is drawn of one unit: eight-bit pixels, so that all of a layer's fit into memory."""
+    """Title and pixels of one unit; uint8 pixels, so that all units of a layer fit into memory."""
 
     title: str
     pixels: np.ndarray | None
     rule: str | None
 
 
-def _tile(top: UnitExamples, width: int | None) -> _Tile:
+def _make_tile(top: UnitExamples, width: int | None) -> _Tile:
     title = f"{top.layer} unit {top.unit}"
     if not top.projections:
-        return _Tile(f"{title}: never fires", None, None)
-    pictures = [
-        center_on_gray(paste_centered(result, patch.shape), cut=CUT)
+        return _Tile(f"{title}: never active", None, None)
+    projections = [
+        center_on_gray(paste_centered(result, patch.shape), clip_fraction=CLIP_FRACTION)
         for result, patch in zip(top.projections, top.patches, strict=True)
     ]
-    seen = [np.clip(patch / 255, 0, 1) for patch in top.patches]
-    pixels = np.concatenate([square_grid(pictures), square_grid(seen)], axis=1)
+    patches = [np.clip(patch / 255, 0, 1) for patch in top.patches]
+    pixels = np.concatenate([square_grid(projections), square_grid(patches)], axis=1)
     if width is not None:
-        pixels = _shrunk(pixels, pixels.shape[1] // width)
+        pixels = _downscale(pixels, pixels.shape[1] // width)
     strongest = top.projections[0]
     return _Tile(
         f"{title}: {strongest.activation:.3g}", np.uint8(np.rint(255 * pixels)), strongest.rule
     )
 
 
-def _shrunk(pixels: np.ndarray, factor: int) -> np.ndarray:
-    """Returns the means of squares of `factor` pixels, what is left over at the ends cut off."""
+def _downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
+    """Return the means of squares of `factor` pixels; incomplete squares are cut off."""
     if factor < 2:
         return pixels
     rows, columns = (side // factor for side in pixels.shape[:2])
-    cut = pixels[: rows * factor, : columns * factor]
-    return cut.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    complete = pixels[: rows * factor, : columns * factor]
+    return complete.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
 
 
 def paste_centered(result: Projection, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns the projection of a receptive field, zero beyond the border of the image."""
+    """Return the projection in its whole receptive field, zero beyond the border of the image."""
     pixels = np.zeros(shape, np.float32)
-    box, wide = result.box, result.unclipped
-    rows = slice(box.top - wide.top, box.bottom - wide.top)
-    columns = slice(box.left - wide.left, box.right - wide.left)
+    box, field = result.box, result.unclipped
+    rows = slice(box.top - field.top, box.bottom - field.top)
+    columns = slice(box.left - field.left, box.right - field.left)
     pixels[rows, columns] = result.projection[box.slices]
     return pixels
 
 
 def square_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns pictures of one size in a square, white between them and where one is missing."""
+    """Arrange pictures of one size in a square, white between them and where one is missing."""
     side = int(np.ceil(np.sqrt(len(pictures))))
     height, width = (length + max(1, length // 20) for length in pictures[0].shape[:2])
     pixels = np.ones((side * height, side * width, 3), np.float32)
-    for place, picture in enumerate(pictures):
-        row, column = divmod(place, side)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, side)
         rows = slice(row * height, row * height + picture.shape[0])
         pixels[rows, column * width : column * width + picture.shape[1]] = picture
     return pixels
 
 
-CUT_EPOCHS = 0.01
-
-
 def draw_feature_evolution(
     layers: Mapping[str, Sequence[FeatureEvolution]], path: str | Path
 ) -> None:
-    """Draws a block for every layer, a row for every unit, a column for every epoch, as a PNG.
+    """Draw a block for every layer, a row for every unit, a column for every epoch.
 
-    Zeiler & Fergus 2013, Fig. 4. Gray is zero; every projection has a scale of its own, which the
-    largest of its values leave: their colors are enhanced too.
+    Zeiler & Fergus 2013, Fig. 4. Gray is zero. Every projection has a scale of its own, which clips
+    its largest values; the paper enhances the colors too.
 
     Args:
-        layers: What `cnnkit.visualize.feature_evolution` returned.
-        path: Where the picture goes.
+        layers: Result of `cnnkit.visualize.feature_evolution`.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -169,9 +156,11 @@ def draw_feature_evolution(
             if number == 0:
                 axes.set_title(f"epoch {epoch}", fontsize=8)
             if not top.projections:
-                axes.text(0.5, 0.5, "never fires", ha="center", va="center", fontsize=6)
+                axes.text(0.5, 0.5, "never active", ha="center", va="center", fontsize=6)
                 continue
-            axes.imshow(center_on_gray(_seen(top), cut=CUT_EPOCHS))
+            axes.imshow(
+                center_on_gray(_field_projection(top), clip_fraction=EVOLUTION_CLIP_FRACTION)
+            )
     height = figure.get_size_inches()[1]
     figure.subplots_adjust(
         left=1.0 / figure.get_size_inches()[0], right=0.99, top=1 - 0.3 / height,
@@ -180,14 +169,14 @@ def draw_feature_evolution(
     rules = {top.projections[0].rule for row in rows for top in row.examples if top.projections}
     caption = (
         f"{', '.join(sorted(rules)) or 'nothing'} of the strongest activation over all images\n"
-        f"gray is 0, each on its own scale, which {100 * CUT_EPOCHS:g} % of its values leave"
+        f"{_scale_text(EVOLUTION_CLIP_FRACTION)}"
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=7)
     save_figure(figure, path, dpi=90)
 
 
-def _seen(top: UnitExamples) -> np.ndarray:
-    """Returns the projection of what the unit sees, at most of the whole image."""
+def _field_projection(top: UnitExamples) -> np.ndarray:
+    """Return the projection in the receptive field, or in the image where that is smaller."""
     [result], shape = top.projections, top.patches[0].shape
     height, width = result.projection.shape[:2]
     if shape[0] > height or shape[1] > width:
@@ -196,45 +185,51 @@ def _seen(top: UnitExamples) -> np.ndarray:
 
 
 def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) -> None:
-    """Draws each network's second-layer projections beside what they saw, as a PNG.
+    """Draw each network's second-layer projections beside their image patches.
 
-    Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Gray is zero, every
-    projection has a scale of its own, which the largest of its values leave.
+    Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Gray is zero. Every
+    projection has a scale of its own, which clips its largest values.
 
     Args:
-        networks: What `cnnkit.visualize.second_layer` returned for each.
-        path: Where the picture goes.
+        networks: Result of `cnnkit.visualize.second_layer_filters` for each network.
+        path: PNG file to write.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
     figure = new_figure(8.2, 4.5 * len(networks) + 0.3)
     grid = figure.subplots(len(networks), 2, squeeze=False)
-    for (left, right), seen in zip(grid, networks, strict=True):
-        kernels, tops = seen.filters, [top for top in seen.examples if top.projections]
-        height, width = kernels.kernels.shape[1:3]
-        left.set_title(
-            f"{seen.model}, {kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
-            f" {int(kernels.dead.sum())} dead, {len(seen.first_dead_units)} silent\n{seen.layer}:"
-            f" {len(seen.second_dead_units)} of {seen.units} silent, one every {seen.receptive_field.stride[0]} pixels",
-            fontsize=8,
-        )
-        right.set_title("what they saw", fontsize=8)
-        for axes in (left, right):
-            axes.set_axis_off()
+    for (left, right), network in zip(grid, networks, strict=True):
+        tops = [top for top in network.examples if top.projections]
+        left.set_title(_second_layer_title(network), fontsize=8)
+        right.set_title("image patches", fontsize=8)
+        hide_axes((left, right))
         if tops:
             shape = tops[0].patches[0].shape
+            projections = (paste_centered(top.projections[0], shape) for top in tops)
             left.imshow(
                 square_grid(
-                    [center_on_gray(paste_centered(t.projections[0], shape), cut=CUT) for t in tops]
+                    [center_on_gray(one, clip_fraction=CLIP_FRACTION) for one in projections]
                 )
             )
             right.imshow(square_grid([np.clip(t.patches[0] / 255, 0, 1) for t in tops]))
     rules = sorted({t.projections[0].rule for n in networks for t in n.examples if t.projections})
-    caption = (
-        f"{', '.join(rules)} of units' strongest activation · gray is 0, each on its own scale,"
-        f" which {100 * CUT:g} % of its values leave"
-    )
+    caption = f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}"
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)
     figure.text(0.5, 0.012, caption, ha="center", fontsize=8)
     save_figure(figure, path, dpi=80)
+
+
+def _second_layer_title(network: SecondLayerFilters) -> str:
+    kernels = network.filters
+    height, width = kernels.kernels.shape[1:3]
+    return (
+        f"{network.model}, {kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
+        f" {int(kernels.dead.sum())} dead, {len(network.first_dead_units)} silent\n"
+        f"{network.layer}: {len(network.second_dead_units)} of {network.units} silent,"
+        f" one every {network.receptive_field.stride[0]} pixels"
+    )
+
+
+def _scale_text(clip_fraction: float) -> str:
+    return f"gray is 0, each on its own scale, {100 * clip_fraction:g} % of its values clipped"

@@ -1,4 +1,4 @@
-"""Loss and error of training runs."""
+"""Figure of loss and error of training runs by epoch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cnnkit.figures.canvas import new_figure, save_figure
 
 
 def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
-    """Draws loss and error of training runs by epoch, as a PNG.
+    """Draw loss and error of training runs by epoch.
 
-    Dashed on the training images, solid on the held-out ones; a dotted line stands where the
-    learning rate of the first run falls at once to half or less.
+    Dashed on the training images, solid on the held-out images. A dotted line is drawn where the
+    learning rate of the first run falls to half or less at once.
 
     Args:
-        runs: Lines of metrics by the name of the run, as `cnnkit.run_folder.RunFolder.metrics` gives them.
-        path: Where the picture goes.
+        runs: Lines of metrics by the name of the run, from `cnnkit.run_folder.RunFolder.metrics`.
+        path: PNG file to write.
 
     Raises:
-        UsageError: If a run has no epoch yet, or matplotlib is not installed.
+        UsageError: If a run has not finished an epoch, or matplotlib is not installed.
     """
     for name, lines in runs.items():
         if not lines:
-            raise UsageError(f"The run {name} has no epoch to draw yet")
+            raise UsageError(f"Run {name} has no epoch to draw yet")
     figure = new_figure(10, 4.2)
     loss, error = figure.subplots(1, 2)
     for number, (name, lines) in enumerate(runs.items()):
@@ -38,8 +38,8 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
             if len(epochs) == 1:
                 options["marker"] = "o"
             loss.plot(epochs, [line[f"{prefix}loss"] for line in lines], **options)
-            wrong = [100 * (1 - line[f"{prefix}accuracy"]) for line in lines]
-            error.plot(epochs, wrong, **options)
+            errors = [100 * (1 - line[f"{prefix}accuracy"]) for line in lines]
+            error.plot(epochs, errors, **options)
     first = next(iter(runs.values()))
     for before, after in pairwise(first):
         if after["learning_rate"] <= before["learning_rate"] / 2:
@@ -52,7 +52,7 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)
-    # Below: names of runs are paths, which may be longer than a panel is wide.
+    # Below both panels, because names of runs are paths and may be wider than a panel.
     figure.set_layout_engine("constrained")
     figure.legend(
         *error.get_legend_handles_labels(),

@@ -1,35 +1,38 @@
-"""How the accuracy of a transfer grows with the training images of each class."""
+"""Figures of transfer: recall against training images, and nearest neighbors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from cnnkit.figures.canvas import new_figure, save_figure
-
-if TYPE_CHECKING:
-    from cnnkit.transfer import TransferScore
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnkit.figures.canvas import hide_axes, new_figure, save_figure
+
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from cnnkit.features import Neighbor
+    from cnnkit.transfer import TransferScore
+
+# Side of an image in inches.
+SIDE = 1.45
 
 
 def draw_learning_curve(
     scores: Sequence[TransferScore], path: str | Path, *, title: str = ""
 ) -> None:
-    """Draws mean class recall against training images of each class, as a PNG.
+    """Draw mean class recall against the number of training images of each class.
 
-    As Zeiler & Fergus 2013, Fig. 9; a line for each layer and classifier, and a bar of one standard
-    deviation over the random splits to both sides.
+    As Zeiler & Fergus 2013, Fig. 9: a line for each layer and classifier, with error bars of one
+    standard deviation over the random splits.
 
     Args:
-        scores: What `cnnkit.transfer.evaluate_transfer` returned for several numbers of training images.
-        path: Where the picture goes.
-        title: What stands above.
+        scores: Result of `cnnkit.transfer.evaluate_transfer` for several numbers of training
+            images.
+        path: PNG file to write.
+        title: Title of the figure.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -66,9 +69,6 @@ def draw_learning_curve(
     save_figure(figure, path, dpi=120)
 
 
-SIDE = 1.45
-
-
 def draw_neighbors(
     queries: Sequence[np.ndarray],
     titles: Sequence[str],
@@ -78,17 +78,17 @@ def draw_neighbors(
     *,
     caption: str = "",
 ) -> None:
-    """Draws a contact sheet as a PNG: a row a query, its nearest images to the right of it.
+    """Draw a contact sheet: a row for each query, its nearest images to the right of it.
 
-    As Krizhevsky et al. 2012, Fig. 4 on the right; every image has its class and its distance.
+    As Krizhevsky et al. 2012, Fig. 4 right; every image has its class and its distance.
 
     Args:
         queries: Images, (h, w, 3) RGB in 0..255.
-        titles: What stands above each of them.
-        found: What `cnnkit.features.find_neighbors` returned.
-        images: The images of `found`.
-        path: Where the picture goes.
-        caption: What stands below.
+        titles: Title of each query.
+        found: Result of `cnnkit.features.find_neighbors` for the queries.
+        images: Images of `found`.
+        path: PNG file to write.
+        caption: Text below the images.
 
     Raises:
         UsageError: If matplotlib is not installed.
@@ -96,19 +96,18 @@ def draw_neighbors(
     columns = 1 + max(len(row) for row in found)
     height = (SIDE + 0.3) * len(queries) + 0.35
     figure = new_figure(SIDE * columns + 0.3, height)
-    # A narrow empty column parts the query from what was found.
+    # A narrow empty column separates the query from its neighbors.
     grid = figure.subplots(
         len(queries),
         columns + 1,
         squeeze=False,
         gridspec_kw={"width_ratios": [1, 0.12, *[1] * (columns - 1)]},
     )
-    for axes in grid.flat:
-        axes.set_axis_off()
+    hide_axes(grid.flat)
     for row, query, title, near, pictures in zip(grid, queries, titles, found, images, strict=True):
-        _show(row[0], query, title, weight="bold")
+        _draw_image(row[0], query, title, weight="bold")
         for axes, one, picture in zip(row[2:], near, pictures, strict=False):
-            _show(axes, picture, f"{one.label}\n{one.distance:.3g}")
+            _draw_image(axes, picture, f"{one.label}\n{one.distance:.3g}")
     figure.subplots_adjust(
         left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.3 / height, wspace=0.05, hspace=0.32
     )
@@ -116,6 +115,6 @@ def draw_neighbors(
     save_figure(figure, path, dpi=110)
 
 
-def _show(axes, image: np.ndarray, title: str, **style) -> None:
+def _draw_image(axes: Axes, image: np.ndarray, title: str, **style: Any) -> None:
     axes.imshow(np.clip(image / 255, 0, 1))
     axes.set_title(title, fontsize=7, pad=2, **style)

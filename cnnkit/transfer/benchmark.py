@@ -243,7 +243,8 @@ def evaluate_transfer(
         >>> from cnnkit.data import load_dataset
         >>> from cnnkit.transfer import evaluate_transfer
         >>> model = alexnet(input_shape=(64, 64, 3), include_top=False)
-        >>> scores = evaluate_transfer(model, load_dataset("digits"), ["pool1", "pool2"])  # doctest: +SKIP
+        >>> digits, layers = load_dataset("digits"), ["pool1", "pool2"]
+        >>> scores = evaluate_transfer(model, digits, layers)  # doctest: +SKIP
         >>> [(score.layer, round(score.mean, 2)) for score in scores]  # doctest: +SKIP
         [('pool1', 0.97), ('pool2', 0.96)]
     """

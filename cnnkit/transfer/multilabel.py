@@ -38,7 +38,8 @@ def voc2010_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
 
     Example:
         >>> import numpy as np
-        >>> round(voc2010_average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        >>> scores, voc_labels = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])
+        >>> round(voc2010_average_precision(scores, voc_labels), 4)
         0.8333
     """
     found, precision, positives = _precision_curve(scores, voc_labels)
@@ -63,7 +64,8 @@ def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
 
     Example:
         >>> import numpy as np
-        >>> round(voc2007_average_precision(np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])), 4)
+        >>> scores, voc_labels = np.array([0.9, 0.8, 0.7, 0.6]), np.array([1, -1, 1, -1])
+        >>> round(voc2007_average_precision(scores, voc_labels), 4)
         0.8485
     """
     found, precision, positives = _precision_curve(scores, voc_labels)

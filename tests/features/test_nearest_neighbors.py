@@ -11,7 +11,7 @@ from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, memory_estimate, nearest_neighbors
-from tests.features.test_store import network
+from tests.helpers.small_network import network
 
 
 @pytest.mark.parametrize("sizes", [(700,), (1, 300, 99, 300)])

@@ -1,4 +1,4 @@
-"""Linear classifiers on features: against scikit-learn on the whole vectors, splits by hand."""
+"""Transfer benchmarks: splits and scores by hand, the command, figures of recall."""
 
 import json
 import os
@@ -10,19 +10,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn.preprocessing import Normalizer
-from sklearn.svm import LinearSVC
 
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.data import resize_shorter_side as fit_image
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
-from cnnkit.figures import draw_learning_curve
-from cnnkit.transfer import SplitScore, TransferScore, extract_layers, score_features
+from cnnkit.transfer import extract_layers, score_features
 from cnnkit.transfer.benchmark import random_split
-from cnnkit.transfer.linear_classifier import fit_linear_classifier
-from tests.features.test_store import network
+from tests.helpers.small_network import network
 
 CLASSES = ("cat", "dog", "eel")
 
@@ -35,19 +31,6 @@ def labels():
 def clusters(labels, rng, dimension, noise):
     centers = rng.normal(size=(3, dimension))
     return centers[labels] + rng.normal(0, noise, (len(labels), dimension))
-
-
-def test_the_space_of_the_images_gives_the_solution_of_the_whole_space(labels, rng):
-    values = clusters(labels, rng, 500, 1.5)
-    pipeline, c = fit_linear_classifier(values, labels, c_values=(10.0,))
-    whole = LinearSVC(C=c, fit_intercept=True, tol=1e-8, max_iter=100_000)
-    whole.fit(Normalizer().transform(values), labels)
-    seen = clusters(labels, np.random.default_rng(9), 500, 1.5)
-    found, expected = (
-        model.decision_function(rows)
-        for model, rows in ((pipeline, seen), (whole, Normalizer().transform(seen)))
-    )
-    np.testing.assert_allclose(found, expected, atol=2e-3 * np.abs(expected).max())
 
 
 def test_splits_are_drawn_by_class_and_seed(labels):
@@ -186,24 +169,3 @@ def test_recall_against_training_images_is_drawn(image_folder, tmp_path, capsys)
     assert found == [(kind, n) for kind in ("svm", "softmax") for n in (2, 4, 8)]
     for wrong in (["--per-class", "5"], ["--per-class", "2", "4", "--figure", "growth.pdf"]):
         assert main([*words, "--figure", str(figure), *wrong]) == 2
-
-
-def test_the_bars_are_one_deviation(monkeypatch, tmp_path):
-    from matplotlib.axes import Axes
-
-    drawn = []
-    monkeypatch.setattr(
-        Axes, "errorbar", lambda self, x, y, **rest: drawn.append((x, y, rest["yerr"]))
-    )
-    monkeypatch.setattr(Axes, "legend", lambda self, **rest: None)
-
-    def scored(per_class, *recalls):
-        splits = (SplitScore(i, 1.0, r, (r,), per_class, 4, None) for i, r in enumerate(recalls))
-        return TransferScore("fc7", "svm", per_class, tuple(splits))
-
-    scores = [scored(15, 0.5, 0.7), scored(5, 0.2, 0.4)]
-    draw_learning_curve(scores, tmp_path / "a.png")
-    [(x, y, bars)] = drawn
-    assert x == [5, 15]
-    np.testing.assert_allclose(y, [30, 60])
-    np.testing.assert_allclose(bars, [10 * np.sqrt(2), 10 * np.sqrt(2)])

@@ -17,7 +17,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, select_features_split, split_from_files
 from cnnkit.transfer import LinearProbe, extract_layers, fit_linear_classifier, load_linear_probe
 from cnnkit.transfer.linear_probe import METADATA, PIPELINE
-from tests.features.test_store import network
+from tests.helpers.small_network import network
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
     skops.io.dump(strange, folder / PIPELINE)
     with pytest.raises(
         DataError,
-        match=r"holds types that are not part of a scikit-learn classifier.*test_store\.network",
+        match=r"holds types that are not part of a scikit-learn classifier.*small_network\.network",
     ):
         load_linear_probe(folder)
 

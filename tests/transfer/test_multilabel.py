@@ -19,7 +19,7 @@ from cnnkit.transfer import (
     score_multilabel,
 )
 from cnnkit.transfer.multilabel import voc2007_average_precision, voc2010_average_precision
-from tests.features.test_store import network
+from tests.helpers.small_network import network
 from tests.helpers.voc_folder import CLASSES, write_voc_folder
 
 

@@ -13,7 +13,7 @@ from cnnkit.errors import UsageError
 from cnnkit.features import select_features_split
 from cnnkit.transfer import drop_duplicates, find_duplicates
 from cnnkit.transfer import near_duplicates as module
-from tests.features.test_store import network
+from tests.helpers.small_network import network
 
 
 def picture(seed, height=90, width=120):

@@ -174,10 +174,13 @@ def test_correspondence_command(files, capsys):
 def test_wrong_files(files, capsys):
     folder, entries = files
     for text, said in (
-        ("{", "does not hold images and their parts"),
-        ([{"image": "a.png"}], "does not hold images and their parts"),
-        ([{"image": "a.png", "parts": {"eye": [1, 2, 3]}}], "does not hold images and their parts"),
-        ([entries[0], {**entries[1], "parts": {"ear": [1, 2, 3, 4]}}], "b.png has other parts"),
+        ("{", "must hold images and their parts"),
+        ([{"image": "a.png"}], "must hold images and their parts"),
+        ([{"image": "a.png", "parts": {"eye": [1, 2, 3]}}], "must hold images and their parts"),
+        (
+            [entries[0], {**entries[1], "parts": {"ear": [1, 2, 3, 4]}}],
+            "b.png must have the same parts as the first image",
+        ),
         # b.png is 48 wide: its central square begins at column 8.
         (
             [entries[0], {**entries[1], "parts": {"eye": [4, 0, 12, 12]}}],

@@ -181,8 +181,8 @@ def test_invariance_command(detector, tmp_path, capsys):
         assert np.ptp(panel, axis=(0, 1)).min() > 0.5
     picture.unlink()
     for more, said in (
-        (["--label", "0", "cat"], "Unknown class 'cat'"),
-        (["--label", "0"], "Image 1 has no class of the network's"),
+        (["--target", "0", "cat"], "Unknown class 'cat'"),
+        (["--target", "0"], "Image 1 has no class of the network's"),
         (["--transform", "turn"], "Unknown transformation 'turn'"),
         (["--layer", "conv9"], "Unknown layer 'conv9'"),
     ):

@@ -1,25 +1,34 @@
-"""The pictures of `cnnkit visualize`, a module each.
+"""Figures of `cnnkit visualize`, by their name on the command line.
 
-A picture is a module here: its docstring's first line is the summary and the whole of it the
-description; it has `add_arguments(parser)` and `draw(args) -> Drawn`. Its name on the command line
-is the module's, with hyphens for underscores, or its `NAME`. Modules import TensorFlow inside
-`draw` only, so that `--help` answers at once.
+`FIGURES` lists every figure. A figure is a `FigureCommand`: its description, a function that
+declares its arguments, and a function that draws it. Only that last one imports TensorFlow.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from types import ModuleType
+from cnnkit.cli.visualize.activation_maximization import ACTIVATION_MAXIMIZATION
+from cnnkit.cli.visualize.attribution import ATTRIBUTION, COMPARE
+from cnnkit.cli.visualize.correspondence import CORRESPONDENCE
+from cnnkit.cli.visualize.deconvnet import DECONVNET, RULES, STACK
+from cnnkit.cli.visualize.figure import FigureCommand
+from cnnkit.cli.visualize.filters import FILTERS
+from cnnkit.cli.visualize.invariance import INVARIANCE
+from cnnkit.cli.visualize.occlusion import OCCLUSION
+from cnnkit.cli.visualize.top_activations import EVOLUTION, LAYER2, TOP9
 
-
-def figure_commands() -> dict[str, ModuleType]:
-    """Returns the pictures by their name on the command line, in alphabetical order."""
-    modules = {}
-    for module in pkgutil.iter_modules(__path__):
-        if not module.name.startswith("_"):
-            picture = importlib.import_module(f"{__name__}.{module.name}")
-            if not hasattr(picture, "draw"):
-                continue
-            modules[getattr(picture, "NAME", module.name.replace("_", "-"))] = picture
-    return dict(sorted(modules.items()))
+FIGURES: dict[str, FigureCommand] = {
+    "activation-maximization": ACTIVATION_MAXIMIZATION,
+    "compare": COMPARE,
+    "correspondence": CORRESPONDENCE,
+    "deconvnet": DECONVNET,
+    "evolution": EVOLUTION,
+    "filters": FILTERS,
+    **ATTRIBUTION,
+    "invariance": INVARIANCE,
+    "layer2": LAYER2,
+    "occlusion": OCCLUSION,
+    "rules": RULES,
+    "stack": STACK,
+    "top9": TOP9,
+}
+FIGURES = dict(sorted(FIGURES.items()))

@@ -1,19 +1,15 @@
-"""Images that are made to excite units.
-
-Begins with noise and goes along the gradient of the unit's answer (Simonyan et al. 2013,
-section 2). Several units have one picture.
-"""
+"""Activation maximization figure: images that are optimized to activate units."""
 
 from __future__ import annotations
 
 import argparse
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
-from cnnkit.cli.visualize.figure import Figure
+from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the picture's arguments."""
+def add_maximization_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the figure."""
     add_network_arguments(parser)
     parser.add_argument("--layer", help="for example conv5 (default: the classes)")
     parser.add_argument(
@@ -24,27 +20,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--smoothness", type=float, default=1, help="weight of total variation (default 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-    parser.add_argument("--image-size", type=int, help="for a network of no fixed size")
+    add_image_size_argument(parser)
 
 
-def draw(args: argparse.Namespace) -> Figure:
-    """Makes the images and draws them."""
+def draw_maximization(args: argparse.Namespace) -> Figure:
+    """Optimize an image for each unit and draw the images."""
     from cnnkit.figures import draw_synthesized
     from cnnkit.visualize import activation_maximization
 
     options = {"steps": args.steps, "smoothness": args.smoothness, "seed": args.seed}
-    made = activation_maximization(
+    images = activation_maximization(
         load_from_arguments(args).model,
         args.layer,
         args.unit,
         image_size=args.image_size,
         **options,
     )
-    draw_synthesized(made, args.output)
+    draw_synthesized(images, args.output)
     return Figure(
         "; ".join(
             f"{one.layer} unit {one.unit}: {one.start:.3g} for noise, {one.activation:.3g} now"
-            for one in made
+            for one in images
         ),
         {
             **options,
@@ -56,8 +52,18 @@ def draw(args: argparse.Namespace) -> Figure:
                     "start": one.start,
                     "activation": one.activation,
                 }
-                for one in made
+                for one in images
             ],
         },
-        {f"image_{one.unit}": one.image for one in made},
+        {f"image_{one.unit}": one.image for one in images},
     )
+
+
+ACTIVATION_MAXIMIZATION = FigureCommand(
+    """Optimize images to activate units.
+
+Starts with noise and follows the gradient of the unit's activation (Simonyan et al. 2013, section
+2). The images of several units are drawn in one figure.""",
+    add_maximization_arguments,
+    draw_maximization,
+)

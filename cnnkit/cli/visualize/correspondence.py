@@ -1,46 +1,47 @@
-"""Whether the same parts of different objects matter alike.
-
-Hides a part in every image and compares how the features change (Zeiler & Fergus 2013, Fig. 8 and
-Table 1). PARTS is a JSON file, its images beside it:
-
-    [{"image": "dog1.jpg", "parts": {"nose": [top, left, bottom, right], ...}}, ...]
-
-Boxes are in pixels of the image file; bottom and right are the first row and column outside.
-"""
+"""Correspondence figure: features of several images while the same part is hidden in each."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
-from cnnkit.cli.visualize.figure import Figure
+from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 from cnnkit.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from cnnkit.visualize import Box
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the picture's arguments."""
+
+def add_correspondence_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the figure."""
     add_network_arguments(parser)
     parser.add_argument("parts", metavar="PARTS", help="JSON file of images and boxes")
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv5 fc7")
-    parser.add_argument("--fill", type=float, default=128, help="what hides a part (default 128)")
-    parser.add_argument("--draws", type=int, default=10, help="random places (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random places (default 0)")
-    parser.add_argument("--image-size", type=int, help="for a network of no fixed size")
+    parser.add_argument(
+        "--fill", type=float, default=128, help="gray that hides a part (default 128)"
+    )
+    parser.add_argument("--draws", type=int, default=10, help="random positions (default 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random positions (default 0)")
+    add_image_size_argument(parser)
 
 
-def draw(args: argparse.Namespace) -> Figure:
-    """Hides, compares and draws."""
+def draw_correspondence_figure(args: argparse.Namespace) -> Figure:
+    """Hide each part, compare the features and draw them."""
     from cnnkit.figures import draw_correspondence
     from cnnkit.visualize import correspondence
 
     model = load_from_arguments(args).model
     size = args.image_size or model.input_shape[1]
     if size is None:
-        raise UsageError("The network takes images of any size", expected="--image-size PIXELS")
+        raise UsageError(
+            f"--image-size must be given: {args.network} takes images of any size",
+            expected="--image-size PIXELS",
+        )
     images, boxes = read_object_parts(Path(args.parts), size)
     found = correspondence(
         model, images, boxes, args.layer, fill=args.fill, draws=args.draws, seed=args.seed
@@ -75,20 +76,49 @@ def draw(args: argparse.Namespace) -> Figure:
     )  # fmt: skip
 
 
-def read_object_parts(file: Path, size: int):
-    """Returns the images as the network sees them, and the boxes of each part in them.
+def read_object_parts(file: Path, size: int) -> tuple[np.ndarray, dict[str, list[Box]]]:
+    """Read a JSON file of images and their parts.
+
+    Args:
+        file: The JSON file; its images are named relative to its folder.
+        size: Side of the images that the network takes, in pixels.
+
+    Returns:
+        The images, (n, size, size, 3) float32 RGB in 0..255, and for each part its box in every
+        image, in pixels of these.
 
     Raises:
-        UsageError: If there is no such file.
-        DataError: If it is none of its kind, or a part lies where the network does not see it.
+        UsageError: If the file does not exist.
+        DataError: If it does not have this content, or a part is outside the center crop.
     """
     import tensorflow as tf
 
     from cnnkit.cli.read_image import read_image
     from cnnkit.data import Augmentation
     from cnnkit.data.crops import crop_window
-    from cnnkit.visualize import Box
 
+    entries = _read_entries(file)
+    images, boxes = [], {name: [] for name in (entries[0][1] if entries else {})}
+    for name, parts in entries:
+        if set(parts) != set(boxes):
+            raise DataError(
+                f"Image {name} must have the same parts as the first image",
+                expected=", ".join(boxes),
+                received=", ".join(parts),
+            )
+        path = str(file.parent / name)
+        images.append(read_image(path, size))
+        sides = np.array(read_image(path, None).shape[:2])
+        scaled, offset = crop_window(tf.constant(sides, tf.int32), Augmentation(size), {})
+        for part, box in parts.items():
+            boxes[part].append(
+                _crop_box(box, sides, scaled.numpy(), offset.numpy(), size, f"{part!r} of {name}")
+            )
+    return np.stack(images) if images else np.zeros((0, size, size, 3)), boxes
+
+
+def _read_entries(file: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
+    """Return the name of each image and the boxes of its parts, in pixels of the image file."""
     if not file.is_file():
         raise UsageError(f"No file {file}", expected="a JSON file of images and their parts")
     try:
@@ -101,33 +131,50 @@ def read_object_parts(file: Path, size: int):
         broken = True
     if broken:
         raise DataError(
-            f"{file} does not hold images and their parts",
+            f"{file} must hold images and their parts",
             expected='[{"image": "NAME", "parts": {"nose": [top, left, bottom, right]}}]',
         )
-    images, boxes = [], {name: [] for name in (entries[0][1] if entries else {})}
-    for name, parts in entries:
-        if set(parts) != set(boxes):
-            raise DataError(
-                f"Image {name} has other parts than the first one",
-                expected=", ".join(boxes),
-                received=", ".join(parts),
-            )
-        path = str(file.parent / name)
-        images.append(read_image(path, size))
-        sides = np.array(read_image(path, None).shape[:2])
-        scaled, offset = crop_window(tf.constant(sides, tf.int32), Augmentation(size), {})
-        for part, box in parts.items():
-            corners = np.reshape(box, (2, 2)) * scaled.numpy() / sides - offset.numpy()
-            corners = np.rint(corners).astype(int)
-            # A part that was cut in two would be another part.
-            if not (corners >= 0).all() or not (corners <= size).all():
-                first = np.ceil(offset.numpy() * sides / scaled.numpy()).astype(int)
-                last = ((offset.numpy() + size) * sides / scaled.numpy()).astype(int)
-                square = " ".join(map(str, (*first, *last)))
-                raise DataError(
-                    f"Part {part!r} of {name} is not in the square that the network sees",
-                    expected=f"within {square} of the file's pixels",
-                    received=" ".join(f"{corner:g}" for corner in box),
-                )
-            boxes[part].append(Box(*corners.ravel().tolist()))
-    return np.stack(images) if images else np.zeros((0, size, size, 3)), boxes
+    return entries
+
+
+def _crop_box(
+    box: np.ndarray, sides: np.ndarray, scaled: np.ndarray, offset: np.ndarray, size: int, name: str
+) -> Box:
+    """Return a box of the image file as a box of the center crop.
+
+    Args:
+        box: Top, left, bottom and right in pixels of the file.
+        sides: Height and width of the file.
+        scaled: Height and width of the rescaled image that is cropped.
+        offset: Top and left of the crop in the rescaled image.
+        size: Side of the crop.
+        name: Name of the part, for the error.
+    """
+    from cnnkit.visualize import Box
+
+    corners = np.rint(np.reshape(box, (2, 2)) * scaled / sides - offset).astype(int)
+    # A part that the crop cuts in two is refused: hiding the rest of it would be another question.
+    if not (corners >= 0).all() or not (corners <= size).all():
+        first = np.ceil(offset * sides / scaled).astype(int)
+        last = ((offset + size) * sides / scaled).astype(int)
+        square = " ".join(map(str, (*first, *last)))
+        raise DataError(
+            f"Part {name} must be inside the center crop that the network takes",
+            expected=f"within {square} of the file's pixels",
+            received=" ".join(f"{corner:g}" for corner in box),
+        )
+    return Box(*corners.ravel().tolist())
+
+
+CORRESPONDENCE = FigureCommand(
+    """Test if the same part of different objects changes the features alike.
+
+Hides a part in every image and compares how the features change (Zeiler & Fergus 2013, Fig. 8 and
+Table 1). PARTS is a JSON file, with its images in the same folder:
+
+    [{"image": "dog1.jpg", "parts": {"nose": [top, left, bottom, right], ...}}, ...]
+
+Boxes are in pixels of the image file; bottom and right are the first row and column outside.""",
+    add_correspondence_arguments,
+    draw_correspondence_figure,
+)

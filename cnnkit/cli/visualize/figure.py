@@ -1,47 +1,75 @@
-"""What a picture leaves behind: the PNG, and beside it what it was drawn from."""
+"""Result and shared arguments of the figures of `cnnkit visualize`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnkit._files import staged_file, write_text
+from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.errors import DataError, unknown_name
+
+if TYPE_CHECKING:
+    import keras
+
+    from cnnkit.data import Split
+    from cnnkit.visualize import Projection
 
 
 @dataclass(frozen=True)
 class Figure:
-    """What is said of a picture that was drawn.
+    """Summary and data of a figure that was drawn.
 
     Attributes:
-        said: One line for the terminal.
-        facts: What JSON can hold: layers, units, activations, rules, scales.
-        arrays: The rest, by name.
+        summary: One line for the terminal.
+        facts: Values that JSON can hold: layers, units, activations, rules, scales.
+        arrays: Arrays by name.
     """
 
-    said: str
+    summary: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def write_beside(self, picture: Path) -> None:
-        """Writes `PICTURE.json` and, where there are arrays, `PICTURE.npz`.
+    def write_beside(self, png: Path) -> None:
+        """Write `PNG.json` and, if there are arrays, `PNG.npz`.
 
-        The whole name of the picture is kept, so that they replace only what belongs to it.
+        They keep the whole name of the PNG file, so that they replace only its own data.
         """
-        write_text(Path(f"{picture}.json"), json.dumps(self.facts, indent=2) + "\n")
+        write_text(Path(f"{png}.json"), json.dumps(self.facts, indent=2) + "\n")
         if self.arrays:
-            with staged_file(Path(f"{picture}.npz")) as aside, aside.open("wb") as file:
+            with staged_file(Path(f"{png}.npz")) as staged, staged.open("wb") as file:
                 np.savez_compressed(file, **self.arrays)
 
 
-def summary_facts(result) -> dict[str, Any]:
-    """Returns what is to be told of a projection."""
+@dataclass(frozen=True)
+class FigureCommand:
+    """A figure of `cnnkit visualize`.
+
+    Attributes:
+        description: Text of `--help`; its first line is the summary in the list of figures.
+        add_arguments: Declares the arguments of the figure.
+        draw: Draws the figure; or several, by the PNG file that each was drawn to. TensorFlow is
+            imported here only, so that `--help` is fast.
+    """
+
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    draw: Callable[[argparse.Namespace], Figure | dict[Path, Figure]]
+
+    @property
+    def summary(self) -> str:
+        """The first line of the description, without its full stop."""
+        return self.description.splitlines()[0].rstrip(".")
+
+
+def projection_facts(result: Projection) -> dict[str, Any]:
+    """Return the facts of a projection, without its pixels."""
     return {
         "layer": result.layer,
         "unit": result.unit,
@@ -53,40 +81,63 @@ def summary_facts(result) -> dict[str, Any]:
     }
 
 
-def summary_text(result) -> str:
-    """Returns the same in one line."""
-    return f"{result.layer} unit {result.unit}, activation {result.activation:.3g}{result.position_text}"
-
-
-EXAMPLE = "for example conv5"
+def projection_summary(result: Projection) -> str:
+    """Return the layer, unit, activation and position of a projection in one line."""
+    return (
+        f"{result.layer} unit {result.unit}, activation {result.activation:.3g}"
+        f"{result.position_text}"
+    )
 
 
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares the image that is looked at."""
+    """Declare the image file."""
     parser.add_argument("image", metavar="IMAGE", help="image file")
 
 
+def add_target_argument(parser: argparse.ArgumentParser, **options: Any) -> None:
+    """Declare the class, which was `--label` before version 0.2.
+
+    Args:
+        parser: The figure's parser.
+        **options: Further arguments of `add_argument`, such as `nargs="+"` or another `help`.
+    """
+    text = "class, by name or number (default: the most probable)"
+    parser.add_argument("--target", **{"help": text, **options})
+    kept = {name: value for name, value in options.items() if name != "help"}
+    deprecated_option(parser, "--label", "--target", **kept)
+
+
 def add_unit_argument(parser: argparse.ArgumentParser) -> None:
-    """Declares one unit of one layer."""
-    parser.add_argument("--layer", required=True, help=EXAMPLE)
+    """Declare one unit of one layer."""
+    parser.add_argument("--layer", required=True, help="for example conv5")
     parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
 
 
-def add_units_argument(parser: argparse.ArgumentParser, *, count: int = 6) -> None:
-    """Declares several units of several layers."""
+def add_layers_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare one or several layers."""
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv3 conv5")
-    parser.add_argument("--unit", type=int, nargs="+", help="feature maps of every layer")
-    parser.add_argument(
-        "--count", type=int, default=count, help=f"else so many, drawn by chance (default {count})"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
 
 
-def select_split(dataset: str, split: str, *, seed: int = 0):
-    """Returns the images of a dataset's split.
+def add_dataset_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare a dataset."""
+    parser.add_argument("dataset", metavar="DATASET", help="digits, folder:PATH or tfds:NAME")
+
+
+def add_rule_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the backward rule of projections."""
+    parser.add_argument("--rule", default="deconvnet", help="deconvnet, guided or gradient")
+
+
+def add_image_size_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the side of the images for a network of variable input size."""
+    parser.add_argument("--image-size", type=int, help="for a network of no fixed size")
+
+
+def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:
+    """Load a dataset and return one of its splits.
 
     Raises:
-        UsageError: If there is none of that name.
+        UsageError: If the dataset has no split of that name.
     """
     from cnnkit.data import load_dataset
 
@@ -96,26 +147,27 @@ def select_split(dataset: str, split: str, *, seed: int = 0):
     return splits[split]
 
 
-def read_image_for(model, args: argparse.Namespace):
-    """Returns the image, (h, w, 3) RGB in 0..255, of the size of the network."""
+def read_image_for(model: keras.Model, args: argparse.Namespace) -> np.ndarray:
+    """Return the image file at the input size of the network, (h, w, 3) RGB in 0..255."""
     from cnnkit.cli.read_image import read_image
 
     return read_image(args.image, model.input_shape[1])
 
 
-def require_active_unit(result, args: argparse.Namespace) -> None:
-    """Makes sure that there is something to see.
+def require_active_unit(result: Projection, args: argparse.Namespace) -> None:
+    """Check that a unit is active, so that there is something to draw.
 
     Raises:
-        DataError: If the unit does not fire.
+        DataError: If its activation or its projection is zero.
     """
     if result.activation != 0 and result.projection.any():
         return
     if getattr(args, "unit", None) is None:
         raise DataError(
-            f"No unit of {result.layer} fires on {args.image}", hint="Take another layer or image"
+            f"No unit of {result.layer} is active on {args.image}",
+            hint="Take another layer or image",
         )
     raise DataError(
-        f"Unit {result.unit} of {result.layer} does not fire on {args.image}",
+        f"Unit {result.unit} of {result.layer} is not active on {args.image}",
         hint="Leave --unit out to take the strongest one",
     )

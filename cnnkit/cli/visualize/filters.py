@@ -1,8 +1,4 @@
-"""The kernels of the first convolution.
-
-Draws the kernels that see the image itself, dead and dominating ones marked (Krizhevsky et al.
-2012, Fig. 3).
-"""
+"""Filters figure: the kernels of the first convolution."""
 
 from __future__ import annotations
 
@@ -11,16 +7,11 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
-from cnnkit.cli.visualize.figure import Figure
+from cnnkit.cli.visualize.figure import Figure, FigureCommand
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the picture's arguments."""
-    add_network_arguments(parser)
-
-
-def draw(args: argparse.Namespace) -> Figure:
-    """Looks at the kernels and draws them."""
+def draw_filters_figure(args: argparse.Namespace) -> Figure:
+    """Draw the kernels of the first convolution."""
     from cnnkit.figures import draw_filters
     from cnnkit.visualize import filters
 
@@ -37,3 +28,13 @@ def draw(args: argparse.Namespace) -> Figure:
         },
         {"kernels": found.kernels},
     )
+
+
+FILTERS = FigureCommand(
+    """Draw the kernels of the first convolution.
+
+Draws the kernels that are applied to the image itself and marks dead and dominating ones
+(Krizhevsky et al. 2012, Fig. 3).""",
+    add_network_arguments,
+    draw_filters_figure,
+)

@@ -1,8 +1,4 @@
-"""How far features move when an image is moved, scaled or turned.
-
-Draws the distance of the features of a lower and an upper layer from those of the image as it is,
-and the probability of its class (Zeiler & Fergus 2013, Fig. 5).
-"""
+"""Invariance figure: features and probabilities of translated, scaled and rotated images."""
 
 from __future__ import annotations
 
@@ -12,21 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
-from cnnkit.cli.visualize.figure import Figure
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_target_argument
+from cnnkit.errors import UsageError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the picture's arguments."""
+def add_invariance_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the figure."""
     add_network_arguments(parser)
     parser.add_argument("image", metavar="IMAGE", nargs="+", help="image files")
-    parser.add_argument(
-        "--label", nargs="+", help="their classes, by name or number (default: the most probable)"
+    add_target_argument(
+        parser, nargs="+", help="their classes, by name or number (default: the most probable)"
     )
     parser.add_argument(
         "--layer",
         nargs="+",
-        help="(default: the first one with weights and the last but one)",
+        help="(default: the first layer with weights and the last but one)",
     )
     parser.add_argument(
         "--transform", nargs="+", default=["translation", "scale", "rotation"],
@@ -35,25 +31,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fill", type=float, default=128, help="beyond the image (default 128)")
 
 
-def draw(args: argparse.Namespace) -> Figure:
-    """Measures and draws."""
+def draw_invariance_figure(args: argparse.Namespace) -> Figure:
+    """Measure the distances and probabilities and draw them."""
     from cnnkit.cli.read_image import read_image
     from cnnkit.figures import draw_invariance
-    from cnnkit.models import class_names
+    from cnnkit.models import class_index, class_names
     from cnnkit.visualize import invariance
 
     model = load_from_arguments(args).model
     if model.input_shape[1] is None:
         raise UsageError(
-            "The network takes images of any size", expected="a classifier of one size"
+            f"{args.network} must be a classifier of images of one size, not of any size"
         )
     images = np.stack([read_image(file, model.input_shape[1]) for file in args.image])
-    known = class_names(model) or ()
-    labels = None if args.label is None else [_number(label, known) for label in args.label]
+    targets = None
+    if args.target is not None:
+        targets = [class_index(model, target) for target in args.target]
     rows = [
-        invariance(model, images, name, layers=args.layer, labels=labels, fill=args.fill)
+        invariance(model, images, name, layers=args.layer, labels=targets, fill=args.fill)
         for name in args.transform
     ]
+    known = class_names(model)
     classes = [known[label] if known else str(label) for label in rows[0].labels]
     names = [f"{Path(f).stem}: {name}" for f, name in zip(args.image, classes, strict=True)]
     draw_invariance(images, rows, args.output, names=names, fill=args.fill)
@@ -67,7 +65,7 @@ def draw(args: argparse.Namespace) -> Figure:
             "images": args.image,
             "classes": classes,
             "classes_are": "the most probable of the image as it is"
-            if args.label is None
+            if args.target is None
             else "as given",
             "fill": args.fill,
             "layers": list(rows[0].layers),
@@ -92,9 +90,11 @@ def draw(args: argparse.Namespace) -> Figure:
     )
 
 
-def _number(label: str, known: tuple[str, ...]) -> int:
-    if label in known:
-        return known.index(label)
-    if label.isdigit():
-        return int(label)
-    raise unknown_name("class", label, known)
+INVARIANCE = FigureCommand(
+    """Draw how features change when an image is translated, scaled or rotated.
+
+Draws the distance of the features of a lower and an upper layer from those of the original image,
+and the probability of its class (Zeiler & Fergus 2013, Fig. 5).""",
+    add_invariance_arguments,
+    draw_invariance_figure,
+)

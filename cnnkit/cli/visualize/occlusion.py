@@ -1,9 +1,4 @@
-"""What the network answers while a square covers one place after the other.
-
-Draws the activity of the strongest map and its projection, the probability of the class and the
-most probable class (Zeiler & Fergus 2013, Fig. 7). With --others the map's projections from other
-images stand beside that of the image, as in the paper.
-"""
+"""Occlusion figure: the output of a network while a square covers one place after another."""
 
 from __future__ import annotations
 
@@ -14,14 +9,16 @@ import numpy as np
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import (
     Figure,
+    FigureCommand,
     add_image_argument,
+    add_target_argument,
+    projection_facts,
     read_image_for,
-    summary_facts,
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the picture's arguments."""
+def add_occlusion_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of the figure."""
     add_network_arguments(parser)
     add_image_argument(parser)
     parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
@@ -29,20 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fill", type=float, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
     )
-    parser.add_argument("--label", help="class, by name or number (default: the most probable)")
-    parser.add_argument("--layer", help="layer whose map is watched (default: the last map)")
+    add_target_argument(parser)
+    parser.add_argument("--layer", help="layer whose map is recorded (default: the last map)")
     parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
     parser.add_argument(
         "--others", nargs="+", default=[], metavar="IMAGE",
         help="images whose projections of the same map are drawn as well",
     )  # fmt: skip
     parser.add_argument("--edge", default="inside", help="inside (default) or clip")
-    parser.add_argument("--method", help="incremental or plain (default: as fast as may be)")
+    parser.add_argument("--method", help="incremental or plain (default: the faster one)")
     parser.add_argument("--batch-size", type=int, default=32, help="places at a time")
 
 
-def draw(args: argparse.Namespace) -> Figure:
-    """Covers, looks and draws."""
+def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
+    """Cover the image place by place and draw the outputs."""
     from cnnkit.cli.read_image import read_image
     from cnnkit.figures import draw_occlusion
     from cnnkit.models import class_names
@@ -58,7 +55,7 @@ def draw(args: argparse.Namespace) -> Figure:
         args.fill[0] if len(args.fill) == 1 else args.fill,
         args.method,
         args.batch_size,
-        args.label,
+        args.target,
         args.layer,
         args.unit,
         edge=args.edge,
@@ -79,9 +76,9 @@ def draw(args: argparse.Namespace) -> Figure:
     facts |= {
         "fill": result.fill.tolist(),
         "class": names[result.target] if names else None,
-        "projection": result.projection and summary_facts(result.projection),
+        "projection": result.projection and projection_facts(result.projection),
         "others": [
-            {"file": file, **summary_facts(one)}
+            {"file": file, **projection_facts(one)}
             for file, one in zip(args.others, others, strict=False)
         ],
     }
@@ -92,10 +89,21 @@ def draw(args: argparse.Namespace) -> Figure:
     if result.projection:
         arrays["projection"] = result.projection.projection
     arrays |= {f"projection_of_other_{one.image}": one.projection for one in others}
-    called = names[result.target] if names else f"class {result.target}"
-    said = (
-        f"probability of {called} {result.clean_probability:.3g} uncovered,"
+    class_text = names[result.target] if names else f"class {result.target}"
+    summary = (
+        f"probability of {class_text} {result.clean_probability:.3g} uncovered,"
         f" {result.probability.min():.3g} to {result.probability.max():.3g} covered"
         f" ({result.probability.size} places, {result.method})"
     )
-    return Figure(said, facts, arrays)
+    return Figure(summary, facts, arrays)
+
+
+OCCLUSION = FigureCommand(
+    """Cover an image place by place and draw the network's outputs.
+
+Draws the activity of the strongest map and its projection, the probability of the class and the
+most probable class (Zeiler & Fergus 2013, Fig. 7). With --others the map's projections of other
+images stand beside that of the image, as in the paper.""",
+    add_occlusion_arguments,
+    draw_occlusion_figure,
+)

@@ -62,7 +62,9 @@ def test_stack_is_drawn_with_its_switches(tmp_path, rng):
     assert (columns < width / 2).any()
     assert (columns > width / 2).any()
     assert height / 4 < rows.min() < rows.max() < height / 2
-    with pytest.raises(UsageError, match="Nothing of the signal comes back"):
+    with pytest.raises(
+        UsageError, match="`signal` must reach the image: the signal that comes back is zero"
+    ):
         draw_layerwise(steps, 0 * signal, tmp_path / "none.png")
 
 

@@ -172,7 +172,7 @@ def files(model, image, tmp_path_factory):
 def test_attribution_commands(files, capsys, name, more):
     folder, *given = files
     picture = folder / f"{name}.png"
-    command = ["visualize", name, *given, "--label", "b", "--output", str(picture)]
+    command = ["visualize", name, *given, "--target", "b", "--output", str(picture)]
     assert main([*command, *more, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts == json.loads(Path(f"{picture}.json").read_text())
@@ -186,7 +186,7 @@ def test_attribution_commands(files, capsys, name, more):
     for panel in np.array_split(pixels[50:-60], 3, axis=1):
         assert np.ptp(panel, axis=(0, 1)).min() > 0.3
     picture.unlink()
-    assert main([*command, "--label", "e"]) == 2
+    assert main([*command, "--target", "e"]) == 2
     assert "Unknown class 'e'" in capsys.readouterr().err
     if "cam" in name:
         assert main([*command, "--layer", "flat"]) == 2
@@ -204,7 +204,7 @@ def test_a_class_that_nothing_speaks_for_has_no_picture(files, tmp_path, capsys)
     picture = tmp_path / "no.png"
     command = ["visualize", "gradcam", str(tmp_path / "m.keras"), image, "--output", str(picture)]
     assert main(command) == 1
-    assert re.search(r"Nothing in .*image.png counts for class \d, says gradcam",
+    assert re.search(r"The gradcam map of class \d is zero for .*image\.png",
                      capsys.readouterr().err)  # fmt: skip
     assert not picture.exists()
 

@@ -386,7 +386,7 @@ def test_command(tmp_path, capsys):
     assert matplotlib.image.imread(picture).shape[2] in (3, 4)
     for wrong, text in (
         (["--square", "33"], "larger than the image"),
-        (["--label", "cat"], "Unknown class 'cat'"),
+        (["--target", "cat"], "Unknown class 'cat'"),
         (["--fill", "1", "2"], "one color"),
     ):
         other = tmp_path / "other.png"

@@ -1,0 +1,65 @@
+"""The feature extractor: its dense form, its identity, unit vectors."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from cnnkit import vgg11
+from cnnkit.features import (
+    FeatureExtractor,
+    FeatureSpec,
+    l2_normalize,
+)
+from cnnkit.features.extractor import model_identity
+from cnnkit.models.feature_extractor import feature_extractor, with_variable_input_size
+from tests.helpers.small_network import network
+
+
+@pytest.fixture(scope="module")
+def net():
+    return network()
+
+
+def test_dense_at_the_training_size_is_the_classifier(net):
+    images = np.random.default_rng(0).uniform(0, 255, (4, 23, 23, 3)).astype(np.float32)
+    [dense] = FeatureExtractor(
+        net, FeatureSpec.with_defaults("fc7", scales=(23,), flip=False, l2=False)
+    )([images])
+    [center] = FeatureExtractor(net, FeatureSpec("fc7", l2=False))([images])
+    np.testing.assert_allclose(dense, center, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        center, feature_extractor(net, "fc7")(images).numpy(), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_vectors_have_the_length_one_and_zeros_stay_zero():
+    vectors = l2_normalize(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
+    np.testing.assert_allclose(vectors, [[0.6, 0.8], [0, 0]])
+
+
+def test_a_network_is_known_by_what_it_computes(net, tmp_path):
+    net.save(tmp_path / "net.keras")
+    again = keras.saving.load_model(tmp_path / "net.keras")
+    assert model_identity(net) == model_identity(again) == model_identity(network(name="other"))
+    assert model_identity(net) != model_identity(network(seed=2))
+    # Weights above the layer do not count, those below do, and so does a stride without weights.
+    again.get_layer("fc8").set_weights([w + 1 for w in again.get_layer("fc8").get_weights()])
+    assert model_identity(feature_extractor(net, "fc7")) == model_identity(
+        feature_extractor(again, "fc7")
+    )
+    again.get_layer("conv1").set_weights([w + 1 for w in again.get_layer("conv1").get_weights()])
+    assert model_identity(feature_extractor(net, "fc7")) != model_identity(
+        feature_extractor(again, "fc7")
+    )
+    plain = [
+        keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D(2, strides=strides)])
+        for strides in (1, 2)
+    ]
+    assert model_identity(plain[0]) != model_identity(plain[1])
+
+
+def test_layers_go_by_the_field_names_too():
+    model = vgg11(input_shape=(32, 32, 3), classes=2)
+    assert feature_extractor(model, "fc7").output_shape == (None, 4096)
+    assert with_variable_input_size(model, "fc7").output_shape == (None, None, None, 4096)
