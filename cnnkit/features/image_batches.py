@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ DEFAULT_BATCH_PIXELS = 224 * 224
 
 # Positions in `order`, (n,) int, and the images at every side, (n, h, w, 3) float32 RGB 0..255.
 Batch = tuple[np.ndarray, list[np.ndarray]]
+# A function from an index to an image, or to the bytes of its file.
+Load = Callable[[tf.Tensor], tf.Tensor]
 
 
 def select_features_split(dataset: Dataset, name: str = ALL) -> Split:
@@ -73,13 +75,13 @@ def iter_full_images(
     are enough of their shape.
     """
 
-    def load(index):
+    def load(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = split.load_image(index)
         read = array_window_reader(image)
         return tuple(extract_crops(read, tf.shape(image)[:2], CropSpec(side))[0] for side in sides)
 
     dataset = parallel_map(tf.data.Dataset.from_tensor_slices(order), load)
-    waiting: dict[tuple, list[tuple[int, list[np.ndarray]]]] = {}
+    waiting: dict[tuple[tuple[int, ...], ...], list[tuple[int, list[np.ndarray]]]] = {}
     count = 0
     with report_undecodable(split):
         for row, images in enumerate(dataset.prefetch(BATCHES_AHEAD).as_numpy_iterator()):
@@ -103,7 +105,7 @@ def iter_full_images(
 def _concatenate(first: Split, second: Split) -> Split:
     count = len(first)
 
-    def select(of_first, of_second):
+    def select(of_first: Load, of_second: Load) -> Load:
         return lambda index: tf.cond(
             index < count, lambda: of_first(index), lambda: of_second(index - count)
         )

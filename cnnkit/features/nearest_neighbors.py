@@ -249,7 +249,9 @@ def _candidates(
     return np.flatnonzero(approximate - bound <= limit)
 
 
-def _merge_nearest(first: tuple, second: tuple, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _merge_nearest(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], k: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the k nearest of two pairs of indices and distances."""
     indices, distances = (np.concatenate(pair) for pair in zip(first, second, strict=True))
     order = np.lexsort((indices, distances))[:k]

@@ -197,13 +197,7 @@ def write_features(
         for positions, [vectors] in stream_features(extractor, images, order, batch_size):
             values[positions] = vectors
             progress(len(positions))
-        with staged_file(_values_file(folder, part)) as staged, staged.open("wb") as file:
-            np.save(file, values)
-        names_and_labels = {
-            "names": images.names[part_slice],
-            "labels": images.labels[part_slice].tolist(),
-        }
-        write_text(_names_file(folder, part), json.dumps(names_and_labels))
+        _write_part(folder, part, values, images.names[part_slice], images.labels[part_slice])
     return index
 
 
@@ -320,9 +314,19 @@ def _create(folder: Path, index: FeatureIndex) -> None:
     write_text(folder / INDEX, index.to_json())
 
 
+def _write_part(
+    folder: Path, part: int, values: np.ndarray, names: Sequence[str], labels: np.ndarray
+) -> None:
+    """Write the vectors of a part, and then its names and labels, which mark it as whole."""
+    with staged_file(_values_file(folder, part)) as staged, staged.open("wb") as file:
+        np.save(file, values)
+    names_and_labels = {"names": names, "labels": labels.tolist()}
+    write_text(_names_file(folder, part), json.dumps(names_and_labels))
+
+
 def _is_whole(folder: Path, index: FeatureIndex, part: int) -> bool:
     values = _values_file(folder, part)
-    if not _names_file(folder, part).is_file() or not values.is_file():
+    if not (_names_file(folder, part).is_file() and values.is_file()):
         return False
     rows = index.part_slice(part)
     shape = (rows.stop - rows.start, index.dimension)
@@ -330,7 +334,7 @@ def _is_whole(folder: Path, index: FeatureIndex, part: int) -> bool:
         found = np.load(values, mmap_mode="r")
     except (ValueError, EOFError):
         return False
-    return found.shape == shape and found.dtype == np.float32
+    return bool(found.shape == shape and found.dtype == np.float32)
 
 
 def _values_file(folder: Path, part: int) -> Path:

@@ -108,8 +108,8 @@ def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str
     """
     rows = _layerwise_rows(steps, signal)
     figure = new_figure(5.4, 2.5 * len(rows))
-    for axes, row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
-        _draw_layerwise_row(*axes, row)
+    for (left, right), row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
+        _draw_layerwise_row(left, right, row)
     figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
     figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
     save_figure(figure, path, dpi=70)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -110,7 +110,7 @@ def drop_duplicates(
         duplicates += pairs
     if not duplicates:
         return dataset, duplicates
-    changes = {
+    changes: dict[str, Any] = {
         "splits": {name: dataset.splits[name].subset(places) for name, places in kept.items()},
         "fingerprint": digest.hexdigest(),
     }
@@ -127,7 +127,7 @@ def thumbnails(split: Split) -> np.ndarray:
     The thumbnail of an image of one color is all zero.
     """
 
-    def load(index):
+    def load(index: tf.Tensor) -> tf.Tensor:
         image = tf.cast(split.load_image(index), tf.float32)
         small = tf.image.resize(image, (SIDE, SIDE), method="area")
         return tf.reshape(tf.reduce_mean(small, axis=-1), [SIDE * SIDE])
