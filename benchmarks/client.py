@@ -1,20 +1,22 @@
-"""What the client costs beside raw gRPC with the same bytes, and what importing it costs.
+"""The overhead of the client over raw gRPC, the gain of each optimization, and the import time.
 
-The server runs in a process of its own and answers at once, so nothing hides what a call costs; a
-real network takes milliseconds more, and the ratio falls. Once as seen by a caller (wall), once as
-CPU time of the calling process.
+The server runs in a process of its own and responds immediately, so nothing hides the cost of a
+call. A real network takes milliseconds more, and the ratio falls. Calls are measured as wall time
+and as CPU time of the calling process.
 
-Raw gRPC comes twice: with a request whose bytes lie ready and an answer that is not looked at,
-which is of no use to who has an array and wants one; and by hand from array to array, in the
-shortest way there is: one copy each way, behind a head that lies ready, out of a known place.
+Raw gRPC is measured twice: with a request serialized in advance and a response that is not parsed,
+which is a lower bound; and by hand from array to array, with one copy in each direction, between a
+prefix and an offset known in advance. The client is measured with and without its cache of request
+templates, and the serialization of tensors beside protobuf's Python API.
 
-Each kind of call is made several times in a row, as a program makes it, before it is the next one's
-turn: what a processor has just done, it does faster.
+Each kind of call is made several times in a row, as a program makes it, before the next one takes
+its turn: a processor repeats faster what it has just done.
 """
 
 from timing import in_a_row, interleaved  # isort: skip
 
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -26,7 +28,8 @@ import grpc
 import numpy as np
 
 from cnnkit.client import Client
-from cnnkit.client.encode import RequestTarget, encode_predict_request
+from cnnkit.client.decode import decode_predict_response
+from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import encode_values
@@ -34,10 +37,12 @@ from cnnkit.wire.tensors import encode_values
 ROUNDS = 30
 IN_A_ROW = 20
 IMPORT_ROUNDS = 15
-READY, MADE, CLIENT = "ready bytes", "by hand", "client"
+READY, BY_HAND, CLIENT, UNCACHED = "ready bytes", "by hand", "client", "no templates"
+# Which candidates are compared: the first costs so much more than the second.
+RATIOS = ((CLIENT, READY), (CLIENT, BY_HAND), (UNCACHED, CLIENT))
 
-# One image and eight as AlexNet and VGG take them, and a 100 kB photo; answers of 1000 classes and
-# of 4096 features.
+# One and eight images of AlexNet's and VGG's input size, and a 100 kB photo; responses of 1000
+# classes, of 4096 features and of a projection.
 CASES = {
     "1 image, 1000 classes": ((1, 224, 224, 3), "probabilities", (1, 1000)),
     "8 images, 1000 classes": ((8, 224, 224, 3), "probabilities", (8, 1000)),
@@ -71,7 +76,7 @@ SERVER = """
 
 @contextlib.contextmanager
 def answering(answers: dict[str, bytes]) -> Iterator[str]:
-    """A server in another process that knows one answer to each method."""
+    """Start a server in another process that has one response for each method."""
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SERVER)],
         stdin=subprocess.PIPE,
@@ -89,7 +94,7 @@ def answering(answers: dict[str, bytes]) -> Iterator[str]:
 
 
 def signature(shape: tuple[int, ...] | None, output: str, answer: tuple[int, ...]) -> bytes:
-    """Returns the metadata of a model with one signature."""
+    """Return the metadata of a model with one signature."""
 
     def info(dtype: int, sizes: tuple[int, ...]) -> pb.TensorInfo:
         made = pb.TensorInfo(dtype=dtype, name="t:0")
@@ -108,36 +113,48 @@ def signature(shape: tuple[int, ...] | None, output: str, answer: tuple[int, ...
     return response.SerializeToString()
 
 
+class NoTemplates(TemplateCache):
+    """A cache that stores nothing."""
+
+    def put(self, *_: object) -> None:
+        """Store nothing."""
+
+    def get(self, *_: object) -> None:
+        """Return nothing."""
+
+
 def candidates(
-    address: str, client: Client, given: np.ndarray, answer: tuple[int, ...]
+    address: str, clients: dict[str, Client], given: np.ndarray, answer: tuple[int, ...]
 ) -> dict[str, Callable[[], object]]:
-    """Returns the same call by gRPC, with ready bytes and with arrays, and by the client."""
+    """Return the same call by gRPC with ready bytes, by gRPC with arrays, and by each client."""
     channel = grpc.insecure_channel(address, options=methods.UNLIMITED_MESSAGES)
-    ask = channel.unary_unary(methods.PREDICT)
+    rpc = channel.unary_unary(methods.PREDICT)
     raw = encode_predict_request(RequestTarget("m"), "serving_default", {"images": given})
     content = given[0] if given.dtype == object else given.reshape(-1).view(np.uint8).data
-    head = raw[: len(raw) - len(content)]
-    assert b"".join((head, content)) == raw
-    [expected] = client.predict(given, model="m").values()
-    begin = ask(raw).index(expected.tobytes())
+    prefix = raw[: len(raw) - len(content)]
+    assert b"".join((prefix, content)) == raw
+    [expected] = clients[CLIENT].predict(given, model="m").values()
+    begin = rpc(raw).index(expected.tobytes())
 
     def by_hand() -> np.ndarray:
-        answered = ask(b"".join((head, content)), timeout=10)
-        return np.frombuffer(answered, np.float32, expected.size, begin).reshape(answer).copy()
+        response = rpc(b"".join((prefix, content)), timeout=10)
+        return np.frombuffer(response, np.float32, expected.size, begin).reshape(answer).copy()
 
     assert np.array_equal(by_hand(), expected)
     return {
-        READY: in_a_row(lambda: ask(raw, timeout=10), IN_A_ROW),
-        MADE: in_a_row(by_hand, IN_A_ROW),
-        CLIENT: in_a_row(lambda: client.predict(given, model="m"), IN_A_ROW),
+        READY: in_a_row(lambda: rpc(raw, timeout=10), IN_A_ROW),
+        BY_HAND: in_a_row(by_hand, IN_A_ROW),
+        **{
+            name: in_a_row(functools.partial(client.predict, given, model="m"), IN_A_ROW)
+            for name, client in clients.items()
+        },
     }
 
 
 def calls() -> None:
-    """Measures calls."""
+    """Measure calls."""
     rng = np.random.default_rng(0)
     each = 1e3 / IN_A_ROW
-    print(f"{'':34}{READY:>13}{MADE:>9}{CLIENT:>10}   the client is more by (wall; CPU)")
     for name, (shape, output, answer) in CASES.items():
         if shape is None:
             given = np.array([rng.bytes(100_000)], object)
@@ -149,30 +166,78 @@ def calls() -> None:
             methods.PREDICT: response.SerializeToString(),
             methods.GET_MODEL_METADATA: signature(shape, output, answer),
         }
-        with answering(answers) as address, Client(address) as client:
-            both = candidates(address, client, given, answer)
-            wall = interleaved(both, ROUNDS)
-            cpu = interleaved(both, ROUNDS, time.process_time)
-        more = "; ".join(
-            " ".join(
-                f"{100 * (seconds[CLIENT] / seconds[raw] - 1):+.0f} % of {raw}"
-                for raw in (READY, MADE)
-            )
-            for seconds in (wall, cpu)
+        with answering(answers) as address, Client(address) as client, Client(address) as uncached:
+            uncached._calls.templates = NoTemplates()
+            both = candidates(address, {CLIENT: client, UNCACHED: uncached}, given, answer)
+            print(name)
+            for title, clock in (("wall", time.perf_counter), ("CPU", time.process_time)):
+                seconds = interleaved(both, ROUNDS, clock)
+                times = ", ".join(f"{key} {value * each:.3f}" for key, value in seconds.items())
+                more = ", ".join(
+                    f"{one} {100 * (seconds[one] / seconds[other] - 1):+.1f} % of {other}"
+                    for one, other in RATIOS
+                )
+                print(f"  {title:5}{times} ms: {more}")
+
+
+def by_protobuf(array: np.ndarray) -> bytes:
+    """Serialize a request of one float32 input with protobuf's Python API."""
+    request = pb.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "m", "serving_default"
+    tensor = request.inputs["images"]
+    tensor.dtype = pb.DT_FLOAT
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = array.tobytes()
+    return request.SerializeToString()
+
+
+def parse_by_protobuf(raw: bytes) -> dict[str, np.ndarray]:
+    """Parse a response with float32 outputs with protobuf's Python API."""
+    return {
+        name: np.array(tensor.float_val, np.float32).reshape(
+            [dim.size for dim in tensor.tensor_shape.dim]
+        )
+        for name, tensor in pb.PredictResponse.FromString(raw).outputs.items()
+    }
+
+
+def serialization() -> None:
+    """Measure the serialization of requests and the parsing of responses, without a server."""
+    rng = np.random.default_rng(0)
+    target = RequestTarget("m")
+    print("serialization against protobuf's Python API")
+    for shape in ((1, 224, 224, 3), (8, 224, 224, 3), (1, 1000)):
+        array = rng.uniform(0, 255, shape).astype(np.float32)
+        raw = pb.PredictResponse(outputs={"y": encode_values(array)}).SerializeToString()
+        assert by_protobuf(array) == encode_predict_request(
+            target, "serving_default", {"images": array}
+        )
+        seconds = interleaved(
+            {
+                "request": functools.partial(
+                    encode_predict_request, target, "serving_default", {"images": array}
+                ),
+                "request by protobuf": functools.partial(by_protobuf, array),
+                "response": functools.partial(decode_predict_response, raw),
+                "response by protobuf": functools.partial(parse_by_protobuf, raw),
+            },
+            ROUNDS,
+            time.process_time,
         )
         print(
-            f"  {name:32}{wall[READY] * each:10.2f} ms{wall[MADE] * each:6.2f} ms"
-            f"{wall[CLIENT] * each:7.2f} ms   {more}"
+            f"  {str(shape):19}"
+            + ", ".join(f"{key} {value * 1e3:.3f} ms" for key, value in seconds.items())
         )
 
 
 def imports() -> None:
-    """Measures the import."""
+    """Measure the import."""
 
     def start(program: str) -> Callable[[], object]:
         return lambda: subprocess.run([sys.executable, "-c", program], check=True)
 
-    # The builder is what every module that protobuf generates imports of protobuf.
+    # Every module generated by protobuf imports this builder.
     needed = "import numpy, grpc; from google.protobuf.internal import builder"
     seconds = interleaved(
         {"needed": start(needed), "client": start(f"{needed}; import cnnkit.client")},
@@ -189,4 +254,5 @@ def imports() -> None:
 
 if __name__ == "__main__":
     imports()
+    serialization()
     calls()

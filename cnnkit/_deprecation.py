@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,20 +40,32 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        name = f"{function.__qualname__}()"
+
+        def rename(kwargs: dict[str, Any]) -> None:
             if old in kwargs:
                 if new in kwargs:
-                    raise TypeError(
-                        f"{function.__name__}() takes `{new}` or its old name `{old}`, not both"
-                    )
+                    raise TypeError(f"{name} takes `{new}` or its old name `{old}`, not both")
                 warnings.warn(
-                    f"`{old}` of {function.__name__}() is now called `{new}`. The old name will be"
-                    " removed in the next release.",
+                    f"`{old}` of {name} is now called `{new}`. The old name will be removed in the"
+                    " next release.",
                     FutureWarning,
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 kwargs[new] = kwargs.pop(old)
+
+        if inspect.iscoroutinefunction(function):
+            # A coroutine function too, for callers that check.
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                rename(kwargs)
+                return await function(*args, **kwargs)
+
+            return cast("Callable[P, R]", coroutine)
+
+        @functools.wraps(function)
+        def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+            rename(kwargs)
             return function(*args, **kwargs)
 
         return wrapper

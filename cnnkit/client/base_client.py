@@ -1,45 +1,42 @@
-"""What the two kinds of client share: how they are made."""
+"""The common base class of `Client` and `AsyncClient`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import grpc
-
+from cnnkit._deprecation import renamed_argument
 from cnnkit.client.calls import Calls
 from cnnkit.client.channel import TLS, ChannelOptions
-from cnnkit.client.errors import ServerUnavailable
-from cnnkit.client.flow import RpcFailure
-from cnnkit.errors import CnnkitError, UsageError
 
 
 class BaseClient:
-    """A client of one model server; `Client` waits for its answers, `AsyncClient` is awaited.
+    """Base class of `Client`, whose methods block, and `AsyncClient`, whose methods are awaited.
 
     Args:
-        address: "HOST:PORT" of the server's gRPC interface, or a name gRPC resolves itself, such
-            as "dns:///models:8500".
-        timeout: Seconds that a call may take unless it says otherwise: everything that it takes,
-            further attempts and the parts of a large batch included.
-        tls: True for an encrypted connection, a `TLS` for certificates of your own.
-        token: Sent with every call as `authorization: Bearer TOKEN`; a function is asked for it
-            each time. Without TLS only to this machine.
-        metadata: More headers of every call.
-        compression: "gzip" or "deflate" of requests; pixels and photos seldom get smaller.
-        keepalive: Seconds between pings while an answer is awaited; none by default. Servers end
-            connections that ping more often than they like, by default every 300 s.
-        round_robin: Whether calls take turns between all addresses that the name resolves to.
-        attempts: How often a call is made at most. It is made again, after a pause that grows,
-            only where the server has not begun to work on it: nobody there, queue or threads full.
-            A Predict call whose connection broke is never made again: its input may have killed
-            the server, and would kill the next one.
-        concurrency: Requests in flight at most, where a batch is sent in parts.
+        address: "HOST:PORT" of the server's gRPC interface, or a URI that gRPC resolves, such as
+            "dns:///models:8500".
+        timeout: Default timeout of a call in seconds. It includes all attempts and all parts of a
+            large batch.
+        tls: True for a TLS connection, or a `TLS` with certificate files.
+        token: Sent with every call as `authorization: Bearer TOKEN`; or a function that returns it
+            and is called before each call. Without TLS, only for servers on this machine.
+        metadata: Additional headers of every call.
+        compression: "gzip" or "deflate" of requests. Pixels and photos hardly get smaller.
+        keepalive: Seconds between keepalive pings during a call; none by default. A server closes
+            the connection if pings come more often than it permits, by default every 300 s.
+        round_robin: Whether calls alternate between all addresses that the name resolves to.
+        max_attempts: Maximum number of attempts of a call. A call is repeated, with exponential
+            backoff, only if the server has not started to process it: no connection, or a full
+            queue or thread pool. A Predict call is never repeated after the connection broke: its
+            input may have crashed the server, and would crash the next one.
+        concurrency: Maximum number of requests in flight, if a batch is split.
 
     Raises:
-        UsageError: The address has no port, the timeout is not positive, or another argument
-            cannot be.
+        UsageError: `address` has no port, `timeout` is not positive, or another argument is
+            invalid.
     """
 
+    @renamed_argument("attempts", "max_attempts")
     def __init__(
         self,
         address: str,
@@ -51,10 +48,10 @@ class BaseClient:
         compression: str | None = None,
         keepalive: float | None = None,
         round_robin: bool = False,
-        attempts: int = 4,
+        max_attempts: int = 4,
         concurrency: int = 4,
     ) -> None:
-        self._endpoint = ChannelOptions(
+        options = ChannelOptions(
             address,
             timeout=timeout,
             tls=tls,
@@ -64,30 +61,15 @@ class BaseClient:
             keepalive=keepalive,
             round_robin=round_robin,
         )
-        self._plans = Calls(self._endpoint, attempts, concurrency)
-        # Files that cannot be read are told now, not at the first call.
-        self._credentials = self._endpoint.credentials()
-        self._closed = False
-        self._open()
+        self._address = address
+        self._calls = Calls(options, max_attempts, concurrency)
+        self._open(options)
 
     @property
     def address(self) -> str:
-        """Where the server is."""
-        return self._endpoint.address
+        """The address of the server."""
+        return self._address
 
-    def _open(self) -> None:
-        """Connects, where that is not for later."""
-
-    def _failed(self, error: Exception) -> RpcFailure | CnnkitError:
-        """Returns what is to be raised for an error of gRPC's."""
-        if self._closed:
-            return ServerUnavailable(
-                "This client was closed during the call", code="CANCELLED", details=""
-            )
-        if isinstance(error, grpc.RpcError):
-            return RpcFailure(error.code().name, error.details() or "")
-        return UsageError("gRPC refuses this call", received=str(error))
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise UsageError("This client is closed", hint="Open another one")
+    def _open(self, options: ChannelOptions) -> None:
+        """Create the transport."""
+        raise NotImplementedError

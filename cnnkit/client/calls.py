@@ -1,8 +1,9 @@
-"""What each call of a client does, as plans: ask, ask again where that is safe, read the answer."""
+"""The calls of a client, as flows: validate, send, retry, parse the response."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy.typing as npt
@@ -29,130 +30,161 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError
 
-AnswerT = TypeVar("AnswerT")
+ResponseT = TypeVar("ResponseT")
 
-# Between two looks at a server that is starting, in seconds.
-_POLL = 0.1
-# A look takes no longer than this, so that a new server is seen soon after an old one hung.
-_LOOK = 2.0
+# Seconds between two status calls while waiting for a model.
+_POLL_INTERVAL = 0.1
+# Timeout of such a status call, so that a restarted server is noticed soon after a hanging one.
+_POLL_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """The arguments that all calls share.
+
+    Attributes:
+        target: The model.
+        deadline: End of the caller's time.
+        batch_size: Maximum number of rows of a request; None for the default.
+    """
+
+    target: RequestTarget
+    deadline: Deadline
+    batch_size: int | None = None
 
 
 class Calls:
-    """The plans of one client, and what it has learned of the server's models.
+    """The flows of one client, and the signatures and templates that it has cached.
 
     Args:
-        endpoint: The server.
-        attempts: How often a call is made at most, where the server has not begun to work on it.
-        concurrency: Requests in flight at most, where a batch is sent in parts.
+        channel_options: The server.
+        max_attempts: Maximum number of attempts of a call. A call is repeated only if the server
+            has not started to process it.
+        concurrency: Maximum number of requests in flight, if a batch is split.
+
+    Attributes:
+        known_signatures: Signatures by name, for each model that metadata were requested of.
+        templates: Templates of earlier Predict requests.
 
     Raises:
-        UsageError: One of them is below 1.
+        UsageError: `max_attempts` or `concurrency` is below 1.
     """
 
-    def __init__(self, endpoint: ChannelOptions, attempts: int, concurrency: int) -> None:
-        for name, value in (("attempts", attempts), ("concurrency", concurrency)):
+    def __init__(
+        self, channel_options: ChannelOptions, max_attempts: int, concurrency: int
+    ) -> None:
+        for name, value in (("max_attempts", max_attempts), ("concurrency", concurrency)):
             if value < 1:
-                raise UsageError(f"{name} is too small", expected="1 or more", received=value)
-        self.known: dict[RequestTarget, dict[str, Signature]] = {}
-        self._requests = TemplateCache()
-        self._endpoint = endpoint
-        self._attempts = attempts
+                raise UsageError(f"`{name}` must be positive", expected=">= 1", received=value)
+        self.known_signatures: dict[RequestTarget, dict[str, Signature]] = {}
+        self.templates = TemplateCache()
+        self._channel_options = channel_options
+        self._max_attempts = max_attempts
         self._concurrency = concurrency
 
+    def options(
+        self,
+        model: str,
+        version: int | None = None,
+        version_label: str | None = None,
+        timeout: float | None = None,
+        batch_size: int | None = None,
+    ) -> CallOptions:
+        """Return the options of a call; its time starts now.
+
+        Raises:
+            UsageError: `model`, `version`, `version_label` or `timeout` is invalid.
+        """
+        target = RequestTarget(model, version, version_label)
+        return CallOptions(target, self.deadline(timeout), batch_size)
+
     def deadline(self, timeout: float | None) -> Deadline:
-        """Returns the end of a call's time, the endpoint's own where none is given."""
-        return Deadline(self._endpoint.timeout if timeout is None else timeout)
+        """Return a deadline `timeout` seconds from now; None stands for the client's default."""
+        return Deadline(self._channel_options.timeout if timeout is None else timeout)
 
     def predict(
         self,
         given: npt.ArrayLike | Mapping[str, npt.ArrayLike],
-        target: RequestTarget,
         signature: str,
-        outputs: Iterable[str],
-        batch_size: int | None,
-        deadline: Deadline,
+        outputs: str | Iterable[str] | None,
+        options: CallOptions,
     ) -> Flow[Arrays]:
-        """Checks the inputs, sends them in as many requests as it takes, joins the answers."""
-        outputs = tuple(outputs)
-        known = self.known.get(target)
-        form = template_key(given, target, signature, outputs, batch_size)
-        if known is not None and form is not None:
-            request = self._requests.again(form, known.get(signature), given)
+        """Run a model on a batch: see `Client.predict`."""
+        outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
+        target = options.target
+        known = self.known_signatures.get(target)
+        key = template_key(given, target, signature, outputs, options.batch_size)
+        if known is not None and key is not None:
+            request = self.templates.get(key, known.get(signature), given)
             if request is not None:
-                _, answer = yield from self._predict(request, target, deadline)
-                return answer
+                _, arrays = yield from self._predict(request, options)
+                return arrays
         try:
-            parts = yield from self._checked(
-                given, target, signature, outputs, batch_size, deadline
-            )
+            parts = yield from self._bind(given, signature, outputs, options)
         except UsageError:
             if known is None:
                 raise
-            # What was kept may be of a version that the server has replaced since.
-            self.known.pop(target, None)
-            parts = yield from self._checked(
-                given, target, signature, outputs, batch_size, deadline
-            )
+            # The cached signatures may be of a version that the server has replaced since.
+            self.known_signatures.pop(target, None)
+            parts = yield from self._bind(given, signature, outputs, options)
         if len(parts) == 1:
-            _, answer = yield from self._send(parts[0], target, signature, outputs, deadline)
-            return answer
-        answers = yield Gather(
-            (self._send(part, target, signature, outputs, deadline) for part in parts),
-            self._concurrency,
+            _, arrays = yield from self._send(parts[0], signature, outputs, options)
+            return arrays
+        responses = yield Gather(
+            (self._send(part, signature, outputs, options) for part in parts), self._concurrency
         )
-        newest = max(version for version, _ in answers)
-        # A new version came in between: one answer is not made of two networks.
-        late = [place for place, (version, _) in enumerate(answers) if version != newest]
+        newest = max(version for version, _ in responses)
+        # If a new version was loaded meanwhile, repeat the parts that an older one computed.
+        late = [index for index, (version, _) in enumerate(responses) if version != newest]
         if late:
-            pinned = RequestTarget(target.model, version=newest)
-            again = (
-                self._send(parts[place], pinned, signature, outputs, deadline) for place in late
-            )
-            for place, answer in zip(late, (yield Gather(again, self._concurrency)), strict=True):
-                answers[place] = answer
-        return concat_batches([answer for _, answer in answers])
+            pinned = CallOptions(RequestTarget(target.model, version=newest), options.deadline)
+            again = (self._send(parts[index], signature, outputs, pinned) for index in late)
+            repeated = yield Gather(again, self._concurrency)
+            for index, response in zip(late, repeated, strict=True):
+                responses[index] = response
+        return concat_batches([arrays for _, arrays in responses])
 
-    def signatures(self, target: RequestTarget, deadline: Deadline) -> Flow[dict[str, Signature]]:
-        """Asks once which signatures a model has."""
-        if target not in self.known:
-            request = pb.GetModelMetadataRequest(
-                model_spec=target.spec(), metadata_field=[methods.SIGNATURE_DEF]
-            )
-            response = yield from self.ask(
+    def metadata(self, options: CallOptions) -> Flow[dict[str, Signature]]:
+        """Request the signatures of a model again, ignoring the cached ones."""
+        self.known_signatures.pop(options.target, None)
+        return dict((yield from self.signatures(options)))
+
+    def signatures(self, options: CallOptions) -> Flow[dict[str, Signature]]:
+        """Return the signatures of a model, and request them only once."""
+        target = options.target
+        if target not in self.known_signatures:
+            response = yield from self.call(
                 methods.GET_MODEL_METADATA,
-                request,
+                pb.GetModelMetadataRequest(
+                    model_spec=target.model_spec(), metadata_field=[methods.SIGNATURE_DEF]
+                ),
                 pb.GetModelMetadataResponse.FromString,
-                target,
-                deadline,
+                options,
             )
             packed = response.metadata[methods.SIGNATURE_DEF].value
-            self.known[target] = signatures(
-                self._read(packed, pb.SignatureDefMap.FromString, target)
-            )
-        return self.known[target]
+            definitions = self._parse(packed, pb.SignatureDefMap.FromString, target)
+            self.known_signatures[target] = signatures(definitions)
+        return self.known_signatures[target]
 
-    def status(
-        self, target: RequestTarget, deadline: Deadline, *, once: bool = False
-    ) -> Flow[list[VersionStatus]]:
-        """Asks for the states of a model's versions."""
-        response = yield from self.ask(
+    def status(self, options: CallOptions, *, retry: bool = True) -> Flow[list[VersionStatus]]:
+        """Request the states of a model's versions."""
+        response = yield from self.call(
             methods.GET_MODEL_STATUS,
-            pb.GetModelStatusRequest(model_spec=target.spec()),
+            pb.GetModelStatusRequest(model_spec=options.target.model_spec()),
             pb.GetModelStatusResponse.FromString,
-            target,
-            deadline,
-            once=once,
+            options,
+            retry=retry,
         )
         return version_statuses(response)
 
     def models(
         self, names: Iterable[str], deadline: Deadline
     ) -> Flow[dict[str, list[VersionStatus]]]:
-        """Asks for the states of several models; of one that is not there, there are none."""
+        """Request the states of several models; an unknown model has none."""
 
         def states(name: str) -> Flow[list[VersionStatus]]:
             try:
-                return (yield from self.status(RequestTarget(name), deadline))
+                return (yield from self.status(CallOptions(RequestTarget(name), deadline)))
             except ModelNotFound:
                 return []
 
@@ -161,26 +193,23 @@ class Calls:
         return dict(zip(names, found, strict=True))
 
     def wait_until_ready(
-        self,
-        target: RequestTarget,
-        deadline: Deadline,
-        on_change: Callable[[str], object] | None,
+        self, options: CallOptions, on_change: Callable[[str], object] | None
     ) -> Flow[None]:
-        """Looks until a version can be used, loading has failed, or the time is over."""
-        told = None
+        """Poll until a version is available, loading has failed, or the time is over."""
+        target, deadline = options.target, options.deadline
+        reported = None
         while True:
             failure: ServerError | None = None
             statuses: list[VersionStatus] = []
             try:
-                look = Deadline(min(max(deadline.left(), _POLL), _LOOK))
-                statuses = yield from self.status(target, look, once=True)
+                statuses = yield from self._poll(target, deadline)
             except (ServerUnavailable, ModelNotFound, DeadlineExceeded) as error:
                 failure = error
             states = ", ".join(f"version {one.version} {one.state}" for one in statuses)
-            now = states if failure is None else failure.problem
-            if on_change is not None and now != told:
-                on_change(now)
-            told = now
+            current = states if failure is None else failure.problem
+            if on_change is not None and current != reported:
+                on_change(current)
+            reported = current
             if any(status.state == "AVAILABLE" for status in statuses):
                 return
             for status in statuses:
@@ -190,159 +219,146 @@ class Calls:
                         code=status.code,
                         details=status.message,
                     )
-            if deadline.left() < _POLL:
+            if deadline.left() < _POLL_INTERVAL:
                 raise failure or DeadlineExceeded(
                     f"No version of {target.model!r} became available within "
                     f"{deadline.seconds:g} s",
                     code="DEADLINE_EXCEEDED",
                     details=states,
-                    hint="Wait longer, or look at the server's log",
+                    hint="Wait longer, or read the server's log",
                 )
-            yield Sleep(_POLL)
+            yield Sleep(_POLL_INTERVAL)
 
-    def ask(
+    def call(
         self,
         method: str,
         request: Message | bytes,
-        read: Callable[[bytes], AnswerT],
-        target: RequestTarget,
-        deadline: Deadline,
+        parse: Callable[[bytes], ResponseT],
+        options: CallOptions,
         *,
-        harmless: bool = True,
-        once: bool = False,
-    ) -> Flow[AnswerT]:
-        """Makes one call, and again after a while where the server has not begun to work on it.
+        idempotent: bool = True,
+        retry: bool = True,
+    ) -> Flow[ResponseT]:
+        """Make one call, and repeat it with backoff if the server has not started to process it.
 
         Args:
-            method: The full path of the method.
-            request: What to ask.
-            read: Makes the response out of its bytes.
-            target: The model that is asked.
-            deadline: The end of the caller's time.
-            harmless: Whether the request carries nothing that a server could die of. Only such a
-                call is made again when the connection breaks: the same image would kill one
-                server after the other.
-            once: Whether to be content with whatever comes first, and to ask nothing more.
+            method: Full path of the method.
+            request: The request, or its bytes.
+            parse: Parses the response's bytes.
+            options: The model and the deadline.
+            idempotent: Whether the call may be repeated if the connection breaks. False for
+                Predict: an input that crashed one server would crash the next one too.
+            retry: Whether to repeat the call at all, and to list the available versions if the
+                model is not found.
 
         Returns:
-            The response.
+            The parsed response.
 
         Raises:
-            ServerError: The call failed; the subclass says how.
+            ServerError: The call failed; see the subclasses.
         """
+        target, deadline = options.target, options.deadline
         raw = request if isinstance(request, bytes) else request.SerializeToString()
         attempt = 1
         while True:
             try:
                 received = yield UnaryCall(method, raw, deadline.left())
-                return self._read(received, read, target)
+                return self._parse(received, parse, target)
             except RpcFailure as failure:
-                error = self._error(failure, target, deadline, harmless)
-                seconds = backoff_delay(attempt)
-                again = error.retryable or (harmless and isinstance(error, ConnectionLost))
-                last = once or attempt >= self._attempts or seconds >= deadline.left()
-                if last or not again:
-                    if isinstance(error, ModelNotFound) and not once:
-                        error = yield from self._with_versions(error, target, deadline)
+                error = server_error(
+                    failure.code,
+                    failure.details,
+                    address=self._channel_options.address,
+                    model=target.model,
+                    timeout=deadline.seconds,
+                    idempotent=idempotent,
+                )
+                delay = backoff_delay(attempt)
+                retryable = error.retryable or (idempotent and isinstance(error, ConnectionLost))
+                last = attempt >= self._max_attempts or delay >= deadline.left()
+                if not retry or last or not retryable:
+                    if isinstance(error, ModelNotFound) and retry:
+                        error = yield from self._add_versions(error, target, deadline)
                     raise error from failure
             attempt += 1
-            yield Sleep(seconds)
+            yield Sleep(delay)
 
-    def _checked(
+    def _bind(
         self,
         given: npt.ArrayLike | Mapping[str, npt.ArrayLike],
-        target: RequestTarget,
         signature: str,
         outputs: tuple[str, ...],
-        batch_size: int | None,
-        deadline: Deadline,
+        options: CallOptions,
     ) -> Flow[list[Arrays]]:
-        offered = yield from self.signatures(target, deadline)
-        if signature not in offered:
-            raise unknown_name("signature", signature, offered)
-        chosen = offered[signature]
+        """Validate the inputs and split them into requests; cache the template of a single one."""
+        known = yield from self.signatures(options)
+        if signature not in known:
+            raise unknown_name("signature", signature, known)
+        selected = known[signature]
         for name in outputs:
-            if name not in chosen.outputs:
-                raise unknown_name("output", name, chosen.outputs)
-        parts = split_batch(bind_inputs(given, chosen), chosen, batch_size)
-        form = template_key(given, target, signature, outputs, batch_size)
-        if form is not None and len(parts) == 1:
-            self._requests.keep(form, chosen, given, parts[0])
+            if name not in selected.outputs:
+                raise unknown_name("output", name, selected.outputs)
+        parts = split_batch(bind_inputs(given, selected), selected, options.batch_size)
+        key = template_key(given, options.target, signature, outputs, options.batch_size)
+        if key is not None and len(parts) == 1:
+            self.templates.put(key, selected, given, parts[0])
         return parts
 
     def _send(
-        self,
-        part: Arrays,
-        target: RequestTarget,
-        signature: str,
-        outputs: tuple[str, ...],
-        deadline: Deadline,
+        self, part: Arrays, signature: str, outputs: tuple[str, ...], options: CallOptions
     ) -> Flow[tuple[int, Arrays]]:
-        """Sends arrays; returns the version that answered, and its outputs."""
-        # The bytes are made when it is this part's turn, not all of them at once.
-        request = encode_predict_request(target, signature, part, outputs)
-        return (yield from self._predict(request, target, deadline))
+        """Send arrays; return the version that computed the outputs, and the outputs."""
+        # A generator: the parts of a batch are serialized one by one, each when it is sent.
+        request = encode_predict_request(options.target, signature, part, outputs)
+        return (yield from self._predict(request, options))
 
-    def _predict(
-        self, request: bytes, target: RequestTarget, deadline: Deadline
-    ) -> Flow[tuple[int, Arrays]]:
-        """Makes one Predict call."""
+    def _predict(self, request: bytes, options: CallOptions) -> Flow[tuple[int, Arrays]]:
+        """Send a serialized Predict request."""
         try:
             return (
-                yield from self.ask(
-                    methods.PREDICT,
-                    request,
-                    decode_predict_response,
-                    target,
-                    deadline,
-                    harmless=False,
+                yield from self.call(
+                    methods.PREDICT, request, decode_predict_response, options, idempotent=False
                 )
             )
         except (InvalidRequest, ModelNotFound):
-            self.known.pop(target, None)
+            self.known_signatures.pop(options.target, None)
             raise
 
-    def _read(self, raw: bytes, read: Callable[[bytes], AnswerT], target: RequestTarget) -> AnswerT:
+    def _parse(
+        self, raw: bytes, parse: Callable[[bytes], ResponseT], target: RequestTarget
+    ) -> ResponseT:
+        """Parse a response, or raise an `InvalidResponse`."""
         try:
-            return read(raw)
+            return parse(raw)
         except (DecodeError, TensorError) as error:
             details = str(error)
         raise InvalidResponse(
-            f"{self._endpoint.address} does not answer for {target.model!r} as a model server does",
-            # As gRPC itself calls an answer that it cannot read.
+            f"The response of {self._channel_options.address} for {target.model!r} is invalid",
+            # The code that gRPC itself uses for a response it cannot parse.
             code="INTERNAL",
             details=details,
-            hint="Look whether this is the gRPC port of a model server",
+            hint="Check that this is the gRPC port of a model server",
         )
 
-    def _error(
-        self, failure: RpcFailure, target: RequestTarget, deadline: Deadline, harmless: bool
-    ) -> ServerError:
-        return server_error(
-            failure.code,
-            failure.details,
-            address=self._endpoint.address,
-            model=target.model,
-            timeout=deadline.seconds,
-            harmless=harmless,
-        )
+    def _poll(self, target: RequestTarget, deadline: Deadline) -> Flow[list[VersionStatus]]:
+        """Request the states of a model's versions once, within a short timeout."""
+        timeout = min(max(deadline.left(), _POLL_INTERVAL), _POLL_TIMEOUT)
+        return (yield from self.status(CallOptions(target, Deadline(timeout)), retry=False))
 
-    def _with_versions(
+    def _add_versions(
         self, error: ServerError, target: RequestTarget, deadline: Deadline
     ) -> Flow[ModelNotFound]:
-        """Adds which versions of a model can be asked for."""
-        look = Deadline(min(max(deadline.left(), _POLL), _LOOK))
+        """Add the available versions of the model to an error."""
         try:
-            statuses = yield from self.status(RequestTarget(target.model), look, once=True)
+            statuses = yield from self._poll(RequestTarget(target.model), deadline)
         except ServerError:
-            statuses = []
-            hint = f"Use a name that the server serves; {target.model!r} is none"
+            hint = f"Use the name of a served model; the server has no {target.model!r}"
         else:
             available = sorted(one.version for one in statuses if one.state == "AVAILABLE")
             hint = (
                 f"Versions of {target.model!r} that are available: {', '.join(map(str, available))}"
                 if available
-                else f"No version of {target.model!r} is available yet: wait, or look at the "
-                "server's log"
+                else f"No version of {target.model!r} is available yet: wait, or read the server's "
+                "log"
             )
         return ModelNotFound(error.problem, code=error.code, details=error.details, hint=hint)

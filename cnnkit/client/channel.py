@@ -1,4 +1,4 @@
-"""Where a model server is, and how a client speaks to it."""
+"""Options of the gRPC channel to a model server: address, TLS, headers, keepalive."""
 
 from __future__ import annotations
 
@@ -17,27 +17,26 @@ COMPRESSIONS = {"deflate": grpc.Compression.Deflate, "gzip": grpc.Compression.Gz
 
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     *methods.UNLIMITED_MESSAGES,
-    # A server that was just started is found within a second, not after gRPC's minutes.
+    # Reconnect to a server that was just started within 1 s; gRPC's default backs off to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
-    # Without a pool of its own, a new client would inherit the back-off of an earlier one.
+    # Channels of a process share subchannels by default, and with them the backoff of earlier ones.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 @dataclass(frozen=True)
 class TLS:
-    """An encrypted connection, with PEM files where the usual ones do not do.
+    """TLS options of a connection. All files are PEM.
 
     Attributes:
-        ca: The certificates of those whose word about the server is believed; by default those that
-            come with gRPC.
-        certificate: The client's own certificate, for a server that asks for one (mutual TLS).
-        key: The private key to it.
-        server_name: The name in the server's certificate, where it is not the address's.
+        ca: CA bundle used to verify the server; by default the one that comes with gRPC.
+        certificate: The client's own certificate, for mutual TLS.
+        key: Private key of `certificate`.
+        server_name: Name in the server's certificate, if it differs from the host in the address.
 
     Raises:
-        UsageError: A certificate without its key, or a key without its certificate.
+        UsageError: Only one of `certificate` and `key` is given.
 
     Example:
         >>> TLS(ca="ca.pem", certificate="client.pem", key="client.key").server_name is None
@@ -52,16 +51,15 @@ class TLS:
     def __post_init__(self) -> None:
         if (self.certificate is None) != (self.key is None):
             raise UsageError(
-                "A client's certificate and its key go together",
-                expected="certificate= and key=, or neither",
+                "`certificate` and `key` must be given together",
                 received="certificate" if self.key is None else "key",
             )
 
     def credentials(self) -> grpc.ChannelCredentials:
-        """Reads the files.
+        """Read the files and return gRPC's credentials.
 
         Raises:
-            UsageError: One of them cannot be read.
+            UsageError: A file cannot be read or is not PEM.
         """
         return grpc.ssl_channel_credentials(
             _read(self.ca, "ca"), _read(self.key, "key"), _read(self.certificate, "certificate")
@@ -70,21 +68,21 @@ class TLS:
 
 @dataclass(frozen=True)
 class ChannelOptions:
-    """The address of a model server, and all that both kinds of client need to connect to it.
+    """Validated connection options, shared by `Client` and `AsyncClient`.
 
     Attributes:
-        address: "HOST:PORT", or a name gRPC resolves itself, such as "dns:///models:8500".
-        timeout: Seconds that a call may take unless it says otherwise.
-        tls: True for an encrypted connection with the usual certificates, or a `TLS`.
-        token: Sent with every call as `authorization: Bearer TOKEN`; a function is asked each time.
-        metadata: More headers of every call.
+        address: "HOST:PORT", or a URI that gRPC resolves, such as "dns:///models:8500".
+        timeout: Default timeout of a call, in seconds.
+        tls: True for TLS with the default CA bundle, or a `TLS`.
+        token: Bearer token, or a function that returns it and is called before each call.
+        metadata: Additional headers of every call.
         compression: "gzip" or "deflate".
-        keepalive: Seconds between pings while an answer is awaited. Servers end a connection that
-            pings more often than they like, by default every 300 s.
-        round_robin: Whether calls take turns between all addresses that the name resolves to.
+        keepalive: Seconds between keepalive pings during a call. A server closes the connection if
+            pings come more often than it permits, by default every 300 s.
+        round_robin: Whether calls alternate between all addresses that the name resolves to.
 
     Raises:
-        UsageError: One of them cannot be, or a token would travel unencrypted to another machine.
+        UsageError: A value is invalid, or `token` would be sent unencrypted to another machine.
 
     Example:
         >>> ChannelOptions("localhost:8500").address
@@ -94,7 +92,7 @@ class ChannelOptions:
     address: str
     timeout: float = 10.0
     tls: TLS | bool = False
-    # No secret is printed by accident.
+    # Secrets stay out of the repr.
     token: str | Callable[[], str] | None = field(default=None, repr=False)
     metadata: Mapping[str, str] | None = field(default=None, repr=False)
     compression: str | None = None
@@ -108,28 +106,28 @@ class ChannelOptions:
             raise unknown_name("compression", self.compression, COMPRESSIONS)
         if self.keepalive is not None and not self.keepalive > 0:
             raise UsageError(
-                "Pings need time between them", expected="keepalive > 0", received=self.keepalive
+                "`keepalive` must be positive", expected="keepalive > 0", received=self.keepalive
             )
         if self.token is not None and not self.tls and not is_loopback(self.address):
             raise UsageError(
-                f"The token would travel to {self.address} for everyone to read",
+                f"`token` would be sent to {self.address} unencrypted",
                 expected="tls=True, or a server on this machine",
             )
         for name, value in (self.metadata or {}).items():
             _check_header(name, value)
-            # gRPC refuses the others only when the first call is made.
+            # gRPC rejects other names too, but not before the first call.
             if name != name.lower() or not name.isascii() or name.startswith("grpc-"):
                 raise UsageError(
-                    "This is not the name of a header",
-                    expected="lower-case ASCII that does not begin with grpc-",
+                    "`metadata` must have names of headers as keys",
+                    expected="lower-case ASCII that does not start with grpc-",
                     received=name,
                 )
 
     def channel_arguments(self) -> dict[str, Any]:
-        """Returns what `grpc.insecure_channel`, and its like in grpc.aio, take by name."""
+        """Return the keyword arguments of gRPC's channel functions, except credentials."""
         options = list(_OPTIONS)
         if is_loopback(self.address):
-            # A proxy that the environment names for the web does not know this machine's ports.
+            # A proxy named by the environment (http_proxy) cannot reach ports of this machine.
             options.append(("grpc.enable_http_proxy", 0))
         if self.keepalive is not None:
             options.append(("grpc.keepalive_time_ms", round(self.keepalive * 1000)))
@@ -142,17 +140,29 @@ class ChannelOptions:
         return {"target": self.address, "options": options, "compression": compression}
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """Returns what an encrypted connection needs; None for a plain one.
+        """Return the credentials of a TLS connection, or None for an unencrypted one.
 
         Raises:
-            UsageError: A file cannot be read.
+            UsageError: A file cannot be read or is not PEM.
         """
         if not self.tls:
             return None
         return (self.tls if isinstance(self.tls, TLS) else TLS()).credentials()
 
+    def open(self, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+        """Open a channel for blocking calls."""
+        if credentials is None:
+            return grpc.insecure_channel(**self.channel_arguments())
+        return grpc.secure_channel(credentials=credentials, **self.channel_arguments())
+
+    def open_async(self, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+        """Open a channel for the running event loop."""
+        if credentials is None:
+            return grpc.aio.insecure_channel(**self.channel_arguments())
+        return grpc.aio.secure_channel(credentials=credentials, **self.channel_arguments())
+
     def headers(self) -> tuple[tuple[str, str], ...]:
-        """Returns the headers of the next call."""
+        """Return the headers of the next call."""
         headers = tuple(self.metadata.items()) if self.metadata else ()
         if self.token is None:
             return headers
@@ -162,10 +172,13 @@ class ChannelOptions:
 
 
 def check_timeout(timeout: float) -> float:
-    """Returns a number of seconds a call can be given.
+    """Return `timeout` if it is valid.
+
+    Args:
+        timeout: Seconds.
 
     Raises:
-        UsageError: It is not a positive, finite number.
+        UsageError: `timeout` is not a positive, finite number.
 
     Example:
         >>> check_timeout(2)
@@ -173,16 +186,16 @@ def check_timeout(timeout: float) -> float:
     """
     if not 0 < timeout < float("inf"):
         raise UsageError(
-            "A call needs a deadline", expected="a timeout above 0 seconds", received=timeout
+            "`timeout` must be positive and finite", expected="seconds > 0", received=timeout
         )
     return timeout
 
 
 def check_address(address: str) -> str:
-    """Returns an address that can be connected to.
+    """Return `address` if it is valid.
 
     Raises:
-        UsageError: It is not HOST:PORT and has no scheme of gRPC's.
+        UsageError: `address` is neither HOST:PORT nor a URI with one of gRPC's schemes.
 
     Example:
         >>> check_address("[::1]:8500")
@@ -193,7 +206,7 @@ def check_address(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or "/" in address or not port.isdigit() or not 0 < int(port) < 65536:
         raise UsageError(
-            "This is not the address of a model server",
+            "`address` must be the address of a model server",
             expected="HOST:PORT, such as localhost:8500",
             received=address,
         )
@@ -201,7 +214,7 @@ def check_address(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Returns whether an address is surely on this machine; names are not looked up.
+    """Return True if an address is a loopback address. Names are not resolved.
 
     Example:
         >>> is_loopback("127.0.0.1:8500"), is_loopback("ipv4:127.0.0.1:1,10.0.0.1:1")
@@ -210,8 +223,8 @@ def is_loopback(address: str) -> bool:
     scheme, _, rest = address.partition(":")
     if scheme == "unix":
         return True
-    places = rest.split(",") if scheme in ("ipv4", "ipv6") else [address]
-    return all(_is_local(place.rpartition(":")[0].strip("[]")) for place in places)
+    addresses = rest.split(",") if scheme in ("ipv4", "ipv6") else [address]
+    return all(_is_local(one.rpartition(":")[0].strip("[]")) for one in addresses)
 
 
 def _is_local(host: str) -> bool:
@@ -221,12 +234,12 @@ def _is_local(host: str) -> bool:
         number = ipaddress.ip_address(host)
     except ValueError:
         return False
-    # Whoever connects to 0.0.0.0 reaches this machine.
+    # A connection to 0.0.0.0 reaches this machine.
     return number.is_loopback or number.is_unspecified
 
 
 def _check_header(name: str, value: str) -> None:
-    # The value may be a secret: it is not told.
+    # The value may be a secret, so the error does not show it.
     if not value.isascii() or not value.isprintable():
         raise UsageError(
             f"The value of the header {name} cannot be sent",
@@ -234,16 +247,17 @@ def _check_header(name: str, value: str) -> None:
         )
 
 
-def _read(path: str | Path | None, what: str) -> bytes | None:
+def _read(path: str | Path | None, argument: str) -> bytes | None:
     if path is None:
         return None
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(
-            f"The file {path} cannot be read", expected=f"{what}= a file", received=error.strerror
+            f"`{argument}` must be a file that can be read, received {path}",
+            received=error.strerror,
         ) from error
-    # gRPC would say so only in its log, and the connection would fail later.
+    # gRPC only logs this error, and the connection fails later.
     if b"-----BEGIN " not in content:
-        raise UsageError(f"The file {path} is no PEM file", expected=f"{what}= a PEM file")
+        raise UsageError(f"`{argument}` must be a PEM file, received {path}")
     return content

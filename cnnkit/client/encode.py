@@ -1,8 +1,12 @@
-"""Which model a call is for, and the bytes that ask it."""
+"""Serialize Predict requests, and cache request templates so that repeated calls skip validation.
+
+Whether an array fits a signature, and how many requests it takes, depends on its dtype and shape
+alone. So for the second array of the same dtype and shape, `TemplateCache` returns the request
+without validating or describing the array again: a template holds the bytes before the values.
+"""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,44 +22,50 @@ from cnnkit.wire.dtypes import STRING, wire_type_of
 from cnnkit.wire.protobuf import encode_tag
 from cnnkit.wire.tensors import encode_tensor
 
-# The numbers of fields: in a pair of a map, in PredictRequest.
+# Field numbers of a map entry, and of PredictRequest.inputs.
 _KEY, _VALUE = 1, 2
 _INPUTS = 2
+# Templates of a client, at most.
+_MAX_TEMPLATES = 64
 
 
 @dataclass(frozen=True)
 class RequestTarget:
-    """Which model is asked: its newest version, one by number, or one by label.
+    """The model that a call is for: its newest version, a version, or a labeled version.
+
+    Attributes:
+        model: Name of the model on the server.
+        version: Version number.
+        version_label: Label of a version, instead of its number.
 
     Raises:
-        UsageError: No name, or a version and a label.
+        UsageError: `model` is empty, or both `version` and `version_label` are given.
 
     Example:
-        >>> RequestTarget("digits", version=2).spec().version.value
+        >>> RequestTarget("digits", version=2).model_spec().version.value
         2
     """
 
     model: str
     version: int | None = None
-    label: str | None = None
+    version_label: str | None = None
 
     def __post_init__(self) -> None:
         if not self.model:
-            raise UsageError("A call needs the name of a model")
-        if self.version is not None and self.label is not None:
+            raise UsageError("`model` must be the name of a model, received an empty string")
+        if self.version is not None and self.version_label is not None:
             raise UsageError(
-                "A version is asked for twice",
-                expected="a version or a label",
-                received=f"version {self.version} and label {self.label!r}",
+                "`version` and `version_label` must not be given together",
+                received=f"version {self.version} and label {self.version_label!r}",
             )
 
-    def spec(self, signature: str = "") -> pb.ModelSpec:
-        """Returns the message that says so."""
+    def model_spec(self, signature: str = "") -> pb.ModelSpec:
+        """Return the message that names the model in a request."""
         spec = pb.ModelSpec(name=self.model, signature_name=signature)
         if self.version is not None:
             spec.version.value = self.version
-        elif self.label is not None:
-            spec.version_label = self.label
+        elif self.version_label is not None:
+            spec.version_label = self.version_label
         return spec
 
 
@@ -65,10 +75,16 @@ def encode_predict_request(
     inputs: Mapping[str, npt.NDArray[Any]],
     outputs: Iterable[str] = (),
 ) -> bytes:
-    """Returns the bytes of a Predict request, made with one copy of the arrays.
+    """Serialize a Predict request with a single copy of the arrays.
+
+    Args:
+        target: The model.
+        signature: Name of the signature.
+        inputs: Arrays by input name.
+        outputs: Names of the outputs to return; empty for all.
 
     Raises:
-        TensorError: The elements of an array cannot travel.
+        TensorError: The dtype of an array is not supported.
 
     Example:
         >>> import numpy as np
@@ -76,14 +92,26 @@ def encode_predict_request(
         >>> pb.PredictRequest.FromString(raw).inputs["x"].tensor_content == bytes(8)
         True
     """
-    pieces: list[bytes | memoryview] = [encode_header(target, signature, tuple(outputs))]
+    pieces: list[bytes | memoryview] = [encode_header(target, signature, outputs)]
     for name, array in inputs.items():
         pieces += encode_map_entry(encode_map_key(name), encode_tensor(array))
     return b"".join(pieces)
 
 
+def encode_header(target: RequestTarget, signature: str, outputs: Iterable[str]) -> bytes:
+    """Serialize a Predict request without inputs.
+
+    Example:
+        >>> encode_header(RequestTarget("m"), "", ()).hex()
+        '0a030a016d'
+    """
+    return pb.PredictRequest(
+        model_spec=target.model_spec(signature), output_filter=outputs
+    ).SerializeToString()
+
+
 def encode_map_key(name: str) -> bytes:
-    """Returns the first half of the pair that gives an input its values.
+    """Serialize the key field of a map entry.
 
     Example:
         >>> encode_map_key("x").hex()
@@ -94,11 +122,11 @@ def encode_map_key(name: str) -> bytes:
 
 
 def encode_map_entry(key: bytes, tensor: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Returns the field of a request that is one input, in pieces.
+    """Serialize one entry of `PredictRequest.inputs`, as pieces to be joined.
 
     Args:
-        key: As of `encode_map_key`.
-        tensor: The pieces of the message that holds its values.
+        key: The key field, from `encode_map_key`.
+        tensor: Pieces of the serialized tensor, from `encode_tensor`.
 
     Example:
         >>> b"".join(encode_map_entry(encode_map_key("x"), [b"12"])).hex()
@@ -109,95 +137,101 @@ def encode_map_entry(key: bytes, tensor: list[bytes | memoryview]) -> list[bytes
     return [encode_tag(_INPUTS, len(key) + len(value) + size), key, value, *tensor]
 
 
-@functools.lru_cache(maxsize=64)
-def encode_header(target: RequestTarget, signature: str, outputs: tuple[str, ...]) -> bytes:
-    """Returns the bytes of a request without inputs; mostly the same model is asked for the same.
-
-    Example:
-        >>> encode_header(RequestTarget("m"), "", ()).hex()
-        '0a030a016d'
-    """
-    return pb.PredictRequest(
-        model_spec=target.spec(signature), output_filter=outputs
-    ).SerializeToString()
-
-
-# Forms kept at most.
-_KEPT = 64
-
-# All that a request's form is made of, but for the input's name: its signature has only one.
+# Everything that determines a request besides the values. The input's name is not needed: the
+# signature has only one input.
 TemplateKey = tuple[RequestTarget, str, tuple[str, ...], int | None, np.dtype[Any], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """A form that was checked.
+class _Template:
+    """A validated request without its values.
 
     Attributes:
-        signature: Against which it was; of another version of the model there is another.
-        head: What stands before the values; before the input where they are strings, whose lengths
-            stand between them and count for what stands before.
-        key: Of the input where it is of strings, else None.
+        signature: Signature the template was validated against.
+        prefix: Bytes before the values. For strings, bytes before the input: the lengths of the
+            strings are mixed with their bytes, and the length of the input depends on them.
+        key: Key field of the input if it holds strings, else None.
     """
 
     signature: Signature
-    head: bytes
+    prefix: bytes
     key: bytes | None
 
 
 def template_key(
-    given: object, target: RequestTarget, signature: str, outputs: tuple[str, ...], rows: int | None
+    given: object,
+    target: RequestTarget,
+    signature: str,
+    outputs: tuple[str, ...],
+    batch_size: int | None,
 ) -> TemplateKey | None:
-    """Returns the form of a request; None where it is not one array of NumPy's."""
+    """Return the cache key of a request, or None if `given` is not a NumPy array."""
     if type(given) is not np.ndarray:
         return None
-    return target, signature, outputs, rows, given.dtype, given.shape
+    return target, signature, outputs, batch_size, given.dtype, given.shape
 
 
 class TemplateCache:
-    """The forms of one client's requests with one input, for any number of threads.
+    """Request templates of one client. Safe to use from several threads.
 
     Example:
         >>> from cnnkit.client.metadata import TensorSpec
         >>> spec = {"x": TensorSpec("float32", (None, 2))}
         >>> signature, target = Signature(spec, spec), RequestTarget("m")
-        >>> requests, array = TemplateCache(), np.ones((1, 2), np.float32)
-        >>> form = template_key(array, target, "s", (), None)
-        >>> requests.keep(form, signature, array, {"x": array})
-        >>> requests.again(form, signature, array) == encode_predict_request(target, "s", {"x": array})
+        >>> cache, array = TemplateCache(), np.ones((1, 2), np.float32)
+        >>> key = template_key(array, target, "s", (), None)
+        >>> cache.put(key, signature, array, {"x": array})
+        >>> cache.get(key, signature, array) == encode_predict_request(target, "s", {"x": array})
         True
     """
 
     def __init__(self) -> None:
-        self._kept: dict[TemplateKey, _Kept] = {}
+        self._templates: dict[TemplateKey, _Template] = {}
 
-    def keep(
-        self, form: TemplateKey, signature: Signature, given: object, fitted: inputs.Arrays
+    def put(
+        self, key: TemplateKey, signature: Signature, given: object, bound: inputs.Arrays
     ) -> None:
-        """Keeps a form, unless what was given had to be changed so that it fits its signature."""
-        [(name, array), *others] = fitted.items()
+        """Store the template of a validated request.
+
+        Nothing is stored for a signature with several inputs, nor if the array had to be converted:
+        then the values are not the array's bytes.
+
+        Args:
+            key: The cache key.
+            signature: Signature that the array was validated against.
+            given: The array as the caller passed it.
+            bound: The array by input name, as it is sent.
+        """
+        [(name, array), *others] = bound.items()
         kind = wire_type_of(array.dtype)
         if others or array is not given or array.dtype != (kind.stored or np.dtype(object)):
             return
-        target, chosen, outputs, *_ = form
+        target, signature_name, outputs, *_ = key
         if kind is STRING:
-            kept = _Kept(signature, encode_header(target, chosen, outputs), encode_map_key(name))
+            prefix = encode_header(target, signature_name, outputs)
+            template = _Template(signature, prefix, encode_map_key(name))
         else:
-            whole = encode_predict_request(target, chosen, fitted, outputs)
-            kept = _Kept(signature, whole[: len(whole) - array.nbytes], None)
-        if len(self._kept) >= _KEPT:
-            self._kept.clear()
-        self._kept[form] = kept
+            request = encode_predict_request(target, signature_name, bound, outputs)
+            template = _Template(signature, request[: len(request) - array.nbytes], None)
+        if len(self._templates) >= _MAX_TEMPLATES:
+            self._templates.clear()
+        self._templates[key] = template
 
-    def again(self, form: TemplateKey, signature: Signature | None, given: Any) -> bytes | None:
-        """Returns the request that sends an array of a form; None where the form is not known."""
-        kept = self._kept.get(form)
-        if kept is None or kept.signature is not signature or not given.flags.c_contiguous:
+    def get(self, key: TemplateKey, signature: Signature | None, given: Any) -> bytes | None:
+        """Return the request for an array, or None if there is no valid template.
+
+        Args:
+            key: The cache key of the array.
+            signature: The current signature; a template of another one is not used.
+            given: The array.
+        """
+        template = self._templates.get(key)
+        if template is None or template.signature is not signature or not given.flags.c_contiguous:
             return None
-        if kept.key is None:
-            return b"".join((kept.head, given))
+        if template.key is None:
+            return b"".join((template.prefix, given))
         tensor = encode_tensor(given)
-        # How many requests strings make follows from their lengths too.
+        # The number of requests for strings depends on their lengths too.
         if not inputs.fits_one_request(sum(map(len, tensor))):
             return None
-        return b"".join((kept.head, *encode_map_entry(kept.key, tensor)))
+        return b"".join((template.prefix, *encode_map_entry(template.key, tensor)))

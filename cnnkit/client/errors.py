@@ -1,24 +1,43 @@
-"""What a model server's refusals mean, and what to do about each."""
+"""Exceptions of the client, and the classification of gRPC failures.
+
+    ServerError
+    |-- ServerUnavailable
+    |   |-- ServerUnreachable   no connection (retried)
+    |   |-- ConnectionLost      the connection broke during a call
+    |   |-- ServerBusy          queue or threads full, or still starting (retried)
+    |   `-- TLSError            TLS handshake or certificate
+    |-- NotAuthorized
+    |-- ModelNotFound
+    |-- InvalidRequest
+    |-- MessageTooLarge
+    |-- DeadlineExceeded
+    `-- InvalidResponse
+
+A gRPC status code alone does not separate a full queue from a dead server: both are UNAVAILABLE. So
+`server_error` reads the text of the status too. `STATUS_TEXTS` lists every substring it looks for,
+with the program that writes it and the version in which it was found.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from cnnkit.errors import CnnkitError
 
 
 class ServerError(CnnkitError):
-    """A call that the model server did not answer with a result.
+    """A call for which the model server returned no result.
 
     Args:
-        problem: What is wrong, as a sentence without its full stop.
-        code: The name of the gRPC status code, such as "NOT_FOUND".
-        details: The server's own words, all lines of them.
-        hint: The next step for the reader.
+        problem: What failed, as a sentence without its full stop.
+        code: Name of the gRPC status code, such as "NOT_FOUND".
+        details: Text of the status, all lines of it.
+        hint: What to do next.
 
     Attributes:
-        retryable: Whether the same call may be made again: the server has not begun to work on it.
+        retryable: Whether the same call may be sent again, because the server has not started to
+            process it.
 
     Example:
         >>> error = ServerError("The call failed", code="INTERNAL", details="oops")
@@ -31,203 +50,236 @@ class ServerError(CnnkitError):
     def __init__(self, problem: str, *, code: str, details: str, hint: str | None = None) -> None:
         self.code = code
         self.details = details
-        # Later lines name the nodes of the server's graph, which say nothing to a caller.
+        # Later lines name nodes of the server's graph, which do not help a caller.
         first = details.strip().partition("\n")[0]
         received = f"{code}: {first}" if first else code
         super().__init__(problem, received=received, hint=hint)
 
 
 class ServerUnavailable(ServerError):
-    """The server cannot answer now."""
+    """The server cannot process calls at present."""
 
 
 class ServerUnreachable(ServerUnavailable):
-    """No server there: the call has not left this machine."""
+    """There is no connection to a server; the request was not sent."""
 
     retryable = True
 
 
 class ConnectionLost(ServerUnavailable):
-    """The connection broke while an answer was awaited; the server may have died of the request."""
+    """The connection broke during a call; the request may have crashed the server."""
 
 
 class ServerBusy(ServerUnavailable):
-    """The server is there, but its queue or its threads are full, or it is not ready yet."""
+    """The server is running, but its queue or threads are full, or it is not ready yet."""
 
     retryable = True
 
 
 class TLSError(ServerUnavailable):
-    """The encrypted connection could not be made: a certificate, or one side speaks plainly."""
+    """The TLS connection failed: a certificate was rejected, or one side does not use TLS."""
 
 
 class NotAuthorized(ServerError):
-    """The server does not let this caller in."""
+    """The server rejected the client's credentials."""
 
 
 class ModelNotFound(ServerError):
-    """The server has no such model, version or label."""
+    """The server has no such model, version or version label."""
 
 
 class InvalidRequest(ServerError):
-    """The server understood the request and refuses it as it is."""
+    """The server rejected the request as invalid."""
 
 
 class MessageTooLarge(ServerError):
-    """The request or the answer is larger than a limit on the way."""
+    """The request or the response exceeds a size limit."""
 
 
 class DeadlineExceeded(ServerError):
-    """No answer within the time that the caller gave."""
+    """No response came before the deadline."""
 
 
 class InvalidResponse(ServerError):
-    """The server answered with something that is not what it should be."""
+    """The response is not a valid message of a model server."""
 
 
-# What gRPC, and the proxies that people put in between, say when an established connection ends.
-_BROKEN = (
-    "Stream removed",
-    "Socket closed",
-    "Connection reset",
-    "Broken pipe",
-    "GOAWAY",
-    "connection termination",
-    "disconnect/reset",
+class StatusText(NamedTuple):
+    """A substring of a gRPC status text, and its meaning.
+
+    Attributes:
+        text: The substring.
+        meaning: One of "busy", "broken", "tls", "not grpc", "unreachable", "too large", "label".
+        source: The program that writes it, and the version in which it was found.
+    """
+
+    text: str
+    meaning: str
+    source: str
+
+
+_GRPC = "gRPC C core 1.76 to 1.85"
+_STRERROR = "strerror() of the operating system, quoted by gRPC C core"
+_ENVOY = "Envoy 1.30"
+_SERVING = "TensorFlow Serving 2.21"
+STATUS_TEXTS = (
+    # The server refuses the call before it starts to process it.
+    StatusText("batch scheduling queue", "busy", "batching of TensorFlow 2.21"),
+    StatusText("labels does not init", "busy", _SERVING),
+    StatusText("Server Threadpool Exhausted", "busy", "gRPC C++ server of TensorFlow Serving 2.21"),
+    StatusText("The server is stopping", "busy", "cnnkit.server.batching"),
+    # An established connection ended.
+    StatusText("Stream removed", "broken", _GRPC),
+    StatusText("Socket closed", "broken", _GRPC),
+    StatusText("GOAWAY", "broken", _GRPC),
+    StatusText("Connection reset", "broken", _STRERROR),
+    StatusText("Broken pipe", "broken", _STRERROR),
+    StatusText("connection termination", "broken", _ENVOY),
+    StatusText("disconnect/reset", "broken", _ENVOY),
+    # The TLS handshake failed.
+    StatusText("handshake failed", "tls", _GRPC),
+    StatusText("SSL_ERROR", "tls", _GRPC),
+    StatusText("verification check failed", "tls", _GRPC),
+    # The other side does not speak HTTP/2.
+    StatusText("http1", "not grpc", _GRPC),
+    StatusText("Expected SETTINGS frame", "not grpc", _GRPC),
+    # No connection was established.
+    StatusText("failed to connect", "unreachable", _GRPC),
+    StatusText("DNS resolution", "unreachable", _GRPC),
+    StatusText("Connection refused", "unreachable", _STRERROR),
+    StatusText("No route to host", "unreachable", _STRERROR),
+    StatusText("no healthy upstream", "unreachable", _ENVOY),
+    # Refusals of one request.
+    StatusText("larger than max", "too large", _GRPC),
+    StatusText("version label", "label", _SERVING),
 )
-_INSECURE = ("handshake failed", "SSL_ERROR", "verification check failed")
-_NO_GRPC = ("http1", "Expected SETTINGS frame")
-_NOT_THERE = (
-    "failed to connect",
-    "Connection refused",
-    "DNS resolution",
-    "No route to host",
-    "no healthy upstream",
+# Refusals that name what to change: batching of TensorFlow 2.21, TensorFlow Serving 2.21.
+_MAX_BATCH = re.compile(r"larger than maximum input batch size (\d+)")
+_UNKNOWN_SIGNATURE = "Serving signature key"
+
+
+# The class of an error, its text with {address}, {model} and {timeout}, and its hint.
+_Classified = tuple[type[ServerError], str, str | None]
+
+_BUSY: _Classified = (
+    ServerBusy,
+    "{address} is busy",
+    "Send less at once, or try again in a moment",
 )
-# The servers' own words for "later", before they have begun to work on a request.
-_BUSY = (
-    "batch scheduling queue",
-    "labels does not init",
-    "Server Threadpool Exhausted",
-    "The server is stopping",
-)
-_TOO_LARGE = "larger than max"
-_LARGEST_BATCH = re.compile(r"larger than maximum input batch size (\d+)")
+_GRPC_PORT = "Use the port of the server's gRPC interface, 8500 by custom"
 
 
 def server_error(
-    code: str, details: str, *, address: str, model: str, timeout: float, harmless: bool = False
+    code: str,
+    details: str,
+    *,
+    address: str,
+    model: str,
+    timeout: float,
+    idempotent: bool = False,
 ) -> ServerError:
-    """Returns the error that a failed call means.
+    """Return the exception for a failed call.
 
     Args:
-        code: The name of the gRPC status code.
-        details: The text that came with it.
-        address: Where the server was looked for.
-        model: The model that was asked for.
-        timeout: The seconds that the call was given.
-        harmless: Whether the call carried no input that a server could die of.
-
-    Returns:
-        The error, to be raised.
+        code: Name of the gRPC status code.
+        details: Text of the status.
+        address: Address of the server.
+        model: Name of the model in the request.
+        timeout: Seconds that the call was given.
+        idempotent: Whether the call may be repeated after the connection broke. False for Predict:
+            its input may have crashed the server.
 
     Example:
         >>> server_error("DEADLINE_EXCEEDED", "", address="a:1", model="m", timeout=2).problem
         'a:1 did not answer within 2 s'
     """
-    kind, problem, hint = _meaning(code, details, address, model, timeout, harmless)
-    return kind(problem, code=code, details=details, hint=hint)
-
-
-def _meaning(
-    code: str, details: str, address: str, model: str, timeout: float, harmless: bool
-) -> tuple[type[ServerError], str, str | None]:
-    # Later lines are a dump of the server's, which may hold any word.
+    # Later lines are a dump of the server's graph, which may contain any word.
     first = details.partition("\n")[0]
-    if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and _has(first, _BUSY):
-        return ServerBusy, f"{address} is busy", "Send less at once, or try again in a moment"
-    if code == "UNAVAILABLE":
-        return _unavailable(first, address, harmless)
-    if code == "NOT_FOUND" or "version label" in first:
-        return ModelNotFound, f"{address} has no such model, version or label of {model!r}", None
+    found = {known.meaning for known in STATUS_TEXTS if known.text in first}
+    if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and "busy" in found:
+        error, problem, hint = _BUSY
+    elif code == "UNAVAILABLE":
+        error, problem, hint = _classify_unavailable(found, address, idempotent)
+    else:
+        error, problem, hint = _classify_refusal(code, found, first)
+    problem = problem.format(address=address, model=repr(model), timeout=f"{timeout:g}")
+    return error(problem, code=code, details=details, hint=hint)
+
+
+def _classify_refusal(code: str, found: set[str], text: str) -> _Classified:
+    """Classify a failed call whose code is not UNAVAILABLE."""
+    if code == "NOT_FOUND" or "label" in found:
+        return ModelNotFound, "{address} has no such model, version or label of {model}", None
     if code == "DEADLINE_EXCEEDED":
         return (
             DeadlineExceeded,
-            f"{address} did not answer within {timeout:g} s",
-            "Give the call a longer timeout, send fewer images at once, or look whether the "
-            "server still runs",
+            "{address} did not answer within {timeout} s",
+            "Give the call a longer timeout, send fewer images at once, or check that the server "
+            "is running",
         )
     if code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE"):
-        return InvalidRequest, f"{address} refuses this request to {model!r}", _advice(first)
+        return InvalidRequest, "{address} refuses this request to {model}", _advice(text)
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
         return (
             NotAuthorized,
-            f"{address} does not let this client ask {model!r}",
+            "{address} does not authorize this client to use {model}",
             "Give the client a token or a certificate that the server accepts",
         )
-    if code == "RESOURCE_EXHAUSTED" and _TOO_LARGE in first:
+    if code == "RESOURCE_EXHAUSTED" and "too large" in found:
         return (
             MessageTooLarge,
-            f"A message to or from {address} is larger than it may be",
-            "Send fewer images at once: batch_size=1 is one in each request",
+            "A message to or from {address} exceeds a size limit",
+            "Send fewer images at once: batch_size=1 sends each in its own request",
         )
     hints = {
         "RESOURCE_EXHAUSTED": "The server is at its limit: send less at once, or try again later",
-        "UNIMPLEMENTED": "Use the port of the server's gRPC interface, 8500 by custom",
+        "UNIMPLEMENTED": _GRPC_PORT,
     }
-    problem = f"{address} failed on this request to {model!r}"
-    return ServerError, problem, hints.get(code, "The server's log may say why")
+    hint = hints.get(code, "The server's log may say why")
+    return ServerError, "{address} failed on this request to {model}", hint
 
 
-def _unavailable(
-    text: str, address: str, harmless: bool
-) -> tuple[type[ServerError], str, str | None]:
-    if _has(text, _INSECURE):
+def _classify_unavailable(found: set[str], address: str, idempotent: bool) -> _Classified:
+    """Classify a failed call whose code is UNAVAILABLE."""
+    if "tls" in found:
         return (
             TLSError,
-            f"No encrypted connection to {address}",
-            "Look at the certificates (ca=, certificate=, server_name=), and whether the server "
-            "speaks TLS at all",
+            "No TLS connection to {address}",
+            "Check the certificates (ca=, certificate=, server_name=), and whether the server "
+            "uses TLS",
         )
-    if _has(text, _NO_GRPC):
+    if "not grpc" in found:
+        return ServerUnreachable, "{address} does not speak gRPC", _GRPC_PORT
+    if "unreachable" in found and "broken" in found:
         return (
             ServerUnreachable,
-            f"{address} does not speak gRPC",
-            "Use the port of the server's gRPC interface, 8500 by custom",
+            "{address} closes every connection immediately",
+            "The server may require TLS (tls=) or a client certificate, or be starting",
         )
-    if _has(text, _NOT_THERE):
-        if _has(text, _BROKEN):
-            return (
-                ServerUnreachable,
-                f"{address} ends every connection at once",
-                "The server may want TLS (tls=), or a certificate of the client's, or be starting",
-            )
+    if "unreachable" in found:
         port = address.rpartition(":")[2]
         port = port if port.isdigit() else "8500"
         return (
             ServerUnreachable,
-            f"No model server answers at {address}",
+            "No model server answers at {address}",
             f"Start one with `cnnkit serve DIR --port {port}`",
         )
-    if _has(text, _BROKEN):
+    if "broken" in found:
         return (
             ConnectionLost,
-            f"The connection to {address} ended in the middle of a call",
-            "Look whether the server still runs, and whether it wants TLS"
-            if harmless
-            else "This input may have killed the server: look at its log before sending it again",
+            "The connection to {address} broke during a call",
+            "Check that the server is running, and whether it requires TLS"
+            if idempotent
+            else "This input may have crashed the server: read its log before sending it again",
         )
-    return ServerUnavailable, f"{address} cannot answer now", "Try again in a moment"
+    return ServerUnavailable, "{address} is unavailable", "Try again in a moment"
 
 
 def _advice(text: str) -> str | None:
-    largest = _LARGEST_BATCH.search(text)
+    """Return a hint for a request that the server rejected."""
+    largest = _MAX_BATCH.search(text)
     if largest:
         return f"Send at most {largest[1]} at once: batch_size={largest[1]}"
-    if text.startswith("Serving signature key"):
+    if text.startswith(_UNKNOWN_SIGNATURE):
         return "metadata() lists the model's signatures"
     return None
-
-
-def _has(text: str, words: tuple[str, ...]) -> bool:
-    return any(word in text for word in words)

@@ -1,8 +1,8 @@
-"""What a client does, told step by step to whoever can do it: plans that know no threads, no loop.
+"""Sans-I/O call flows: the logic of each call, independent of threads and event loops.
 
-A plan is a generator. It yields steps (make this call, wait, do these plans together) and receives
-what came of each; its return value is the result. `Client` does the steps with blocking calls,
-`AsyncClient` with an event loop. So what is decided, and in which order, is written once.
+A flow is a generator. It yields steps (`UnaryCall`, `Sleep`, `Gather`), receives the result of each
+step, and returns the result of the call. `Client` runs the steps with blocking calls, `AsyncClient`
+in an event loop, so both share the order of steps and every decision.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ ResultT = TypeVar("ResultT")
 
 @dataclass(frozen=True, slots=True)
 class UnaryCall:
-    """Make one call; the answer's bytes come back, or a `RpcFailure` is raised.
+    """Step: make one RPC. Its result is the response's bytes; a failure raises `RpcFailure`.
 
     Attributes:
-        method: The full path of the method.
-        request: The request's bytes.
+        method: Full path of the method, such as "/tensorflow.serving.PredictionService/Predict".
+        request: Serialized request.
         timeout: Seconds.
     """
 
@@ -34,25 +34,29 @@ class UnaryCall:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Do nothing for some seconds."""
+    """Step: wait.
+
+    Attributes:
+        seconds: How long.
+    """
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Gather:
-    """Do plans at the same time; the list of their results comes back, in their order.
+    """Step: run flows concurrently. Its result is the list of their results, in order.
 
-    The first that fails ends the others, and what it raised is raised. A plan that has not begun is
-    not even taken out of `plans`.
+    The first failure cancels the other flows and is raised. Flows are taken from `flows` only when
+    one can start, so a failure leaves the rest unmade.
 
     Attributes:
-        plans: What to do. None of them does others together.
-        at_once: How many at the same time, at most.
+        flows: The flows. None of them may yield a `Gather`.
+        limit: Number of flows that run at the same time, at most.
     """
 
-    plans: Iterable[Flow[Any]]
-    at_once: int
+    flows: Iterable[Flow[Any]]
+    limit: int
 
 
 Step = UnaryCall | Sleep | Gather
@@ -60,11 +64,11 @@ Flow = Generator[Step, Any, ResultT]
 
 
 class RpcFailure(Exception):
-    """What gRPC says about a call without an answer.
+    """An RPC that ended with a gRPC status other than OK.
 
     Args:
-        code: The name of the status code.
-        details: The text that came with it.
+        code: Name of the status code, such as "UNAVAILABLE".
+        details: Text of the status.
     """
 
     def __init__(self, code: str, details: str) -> None:
@@ -74,13 +78,13 @@ class RpcFailure(Exception):
 
 
 class Deadline:
-    """The end of the time that a caller gives to everything that an answer takes.
+    """The time at which a call and all its attempts must have ended.
 
     Args:
-        seconds: From now on.
+        seconds: Time from now.
 
     Raises:
-        UsageError: They are not a positive, finite number.
+        UsageError: `seconds` is not a positive, finite number.
 
     Example:
         >>> 9 < Deadline(10).left() <= 10
@@ -92,21 +96,24 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Returns the seconds that are left, 0 where none are."""
+        """Return the remaining seconds, at least 0."""
         return max(self._end - time.monotonic(), 0.0)
 
 
 def backoff_delay(attempt: int) -> float:
-    """Returns the seconds to wait after a failed attempt, of which the first is number 1.
+    """Return the seconds to wait after a failed attempt: exponential backoff with jitter.
 
-    They double each time, and are shortened by chance, so that clients which failed together do not
-    come back together.
+    The delay doubles with each attempt, from 0.1 s up to 2 s. It is then multiplied by a random
+    factor in 0.5..1, so that clients that failed together do not retry together.
+
+    Args:
+        attempt: Number of the failed attempt, from 1.
 
     Example:
         >>> 0.05 <= backoff_delay(1) <= 0.1 and 1 <= backoff_delay(30) <= 2
         True
     """
-    # Only a client in trouble pays for this import.
+    # Imported here to keep it out of the import time of the client.
     import random
 
     return min(0.1 * 2.0 ** (attempt - 1), 2.0) * random.uniform(0.5, 1.0)

@@ -1,4 +1,4 @@
-"""What the calls about images do, as plans: which signature, and what its outputs mean."""
+"""The calls about images, as flows: read images, select a signature, interpret its outputs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cnnkit.client.calls import Calls
-from cnnkit.client.encode import RequestTarget
-from cnnkit.client.flow import Deadline, Flow
+from cnnkit.client.calls import CallOptions, Calls
+from cnnkit.client.flow import Flow
 from cnnkit.client.inputs import Arrays
 from cnnkit.client.metadata import Signature
 from cnnkit.errors import DataError, UsageError
 
-# Classes an image where the caller names no number.
+# Number of classes returned for an image by default.
 DEFAULT_TOP = 5
 
 Image = str | Path | bytes | npt.NDArray[Any]
@@ -26,26 +25,50 @@ Images = Image | Iterable[Image]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One class that an image may show.
+    """One predicted class of an image.
 
     Attributes:
-        label: The class's name, or "class 3" where the model has no names.
-        probability: Between 0 and 1.
+        label: Name of the class, or "class 3" if the model has no class names.
+        probability: In 0..1.
     """
 
     label: str
     probability: float
 
 
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """The deconvnet projection of one image, computed by the server.
+
+    Attributes:
+        label: Name of the predicted class, or None if a layer's unit is explained.
+        score: Probability of that class, or None.
+        projection: (h, w, 3) float32, the unit's activation projected to the pixels.
+        image: (h, w, 3) uint8, the part of the image that the network saw, or None if the signature
+            does not return it.
+        outputs: All outputs of the signature for this image, by name.
+    """
+
+    label: str | None
+    score: float | None
+    projection: npt.NDArray[Any]
+    image: npt.NDArray[Any] | None
+    outputs: Arrays
+
+
 def read_images(images: Images) -> npt.NDArray[Any]:
-    """Returns a batch: encoded images as an object array (n,) of bytes, pixels as one of numbers.
+    """Return a batch of images to send.
 
     Args:
-        images: Paths of files, or bytes (JPEG, PNG, ...), one or several; or the pixels of one
-            image (h, w, 3), of a batch (n, h, w, 3), or of several images of one size.
+        images: One or several paths or encoded images (JPEG, PNG, ...) as bytes; or pixels: one
+            image (h, w, 3), a batch (n, h, w, 3), or several images of the same size.
+
+    Returns:
+        Encoded images as an object array (n,) of bytes, or pixels as an array (n, h, w, 3).
 
     Raises:
-        UsageError: There is none, one is no image, or files and pixels are mixed.
+        UsageError: There is no image, a file does not exist, an element has another type, or paths
+            and pixels are mixed.
         DataError: A file cannot be read, or is empty.
 
     Example:
@@ -56,14 +79,13 @@ def read_images(images: Images) -> npt.NDArray[Any]:
         return images[np.newaxis] if images.ndim == 3 else images
     several = [images] if isinstance(images, str | Path | bytes) else list(images)
     if not several:
-        raise UsageError("There is no image to look at", expected="one or more paths or bytes")
+        raise UsageError("`images` must hold at least one image")
     pixels = [image for image in several if isinstance(image, np.ndarray)]
     if pixels:
         shapes = sorted({image.shape for image in pixels})
         if len(pixels) < len(several) or len(shapes) > 1:
             raise UsageError(
-                "These images cannot be sent together",
-                expected="files and bytes, or arrays of one shape",
+                "`images` must be paths and bytes, or arrays of the same shape",
                 received=", ".join(map(str, shapes)),
             )
         return np.stack(pixels)
@@ -76,64 +98,70 @@ def read_images(images: Images) -> npt.NDArray[Any]:
 def select_signature(
     signatures: Mapping[str, Signature], names: Iterable[str], batch: npt.NDArray[Any], model: str
 ) -> str:
-    """Returns the first of a model's signatures that takes such images.
+    """Return the first of the named signatures that accepts a batch of images.
 
     Args:
-        signatures: What the model offers.
-        names: Those that would do, the best first.
-        batch: The images, as `read_images` gives them.
-        model: The model's name, for the texts of errors.
+        signatures: Signatures of the model by name.
+        names: Names of suitable signatures, the preferred one first.
+        batch: The images, as returned by `read_images`.
+        model: Name of the model, for error messages.
 
     Raises:
-        UsageError: It has none of them, or none for such images.
+        UsageError: The model has none of these signatures, or none that accepts such images.
 
     Example:
         >>> from cnnkit.client.metadata import TensorSpec
-        >>> taken = {"image_bytes": TensorSpec("string", (None,))}
-        >>> offered = {"serving_bytes": Signature(taken, {})}
-        >>> select_signature(offered, ["classify_bytes", "serving_bytes"], read_images(b"..."), "digits")
+        >>> accepted = {"image_bytes": TensorSpec("string", (None,))}
+        >>> signatures = {"serving_bytes": Signature(accepted, {})}
+        >>> names = ["classify_bytes", "serving_bytes"]
+        >>> select_signature(signatures, names, read_images(b"..."), "digits")
         'serving_bytes'
     """
     names = list(names)
     encoded = batch.dtype.kind == "O"
-    there = [name for name in names if name in signatures]
-    for name in there:
-        taken = [spec.dtype for spec in signatures[name].inputs.values()]
-        if len(taken) == 1 and (taken[0] == "string") == encoded:
+    known = [name for name in names if name in signatures]
+    for name in known:
+        dtypes = [spec.dtype for spec in signatures[name].inputs.values()]
+        if len(dtypes) == 1 and (dtypes[0] == "string") == encoded:
             return name
     kind, other = ("encoded images", "arrays") if encoded else ("arrays", "encoded images")
     raise UsageError(
-        f"Model {model!r} does not take {kind} for this",
+        f"Model {model!r} does not accept {kind} for this call",
         expected=f"a signature {' or '.join(names)}",
         received=", ".join(signatures) or "none",
-        hint=f"Send {other}" if there else "Export the model with that signature",
+        hint=f"Send {other}" if known else "Export the model with that signature",
     )
 
 
 def output_class_count(signature: Signature) -> int | None:
-    """Returns with how many classes an image a signature answers, None where it does not say."""
+    """Return the number of classes a signature outputs, or None if unknown."""
     spec = signature.outputs.get("labels" if "labels" in signature.outputs else "probabilities")
     return spec.shape[-1] if spec is not None and spec.shape else None
 
 
 def check_top(top: int | None, count: int | None, model: str) -> None:
-    """Raises a UsageError where no class is wanted, or more than the model answers with.
+    """Raise a `UsageError` if `top` is below 1 or above the model's number of classes.
+
+    Args:
+        top: Number of classes asked for, or None for the default.
+        count: Number of classes the model outputs, or None if unknown.
+        model: Name of the model, for the error message.
 
     Example:
         >>> check_top(5, 10, "digits")
     """
     if top is not None and top < 1:
-        raise UsageError("Each image gets one class at least", expected="top >= 1", received=top)
+        raise UsageError("`top` must be positive", expected="top >= 1", received=top)
     if top is not None and count is not None and top > count:
         raise UsageError(
-            f"Model {model!r} answers with {count} classes an image",
+            f"`top` must not exceed the {count} classes that model {model!r} returns",
             expected=f"top <= {count}",
             received=top,
         )
 
 
 def top_k_from_labels(outputs: Mapping[str, npt.NDArray[Any]], top: int) -> list[list[Prediction]]:
-    """Returns the first classes of `labels` and `scores`, each (n, k), best first."""
+    """Return the first `top` classes of the outputs `labels` and `scores`, each (n, k)."""
     return [
         [
             Prediction(decode_text(label), float(score))
@@ -146,9 +174,9 @@ def top_k_from_labels(outputs: Mapping[str, npt.NDArray[Any]], top: int) -> list
 def top_k_from_probabilities(
     outputs: Mapping[str, npt.NDArray[Any]], top: int
 ) -> list[list[Prediction]]:
-    """Returns the best classes of `probabilities` (n, k), named by their index."""
+    """Return the `top` most probable classes of `probabilities` (n, k), named by index."""
     probabilities = outputs["probabilities"]
-    # Stable: of two equally probable classes, the one with the lower index comes first.
+    # A stable sort: of equally probable classes, the one with the lower index comes first.
     order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
     return [
         [Prediction(f"class {index}", float(row[index])) for index in best]
@@ -157,7 +185,7 @@ def top_k_from_probabilities(
 
 
 def decode_text(label: bytes) -> str:
-    """Returns a label as text; bytes that are no UTF-8 are marked.
+    """Decode a label; bytes that are not UTF-8 become U+FFFD.
 
     Example:
         >>> decode_text("é".encode())
@@ -169,99 +197,61 @@ def decode_text(label: bytes) -> str:
 def _read(image: object) -> bytes:
     if isinstance(image, bytes):
         if not image:
-            raise DataError("An image is empty", expected="the bytes of a JPEG, PNG, ...")
+            raise DataError("`images` must not hold empty bytes", expected="a JPEG, PNG, ...")
         return image
     if not isinstance(image, str | Path):
-        raise UsageError(
-            "An image is neither a path, bytes nor an array", received=type(image).__name__
-        )
+        raise UsageError("`images` must be paths, bytes or arrays", received=type(image).__name__)
     try:
         encoded = Path(image).read_bytes()
     except FileNotFoundError as error:
-        raise UsageError("There is no such image file", received=image) from error
+        raise UsageError(f"`images` must be existing files, received {image}") from error
     except OSError as error:
         raise DataError(f"Image {image} cannot be read", received=error.strerror) from error
     if not encoded:
-        raise DataError("An image file is empty", received=image)
+        raise DataError(f"Image {image} must not be empty", received="0 bytes")
     return encoded
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """What in an image made a unit fire, as the server's deconvnet saw it.
-
-    Attributes:
-        label: The class's name; None where the signature does not explain a class.
-        score: Its probability.
-        projection: (h, w, 3) float32, the unit's signal in the pixels; 0 where it saw nothing.
-        image: (h, w, 3) uint8, the part of the image that the network saw; None where the server
-            does not show it.
-        outputs: Everything that the server said about the image, by the outputs' names.
-    """
-
-    label: str | None
-    score: float | None
-    projection: npt.NDArray[Any]
-    image: npt.NDArray[Any] | None
-    outputs: Arrays
-
-
 def classify_flow(
-    plans: Calls,
-    images: Images,
-    target: RequestTarget,
-    top: int | None,
-    batch_size: int | None,
-    deadline: Deadline,
+    calls: Calls, images: Images, top: int | None, options: CallOptions
 ) -> Flow[list[list[Prediction]]]:
-    """Asks what images show."""
-    batch = read_images(images)
-    check_top(top, None, target.model)
-    offered = yield from plans.signatures(target, deadline)
+    """Classify images: see `Client.classify`."""
+    batch, model = read_images(images), options.target.model
+    check_top(top, None, model)
+    known = yield from calls.signatures(options)
     names = ("classify_bytes", "serving_bytes", "serving_default")
-    name = select_signature(offered, names, batch, target.model)
-    check_top(top, output_class_count(offered[name]), target.model)
-    has_labels = "labels" in offered[name].outputs
+    name = select_signature(known, names, batch, model)
+    check_top(top, output_class_count(known[name]), model)
+    has_labels = "labels" in known[name].outputs
     wanted = ["labels", "scores"] if has_labels else ["probabilities"]
-    outputs = yield from plans.predict(batch, target, name, wanted, batch_size, deadline)
-    check_top(top, outputs[wanted[0]].shape[-1], target.model)
-    read = top_k_from_labels if has_labels else top_k_from_probabilities
-    return read(outputs, top or DEFAULT_TOP)
+    outputs = yield from calls.predict(batch, name, wanted, options)
+    check_top(top, outputs[wanted[0]].shape[-1], model)
+    top_k = top_k_from_labels if has_labels else top_k_from_probabilities
+    return top_k(outputs, top or DEFAULT_TOP)
 
 
-def features_flow(
-    plans: Calls,
-    images: Images,
-    target: RequestTarget,
-    batch_size: int | None,
-    deadline: Deadline,
-) -> Flow[npt.NDArray[Any]]:
-    """Asks for the features of images."""
+def features_flow(calls: Calls, images: Images, options: CallOptions) -> Flow[npt.NDArray[Any]]:
+    """Compute features of images: see `Client.features`."""
     batch = read_images(images)
-    offered = yield from plans.signatures(target, deadline)
-    name = select_signature(offered, ("features_bytes", "features"), batch, target.model)
-    outputs = yield from plans.predict(batch, target, name, ["features"], batch_size, deadline)
+    known = yield from calls.signatures(options)
+    names = ("features_bytes", "features")
+    name = select_signature(known, names, batch, options.target.model)
+    outputs = yield from calls.predict(batch, name, ["features"], options)
     return outputs["features"]
 
 
 def explain_flow(
-    plans: Calls,
-    images: Images,
-    target: RequestTarget,
-    layer: str | None,
-    batch_size: int | None,
-    deadline: Deadline,
+    calls: Calls, images: Images, layer: str | None, options: CallOptions
 ) -> Flow[list[Explanation]]:
-    """Asks what in images made the winning class, or a layer's strongest unit, fire."""
-    batch = read_images(images)
-    offered = yield from plans.signatures(target, deadline)
+    """Explain predictions: see `Client.explain`."""
+    batch, model = read_images(images), options.target.model
+    known = yield from calls.signatures(options)
     wanted = "explain_bytes" if layer is None else f"explain_bytes_{layer}"
-    name = select_signature(offered, [wanted], batch, target.model)
-    outputs = yield from plans.predict(batch, target, name, (), batch_size, deadline)
+    name = select_signature(known, [wanted], batch, model)
+    outputs = yield from calls.predict(batch, name, (), options)
     if "projection" not in outputs:
         raise UsageError(
-            f"Signature {name} of {target.model!r} answers with no projection",
-            expected="an output projection",
+            f"Signature {name} of {model!r} must have an output `projection`",
             received=", ".join(outputs),
         )
     return [
@@ -271,6 +261,7 @@ def explain_flow(
 
 
 def _explanation(outputs: Arrays) -> Explanation:
+    """Return the explanation of one image from its row of the outputs."""
     labels, scores = outputs.get("labels"), outputs.get("scores")
     return Explanation(
         None if labels is None else decode_text(np.ravel(labels)[0]),

@@ -1,7 +1,7 @@
-"""Arrays made into what a signature takes, or refused before anything is sent.
+"""Validate and convert the inputs of a signature, split large batches, join the outputs.
 
-A model server is a poor place to find out about a wrong array: an empty batch can wait for ever in
-its batching queue, and a wrong rank can end the whole server.
+Inputs are validated before they are sent, because TensorFlow Serving 2.21 handles some invalid ones
+badly: an empty batch can wait forever in its batching queue, and a wrong rank can abort the server.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from cnnkit.wire.tensors import as_array
 def bind_inputs(
     inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike], signature: Signature
 ) -> dict[str, npt.NDArray[Any]]:
-    """Returns a signature's inputs by name, of its types and shapes.
+    """Return a signature's inputs by name, with its dtypes and shapes.
 
-    Numbers are cast where that loses nothing a network could notice (float64, uint8 or int64 to
-    float32), and a batch axis is put in front of an array that lacks exactly that one.
+    Numbers are cast to floating-point inputs (float64, uint8 or int64 to float32). They are cast to
+    integer inputs only if every value is kept. A missing batch axis is added.
 
     Args:
-        inputs: An array for a signature with one input, else arrays by name.
-        signature: What the model takes.
+        inputs: An array for a signature with one input, or arrays by input name.
+        signature: The signature.
 
     Returns:
-        Arrays by name, ready to be sent.
+        Arrays by input name, ready to be sent.
 
     Raises:
-        UsageError: A name, element type or shape does not fit, or a batch is empty.
+        UsageError: A name, dtype or shape does not match the signature, or a batch is empty.
 
     Example:
         >>> images = TensorSpec("float32", (None, 2))
@@ -47,7 +47,7 @@ def bind_inputs(
         named = {next(iter(signature.inputs)): inputs}
     else:
         raise UsageError(
-            "A signature with several inputs needs a name for each array",
+            "`inputs` must be a dict for a signature with several inputs",
             expected=f"a dict with {', '.join(signature.inputs)}",
             received="one array",
         )
@@ -57,7 +57,7 @@ def bind_inputs(
             raise unknown_name("input", name, signature.inputs)
     if missing:
         raise UsageError(
-            "An input of the signature is missing",
+            "`inputs` must hold every input of the signature",
             expected=", ".join(signature.inputs),
             received=", ".join(named) or "none",
         )
@@ -67,18 +67,18 @@ def bind_inputs(
 
 
 def coerce_input(values: npt.ArrayLike, spec: TensorSpec, name: str) -> npt.NDArray[Any]:
-    """Returns one array as its input takes it.
+    """Convert one input to its dtype and shape.
 
     Args:
-        values: Anything `numpy.asarray` takes.
-        spec: The input's type and shape.
-        name: The input's name, for the texts of errors.
+        values: Anything `numpy.asarray` accepts.
+        spec: Dtype and shape of the input.
+        name: Name of the input, for error messages.
 
     Returns:
-        The array, cast and with its batch axis.
+        The array, cast and with a batch axis.
 
     Raises:
-        UsageError: It does not fit.
+        UsageError: `values` cannot be converted without loss, have another shape, or are empty.
 
     Example:
         >>> coerce_input(np.zeros((2, 3)), TensorSpec("float32", (None, 3)), "x").dtype
@@ -89,20 +89,19 @@ def coerce_input(values: npt.ArrayLike, spec: TensorSpec, name: str) -> npt.NDAr
         kind = wire_type_of(array.dtype).name
     except TensorError as error:
         raise UsageError(
-            f"Input {name!r} is not an array that can be sent",
+            f"Input {name!r} must be an array of a supported dtype",
             expected=spec,
             received=error.received,
         ) from error
-    return _shaped(_cast(array, kind, spec, name), spec, name)
+    return _with_batch_axis(_cast(array, kind, spec, name), spec, name)
 
 
 def _cast(array: npt.NDArray[Any], kind: str, spec: TensorSpec, name: str) -> npt.NDArray[Any]:
+    """Cast an array whose element type is called `kind`, or raise a `UsageError`."""
     if kind == spec.dtype:
         return array
-    mismatch = UsageError(
-        f"Input {name!r} has the wrong element type", expected=spec.dtype, received=kind
-    )
-    # Strings have no number to be cast to, and NumPy knows bfloat16 only where ml_dtypes is.
+    mismatch = UsageError(f"Input {name!r} has the wrong dtype", expected=spec.dtype, received=kind)
+    # Strings are not numbers, and NumPy knows bfloat16 only if ml_dtypes is installed.
     if "string" in (kind, spec.dtype) or "bfloat16" in (kind, spec.dtype):
         raise mismatch
     try:
@@ -110,7 +109,7 @@ def _cast(array: npt.NDArray[Any], kind: str, spec: TensorSpec, name: str) -> np
     except TypeError as error:
         raise mismatch from error
     if wanted.kind in "iub":
-        return _whole(array, wanted, mismatch)
+        return _cast_to_integers(array, wanted, mismatch)
     if array.dtype.kind == "c" and wanted.kind == "f":
         raise mismatch
     try:
@@ -123,10 +122,10 @@ def _cast(array: npt.NDArray[Any], kind: str, spec: TensorSpec, name: str) -> np
         ) from error
 
 
-def _whole(
+def _cast_to_integers(
     array: npt.NDArray[Any], wanted: np.dtype[Any], mismatch: UsageError
 ) -> npt.NDArray[Any]:
-    """Casts whole numbers to another type of whole numbers, if each keeps its value."""
+    """Cast integers or bools to another such type, if every value is kept."""
     if array.dtype.kind not in "iub":
         raise mismatch
     cast = array.astype(wanted)
@@ -135,7 +134,8 @@ def _whole(
     return cast
 
 
-def _shaped(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> npt.NDArray[Any]:
+def _with_batch_axis(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> npt.NDArray[Any]:
+    """Add a missing batch axis, and check the shape."""
     if spec.shape is not None:
         if array.ndim == len(spec.shape) - 1 and spec.shape[0] in (None, 1):
             array = array[np.newaxis]
@@ -158,27 +158,29 @@ def _shaped(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> npt.NDArray
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-# Rows of a request where the caller says nothing: past this a server gains little.
+# Rows of a request by default. Larger batches hardly increase a server's throughput.
 DEFAULT_BATCH_ROWS = 64
-# Bytes of a request at most where several can be made; no message of protobuf's has 2 GiB.
-LARGEST_REQUEST = 2**28
-# Inputs of a signature, at most, that need no thought where each takes its part of that.
-FEW_INPUTS = 16
+# Bytes of a request if several can be made, at most. Protobuf's limit of a message is 2 GiB.
+MAX_REQUEST_BYTES = 2**28
+# Up to this number of inputs, each may use an equal share of MAX_REQUEST_BYTES.
+_MAX_SMALL_INPUTS = 16
 
 
 def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[Arrays]:
-    """Cuts a signature's inputs into requests of at most `rows` rows.
+    """Split a signature's inputs into requests of at most `rows` rows.
 
     Args:
-        inputs: Arrays by name, as the signature takes them.
-        signature: Only where the first size of every input and output is open can rows be parted.
-        rows: Rows of a request at most; None is 64, and fewer where rows are very large.
+        inputs: Arrays by input name, as returned by `bind_inputs`.
+        signature: The signature. Rows can be split only if the first size of every input and output
+            is free.
+        rows: Maximum number of rows of a request. None stands for 64, and for fewer if the rows are
+            very large.
 
     Returns:
-        The parts in their order; one where nothing is to be cut.
+        The parts in order; a single one if the batch is not split.
 
     Raises:
-        UsageError: `rows` is below 1, or the signature's rows belong together.
+        UsageError: `rows` is below 1, or the signature's rows cannot be split.
 
     Example:
         >>> from cnnkit.client.metadata import TensorSpec
@@ -188,21 +190,19 @@ def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[
         [[0, 1], [2, 3], [4]]
     """
     if rows is not None and rows < 1:
-        raise UsageError(
-            "A request has one row at least", expected="batch_size >= 1", received=rows
-        )
-    if rows is None and len(inputs) <= FEW_INPUTS and all(map(_is_small, inputs.values())):
+        raise UsageError("`batch_size` must be positive", expected="batch_size >= 1", received=rows)
+    if rows is None and len(inputs) <= _MAX_SMALL_INPUTS and all(map(_is_small, inputs.values())):
         return [inputs]
-    count = _rows(inputs, signature)
+    count = _count_rows(inputs, signature)
     if count is None:
         if rows is not None:
             raise UsageError(
-                "This signature's inputs cannot be sent in parts",
+                "`batch_size` must not be given for a signature whose rows cannot be split",
                 expected="a free first size of all inputs and outputs, and as many rows in each",
                 hint="Leave batch_size out",
             )
         return [inputs]
-    largest = LARGEST_REQUEST * count // max(sum(map(_bytes, inputs.values())), 1)
+    largest = MAX_REQUEST_BYTES * count // max(sum(map(_count_bytes, inputs.values())), 1)
     rows = min(rows or DEFAULT_BATCH_ROWS, max(largest, 1))
     return [
         {name: array[start : start + rows] for name, array in inputs.items()}
@@ -211,7 +211,7 @@ def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[
 
 
 def concat_batches(parts: Sequence[Arrays]) -> Arrays:
-    """Puts the answers to the parts of a batch together again.
+    """Concatenate the outputs of the parts of a batch.
 
     Example:
         >>> concat_batches([{"y": np.zeros((2, 3))}, {"y": np.ones((1, 3))}])["y"].shape
@@ -221,29 +221,34 @@ def concat_batches(parts: Sequence[Arrays]) -> Arrays:
 
 
 def fits_one_request(size: int) -> bool:
-    """Returns whether one request takes an input of so many bytes, if it takes its rows.
+    """Return True if an input of `size` bytes need not be split because of its size.
 
     Example:
         >>> fits_one_request(2**24), fits_one_request(2**24 + 1)
         (True, False)
     """
-    return size * FEW_INPUTS <= LARGEST_REQUEST
+    return size * _MAX_SMALL_INPUTS <= MAX_REQUEST_BYTES
 
 
 def _is_small(array: npt.NDArray[Any]) -> bool:
-    """Returns whether one request takes an array, whatever the signature says of its rows."""
-    return array.ndim > 0 and len(array) <= DEFAULT_BATCH_ROWS and fits_one_request(_bytes(array))
+    """Return True if an input need not be split, whatever its signature."""
+    return (
+        array.ndim > 0
+        and len(array) <= DEFAULT_BATCH_ROWS
+        and fits_one_request(_count_bytes(array))
+    )
 
 
-def _rows(inputs: Arrays, signature: Signature) -> int | None:
-    """Returns how many rows there are to be parted; None where they cannot be."""
+def _count_rows(inputs: Arrays, signature: Signature) -> int | None:
+    """Return the number of rows of a batch, or None if it cannot be split."""
     specs = [*signature.inputs.values(), *signature.outputs.values()]
     free = all(spec.shape and spec.shape[0] is None for spec in specs)
     counts = {array.shape[0] for array in inputs.values() if array.ndim}
     return counts.pop() if free and len(counts) == 1 else None
 
 
-def _bytes(array: npt.NDArray[Any]) -> int:
+def _count_bytes(array: npt.NDArray[Any]) -> int:
+    """Return the size of an array; of strings, the sum of their lengths."""
     if array.dtype.kind != "O":
         return array.nbytes
     return sum(len(value) for value in array.reshape(-1).tolist())

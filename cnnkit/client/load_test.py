@@ -1,4 +1,4 @@
-"""A small load test: callers that ask the same thing again and again, and how long answers take."""
+"""A closed-loop load test: each caller sends its next request after a response."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnkit.client.errors import ServerError
-from cnnkit.client.inputs import LARGEST_REQUEST
+from cnnkit.client.inputs import MAX_REQUEST_BYTES
 from cnnkit.client.metadata import Signature
 from cnnkit.errors import UsageError
 
-# More is no small test, and not what one process in Python can honestly produce.
+# Limits of a test: one Python process cannot produce more load without being the bottleneck.
 MAX_REQUESTS = 100_000
 MAX_SECONDS = 600.0
 MAX_CALLERS = 256
@@ -26,14 +26,14 @@ MAX_CALLERS = 256
 
 @dataclass(frozen=True)
 class LoadTestResult:
-    """What a load test came to.
+    """The result of a load test.
 
     Attributes:
-        latencies: Seconds of each request that was answered, ascending.
-        errors: How often each gRPC code came instead of an answer.
-        seconds: From the first request's begin to the last one's end.
-        client_cpu_seconds: CPU time of this process meanwhile. Near `seconds`, the callers were the
-            bottleneck and not the server.
+        latencies: Seconds of each successful request, ascending.
+        errors: Number of failed requests by gRPC code.
+        seconds: Time from the start of the first request to the end of the last one.
+        client_cpu_seconds: CPU time of this process during the test. If it is near `seconds`, the
+            callers were the bottleneck, not the server.
     """
 
     latencies: tuple[float, ...]
@@ -43,16 +43,19 @@ class LoadTestResult:
 
     @property
     def requests(self) -> int:
-        """How many requests were made, answered or not."""
+        """The number of requests, failed ones included."""
         return len(self.latencies) + sum(self.errors.values())
 
     @property
     def answers_per_second(self) -> float:
-        """Answered requests a second."""
+        """The number of successful requests per second."""
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float | None:
-        """Returns the seconds within which so many percent of the answers came; None without any.
+        """Return a percentile of the latencies in seconds, or None if no request succeeded.
+
+        Args:
+            percent: Above 0, 100 at most.
 
         Example:
             >>> LoadTestResult((1.0, 2.0, 3.0, 9.0), {}, 1.0, 0.0).percentile(75)
@@ -60,28 +63,29 @@ class LoadTestResult:
         """
         if not self.latencies:
             return None
-        # A latency that was measured, the nearest rank's: none in between is made up.
+        # The nearest-rank method: the result is a latency that was measured.
         return float(np.percentile(self.latencies, percent, method="inverted_cdf"))
 
 
 def run_load_test(
     ask: Callable[[], object], *, callers: int, requests: int, seconds: float, warm_up: int = 1
 ) -> LoadTestResult:
-    """Lets several callers ask at once, each as soon as its last answer is there.
+    """Run a closed-loop load test: each caller sends a request after its last response.
 
-    Such a closed loop never asks faster than the server answers: under more load than it can take,
-    latencies grow with the number of callers, and no queue builds up outside.
+    A closed loop never sends faster than the server responds. Under overload, latencies grow with
+    the number of callers.
 
     Args:
-        ask: Makes one request; called from several threads.
-        callers: How many ask at once, 1..256.
-        requests: All callers' requests together at most, 1..100,000.
-        seconds: No request begins later than this, up to 600.
-        warm_up: Requests of each caller before, which do not count. An error ends the test here.
+        ask: Makes one request. Called from several threads.
+        callers: Number of concurrent callers, 1..256.
+        requests: Maximum number of requests of all callers, 1..100,000.
+        seconds: Time after which no request starts, up to 600.
+        warm_up: Number of requests per caller before the test. They are not counted, and an error
+            ends the test.
 
     Raises:
         UsageError: A number is out of its range.
-        ServerError: The server does not answer even before the test.
+        ServerError: A request of the warm-up failed.
 
     Example:
         >>> run_load_test(lambda: None, callers=2, requests=10, seconds=1).requests
@@ -94,8 +98,7 @@ def run_load_test(
     ):
         if not 0 < value <= most:
             raise UsageError(
-                f"A small test has other {name}",
-                expected=f"above 0, {most:g} at most",
+                f"`{name}` must be above 0 and at most {most:g}",
                 received=value,
             )
     for _ in range(warm_up * callers):
@@ -119,6 +122,8 @@ def run_load_test(
 
 
 class _Test:
+    """The counters that the callers share."""
+
     def __init__(self, ask: Callable[[], object], requests: int) -> None:
         self.left = requests
         self.end = 0.0
@@ -137,7 +142,7 @@ class _Test:
                 with self._lock:
                     self.errors[error.code] += 1
             except Exception as error:
-                # A mistake of ours, not an answer of the server's: it ends the test.
+                # Not a failure of the server, so it ends the test.
                 self.broken, self.left = error, 0
             else:
                 self.latencies.append(time.perf_counter() - begun)
@@ -151,16 +156,16 @@ class _Test:
 
 
 def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.NDArray[Any]]:
-    """Returns inputs that a signature takes: seeded noise in 0..255, or whole numbers of 0..1.
+    """Return random inputs for a signature: seeded noise in 0..255, or integers 0 and 1.
 
     Args:
         signature: The signature.
-        rows: The first size, where it is open.
-        side: Every other size that is open.
+        rows: First size, if it is free.
+        side: Every other free size.
 
     Raises:
-        UsageError: It takes strings or other things that cannot be made up, `rows` or `side` is
-            below 1, or an input would be too large for a request.
+        UsageError: An input takes strings or has an unknown rank, `rows` or `side` is below 1, or
+            an input would be too large for a request.
 
     Example:
         >>> from cnnkit.client.metadata import TensorSpec
@@ -170,7 +175,7 @@ def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.N
     """
     for name, value in (("rows", rows), ("side", side)):
         if value < 1:
-            raise UsageError(f"An input has {name}", expected="1 or more", received=value)
+            raise UsageError(f"`{name}` must be positive", expected="1 or more", received=value)
     random = np.random.default_rng(0)
     inputs: dict[str, npt.NDArray[Any]] = {}
     for name, spec in signature.inputs.items():
@@ -180,14 +185,13 @@ def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.N
             dtype = None
         if dtype is None or spec.shape is None:
             raise UsageError(
-                f"Input {name!r} cannot be made up",
-                expected="numbers of a known rank",
+                f"Input {name!r} must take numbers of a known rank to be filled at random",
                 received=spec,
-                hint="Name a file that is an image",
+                hint="Name an image file",
             )
         shape = [
-            size if size is not None else (side if place else rows)
-            for place, size in enumerate(spec.shape)
+            size if size is not None else (side if axis else rows)
+            for axis, size in enumerate(spec.shape)
         ]
         check_load_size(math.prod(shape) * dtype.itemsize)
         if dtype.kind in "fc":
@@ -198,14 +202,14 @@ def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.N
 
 
 def check_load_size(size: int) -> None:
-    """Raises a UsageError where so many bytes are more than one request holds.
+    """Raise a `UsageError` if an input of `size` bytes is too large for one request.
 
     Example:
         >>> check_load_size(1000)
     """
-    if size > LARGEST_REQUEST:
+    if size > MAX_REQUEST_BYTES:
         raise UsageError(
-            "So much does not go into one request",
-            expected=f"{LARGEST_REQUEST} bytes at most",
+            "The `inputs` of a load test must fit into one request",
+            expected=f"{MAX_REQUEST_BYTES} bytes at most",
             received=size,
         )

@@ -1,26 +1,28 @@
-"""What a server says about its models: signatures and the states of versions."""
+"""Metadata of served models: signatures and the states of versions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+from typing import TYPE_CHECKING
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.dtypes import type_name
 
-# The entry that TensorFlow keeps for starting a model; nobody can call it.
+if TYPE_CHECKING:
+    from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+# TensorFlow lists the initializer of a SavedModel among its signatures. It cannot be called.
 _INITIALIZER = "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a signature.
+    """Dtype and shape of one input or output of a signature.
 
     Attributes:
         dtype: "float32", "string", ...
-        shape: Its sizes, None where any size goes; None alone where even the rank is open.
+        shape: The sizes, with None for a free size; or None if the rank is unknown.
     """
 
     dtype: str
@@ -35,7 +37,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """One way of calling a model: named inputs to named outputs."""
+    """The inputs and outputs of one signature of a model.
+
+    Attributes:
+        inputs: Inputs by name.
+        outputs: Outputs by name.
+    """
 
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
@@ -43,13 +50,13 @@ class Signature:
 
 @dataclass(frozen=True)
 class VersionStatus:
-    """Where one version of a model is in its life.
+    """The state of one version of a model.
 
     Attributes:
-        version: Its number.
+        version: Version number.
         state: "START", "LOADING", "AVAILABLE", "UNLOADING", "END" or "UNKNOWN".
-        code: "OK", or the name of what went wrong, such as "NOT_FOUND".
-        message: The server's words about that.
+        code: "OK", or the status code of an error, such as "NOT_FOUND".
+        message: Text of the error.
     """
 
     version: int
@@ -59,7 +66,7 @@ class VersionStatus:
 
 
 def signatures(definitions: pb.SignatureDefMap) -> dict[str, Signature]:
-    """Returns the signatures of a model by their names, in alphabetical order.
+    """Return the signatures of a model by name, sorted.
 
     Example:
         >>> signatures(pb.SignatureDefMap())
@@ -73,7 +80,7 @@ def signatures(definitions: pb.SignatureDefMap) -> dict[str, Signature]:
 
 
 def version_statuses(response: pb.GetModelStatusResponse) -> list[VersionStatus]:
-    """Returns the versions of a model, the newest first.
+    """Return the states of a model's versions, the newest first.
 
     Example:
         >>> version_statuses(pb.GetModelStatusResponse())
@@ -103,5 +110,5 @@ def _spec(info: pb.TensorInfo) -> TensorSpec:
 
 
 def _name(enum: EnumTypeWrapper, number: int) -> str:
-    # A newer server may know a state that this client does not.
+    # A newer server may have states that this client does not know.
     return enum.Name(number) if number in enum.values() else str(number)

@@ -1,4 +1,4 @@
-"""Plans done at the same time without threads: their calls are in flight together."""
+"""Run several flows concurrently in one thread, with gRPC futures."""
 
 from __future__ import annotations
 
@@ -12,74 +12,86 @@ import grpc
 
 from cnnkit.client.flow import Flow, Gather, RpcFailure, Sleep, Step, UnaryCall
 
-# Starts a call; the future's result is the answer's bytes.
+# Starts a call and returns the future of its response.
 Start = Callable[[UnaryCall], "grpc.Future[bytes]"]
-# Reads a future that is done, or raises CallFailed.
+# Returns the response of a future that is done, or raises RpcFailure.
 Finish = Callable[["grpc.Future[bytes]"], bytes]
 
 
 def run_parallel(step: Gather, start: Start, finish: Finish) -> list[Any]:
-    """Does the plans of a step; returns their results in order.
+    """Run the flows of a step; return their results in order.
 
-    Whatever way this ends, no call of theirs is left in flight.
+    On success and on failure, no call is left in flight.
+
+    Args:
+        step: The flows and how many may run at the same time.
+        start: Starts a call and returns its future.
+        finish: Returns the response of a finished future, or raises `RpcFailure`.
+
+    Raises:
+        TypeError: A flow yields a `Gather`.
     """
     return _Run(start, finish).run(step)
 
 
 class _Run:
+    """The state of one `run_parallel`; flows are keyed by their index."""
+
     def __init__(self, start: Start, finish: Finish) -> None:
         self._start = start
         self._finish = finish
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._plans: dict[int, Flow[Any]] = {}
+        self._flows: dict[int, Flow[Any]] = {}
         self._calls: dict[int, grpc.Future[bytes]] = {}
-        self._waiting: list[tuple[float, int]] = []
+        # A heap of (time to wake up, index).
+        self._sleeping: list[tuple[float, int]] = []
         self._results: dict[int, Any] = {}
 
     def run(self, step: Gather) -> list[Any]:
-        plans = enumerate(step.plans)
+        flows = enumerate(step.flows)
         try:
             while True:
-                while len(self._plans) < step.at_once and (following := next(plans, None)):
-                    place, self._plans[place] = following
-                    self._advance(place, self._plans[place].send, None)
-                if not self._plans:
-                    return [self._results[place] for place in range(len(self._results))]
-                self._one_event()
+                while len(self._flows) < step.limit and (following := next(flows, None)):
+                    index, self._flows[index] = following
+                    self._advance(index, self._flows[index].send, None)
+                if not self._flows:
+                    return [self._results[index] for index in range(len(self._results))]
+                self._process_event()
         finally:
             for call in self._calls.values():
                 call.cancel()
-            for plan in self._plans.values():
-                plan.close()
+            for flow in self._flows.values():
+                flow.close()
 
-    def _one_event(self) -> None:
-        """Waits until a call is done or a pause is over, and goes on with its plan."""
-        seconds = self._waiting[0][0] - time.monotonic() if self._waiting else None
+    def _process_event(self) -> None:
+        """Wait until a call is done or a sleep is over, then advance its flow."""
+        seconds = self._sleeping[0][0] - time.monotonic() if self._sleeping else None
         try:
-            place = self._done.get(timeout=None if seconds is None else max(seconds, 0.0))
+            index = self._done.get(timeout=None if seconds is None else max(seconds, 0.0))
         except queue.Empty:
-            _, place = heapq.heappop(self._waiting)
-            self._advance(place, self._plans[place].send, None)
+            _, index = heapq.heappop(self._sleeping)
+            self._advance(index, self._flows[index].send, None)
             return
-        plan = self._plans[place]
+        flow = self._flows[index]
         try:
-            answer = self._finish(self._calls.pop(place))
+            response = self._finish(self._calls.pop(index))
         except RpcFailure as failure:
-            self._advance(place, plan.throw, failure)
+            self._advance(index, flow.throw, failure)
         else:
-            self._advance(place, plan.send, answer)
+            self._advance(index, flow.send, response)
 
-    def _advance(self, place: int, resume: Callable[[Any], Step], value: object) -> None:
+    def _advance(self, index: int, resume: Callable[[Any], Step], value: object) -> None:
+        """Resume a flow with a value and start its next step."""
         try:
             step = resume(value)
         except StopIteration as end:
-            self._results[place] = end.value
-            del self._plans[place]
+            self._results[index] = end.value
+            del self._flows[index]
             return
         if isinstance(step, Sleep):
-            heapq.heappush(self._waiting, (time.monotonic() + step.seconds, place))
+            heapq.heappush(self._sleeping, (time.monotonic() + step.seconds, index))
         elif isinstance(step, UnaryCall):
-            call = self._calls[place] = self._start(step)
-            call.add_done_callback(lambda _: self._done.put(place))
+            call = self._calls[index] = self._start(step)
+            call.add_done_callback(lambda _: self._done.put(index))
         else:
-            raise TypeError("A plan among others cannot do others together")
+            raise TypeError("`step.flows` must not yield `Gather`: nested flows are not supported")

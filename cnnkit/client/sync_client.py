@@ -1,192 +1,176 @@
-"""The client that waits: arrays or images in, arrays or labels out."""
+"""The blocking client."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import Any, TypeVar
 
-import grpc
 import numpy.typing as npt
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.client import image_calls
 from cnnkit.client.base_client import BaseClient
-from cnnkit.client.encode import RequestTarget
+from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.flow import Flow, RpcFailure, Sleep, Step, UnaryCall
 from cnnkit.client.image_calls import Explanation, Images, Prediction
 from cnnkit.client.metadata import Signature, VersionStatus
 from cnnkit.client.parallel import run_parallel
+from cnnkit.client.transport import SyncTransport
 from cnnkit.wire import methods
 
 ResultT = TypeVar("ResultT")
 
 
 class Client(BaseClient):
-    """A connection to one model server, for any number of calls and threads.
+    """A blocking client of one model server. It may be shared by threads.
 
-    `AsyncClient` has the same methods, to be awaited. Both take what `cnnkit.client.base_client.BaseClient`
-    describes.
+    The arguments are those of `BaseClient`. `AsyncClient` has the same methods as coroutines.
 
     Example:
         >>> with Client("localhost:8500") as client:  # doctest: +SKIP
         ...     client.predict(pixels, model="digits")["probabilities"]
     """
 
-    def _open(self) -> None:
-        arguments = self._endpoint.channel_arguments()
-        self._channel = (
-            grpc.insecure_channel(**arguments)
-            if self._credentials is None
-            else grpc.secure_channel(credentials=self._credentials, **arguments)
-        )
-        self._methods: dict[str, grpc.UnaryUnaryMultiCallable[bytes, bytes]] = {}
+    def _open(self, options: ChannelOptions) -> None:
+        self._transport = SyncTransport(options)
 
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection; calls in flight are canceled."""
-        self._closed = True
-        self._channel.close()
+        """Close the connection and cancel calls in flight."""
+        self._transport.close()
 
+    @renamed_argument("label", "version_label")
     def predict(
         self,
         inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
         *,
         model: str,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         signature: str = methods.DEFAULT_SIGNATURE,
         outputs: str | Iterable[str] | None = None,
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> dict[str, npt.NDArray[Any]]:
-        """Runs a model on a batch.
+        """Run a model on a batch.
 
-        What the model takes is asked for once and kept: names, types, shapes and an empty batch are
-        checked before anything is sent.
+        The model's signatures are requested once and cached. Names, dtypes and shapes are validated
+        before anything is sent.
 
         Args:
             inputs: The array of a signature with one input, such as images (n, height, width, 3)
-                in 0..255, or arrays by name. A single image without its batch axis gets one.
-            model: The model's name on the server.
-            version: Its version; the newest one by default.
-            label: A version's label instead of its number.
-            signature: Which of the model's signatures.
-            outputs: Names of the outputs wanted; all by default.
-            batch_size: Rows of a request at most, by default 64. A larger batch is sent in parts,
-                several at once, and one version answers all of them.
-            timeout: Seconds for everything instead of the client's own.
+                in 0..255, or arrays by input name. A missing batch axis is added.
+            model: Name of the model on the server.
+            version: Version number; the newest version by default.
+            version_label: Label of a version, instead of its number.
+            signature: Name of the signature.
+            outputs: Names of the outputs to return; all by default.
+            batch_size: Maximum number of rows of a request, 64 by default. A larger batch is split
+                into several requests, which are sent concurrently. One version of the model
+                computes all of them.
+            timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
-            The outputs by name, each with its batch axis.
+            The outputs by name, each with a batch axis.
 
         Raises:
-            UsageError: The inputs do not fit the signature, or there is no such signature.
-            ServerError: The server did not answer with a result; the subclass says how.
+            UsageError: The inputs do not match the signature, or there is no such signature.
+            ServerError: The call failed; see the subclasses.
 
         Example:
             >>> client.predict(pixels, model="digits", outputs="probabilities")  # doctest: +SKIP
             {'probabilities': array([[0.1, ...]], dtype=float32)}
         """
-        target, deadline = RequestTarget(model, version, label), self._plans.deadline(timeout)
-        wanted = [outputs] if isinstance(outputs, str) else outputs or ()
-        return self._run(
-            self._plans.predict(inputs, target, signature, wanted, batch_size, deadline)
-        )
+        options = self._calls.options(model, version, version_label, timeout, batch_size)
+        return self._run(self._calls.predict(inputs, signature, outputs, options))
 
+    @renamed_argument("label", "version_label")
     def classify(
         self,
         images: Images,
         *,
         model: str,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         top: int | None = None,
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> list[list[Prediction]]:
-        """Says what images show.
+        """Classify images.
 
-        Encoded bytes are sent as they are: the server decodes and scales them as the model wants.
+        Encoded images are sent unchanged: the server decodes and resizes them for the model.
 
         Args:
-            images: Paths of image files, or their bytes (JPEG, PNG, GIF, BMP, WebP), one or
-                several; or pixels, of the size that the model takes.
-            model: The model's name on the server.
-            version: Its version; the newest one by default.
-            label: A version's label instead of its number.
-            top: The number of classes for each image; by default 5, or all where the model answers
-                with fewer.
-            batch_size: Images of a request at most, by default 64.
-            timeout: Seconds for everything instead of the client's own.
+            images: One or several paths of image files, or encoded images (JPEG, PNG, GIF, BMP,
+                WebP) as bytes; or pixels (n, height, width, 3) in 0..255 of the model's input size.
+            model: Name of the model on the server.
+            version: Version number; the newest version by default.
+            version_label: Label of a version, instead of its number.
+            top: Number of classes per image. By default 5, or all if the model returns fewer.
+            batch_size: Maximum number of images of a request, 64 by default.
+            timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
-            For each image its classes, the most probable first. Pixels get "class 3" for a name:
-            only the signature for encoded images knows the labels.
+            The most probable classes of each image, in descending order. For pixels, labels are
+            "class 3" and so on: only the signature for encoded images returns class names.
 
         Raises:
-            UsageError: A file does not exist, the model takes no such images, or it answers with
+            UsageError: A file does not exist, the model does not accept such images, or it returns
                 fewer classes than `top`.
             DataError: A file cannot be read or is empty.
-            ServerError: The server did not answer with a result. One image that it cannot decode
-                fails all of them.
+            ServerError: The call failed. If one image cannot be decoded, all of them fail.
 
         Example:
             >>> client.classify(["7.png"], model="digits", top=1)  # doctest: +SKIP
             [[Prediction(label='7', probability=0.99)]]
         """
-        target, deadline = RequestTarget(model, version, label), self._plans.deadline(timeout)
-        return self._run(
-            image_calls.classify_flow(self._plans, images, target, top, batch_size, deadline)
-        )
+        options = self._calls.options(model, version, version_label, timeout, batch_size)
+        return self._run(image_calls.classify_flow(self._calls, images, top, options))
 
+    @renamed_argument("label", "version_label")
     def features(
         self,
         images: Images,
         *,
         model: str,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> npt.NDArray[Any]:
-        """Describes images by what the last layer but one makes of them, for comparing them.
+        """Compute feature vectors of images: the output of the last hidden layer.
 
         Args:
-            images: As for `classify`, of the kind that the signature `features` takes.
-            model: The model's name on the server.
-            version: Its version; the newest one by default.
-            label: A version's label instead of its number.
-            batch_size: Images of a request at most, by default 64.
-            timeout: Seconds for everything instead of the client's own.
+            images: Images as for `classify`, of the kind that the signature `features` or
+                `features_bytes` accepts.
+            model: Name of the model on the server.
+            version: Version number; the newest version by default.
+            version_label: Label of a version, instead of its number.
+            batch_size: Maximum number of images of a request, 64 by default.
+            timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
-            (n, features) float32; a model exported by cnnkit answers with vectors of length 1.
+            (n, features) float32. Models exported by cnnkit return vectors of length 1.
 
         Raises:
-            UsageError: The model has no such signature, or takes other images for it.
-            ServerError: The server did not answer with a result.
+            UsageError: The model has no such signature, or does not accept such images.
+            ServerError: The call failed; see the subclasses.
 
         Example:
             >>> a, b = client.features(["a.png", "b.png"], model="digits")  # doctest: +SKIP
-            >>> a @ b  # the cosine of the angle between them  # doctest: +SKIP
+            >>> a @ b  # cosine similarity  # doctest: +SKIP
             0.93
         """
-        target, deadline = RequestTarget(model, version, label), self._plans.deadline(timeout)
-        return self._run(
-            image_calls.features_flow(self._plans, images, target, batch_size, deadline)
-        )
+        options = self._calls.options(model, version, version_label, timeout, batch_size)
+        return self._run(image_calls.features_flow(self._calls, images, options))
 
+    @renamed_argument("label", "version_label")
     def explain(
         self,
         images: Images,
@@ -194,189 +178,165 @@ class Client(BaseClient):
         model: str,
         layer: str | None = None,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         batch_size: int | None = None,
         timeout: float | None = None,
     ) -> list[Explanation]:
-        """Shows what in images made the winning class fire: the deconvnet, computed by the server.
+        """Explain predictions by deconvnet projections that the server computes.
 
         Args:
-            images: As for `classify`.
-            model: The model's name on the server.
-            layer: The strongest unit of this layer instead of the winning class; one of those that
-                the model was exported with.
-            version: Its version; the newest one by default.
-            label: A version's label instead of its number.
-            batch_size: Images of a request at most, by default 64.
-            timeout: Seconds for everything instead of the client's own.
+            images: Images as for `classify`.
+            model: Name of the model on the server.
+            layer: Explain the strongest unit of this layer, instead of the predicted class. The
+                model must have been exported with this layer.
+            version: Version number; the newest version by default.
+            version_label: Label of a version, instead of its number.
+            batch_size: Maximum number of images of a request, 64 by default.
+            timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
-            An explanation of each image.
+            One explanation per image.
 
         Raises:
             UsageError: The model was not exported with such a signature.
-            ServerError: The server did not answer with a result.
+            ServerError: The call failed; see the subclasses.
 
         Example:
             >>> [seen] = client.explain("7.png", model="digits")  # doctest: +SKIP
             >>> seen.label, seen.projection.shape  # doctest: +SKIP
             ('7', (64, 64, 3))
         """
-        target, deadline = RequestTarget(model, version, label), self._plans.deadline(timeout)
-        return self._run(
-            image_calls.explain_flow(self._plans, images, target, layer, batch_size, deadline)
-        )
+        options = self._calls.options(model, version, version_label, timeout, batch_size)
+        return self._run(image_calls.explain_flow(self._calls, images, layer, options))
 
+    @renamed_argument("label", "version_label")
     def metadata(
         self,
         model: str,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         timeout: float | None = None,
     ) -> dict[str, Signature]:
-        """Asks which signatures a model has.
+        """Request the signatures of a model.
 
         Args:
-            model: The model's name on the server.
-            version: Its version; the newest one by default.
-            label: A version's label instead of its number.
-            timeout: Seconds for the call instead of the client's own.
+            model: Name of the model on the server.
+            version: Version number; the newest version by default.
+            version_label: Label of a version, instead of its number.
+            timeout: Seconds for the call, instead of the client's default.
 
         Returns:
             The signatures by name.
 
         Raises:
-            ServerError: The server did not answer; ModelNotFound where it has no such model.
+            ServerError: The call failed; `ModelNotFound` if the server has no such model.
 
         Example:
             >>> client.metadata("digits")["serving_default"].inputs["images"]  # doctest: +SKIP
             TensorSpec(dtype='float32', shape=(None, 28, 28, 1))
         """
-        target = RequestTarget(model, version, label)
-        self._plans.known.pop(target, None)
-        return dict(self._run(self._plans.signatures(target, self._plans.deadline(timeout))))
+        options = self._calls.options(model, version, version_label, timeout)
+        return self._run(self._calls.metadata(options))
 
+    @renamed_argument("label", "version_label")
     def status(
         self,
         model: str,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         timeout: float | None = None,
     ) -> list[VersionStatus]:
-        """Asks which versions of a model there are, and whether they can be used.
+        """Request the states of a model's versions.
 
         Args:
-            model: The model's name on the server.
-            version: One version only; all by default.
-            label: The version of this label only.
-            timeout: Seconds for the call instead of the client's own.
+            model: Name of the model on the server.
+            version: Version number; all versions by default.
+            version_label: Label of a version, instead of its number.
+            timeout: Seconds for the call, instead of the client's default.
 
         Returns:
             The versions, the newest first.
 
         Raises:
-            ServerError: The server did not answer; ModelNotFound where it has no such model.
+            ServerError: The call failed; `ModelNotFound` if the server has no such model.
 
         Example:
             >>> client.status("digits")  # doctest: +SKIP
             [VersionStatus(version=1, state='AVAILABLE', code='OK', message='')]
         """
-        target = RequestTarget(model, version, label)
-        return self._run(self._plans.status(target, self._plans.deadline(timeout)))
+        options = self._calls.options(model, version, version_label, timeout)
+        return self._run(self._calls.status(options))
 
     def models(
         self, names: Iterable[str], timeout: float | None = None
     ) -> dict[str, list[VersionStatus]]:
-        """Asks for several models at once: a model server has no call that lists what it serves.
+        """Request the states of several models. The gRPC API has no call that lists all models.
 
         Args:
-            names: The models' names.
-            timeout: Seconds for everything instead of the client's own.
+            names: Names of the models.
+            timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
-            For each name its versions, the newest first; none where there is no such model.
+            The versions of each model, the newest first; an empty list for an unknown model.
 
         Raises:
-            ServerError: The server did not answer.
+            ServerError: A call failed; see the subclasses.
 
         Example:
             >>> client.models(["digits", "pets"])  # doctest: +SKIP
             {'digits': [VersionStatus(version=1, state='AVAILABLE', ...)], 'pets': []}
         """
-        return self._run(self._plans.models(names, self._plans.deadline(timeout)))
+        return self._run(self._calls.models(names, self._calls.deadline(timeout)))
 
+    @renamed_argument("label", "version_label")
     def wait_until_ready(
         self,
         model: str,
         timeout: float = 30,
         *,
         version: int | None = None,
-        label: str | None = None,
+        version_label: str | None = None,
         on_change: Callable[[str], object] | None = None,
     ) -> None:
-        """Waits until some version of a model can be used.
+        """Wait until a version of a model is available.
 
         Args:
-            model: The model's name on the server.
-            timeout: Seconds to wait at most.
-            version: This version instead of any.
-            label: The version of this label instead of any.
-            on_change: Called with a line of text each time that there is something new to tell.
+            model: Name of the model on the server.
+            timeout: Maximum number of seconds to wait.
+            version: Version number; any version by default.
+            version_label: Label of a version, instead of its number.
+            on_change: Called with a line of text each time the state changes.
 
         Raises:
-            ServerError: Loading has failed for good, or the time is over: then it is the kind that
-                says what stood in the way last.
+            ServerError: Loading failed, or the time is over. After a timeout, the subclass and the
+                text are those of the last failure.
 
         Example:
             >>> client.wait_until_ready("digits", timeout=60)  # doctest: +SKIP
         """
-        target, deadline = RequestTarget(model, version, label), self._plans.deadline(timeout)
-        self._run(self._plans.wait_until_ready(target, deadline, on_change))
+        options = self._calls.options(model, version, version_label, timeout)
+        self._run(self._calls.wait_until_ready(options, on_change))
 
-    def _run(self, plan: Flow[ResultT]) -> ResultT:
-        """Does the steps of a plan, one after the other."""
+    def _run(self, flow: Flow[ResultT]) -> ResultT:
+        """Run the steps of a flow one after the other."""
         try:
-            step = next(plan)
+            step = next(flow)
             while True:
                 try:
-                    came = self._do(step)
+                    outcome = self._do(step)
                 except RpcFailure as failure:
-                    step = plan.throw(failure)
+                    step = flow.throw(failure)
                 else:
-                    step = plan.send(came)
+                    step = flow.send(outcome)
         except StopIteration as end:
             result: ResultT = end.value
             return result
 
     def _do(self, step: Step) -> object:
+        """Run one step and return its result."""
         if isinstance(step, UnaryCall):
-            ask = self._method(step.method)
-            try:
-                return ask(step.request, timeout=step.timeout, metadata=self._endpoint.headers())
-            except (grpc.RpcError, ValueError) as error:
-                raise self._failed(error) from error
+            return self._transport.call(step)
         if isinstance(step, Sleep):
             time.sleep(step.seconds)
             return None
-        return run_parallel(step, self._start, self._finish)
-
-    def _start(self, call: UnaryCall) -> grpc.Future[bytes]:
-        ask = self._method(call.method)
-        try:
-            return ask.future(call.request, timeout=call.timeout, metadata=self._endpoint.headers())
-        except ValueError as error:
-            raise self._failed(error) from error
-
-    def _finish(self, future: grpc.Future[bytes]) -> bytes:
-        try:
-            answer = future.result()
-        except (grpc.RpcError, grpc.FutureCancelledError) as error:
-            raise self._failed(error) from error
-        return answer
-
-    def _method(self, path: str) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
-        self._check_open()
-        if path not in self._methods:
-            # Two threads may both make one: either does.
-            self._methods[path] = self._channel.unary_unary(path)
-        return self._methods[path]
+        return run_parallel(step, self._transport.start, self._transport.finish)

@@ -13,7 +13,7 @@ from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
-from cnnkit.wire.tensors import LARGEST_TENSOR, decode_tensor, encode_values
+from cnnkit.wire.tensors import MAX_TENSOR_BYTES, decode_tensor, encode_values
 
 if TYPE_CHECKING:
     from cnnkit.server.servable import SavedModelServable
@@ -55,7 +55,7 @@ def prepare_predict(
     request: pb.PredictRequest,
     find: Callable[[pb.ModelSpec], SavedModelServable],
     *,
-    max_tensor_bytes: int = LARGEST_TENSOR,
+    max_tensor_bytes: int = MAX_TENSOR_BYTES,
     max_rows: int | None = None,
 ) -> PreparedCall:
     """Decodes and checks a Predict request.
@@ -127,7 +127,7 @@ def _read_inputs(
                 f"{_set(given)}, or default input alias set: "
             )
         try:
-            inputs[name] = decode_tensor(given[name], largest=max_tensor_bytes)
+            inputs[name] = decode_tensor(given[name], max_bytes=max_tensor_bytes)
         except TensorError as error:
             # Clients show the first line; the second one names the fault of the tensor.
             raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error

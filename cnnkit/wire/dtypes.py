@@ -1,4 +1,4 @@
-"""The element types a tensor can have on the wire, and where each keeps its values."""
+"""Element types of tensors on the wire, and the fields that hold their values."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 
 class TensorError(CnnkitError, ValueError):
-    """A tensor that cannot be put on the wire, or bytes that are not what they claim to be."""
+    """An array that cannot be sent, or a tensor message that is inconsistent."""
 
 
 @dataclass(frozen=True)
 class WireType:
-    """How one element type travels.
+    """The encodings of one element type.
 
     Attributes:
-        number: Its number in the `DataType` enumeration.
-        name: Its name for readers, NumPy's where there is one: "float32", "string", "bfloat16".
-        field: The list of a `TensorProto` that holds its values.
-        field_number: The number of that field.
-        listed: The type of that list's values.
-        stored: The little-endian type of an element inside `tensor_content`; None for strings.
+        number: Number in the `DataType` enumeration.
+        name: Name for readers, NumPy's if there is one: "float32", "string", "bfloat16".
+        field: Name of the list in a `TensorProto` that holds the values.
+        field_number: Number of that field.
+        listed: NumPy dtype of the values in that list.
+        stored: Little-endian dtype of an element in `tensor_content`; None for strings.
     """
 
     number: pb.DataType
@@ -71,15 +71,15 @@ WIRE_TYPES = (
 )
 _BY_NUMBER: dict[int, WireType] = {kind.number: kind for kind in WIRE_TYPES}
 _BY_NAME = {kind.name: kind for kind in WIRE_TYPES}
-# NumPy makes a type's name anew each time, which takes longer than all else that is looked at.
+# Looked up by dtype: NumPy computes `dtype.name` anew at each access.
 _BY_DTYPE = {np.dtype(kind.name): kind for kind in WIRE_TYPES if kind not in (STRING, BFLOAT16)}
 
 
 def wire_type(number: int) -> WireType:
-    """Returns the element type of a `DataType` number.
+    """Return the element type with a `DataType` number.
 
     Raises:
-        TensorError: The number is none of the types that travel between cnnkit and a server.
+        TensorError: The element type is not supported.
 
     Example:
         >>> wire_type(1).name
@@ -87,7 +87,7 @@ def wire_type(number: int) -> WireType:
     """
     if number not in _BY_NUMBER:
         raise TensorError(
-            "A tensor of this element type cannot be read",
+            "`dtype` of a tensor must be a supported data type",
             expected=f"one of {', '.join(_BY_NAME)}",
             received=f"data type {number}",
         )
@@ -95,7 +95,7 @@ def wire_type(number: int) -> WireType:
 
 
 def type_name(number: int) -> str:
-    """Returns a type's name for readers; "data type 20" for one that is not ours.
+    """Return the name of a data type for readers; "data type 20" for an unsupported one.
 
     Example:
         >>> type_name(7), type_name(20)
@@ -105,10 +105,10 @@ def type_name(number: int) -> str:
 
 
 def wire_type_of(dtype: np.dtype[Any]) -> WireType:
-    """Returns how elements of a NumPy type travel; text and Python objects travel as strings.
+    """Return the element type for a NumPy dtype. Text and objects are sent as strings.
 
     Raises:
-        TensorError: The type has no counterpart (dates, records).
+        TensorError: The dtype has no counterpart (dates, records).
 
     Example:
         >>> wire_type_of(np.dtype("S3")).name
@@ -118,10 +118,10 @@ def wire_type_of(dtype: np.dtype[Any]) -> WireType:
         return _BY_DTYPE[dtype]
     if dtype.kind in "SUO":
         return STRING
-    # ml_dtypes' bfloat16 calls itself by this name; asking for the name spares its import.
+    # The name is compared instead of ml_dtypes.bfloat16, to avoid importing that package.
     if dtype.name not in _BY_NAME:
         raise TensorError(
-            "An array of this type cannot be sent",
+            "The dtype of an `array` to send must be supported",
             expected=f"one of {', '.join(_BY_NAME)}",
             received=str(dtype),
         )

@@ -1,4 +1,4 @@
-"""The names under which a TensorFlow Serving model server answers."""
+"""Names of TensorFlow Serving's services, methods and signatures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ MULTI_INFERENCE = f"/{PREDICTION_SERVICE}/MultiInference"
 GET_MODEL_STATUS = f"/{MODEL_SERVICE}/GetModelStatus"
 RELOAD_CONFIG = f"/{MODEL_SERVICE}/HandleReloadConfigRequest"
 
-# The metadata's type travels inside its message, so it keeps TensorFlow Serving's name.
+# The metadata is packed into an Any, whose type URL holds TensorFlow Serving's name of the message.
 SIGNATURE_DEF = "signature_def"
 SIGNATURE_DEF_TYPE_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
-# What a model is asked for when a request names no signature.
+# Signature of a request that names none.
 DEFAULT_SIGNATURE = "serving_default"
 
-# gRPC's own limit of 4 MiB a message is seven images of 224x224x3 float32.
+# gRPC's default limit is 4 MiB a message: six images of 224x224x3 float32.
 UNLIMITED_MESSAGES = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),

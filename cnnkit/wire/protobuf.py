@@ -1,44 +1,48 @@
-"""Messages taken apart and put together by their bytes, where protobuf would copy them often.
+"""Split and build protobuf messages at the level of bytes.
 
 The elements of a tensor travel as one piece: `tensor_content`, or a packed list of floats, which on
-the wire is an array's bytes too. Element by element, as protobuf's Python offers such lists, the
-150,000 floats of one image cost milliseconds.
+the wire is the array's memory too. Protobuf's Python API copies the first several times and offers
+the second element by element: the 150,000 floats of one image take milliseconds.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Container
 
-# What can stand in a message: a number, a fixed number of bytes, or a length and that many bytes.
-_NUMBER, _EIGHT, _SIZED, _FOUR = 0, 1, 2, 5
-_FIXED = {_EIGHT: 8, _FOUR: 4}
+# Wire types: a varint, 8 bytes, a length with so many bytes, 4 bytes.
+_VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
+_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 
 
 class UnreadableError(ValueError):
-    """Bytes that are no message, or one of a kind that is left to protobuf."""
+    """The bytes are not a message, or a message that only protobuf parses."""
 
 
-def iter_fields(message: memoryview, place: int, end: int) -> list[tuple[int, int, int, int]]:
-    """Returns where the fields of a message are.
+def split_fields(
+    message: memoryview, numbers: Container[int]
+) -> tuple[dict[int, list[memoryview]], bytes]:
+    """Split a message into some of its fields and the message that remains.
 
     Args:
-        message: Bytes that hold the message.
-        place: Where in them it begins.
-        end: Where it ends.
+        message: The serialized message.
+        numbers: Numbers of the fields to take out. Only fields with a length are taken.
 
     Returns:
-        Of each field its number, where it begins, where its content begins (0 if it has no length),
-        and where it ends.
+        The contents of the taken fields by number, in order and without a copy; and the other
+        fields, unchanged.
 
     Raises:
-        UnreadableError: The bytes end too early, or hold what no message of today does.
+        UnreadableError: The message is truncated, or contains a group.
 
     Example:
-        >>> iter_fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8)
-        [(1, 0, 0, 2), (5, 2, 4, 8)]
+        >>> raw = bytes.fromhex("0801 2a04 0000803f")  # dtype float32, float_val 1.0
+        >>> taken, rest = split_fields(memoryview(raw), {5})
+        >>> taken[5][0].hex(), rest.hex()
+        ('0000803f', '0801')
     """
-    found = []
+    taken: dict[int, list[memoryview]] = {}
+    rest = []
+    end, place = len(message), 0
     while place < end:
         begin, content = place, 0
         # Nearly every tag is one byte.
@@ -46,76 +50,52 @@ def iter_fields(message: memoryview, place: int, end: int) -> list[tuple[int, in
         if tag < 0x80:
             place += 1
         else:
-            tag, place = _number(message, place)
-        kind = tag & 7
-        if kind == _SIZED:
-            size, content = _number(message, place)
+            tag, place = _decode_varint(message, place)
+        wire_type = tag & 7
+        if wire_type == _SIZED:
+            size, content = _decode_varint(message, place)
             place = content + size
-        elif kind == _NUMBER:
-            _, place = _number(message, place)
-        elif kind in _FIXED:
-            place += _FIXED[kind]
+        elif wire_type == _VARINT:
+            _, place = _decode_varint(message, place)
+        elif wire_type in _FIXED_SIZES:
+            place += _FIXED_SIZES[wire_type]
         else:
-            raise UnreadableError("a group")
+            raise UnreadableError("`message` must not contain groups")
         if place > end:
-            raise UnreadableError("cut off")
-        found.append((tag >> 3, begin, content, place))
-    return found
-
-
-def find_field(
-    message: memoryview, numbers: Container[int]
-) -> tuple[dict[int, list[memoryview]], bytes]:
-    """Parts a message into the fields wanted and the message that remains.
-
-    Args:
-        message: Its bytes.
-        numbers: The numbers of the fields; those of them that have a length are taken out.
-
-    Returns:
-        The contents of these fields by number, in their order, and the other fields as they are.
-
-    Raises:
-        UnreadableError: As of `fields`.
-
-    Example:
-        >>> raw = bytes.fromhex("0801 2a04 0000803f")  # dtype float32, float_val 1.0
-        >>> taken, rest = find_field(memoryview(raw), {5})
-        >>> taken[5][0].hex(), rest.hex()
-        ('0000803f', '0801')
-    """
-    taken: dict[int, list[memoryview]] = {}
-    rest = []
-    for number, begin, content, end in iter_fields(message, 0, len(message)):
-        if content and number in numbers:
-            taken.setdefault(number, []).append(message[content:end])
+            raise UnreadableError("`message` is truncated")
+        if content and tag >> 3 in numbers:
+            taken.setdefault(tag >> 3, []).append(message[content:place])
         else:
-            rest.append(message[begin:end])
+            rest.append(message[begin:place])
     return taken, b"".join(rest)
 
 
-@functools.lru_cache(maxsize=1024)
 def encode_tag(number: int, size: int) -> bytes:
-    """Returns what stands before the content of a field: its tag and its length.
+    """Return the bytes before the content of a field with a length: its tag and its length.
+
+    Args:
+        number: Number of the field.
+        size: Length of the content in bytes.
 
     Example:
         >>> encode_tag(4, 300).hex()
         '22ac02'
     """
-    return _varint(number << 3 | _SIZED) + _varint(size)
+    return _encode_varint(number << 3 | _SIZED) + _encode_varint(size)
 
 
-def _varint(value: int) -> bytes:
-    """Returns a number as protobuf writes it, seven bits a byte, the lowest first."""
-    written = bytearray()
+def _encode_varint(value: int) -> bytes:
+    """Encode a number, seven bits a byte, the lowest first."""
+    encoded = bytearray()
     while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    written.append(value)
-    return bytes(written)
+    encoded.append(value)
+    return bytes(encoded)
 
 
-def _number(message: memoryview, place: int) -> tuple[int, int]:
+def _decode_varint(message: memoryview, place: int) -> tuple[int, int]:
+    """Return the number at `place` and the place after it."""
     value = shift = 0
     try:
         while message[place] & 0x80:
@@ -123,7 +103,7 @@ def _number(message: memoryview, place: int) -> tuple[int, int]:
             shift += 7
             place += 1
             if shift > 63:
-                raise UnreadableError("a number of more than 64 bits")
+                raise UnreadableError("`message` must not contain numbers of more than 64 bits")
         return value | message[place] << shift, place + 1
     except IndexError:
-        raise UnreadableError("cut off") from None
+        raise UnreadableError("`message` is truncated") from None

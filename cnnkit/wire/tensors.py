@@ -1,9 +1,12 @@
-"""NumPy arrays to and from TensorProto messages, in every encoding in use."""
+"""Convert NumPy arrays to and from TensorProto messages, in every encoding in use.
+
+`to_tensor_proto`, `encode_values` and `decode_tensor` work on messages. `encode_tensor` and
+`decode_tensor_bytes` do the same on serialized messages, without protobuf's copies of the values.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import math
 from typing import Any
@@ -21,34 +24,32 @@ from cnnkit.wire.dtypes import (
     wire_type,
     wire_type_of,
 )
-from cnnkit.wire.protobuf import UnreadableError, encode_tag, find_field
+from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
 
-# No message of protobuf's is larger. A list that repeats its last value can claim more than it
-# carries: without a limit, 30 bytes would make the reader allocate any amount of memory.
-LARGEST_TENSOR = 2**31
+# Protobuf's limit of a message. A list that repeats its last value can claim more than it carries:
+# without a limit, a message of 30 bytes could allocate any amount of memory.
+MAX_TENSOR_BYTES = 2**31
 
-# The number of the field for raw bytes, and those of all fields that can be read in one piece, with
-# the bytes of an element in it.
-CONTENT = 4
-IN_ONE_PIECE = {CONTENT: 1} | {
+# Number of the field tensor_content.
+_CONTENT = 4
+# Fields whose bytes are an array's memory: their numbers, with the bytes of an element.
+_PACKED = {_CONTENT: 1} | {
     kind.field_number: kind.listed.itemsize for kind in WIRE_TYPES if kind.listed.kind == "f"
 }
-# Bytes up to which something is kept for the next message.
-_SHORT = 256
 
 
 def to_tensor_proto(array: npt.ArrayLike) -> pb.TensorProto:
-    """Puts an array into a message the short way: raw bytes, or `string_val` for strings.
+    """Convert an array to a message with its values in `tensor_content`, or `string_val`.
 
     Args:
-        array: Anything `numpy.asarray` takes. Elements that are text are sent as UTF-8. Binary
-            strings belong into a list or an object array: NumPy's `S` type drops trailing zeros.
+        array: Anything `numpy.asarray` accepts. Text is encoded as UTF-8. Pass byte strings as a
+            list or an object array: NumPy's `S` dtype drops trailing zeros.
 
     Returns:
         The message, with the array's shape and element type.
 
     Raises:
-        TensorError: The element type cannot travel.
+        TensorError: The dtype is not supported.
 
     Example:
         >>> to_tensor_proto(np.zeros((2, 3), np.float32)).tensor_content == bytes(24)
@@ -56,22 +57,25 @@ def to_tensor_proto(array: npt.ArrayLike) -> pb.TensorProto:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    proto = pb.TensorProto.FromString(_described(values.shape, kind.number))
+    proto = _empty_proto(values.shape, kind)
     if kind.stored is None:
-        proto.string_val.extend(_strings(values))
+        proto.string_val.extend(_to_bytes(values))
     else:
-        proto.tensor_content = _stored(values, kind).tobytes()
+        proto.tensor_content = _to_stored(values, kind).tobytes()
     return proto
 
 
 def encode_tensor(array: npt.ArrayLike) -> list[bytes | memoryview]:
-    """Returns the bytes of what `encode` makes, in pieces that share the array's memory.
+    """Serialize an array like `to_tensor_proto`, as pieces that share the array's memory.
 
     Args:
-        array: As for `encode`.
+        array: See `to_tensor_proto`.
+
+    Returns:
+        The pieces; joined, they are the serialized message.
 
     Raises:
-        TensorError: The element type cannot travel.
+        TensorError: The dtype is not supported.
 
     Example:
         >>> array = np.zeros((2, 3), np.float32)
@@ -80,27 +84,29 @@ def encode_tensor(array: npt.ArrayLike) -> list[bytes | memoryview]:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    pieces: list[bytes | memoryview] = [_described(values.shape, kind.number)]
+    pieces: list[bytes | memoryview] = [_empty_proto(values.shape, kind).SerializeToString()]
     if kind.stored is None:
-        for string in _strings(values):
+        for string in _to_bytes(values):
             pieces += (encode_tag(kind.field_number, len(string)), string)
     elif values.nbytes:
-        content = np.ascontiguousarray(_stored(values, kind)).reshape(-1).view(np.uint8)
-        pieces += (encode_tag(CONTENT, values.nbytes), content.data)
+        content = np.ascontiguousarray(_to_stored(values, kind)).reshape(-1).view(np.uint8)
+        pieces += (encode_tag(_CONTENT, values.nbytes), content.data)
     return pieces
 
 
 def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
-    """Puts an array into a message the way a model server answers: in the list of its type.
+    """Convert an array to a message with its values in the list of its type.
+
+    TensorFlow Serving encodes the outputs of Predict like this.
 
     Args:
-        array: As for `encode`.
+        array: See `to_tensor_proto`.
 
     Returns:
-        The message; every element is written out, none is repeated by omission.
+        The message; every element is in the list, also where the last ones are equal.
 
     Raises:
-        TensorError: The element type cannot travel.
+        TensorError: The dtype is not supported.
 
     Example:
         >>> list(encode_values(np.float32([0.5, 2])).float_val)
@@ -108,11 +114,11 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     """
     values = as_array(array)
     kind = wire_type_of(values.dtype)
-    proto = pb.TensorProto.FromString(_described(values.shape, kind.number))
+    proto = _empty_proto(values.shape, kind)
     if kind.stored is None:
-        proto.string_val.extend(_strings(values))
+        proto.string_val.extend(_to_bytes(values))
         return proto
-    stored = _stored(values, kind)
+    stored = _to_stored(values, kind)
     if kind.listed.kind == "f":
         content = stored.tobytes()
         proto.MergeFromString(encode_tag(kind.field_number, len(content)) + content)
@@ -124,17 +130,17 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
-def decode_tensor(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
-    """Reads a tensor out of its message, whichever way it was put there.
+def decode_tensor(proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES) -> npt.NDArray[Any]:
+    """Convert a message to an array, whatever its encoding.
 
     Args:
-        proto: The message. Its values are in `tensor_content` or in the list of its type; a list
-            shorter than the tensor repeats its last value, an empty one stands for zeros.
-        largest: The most bytes that the array may have.
+        proto: The message. Its values are in `tensor_content` or in the list of its type. A list
+            shorter than the tensor repeats its last value; an empty list stands for zeros.
+        max_bytes: Size of the array in bytes, at most.
 
     Returns:
-        The array, of the message's shape; strings as an object array of bytes; bfloat16 as
-        ml_dtypes' type where that is installed, else as float32. The array is read-only where it
+        The array, in the message's shape. Strings become an object array of bytes. bfloat16 becomes
+        ml_dtypes' type if that package is installed, else float32. The array is read-only if it
         shares the message's bytes.
 
     Raises:
@@ -145,7 +151,7 @@ def decode_tensor(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> np
         [[1, 2]]
     """
     kind = wire_type(proto.dtype)
-    shape = _shape(proto, kind, largest)
+    shape = _valid_shape(proto, kind, max_bytes)
     if proto.tensor_content:
         return _from_content(proto.tensor_content, kind, shape)
     values = getattr(proto, kind.field)
@@ -154,83 +160,65 @@ def decode_tensor(proto: pb.TensorProto, *, largest: int = LARGEST_TENSOR) -> np
         strings[:] = list(values)
         return _fill(strings, shape, b"")
     if kind.listed.kind == "f":
-        # Floats are written again, all of them in one piece; so are fields of somebody else's.
+        # Serialize again: element by element, protobuf's lists are slow. Protobuf keeps unknown
+        # fields, which may make the bytes unreadable here.
         with contextlib.suppress(UnreadableError):
-            return _decode_pieces(memoryview(proto.SerializeToString()), largest)
+            return _decode_split(memoryview(proto.SerializeToString()), max_bytes)
     listed: npt.NDArray[Any] = np.fromiter(values, kind.listed, count=len(values))
     return _from_list(listed, kind, shape)
 
 
-def decode_tensor_bytes(raw: memoryview, *, largest: int = LARGEST_TENSOR) -> npt.NDArray[Any]:
-    """Reads a tensor out of the bytes of its message, as `decode` does, but with one copy only.
+def decode_tensor_bytes(raw: memoryview, *, max_bytes: int = MAX_TENSOR_BYTES) -> npt.NDArray[Any]:
+    """Convert a serialized message to an array like `decode_tensor`, with a single copy.
 
     Args:
-        raw: The bytes.
-        largest: The most bytes that the array may have.
+        raw: The serialized message.
+        max_bytes: Size of the array in bytes, at most.
 
     Returns:
         The array, in memory of its own.
 
     Raises:
-        TensorError: As of `decode`.
-        google.protobuf.message.DecodeError: The bytes are no message.
+        TensorError: See `decode_tensor`.
+        google.protobuf.message.DecodeError: The bytes are not a valid message.
 
     Example:
         >>> decode_tensor_bytes(memoryview(to_tensor_proto([[1, 2]]).SerializeToString())).tolist()
         [[1, 2]]
     """
     try:
-        return _decode_pieces(raw, largest)
+        return _decode_split(raw, max_bytes)
     except UnreadableError:
-        return decode_tensor(pb.TensorProto.FromString(bytes(raw)), largest=largest)
+        return decode_tensor(pb.TensorProto.FromString(bytes(raw)), max_bytes=max_bytes)
 
 
-def _decode_pieces(raw: memoryview, largest: int) -> npt.NDArray[Any]:
-    pieces, rest = find_field(raw, IN_ONE_PIECE)
-    for number, found in pieces.items():
-        if any(len(piece) % IN_ONE_PIECE[number] for piece in found):
-            raise UnreadableError("a part of an element")
-    # What has no values in it is short, and the same in answer after answer.
-    read = _read if len(rest) <= _SHORT else _read.__wrapped__
-    kind, shape, others = read(rest, largest)
-    # Of a field with one value the last counts, also an empty one.
-    if CONTENT in pieces and len(pieces[CONTENT][-1]):
-        return _from_content(bytearray(pieces[CONTENT][-1]), kind, shape)
-    listed = bytearray().join(pieces.get(kind.field_number, ()))
-    if kind.listed.kind != "f" or others:
-        raise UnreadableError("values in another way than as one piece")
+def _decode_split(raw: memoryview, max_bytes: int) -> npt.NDArray[Any]:
+    """Convert a serialized message whose values are the array's memory.
+
+    Raises:
+        UnreadableError: The values are encoded otherwise.
+    """
+    packed, rest = split_fields(raw, _PACKED)
+    for number, found in packed.items():
+        if any(len(piece) % _PACKED[number] for piece in found):
+            raise UnreadableError("`raw` must hold whole elements")
+    proto = pb.TensorProto.FromString(rest)
+    kind = wire_type(proto.dtype)
+    shape = _valid_shape(proto, kind, max_bytes)
+    # If a field with a single value is repeated, the last one counts, even if it is empty.
+    if _CONTENT in packed and len(packed[_CONTENT][-1]):
+        return _from_content(bytearray(packed[_CONTENT][-1]), kind, shape)
+    listed = bytearray().join(packed.get(kind.field_number, ()))
+    if kind.listed.kind != "f" or len(getattr(proto, kind.field)):
+        raise UnreadableError("`raw` must hold its values as `tensor_content` or packed floats")
     return _from_list(np.frombuffer(listed, kind.listed), kind, shape)
 
 
-@functools.lru_cache(maxsize=256)
-def _read(rest: bytes, largest: int) -> tuple[WireType, tuple[int, ...], bool]:
-    """Returns the type and shape of a message without its one piece, and if it has other values."""
-    proto = pb.TensorProto.FromString(rest)
-    kind = wire_type(proto.dtype)
-    return kind, _shape(proto, kind, largest), bool(len(getattr(proto, kind.field)))
-
-
-def _from_list(
-    listed: npt.NDArray[Any], kind: WireType, shape: tuple[int, ...]
-) -> npt.NDArray[Any]:
-    if kind.stored is not None and kind.stored.kind == "c":
-        if listed.size % 2:
-            raise TensorError(
-                "A complex tensor lacks an imaginary part",
-                expected="an even number of values",
-                received=listed.size,
-            )
-        return _fill(listed.view(kind.stored), shape, 0)
-    if kind.field == "half_val":
-        return _fill(_floats_of(listed.astype("<u2"), kind), shape, 0)
-    return _fill(listed.astype(kind.stored, copy=False), shape, 0)
-
-
 def as_array(values: npt.ArrayLike) -> npt.NDArray[Any]:
-    r"""Returns an array like `numpy.asarray`, but one that keeps the zeros that end a byte string.
+    r"""Convert values to an array like `numpy.asarray`, but keep trailing zeros of byte strings.
 
     Raises:
-        TensorError: Nested lists of unequal lengths.
+        TensorError: `values` are nested lists of different lengths.
 
     Example:
         >>> as_array([b"a", b"b" + bytes(2)]).tolist()
@@ -244,59 +232,62 @@ def as_array(values: npt.ArrayLike) -> npt.NDArray[Any]:
             return np.asarray(values, dtype=object)
     except ValueError as error:
         raise TensorError(
-            "This is not an array: its rows have different lengths", received=str(error)
+            "`values` must be an array, received rows of different lengths", received=str(error)
         ) from error
     return array
 
 
-@functools.lru_cache(maxsize=256)
-def _described(shape: tuple[int, ...], number: pb.DataType) -> bytes:
-    """Returns the message of a tensor without its values; calls after the first are often alike."""
-    proto = pb.TensorProto(dtype=number)
-    # A scalar has a shape too: one without dimensions.
+def _empty_proto(shape: tuple[int, ...], kind: WireType) -> pb.TensorProto:
+    """Return a message with a shape and an element type, without values."""
+    proto = pb.TensorProto(dtype=kind.number)
+    # A scalar has a shape too, without dimensions.
     proto.tensor_shape.SetInParent()
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
-    return proto.SerializeToString()
+    return proto
 
 
-def _stored(values: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
+def _to_stored(values: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
+    """Convert an array to the dtype that `tensor_content` stores."""
     if kind is BFLOAT16:
         return values.astype(values.dtype.newbyteorder("<"), copy=False).view(np.uint16)
     return values.astype(kind.stored, copy=False)
 
 
-def _strings(values: npt.NDArray[Any]) -> list[bytes]:
+def _to_bytes(values: npt.NDArray[Any]) -> list[bytes]:
+    """Return the elements of an array of strings; text as UTF-8."""
     strings = []
     for value in values.reshape(-1).tolist():
         if isinstance(value, str):
             value = value.encode()
         if not isinstance(value, bytes):
             raise TensorError(
-                "An array of objects can only be sent as strings",
-                expected="bytes or str in every element",
+                "`array` must hold bytes or str in every element, if its dtype is object",
                 received=type(value).__name__,
             )
         strings.append(value)
     return strings
 
 
-def _shape(proto: pb.TensorProto, kind: WireType, largest: int) -> tuple[int, ...]:
+def _valid_shape(proto: pb.TensorProto, kind: WireType, max_bytes: int) -> tuple[int, ...]:
+    """Return the shape of a message, or raise a `TensorError` if there is no such array."""
     if proto.tensor_shape.unknown_rank:
-        raise TensorError("A tensor's shape is unknown", expected="its sizes")
+        raise TensorError("`tensor_shape` must be known, received unknown_rank")
     shape = tuple(dim.size for dim in proto.tensor_shape.dim)
     if min(shape, default=0) < 0:
         raise TensorError(
-            "A tensor's shape is negative", expected="sizes of 0 or more", received=list(shape)
+            "`tensor_shape` must not be negative", expected="sizes >= 0", received=list(shape)
         )
     # NumPy has no arrays of more than 64 dimensions; TensorFlow none of more than 254.
     if len(shape) > 64:
-        raise TensorError("A tensor has too many dimensions", expected="64", received=len(shape))
-    size = 8 if kind.stored is None else kind.stored.itemsize
-    if math.prod(shape) * size > largest:
         raise TensorError(
-            "A tensor's shape is too large for a message",
-            expected=f"{largest} bytes at most",
+            "`tensor_shape` must not have more than 64 dimensions", received=len(shape)
+        )
+    size = 8 if kind.stored is None else kind.stored.itemsize
+    if math.prod(shape) * size > max_bytes:
+        raise TensorError(
+            "`tensor_shape` must not be larger than the limit of a message",
+            expected=f"{max_bytes} bytes at most",
             received=list(shape),
         )
     return shape
@@ -305,25 +296,43 @@ def _shape(proto: pb.TensorProto, kind: WireType, largest: int) -> tuple[int, ..
 def _from_content(
     content: bytes | bytearray, kind: WireType, shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
+    """Return the array whose values are in `tensor_content`."""
     if kind.stored is None:
-        raise TensorError("Strings cannot be read from tensor_content", expected="string_val")
+        raise TensorError("`tensor_content` must not hold strings", expected="string_val")
     expected = math.prod(shape) * kind.stored.itemsize
     if len(content) != expected:
         raise TensorError(
-            f"The bytes of a tensor do not fill its shape {list(shape)}",
+            f"`tensor_content` must fill the shape {list(shape)}",
             expected=f"{expected} bytes",
             received=f"{len(content)} bytes",
         )
     if kind.name == "bool":
-        # A byte other than 0 and 1 would make a bool that equals neither.
+        # A byte other than 0 and 1 would make a bool that equals neither True nor False.
         flags: npt.NDArray[Any] = np.frombuffer(content, np.uint8) != 0
         return flags.reshape(shape)
     stored = np.frombuffer(content, kind.stored)
-    return (_floats_of(stored, kind) if kind is BFLOAT16 else stored).reshape(shape)
+    return (_view_as_floats(stored, kind) if kind is BFLOAT16 else stored).reshape(shape)
 
 
-def _floats_of(bits: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
-    """Returns 16-bit patterns as the floats they are."""
+def _from_list(
+    listed: npt.NDArray[Any], kind: WireType, shape: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """Return the array whose values are in the list of its type."""
+    if kind.stored is not None and kind.stored.kind == "c":
+        if listed.size % 2:
+            raise TensorError(
+                f"`{kind.field}` must hold pairs of a real and an imaginary part",
+                expected="an even number of values",
+                received=listed.size,
+            )
+        return _fill(listed.view(kind.stored), shape, 0)
+    if kind.field == "half_val":
+        return _fill(_view_as_floats(listed.astype("<u2"), kind), shape, 0)
+    return _fill(listed.astype(kind.stored, copy=False), shape, 0)
+
+
+def _view_as_floats(bits: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
+    """Reinterpret 16-bit patterns as float16 or bfloat16."""
     if kind is not BFLOAT16:
         return bits.view(np.float16)
     if importlib.util.find_spec("ml_dtypes") is not None:
@@ -336,10 +345,11 @@ def _floats_of(bits: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
 
 
 def _fill(values: npt.NDArray[Any], shape: tuple[int, ...], zero: object) -> npt.NDArray[Any]:
+    """Reshape values; repeat the last one, or `zero` if there is none, to fill the shape."""
     count = math.prod(shape)
     if values.size > count:
         raise TensorError(
-            f"A tensor has more values than its shape {list(shape)} holds",
+            f"The list of values must not be longer than the shape {list(shape)} holds",
             expected=f"{count} at most",
             received=values.size,
         )

@@ -44,7 +44,7 @@ def test_both_have_the_same_methods_with_the_same_arguments():
         assert inspect.iscoroutinefunction(method)
         assert inspect.signature(method) == inspect.signature(theirs[name]), name
         if name != "close":
-            assert method.__doc__ == f"As `Client.{name}`."
+            assert method.__doc__ == f"See `Client.{name}`."
 
 
 def test_calls_at_the_same_time():
@@ -142,7 +142,7 @@ def test_nobody_there_and_closed():
         await client.close()
         await client.status("m")
 
-    with pytest.raises(UsageError, match="This client is closed"):
+    with pytest.raises(UsageError, match="This client of localhost:1 is closed"):
         run("localhost:1", use)
 
 
@@ -225,7 +225,7 @@ def test_two_failures_at_once_are_told_as_one():
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Server Threadpool Exhausted")
 
     with fake_server(Doubling(before)) as address, pytest.raises(ServerBusy):
-        run(address, lambda c: c.predict(X, model="m", batch_size=1), attempts=1)
+        run(address, lambda c: c.predict(X, model="m", batch_size=1), max_attempts=1)
 
 
 def test_unknown_models_list_what_there_is():

@@ -76,7 +76,7 @@ def test_a_server_that_is_not_who_it_should_be(secure, tls):
         tls["ca"] = folder / tls["ca"]
     with pytest.raises(TLSError) as caught:
         ask(address, tls=TLS(**tls))
-    assert "Look at the certificates" in str(caught.value)
+    assert "Check the certificates" in str(caught.value)
     assert not caught.value.retryable
 
 
@@ -98,16 +98,18 @@ def test_mutual_tls(mutual):
         with pytest.raises(ServerError) as caught:
             ask(address, tls=TLS(**tls, **wrong))
         assert "TLS" in str(caught.value)
-        assert "may have killed" not in str(caught.value)
+        assert "may have crashed" not in str(caught.value)
 
 
 def test_files_of_certificates_that_are_none(tmp_path):
     (tmp_path / "x.pem").write_text("hello")
-    with pytest.raises(UsageError, match="cannot be read. Expected: ca= a file"):
+    with pytest.raises(
+        UsageError, match=r"`ca` must be a file that can be read, received .*no\.pem"
+    ):
         Client("localhost:1", tls=TLS(ca=tmp_path / "no.pem"))
-    with pytest.raises(UsageError, match="is no PEM file"):
+    with pytest.raises(UsageError, match=r"`ca` must be a PEM file, received .*x\.pem"):
         Client("localhost:1", tls=TLS(ca=tmp_path / "x.pem"))
-    with pytest.raises(UsageError, match="go together"):
+    with pytest.raises(UsageError, match="`certificate` and `key` must be given together"):
         TLS(certificate="client.pem")
 
 
@@ -168,7 +170,7 @@ def test_headers():
         ask(address, metadata={"x-tenant": "zoo"})
     assert model.headers["x-tenant"] == "zoo"
     for name in ("X-Tenant", "grpc-timeout", "é"):
-        with pytest.raises(UsageError, match="name of a header"):
+        with pytest.raises(UsageError, match="`metadata` must have names of headers as keys"):
             Client("localhost:1", metadata={name: "zoo"})
     for options in ({"metadata": {"x-tenant": "a\nhush"}}, {"token": "hush\n"}):
         with pytest.raises(UsageError, match="cannot be sent") as caught:

@@ -1,4 +1,4 @@
-"""Requests of a form that was checked before: the same bytes, and the same refusals."""
+"""Requests from templates: the same bytes as without, and the same errors."""
 
 import threading
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnkit.client import encode, inputs
-from cnnkit.client.calls import Calls
+from cnnkit.client.calls import CallOptions, Calls
 from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.encode import RequestTarget
 from cnnkit.client.errors import InvalidRequest
@@ -17,7 +17,7 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor, encode_values
 
 TARGET = RequestTarget("m", version=3)
-ANSWER = pb.PredictResponse(outputs={"y": encode_values(np.float32([[7]]))}).SerializeToString()
+RESPONSE = pb.PredictResponse(outputs={"y": encode_values(np.float32([[7]]))}).SerializeToString()
 
 
 def signature(dtype="float32", shape=(None, 2, 3)):
@@ -25,24 +25,28 @@ def signature(dtype="float32", shape=(None, 2, 3)):
     return Signature({"x": TensorSpec(dtype, shape)}, outputs)
 
 
+def options(batch_size=None):
+    return CallOptions(TARGET, Deadline(10), batch_size)
+
+
 class Server:
     """Answers a client's Predict calls, and remembers them."""
 
     def __init__(self, signature):
-        self.plans = Calls(ChannelOptions("localhost:1"), 1, 1)
-        self.plans.known[TARGET] = {"s": signature}
+        self.calls = Calls(ChannelOptions("localhost:1"), 1, 1)
+        self.calls.known_signatures[TARGET] = {"s": signature}
         self.requests = []
 
     def ask(self, array, outputs=(), rows=None, failure=None):
         """Sends an array; returns the only request that was made."""
         begun = len(self.requests)
-        plan = self.plans.predict(array, TARGET, "s", outputs, rows, Deadline(10))
-        step = next(plan)
+        flow = self.calls.predict(array, "s", outputs, options(rows))
+        step = next(flow)
         try:
             while True:
                 assert isinstance(step, UnaryCall)
                 self.requests.append(pb.PredictRequest.FromString(step.request))
-                step = plan.send(ANSWER) if failure is None else plan.throw(failure)
+                step = flow.send(RESPONSE) if failure is None else flow.throw(failure)
         except StopIteration as end:
             assert end.value["y"].tolist() == [[7]]
         [request] = self.requests[begun:]
@@ -70,7 +74,7 @@ def test_the_second_is_sent_as_the_first(rng, dtype):
                 check(server.ask(array, outputs), array, outputs)
 
 
-def test_only_the_first_is_looked_at(rng, monkeypatch):
+def test_only_the_first_is_validated(rng, monkeypatch):
     server = Server(signature())
     server.ask(np.zeros((2, 2, 3), np.float32))
     monkeypatch.setattr("cnnkit.client.calls.bind_inputs", None)
@@ -96,14 +100,14 @@ def test_what_is_wrong_is_refused_after_what_was_right(wrong):
     server = Server(signature())
     for _ in range(2):
         server.ask(np.zeros((2, 2, 3), np.float32))
-    known = server.plans.known[TARGET]
+    known = server.calls.known_signatures[TARGET]
     for _ in range(2):
-        plan = server.plans.predict(wrong, TARGET, "s", (), None, Deadline(10))
+        flow = server.calls.predict(wrong, "s", (), options())
         # It asks for the metadata again: the model may have changed.
-        assert next(plan).method.endswith("GetModelMetadata")
-        server.plans.known[TARGET] = known
+        assert next(flow).method.endswith("GetModelMetadata")
+        server.calls.known_signatures[TARGET] = known
     with pytest.raises(UsageError):
-        list(server.plans._checked(wrong, TARGET, "s", (), None, Deadline(10)))
+        list(server.calls._bind(wrong, "s", (), options()))
 
 
 def test_arrays_that_are_not_sent_as_they_lie_in_memory(rng):
@@ -131,13 +135,13 @@ def test_strings_have_lengths_of_their_own():
 
 
 def test_so_many_strings_are_one_request_or_several_by_their_lengths(monkeypatch):
-    monkeypatch.setattr(inputs, "LARGEST_REQUEST", 1600)
+    monkeypatch.setattr(inputs, "MAX_REQUEST_BYTES", 1600)
     server = Server(signature("string", (None,)))
     for length, rows in ((10, None), (790, None), (810, None), (10, 2)):
         given = np.array([b"a" * length] * 2, object)
         if length == 810:
-            plan = server.plans.predict(given, TARGET, "s", (), rows, Deadline(10))
-            assert isinstance(next(plan), Gather)
+            flow = server.calls.predict(given, "s", (), options(rows))
+            assert isinstance(next(flow), Gather)
         else:
             check(server.ask(given, rows=rows), given)
     given = np.array([b"a"] * 65, object)
@@ -145,24 +149,24 @@ def test_so_many_strings_are_one_request_or_several_by_their_lengths(monkeypatch
         check(server.ask(given, rows=100), given)
 
 
-def test_a_form_is_of_so_many_rows_a_request():
+def test_a_template_is_for_one_batch_size():
     server = Server(signature())
     array = np.zeros((3, 2, 3), np.float32)
     for rows in (None, 3, None):
         check(server.ask(array, rows=rows), array)
-    plan = server.plans.predict(array, TARGET, "s", (), 2, Deadline(10))
-    assert not isinstance(next(plan), UnaryCall), "two requests"
+    flow = server.calls.predict(array, "s", (), options(2))
+    assert not isinstance(next(flow), UnaryCall), "two requests"
 
 
 def test_another_version_of_the_model_is_checked_against():
     server = Server(signature())
     array = np.zeros((2, 2, 3), np.float32)
     server.ask(array)
-    server.plans.known[TARGET] = {"s": signature(shape=(None, 2, 4))}
+    server.calls.known_signatures[TARGET] = {"s": signature(shape=(None, 2, 4))}
     with pytest.raises(UsageError, match="wrong shape"):
-        list(server.plans._checked(array, TARGET, "s", (), None, Deadline(10)))
-    plan = server.plans.predict(array, TARGET, "s", (), None, Deadline(10))
-    assert next(plan).method.endswith("GetModelMetadata")
+        list(server.calls._bind(array, "s", (), options()))
+    flow = server.calls.predict(array, "s", (), options())
+    assert next(flow).method.endswith("GetModelMetadata")
 
 
 def test_after_a_refusal_the_model_is_asked_for_anew():
@@ -171,14 +175,14 @@ def test_after_a_refusal_the_model_is_asked_for_anew():
     server.ask(array)
     with pytest.raises(InvalidRequest):
         server.ask(array, failure=RpcFailure("INVALID_ARGUMENT", "no"))
-    assert TARGET not in server.plans.known
+    assert TARGET not in server.calls.known_signatures
 
 
-def test_so_many_forms_and_no_more():
+def test_the_number_of_templates_is_limited():
     server = Server(signature(shape=(None, None, 3)))
     for size in range(1, 200):
         server.ask(np.zeros((1, size, 3), np.float32))
-    assert 0 < len(server.plans._requests._kept) <= encode._KEPT
+    assert 0 < len(server.calls.templates._templates) <= encode._MAX_TEMPLATES
 
 
 def test_threads_share_them(rng):
@@ -189,7 +193,7 @@ def test_threads_share_them(rng):
     def work(order):
         try:
             own = Server(signature())
-            own.plans = server.plans
+            own.calls = server.calls
             for place in order:
                 check(own.ask(arrays[place]), arrays[place])
         except BaseException as error:

@@ -1,10 +1,10 @@
-"""classify, features and explain by both kinds of images, and models, against a known model."""
+"""classify, features and explain with pixels and with encoded images, and models."""
 
 import numpy as np
 import pytest
 
 from cnnkit.client import Client, InvalidRequest, Prediction
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from tests.helpers.fake_servers import Brightness, fake_server
 
 
@@ -86,7 +86,9 @@ def test_explain_a_layer(client):
 def test_what_the_model_does_not_offer(client, model):
     with pytest.raises(UsageError, match="explain_bytes_conv9"):
         client.explain(b"B", model="hours", layer="conv9")
-    with pytest.raises(UsageError, match=r"does not take arrays for this.*Send encoded images"):
+    with pytest.raises(
+        UsageError, match=r"does not accept arrays for this call.*Send encoded images"
+    ):
         client.explain(BRIGHT, model="hours")
     assert model.asked == []
 
@@ -94,7 +96,9 @@ def test_what_the_model_does_not_offer(client, model):
 def test_pixels_of_another_size_are_not_sent(client, model):
     with pytest.raises(UsageError, match=r"wrong shape.*\[1, 3, 2, 3\]"):
         client.classify(np.zeros((3, 2, 3)), model="hours")
-    with pytest.raises(UsageError, match="cannot be sent together"):
+    with pytest.raises(
+        UsageError, match="`images` must be paths and bytes, or arrays of the same shape"
+    ):
         client.features([BRIGHT, b"B"], model="hours")
     assert model.asked == []
 
@@ -105,3 +109,19 @@ def test_models(client):
     assert [(one.version, one.state) for one in found["hours"]] == [(3, "AVAILABLE")]
     assert found["absent"] == []
     assert list(client.models("hours")) == ["hours"]
+
+
+@pytest.mark.parametrize(
+    ("images", "kind", "text"),
+    [
+        (["no/such.png"], UsageError, "`images` must be existing files, received no/such.png"),
+        ([], UsageError, "`images` must hold at least one image"),
+        ([b""], DataError, "`images` must not hold empty bytes"),
+        ([3], UsageError, "`images` must be paths, bytes or arrays. Received: int"),
+        (["."], DataError, "cannot be read"),
+    ],
+)
+def test_wrong_images_need_no_server(images, kind, text):
+    with Client("localhost:1") as client, pytest.raises(kind) as caught:
+        client.classify(images, model="colors")
+    assert text in str(caught.value)

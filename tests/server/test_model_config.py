@@ -39,7 +39,7 @@ def test_models_config(models_config, model_folder):
         assert version_states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
         assert version_states(client, "tints") == {3: "AVAILABLE"}
         for label, version in (("stable", 1), ("canary", 2)):
-            answered = client.predict(IMAGE, model="colors", label=label)["probabilities"]
+            answered = client.predict(IMAGE, model="colors", version_label=label)["probabilities"]
             np.testing.assert_allclose(
                 answered, expected_probabilities(IMAGE, scale_of(version)), atol=1e-6
             )

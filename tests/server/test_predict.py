@@ -75,7 +75,7 @@ def test_a_tensor_whose_shape_is_huge_is_refused(call_server):
     code, text = error_of_call(call_server, methods.PREDICT, predict_request(images=tensor))
     assert code == "INVALID_ARGUMENT"
     assert text.splitlines()[0] == "tensor parsing error: images"
-    assert "too large" in text
+    assert "`tensor_shape` must not be larger than the limit" in text
 
 
 def test_the_second_input_of_a_wrong_type_is_named(call_server):

@@ -46,7 +46,7 @@ def test_reload_changes_models_versions_and_labels(models_config, model_folder, 
         assert version_states(client)[3] == version_states(client)[2] == "AVAILABLE"
         assert version_states(client)[1] == "END"
         assert version_states(client, "shades") == {3: "AVAILABLE"}
-        assert client.predict(IMAGE, model="colors", label="stable")
+        assert client.predict(IMAGE, model="colors", version_label="stable")
         with pytest.raises(ModelNotFound):
             client.status("tints")
 

@@ -1,94 +1,70 @@
-"""The tensor codec against TensorFlow's own, in both directions, and against bytes by hand."""
+"""The tensor codec against bytes by hand and protobuf; tests/integration compares TensorFlow's."""
 
 import ml_dtypes
 import numpy as np
 import pytest
-import tensorflow as tf
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from tensorflow.core.framework import tensor_pb2
+from google.protobuf.message import DecodeError
+from hypothesis import example, given, settings
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import tensors
-from cnnkit.wire.dtypes import WIRE_TYPES, TensorError, type_name, wire_type
-from cnnkit.wire.tensors import decode_tensor, encode_tensor, encode_values, to_tensor_proto
-
-NUMERIC = [np.dtype(kind.name) for kind in WIRE_TYPES if kind.name not in ("string", "bfloat16")]
-NUMERIC.append(np.dtype(ml_dtypes.bfloat16))
-SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
-
-
-@st.composite
-def arrays(draw):
-    """Arrays of any type and shape, from bytes: every bit pattern but NaN, which equals nothing."""
-    dtype = draw(st.sampled_from([*NUMERIC, np.dtype(object)]))
-    shape = draw(SHAPES)
-    count = int(np.prod(shape))
-    if dtype.kind == "O":
-        flat = np.empty(count, object)
-        flat[:] = draw(st.lists(st.binary(max_size=9), min_size=count, max_size=count))
-        return flat.reshape(shape)
-    if dtype.kind == "b":
-        return draw(hnp.arrays(bool, shape))
-    raw = draw(st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize))
-    array = np.frombuffer(raw, dtype).reshape(shape).copy()
-    if dtype.kind not in "iu":
-        # A signalling NaN of half a precision warns when it is only looked at.
-        with np.errstate(invalid="ignore"):
-            array[np.isnan(array)] = 0
-    return array
-
-
-def same(ours, theirs):
-    assert ours.dtype == theirs.dtype
-    assert ours.shape == theirs.shape
-    if ours.dtype.kind == "O":
-        assert ours.tolist() == theirs.tolist()
-    else:
-        assert ours.tobytes() == theirs.tobytes()
-
-
-def to_tensorflow(message):
-    return tensor_pb2.TensorProto.FromString(message.SerializeToString())
-
-
-def from_tensorflow(message):
-    return pb.TensorProto.FromString(message.SerializeToString())
-
-
-EXAMPLES = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
+from cnnkit.wire.dtypes import TensorError
+from cnnkit.wire.tensors import (
+    decode_tensor,
+    decode_tensor_bytes,
+    encode_tensor,
+    encode_values,
+    to_tensor_proto,
 )
+from tests.helpers.wire_arrays import EXAMPLES, arrays, assert_same
+from tests.helpers.wire_bytes import check_against_protobuf, mutated, tensor_fields, varint
+
+MORE_EXAMPLES = settings(max_examples=250, deadline=None)
 
 
 @EXAMPLES
 @given(arrays())
-def test_what_we_write_tensorflow_reads(array):
-    for message in (to_tensor_proto(array), encode_values(array)):
-        theirs = tf.io.parse_tensor(message.SerializeToString(), tf.as_dtype(message.dtype))
-        same(np.asarray(theirs.numpy(), array.dtype).reshape(theirs.shape), array)
+def test_arrays_survive_a_round_trip(array):
+    for encode in (to_tensor_proto, encode_values):
+        assert_same(decode_tensor(encode(array)), array)
+    raw = b"".join(encode_tensor(array))
+    assert raw == to_tensor_proto(array).SerializeToString()
+    assert_same(decode_tensor_bytes(memoryview(raw)), array)
 
 
-@EXAMPLES
-@given(arrays())
-def test_what_tensorflow_writes_we_read(array):
-    same(decode_tensor(from_tensorflow(tf.make_tensor_proto(array))), array)
-    same(decode_tensor(encode_values(array)), array)
-    same(decode_tensor(to_tensor_proto(array)), array)
+@MORE_EXAMPLES
+@given(tensor_fields())
+@example(varint(1, 1))
+def test_tensors_of_any_fields(raw):
+    check_against_protobuf(lambda whole: decode_tensor_bytes(memoryview(whole)), raw)
 
 
-@pytest.mark.parametrize("kind", WIRE_TYPES, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("count", [0, 1, 3])
-def test_short_lists_repeat_as_in_tensorflow(kind, count):
-    message = pb.TensorProto(dtype=kind.number)
-    message.tensor_shape.dim.add(size=2)
-    message.tensor_shape.dim.add(size=3)
-    values = [b"a", b"bc", b""] if kind.name == "string" else [1, 0, 1]
-    per_element = 2 if kind.name.startswith("complex") else 1
-    getattr(message, kind.field).extend(values[:count] * per_element)
-    theirs = tf.io.parse_tensor(message.SerializeToString(), tf.as_dtype(message.dtype)).numpy()
-    same(decode_tensor(message), theirs)
+@MORE_EXAMPLES
+@given(mutated(tensor_fields()))
+def test_tensors_with_wrong_bytes(raw):
+    check_against_protobuf(lambda whole: decode_tensor_bytes(memoryview(whole)), raw)
+
+
+def test_a_split_list_is_joined():
+    raw = encode_values(np.float32([1, 2, 3])).SerializeToString()
+    begin = raw.rindex(b"\x2a\x0c")
+    split = raw[:begin] + b"\x2a\x04" + raw[begin + 2 : begin + 6] + b"\x2a\x08" + raw[begin + 6 :]
+    assert decode_tensor_bytes(memoryview(split)).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        # A double (data type 2) in two halves, and beside one two bytes of complex numbers.
+        "0802 1200 3204 00000000 3204 0000f03f",
+        "0802 1200 3208 000000000000f03f 6202 0000",
+    ],
+)
+def test_a_part_of_an_element_is_refused_as_by_protobuf(raw):
+    raw = bytes.fromhex(raw)
+    for read in (pb.TensorProto.FromString, lambda whole: decode_tensor_bytes(memoryview(whole))):
+        with pytest.raises(DecodeError):
+            read(raw)
 
 
 def test_tensor_content_by_hand():
@@ -168,19 +144,34 @@ def unknown_rank():
     [
         (
             message(tensor_content=bytes(7)),
-            "do not fill its shape [2]. Expected: 8 bytes. Received",
+            "`tensor_content` must fill the shape [2]. Expected: 8 bytes. Received: 7 bytes",
         ),
-        (message(tensor_content=bytes(12)), "do not fill its shape"),
-        (message(float_val=[1, 2, 3]), "more values than its shape [2] holds"),
-        (message(shape=(-1,)), "negative"),
-        (message(shape=(0, -1)), "negative"),
-        (message(shape=(2**40, 2**40), float_val=[1]), "too large for a message"),
-        (message(shape=(1,) * 65), "too many dimensions"),
+        (
+            message(tensor_content=bytes(12)),
+            "`tensor_content` must fill the shape [2]. Expected: 8 bytes. Received: 12 bytes",
+        ),
+        (
+            message(float_val=[1, 2, 3]),
+            "must not be longer than the shape [2] holds. Expected: 2 at most. Received: 3",
+        ),
+        (message(shape=(-1,)), "`tensor_shape` must not be negative"),
+        (message(shape=(0, -1)), "`tensor_shape` must not be negative"),
+        (
+            message(shape=(2**40, 2**40), float_val=[1]),
+            "must not be larger than the limit of a message",
+        ),
+        (message(shape=(1,) * 65), "must not have more than 64 dimensions. Received: 65"),
         (message(dtype=20), "Received: data type 20"),
         (message(dtype=0), "Received: data type 0"),
-        (message(dtype=pb.DT_STRING, tensor_content=b"ab"), "Strings cannot be read"),
-        (message(dtype=pb.DT_COMPLEX64, scomplex_val=[1]), "lacks an imaginary part"),
-        (unknown_rank(), "shape is unknown"),
+        (
+            message(dtype=pb.DT_STRING, tensor_content=b"ab"),
+            "`tensor_content` must not hold strings",
+        ),
+        (
+            message(dtype=pb.DT_COMPLEX64, scomplex_val=[1]),
+            "must hold pairs of a real and an imaginary part",
+        ),
+        (unknown_rank(), "`tensor_shape` must be known"),
     ],
 )
 def test_wrong_messages_are_refused(wrong, text):
@@ -194,7 +185,10 @@ def test_wrong_messages_are_refused(wrong, text):
     ("wrong", "text"),
     [
         (np.zeros(2, "datetime64[s]"), "Received: datetime64[s]"),
-        ([object()], "bytes or str in every element. Received: object"),
+        (
+            [object()],
+            "must hold bytes or str in every element, if its dtype is object. Received: object",
+        ),
         ([[1], [1, 2]], "different lengths"),
     ],
 )
@@ -202,10 +196,3 @@ def test_arrays_that_cannot_be_sent(wrong, text):
     with pytest.raises(TensorError, match=".") as caught:
         to_tensor_proto(wrong)
     assert text in str(caught.value)
-
-
-def test_names_of_types():
-    assert wire_type(pb.DT_HALF).name == "float16"
-    assert type_name(21) == "data type 21"
-    for kind in WIRE_TYPES:
-        assert tf.as_dtype(kind.number).name == kind.name

@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             hint="Add --remote if it may",
         )
     # One attempt: a failed request counts as an error, and a retry would hide it.
-    with open_client(args, args.server, timeout=args.timeout, attempts=1) as client:
+    with open_client(args, args.server, timeout=args.timeout, max_attempts=1) as client:
         signature, inputs = _signature_and_inputs(client, args)
         result = _run_load_test(client, args, signature, inputs)
     document = _document(args, signature, result)
@@ -109,7 +109,7 @@ def _run_load_test(
             inputs,
             model=args.model,
             version=args.model_version,
-            label=args.version_label,
+            version_label=args.version_label,
             signature=signature,
             batch_size=batch_size,
         ),

@@ -138,7 +138,7 @@ def _check(args: argparse.Namespace, images: list[NamedImage]) -> None:
 
 def _watch(client: Client, args: argparse.Namespace) -> dict[str, Any]:
     """Wait until a version is available; print each change of state on standard error."""
-    which = {"version": args.model_version, "label": args.version_label}
+    which = {"version": args.model_version, "version_label": args.version_label}
     begun = time.monotonic()
 
     def print_change(change: str) -> None:
@@ -169,7 +169,7 @@ def _classify(
                 image,
                 model=args.model,
                 version=args.model_version,
-                label=args.version_label,
+                version_label=args.version_label,
                 top=args.top,
             )
         except (InvalidRequest, DataError) as error:
@@ -205,7 +205,7 @@ def _explain(client: Client, images: list[NamedImage], args: argparse.Namespace)
             model=args.model,
             layer=args.layer,
             version=args.model_version,
-            label=args.version_label,
+            version_label=args.version_label,
         )
         explanations.append((name, explanation))
     # `cnnkit.figures` imports TensorFlow for other figures. It is imported after the calls, so that

@@ -122,7 +122,7 @@ def test_a_refused_image_does_not_keep_the_others_back(query, brightness):
     assert [line.split()[:2] for line in out.splitlines()] == [["B.png", "day"], ["C.png", "night"]]
     refused, empty = err.splitlines()
     assert "cannot classify X.png with 'hours'. Received: INVALID_ARGUMENT: Unknown" in refused
-    assert "An image file is empty. Received: empty.png." in empty
+    assert "Image empty.png must not be empty. Received: 0 bytes." in empty
 
     code, out, _ = query(*files, *brightness.options, "--json")
     results = json.loads(out)["results"]
@@ -208,8 +208,11 @@ def test_watching_ends(query, brightness):
         (["B.png", "--layer", "conv1"], "--layer requires --explain FILE.png"),
         (["--watch", "--explain", "seen.png"], "Expected: 1 to 16. Received: 0"),
         (["B.png"] * 17 + ["--explain", "seen.png"], "Expected: 1 to 16. Received: 17"),
-        (["--watch", "--watch-seconds", "0"], "needs a deadline"),
-        (["B.png", "--tls-cert", "B.png"], "Expected: certificate= and key="),
+        (["--watch", "--watch-seconds", "0"], "`timeout` must be positive"),
+        (
+            ["B.png", "--tls-cert", "B.png"],
+            "`certificate` and `key` must be given together. Received: certificate",
+        ),
         (["B.png", "--tls-ca", "none.pem"], "none.pem"),
         (["B.png", "--token-file", "none.txt"], "--token-file none.txt cannot be read"),
     ],
@@ -308,8 +311,8 @@ def test_query_names_the_file_that_is_no_image(query, files, server):
     ("options", "text"),
     [
         (["--top", "9"], "Expected: top <= 3. Received: 9."),
-        (["--top", "0"], "one class at least"),
-        (["--timeout", "0"], "needs a deadline"),
+        (["--top", "0"], "`top` must be positive"),
+        (["--timeout", "0"], "`timeout` must be positive"),
         (["--server", "localhost"], "Expected: HOST:PORT"),
     ],
 )

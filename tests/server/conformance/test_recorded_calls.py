@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cnnkit.client import Client, InvalidRequest, ModelNotFound, ServerError
+from cnnkit.client.calls import CallOptions
 from cnnkit.client.encode import RequestTarget
 from cnnkit.client.flow import Deadline
 from cnnkit.client.metadata import signatures, version_statuses
@@ -112,7 +113,7 @@ def known_metadata(client):
     recorded = next(case for case in CASES if case["case"] == "metadata")
     packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
     definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
-    client._plans.known[RequestTarget("tiny")] = signatures(definitions)
+    client._calls.known_signatures[RequestTarget("tiny")] = signatures(definitions)
 
 
 def send(client, case):
@@ -125,8 +126,8 @@ def send(client, case):
         known_metadata(client)
         return client.predict(np.zeros((1, 16, 16, 3)), model="tiny")
     # The client has no method for this call, so its flow is run directly.
-    target, deadline = RequestTarget("tiny"), Deadline(20)
-    return client._run(client._plans.ask(case["method"], b"", bytes, target, deadline))
+    options = CallOptions(RequestTarget("tiny"), Deadline(20))
+    return client._run(client._calls.call(case["method"], b"", bytes, options))
 
 
 OK = [case for case in CASES if case["code"] == "OK"]

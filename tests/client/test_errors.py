@@ -1,0 +1,114 @@
+"""The classification of failed calls."""
+
+import errno
+import os
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc._cython import cygrpc
+
+from cnnkit.client import (
+    Client,
+    ConnectionLost,
+    InvalidRequest,
+    ModelNotFound,
+    ServerBusy,
+    ServerError,
+    ServerUnreachable,
+    TLSError,
+)
+from cnnkit.client.errors import STATUS_TEXTS, server_error
+from tests.helpers.fake_servers import fake_server
+
+
+def refuse(code, details):
+    def answer(path, request, context):
+        context.abort(code, details)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "text"),
+    [
+        ("UNAVAILABLE", "Socket closed", ConnectionLost, "broke during a call"),
+        ("UNAVAILABLE", "The batch scheduling queue is full", ServerBusy, "try again"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", ServerBusy, "try again"),
+        ("RESOURCE_EXHAUSTED", "memory", ServerError, "at its limit"),
+        ("UNIMPLEMENTED", "", ServerError, "8500 by custom"),
+        ("INTERNAL", "oops\nnode 3", ServerError, "Received: INTERNAL: oops. The server's log"),
+        ("FAILED_PRECONDITION", "Serving signature key", InvalidRequest, "refuses this request"),
+        ("OUT_OF_RANGE", "x", InvalidRequest, "refuses this request"),
+        (
+            "INVALID_ARGUMENT",
+            "Unrecognized servable version label: a",
+            ModelNotFound,
+            "Use the name of a served model",
+        ),
+    ],
+)
+def test_codes_become_errors(code, details, kind, text):
+    with (
+        fake_server(refuse(grpc.StatusCode[code], details)) as address,
+        Client(address, timeout=5, max_attempts=1) as client,
+        pytest.raises(ServerError) as caught,
+    ):
+        client.status("m")
+    assert type(caught.value) is kind
+    assert "\n" not in str(caught.value)
+    assert text in str(caught.value)
+    assert (caught.value.code, caught.value.details) == (code, details)
+
+
+def test_only_a_predict_call_blames_its_input():
+    for idempotent, text in ((True, "requires TLS"), (False, "may have crashed the server")):
+        error = server_error(
+            "UNAVAILABLE",
+            "Socket closed",
+            address="a:1",
+            model="m",
+            timeout=1,
+            idempotent=idempotent,
+        )
+        assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    ("details", "kind"),
+    [
+        ("failed to connect to all addresses; Connection refused", ServerUnreachable),
+        ("failed to connect to all addresses; Socket closed", ServerUnreachable),
+        (
+            "failed to connect to all addresses; Ssl handshake failed (TSI_PROTOCOL_FAILURE)",
+            TLSError,
+        ),
+        (
+            "failed to connect to all addresses; Trying to connect an http1.x server",
+            ServerUnreachable,
+        ),
+        ("DNS resolution failed for models:8500", ServerUnreachable),
+        ("no healthy upstream", ServerUnreachable),
+        ("Broken pipe", ConnectionLost),
+        ("The server is stopping", ServerBusy),
+    ],
+)
+def test_texts_of_unavailable_servers(details, kind):
+    error = server_error("UNAVAILABLE", details, address="a:1", model="m", timeout=1)
+    assert type(error) is kind
+    # Words in later lines do not count: they are a dump of the server's graph.
+    later = server_error("UNAVAILABLE", f"x\n{details}", address="a:1", model="m", timeout=1)
+    assert type(later).__name__ == "ServerUnavailable"
+
+
+def test_grpc_and_the_operating_system_still_write_these_texts():
+    library = Path(cygrpc.__file__).read_bytes()
+    system = {
+        os.strerror(getattr(errno, name))
+        for name in ("ECONNRESET", "EPIPE", "ECONNREFUSED", "EHOSTUNREACH")
+    }
+    for known in STATUS_TEXTS:
+        if known.source.startswith("gRPC C core"):
+            assert known.text.encode() in library, known
+        elif known.source.startswith("strerror"):
+            assert known.text in {text[: len(known.text)] for text in system}, known
