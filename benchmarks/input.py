@@ -1,14 +1,15 @@
-"""The input pipeline against a bare decode of the same files and against a PIL + NumPy loop.
+"""Compare the input pipeline with a bare decode of the same files and with a PIL + NumPy loop.
 
-All on as many threads as there are cores, over photographs of 500 x 375 made up here: colored
-noise with the spectrum and the file size of real ones. The time is that of all cores together, so
-the rates are those of one core.
+All use as many threads as there are cores. The photographs of 500 x 375 pixels are synthetic:
+colored noise with the spectrum and the file size of real ones. The time is CPU time summed over
+all cores, so the rates are those of one core.
 """
 
 from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)
 
 import io
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,15 +20,15 @@ from cnnkit.data import Augmentation, ColorComponents, PCAColorNoise, Split, bat
 from cnnkit.data.pipeline import WORKERS, parallel_map
 
 IMAGES = 512
-DIFFERENT = 64
+DISTINCT_IMAGES = 64
 BATCH = 32
 ROUNDS = 7
-# Variances of natural colors along their axes, in squared levels.
+# Variances of the colors of photographs along their principal components, in squared levels.
 COLORS = ColorComponents(
     eigenvalues=(14000.0, 1200.0, 290.0),
     eigenvectors=((0.57, 0.71, 0.41), (0.58, 0.0, -0.82), (0.58, -0.71, 0.41)),
 )
-FULL = {
+AUGMENTATION = {
     "image_size": 224,
     "scale": (256, 256),
     "crop": "random",
@@ -37,7 +38,7 @@ FULL = {
 
 
 def photograph(random: np.random.Generator, height: int = 375, width: int = 500) -> bytes:
-    """Returns a JPEG file of noise whose amplitude falls with the frequency, as in photographs."""
+    """Return a JPEG file of noise whose amplitude falls with frequency, as in photographs."""
     down, across = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
     frequency = np.maximum(np.hypot(down, across), 1 / width)
     spectrum = np.fft.rfft2(random.normal(size=(3, height, width))) / frequency**1.1
@@ -50,34 +51,34 @@ def photograph(random: np.random.Generator, height: int = 375, width: int = 500)
     return file.getvalue()
 
 
-def ours(files: list[bytes], **options):
-    """Returns a call that runs the pipeline over the files."""
+def cnnkit_pipeline(files: list[bytes], **options: bool) -> Callable[[], int]:
+    """Return a function that runs the pipeline over the files."""
     table = tf.constant(files)
     labels = np.zeros(IMAGES, np.int32)
-    split = Split.from_files(labels, [""] * IMAGES, lambda index: table[index % DIFFERENT])
-    dataset = batches(split, augmentation=Augmentation(**FULL, **options), batch_size=BATCH)
+    split = Split.from_files(labels, [""] * IMAGES, lambda index: table[index % DISTINCT_IMAGES])
+    dataset = batches(split, augmentation=Augmentation(**AUGMENTATION, **options), batch_size=BATCH)
     return lambda: sum(len(batch["images"]) for batch in dataset)
 
 
-def bare_decode(files: list[bytes]):
-    """Returns a call that decodes the files and throws the pixels away."""
+def bare_decode(files: list[bytes]) -> Callable[[], int]:
+    """Return a function that decodes the files and discards the pixels."""
     table = tf.constant(files)
 
     def decode(index):
-        return tf.io.decode_jpeg(table[index % DIFFERENT], channels=3)[0, 0]
+        return tf.io.decode_jpeg(table[index % DISTINCT_IMAGES], channels=3)[0, 0]
 
     dataset = parallel_map(tf.data.Dataset.range(IMAGES), decode).batch(BATCH)
     return lambda: sum(len(batch) for batch in dataset)
 
 
-def pillow(files: list[bytes]):
-    """Returns a call that does the same work with Pillow and NumPy."""
+def pillow_loop(files: list[bytes]) -> Callable[[], None]:
+    """Return a function that does the same work with Pillow and NumPy."""
     vectors = np.asarray(COLORS.eigenvectors)
-    deviations = FULL["color"].deviations
+    deviations = AUGMENTATION["color"].deviations
 
     def load(i):
         random = np.random.default_rng(i)
-        image = Image.open(io.BytesIO(files[i % DIFFERENT])).convert("RGB")
+        image = Image.open(io.BytesIO(files[i % DISTINCT_IMAGES])).convert("RGB")
         ratio = 256 / min(image.size)
         width, height = (round(side * ratio) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -97,15 +98,15 @@ def pillow(files: list[bytes]):
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print the rates."""
     random = np.random.default_rng(0)
-    files = [photograph(random) for _ in range(DIFFERENT)]
+    files = [photograph(random) for _ in range(DISTINCT_IMAGES)]
     size = np.mean([len(file) for file in files]) / 1000
     candidates = {
-        "cnnkit, fast_decode": ours(files, fast_decode=True),
-        "cnnkit": ours(files),
+        "cnnkit, fast_decode": cnnkit_pipeline(files, fast_decode=True),
+        "cnnkit": cnnkit_pipeline(files),
         "bare decode": bare_decode(files),
-        "PIL + NumPy": pillow(files),
+        "PIL + NumPy": pillow_loop(files),
     }
     title = f"rescale, crop, flip, color noise: JPEG files of {size:.0f} kB, {WORKERS} threads"
     report(title, interleaved(candidates, ROUNDS, time.process_time), IMAGES)

@@ -17,6 +17,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -41,7 +42,7 @@ def fixed_parallelism() -> tf.data.Options:
     return options
 
 
-def parallel_map(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+def parallel_map(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
     """Map a dataset in its order on all cores, without autotuning.
 
     The function is traced as it is: AutoGraph does not rewrite it.

@@ -85,7 +85,8 @@ def check_dataset(
         >>> report.passed
         True
     """
-    splits, by_pixels = {}, {}
+    splits: dict[str, SplitReport] = {}
+    by_pixels: dict[str, dict[bytes, list[str]]] = {}
     for name, split in dataset.splits.items():
         if not len(split):
             raise DataError(f"The split {name} of {dataset.spec} is empty")

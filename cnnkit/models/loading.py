@@ -10,7 +10,7 @@ import keras
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit.errors import UsageError
 from cnnkit.models.weights.assign import assign_weights, defer_initializers, restore_initializers
-from cnnkit.models.weights.download import IMAGENET, imagenet_weights
+from cnnkit.models.weights.download import IMAGENET, download_imagenet_weights
 from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.output_fingerprint import check_fingerprint
 from cnnkit.models.weights.weights_file import WeightsFile
@@ -62,7 +62,7 @@ def find_weights(
     if weights is None or isinstance(weights, WeightsFile):
         return weights
     if weights == IMAGENET:
-        return imagenet_weights(network, include_top=include_top, classes=classes)
+        return download_imagenet_weights(network, include_top=include_top, classes=classes)
     return open_weights(weights)
 
 

@@ -1,4 +1,4 @@
-"""Crops and whole images against the training's own pixels and against slicing by hand."""
+"""Crops and whole images against the pixels of training and against slicing by hand."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def taken(image, view):
 
 
 @pytest.mark.parametrize("sides", [WIDE, TALL, SQUARE, SAME])
-def test_the_center_is_what_training_validates_on(rng, sides):
+def test_the_center_crop_equals_that_of_training(rng, sides):
     image = pixels(sides, rng)
     [crop] = taken(image, CropSpec(32, 24, CENTER))
     expected = augment_image(tf.constant(image), Augmentation(24, scale=(32, 32)), {}).numpy()

@@ -35,6 +35,10 @@ CAFFE = {
         ("input", 3, STRING, "repeated"), ("layer", 100, "LayerParameter", "repeated"),
     ],
 }  # fmt: skip
+VGG_MEAN = np.array([123.68, 116.779, 103.939], "float32")
+BVLC_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], "float32")
+SIDE = 64  # leaves VGG a map of 2 x 2, so that the order of the flattened map matters
+LRN = {"local_size": 5, "alpha": 1e-4, "beta": 0.75}  # k is left at Caffe's own 1
 V1_TYPES = {"Convolution": 4, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
 
 
@@ -113,3 +117,102 @@ def channels_first_rows(kernel, channels, height, width):
             for w in range(width):
                 rows[c * height * width + h * width + w] = kernel[(h * width + w) * channels + c]
     return np.ascontiguousarray(rows.T)
+
+
+def randomized(model, seed=0):
+    """Random weights of He's variance, biases too, so that no activation dies out."""
+    random = np.random.default_rng(seed)
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            scale = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+            layer.set_weights(
+                [random.normal(0, scale, kernel.shape), random.normal(0, 1, bias.shape)]
+            )
+    return model
+
+
+def assert_close(ours, theirs, tolerance):
+    theirs = np.asarray(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+def state_dict_of(model, places, dense, *, convolutional=False):
+    """A state dictionary for the weights of `model`: OIHW, channels first where the map is flat."""
+    state, places, dense = {}, iter(places), iter(dense)
+    flat = model.get_layer("flatten").input.shape[1:]
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        kernel, bias = layer.get_weights()
+        if kernel.ndim == 4:
+            name, kernel = f"features.{next(places)}", kernel.transpose(3, 2, 0, 1)
+        else:
+            first = kernel.shape[0] == np.prod(flat)
+            name = next(dense)
+            kernel = channels_first_rows(kernel, flat[2], *flat[:2]) if first else kernel.T
+            if convolutional and not name.startswith("head"):
+                side = flat[0] if first else 1
+                kernel = kernel.reshape(kernel.shape[0], -1, side, side)
+        state[f"{name}.weight"], state[f"{name}.bias"] = np.ascontiguousarray(kernel), bias
+    return state
+
+
+def caffe_layers(model, *, pool_first=False, lrn=LRN):
+    """The weights of one of our networks as Caffe's layers: BGR, OIHW, channels first."""
+    flat = (
+        model.get_layer("flatten").input.shape[1:]
+        if any(x.name == "flatten" for x in model.layers)
+        else None
+    )
+    rows, first = [], True
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            if first:
+                kernel, first = kernel[:, :, ::-1], False
+            if kernel.ndim == 4:
+                kind, kernel = "Convolution", kernel.transpose(3, 2, 0, 1)
+            elif kernel.shape[0] == np.prod(flat):
+                kind, kernel = "InnerProduct", channels_first_rows(kernel, flat[2], *flat[:2])
+            else:
+                kind, kernel = "InnerProduct", kernel.T
+            name = layer.name.replace("block", "conv").replace("_conv", "_")
+            name = {"fc1": "fc6", "fc2": "fc7", "predictions": "fc8"}.get(name, name)
+            rows.append((name, kind, "x", name, [np.ascontiguousarray(kernel), bias], None))
+        elif layer.name.startswith("norm"):
+            number = layer.name[4:]
+            bottom = f"pool{number}" if pool_first else f"conv{number}"
+            rows.append((layer.name, "LRN", bottom, layer.name, [], lrn))
+        elif layer.name.startswith("pool"):
+            rows.append((layer.name, "Pooling", "x", layer.name, [], None))
+    return rows
+
+
+def arrays_by_name(model):
+    """(kernel, bias) by layer as converters left them: HWIO, the first kernel BGR."""
+    found = {}
+    for layer in model.layers:
+        if layer.weights:
+            kernel, bias = layer.get_weights()
+            found[layer.name] = (kernel if found else kernel[:, :, ::-1], bias)
+    return found
+
+
+class PickleBomb:
+    def __reduce__(self):
+        return (print, ("this code ran",))
+
+
+def write_small_alexnet(folder):
+    """Writes the convolutions of a small AlexNet as small.npz, and converts that to small.keras."""
+    from cnnkit.models import alexnet, open_weights
+    from cnnkit.models.weights.convert import convert_weights
+
+    model = randomized(alexnet(include_top=False, input_shape=(SIDE, SIDE, 3)))
+    arrays = {}
+    for name, (kernel, bias) in arrays_by_name(model).items():
+        arrays[f"{name}_W"], arrays[f"{name}_b"] = kernel, bias
+    np.savez(folder / "small.npz", **arrays)
+    convert_weights(open_weights(folder / "small.npz"), "alexnet", folder / "small.keras")
+    return folder

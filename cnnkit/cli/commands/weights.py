@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
     model = convert_weights(file, args.model, args.output, overwrite=args.overwrite, **options)
     print(
-        f"{args.output}: {args.model} with {model.count_params():,} parameters from {file.kind};"
-        " takes RGB in 0..255, and keeps its answer to a fixed image"
+        f"{args.output}: {args.model} with {model.count_params():,} parameters from {file.format};"
+        " takes RGB in 0..255, and contains its output for a fixed image"
     )
     return 0
 
@@ -128,9 +128,9 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
     color = None if mean is None else mean.reshape(-1, COLORS).mean(axis=0)
     return {
         "file": str(file.path),
-        "kind": file.kind,
-        **file.facts,
-        "parameters": file.parameters,
+        "kind": file.format,
+        **file.metadata,
+        "parameters": file.parameter_count,
         "tensors": [
             {"name": tensor.name, "shape": list(tensor.shape)}
             for layer in file.layers

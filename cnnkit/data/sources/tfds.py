@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,9 @@ from google.protobuf.message import DecodeError
 from cnnkit.data.dataset import Dataset, Split, stratified_holdout
 from cnnkit.data.sources.tfrecord import RecordOffsets, read_records, record_reader
 from cnnkit.errors import DataError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 TEST_SPLITS = ("test", "validation")
 
@@ -65,7 +69,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     )
 
 
-def _open_builder(name: str, download: bool):
+def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
     import tensorflow_datasets as tfds
 
     try:
@@ -86,7 +90,9 @@ def _open_builder(name: str, download: bool):
     return builder
 
 
-def _locate_images(builder, split: str) -> tuple[RecordOffsets, np.ndarray]:
+def _locate_images(
+    builder: tfds.core.DatasetBuilder, split: str
+) -> tuple[RecordOffsets, np.ndarray]:
     """Return the locations of the encoded images of a split, and their labels."""
     files = [str(file) for file in builder.info.splits[split].filepaths]
     rows = []

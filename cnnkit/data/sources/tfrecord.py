@@ -105,7 +105,7 @@ def write_shards(
     output: str | Path,
     *,
     shard_bytes: int = SHARD_BYTES,
-    progress: Callable[[], object] = lambda: None,
+    progress: Callable[[int], object] = lambda images: None,
 ) -> Path:
     """Write a dataset as shards; image files are copied as they are, pixels become PNG files.
 
@@ -115,7 +115,7 @@ def write_shards(
         dataset: The dataset.
         output: Folder for the shards, new or empty.
         shard_bytes: Size in bytes after which another shard is begun.
-        progress: Called after each image.
+        progress: Called with the number of images written since the last call.
 
     Returns:
         The index file.
@@ -167,7 +167,7 @@ def _write_split(
     name: str,
     shards: list[tuple[str, int]],
     shard_bytes: int,
-    progress: Callable[[], object],
+    progress: Callable[[int], object],
 ) -> list[tuple[int, int, int, int]]:
     """Write the shards of a split and append their names and sizes to `shards`.
 
@@ -188,7 +188,7 @@ def _write_split(
                     offset = size + BEFORE_DATA + record.index(data)
                     rows.append((len(shards), offset, len(data), zlib.crc32(data)))
                     size += len(record) + AROUND_DATA
-                    progress()
+                    progress(1)
                     if size >= shard_bytes:
                         break
         shards.append((shard, size))

@@ -1,6 +1,16 @@
-"""From a weights file into a network, tensor by tensor."""
+"""Copying the weights of a file into a network, with little memory.
+
+TensorFlow copies a NumPy array when it becomes a tensor, which for VGG-16's largest kernel is
+another 411 MB. Through DLPack the tensor uses the memory of the array, if the array begins at an
+address that TensorFlow's kernels accept; any other address would abort the process.
+
+Kernels that a file is going to fill are built as zeros: random numbers for VGG-16 cost seconds and
+more than twice its memory.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,81 +24,68 @@ from cnnkit.models.weights.weights_file import (
     StoredLayer,
     StoredTensor,
     WeightsFile,
-    reading_file,
+    wrap_read_errors,
 )
 
+# TensorFlow's kernels require this alignment, in bytes.
 ALIGNMENT = 64
 
 
-def aligned_empty(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns float32 zeros for `as_owned_array`; memory is taken only where they are written to."""
-    size = 4 * int(np.prod(shape))
-    memory = np.zeros(size + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(np.float32).reshape(shape)
-
-
-def as_owned_array(array: np.ndarray):
-    """Returns an array of `aligned` for a variable to keep; nobody may write to it any more."""
-    if keras.backend.backend() != "tensorflow":
-        return array
-    import tensorflow as tf
-
-    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
 def assign_weights(model: keras.Model, file: WeightsFile, *, keep_mean: bool = False) -> None:
-    """Gives a network the weights, the preprocessing and the class names of a file.
+    """Assign the weights, the preprocessing and the class names of a file to a network.
 
-    Kernels are turned to Keras's axes, the first dense layer's inputs to the order of its map
-    (height, width, channels), and the first kernel to RGB. A network without its dense layers
-    takes the convolutions of a whole file. Hardly more than one copy of the largest kernel is in
-    memory beside the network.
+    Kernels are transposed to Keras's axes, the inputs of the first dense layer are reordered to
+    (height, width, channels), and the first kernel is reordered to RGB. A network without its
+    dense layers takes the convolutions of a file that has them. Hardly more than one copy of the
+    largest kernel is in memory besides the network.
 
     Args:
-        model: A network of ours, or any of the same layers.
-        file: What `open_weights` returned.
+        model: A network of `cnnkit.models`, or any network of the same layers.
+        file: Result of `open_weights`.
         keep_mean: Whether the network keeps its own mean.
 
     Raises:
-        UsageError: If the file has other layers, a tensor another shape, or it is not whole; the
-            first such tensor is named. Tensors before it are filled already.
+        UsageError: If the file has other layers, a tensor has another shape or numbers that are
+            not finite, or the file is damaged. The message names the first such tensor; the
+            tensors before it have been assigned already.
     """
     pairs = match_layers(model, file)
     check_normalization_match(model, file)
     for layer, stored in pairs:
-        with reading_file(file.path):
-            kernel = _kernel(model, layer, stored, file)
-            bias = None if stored.bias is None else _vector(stored.bias, layer)
+        with wrap_read_errors(file.path):
+            kernel = _read_kernel(model, layer, stored, file)
+            bias = None if stored.bias is None else _read_bias(layer, stored.bias)
         if layer is pairs[0][0] and file.channels == "BGR":
             kernel[...] = kernel[:, :, ::-1].copy()
-        layer.kernel.assign(as_owned_array(_finite(kernel, stored.kernel)))
+        layer.kernel.assign(as_tensor_without_copy(_check_finite(kernel, stored.kernel)))
         if bias is not None:
-            layer.bias.assign(as_owned_array(_finite(bias, stored.bias)))
-    _fill_rest(model, file, keep_mean)
+            layer.bias.assign(as_tensor_without_copy(_check_finite(bias, stored.bias)))
+    _assign_metadata(model, file, keep_mean)
 
 
-def _kernel(model, layer, stored: StoredLayer, file: WeightsFile) -> np.ndarray:
-    """Reads a kernel piece by piece to its place in Keras's axes."""
+def _read_kernel(
+    model: keras.Model, layer: keras.layers.Layer, stored: StoredLayer, file: WeightsFile
+) -> np.ndarray:
+    """Read a kernel block by block into an array with Keras's axes."""
     shape = tuple(layer.kernel.shape)
-    kernel = aligned_empty(shape)
-    source = stored.kernel.shape
-    if file.layout != OIHW:
-        for place, block in stored.kernel.blocks():
-            kernel.reshape(source)[place] = block
+    kernel = aligned_zeros(shape)
+    stored_shape = stored.kernel.shape
+    if file.kernel_layout != OIHW:
+        for part, block in stored.kernel.blocks():
+            kernel.reshape(stored_shape)[part] = block
         return kernel
-    if len(shape) == 2 and len(source) == 2:
+    if len(shape) == 2 and len(stored_shape) == 2:
         # A dense layer over a map that was flattened with its channels first.
-        source = (source[0], *_map_before(model, layer, source[1]))
-    for place, block in stored.kernel.blocks():
-        block = block.reshape(-1, *source[1:])
+        stored_shape = (stored_shape[0], *_flattened_shape(model, layer, stored_shape[1]))
+    for part, block in stored.kernel.blocks():
+        block = block.reshape(-1, *stored_shape[1:])
         block = block.transpose(2, 3, 1, 0) if block.ndim == 4 else block.T
-        kernel[..., place] = block.reshape(*shape[:-1], -1)
+        kernel[..., part] = block.reshape(*shape[:-1], -1)
     return kernel
 
 
-def _map_before(model, layer, inputs: int) -> tuple[int, ...]:
-    """Returns (channels, height, width) of the map that a dense layer takes, or its inputs."""
+def _flattened_shape(model: keras.Model, layer: keras.layers.Layer, inputs: int) -> tuple[int, ...]:
+    """Return (channels, height, width) of the map that a dense layer takes, or (inputs,)."""
     for candidate in model.layers:
         if isinstance(candidate, keras.layers.Flatten):
             first = next(x for x in model.layers if isinstance(x, keras.layers.Dense))
@@ -98,20 +95,20 @@ def _map_before(model, layer, inputs: int) -> tuple[int, ...]:
     return (inputs,)
 
 
-def _vector(stored: StoredTensor, layer) -> np.ndarray:
-    vector = aligned_empty(tuple(layer.bias.shape))
-    vector[...] = stored.array()
-    return vector
+def _read_bias(layer: keras.layers.Layer, stored: StoredTensor) -> np.ndarray:
+    bias = aligned_zeros(tuple(layer.bias.shape))
+    bias[...] = stored.array()
+    return bias
 
 
-def _finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
-    # Row by row, because a mask of the whole would be a quarter of it.
+def _check_finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
+    # Row by row, because a mask of the whole array would take a quarter of its memory.
     if not all(np.isfinite(row).all() for row in values):
-        raise UsageError(f"{stored} holds numbers that are not finite", expected="trained weights")
+        raise UsageError(f"{stored} has numbers that are not finite", expected="trained weights")
     return values
 
 
-def _fill_rest(model, file: WeightsFile, keep_mean: bool) -> None:
+def _assign_metadata(model: keras.Model, file: WeightsFile, keep_mean: bool) -> None:
     for layer in model.layers:
         if isinstance(layer, SubtractMean) and file.preprocessing is not None:
             found = file.preprocessing.for_size(*model.input_shape[1:3])
@@ -120,27 +117,46 @@ def _fill_rest(model, file: WeightsFile, keep_mean: bool) -> None:
         set_class_names(model, file.class_names)
 
 
-class DeferredWeights(keras.initializers.Initializer):
-    """Zeros in place of another initializer, which `restore` puts back.
+def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Return float32 zeros for `as_tensor_without_copy`.
 
-    Random numbers for VGG-16 cost seconds and more than twice its memory, only to be overwritten.
+    The operating system reserves memory only for the pages that are written to.
+    """
+    size = 4 * int(np.prod(shape))
+    memory = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(np.float32).reshape(shape)
+
+
+def as_tensor_without_copy(array: np.ndarray) -> Any:
+    """Return a tensor in the memory of an array of `aligned_zeros`; never write to that again."""
+    if keras.backend.backend() != "tensorflow":
+        return array
+    import tensorflow as tf
+
+    # Experimental API of TensorFlow 2.21. `tf.constant` would copy.
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+class DeferredWeights(keras.initializers.Initializer):
+    """Initializer of zeros in place of another one, which `restore_initializers` puts back.
 
     Args:
-        original: The initializer that the layer is to have in its configuration.
+        original: The initializer that the layer will have in its configuration.
     """
 
-    def __init__(self, original) -> None:
+    def __init__(self, original: Any) -> None:
         self.original = keras.initializers.get(original)
 
-    def __call__(self, shape, dtype=None):
-        """Returns zeros."""
+    def __call__(self, shape: tuple[int, ...], dtype: str | None = None) -> Any:
+        """Return zeros."""
         if keras.backend.standardize_dtype(dtype or keras.config.floatx()) != "float32":
             return keras.ops.zeros(shape, dtype)
-        return keras.ops.convert_to_tensor(as_owned_array(aligned_empty(tuple(shape))))
+        return keras.ops.convert_to_tensor(as_tensor_without_copy(aligned_zeros(tuple(shape))))
 
 
-def defer_initializers(options: dict) -> dict:
-    """Returns a layer's initializer arguments with zeros for its kernel."""
+def defer_initializers(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the initializer arguments of a layer with zeros for its kernel."""
     return {
         **options,
         "kernel_initializer": DeferredWeights(options.get("kernel_initializer", "glorot_uniform")),
@@ -148,7 +164,7 @@ def defer_initializers(options: dict) -> dict:
 
 
 def restore_initializers(model: keras.Model) -> None:
-    """Gives every layer its own initializer back."""
+    """Replace each `DeferredWeights` of a network by the original initializer."""
     for layer in model.layers:
         initializer = getattr(layer, "kernel_initializer", None)
         if isinstance(initializer, DeferredWeights):

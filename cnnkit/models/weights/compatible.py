@@ -1,4 +1,4 @@
-"""Which networks a weights file fits."""
+"""Finding the networks that a weights file fits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from cnnkit.models.weights.weights_file import WeightsFile
 
 @dataclass(frozen=True)
 class Compatibility:
-    """A network beside a weights file.
+    """Result of matching a network with a weights file.
 
     Attributes:
         network: Name of the network, as `build` takes it.
-        include_top: Whether the file has its dense layers too.
-        problem: Why the file does not fit, or None where it does.
-        matched: Layers of the file that have the shapes of the network's first ones.
+        include_top: Whether the file has the dense layers too.
+        problem: Reason why the file does not fit, or None if it does.
+        matched: Number of layers, from the first one, whose kernels have the same shapes in the
+            file and in the network.
     """
 
     network: str
@@ -29,24 +30,28 @@ class Compatibility:
 
 
 def compatible_networks(file: WeightsFile) -> list[Compatibility]:
-    """Compares a weights file with every network at its training size; the best come first.
+    """Match a weights file with every network at its training size, best match first.
 
-    Shapes alone do not tell AlexNet's kin apart. Where the file declares its normalizations they
-    decide; where it does not, networks of the world it comes from come first.
+    Shapes alone do not distinguish the variants of AlexNet. If the file declares its
+    normalizations, these decide. Otherwise Caffe's variants come first for a file of Caffe, and
+    the others first for any other file.
+
+    Args:
+        file: Result of `open_weights`.
     """
-    found = [_fit(name, file) for name in BUILDERS]
-    of_caffe = file.channels == "BGR"
+    found = [_compare(name, file) for name in BUILDERS]
+    from_caffe = file.channels == "BGR"
     return sorted(
         found,
         key=lambda fit: (
             fit.problem is not None,
             -fit.matched,
-            of_caffe != ("caffe" in fit.network),
+            from_caffe != ("caffe" in fit.network),
         ),
     )
 
 
-def _fit(name: str, file: WeightsFile) -> Compatibility:
+def _compare(name: str, file: WeightsFile) -> Compatibility:
     has_top = file.classes is not None
     options = {"classes": file.classes} if has_top else {}
     with build_without_weights(name, include_top=has_top, **options) as model:

@@ -1,4 +1,4 @@
-"""Weights that others made, as a network of ours in one file."""
+"""Conversion of third-party weights to a `.keras` model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from cnnkit.models.weights.output_fingerprint import write_fingerprint
 def convert_weights(
     file: WeightsFile, network: str, output: str | Path, *, overwrite: bool = False, **options: Any
 ) -> keras.Model:
-    """Writes a network with the weights of `file` as a `.keras` file.
+    """Save a network with the weights of `file` as a `.keras` file.
 
-    The file holds the network, its weights, its preprocessing, its class names, and what it answers
-    to one fixed image: `load_model` and every builder's `weights` argument compare the answer.
+    The file contains the network, its weights, its preprocessing, its class names, and its output
+    for one fixed image. `load_model` and the `weights` argument of every builder recompute and
+    compare that output.
 
     Args:
-        file: What `open_weights` returned.
+        file: Result of `open_weights`.
         network: Name of the network, as `build` takes it.
-        output: The new file, whose name ends in `.keras`.
+        output: The new file, with the suffix `.keras`.
         overwrite: Whether `output` may exist.
-        options: Arguments of the builder; the number of classes is the file's, and a file without
-            dense layers gives a network without them.
+        options: Arguments of the builder. The number of classes is that of the file; a file
+            without dense layers gives a network without them.
 
     Returns:
         The network.
 
     Raises:
-        UsageError: If the file does not fit the network, or `output` exists or has another ending.
+        UsageError: If the file does not fit the network, or `output` exists or has another suffix.
 
     Example:
         >>> from cnnkit.models.weights.convert import convert_weights
@@ -44,18 +45,14 @@ def convert_weights(
     """
     output = Path(output)
     if output.suffix != ".keras":
-        raise UsageError("A network is written as FILE.keras", received=output)
+        raise UsageError("`output` must end in .keras", expected="FILE.keras", received=output)
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists", hint="Remove it, or allow to overwrite it")
-    model = build(network, weights=file, **{**_shape_of(file), **options})
+    classes = {"include_top": False} if file.classes is None else {"classes": file.classes}
+    model = build(network, weights=file, **{**classes, **options})
     output.parent.mkdir(parents=True, exist_ok=True)
     with staged_file(output) as aside:
         model.save(aside)
         with zipfile.ZipFile(aside, "a") as archive:
             write_fingerprint(model, archive)
     return model
-
-
-def _shape_of(file: WeightsFile) -> dict[str, Any]:
-    head = file.classes
-    return {"include_top": False} if head is None else {"classes": head}

@@ -1,4 +1,4 @@
-"""`weights="imagenet"`: the one name that downloads something."""
+"""Download of ImageNet weights: `weights="imagenet"`, the only name that downloads anything."""
 
 from __future__ import annotations
 
@@ -22,54 +22,61 @@ WEIGHTS = HOST + "tensorflow/keras-applications/"
 
 
 @dataclass(frozen=True)
-class Download:
-    """A file on the web, with its MD5 checksum."""
+class RemoteFile:
+    """A file on a server.
 
-    address: str
-    checksum: str
+    Attributes:
+        url: Its URL.
+        md5: Its MD5 checksum, in hexadecimal.
+    """
+
+    url: str
+    md5: str
 
     @property
     def name(self) -> str:
         """Name of the file."""
-        return self.address.rpartition("/")[2]
+        return self.url.rpartition("/")[2]
 
 
-# What keras.applications hands out: the authors' own weights, with and without the dense layers.
+# The files of keras.applications: the authors' own weights, with and without the dense layers.
 WITH_TOP = "{0}/{0}_weights_tf_dim_ordering_tf_kernels.h5"
 WITHOUT_TOP = "{0}/{0}_weights_tf_dim_ordering_tf_kernels_notop.h5"
 FILES = {
-    ("vgg16", True): Download(
+    ("vgg16", True): RemoteFile(
         WEIGHTS + WITH_TOP.format("vgg16"), "64373286793e3c8b2b4e3219cbf3544b"
     ),
-    ("vgg16", False): Download(
+    ("vgg16", False): RemoteFile(
         WEIGHTS + WITHOUT_TOP.format("vgg16"), "6d6bbae143d832006294945121d1f1fc"
     ),
-    ("vgg19", True): Download(
+    ("vgg19", True): RemoteFile(
         WEIGHTS + WITH_TOP.format("vgg19"), "cbe5617147190e668d6c5d5026f83318"
     ),
-    ("vgg19", False): Download(
+    ("vgg19", False): RemoteFile(
         WEIGHTS + WITHOUT_TOP.format("vgg19"), "253f8cb515780f3b799900260a226db6"
     ),
 }
-CLASS_NAMES = Download(
+CLASS_NAMES = RemoteFile(
     HOST + "download.tensorflow.org/data/imagenet_class_index.json",
     "c2c37ea517e94d9795004a39431a14cb",
 )
 
 
-def imagenet_weights(network: str | None, *, include_top: bool, classes: int) -> WeightsFile:
-    """Downloads the ImageNet weights of a network, once, and the names of the classes.
+def download_imagenet_weights(
+    network: str | None, *, include_top: bool, classes: int
+) -> WeightsFile:
+    """Download the ImageNet weights of a network and the names of the classes, once.
 
     Args:
-        network: `"vgg16"` or `"vgg19"`; None or another name has no such weights.
-        include_top: Whether the dense layers are wanted.
-        classes: Classes of the network that is being built.
+        network: `"vgg16"` or `"vgg19"`; None and other networks have no such weights.
+        include_top: Whether to download the dense layers too.
+        classes: Number of classes of the network that is being built.
 
     Raises:
-        UsageError: If there are none for this network, or it has other than 1,000 classes.
-        RunError: If they cannot be downloaded; where they come from and belong is named.
+        UsageError: If the network has no such weights, or other than 1,000 classes.
+        RunError: If the download fails. The message contains the URL and the path of the file.
     """
-    if (network, include_top) not in FILES:
+    if network is None or (network, include_top) not in FILES:
         known = sorted({name for name, _ in FILES})
         raise UsageError(
             f"There are no ImageNet weights to download for {network or 'this network'}",
@@ -77,7 +84,7 @@ def imagenet_weights(network: str | None, *, include_top: bool, classes: int) ->
         )
     if include_top and classes != CLASSES:
         raise UsageError(
-            "The ImageNet weights have 1,000 classes",
+            f"weights={IMAGENET!r} with dense layers must have 1,000 classes",
             expected=f"classes={CLASSES}, or include_top=False",
             received=f"classes={classes}",
             hint="replace_head gives a trained network other classes",
@@ -89,29 +96,29 @@ def imagenet_weights(network: str | None, *, include_top: bool, classes: int) ->
     return open_weights(file, class_names=[index[str(i)][1] for i in range(CLASSES)])
 
 
-def download_file(download: Download) -> Path:
-    """Returns the file from Keras's folder of models, after a download where it is not there yet.
+def download_file(file: RemoteFile) -> Path:
+    """Download a file into Keras's folder of models, unless it is there, and return its path.
 
     Raises:
-        RunError: If it cannot be downloaded.
+        RunError: If the download fails.
     """
     folder = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    # Keras tells its progress on standard output, which belongs to a command's own result.
+    # Keras prints its progress on standard output, which is for the result of a command.
     with contextlib.redirect_stdout(sys.stderr):
         try:
             path = keras.utils.get_file(
-                download.name,
-                download.address,
+                file.name,
+                file.url,
                 cache_dir=str(folder),
                 cache_subdir="models",
-                file_hash=download.checksum,
+                file_hash=file.md5,
                 hash_algorithm="md5",
             )
         except Exception as error:
             raise RunError(
-                f"{download.address} could not be downloaded",
+                f"{file.url} could not be downloaded",
                 received=error,
-                hint=f"Fetch it where there is a network and put it there as"
-                f" {folder / 'models' / download.name}",
+                hint=f"Download it on another machine and save it as"
+                f" {folder / 'models' / file.name}",
             ) from error
     return Path(path)

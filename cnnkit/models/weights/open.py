@@ -1,4 +1,4 @@
-"""What a weights file is, told by its content and not by its name."""
+"""Opening weights files: the format is recognized by the content, not by the name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,17 +14,17 @@ from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.models.weights.read_keras import CONFIG, read_hdf5, read_keras
 from cnnkit.models.weights.read_numpy import read_npy, read_npz
-from cnnkit.models.weights.read_pytorch import read_safetensors, read_torch
-from cnnkit.models.weights.weights_file import CHANNELS, WeightsFile, reading_file
+from cnnkit.models.weights.read_pytorch import read_safetensors, read_state_dict
+from cnnkit.models.weights.weights_file import CHANNELS, WeightsFile, wrap_read_errors
 
-KINDS = (
+FORMATS = (
     "Keras (.keras, .weights.h5, .h5), .safetensors, PyTorch (.pth), .caffemodel, or arrays by "
     "name (.npz, .npy)"
 )
 HDF5 = b"\x89HDF\r\n\x1a\n"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 NPY = b"\x93NUMPY"
-# How a pickle of PyTorch's older format begins: a protocol, and the number 0x1950a86a20f9469cfc6c.
+# First bytes of a pickle of PyTorch's older format: a protocol, and 0x1950a86a20f9469cfc6c.
 OLD_TORCH = bytes.fromhex("6cfc9c46f9206aa85019")
 PICKLE = b"\x80"
 HEAD_BYTES = 64
@@ -36,25 +37,27 @@ def open_weights(
     mean: Sequence[float] | np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
 ) -> WeightsFile:
-    """Recognizes a weights file by its content; no weight is read yet, and no code in it runs.
+    """Open a weights file, whose format is recognized by its content.
+
+    No weights are read yet, and no code in the file is run.
 
     Args:
         path: The file, or a run folder.
-        channels: `"RGB"` or `"BGR"`, the colors that its first kernel takes, where the file does
-            not tell or tells wrong.
-        mean: What its network subtracts, (3,) or (h, w, 3) RGB in 0..255, in place of what is
-            usual for such files.
-        class_names: Names of the classes.
+        channels: Order of the colors that the first kernel expects, `"RGB"` or `"BGR"`; None takes
+            it from the file, or the usual order for its format.
+        mean: Mean that the network subtracts, (3,) or (h, w, 3) RGB in 0..255; None takes it from
+            the file, or the usual mean for its format.
+        class_names: Names of the classes; None takes them from the file.
 
     Returns:
         The file, for the `weights` argument of every builder.
 
     Raises:
-        UsageError: If there is no such file, it is of no known kind, or it is not whole.
+        UsageError: If there is no such file, its format is unknown, or it is damaged.
 
     Example:
         >>> from cnnkit.models import open_weights
-        >>> open_weights("vgg16-397923af.pth").kind  # doctest: +SKIP
+        >>> open_weights("vgg16-397923af.pth").format  # doctest: +SKIP
         'PyTorch weights (.pth)'
     """
     if channels is not None and channels not in CHANNELS:
@@ -62,10 +65,10 @@ def open_weights(
     path = Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"No weights file {path}", expected=f"a file of {KINDS}")
-    with reading_file(file):
+        raise UsageError(f"No weights file {path}", expected=f"a file of {FORMATS}")
+    with wrap_read_errors(file):
         found = _read(file)
-    changes: dict = {}
+    changes: dict[str, Any] = {}
     if channels is not None:
         changes["channels"] = channels
     if mean is not None:
@@ -89,23 +92,23 @@ def _read(file: Path) -> WeightsFile:
         return read_safetensors(file)
     if head.startswith(PICKLE):
         if OLD_TORCH in head:
-            return read_torch(file, mapped=False)
+            return read_state_dict(file, mmap=False)
         raise UsageError(
             f"{file} is a Python pickle, which can run code when it is opened",
-            expected=KINDS,
-            hint="Save its arrays with numpy.savez where you trust it",
+            expected=FORMATS,
+            hint="If you trust it, save its arrays with numpy.savez",
         )
-    # Here, because the networks also run where protobuf is not installed.
-    from cnnkit.models.weights.read_caffe import read_caffemodel
+    # Imported here because the networks also run without protobuf.
+    from cnnkit.models.weights.read_caffe import UNDECODABLE, read_caffemodel
 
     try:
         return read_caffemodel(file)
     except UsageError as error:
-        # Nothing marks a Caffe file; what does not decode as one may be anything.
-        if error.received is None or not str(error.received).startswith("bytes"):
+        # A Caffe file has no signature, so a file that does not decode as one may be anything.
+        if error.received != UNDECODABLE:
             raise
         raise UsageError(
-            f"{file} is no weights file of a known kind, or not all of one", expected=KINDS
+            f"{file} is not a weights file of a known format, or is incomplete", expected=FORMATS
         ) from error
 
 
@@ -115,9 +118,11 @@ def _read_zip(file: Path) -> WeightsFile:
     if CONFIG in names:
         return read_keras(file)
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return read_torch(file, mapped=True)
+        return read_state_dict(file, mmap=True)
     if names and all(name.endswith(".npy") for name in names):
         return read_npz(file)
     raise UsageError(
-        f"{file} is a zip archive of no known kind", expected=KINDS, received=", ".join(names[:5])
+        f"{file} is a zip archive of an unknown format",
+        expected=FORMATS,
+        received=", ".join(names[:5]),
     )

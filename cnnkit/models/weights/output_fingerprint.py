@@ -1,7 +1,7 @@
-"""What a network answers to one fixed image, kept beside its weights.
+"""Fingerprint of a network's output for one fixed image, stored with its weights.
 
-Weights that fit by shape can still mean nothing: a lost ReLU, other constants of a normalization,
-another order of the colors. The answer tells.
+Weights can fit by shape and still be wrong for a network: a missing ReLU, other constants of a
+normalization, another order of the colors. The output reveals it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,55 +19,58 @@ from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import logits_tensor
 
 MEMBER = "fingerprint.json"
+# Side of the fixed image for a network whose input may have any size.
 FREE_SIZE = 224
 # Float32 on another machine or backend differs by a few units in the sixth digit.
 TOLERANCE = 1e-3
 
 
 def fingerprint_image(height: int, width: int) -> np.ndarray:
-    """Returns the fixed image, (h, w, 3) float32 in 0..255: waves of another length per color."""
+    """Return the fixed image, (h, w, 3) float32 RGB in 0..255: waves of one length per color."""
     rows, columns = np.mgrid[0:height, 0:width]
     waves = [
         np.sin(rows / (5 + 4 * c)) * np.cos(columns / (7 + 3 * c)) + np.sin((rows + columns) / 29)
         for c in range(3)
     ]
-    # Whole levels, so that the last digit of a sine does not matter.
+    # Rounded to whole levels, so that the last digit of a sine does not matter.
     return np.round(127.5 + 63.75 * np.stack(waves, axis=-1)).astype(np.float32)
 
 
-def output_fingerprint(model: keras.Model) -> dict:
-    """Returns what a model answers, and to what.
+def output_fingerprint(model: keras.Model) -> dict[str, Any]:
+    """Compute the fingerprint of a model.
 
-    `image` is the size of the fixed image, `centerd` whether the model subtracts a mean itself,
-    `values` the logits, or the mean of each feature of a model without a head.
+    Returns:
+        {`image`: height and width of the fixed image; `centred`: whether the model subtracts a
+        mean itself; `values`: the logits, or the mean of each feature of a model without a head}.
     """
     height, width = (side or FREE_SIZE for side in model.input_shape[1:3])
     network = keras.Model(model.input, logits_tensor(model))
-    answer = keras.ops.convert_to_numpy(
+    output = keras.ops.convert_to_numpy(
         keras.ops.cast(network(fingerprint_image(height, width)[None], training=False), "float32")
     )
-    values = answer.reshape(-1, answer.shape[-1]).mean(axis=0)
-    centerd = any(isinstance(layer, SubtractMean) for layer in model.layers)
+    values = output.reshape(-1, output.shape[-1]).mean(axis=0)
     return {
         "image": [height, width],
-        "centred": centerd,
+        # The spelling is that of the files that exist.
+        "centred": any(isinstance(layer, SubtractMean) for layer in model.layers),
         "values": [float(f"{v:.8g}") for v in values],
     }
 
 
 def write_fingerprint(model: keras.Model, archive: zipfile.ZipFile) -> None:
-    """Adds the fingerprint of `model` to the open `.keras` file that it was saved in."""
+    """Add the fingerprint of `model` to the open `.keras` file that the model was saved to."""
     archive.writestr(MEMBER, json.dumps(output_fingerprint(model)))
 
 
 def check_fingerprint(model: keras.Model, file: Path) -> bool:
-    """Compares `model`, which was filled from `file`, with the fingerprint in it.
+    """Compare the output of `model`, which was loaded from `file`, with the stored fingerprint.
 
     Returns:
-        Whether there was one that this model can be compared with.
+        True if the output was compared. False if the file has no fingerprint, or if the model
+        differs in precision, input size, preprocessing or number of outputs.
 
     Raises:
-        RunError: If the answers differ.
+        RunError: If the outputs differ.
     """
     half = any(layer.compute_dtype != "float32" for layer in model.layers if layer.weights)
     if half or not zipfile.is_zipfile(file):
@@ -74,18 +78,17 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
     with zipfile.ZipFile(file) as archive:
         if MEMBER not in archive.namelist():
             return False
-        recorded = json.loads(archive.read(MEMBER))
-    expected = np.array(recorded["values"])
-    now = output_fingerprint(model)
-    same = all(now[key] == recorded[key] for key in ("image", "centred"))
-    if not same or len(now["values"]) != len(expected):
+        stored = json.loads(archive.read(MEMBER))
+    expected = np.array(stored["values"])
+    computed = output_fingerprint(model)
+    comparable = all(computed[key] == stored[key] for key in ("image", "centred"))
+    if not comparable or len(computed["values"]) != len(expected):
         return False
-    difference = np.abs(np.array(now["values"]) - expected).max()
+    difference = np.abs(np.array(computed["values"]) - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():
         raise RunError(
-            f"{model.name} with the weights of {file} does not answer as it did when they were"
-            " converted",
-            expected=f"the recorded answers to within {TOLERANCE * np.abs(expected).max():.3g}",
+            f"The output of {model.name} with the weights of {file} is not the output at conversion",
+            expected=f"the stored output to within {TOLERANCE * np.abs(expected).max():.3g}",
             received=f"a difference of {difference:.3g}",
             hint="Another version of the network made the file; convert the original again",
         )

@@ -1,8 +1,8 @@
-"""Caffe's binary files: the weights in `.caffemodel`, the mean image in `.binaryproto`."""
+"""Reading Caffe's binary files: weights (`.caffemodel`) and mean images (`.binaryproto`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +19,32 @@ from cnnkit.models.weights.weights_file import (
     WeightsFile,
 )
 
-# Layer types as numbers, until 2015, and as names.
+# Layer types: numbers until 2015, then names.
 LRN = (15, "LRN")
 POOLING = (17, "Pooling")
-WITHIN = 1
+# Number of `LRNParameter.NormRegion.WITHIN_CHANNEL` in Caffe's schema.
+WITHIN_CHANNEL = 1
+# `received` of the error for a file that is not a message of Caffe.
+UNDECODABLE = "bytes that do not decode"
 
 
 def read_caffemodel(path: Path) -> WeightsFile:
-    """Reads a `.caffemodel`, of the current layers or of those until 2015.
+    """Read a `.caffemodel` with the current layers or with those used until 2015.
 
     Raises:
-        UsageError: If it is no such file, not whole, or older still.
+        UsageError: If it is not such a file, is incomplete, or has the layout used until 2014.
     """
     net = schema.Net()
-    _parse(net, path, "Caffe weights")
-    layers = [*net.layers, *net.old_layers]
+    _parse(net, path, "a file of Caffe weights")
+    layers: list[schema.Layer | schema.OldLayer] = [*net.layers, *net.old_layers]
     if any(layer.HasField("layer") for layer in net.old_layers):
         raise UsageError(
-            f"{path} is in the layout that Caffe left in 2014",
-            hint="Caffe's upgrade_net_proto_binary brings it up to date",
+            f"{path} has the layout that Caffe gave up in 2014",
+            hint="Convert it with Caffe's upgrade_net_proto_binary",
         )
-    stored = tuple(_layer(path, layer) for layer in layers if layer.blobs)
+    stored = tuple(_stored_layer(path, layer) for layer in layers if layer.blobs)
     if not stored:
-        raise UsageError(f"{path} is no weights file of a known kind")
+        raise UsageError(f"{path} is not a weights file of a known format")
     names = [layer.name for layer in stored]
     return WeightsFile(
         path,
@@ -51,92 +54,95 @@ def read_caffemodel(path: Path) -> WeightsFile:
         channels="BGR",
         preprocessing=caffe_preprocessing(names),
         normalizations={
-            layer.name: _normalization(layer.normalization)
+            layer.name: _lrn_parameters(layer.normalization)
             for layer in layers
             if layer.type in LRN and layer.HasField("normalization")
         },
-        pooled_first=_pooled_first(layers),
-        facts={"network": net.name} if net.name else {},
+        norms_after_pooling=_norms_after_pooling(layers),
+        metadata={"network": net.name} if net.name else {},
     )
 
 
 def read_mean_image(path: Path) -> np.ndarray:
-    """Reads a mean image, (h, w, 3) RGB in 0..255, from a `.binaryproto`.
+    """Read a mean image, (h, w, 3) float32 RGB in 0..255, from a `.binaryproto`.
 
     Raises:
-        UsageError: If the file holds none.
+        UsageError: If the file does not contain a mean image.
     """
     blob = schema.Blob()
     _parse(blob, path, "a Caffe mean image")
     shape = _shape(blob)
     if len(shape) != 4 or shape[:2] != (1, 3):
         raise UsageError(
-            f"{path} is no mean image", expected="1 x 3 x height x width", received=shape
+            f"{path} is not a mean image", expected="1 x 3 x height x width", received=shape
         )
-    bgr = _numbers(path, "mean", blob, shape)(slice(None))[0]
+    bgr = _reader(path, "mean", blob, shape)(slice(None))[0]
     return np.ascontiguousarray(bgr[::-1].transpose(1, 2, 0), np.float32)
 
 
-def _parse(message: Message, path: Path, what: str) -> None:
+def _parse(message: Message, path: Path, content: str) -> None:
     try:
         message.ParseFromString(path.read_bytes())
     except DecodeError as error:
         raise UsageError(
-            f"{path} is not {what}, or not all of it", received="bytes that do not decode"
+            f"{path} is not {content}, or is incomplete", received=UNDECODABLE
         ) from error
 
 
-def _layer(path: Path, layer) -> StoredLayer:
+def _stored_layer(path: Path, layer: schema.Layer | schema.OldLayer) -> StoredLayer:
     kernel, *bias = [
-        StoredTensor(f"{layer.name}.{role}", shape, _numbers(path, layer.name, blob, shape), True)
+        StoredTensor(f"{layer.name}.{role}", shape, _reader(path, layer.name, blob, shape), True)
         for role, blob in zip(("weights", "bias"), layer.blobs, strict=False)
-        for shape in [_trimmed(_shape(blob), role)]
+        for shape in [_without_padding(_shape(blob), role)]
     ]
     return StoredLayer(layer.name, kernel, bias[0] if bias else None)
 
 
-def _shape(blob) -> tuple[int, ...]:
+def _shape(blob: schema.Blob) -> tuple[int, ...]:
     if blob.HasField("shape"):
         return tuple(blob.shape.dim)
     return (blob.num, blob.channels, blob.height, blob.width)
 
 
-def _trimmed(shape: tuple[int, ...], role: str) -> tuple[int, ...]:
-    """Takes the axes off that blobs of four axes pad dense kernels and biases with."""
+def _without_padding(shape: tuple[int, ...], role: str) -> tuple[int, ...]:
+    """Remove the axes of length 1 with which old files pad dense kernels and biases to four."""
     axes = 1 if role == "bias" else 2
     while len(shape) > axes and shape[0] == 1 and (axes == 1 or shape[1] == 1 or len(shape) == 3):
         shape = shape[1:]
     return shape
 
 
-def _numbers(path: Path, name: str, blob, shape) -> Callable[[slice], np.ndarray]:
-    def read(place: slice) -> np.ndarray:
+def _reader(
+    path: Path, name: str, blob: schema.Blob, shape: tuple[int, ...]
+) -> Callable[[slice], np.ndarray]:
+    def read(part: slice) -> np.ndarray:
         if blob.floats:
             values = np.frombuffer(blob.floats, "<f4")
         else:
             values = np.frombuffer(blob.doubles, "<f8")
         if values.size != int(np.prod(shape)):
             raise UsageError(
-                f"Layer {name!r} of {path} is not whole",
+                f"Layer {name!r} of {path} is incomplete",
                 expected=f"{int(np.prod(shape)):,} numbers",
                 received=f"{values.size:,}",
             )
-        return values.reshape(shape)[place]
+        return values.reshape(shape)[part]
 
     return read
 
 
-def _normalization(declared) -> LRNParameters:
+def _lrn_parameters(declared: schema.Normalization) -> LRNParameters:
     # Caffe divides alpha by the number of cells in the window.
-    within = declared.region == WITHIN
-    cells = declared.local_size**2 if within else declared.local_size
+    within_channel = declared.region == WITHIN_CHANNEL
+    cells = declared.local_size**2 if within_channel else declared.local_size
     return LRNParameters(
-        declared.local_size, declared.alpha / cells, declared.beta, declared.k, within
+        declared.local_size, declared.alpha / cells, declared.beta, declared.k, within_channel
     )
 
 
-def _pooled_first(layers) -> frozenset[str] | None:
-    """Returns the normalizations that take what a pooling gives; None without normalizations."""
+def _norms_after_pooling(layers: Iterable[schema.Layer | schema.OldLayer]) -> frozenset[str] | None:
+    """Return the normalizations whose input is a pooling; None without normalizations."""
+    layers = list(layers)
     poolings = {top for layer in layers if layer.type in POOLING for top in layer.top}
     normalizations = [layer for layer in layers if layer.type in LRN and layer.bottom]
     if not normalizations:

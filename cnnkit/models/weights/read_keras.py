@@ -1,12 +1,16 @@
-"""Files that Keras writes: `.keras`, `.weights.h5`, and the `.h5` of keras.applications."""
+"""Reading Keras's weights: `.keras`, `.weights.h5`, and the `.h5` files of keras.applications.
+
+Keras documents none of the layouts inside its files. All that is known of them is in this module;
+the tests write files with the installed Keras.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +29,27 @@ from cnnkit.models.weights.weights_file import (
 
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
-# Groups that only our own networks leave in a weights file: their mean, their dropout, their ReLU.
-OURS = ("subtract_mean", "dropout", "activation/vars", "probabilities")
+# HDF5 groups that only networks of cnnkit have: their mean, their dropout, their ReLU. Keras makes
+# the names from the class names of the layers.
+CNNKIT_GROUPS = ("subtract_mean", "dropout", "activation/vars", "probabilities")
 
-Opener = Callable[[], "contextmanager[h5py.File]"]
+OpenHDF5 = Callable[[], AbstractContextManager[h5py.File]]
 
 
 def read_keras(path: Path) -> WeightsFile:
-    """Reads a `.keras` file: the weights in it, and the class names in its configuration."""
+    """Read a `.keras` file: its weights, and the class names in its configuration.
+
+    Raises:
+        UsageError: If the file has no weights, or weights of other layers than convolutions and
+            dense layers.
+    """
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read(CONFIG))
         if WEIGHTS not in archive.namelist():
-            raise UsageError(
-                f"{path} holds no weights", expected=f"{WEIGHTS} inside the .keras file"
-            )
+            raise UsageError(f"{path} has no weights", expected=f"{WEIGHTS} inside the .keras file")
 
     @contextmanager
-    def opened() -> Iterator[h5py.File]:
+    def open_hdf5() -> Iterator[h5py.File]:
         with (
             zipfile.ZipFile(path) as archive,
             archive.open(WEIGHTS) as member,
@@ -49,11 +57,11 @@ def read_keras(path: Path) -> WeightsFile:
         ):
             yield file
 
-    found = _named(path, opened, "a Keras model (.keras)")
+    found = _read_keras_3(path, open_hdf5, "a Keras model (.keras)")
     layers = {layer["name"]: layer for layer in config["config"].get("layers", ())}
     names = [layer["config"].get("class_names") for layer in layers.values()]
     normalizations = {
-        name: _normalization(layer["config"])
+        name: _lrn_parameters(layer["config"])
         for name, layer in layers.items()
         if layer["class_name"] == "LocalResponseNormalization"
     }
@@ -61,98 +69,86 @@ def read_keras(path: Path) -> WeightsFile:
         found,
         class_names=next((tuple(value) for value in names if value), None),
         normalizations=normalizations or None,
-        pooled_first=_pooled_first(list(layers), normalizations),
+        norms_after_pooling=_norms_after_pooling(list(layers), normalizations),
     )
 
 
 def read_hdf5(path: Path) -> WeightsFile:
-    """Reads `.weights.h5` files and the older `.h5` files, with or without the model's layers."""
+    """Read a `.weights.h5` file, or an older `.h5` file with or without the model's layers.
+
+    Raises:
+        UsageError: If the file has no weights of Keras, or weights of other layers than
+            convolutions and dense layers.
+    """
 
     @contextmanager
-    def opened() -> Iterator[h5py.File]:
+    def open_hdf5() -> Iterator[h5py.File]:
         with h5py.File(path) as file:
             yield file
 
-    with opened() as file:
+    with open_hdf5() as file:
         root = "model_weights" if "model_weights" in file else ""
         if "layer_names" in file[f"/{root}"].attrs:
-            return _legacy(path, opened, file, root)
+            return _read_keras_2(path, open_hdf5, file, root)
         if "layers" not in file:
             raise UsageError(
-                f"{path} is an HDF5 file, but holds no Keras weights", received=", ".join(file)
+                f"{path} is an HDF5 file, but has no Keras weights", received=", ".join(file)
             )
-    return _named(path, opened, "Keras weights (.weights.h5)")
+    return _read_keras_3(path, open_hdf5, "Keras weights (.weights.h5)")
 
 
-def _named(path: Path, opened: Opener, kind: str) -> WeightsFile:
-    """Reads the layout of Keras 3, which keeps each layer's name as an attribute."""
+def _read_keras_3(path: Path, open_hdf5: OpenHDF5, format: str) -> WeightsFile:
+    """Read the layout of Keras 3: `layers/GROUP/vars/0`, with the layer's name as an attribute."""
     layers: list[StoredLayer] = []
     groups: list[str] = []
     preprocessing = None
-    with opened() as file:
+    with open_hdf5() as file:
 
-        def visit(place: str, item) -> None:
+        def visit(group: str, item: h5py.Group | h5py.Dataset) -> None:
             nonlocal preprocessing
-            groups.append(place)
-            if not place.endswith("/vars") or not isinstance(item, h5py.Group):
+            groups.append(group)
+            if not group.endswith("/vars") or not isinstance(item, h5py.Group):
                 return
-            # Deeper down are the seeds of dropout.
-            of_layer = place.count("/") == 1
-            if of_layer and "0" in item and len(item["0"].shape) == 1:
-                raise _other_layer(path, item.attrs.get("name", place))
+            # The seeds of dropout lie deeper.
+            is_layer = group.count("/") == 1
+            if is_layer and "0" in item and len(item["0"].shape) == 1:
+                raise _unsupported_layer(path, item.attrs.get("name", group))
             if "mean" in item:
                 std = np.array(item["std"]) if "std" in item else None
                 preprocessing = Preprocessing(np.array(item["mean"]), std)
             elif "0" in item and len(item["0"].shape) > 1:
-                name = item.attrs.get("name", place.split("/")[-2])
-                bias = _tensor(opened, item["1"], f"{name}/bias") if "1" in item else None
-                layers.append(StoredLayer(name, _tensor(opened, item["0"], f"{name}/kernel"), bias))
+                name = item.attrs.get("name", group.split("/")[-2])
+                kernel = _stored_tensor(open_hdf5, item["0"], f"{name}/kernel")
+                bias = None
+                if "1" in item:
+                    bias = _stored_tensor(open_hdf5, item["1"], f"{name}/bias")
+                layers.append(StoredLayer(name, kernel, bias))
 
         file["layers"].visititems(visit)
-    ours = any(mark in place for place in groups for mark in OURS)
-    # keras.applications took VGG over from Caffe, with its order of the colors.
-    foreign = not ours and any(layer.name.startswith("block1_conv") for layer in layers)
-    if foreign:
-        kind += " of keras.applications"
+    is_cnnkit = any(mark in group for group in groups for mark in CNNKIT_GROUPS)
+    # keras.applications converted VGG from Caffe and kept its order of the colors.
+    is_applications = not is_cnnkit and any(x.name.startswith("block1_conv") for x in layers)
     return WeightsFile(
         path,
-        kind,
-        tuple(sorted(layers, key=lambda layer: _order(layer.name))),
+        f"{format} of keras.applications" if is_applications else format,
+        tuple(sorted(layers, key=lambda layer: _sort_key(layer.name))),
         HWIO,
-        channels="BGR" if foreign else "RGB",
-        preprocessing=VGG if foreign else preprocessing,
+        channels="BGR" if is_applications else "RGB",
+        preprocessing=VGG if is_applications else preprocessing,
     )
 
 
-def _normalization(config: Mapping[str, Any]) -> LRNParameters:
-    within = config["region"] == "within"
-    cells = config["size"] ** (2 if within else 1)
-    alpha = config["alpha"] / (cells if config["alpha_convention"] == "mean" else 1)
-    return LRNParameters(config["size"], alpha, config["beta"], config["k"], within)
-
-
-def _pooled_first(names: list[str], normalizations) -> frozenset[str] | None:
-    if not normalizations:
-        return None
-    pools = {name: name.replace("norm", "pool") for name in normalizations}
-    return frozenset(
-        name
-        for name, pool in pools.items()
-        if pool in names and names.index(pool) < names.index(name)
-    )
-
-
-def _legacy(path: Path, opened: Opener, file: h5py.File, root: str) -> WeightsFile:
-    """Reads the layout before Keras 3, which keras.applications still hands out."""
+def _read_keras_2(path: Path, open_hdf5: OpenHDF5, file: h5py.File, root: str) -> WeightsFile:
+    """Read the layout before Keras 3, in which keras.applications distributes its weights."""
     group = file[f"/{root}"]
     layers = []
-    for layer in _texts(group.attrs["layer_names"]):
+    for layer in _decoded(group.attrs["layer_names"]):
         tensors = [
-            _tensor(opened, group[layer][weight], weight.removesuffix(":0"))
-            for weight in _texts(group[layer].attrs["weight_names"])
+            _stored_tensor(open_hdf5, group[layer][weight], weight.removesuffix(":0"))
+            for weight in _decoded(group[layer].attrs["weight_names"])
         ]
         if tensors and len(tensors[0].shape) == 1:
-            raise _other_layer(path, layer)
+            raise _unsupported_layer(path, layer)
         if tensors:
             layers.append(StoredLayer(layer, tensors[0], tensors[1] if tensors[1:] else None))
     return WeightsFile(
@@ -165,29 +161,49 @@ def _legacy(path: Path, opened: Opener, file: h5py.File, root: str) -> WeightsFi
     )
 
 
-def _other_layer(path: Path, name: str) -> UsageError:
-    return UsageError(
-        f"{path} has weights of another kind in layer {name!r}",
-        expected="convolutions and dense layers, as the papers' networks have them",
-        hint="Batch normalization can be folded into the convolutions before",
+def _lrn_parameters(config: Mapping[str, Any]) -> LRNParameters:
+    within_channel = config["region"] == "within"
+    cells = config["size"] ** (2 if within_channel else 1)
+    alpha = config["alpha"] / (cells if config["alpha_convention"] == "mean" else 1)
+    return LRNParameters(config["size"], alpha, config["beta"], config["k"], within_channel)
+
+
+def _norms_after_pooling(
+    names: Sequence[str], normalizations: Iterable[str]
+) -> frozenset[str] | None:
+    if not normalizations:
+        return None
+    pools = {name: name.replace("norm", "pool") for name in normalizations}
+    return frozenset(
+        name
+        for name, pool in pools.items()
+        if pool in names and names.index(pool) < names.index(name)
     )
 
 
-def _texts(values) -> list[str]:
+def _unsupported_layer(path: Path, name: str) -> UsageError:
+    return UsageError(
+        f"{path} has weights of another kind in layer {name!r}",
+        expected="convolutions and dense layers, as the papers' networks have them",
+        hint="Batch normalization can be folded into the convolution before it",
+    )
+
+
+def _decoded(values: Iterable[str | bytes]) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def _tensor(opened: Opener, dataset: h5py.Dataset, name: str) -> StoredTensor:
-    place = dataset.name
+def _stored_tensor(open_hdf5: OpenHDF5, dataset: h5py.Dataset, name: str) -> StoredTensor:
+    location = dataset.name
 
     def read(rows: slice) -> np.ndarray:
-        with opened() as file:
-            return file[place][rows]
+        with open_hdf5() as file:
+            return file[location][rows]
 
     return StoredTensor(name, tuple(dataset.shape), read)
 
 
-def _order(name: str) -> tuple:
-    """Sorts `conv10` after `conv9`, and dense layers after convolutions."""
+def _sort_key(name: str) -> tuple[bool, bool, tuple[int, ...], str]:
+    """Sort `conv10` after `conv9`, and dense layers after convolutions."""
     digits = tuple(int(part) for part in "".join(c if c.isdigit() else " " for c in name).split())
     return ("conv" not in name, name.startswith("pred"), digits, name)

@@ -1,4 +1,9 @@
-"""Arrays by name in `.npz` and `.npy`, as converters from Caffe have written them."""
+"""Reading NumPy's files of arrays by name (`.npz`, `.npy`), as converters from Caffe write them.
+
+An `.npy` file with a dictionary is a pickle. NumPy pickles arrays with its private function
+`_reconstruct`, in `numpy.core.multiarray` before NumPy 2 and in `numpy._core.multiarray` since, so
+the unpickler here has to know these names. Nothing else in a file is called.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,8 +28,9 @@ NAME = re.compile(
 )
 MEAN = re.compile(r"(?:.*_)?mean(?:_(?P<order>rgb|bgr))?")
 CLASS_NAMES = ("class_names", "labels")
-# All that a dictionary of arrays needs of a pickle. Nothing else is called, whatever a file says.
+# Taken from an array rather than imported, because its module is private.
 RECONSTRUCT = np.empty(0).__reduce__()[0]
+# All the functions that a pickle of a dictionary of arrays needs.
 ALLOWED = {
     "numpy.ndarray": np.ndarray,
     "numpy.dtype": np.dtype,
@@ -34,82 +41,90 @@ ALLOWED = {
 
 
 def read_npz(path: Path) -> WeightsFile:
-    """Reads an `.npz` file of arrays by name."""
+    """Read an `.npz` file of arrays by name.
+
+    Raises:
+        UsageError: If an array is not numeric, or no name is that of a kernel.
+    """
     with zipfile.ZipFile(path) as archive:
-        headers = {
-            member.removesuffix(".npy"): _header(archive, member) for member in archive.namelist()
+        shapes = {
+            member.removesuffix(".npy"): _read_shape(archive, member)
+            for member in archive.namelist()
         }
 
     def reader(name: str) -> Callable[[slice], np.ndarray]:
-        def read(place: slice) -> np.ndarray:
+        def read(part: slice) -> np.ndarray:
             with np.load(path, allow_pickle=False) as arrays:
-                return arrays[name][place]
+                return arrays[name][part]
 
         return read
 
     tensors = {
-        name: StoredTensor(name, shape, reader(name), True) for name, shape in headers.items()
+        name: StoredTensor(name, shape, reader(name), True) for name, shape in shapes.items()
     }
-    return _by_name(path, "arrays by name (.npz)", tensors)
+    return _from_arrays(path, "arrays by name (.npz)", tensors)
 
 
 def read_npy(path: Path) -> WeightsFile:
-    """Reads an `.npy` file that holds a dictionary of arrays.
+    """Read an `.npy` file of a dictionary of arrays, without running any code in it.
 
-    Such a dictionary is a pickle. Only NumPy's own constructors in it are followed, so that no
-    code in the file runs.
+    Raises:
+        UsageError: If the file has anything but a dictionary of arrays, or no name is that of a
+            kernel.
     """
     with path.open("rb") as file:
         shape, dtype = _read_header(file)
         if not dtype.hasobject or shape != ():
             raise UsageError(
-                f"{path} holds one array, not the weights of a network",
+                f"{path} has one array, not the weights of a network",
                 received=f"{dtype} {shape}",
             )
-        content = _Arrays(io.BytesIO(file.read()), encoding="latin1").load()
+        content = _ArrayUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
     content = content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
     if not isinstance(content, Mapping):
         raise UsageError(
-            f"{path} holds no arrays by name",
+            f"{path} has no arrays by name",
             expected="a dictionary from layers to arrays",
             received=type(content).__name__,
         )
     tensors = {}
-    for layer, parts in content.items():
-        if isinstance(parts, (list, tuple)):
-            parts = dict(zip(("weights", "biases"), parts, strict=False))
-        if not isinstance(parts, Mapping):
-            parts = {"": parts}
-        for part, values in parts.items():
-            name, array = f"{layer}/{part}".removesuffix("/"), np.asarray(values)
+    for layer, arrays in content.items():
+        if isinstance(arrays, (list, tuple)):
+            arrays = dict(zip(("weights", "biases"), arrays, strict=False))
+        if not isinstance(arrays, Mapping):
+            arrays = {"": arrays}
+        for role, values in arrays.items():
+            name, array = f"{layer}/{role}".removesuffix("/"), np.asarray(values)
             tensors[name] = StoredTensor(name, array.shape, array.__getitem__, True)
-    return _by_name(path, "arrays by name (.npy)", tensors)
+    return _from_arrays(path, "arrays by name (.npy)", tensors)
 
 
-class _Arrays(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        wanted = f"{module}.{name}"
-        if wanted not in ALLOWED:
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickler of containers and arrays."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        function = f"{module}.{name}"
+        if function not in ALLOWED:
             raise UsageError(
-                "The .npy file holds more than arrays",
-                received=f"a pickle that asks for {wanted}",
-                hint="Open it only where you trust it, and save the arrays with numpy.savez",
+                "The `.npy` file has a pickle of more than arrays",
+                received=f"a pickle that calls {function}",
+                hint="If you trust it, open it with numpy and save the arrays with numpy.savez",
             )
-        return ALLOWED[wanted]
+        return ALLOWED[function]
 
 
-def _header(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+def _read_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
     with archive.open(member) as file:
         shape, dtype = _read_header(file)
     if dtype.hasobject:
         raise UsageError(
-            f"{member} in {archive.filename} is no array of numbers",
+            f"{member} in {archive.filename} is not an array of numbers",
             expected="arrays that numpy.load reads without allow_pickle",
         )
     return shape
 
 
-def _read_header(file) -> tuple[tuple[int, ...], np.dtype]:
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     if np.lib.format.read_magic(file) == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     else:
@@ -117,13 +132,13 @@ def _read_header(file) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _by_name(path: Path, kind: str, tensors: Mapping[str, StoredTensor]) -> WeightsFile:
-    parts: dict[str, dict[str, StoredTensor]] = {}
+def _from_arrays(path: Path, format: str, tensors: Mapping[str, StoredTensor]) -> WeightsFile:
+    by_layer: dict[str, dict[str, StoredTensor]] = {}
     preprocessing = class_names = None
     for name, tensor in tensors.items():
         if match := NAME.fullmatch(name):
             role = "kernel" if match["kernel"] else "bias"
-            parts.setdefault(match["layer"], {})[role] = tensor
+            by_layer.setdefault(match["layer"], {})[role] = tensor
         elif match := MEAN.fullmatch(name):
             values = tensor.array().astype(np.float64)
             preprocessing = Preprocessing(values[..., ::-1] if match["order"] == "bgr" else values)
@@ -131,7 +146,7 @@ def _by_name(path: Path, kind: str, tensors: Mapping[str, StoredTensor]) -> Weig
             class_names = tuple(map(str, tensor.array()))
     layers = tuple(
         StoredLayer(layer, roles["kernel"], roles.get("bias"))
-        for layer, roles in parts.items()
+        for layer, roles in by_layer.items()
         if "kernel" in roles
     )
     if not layers:
@@ -143,18 +158,18 @@ def _by_name(path: Path, kind: str, tensors: Mapping[str, StoredTensor]) -> Weig
     names = [layer.name for layer in layers]
     return WeightsFile(
         path,
-        kind,
+        format,
         layers,
-        _layout(layers),
+        _detect_layout(layers),
         channels="BGR",
         preprocessing=preprocessing or caffe_preprocessing(names),
         class_names=class_names,
-        facts={"order of colors": "BGR is assumed, as in Caffe"},
+        metadata={"order of colors": "BGR is assumed, as in Caffe"},
     )
 
 
-def _layout(layers: tuple[StoredLayer, ...]) -> str:
-    """Tells the layout from the kernel that sees the three colors."""
+def _detect_layout(layers: tuple[StoredLayer, ...]) -> str:
+    """Detect the layout of the kernels from the one over the three colors."""
     over_colors = [
         OIHW if shape[1] == 3 and shape[2] == shape[3] and shape[0] > 3 else HWIO
         for shape in (layer.kernel.shape for layer in layers)

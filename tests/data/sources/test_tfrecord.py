@@ -1,0 +1,150 @@
+"""Shards: their bytes, their fingerprint, and damaged ones."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit.data import Augmentation, batches, load_dataset, write_shards
+from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
+from cnnkit.errors import DataError, UsageError
+from tests.helpers.images import load_file
+
+
+@pytest.fixture
+def shards(image_folder, tmp_path):
+    write_shards(load_dataset(f"folder:{image_folder}"), tmp_path / "s", shard_bytes=60_000)
+    return tmp_path / "s"
+
+
+@pytest.mark.parametrize("in_memory", [0, 1 << 30])
+def test_shards_hold_the_files_as_they_are(image_folder, shards, monkeypatch, in_memory):
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
+    before = load_dataset(f"folder:{image_folder}")
+    after = load_dataset(f"shards:{shards}")
+    assert after.class_names == before.class_names
+    assert len(list(shards.glob("train-*.tfrecord"))) > 3
+    for part, split in after.splits.items():
+        np.testing.assert_array_equal(split.labels, before.splits[part].labels)
+        assert split.names == before.splits[part].names
+        for i in np.random.default_rng(0).permutation(len(split)):
+            assert load_file(split, i) == (image_folder / split.names[i]).read_bytes()
+
+
+def test_shards_are_ordinary_tfrecords(shards):
+    split = load_dataset(f"shards:{shards}").splits["train"]
+    files = sorted(map(str, shards.glob("train-*.tfrecord")))
+    features = {
+        "image/encoded": tf.io.FixedLenFeature((), tf.string),
+        "image/class/label": tf.io.FixedLenFeature((), tf.int64),
+        "image/class/text": tf.io.FixedLenFeature((), tf.string),
+        "image/filename": tf.io.FixedLenFeature((), tf.string),
+    }
+    rows = [tf.io.parse_single_example(row, features) for row in tf.data.TFRecordDataset(files)]
+    assert [int(row["image/class/label"]) for row in rows] == split.labels.tolist()
+    assert rows[-1]["image/encoded"].numpy() == load_file(split, len(split) - 1)
+    assert rows[0]["image/filename"].numpy().decode() == split.names[0]
+    assert rows[0]["image/class/text"].numpy() == b"above"
+
+
+def test_shards_train_like_the_folder(image_folder, shards):
+    options = {
+        "augmentation": Augmentation(32, scale=(40, 60), crop="random", flip=True),
+        "batch_size": 16,
+        "seed": 1,
+    }
+    sources = (load_dataset(f"folder:{image_folder}"), load_dataset(f"shards:{shards}"))
+    both = [list(batches(source.splits["train"], **options)) for source in sources]
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one["images"], other["images"])
+
+
+def test_fingerprint_of_shards_is_that_of_their_images(image_folder, shards, tmp_path):
+    source = load_dataset(f"folder:{image_folder}")
+    write_shards(source, tmp_path / "one", shard_bytes=1 << 30)
+    first = load_dataset(f"shards:{shards}").fingerprint
+    assert load_dataset(f"shards:{tmp_path / 'one'}").fingerprint == first
+    copy = tmp_path / "copy"
+    shutil.copytree(image_folder, copy)
+    file = copy / "above" / "01.png"
+    file.write_bytes(file.read_bytes() + b"\0")
+    write_shards(load_dataset(f"folder:{copy}"), tmp_path / "other")
+    other = load_dataset(f"shards:{tmp_path / 'other'}")
+    assert other.fingerprint != first
+    [(split, index)] = [
+        (split, split.names.index("above/01.png"))
+        for split in other.splits.values()
+        if "above/01.png" in split.names
+    ]
+    assert load_file(split, index).endswith(b"\0")
+
+
+def test_pixels_without_files_become_png_files(tmp_path):
+    digits = load_dataset("digits")
+    write_shards(digits, tmp_path / "s")
+    split = load_dataset(f"shards:{tmp_path / 's'}").splits["test"]
+    for i in (0, 358):
+        index = tf.constant(i, tf.int64)
+        np.testing.assert_array_equal(
+            split.load_image(index), digits.splits["test"].load_image(index)
+        )
+
+
+def test_damaged_shards(shards):
+    [first, second, *_] = sorted(shards.glob("train-*.tfrecord"))
+    whole = first.read_bytes()
+    first.write_bytes(whole[:-1])
+    with pytest.raises(DataError, match=f"{first.name} is damaged. Expected: {len(whole)} bytes"):
+        load_dataset(f"shards:{shards}")
+    first.write_bytes(whole)
+    second.unlink()
+    with pytest.raises(DataError, match=f"{second.name} is missing"):
+        load_dataset(f"shards:{shards}")
+
+
+def test_damaged_index(shards):
+    index = shards / INDEX
+    index.write_bytes(index.read_bytes()[:-200])
+    with pytest.raises(DataError, match="index.npz is damaged"):
+        load_dataset(f"shards:{shards}")
+    index.unlink()
+    with pytest.raises(UsageError, match="No index of shards in .*writing was not finished"):
+        load_dataset(f"shards:{shards}")
+
+
+def test_interrupted_sharding_leaves_no_dataset_and_is_begun_again(image_folder, tmp_path):
+    source = load_dataset(f"folder:{image_folder}")
+    calls = iter(range(20))
+    with pytest.raises(StopIteration):
+        write_shards(
+            source, tmp_path / "s", shard_bytes=60_000, progress=lambda images: next(calls)
+        )
+    left = list((tmp_path / "s").iterdir())
+    assert left and all(file.suffix == ".tfrecord" for file in left)
+    with pytest.raises(UsageError, match="No index"):
+        load_dataset(f"shards:{tmp_path / 's'}")
+    write_shards(source, tmp_path / "s")
+    assert len(list((tmp_path / "s").iterdir())) == 3
+    with pytest.raises(UsageError, match="is not empty"):
+        write_shards(source, tmp_path / "s")
+
+
+@pytest.mark.parametrize("in_memory", [0, 5])
+def test_images_are_read_from_files_or_memory(tmp_path, monkeypatch, in_memory):
+    file = tmp_path / "bytes"
+    file.write_bytes(b"abcdef\0")
+    places = RecordOffsets([str(file)], np.array([0, 0]), np.array([4, 0]), np.array([3, 2]))
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
+    read = record_reader(places)
+    assert read(tf.constant(0)).numpy() == b"ef\0"
+    assert record_reader(places.take(np.array([1])))(tf.constant(0)).numpy() == b"ab"
+    os.truncate(file, 5)
+    if in_memory:
+        assert read(tf.constant(0)).numpy() == b"ef\0"
+        with pytest.raises(DataError, match="has become shorter"):
+            record_reader(places)
+    else:
+        with pytest.raises(tf.errors.OpError, match="has become shorter"):
+            tf.function(read)(tf.constant(0))

@@ -1,0 +1,82 @@
+"""Wrong and damaged files: one line that names the file."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from cnnkit import load_model
+from cnnkit.errors import UsageError
+from cnnkit.models import alexnet, open_weights
+from tests.helpers.weights_files import caffe_layers, caffemodel, old_applications
+
+
+def write_bytes(path, content=b""):
+    path.write_bytes(content)
+    return path
+
+
+def test_wrong_files_are_named_in_one_line(small_alexnet, tmp_path):
+    cases = {
+        "not a weights file of a known format": write_bytes(
+            tmp_path / "noise", bytes(range(256)) * 9
+        ),
+        "is not a weights file of a known format": write_bytes(
+            tmp_path / "text", b"hello, world\n" * 9
+        ),
+        "of a known format": write_bytes(tmp_path / "empty"),
+        "zip archive of an unknown format": tmp_path / "a.zip",
+        "has no Keras weights": tmp_path / "b.h5",
+        "layers of unknown names": tmp_path / "c.safetensors",
+        "batch normalization": tmp_path / "d.safetensors",
+        "arrays of unknown names": tmp_path / "e.npz",
+        "has one array": tmp_path / "f.npy",
+        "No weights file": tmp_path / "absent",
+    }
+    import h5py
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme", "")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["x"] = 1
+    save_file({"layer1.weight": np.zeros((2, 2), "f4")}, tmp_path / "c.safetensors")
+    save_file({"features.1.running_mean": np.zeros(2, "f4")}, tmp_path / "d.safetensors")
+    np.savez(tmp_path / "e.npz", x=np.zeros(3))
+    np.save(tmp_path / "f.npy", np.zeros(3))
+    for text, path in cases.items():
+        with pytest.raises(UsageError) as error:
+            open_weights(path)
+        assert text in str(error.value)
+        assert path.name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["small.npz", "small.keras", "small.safetensors", "small.h5",
+                                  "small.caffemodel"])  # fmt: skip
+@pytest.mark.parametrize("kept", [0.3, 0.9])
+def test_a_truncated_file_is_named_in_one_line(small_alexnet, name, kept):
+    model = load_model(small_alexnet / "small.keras")
+    if name == "small.safetensors":
+        save_file({"features.0.weight": np.zeros((64, 3, 3, 3), "f4")}, small_alexnet / name)
+    elif name == "small.h5":
+        rows = [(layer.name, *layer.get_weights()) for layer in model.layers if layer.weights]
+        old_applications(small_alexnet / name, rows)
+    elif name == "small.caffemodel":
+        (small_alexnet / name).write_bytes(caffemodel(caffe_layers(model)))
+    content = (small_alexnet / name).read_bytes()
+    torn = write_bytes(small_alexnet / "torn", content[: int(kept * len(content))])
+    with pytest.raises(UsageError) as error:
+        alexnet(include_top=False, weights=torn)
+    assert "torn" in str(error.value)
+    assert "incomplete" in str(error.value)
+
+
+def test_a_changed_byte_is_found_where_the_format_has_checksums(small_alexnet):
+    content = bytearray((small_alexnet / "small.npz").read_bytes())
+    content[len(content) // 2] ^= 255
+    changed = write_bytes(small_alexnet / "changed.npz", bytes(content))
+    with pytest.raises(
+        UsageError, match="changed.npz is damaged or incomplete. Received: Bad CRC-32"
+    ):
+        alexnet(include_top=False, weights=changed)

@@ -1,0 +1,118 @@
+"""Files of Caffe against its arithmetic, written with TensorFlow's own kernels."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit import load_model
+from cnnkit.errors import UsageError
+from cnnkit.models import alexnet, open_weights, vgg11, zfnet
+from cnnkit.models.weights.read_caffe import read_mean_image
+from tests.helpers.weights_files import (
+    BVLC_MEAN,
+    SIDE,
+    VGG_MEAN,
+    assert_close,
+    binaryproto,
+    caffe_layers,
+    caffemodel,
+    randomized,
+)
+
+ALEXNET = {"input_shape": (131, 131, 3), "classes": 4, "hidden_units": 16}
+
+
+def caffe_forward(rows, images, *, pool_first=False):
+    """BVLC's AlexNet on BGR with TensorFlow's own kernels, the towers one after the other."""
+    weights = {name: arrays for name, kind, *_, arrays, _ in rows if arrays}
+
+    def conv(x, name, stride, padding, groups):
+        kernel = np.transpose(weights[name][0], (2, 3, 1, 0))
+        parts = zip(tf.split(x, groups, -1), tf.split(kernel, groups, -1), strict=True)
+        y = tf.concat([tf.nn.conv2d(p, k, stride, padding) for p, k in parts], -1)
+        return tf.nn.relu(y + weights[name][1])
+
+    def norm(x):
+        return tf.nn.local_response_normalization(x, 2, 1.0, 1e-4 / 5, 0.75)
+
+    def pool(x):
+        return tf.nn.max_pool2d(x, 3, 2, "VALID")
+
+    first, second = (pool, norm) if pool_first else (norm, pool)
+    x = (images - BVLC_MEAN)[..., ::-1]
+    x = second(first(conv(x, "conv1", 4, "VALID", 1)))
+    x = second(first(conv(x, "conv2", 1, "SAME", 2)))
+    x = conv(conv(x, "conv3", 1, "SAME", 1), "conv4", 1, "SAME", 2)
+    x = pool(conv(x, "conv5", 1, "SAME", 2))
+    x = tf.reshape(tf.transpose(x, (0, 3, 1, 2)), (len(images), -1))
+    x = tf.nn.relu(tf.linalg.matvec(weights["fc6"][0], x) + weights["fc6"][1])
+    x = tf.nn.relu(tf.linalg.matvec(weights["fc7"][0], x) + weights["fc7"][1])
+    return tf.linalg.matvec(weights["fc8"][0], x) + weights["fc8"][1]
+
+
+@pytest.mark.parametrize("preset", ["caffe", "caffenet"])
+@pytest.mark.parametrize("v1", [False, True], ids=["new", "until-2015"])
+def test_caffemodel_equals_caffes_arithmetic(tmp_path, rng, preset, v1):
+    pool_first = preset == "caffenet"
+    model = randomized(alexnet(preset=preset, **ALEXNET))
+    rows = caffe_layers(model, pool_first=pool_first)
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(rows, v1=v1))
+    images = rng.uniform(0, 255, (2, 131, 131, 3)).astype("float32")
+    options = {**ALEXNET, "classifier_activation": None}
+    ours = alexnet(preset=preset, weights=tmp_path / "a.caffemodel", **options)
+    assert_close(ours(images), caffe_forward(rows, images, pool_first=pool_first), 1e-4)
+    file = open_weights(tmp_path / "a.caffemodel")
+    assert (file.channels, file.metadata["network"]) == ("BGR", "Net")
+    np.testing.assert_allclose(file.preprocessing.mean, BVLC_MEAN)
+    # The other one fits by shape; the order of pooling and normalization tells.
+    other = "caffe" if pool_first else "caffenet"
+    with pytest.raises(UsageError, match="its pooling, alexnet has it"):
+        alexnet(preset=other, weights=file, **options)
+    with pytest.raises(UsageError, match="another normalization 'norm1'"):
+        alexnet(preset="paper", weights=file, **options)
+
+
+@pytest.mark.parametrize(
+    ("builder", "options"),
+    [
+        (vgg11, {"input_shape": (SIDE, SIDE, 3), "classes": 3}),
+        (zfnet, {"input_shape": (96, 96, 3), "classes": 3, "hidden_units": 8}),
+    ],
+    ids=["vgg11", "zfnet"],
+)
+@pytest.mark.parametrize("double", [False, True], ids=["float", "double"])
+def test_caffemodel_of_other_networks(tmp_path, builder, options, double):
+    model = randomized(builder(**options))
+    if double:
+        options = {**options, "include_top": False}
+        del options["classes"]
+        options.pop("hidden_units", None)
+        model = randomized(builder(**options))
+    rows = caffe_layers(model, pool_first=True, lrn=None)
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(rows, v1=double, double=double))
+    ours = builder(weights=tmp_path / "a.caffemodel", **options)
+    for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other.astype("float32"))
+    mean = VGG_MEAN if builder is vgg11 else BVLC_MEAN
+    np.testing.assert_allclose(ours.get_layer("preprocessing").mean, mean, rtol=1e-6)
+
+
+def test_mean_image_is_cut_to_the_center(tmp_path, rng):
+    bgr = rng.uniform(90, 130, (3, 140, 133)).astype("float32")
+    (tmp_path / "mean.binaryproto").write_bytes(binaryproto(bgr))
+    mean = read_mean_image(tmp_path / "mean.binaryproto")
+    np.testing.assert_array_equal(mean, bgr[::-1].transpose(1, 2, 0))
+    model = randomized(alexnet(preset="caffe", **ALEXNET))
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(caffe_layers(model)))
+    file = open_weights(tmp_path / "a.caffemodel", mean=mean)
+    options = {"preset": "caffe", "weights": file, "classifier_activation": None, **ALEXNET}
+    ours = alexnet(**options)
+    bare = alexnet(include_preprocessing=False, **options)
+    images = rng.uniform(0, 255, (1, 131, 131, 3)).astype("float32")
+    center = mean[4:135, 1:132]
+    assert_close(ours(images), bare(images - center), 1e-5)
+    ours.save(tmp_path / "a.keras")
+    np.testing.assert_array_equal(load_model(tmp_path / "a.keras")(images), ours(images))
+    assert ours.count_params() == bare.count_params()
+    with pytest.raises(UsageError, match="at most 140 x 133 pixels. Received: 134 x 134"):
+        alexnet(preset="caffe", weights=file, classes=4, hidden_units=16, input_shape=(134, 134, 3))
