@@ -114,6 +114,7 @@ class SignatureSpec:
         return True
 
 
+# Signatures of an export by name, without those of single layers (`explain_bytes_LAYER`).
 SIGNATURES: Mapping[str, SignatureSpec] = {
     DEFAULT: SignatureSpec(IMAGES, ("probabilities",), _predict_images),
     "serving_bytes": SignatureSpec(IMAGE_BYTES, ("probabilities",), _predict_bytes),
