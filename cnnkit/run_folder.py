@@ -48,7 +48,7 @@ class RunFolder:
 
     Example:
         >>> from cnnkit.run_folder import RunFolder
-        >>> RunFolder.open("runs/demo").labels[:3]  # doctest: +SKIP
+        >>> RunFolder.open("runs/demo").class_names[:3]  # doctest: +SKIP
         ('0', '1', '2')
     """
 
@@ -95,7 +95,7 @@ class RunFolder:
     def create(
         self,
         config: TrainingConfig,
-        labels: Iterable[str],
+        class_names: Iterable[str],
         environment: dict[str, Any],
         statistics: Mapping[str, Any] | None = None,
     ) -> None:
@@ -103,14 +103,14 @@ class RunFolder:
 
         Args:
             config: The configuration.
-            labels: The class names.
+            class_names: The class names.
             environment: Contents of environment.json.
             statistics: Arrays of statistics.npz.
         """
         if self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True)
-        write_text(self.path / LABELS, "".join(f"{label}\n" for label in labels))
+        write_text(self.path / LABELS, "".join(f"{name}\n" for name in class_names))
         write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
         with staged_file(self.path / STATISTICS) as staging, staging.open("wb") as file:
@@ -159,7 +159,7 @@ class RunFolder:
         return TrainingConfig.from_json(file.read_text(), file)
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def class_names(self) -> tuple[str, ...]:
         """The class names."""
         return tuple((self.path / LABELS).read_text().splitlines())
 

@@ -156,7 +156,7 @@ def test_a_run_is_read(run):
     assert config.stop_at_train_error == 0.01
     assert config.weight_decay_on_biases
     assert [line["epoch"] for line in run.metrics] == [1, 2]
-    assert run.labels == tuple("0123456789")
+    assert run.class_names == tuple("0123456789")
     assert run.environment["cnnkit"] == "0.1.0"
     assert set(run.statistics) == {"mean", "eigenvalues", "eigenvectors"}
     assert list(run.kept_epochs) == [1]
@@ -168,7 +168,7 @@ def test_the_networks_of_a_run_answer_as_before(run, expected):
         model = load_model(file)
         answer = model(expected["images"], training=False).numpy()
         np.testing.assert_allclose(answer, expected[f"run/{name}"], **NEAR)
-        assert class_names(model) == run.labels
+        assert class_names(model) == run.class_names
 
 
 def test_a_run_is_resumed(run, expected, capsys):

@@ -51,7 +51,7 @@ class LoadedModel:
         if self.given_labels is not None:
             return self.given_labels
         if self.run is not None:
-            return self.run.labels
+            return self.run.class_names
         return class_names(self.model) or tuple(map(str, range(self.model.output_shape[-1])))
 
     @cached_property

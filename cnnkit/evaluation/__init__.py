@@ -1,12 +1,12 @@
-"""How often trained networks are wrong, by the protocols of the papers."""
+"""Error rates of trained networks by the test protocols of the papers."""
 
 from cnnkit.evaluation.ensemble import EvaluatedModel as EvaluatedModel
 from cnnkit.evaluation.evaluate import evaluate as evaluate
 from cnnkit.evaluation.metrics import CalibrationResult as CalibrationResult
 from cnnkit.evaluation.metrics import ClassErrors as ClassErrors
 from cnnkit.evaluation.metrics import Evaluation as Evaluation
+from cnnkit.evaluation.metrics import ImagePrediction as ImagePrediction
 from cnnkit.evaluation.metrics import ModelErrors as ModelErrors
-from cnnkit.evaluation.metrics import Prediction as Prediction
 from cnnkit.evaluation.metrics import ReliabilityBin as ReliabilityBin
 from cnnkit.evaluation.metrics import wilson_interval as wilson_interval
 from cnnkit.evaluation.protocols import PROTOCOLS as PROTOCOLS

@@ -1,9 +1,13 @@
-"""The networks of an evaluation, and what each has to see of an image."""
+"""Networks of an evaluation: single models or finished runs, and their score functions.
+
+The score function of a network maps images to logits, one row per image and mirror image. A dense
+network is applied at every position of an image, and its map of scores is averaged.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -19,20 +23,20 @@ from cnnkit.models.surgery.sequential import as_sequential, spatial_maps
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.inputs import held_out_augmentation
 
-# The smallest probability that has a logarithm in float32.
+# Smallest normal number of float32, the lower limit of probabilities before their logarithm.
 SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
 class EvaluatedModel:
-    """A network and how it is tested.
+    """A network and the scales at which it is tested.
 
     Attributes:
-        name: What its figures are listed under.
+        name: Name in the results.
         model: A classifier, (n, h, w, 3) RGB 0..255 -> (n, classes).
         scales: Shorter sides of the rescaled image, in pixels.
-        size: Side of the crops that it takes, in pixels.
-        columns: Its outputs in the order of the evaluation's classes; None as they are.
+        size: Side of its crops, in pixels.
+        columns: Its outputs in the order of the evaluation's classes; None if the orders agree.
     """
 
     name: str
@@ -42,15 +46,15 @@ class EvaluatedModel:
     columns: tuple[int, ...] | None = None
 
     def views(self, protocol: TestProtocol) -> list[CropSpec]:
-        """Returns what the network sees of an image: crops at each scale, then whole images.
+        """Return the views of an image: crops at each scale, then whole images at each scale.
 
         Raises:
-            UsageError: If a scale is too small.
+            UsageError: If a scale is smaller than the crops.
         """
         views = []
-        if protocol.places:
-            places, square = protocol.places, protocol.square
-            views += [CropSpec(scale, self.size, places, square) for scale in self.scales]
+        if protocol.positions:
+            positions, square = protocol.positions, protocol.central_square
+            views += [CropSpec(scale, self.size, positions, square) for scale in self.scales]
         if protocol.dense:
             views += [CropSpec(scale) for scale in self.scales]
         return views
@@ -59,27 +63,136 @@ class EvaluatedModel:
 def evaluated_model(
     model: keras.Model, scales: Sequence[int] | None, name: str | None = None
 ) -> EvaluatedModel:
-    """Returns a model as a member, at the size that it is made for.
+    """Return a model with the crops of its own input size.
+
+    Args:
+        model: A classifier of square images of a fixed size.
+        scales: Shorter sides of the rescaled image; None for the input size.
+        name: Name in the results; None for the name of the model.
 
     Raises:
-        UsageError: If it takes images of any size, so that its crops are unknown.
+        UsageError: If the input size is not fixed, or not square.
     """
     _, height, width, *_ = model.input_shape
     if height is None or height != width:
         raise UsageError(
-            f"Model {model.name!r} does not tell which size of square its crops have",
+            f"Model {model.name!r} has no fixed square input, so the size of its crops is unknown",
             expected="a model for images of one size, height equal to width",
             received=f"{height} x {width}",
-            hint="Pass a Member with its size",
+            hint="Pass an EvaluatedModel with its size",
         )
     return EvaluatedModel(name or model.name, model, tuple(scales or (height,)), height)
 
 
-def dense_network(member: EvaluatedModel) -> keras.Model:
-    """Returns the network for images of any size.
+def evaluated_run(
+    run: RunFolder, scales: Sequence[int] | None, class_names: Sequence[str]
+) -> EvaluatedModel:
+    """Return the trained network of a run.
+
+    Args:
+        run: A finished run.
+        scales: Shorter sides of the rescaled image; None for the scale of the held-out images
+            during training.
+        class_names: Class names of the evaluation.
 
     Raises:
-        UsageError: If it cannot be made of the member's, or a scale is too small for it.
+        UsageError: If the run has other classes.
+        RunError: If the run is not finished.
+    """
+    model = load_model(run.finished_model())
+    augmentation = held_out_augmentation(run.config)
+    columns = None
+    if tuple(class_names) != run.class_names:
+        _check_unique(run.class_names, str(run.path))
+        if set(class_names) != set(run.class_names):
+            other = sorted(set(class_names) ^ set(run.class_names))
+            raise UsageError(
+                f"The runs have different classes: {run.path} differs from the first",
+                expected=f"the same {len(class_names)} classes in every run",
+                received=f"only one of them knows {_first_few(other)}",
+            )
+        columns = tuple(run.class_names.index(name) for name in class_names)
+    sides = tuple(scales or augmentation.scales[:1])
+    return EvaluatedModel(str(run.path), model, sides, augmentation.image_size, columns)
+
+
+def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Dataset, int]:
+    """Open the dataset of an evaluation.
+
+    Args:
+        runs: Runs whose networks are evaluated.
+        spec: As `cnnkit.data.load_dataset` takes it; None for the dataset of the runs.
+
+    Returns:
+        The dataset, and the seed of its split.
+
+    Raises:
+        UsageError: If one run was trained on test images of another.
+    """
+    known = {run.config.dataset for run in runs}
+    if spec is None and len(known) > 1:
+        raise UsageError(
+            f"The runs were trained on different datasets, {len(known)} of them",
+            expected="--dataset SPEC, which names the one to evaluate on",
+            received=", ".join(sorted(known)),
+        )
+    spec = spec or known.pop()
+    # The seed of the training splits a dataset that has no test split.
+    own = [run.config.seed for run in runs if run.config.dataset == spec]
+    seeds = list(dict.fromkeys(own or [runs[0].config.seed]))
+    datasets = [load_dataset(spec, seed=seed) for seed in seeds]
+    if len({dataset.fingerprint for dataset in datasets}) > 1:
+        raise UsageError(
+            f"The runs held out different images of {spec}, by their different seeds: test images "
+            "of one are training images of another",
+            expected="runs of one --seed, or a dataset with a test split of its own",
+        )
+    return datasets[0], seeds[0]
+
+
+def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Split:
+    """Return the test images of a dataset with their classes numbered as in `class_names`.
+
+    Raises:
+        DataError: If a test image has a class that is not in `class_names`.
+    """
+    split = dataset.splits["test"]
+    if tuple(class_names) == dataset.class_names:
+        return split
+    _check_unique(class_names, "the run")
+    _check_unique(dataset.class_names, dataset.spec)
+    # A class without test images may be unknown to the network.
+    used = [dataset.class_names[label] for label in np.unique(split.labels)]
+    missing = [label for label in used if label not in class_names]
+    if missing:
+        raise DataError(
+            f"The classes of {dataset.spec} do not fit those of the network",
+            expected=f"classes among its {len(class_names)}: {_first_few(class_names)}",
+            received=f"{len(missing)} that it does not know: {_first_few(missing)}",
+        )
+    numbers = {label: number for number, label in enumerate(class_names)}
+    lookup = np.array([numbers.get(label, -1) for label in dataset.class_names], np.int32)
+    return dataclasses.replace(split, labels=lookup[split.labels])
+
+
+def _check_unique(class_names: Sequence[str], where: str) -> None:
+    twice = sorted({name for name in class_names if class_names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"Classes are matched by their names, and {where} has several of one name",
+            received=_first_few(twice),
+        )
+
+
+def _first_few(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def dense_network(member: EvaluatedModel) -> keras.Model:
+    """Return the network as a fully convolutional one, for images of any size.
+
+    Raises:
+        UsageError: If the network cannot be converted, or a scale is too small for it.
     """
     model = member.model
     network = model if model.input_shape[1] is None else to_fully_convolutional(model)
@@ -101,157 +214,55 @@ def dense_network(member: EvaluatedModel) -> keras.Model:
     return network
 
 
-def score_function(network: keras.Model, *, flip: bool, average: str):
-    """Returns a graph function from images to the scores of the classes.
+ScoreFunction = Callable[[tf.Tensor], tf.Tensor]
+
+
+def score_function(network: keras.Model, *, flip: bool, average: str) -> ScoreFunction:
+    """Return a graph function from images to the scores of the classes.
 
     Args:
         network: (n, h, w, 3) -> (n, classes), or (n, rows, columns, classes).
-        flip: Whether to look at the mirror images too.
-        average: Of a map of scores, what is averaged over its positions: `"scores"` or
+        flip: Whether to score the mirror images too.
+        average: What is averaged over the positions of a map of scores: `"scores"` or
             `"probabilities"`.
 
     Returns:
         A function (n, h, w, 3) float32 -> (n, flips, classes) float32: logits, up to a constant
-        for each look.
+        for each row.
     """
-    read = _reading(network)
+    logits = _logits_function(network)
 
-    def scores(images):
-        values = read(images)
+    def scores(images: tf.Tensor) -> tf.Tensor:
+        values = logits(images)
         if values.shape.rank != 4:
             return values
         if average == "scores":
             return tf.reduce_mean(values, axis=(1, 2))
         return _log_mean_probability(values)
 
-    def looks(images):
+    def scores_of_flips(images: tf.Tensor) -> tf.Tensor:
         mirrored = [scores(tf.reverse(images, [2]))] if flip else []
         return tf.stack([scores(images), *mirrored], axis=1)
 
-    return looks
+    return scores_of_flips
 
 
-def _reading(network: keras.Model):
-    """Returns the function that gives logits; of a softmax that cannot be taken off, logarithms."""
+def _logits_function(network: keras.Model) -> ScoreFunction:
+    """Return a function to the logits, or to the logarithms of a softmax inside the last layer."""
     try:
         inner, fused = keras.Model(network.input, logits_tensor(network)), False
     except UsageError:
         inner, fused = network, True
 
-    def read(images):
+    def logits(images: tf.Tensor) -> tf.Tensor:
         values = tf.cast(inner(images, training=False), tf.float32)
-        # The logits less a constant, which no softmax sees.
+        # Log probabilities are the logits minus a constant, which a softmax ignores.
         return tf.math.log(tf.maximum(values, SMALLEST)) if fused else values
 
-    return read
+    return logits
 
 
 def _log_mean_probability(scores: tf.Tensor) -> tf.Tensor:
     logs = tf.nn.log_softmax(scores)
     positions = tf.cast(tf.shape(scores)[1] * tf.shape(scores)[2], tf.float32)
     return tf.reduce_logsumexp(logs, axis=(1, 2)) - tf.math.log(positions)
-
-
-def evaluated_run(
-    run: RunFolder, scales: Sequence[int] | None, labels: Sequence[str]
-) -> EvaluatedModel:
-    """Returns the trained network of a run.
-
-    Args:
-        run: A finished run.
-        scales: Shorter sides at which it is tested; None is the one at which the held-out images
-            were seen in training.
-        labels: Names of the evaluation's classes.
-
-    Raises:
-        UsageError: If the run knows other classes.
-        RunError: If it is not finished.
-    """
-    model = load_model(run.finished_model())
-    augmentation = held_out_augmentation(run.config)
-    columns = None
-    if tuple(labels) != run.labels:
-        _check_unique(run.labels, str(run.path))
-        if set(labels) != set(run.labels):
-            other = sorted(set(labels) ^ set(run.labels))
-            raise UsageError(
-                f"The runs know different classes: {run.path} is not like the first",
-                expected=f"the same {len(labels)} classes in every run",
-                received=f"only one of them knows {_some(other)}",
-            )
-        columns = tuple(run.labels.index(label) for label in labels)
-    sides = tuple(scales or augmentation.scales[:1])
-    return EvaluatedModel(str(run.path), model, sides, augmentation.image_size, columns)
-
-
-def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Dataset, int]:
-    """Opens the dataset of an evaluation.
-
-    Args:
-        runs: Whose networks are evaluated.
-        spec: As `cnnkit.data.load_dataset` takes it; None is the dataset of the runs.
-
-    Returns:
-        The dataset, and the seed of its split.
-
-    Raises:
-        UsageError: If the runs were trained on different images, so that those which one did not
-            see were shown to another.
-    """
-    known = {run.config.dataset for run in runs}
-    if spec is None and len(known) > 1:
-        raise UsageError(
-            "The runs were trained on different datasets",
-            expected="--dataset SPEC, which names the one to evaluate on",
-            received=", ".join(sorted(known)),
-        )
-    spec = spec or known.pop()
-    # A dataset without a test split is split by the seed of the training.
-    own = [run.config.seed for run in runs if run.config.dataset == spec]
-    seeds = list(dict.fromkeys(own or [runs[0].config.seed]))
-    sources = [load_dataset(spec, seed=seed) for seed in seeds]
-    if len({source.fingerprint for source in sources}) > 1:
-        raise UsageError(
-            "The runs held out different images, by their different seeds: what one did not see "
-            "was shown to another",
-            expected="runs of one --seed, or a dataset with a test split of its own",
-        )
-    return sources[0], seeds[0]
-
-
-def align_classes(source: Dataset, labels: Sequence[str]) -> Split:
-    """Returns the test images of a dataset, their classes numbered as in `labels`.
-
-    Raises:
-        DataError: If a class of theirs is none of `labels`.
-    """
-    split = source.splits["test"]
-    if tuple(labels) == source.class_names:
-        return split
-    _check_unique(labels, "the run")
-    _check_unique(source.class_names, source.spec)
-    # A class without a test image asks nothing of the network.
-    shown = [source.class_names[label] for label in np.unique(split.labels)]
-    missing = [label for label in shown if label not in labels]
-    if missing:
-        raise DataError(
-            f"The classes of {source.spec} do not fit those of the network",
-            expected=f"classes among its {len(labels)}: {_some(labels)}",
-            received=f"{len(missing)} that it does not know: {_some(missing)}",
-        )
-    places = {label: number for number, label in enumerate(labels)}
-    lookup = np.array([places.get(label, -1) for label in source.class_names], np.int32)
-    return dataclasses.replace(split, labels=lookup[split.labels])
-
-
-def _check_unique(labels: Sequence[str], where: str) -> None:
-    twice = sorted({label for label in labels if labels.count(label) > 1})
-    if twice:
-        raise DataError(
-            f"Classes are matched by their names, and {where} has several of one name",
-            received=_some(twice),
-        )
-
-
-def _some(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:5]) + (" ..." if len(labels) > 5 else "")

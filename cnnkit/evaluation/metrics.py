@@ -1,171 +1,45 @@
-"""What an evaluation finds."""
+"""Results of an evaluation: errors with confidence intervals, confusion matrix, calibration.
+
+The field names of `Evaluation` and of the classes inside it are the keys of the result files.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 
 from cnnkit.evaluation.predictions import TOP, Predictions
 
-# Standard deviations that hold 95 % of a normal distribution.
-Z = 1.959963984540054
-BINS = 15
-
-
-def wilson_interval(wrong: int, images: int) -> tuple[float, float]:
-    """Returns Wilson's 95 % interval of an error that was counted (Wilson 1927).
-
-    Unlike the mean plus and minus its deviation it stays within 0..1, and is not empty where
-    nothing was wrong.
-
-    Args:
-        wrong: Images that were wrong.
-        images: All images, at least 1.
-
-    Example:
-        >>> tuple(round(end, 4) for end in wilson_interval(1, 10))
-        (0.0179, 0.4042)
-    """
-    error, spread = wrong / images, Z * Z / images
-    middle = (error + spread / 2) / (1 + spread)
-    half = math.sqrt(error * (1 - error) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """The images whose answer was given with a confidence in (low, high].
-
-    Attributes:
-        low: Lower end of the confidence, 0..1.
-        high: Its upper end.
-        images: How many there are.
-        confidence: Mean probability of their most probable class; None without images.
-        accuracy: Part of them that was right; None without images.
-    """
-
-    low: float
-    high: float
-    images: int
-    confidence: float | None
-    accuracy: float | None
-
-
-@dataclass(frozen=True)
-class CalibrationResult:
-    """Whether the network is right as often as it says.
-
-    Attributes:
-        error: The expected calibration error (Guo et al. 2017): the distance between confidence
-            and accuracy, averaged over the images, bin by bin.
-        bins: Fifteen bins of equal width.
-    """
-
-    error: float
-    bins: tuple[ReliabilityBin, ...]
-
-
-def calibration_bins(
-    confidence: np.ndarray, right: np.ndarray, bins: int = BINS
-) -> CalibrationResult:
-    """Compares confidence with accuracy.
-
-    Args:
-        confidence: (n,) probability of the most probable class, 0..1.
-        right: (n,) bool, whether it was the right one.
-        bins: Number of bins of equal width.
-
-    Example:
-        >>> calibration_bins(np.array([0.75, 0.5]), np.array([True, False])).error
-        0.375
-    """
-    confidence = np.asarray(confidence, np.float64)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(place, minlength=bins)
-    sums = np.bincount(place, confidence, minlength=bins)
-    hits = np.bincount(place, np.asarray(right, float), minlength=bins)
-    found = tuple(
-        ReliabilityBin(
-            i / bins,
-            (i + 1) / bins,
-            int(count),
-            float(sums[i] / count) if count else None,
-            float(hits[i] / count) if count else None,
-        )
-        for i, count in enumerate(counts)
-    )
-    return CalibrationResult(float(np.abs(sums - hits).sum() / len(confidence)), found)
-
-
 MISTAKES = 16
 EXAMPLES = 8
+BINS = 15
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class ClassErrors:
-    """The errors on the images of one class; errors are fractions in 0..1, None without images."""
-
-    label: str
-    images: int
-    top1_error: float | None
-    top5_error: float | None
-
-
-@dataclass(frozen=True)
-class ModelErrors:
-    """The errors of one network of an ensemble by itself, with their 95 % intervals."""
-
-    name: str
-    scales: tuple[int, ...]
-    top1_error: float
-    top1_interval: Interval
-    top5_error: float
-    top5_interval: Interval
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What was answered to one image.
-
-    Attributes:
-        index: Of the image in its split.
-        name: Of the image.
-        label: Its class.
-        probability: Of that class, as the network says, 0..1.
-        top: The most probable classes and their probabilities, the most probable first.
-    """
-
-    index: int
-    name: str
-    label: str
-    probability: float
-    top: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
 class Evaluation:
-    """The errors on a split, as fractions in 0..1, over all images and class by class.
+    """Errors on a split, as fractions in 0..1, over all images and by class.
 
-    An image counts as a top-5 error when its class is not among the five most probable ones.
+    An image is a top-5 error if its class is not among the five most probable ones.
 
     Attributes:
         images: Number of images.
-        top1_error: Of all images.
-        top1_interval: Wilson's 95 % interval of it.
-        top5_error: Of all images.
-        top5_interval: Wilson's 95 % interval of it.
-        classes: The errors of each class.
-        members: The errors of each network by itself, where there are several.
-        confusion: (class, answer, images), classes by their number; pairs that did not occur are
+        top1_error: Top-1 error of all images.
+        top1_interval: Its 95 % Wilson interval.
+        top5_error: Top-5 error of all images.
+        top5_interval: Its 95 % Wilson interval.
+        classes: Errors by class.
+        members: Errors of each network by itself, if there are several.
+        confusion: (class, predicted class, images), classes by number; pairs that do not occur are
             left out.
-        calibration: Whether it is right as often as it says.
-        mistakes: Wrong answers, those first that gave the right class the least probability.
-        examples: Answers to images from all over the split, right and wrong.
+        calibration: Confidence compared with accuracy.
+        mistakes: Wrong predictions, those with the least probability of the true class first.
+        examples: Predictions for evenly spaced images of the split, right and wrong.
     """
 
     images: int
@@ -177,80 +51,226 @@ class Evaluation:
     members: tuple[ModelErrors, ...]
     confusion: tuple[tuple[int, int, int], ...]
     calibration: CalibrationResult
-    mistakes: tuple[Prediction, ...]
-    examples: tuple[Prediction, ...]
+    mistakes: tuple[ImagePrediction, ...]
+    examples: tuple[ImagePrediction, ...]
 
     def confusion_matrix(self) -> np.ndarray:
-        """Returns (classes, classes) int: row i, column j counts images of class i answered j."""
+        """Return (classes, classes) int: row i, column j counts images of class i predicted as j."""
         matrix = np.zeros((len(self.classes), len(self.classes)), int)
-        for label, answer, images in self.confusion:
-            matrix[label, answer] = images
+        for label, predicted, images in self.confusion:
+            matrix[label, predicted] = images
         return matrix
 
 
+@dataclass(frozen=True)
+class ClassErrors:
+    """Errors on the images of one class.
+
+    Attributes:
+        label: Name of the class.
+        images: Number of its images.
+        top1_error: Top-1 error, 0..1; None without images.
+        top5_error: Top-5 error, 0..1; None without images.
+    """
+
+    label: str
+    images: int
+    top1_error: float | None
+    top5_error: float | None
+
+
+@dataclass(frozen=True)
+class ModelErrors:
+    """Errors of one network of an ensemble by itself.
+
+    Attributes:
+        name: Name of the network.
+        scales: Scales at which it was tested.
+        top1_error: Top-1 error, 0..1.
+        top1_interval: Its 95 % Wilson interval.
+        top5_error: Top-5 error, 0..1.
+        top5_interval: Its 95 % Wilson interval.
+    """
+
+    name: str
+    scales: tuple[int, ...]
+    top1_error: float
+    top1_interval: Interval
+    top5_error: float
+    top5_interval: Interval
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """Prediction for one image.
+
+    Attributes:
+        index: Index of the image in its split.
+        name: Name of the image.
+        label: Its class.
+        probability: Predicted probability of that class, 0..1.
+        top: The most probable classes with their probabilities, in order.
+    """
+
+    index: int
+    name: str
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """Comparison of the confidence of predictions with their accuracy.
+
+    Attributes:
+        error: Expected calibration error (Guo et al. 2017): the distance between confidence and
+            accuracy in a bin, averaged over the images.
+        bins: Bins of equal width.
+    """
+
+    error: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Images whose confidence, the probability of the predicted class, is in (low, high].
+
+    Attributes:
+        low: Lower end of the confidence, 0..1.
+        high: Upper end of the confidence, 0..1.
+        images: Number of images.
+        confidence: Mean confidence; None without images.
+        accuracy: Fraction of correct predictions; None without images.
+    """
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
 def summarize_predictions(
-    answers: Predictions,
-    right: np.ndarray,
+    predictions: Predictions,
+    labels: np.ndarray,
     names: Sequence[str],
-    labels: Sequence[str],
+    class_names: Sequence[str],
     members: Sequence[tuple[str, tuple[int, ...]]],
 ) -> Evaluation:
-    """Counts what was answered.
+    """Return the errors of predictions.
 
     Args:
-        answers: To all images.
-        right: (n,) int, the right classes.
-        names: Of the images.
-        labels: Names of the classes.
+        predictions: Predictions for all images.
+        labels: (n,) int, the true classes.
+        names: Names of the images.
+        class_names: Class names.
         members: Name and scales of each network.
     """
-    rank, first = answers.rank, answers.top[:, 0]
+    rank, predicted = predictions.rank, predictions.top[:, 0]
     wrong = np.flatnonzero(rank >= 1)
-    worst = wrong[np.argsort(answers.right_logs[wrong], kind="stable")][:MISTAKES]
-    # Splits are sorted by class: images at equal distances are of many classes.
-    spread = np.unique(np.linspace(0, len(rank) - 1, EXAMPLES).round().astype(int))
+    worst = wrong[np.argsort(predictions.right_logs[wrong], kind="stable")][:MISTAKES]
+    # Splits are sorted by class: evenly spaced images are of many classes.
+    spaced = np.unique(np.linspace(0, len(rank) - 1, EXAMPLES).round().astype(int))
 
-    def answer(index: int) -> Prediction:
-        pairs = zip(answers.top[index], np.exp(answers.top_logs[index]), strict=True)
-        return Prediction(
+    def image_prediction(index: int) -> ImagePrediction:
+        pairs = zip(predictions.top[index], np.exp(predictions.top_logs[index]), strict=True)
+        return ImagePrediction(
             int(index),
             names[index],
-            labels[right[index]],
-            float(np.exp(answers.right_logs[index])),
-            tuple((labels[label], float(probability)) for label, probability in pairs),
+            class_names[labels[index]],
+            float(np.exp(predictions.right_logs[index])),
+            tuple((class_names[label], float(probability)) for label, probability in pairs),
         )
 
-    pairs, counts = np.unique(np.stack([right, first], axis=1), axis=0, return_counts=True)
+    pairs, counts = np.unique(np.stack([labels, predicted], axis=1), axis=0, return_counts=True)
     return Evaluation(
         images=len(rank),
-        **_errors(rank),
-        classes=tuple(_of_class(name, rank[right == i]) for i, name in enumerate(labels)),
+        **_errors_with_intervals(rank),
+        classes=tuple(_class_errors(name, rank[labels == i]) for i, name in enumerate(class_names)),
         members=tuple(
-            ModelErrors(name, scales, **_errors(own))
-            for (name, scales), own in zip(members, answers.ranks, strict=True)
+            ModelErrors(name, scales, **_errors_with_intervals(own))
+            for (name, scales), own in zip(members, predictions.ranks, strict=True)
             if len(members) > 1
         ),
         confusion=tuple(
-            (int(label), int(said), int(count))
-            for (label, said), count in zip(pairs, counts, strict=True)
+            (int(label), int(other), int(count))
+            for (label, other), count in zip(pairs, counts, strict=True)
         ),
-        calibration=calibration_bins(np.exp(answers.top_logs[:, 0]), rank == 0),
-        mistakes=tuple(map(answer, worst)),
-        examples=tuple(map(answer, spread)),
+        calibration=calibration_bins(np.exp(predictions.top_logs[:, 0]), rank == 0),
+        mistakes=tuple(map(image_prediction, worst)),
+        examples=tuple(map(image_prediction, spaced)),
     )
 
 
-def _errors(rank: np.ndarray) -> dict:
-    errors = {}
+def _errors_with_intervals(ranks: np.ndarray) -> dict[str, Any]:
+    errors: dict[str, Any] = {}
     for name, place in (("top1", 1), ("top5", TOP)):
-        wrong = int((rank >= place).sum())
-        errors[f"{name}_error"] = wrong / len(rank)
-        errors[f"{name}_interval"] = wilson_interval(wrong, len(rank))
+        wrong = int((ranks >= place).sum())
+        errors[f"{name}_error"] = wrong / len(ranks)
+        errors[f"{name}_interval"] = wilson_interval(wrong, len(ranks))
     return errors
 
 
-def _of_class(label: str, ranks: np.ndarray) -> ClassErrors:
+def _class_errors(label: str, ranks: np.ndarray) -> ClassErrors:
     if not len(ranks):
         return ClassErrors(label, 0, None, None)
-    errors = _errors(ranks)
-    return ClassErrors(label, len(ranks), errors["top1_error"], errors["top5_error"])
+    top1, top5 = (int((ranks >= place).sum()) / len(ranks) for place in (1, TOP))
+    return ClassErrors(label, len(ranks), top1, top5)
+
+
+def wilson_interval(wrong: int, images: int) -> Interval:
+    """Return the 95 % Wilson score interval of a counted error (Wilson 1927).
+
+    Unlike the error plus and minus its standard deviation, the interval stays within 0..1 and is
+    not empty for an error of 0.
+
+    Args:
+        wrong: Number of wrong images.
+        images: Number of images, at least 1.
+
+    Returns:
+        Lower and upper end, 0..1.
+
+    Example:
+        >>> tuple(round(end, 4) for end in wilson_interval(1, 10))
+        (0.0179, 0.4042)
+    """
+    interval = binomtest(wrong, images).proportion_ci(confidence_level=0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def calibration_bins(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = BINS
+) -> CalibrationResult:
+    """Compare the confidence of predictions with their accuracy.
+
+    `sklearn.calibration.calibration_curve` returns neither the number of images of a bin nor the
+    empty bins, which the error and the reliability diagram need.
+
+    Args:
+        confidence: (n,) probability of the most probable class, 0..1.
+        correct: (n,) bool, whether it is the true class.
+        bins: Number of bins of equal width.
+
+    Example:
+        >>> calibration_bins(np.array([0.75, 0.5]), np.array([True, False])).error
+        0.375
+    """
+    confidence = np.asarray(confidence, np.float64)
+    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    sums = np.bincount(place, confidence, minlength=bins)
+    hits = np.bincount(place, np.asarray(correct, float), minlength=bins)
+    found = tuple(
+        ReliabilityBin(
+            i / bins,
+            (i + 1) / bins,
+            int(count),
+            float(sums[i] / count) if count else None,
+            float(hits[i] / count) if count else None,
+        )
+        for i, count in enumerate(counts)
+    )
+    return CalibrationResult(float(np.abs(sums - hits).sum() / len(confidence)), found)

@@ -1,4 +1,4 @@
-"""The papers' ways of testing a network on an image, by name."""
+"""Test protocols of the papers: the crops or whole images of which the predictions are averaged."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ AVERAGES = ("scores", "probabilities")
 
 @dataclass(frozen=True)
 class TestProtocol:
-    """How a network looks at a test image.
+    """Views of a test image that a network is applied to.
 
     Attributes:
-        name: What it is called.
-        places: Top and left of the crops as parts, 0..1, of the free play; none without crops.
-        square: Whether the crops stay inside the central square of the image.
+        name: Name of the protocol.
+        positions: Top and left of the crops as fractions, 0..1, of the room between image and crop;
+            empty if there are no crops.
+        central_square: Whether the crops stay inside the central square of the image.
         dense: Whether the network is applied at every position of the uncropped image.
-        flip: Whether everything is looked at in the mirror too.
-        source: Who tests like this.
+        flip: Whether mirror images are used too.
+        source: Paper and section.
     """
 
+    # Not a test class, though its name begins like one.
+    __test__ = False
+
     name: str
-    places: tuple[tuple[float, float], ...] = ()
-    square: bool = False
+    positions: tuple[tuple[float, float], ...] = ()
+    central_square: bool = False
     dense: bool = False
     flip: bool = True
     source: str = ""
@@ -35,18 +39,18 @@ class TestProtocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        TestProtocol("center", places=CENTER, flip=False, source="one look at the middle"),
+        TestProtocol("center", positions=CENTER, flip=False, source="the usual center crop"),
         TestProtocol(
             "ten-crop",
-            places=CORNERS_AND_CENTER,
-            square=True,
+            positions=CORNERS_AND_CENTER,
+            central_square=True,
             source="Krizhevsky et al. 2012, section 4.1",
         ),
         TestProtocol("dense", dense=True, source="Simonyan & Zisserman 2014, section 3.2"),
-        TestProtocol("multi-crop", places=GRID, source="Simonyan & Zisserman 2014, section 3.2"),
+        TestProtocol("multi-crop", positions=GRID, source="Simonyan & Zisserman 2014, section 3.2"),
         TestProtocol(
             "dense+multi-crop",
-            places=GRID,
+            positions=GRID,
             dense=True,
             source="Simonyan & Zisserman 2014, section 4.3",
         ),
@@ -55,14 +59,14 @@ PROTOCOLS = {
 
 
 def find_protocol(name: str) -> TestProtocol:
-    """Returns the protocol called `name`.
+    """Return the protocol called `name`.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If `name` is unknown.
 
     Example:
         >>> from cnnkit.evaluation.protocols import find_protocol
-        >>> len(find_protocol("multi-crop").places)
+        >>> len(find_protocol("multi-crop").positions)
         25
     """
     if name not in PROTOCOLS:
@@ -71,10 +75,10 @@ def find_protocol(name: str) -> TestProtocol:
 
 
 def check_average(average: str | None) -> None:
-    """Makes sure that `average` names a rule, or is None.
+    """Check that `average` is None or the name of an average.
 
     Raises:
-        UsageError: If it names no rule.
+        UsageError: If it is not.
     """
     if average is not None and average not in AVERAGES:
         raise unknown_name("average", average, AVERAGES)

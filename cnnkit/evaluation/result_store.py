@@ -1,4 +1,4 @@
-"""Results in the run folder: `RUN/evaluations/PROTOCOL-SCALES-HASH.json`."""
+"""Store evaluation results in the run folder: `RUN/evaluations/PROTOCOL-SCALES-HASH.json`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ FOLDER = "evaluations"
 
 
 def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
+    """Return the SHA-256 digest of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def result_path(run: Path, request: Mapping[str, Any]) -> Path:
-    """Returns where the results of a request belong.
+    """Return the path of the results of a request.
 
     Args:
         run: The run folder.
-        request: Everything that decides the figures, among it `protocol` and `scales`, a list for
-            each network.
+        request: Everything that determines the results, including `protocol` and `scales`, a list
+            for each network. Its keys are part of the hash in the file name.
+
+    Example:
+        >>> request = {"protocol": "dense", "scales": [[224, 256]], "average": None}
+        >>> result_path(Path("runs/demo"), request).name
+        'dense-224_256-9e388778.json'
     """
     text = json.dumps(request, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -34,41 +39,49 @@ def result_path(run: Path, request: Mapping[str, Any]) -> Path:
     return run / FOLDER / f"{request['protocol']}-{sides}-{name}.json"
 
 
-def progress_path(place: Path) -> Path:
-    """Returns the file that holds how far an evaluation came."""
-    return place.with_suffix(".partial.npz")
+def progress_path(path: Path) -> Path:
+    """Return the path of the saved progress of an evaluation.
+
+    Args:
+        path: Path of its results.
+    """
+    return path.with_suffix(".partial.npz")
 
 
-def save_results(document: Mapping[str, Any], place: Path) -> Path:
-    """Writes results as JSON.
+def save_results(document: Mapping[str, Any], path: Path) -> Path:
+    """Write results as JSON.
 
-    A file of the same figures stays as it is; beside one of other figures the next free name is
-    taken.
+    If `path` exists with the same counts it is left unchanged; if it has other counts, the next
+    free name with a number is used.
+
+    Args:
+        document: The results.
+        path: Result of `result_path`.
 
     Returns:
-        The file that holds them.
+        The file that contains the results.
 
     Raises:
-        RunError: If it cannot be written.
+        RunError: If the file cannot be written.
     """
-    make_folder(place.parent)
+    make_folder(path.parent)
     plain = json.loads(json.dumps(document))
-    number, file = 1, place
+    number, file = 1, path
     while file.exists():
-        if _counted(read_results(file)) == _counted(plain):
+        if _counts(read_results(file)) == _counts(plain):
             return file
         number += 1
-        file = place.with_stem(f"{place.stem}-{number}")
+        file = path.with_stem(f"{path.stem}-{number}")
     write_text(file, json.dumps(plain, indent=1) + "\n")
     return file
 
 
 def read_results(file: Path) -> dict[str, Any]:
-    """Reads what `save_results` wrote.
+    """Read results that `save_results` wrote.
 
     Raises:
-        UsageError: If there is no such file.
-        RunError: If it holds no results.
+        UsageError: If the file does not exist.
+        RunError: If it does not contain results.
     """
     if not file.is_file():
         raise UsageError(f"No results {file}", expected="a file that `cnnkit evaluate` wrote")
@@ -81,22 +94,22 @@ def read_results(file: Path) -> dict[str, Any]:
     return document
 
 
-def _counted(document: Mapping[str, Any]) -> list[Any]:
-    """Returns the counted figures: probabilities depend on the batches in their last bits."""
+def _counts(document: Mapping[str, Any]) -> list[Any]:
+    """Return the counts; the last bits of probabilities depend on the batches."""
     errors = ("top1_error", "top5_error")
     totals = [document, *document["members"]]
     return [document["confusion"], *([one[name] for name in errors] for one in totals)]
 
 
 def newest_results(run: Path) -> Path:
-    """Returns the file of a run's last evaluation.
+    """Return the file of the last evaluation of a run.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If the run has not been evaluated.
     """
     files: Sequence[Path] = list((run / FOLDER).glob("*.json"))
     if not files:
         raise UsageError(
-            f"The run {run} was not evaluated yet", hint=f"`cnnkit evaluate {run}` does that"
+            f"The run {run} has not been evaluated yet", hint=f"Run `cnnkit evaluate {run}` first"
         )
     return max(files, key=lambda file: file.stat().st_mtime_ns)

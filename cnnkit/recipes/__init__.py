@@ -1,4 +1,4 @@
-"""Named training recipes: each with its source, command, cost and the result to expect."""
+"""Named training recipes, each with its source, command, cost and expected result."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DEFAULT = "demo"
 
 
 def find_recipe(name: str) -> Recipe:
-    """Returns the recipe called `name`.
+    """Return the recipe called `name`.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If `name` is unknown.
 
     Example:
         >>> from cnnkit.recipes import find_recipe

@@ -1,4 +1,4 @@
-"""AlexNet as its paper and as Caffe trained it."""
+"""AlexNet, as trained by its paper and by Caffe."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from cnnkit.config import TrainingConfig
 from cnnkit.recipes.recipe import (
-    AUTOMATIC,
-    BILINEAR,
-    CENTER,
-    CENTER_MEAN,
+    AUTOMATIC_DROPS,
+    BILINEAR_RESIZE,
+    CENTER_CROP_ERRORS,
+    CENTER_OF_MEAN_IMAGE,
     IMAGENET,
-    INVERTED,
+    INVERTED_DROPOUT,
     Recipe,
 )
 
@@ -33,17 +33,17 @@ PAPER = TrainingConfig(
 )
 SOURCE = "Krizhevsky et al. 2012, sections 2 to 5"
 DEVIATIONS = (
-    AUTOMATIC,
-    CENTER,
-    BILINEAR,
-    CENTER_MEAN,
-    INVERTED,
+    AUTOMATIC_DROPS,
+    CENTER_CROP_ERRORS,
+    BILINEAR_RESIZE,
+    CENTER_OF_MEAN_IMAGE,
+    INVERTED_DROPOUT,
     "biases do not decay, as in the authors' later code; the paper speaks of weights",
     "color noise is scaled by the standard deviations, as in the authors' code; the paper says "
     "eigenvalues",
 )
 
-# BVLC's solver: drops every 100,000 of 450,000 steps of 256 images; 20 epochs are 100,100 steps.
+# BVLC's solver: the learning rate drops every 100,000 of 450,000 steps of 256 images; 20 epochs are 100,100 steps.
 CAFFE = replace(
     PAPER,
     model="alexnet_caffe",
@@ -75,7 +75,7 @@ ALEXNET = {
         "not repeated here",
         deviations=(
             "the shorter side is rescaled to 256; Caffe squeezes the whole image into 256 x 256",
-            CENTER_MEAN,
+            CENTER_OF_MEAN_IMAGE,
             "drops at whole epochs of 5,005 steps; Caffe's every 100,000 steps are 19.98 epochs",
         ),
     ),

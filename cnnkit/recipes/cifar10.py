@@ -1,4 +1,4 @@
-"""Small networks on CIFAR-10, which a laptop trains."""
+"""Small networks on CIFAR-10, which a laptop can train."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FULL = replace(
     lr_milestones=(121, 131),
     weight_decay_multipliers={"fc4/kernel": 250, "fc4/bias": 0},
 )
-# Krizhevsky et al. 2012, Fig. 1: no regularization of any kind, and for each activation the rate
-# that was best after two epochs, of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh;
-# tried with the biases at twice the rate.
+# Krizhevsky et al. 2012, Fig. 1: no regularization of any kind. The learning rate of each activation
+# was the best after two epochs: of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh,
+# with the biases at twice the rate.
 RELU = TrainingConfig(
     model="cifar10_full",
     model_options={"lrn": False, "activation": "relu"},
@@ -80,6 +80,6 @@ CIFAR = {
             DATA,
             "the paper does not describe its network: this is cifar10_full without normalization",
         ),
-        parts=(TrainingStage("relu", RELU), TrainingStage("tanh", TANH)),
+        stages=(TrainingStage("relu", RELU), TrainingStage("tanh", TANH)),
     ),
 }

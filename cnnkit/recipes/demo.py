@@ -1,4 +1,4 @@
-"""A minute on a laptop: the whole way on real handwritten digits."""
+"""A demonstration: a minute on a laptop, on real handwritten digits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one would do today with a network of 2012."""
+"""A network of 2012 with the training methods of today."""
 
 from __future__ import annotations
 

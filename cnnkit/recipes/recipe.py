@@ -1,4 +1,4 @@
-"""What a recipe is."""
+"""The class of recipes, and the deviations from the papers that several recipes share."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cnnkit.config import TrainingConfig
 
 @dataclass(frozen=True)
 class TrainingStage:
-    """One of several trainings that a recipe is made of.
+    """One training of a recipe that consists of several.
 
     Attributes:
         name: Name of its run folder.
-        config: What is trained.
-        follows: Whether it begins with the weights of the part before.
+        config: The configuration.
+        follows: Whether it begins with the weights of the previous stage.
     """
 
     name: str
@@ -25,17 +25,17 @@ class TrainingStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A configuration that is known to work, or was published.
+    """A published or proven configuration.
 
     Attributes:
-        config: What is trained; of several parts the last.
-        source: The paper it follows.
-        command: What a user types.
+        config: The configuration; that of the last stage if there are several.
+        source: Paper or software that it follows.
+        command: Command line that runs it.
         cost: Time on named hardware.
-        result: What to expect at the end, and who says so.
-        deviations: Where it differs from the paper, and why.
-        needs: Fields or model options that the user has to give, with the reason.
-        parts: The trainings that it is made of, where it is more than one.
+        result: Expected result, and its source.
+        deviations: Differences from the paper, with reasons.
+        needs: Fields or model options that the user has to set, with reasons.
+        stages: Trainings that follow each other, if there is more than one.
     """
 
     config: TrainingConfig
@@ -45,15 +45,19 @@ class Recipe:
     result: str
     deviations: tuple[str, ...] = ()
     needs: Mapping[str, str] = field(default_factory=dict)
-    parts: tuple[TrainingStage, ...] = ()
+    stages: tuple[TrainingStage, ...] = ()
 
 
 IMAGENET = "tfds:imagenet2012"
-AUTOMATIC = "the learning rate drops after 5 epochs without improvement; the authors did it by hand"
-CENTER = "errors while training are of one center crop; the paper averages several crops"
-BILINEAR = "images are rescaled bilinearly with antialiasing; the paper names no filter"
-CENTER_MEAN = (
+AUTOMATIC_DROPS = (
+    "the learning rate drops after 5 epochs without improvement; the authors did it by hand"
+)
+CENTER_CROP_ERRORS = (
+    "errors while training are of one center crop; the paper averages several crops"
+)
+BILINEAR_RESIZE = "images are rescaled bilinearly with antialiasing; the paper names no filter"
+CENTER_OF_MEAN_IMAGE = (
     "the center of the mean image is subtracted from every crop; the authors subtract the part "
     "that lies under the crop"
 )
-INVERTED = "dropout scales up while training instead of scaling down at test time"
+INVERTED_DROPOUT = "dropout scales up while training instead of scaling down at test time"

@@ -1,4 +1,4 @@
-"""VGG: one network of each column at each scale, and the chain that the paper trained."""
+"""VGG: one recipe for each column and scale, and the stages that the paper trained."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from cnnkit.config import TrainingConfig
 from cnnkit.recipes.recipe import (
-    AUTOMATIC,
-    BILINEAR,
-    CENTER,
+    AUTOMATIC_DROPS,
+    BILINEAR_RESIZE,
+    CENTER_CROP_ERRORS,
     IMAGENET,
-    INVERTED,
+    INVERTED_DROPOUT,
     Recipe,
     TrainingStage,
 )
@@ -25,7 +25,7 @@ COLUMNS = {
 }
 # Simonyan & Zisserman 2014, Table 3: top-1 and top-5 validation error in %, by column and scale.
 # The paper did not train every column at every scale.
-ERRORS = {
+SINGLE_SCALE_ERRORS = {
     ("a", "256"): (29.6, 10.4),
     ("a-lrn", "256"): (29.7, 10.5),
     ("b", "256"): (28.7, 9.9),
@@ -39,7 +39,7 @@ ERRORS = {
     ("e", "384"): (26.9, 8.7),
     ("e", "jitter"): (25.5, 8.0),
 }
-BEFORE = {"384": "256", "jitter": "384"}
+PREVIOUS_SCALE = {"384": "256", "jitter": "384"}
 # Section 3.1.
 BASE = TrainingConfig(
     model="vgg16",
@@ -55,14 +55,14 @@ BASE = TrainingConfig(
     checkpoint_every="30m",
 )
 SCALES = {"256": (256, 256), "384": (384, 384), "jitter": (256, 512)}
-FINE_TUNING_RATE = 1e-3
+FINE_TUNING_LEARNING_RATE = 1e-3
 SOURCE = "Simonyan & Zisserman 2014, sections 2 and 3"
 COST = "the paper: 2 to 3 weeks a network on 4 Titan Black"
 DEVIATIONS = (
-    AUTOMATIC,
-    CENTER,
-    BILINEAR,
-    INVERTED,
+    AUTOMATIC_DROPS,
+    CENTER_CROP_ERRORS,
+    BILINEAR_RESIZE,
+    INVERTED_DROPOUT,
     "biases do not decay; the paper does not say",
     "color noise is scaled by the standard deviations, as in Krizhevsky's code",
 )
@@ -75,14 +75,14 @@ DURATION = (
 
 def _config(column: str, scale: str) -> TrainingConfig:
     config = replace(BASE, model=COLUMNS[column], scale=SCALES[scale])
-    return config if scale == "256" else replace(config, learning_rate=FINE_TUNING_RATE)
+    return config if scale == "256" else replace(config, learning_rate=FINE_TUNING_LEARNING_RATE)
 
 
 def _recipe(column: str, scale: str) -> Recipe:
     name = f"vgg-{column}-{scale}"
-    before = f"vgg-{column}-{BEFORE[scale]}" if scale in BEFORE else ""
+    before = f"vgg-{column}-{PREVIOUS_SCALE[scale]}" if scale in PREVIOUS_SCALE else ""
     begin = f" --init-from runs/{before}" if before else ""
-    errors = ERRORS.get((column, scale))
+    errors = SINGLE_SCALE_ERRORS.get((column, scale))
     result = "the paper did not train this column at this scale"
     if errors:
         result = (
@@ -101,7 +101,7 @@ def _recipe(column: str, scale: str) -> Recipe:
     )
 
 
-CHAIN = (
+STAGES = (
     TrainingStage("a-256", _config("a", "256")),
     TrainingStage("d-256", replace(_config("d", "256"), weight_mapping="vgg-staged"), follows=True),
     TrainingStage("d-384", _config("d", "384"), follows=True),
@@ -111,7 +111,7 @@ CHAIN = (
 VGG = {
     **{f"vgg-{column}-{scale}": _recipe(column, scale) for column in COLUMNS for scale in SCALES},
     "vgg-d-staged": Recipe(
-        config=CHAIN[-1].config,
+        config=STAGES[-1].config,
         source=SOURCE,
         command="cnnkit train --recipe vgg-d-staged --output runs/vgg-d",
         cost="the paper: 2 to 3 weeks on 4 Titan Black for each of the four trainings",
@@ -123,6 +123,6 @@ VGG = {
             "paper gives, taken literally, makes the first dense layer explode",
             DURATION,
         ),
-        parts=CHAIN,
+        stages=STAGES,
     ),
 }

@@ -1,15 +1,15 @@
-"""ZFNet as its paper trained it."""
+"""ZFNet, as trained by its paper."""
 
 from __future__ import annotations
 
 from cnnkit.config import TrainingConfig
 from cnnkit.recipes.recipe import (
-    AUTOMATIC,
-    BILINEAR,
-    CENTER,
-    CENTER_MEAN,
+    AUTOMATIC_DROPS,
+    BILINEAR_RESIZE,
+    CENTER_CROP_ERRORS,
+    CENTER_OF_MEAN_IMAGE,
     IMAGENET,
-    INVERTED,
+    INVERTED_DROPOUT,
     Recipe,
 )
 
@@ -39,11 +39,11 @@ ZFNET = {
         result="the paper: 38.4 % top-1 and 16.5 % top-5 error on ILSVRC-2012's validation images; "
         "not repeated here",
         deviations=(
-            AUTOMATIC,
-            CENTER,
-            BILINEAR,
-            CENTER_MEAN,
-            INVERTED,
+            AUTOMATIC_DROPS,
+            CENTER_CROP_ERRORS,
+            BILINEAR_RESIZE,
+            CENTER_OF_MEAN_IMAGE,
+            INVERTED_DROPOUT,
             "no weight decay and no color noise: the paper mentions neither",
             "each epoch shows one of the ten crops of an image, chosen by chance; whether the "
             "authors showed all ten is not said",

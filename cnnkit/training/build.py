@@ -39,7 +39,7 @@ class TrainingComponents:
 
 def build_components(
     config: TrainingConfig,
-    labels: Sequence[str],
+    class_names: Sequence[str],
     statistics: Mapping[str, np.ndarray],
     strategy: tf.distribute.Strategy,
 ) -> TrainingComponents:
@@ -47,7 +47,7 @@ def build_components(
 
     Args:
         config: The configuration.
-        labels: Class names, which are saved with the network.
+        class_names: Class names, which are saved with the network.
         statistics: Result of `compute_input_statistics`.
         strategy: The distribution strategy.
 
@@ -56,14 +56,14 @@ def build_components(
     """
     options = {
         **config.model_options,
-        "classes": len(labels),
+        "classes": len(class_names),
         "input_shape": (config.image_size, config.image_size, 3),
         "mean": statistics["mean"].tolist(),
     }
 
     def build_model() -> keras.Model:
         model = models.build(config.model, **options)
-        models.set_class_names(model, labels)
+        models.set_class_names(model, class_names)
         if "std" in statistics:
             model.get_layer("preprocessing").set(statistics["mean"], statistics["std"])
         return model

@@ -24,12 +24,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import RunError, UsageError
 
 # Two replicas on a CPU gain no speed; they show that the code works on replicas.
 CPU_REPLICAS = 2
 
 
+@renamed_argument("index", "worker_index")
 def get_strategy(
     name: str = "default",
     replicas: int | None = None,

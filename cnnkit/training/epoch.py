@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from cnnkit._signals import StopFlag
 from cnnkit.config import TrainingConfig, parse_interval
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.data.pipeline import epoch_order, step_count
+from cnnkit.errors import RunError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import TrainingComponents
 from cnnkit.training.callbacks import Callback
@@ -21,7 +25,34 @@ from cnnkit.training.checkpoint import MetricTotals, TrainingState, save_checkpo
 from cnnkit.training.diagnostics import LossMonitor, check_finite_loss, pixel_range_warnings
 from cnnkit.training.distribute import process_index_and_count
 from cnnkit.training.schedule import learning_rate_at
-from cnnkit.training.signals import Interrupted, StopFlag
+
+# A shell reports 128 + N for a process that was ended by signal N.
+SHELL_SIGNAL_BASE = 128
+
+
+class Interrupted(RunError):
+    """Training was stopped by a signal; the state is saved.
+
+    Args:
+        number: The signal.
+        position: Epoch and step at which training stopped.
+        run: Path of the run folder.
+
+    Attributes:
+        exit_code: 130 after SIGINT, 143 after SIGTERM, as a shell would report.
+    """
+
+    def __init__(self, number: int, position: str, run: Path) -> None:
+        self.exit_code = SHELL_SIGNAL_BASE + number
+        self._number, self._position = number, position
+        super().__init__(
+            f"Stopped by {signal.Signals(number).name} {position}; everything up to there is kept",
+            hint=f"Go on with: cnnkit train --resume --output {run}",
+        )
+
+    def with_folder(self, folder: Path) -> Interrupted:
+        """Return the same error for another folder, for example one that contains several runs."""
+        return Interrupted(self._number, self._position, folder)
 
 
 @dataclass

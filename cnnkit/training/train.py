@@ -17,7 +17,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit._files import append_line
+from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, cache_in_memory, load_dataset
 from cnnkit.run_folder import RunFolder
@@ -58,9 +60,10 @@ from cnnkit.training.inputs import (
     held_out_augmentation,
     training_augmentation,
 )
-from cnnkit.training.signals import defer_signals
 
 
+@renamed_argument("about", "metadata")
+@renamed_argument("index", "worker_index")
 def train(
     config: TrainingConfig,
     output: str | Path,

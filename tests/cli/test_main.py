@@ -90,7 +90,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("train --resume --output {run} --batch-size 8", 2, "batch_size 16, now 8"),
         ("train --resume --overwrite --output {run}", 2, "either resumed or overwritten"),
         ("evaluate {tmp}", 2, "No run folder"),
-        ("evaluate {run} --batch-size 0", 2, "A batch holds images. Expected: at least 1"),
+        ("evaluate {run} --batch-size 0", 2, "`batch_size` must be at least 1. Received: 0"),
         ("export {tmp} --output {tmp}/m", 2, "No run folder"),
         ("visualize deconvnet {run} {tmp}/no.png --layer conv5 --output {tmp}/x.png", 2,
          "No image file"),

@@ -1,51 +1,60 @@
-import keras
+"""Averages of probabilities, ranks, and the file of saved predictions."""
+
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from cnnkit.data import Split
-from cnnkit.errors import UsageError
-from cnnkit.evaluation import evaluate
-
-
-def probe(classes=7):
-    """A network that reads the order of its classes from the first row of the image."""
-    inputs = keras.Input((8, 8, 3))
-    first = keras.layers.Cropping2D(((0, 7), (0, 8 - classes)))(inputs)
-    outputs = keras.layers.Lambda(lambda x: x[:, 0, :, 0])(first)
-    return keras.Model(inputs, outputs)
+from cnnkit.errors import RunError
+from cnnkit.evaluation.predictions import Predictions, aggregate_views, average_log_probabilities
+from tests.helpers.evaluation_networks import softmax
 
 
-def split_of(scores, labels):
-    images = np.zeros((len(scores), 8, 8, 3), np.uint8)
-    images[:, 0, : scores.shape[1], 0] = scores
-    table = tf.constant(images)
-    names = tuple(str(i) for i in range(len(labels)))
-    return Split(np.asarray(labels, np.int32), names, lambda index: tf.gather(table, index))
+def test_views_are_averaged_as_by_hand(rng):
+    scores = rng.normal(size=(3, 5, 2, 7)) * 4
+    expected = softmax(scores).mean(axis=(1, 2))
+    np.testing.assert_allclose(np.exp(aggregate_views(scores, "probabilities")), expected)
+    expected = softmax(scores.mean(axis=1)).mean(axis=1)
+    np.testing.assert_allclose(np.exp(aggregate_views(scores, "scores")), expected)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
-def test_errors_are_counted_as_by_hand(rng, batch_size):
-    scores = rng.permuted(np.tile(np.arange(7) * 30, (23, 1)), axis=1)
-    labels = rng.integers(0, 6, 23)
-    result = evaluate(probe(), split_of(scores, labels), list("abcdefg"), batch_size=batch_size)
-    best = [sorted(range(7), key=lambda c: -row[c]) for row in scores]
-    top1 = np.array([label != order[0] for label, order in zip(labels, best, strict=True)])
-    top5 = np.array([label not in order[:5] for label, order in zip(labels, best, strict=True)])
-    assert result.images == 23
-    assert result.top1_error == pytest.approx(top1.mean())
-    assert result.top5_error == pytest.approx(top5.mean())
-    assert 0 < result.top5_error < result.top1_error < 1
-    for i, row in enumerate(result.classes):
-        chosen = labels == i
-        assert (row.label, row.images) == ("abcdefg"[i], chosen.sum())
-        if chosen.any():
-            assert row.top1_error == pytest.approx(top1[chosen].mean())
-            assert row.top5_error == pytest.approx(top5[chosen].mean())
-    assert result.classes[6].images == 0
-    assert result.classes[6].top1_error is None
+def test_networks_are_averaged_without_underflow():
+    logs = np.array([[0.0, -2000.0, -2100.0]]), np.array([[0.0, -2100.0, -2000.0]])
+    expected = [[0.0, -2000 - np.log(2), -2000 - np.log(2)]]
+    np.testing.assert_allclose(average_log_probabilities(logs), expected)
 
 
-def test_other_classes_are_refused():
-    with pytest.raises(UsageError, match="Expected: 7 classes. Received: 2: a, b"):
-        evaluate(probe(), split_of(np.zeros((1, 7)), [0]), ["a", "b"])
+def filled(rng, images=6, classes=4, done=4):
+    predictions = Predictions.empty(images, 2, classes)
+    logs = [np.log(softmax(rng.normal(size=(done, classes)))) for _ in range(2)]
+    predictions.add(logs, rng.integers(0, classes, done))
+    return predictions
+
+
+def test_saved_predictions_are_loaded(rng, tmp_path):
+    file = tmp_path / "evaluations" / "state.npz"
+    saved, loaded = filled(rng), Predictions.empty(6, 2, 4)
+    saved.save(file)
+    with np.load(file) as arrays:
+        assert set(arrays) == {"ranks", "rank", "top", "top_logs", "right_logs", "done"}
+    loaded.load(file)
+    assert loaded.done == 4
+    for name, value in vars(saved).items():
+        np.testing.assert_array_equal(getattr(loaded, name), value)
+
+
+def test_predictions_of_other_shapes_and_torn_files_are_ignored(rng, tmp_path):
+    file = tmp_path / "state.npz"
+    filled(rng).save(file)
+    other = Predictions.empty(7, 2, 4)
+    other.load(file)
+    assert other.done == 0
+    file.write_bytes(file.read_bytes()[:100])
+    torn = Predictions.empty(6, 2, 4)
+    torn.load(file)
+    torn.load(tmp_path / "none.npz")
+    assert torn.done == 0
+
+
+def test_scores_that_are_not_finite_are_named():
+    predictions = Predictions.empty(3, 1, 2)
+    with pytest.raises(RunError, match="no finite scores for an image of 0 to 1"):
+        predictions.add([np.array([[0.0, 0.0], [np.nan, 0.0]])], np.array([0, 1]))

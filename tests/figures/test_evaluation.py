@@ -99,7 +99,7 @@ def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
         ("{run} --kind answers --results {tmp}/x.json", 2, "that `cnnkit evaluate` wrote"),
         ("{run} --kind confusion --results {run}/config.json", 1, "holds no results"),
         ("{run} --kind answers --results {tmp}/other.json", 1, "is not the one that was evaluated"),
-        ("{fresh} --kind confusion", 2, "was not evaluated yet. `cnnkit evaluate"),
+        ("{fresh} --kind confusion", 2, "has not been evaluated yet. Run `cnnkit evaluate"),
     ],
 )
 def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text):

@@ -58,7 +58,7 @@ def test_every_recipe_is_complete(name, capsys):
     recipe = RECIPES[name]
     assert f"--recipe {name}" in recipe.command
     assert recipe.source and recipe.cost and recipe.result
-    for config in (recipe.config, *(part.config for part in recipe.parts)):
+    for config in (recipe.config, *(part.config for part in recipe.stages)):
         assert TrainingConfig.from_json(config.to_json()) == config
         options = {**config.model_options, **dict.fromkeys(recipe.needs, 8)}
         options.pop("init_from", None)
@@ -114,7 +114,7 @@ def chain(monkeypatch):
         TrainingStage("first", SMALL),
         TrainingStage("second", TrainingConfig(**{**SMALL.__dict__, **other}), follows=True),
     )
-    recipe = Recipe(parts[-1].config, "nowhere", "", "", "", ("it is small",), parts=parts)
+    recipe = Recipe(parts[-1].config, "nowhere", "", "", "", ("it is small",), stages=parts)
     monkeypatch.setitem(RECIPES, "chain", recipe)
 
 

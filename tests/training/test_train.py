@@ -135,7 +135,7 @@ def test_a_run_leaves_its_folder(tmp_path):
         "labels.txt", "statistics.npz",
     }  # fmt: skip
     assert run.config == CONFIG
-    assert run.labels == tuple("0123456789")
+    assert run.class_names == tuple("0123456789")
     lines = run.metrics
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert set(lines[0]) == {

@@ -124,7 +124,7 @@ def _evaluate(
     find_protocol(args.protocol)
     check_average(args.average)
     source, seed = held_out_images(runs, args.dataset)
-    labels = runs[0].labels
+    labels = runs[0].class_names
     split = align_classes(source, labels)
     strategy = get_strategy(args.strategy, args.replicas)
     with strategy.scope():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import Any
 
 from cnnkit.cli.console import add_json_argument, print_json
 from cnnkit.config import TrainingConfig
@@ -24,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the list, or one recipe."""
     chosen = {args.name: find_recipe(args.name)} if args.name else RECIPES
     if args.json:
-        document = {name: dataclasses.asdict(recipe) for name, recipe in chosen.items()}
+        document = {name: _document(recipe) for name, recipe in chosen.items()}
         print_json(document[args.name] if args.name else document, indent=2)
     elif args.name:
         print(_describe(args.name, chosen[args.name]))
@@ -33,6 +34,12 @@ def run(args: argparse.Namespace) -> int:
         for name, recipe in chosen.items():
             print(f"{name:<{width}}  {recipe.source}")
     return 0
+
+
+def _document(recipe: Recipe) -> dict[str, Any]:
+    document = dataclasses.asdict(recipe)
+    document["parts"] = document.pop("stages")  # the key of version 0.1.0
+    return document
 
 
 def _describe(name: str, recipe: Recipe) -> str:
@@ -45,11 +52,11 @@ def _describe(name: str, recipe: Recipe) -> str:
     ]
     lines += [f"needs     {need}: {reason}" for need, reason in recipe.needs.items()]
     lines += [f"deviates  {deviation}" for deviation in recipe.deviations]
-    for part in recipe.parts:
+    for part in recipe.stages:
         begins = ", from the weights of the part before" if part.follows else ""
         lines.append(f"part      {part.name}{begins}")
         lines += _fields(part.config)
-    return "\n".join(lines + ([] if recipe.parts else _fields(recipe.config)))
+    return "\n".join(lines + ([] if recipe.stages else _fields(recipe.config)))
 
 
 def _fields(config: TrainingConfig) -> list[str]:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     from cnnkit.cli.train_stages import has_stages
 
-    if has_stages(output) or (recipe and recipe.parts):
+    if has_stages(output) or (recipe and recipe.stages):
         return _run_parts(args, output, recipe)
     if recipe is None:
         from cnnkit.run_folder import RunFolder
@@ -83,7 +83,7 @@ def _run_parts(args: argparse.Namespace, output: Path, recipe: Recipe | None) ->
     else:
         parts = [
             dataclasses.replace(part, config=apply_overrides(part.config, args))
-            for part in recipe.parts
+            for part in recipe.stages
         ]
         write_stages(output, parts)
     about = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}

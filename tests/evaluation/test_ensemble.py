@@ -1,0 +1,59 @@
+"""Networks as fully convolutional ones, and their score functions."""
+
+import keras
+import numpy as np
+import pytest
+
+from cnnkit import alexnet, vgg11
+from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.ensemble import dense_network, evaluated_model, score_function
+from cnnkit.evaluation.predictions import log_softmax
+from tests.helpers.evaluation_networks import CLASSES, LABELS, SIZE, images, network, split_of
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return images()
+
+
+@pytest.fixture(scope="module")
+def split(pictures):
+    return split_of(pictures, [0, 1, 2, 3, 4, 5, 6, 0])
+
+
+@pytest.mark.parametrize("build", [alexnet, vgg11])
+def test_dense_is_the_classifier_at_the_training_size(build, rng):
+    model = build(classes=4, input_shape=(64, 64, 3), initializer="glorot")
+    batch = rng.uniform(0, 255, (2, 64, 64, 3)).astype(np.float32)
+    member = evaluated_model(model, None)
+    looks = score_function(dense_network(member), flip=True, average="scores")(batch).numpy()
+    expected = np.log(model(batch).numpy())
+    mirrored = np.log(model(batch[:, :, ::-1]).numpy())
+    np.testing.assert_allclose(log_softmax(looks[:, 0]), expected, atol=1e-4)
+    np.testing.assert_allclose(log_softmax(looks[:, 1]), mirrored, atol=1e-4)
+
+
+def test_padding_makes_dense_differ_from_cut_windows(pictures):
+    """A window that is cut out is surrounded by zeros, inside the image by its neighbors."""
+    padded = network(3, padding="same")
+    member = evaluated_model(padded, None)
+    looks = score_function(dense_network(member), flip=False, average="scores")
+    whole = pictures[6].astype(np.float32)
+    height, width = whole.shape[:2]
+    cut = [
+        whole[top : top + SIZE, left : left + SIZE]
+        for top in range(0, height - SIZE + 1, 2)
+        for left in range(0, width - SIZE + 1, 2)
+    ]
+    inner = keras.Model(padded.input, padded.get_layer("fc8").output)
+    expected = inner(np.stack(cut)).numpy().mean(axis=0)
+    difference = looks(whole[None]).numpy()[0, 0] - expected
+    assert np.abs(difference).max() > 0.01
+
+
+def test_a_network_of_any_size_is_tested_densely(split):
+    inputs = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(CLASSES, 3)(keras.layers.Rescaling(1 / 64)(inputs))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    result = evaluate(EvaluatedModel("any", model, (16,), SIZE), split, LABELS, protocol="dense")
+    assert result.images == 8
