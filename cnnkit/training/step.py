@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from cnnkit.models import logits_tensor
-from cnnkit.training._kernels.conv_gradients import fast_conv_gradients
+from cnnkit.training._kernels.conv_gradients import conv_gradient_mode, fast_conv_gradients
 from cnnkit.training.distribute import (
     local_results,
     shard_batch,
@@ -49,6 +49,7 @@ class StepRunner:
         loss_scale: LossScale | None = None,
         jit_compile: bool = False,
     ) -> None:
+        conv_gradient_mode()  # An error here is clearer than one while TensorFlow traces a step.
         self.optimizer = optimizer
         self.strategy = strategy
         self.gradient_accumulation_steps = gradient_accumulation_steps

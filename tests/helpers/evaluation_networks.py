@@ -15,7 +15,7 @@ SHAPES = ((16, 16), (16, 21), (27, 16), (16, 24), (18, 16), (16, 21), (16, 30), 
 
 
 def network(seed=0, *, end="probabilities", size=SIZE, padding="valid", classes=CLASSES):
-    """A network whose dense head sees 3 x 3 positions, 2 pixels apart."""
+    """A network whose dense head has a receptive field of 3 x 3 positions, 2 pixels apart."""
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((size, size, 3))
     x = keras.layers.Rescaling(1 / 128, offset=-1)(inputs)
@@ -51,7 +51,7 @@ def split_of(pictures, labels):
 
 
 def write_folder(root, labels, each=3, seed=1):
-    """Writes a dataset of `each` training and test images a class."""
+    """Write a dataset of `each` training and test images per class."""
     pictures = iter(images(2 * each * len(labels), seed=seed))
     for split in ("train", "test"):
         for label in labels:
@@ -63,7 +63,7 @@ def write_folder(root, labels, each=3, seed=1):
 
 
 def write_run(path, seed, dataset, labels=LABELS, scale=(14, 18)):
-    """Writes the folder of a finished run of `network(seed)`."""
+    """Write the folder of a finished run of `network(seed)`."""
     run = RunFolder(path)
     config = TrainingConfig(dataset=f"folder:{dataset}", image_size=SIZE, scale=scale, seed=seed)
     run.create(config, labels, {})
@@ -72,7 +72,7 @@ def write_run(path, seed, dataset, labels=LABELS, scale=(14, 18)):
 
 
 def logits(model, batch):
-    """What `network` without padding answers, (n, classes), in NumPy."""
+    """The logits of `network` without padding, (n, classes), computed in NumPy."""
     kernels = {layer.name: layer.get_weights() for layer in model.layers}
 
     def convolution(x, name):

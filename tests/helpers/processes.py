@@ -1,4 +1,4 @@
-"""Training processes of their own, forked from one that has imported TensorFlow already."""
+"""Run training processes, forked from one that has imported TensorFlow already."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ class Processes:
         self._logs = logs
 
     def run(self, *jobs) -> list[Outcome]:
-        """Runs some at the same time; a job is (words, what happens, after which step)."""
+        """Run several at the same time; a job is (arguments, event, step after which it happens)."""
         lines = [
             {
                 "words": list(map(str, words)),

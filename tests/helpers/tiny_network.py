@@ -2,7 +2,20 @@
 
 import keras
 
+from cnnkit.config import TrainingConfig
 from cnnkit.layers import Dropout, ReLU
+
+# 15 steps an epoch, the last one of fewer images.
+DIGITS_CONFIG = TrainingConfig(
+    model="tiny",
+    dataset="digits",
+    image_size=8,
+    epochs=3,
+    batch_size=100,
+    learning_rate=0.05,
+    lr_milestones=(3,),
+    seed=5,
+)
 
 
 def tiny(*, classes, input_shape, mean, dropout=0.0, scale=1.0, name="tiny"):
@@ -14,3 +27,8 @@ def tiny(*, classes, input_shape, mean, dropout=0.0, scale=1.0, name="tiny"):
     x = keras.layers.Rescaling(scale)(x)
     x = keras.layers.Dense(classes, name="fc8")(x)
     return keras.Model(inputs, keras.layers.Activation("softmax")(x), name=name)
+
+
+def weights_of(run):
+    """The weights of the network of a run."""
+    return keras.saving.load_model(run.model_file).get_weights()

@@ -1,13 +1,13 @@
-"""Training processes that something happens to.
+"""Run training processes that receive a signal or a full disk after some step.
 
-For each line of JSON on standard input, a list of processes that run at the same time:
+Each line of standard input is a JSON list of processes that run at the same time:
 
     [{"words": ["train", ...], "what": "KILL", "at": 7, "log": "FILE"}, ...]
 
-Each runs its words as a cnnkit command with a network called `tiny`; after step `at` of the
-process it sends itself the signal `what`, or fills the disk (`FULL`). `KILL+0.01` waits that many
-seconds first. The answer is the list of exit codes on a line. The processes are forked from this
-one, which has imported TensorFlow and not used it: that saves each the time of the import.
+Each process runs the cnnkit command `words` with a network called `tiny`. After its step `at`, it
+sends itself the signal `what`, or fills the disk (`FULL`). `KILL+0.01` waits for that many seconds
+first. The list of exit codes is printed as a line. The processes are forked from this one, which
+has imported TensorFlow but not used it, so that they need not import it again.
 """
 
 import json

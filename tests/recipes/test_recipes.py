@@ -1,4 +1,4 @@
-"""Recipes against the numbers in the papers; trainings of several parts."""
+"""Recipes against the numbers in the papers; recipes of several stages."""
 
 import json
 
@@ -86,12 +86,12 @@ def test_the_list_names_all(capsys):
          "--model-option sixth_conv=VALUE"),
         ("--recipe vgg-d-384", "begins with the weights of vgg-d-256. Expected: --init-from"),
         ("--recipe vgg-d-staged --index 0", "trained by one process"),
-        ("--scale 1 2 3", "A scale has one side or two"),
+        ("--scale 1 2 3", "--scale must be one side, or the smallest and the largest. Received: 1 2 3"),
         ("--checkpoint-every soon", "steps as in 500, or minutes as in 10m"),
-        ("--rate-multiplier x=2 --model tiny --image-size 8", "fits no weights"),
+        ("--lr-multiplier x=2 --model tiny --image-size 8", "fits no weights"),
         ("--strategy multiworker", "The strategy multiworker needs `workers` or TF_CONFIG"),
-        ("--jit-compile --strategy mirrored", "for one device only"),
-        ("--workers a:1,b:2 --index 0 --strategy default", "belong to the strategy multiworker"),
+        ("--jit-compile --strategy mirrored", "`jit_compile` works on one device only"),
+        ("--workers a:1,b:2 --index 0 --strategy default", "`workers` and `worker_index` belong to the strategy multiworker"),
         ("--workers a:1,b:2 --strategy multiworker", "an index of 0 to 1"),
     ],
 )  # fmt: skip
@@ -169,7 +169,7 @@ def test_training_ends_at_the_error_that_is_asked_for(tmp_path, capsys):
     """Fig. 1's way of counting: epochs until a quarter of the training images are wrong."""
     output = tmp_path / "run"
     words = ["--model", "tiny", "--image-size", "8", "--epochs", "9", "--learning-rate", "0.05"]
-    words += ["--until-train-error", "0.25", "--output", str(output)]
+    words += ["--stop-at-train-error", "0.25", "--output", str(output)]
     assert main(["train", *words]) == 0
     lines = RunFolder(output).metrics
     assert 1 < len(lines) < 9

@@ -1,7 +1,8 @@
-"""Training that begins with weights of others, and what comes along with them."""
+"""Networks that begin with other weights, their preprocessing, and their precision on disk."""
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -10,7 +11,9 @@ from cnnkit import load_model
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, class_names
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import train
+from tests.helpers.tiny_network import DIGITS_CONFIG
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
@@ -89,3 +92,35 @@ def test_a_file_of_another_network_is_refused(tmp_path, config, torch_file):
             tmp_path / "run",
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_in_half_precision_saves_float32(tmp_path):
+    config = dataclasses.replace(
+        DIGITS_CONFIG,
+        learning_rate=0.1,
+        lr_milestones=(),
+        precision="mixed_bfloat16",
+        epochs=1,
+        keep_best=True,
+    )
+    run = train(config, tmp_path / "run")
+    for file in (run.model_file, run.best_file):
+        model = keras.saving.load_model(file)
+        assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+    [line] = RunFolder(tmp_path / "run").metrics
+    assert line["val_accuracy"] > 0.3
+
+
+def test_init_from_begins_with_another_runs_weights(tmp_path):
+    config = dataclasses.replace(DIGITS_CONFIG, learning_rate=0.1, lr_milestones=(), epochs=1)
+    first = train(config, tmp_path / "first")
+    second = dataclasses.replace(
+        config, init_from=str(first.path), seed=8, learning_rate=1e-9, momentum=0.0
+    )
+    run = train(second, tmp_path / "second")
+    for a, b in zip(*(keras.saving.load_model(r.model_file).get_weights() for r in (first, run)),
+                    strict=True):  # fmt: skip
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    with pytest.raises(UsageError, match="No model at"):
+        train(dataclasses.replace(second, init_from="/no/where"), tmp_path / "third")
+    assert not (tmp_path / "third").exists()

@@ -1,15 +1,23 @@
-"""Nothing is lost: killed and stopped runs, torn checkpoints, a full disk."""
+"""Nothing is lost: killed and stopped runs, torn checkpoints, a full disk, wrong resumptions."""
 
+import dataclasses
+import json
 import random
+import shutil
 import signal
 
 import keras
 import numpy as np
 import pytest
 
+from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
-from cnnkit.training import checkpoint
+from cnnkit.training import checkpoint, train
+from cnnkit.training.checkpoint import MetricTotals, TrainingState
+from cnnkit.training.schedule import PlateauState
 from tests.helpers.processes import processes
+from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
+from tests.helpers.tiny_network import weights_of
 
 # 15 steps an epoch, the last one of fewer images.
 WORDS = [
@@ -112,3 +120,76 @@ def test_killed_twenty_times_at_random(tmp_path, process, whole):
         assert done.returncode in (0, KILLED), done.stderr
     assert process(run.path, "--resume").returncode == 0
     assert_same(run, whole)
+
+
+def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
+    run = train(CONFIG, tmp_path / "run")
+    before = weights_of(run)
+    newest = run.checkpoints / "step-000000045.npz"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    run.model_file.unlink()
+    train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
+    for a, b in zip(before, weights_of(run), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
+    """A half-written checkpoint, a torn line of metrics; a run killed while it was created."""
+    run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
+    (run.checkpoints / ".aside-99-step-000000030.npz").write_bytes(b"half")
+    with run.metrics_file.open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
+    assert not list(run.path.rglob(".aside-*"))
+
+    begun = tmp_path / "begun"
+    (begun / "checkpoints").mkdir(parents=True)
+    (begun / "labels.txt").write_text("a\n")
+    assert len(train(dataclasses.replace(CONFIG, epochs=1), begun).metrics) == 1
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    checkpoint.save_checkpoint(
+        tmp_path, 1, TrainingState(), [keras.Variable(np.zeros(3), name="a")]
+    )
+    with pytest.raises(RunError, match="step-000000001.npz is of another network"):
+        checkpoint.restore_checkpoint(tmp_path, [keras.Variable(np.zeros(4), name="a")])
+
+
+def test_resume_with_another_configuration_names_the_fields(tmp_path):
+    run = train(dataclasses.replace(CONFIG, epochs=2), tmp_path / "run")
+    with pytest.raises(UsageError) as error:
+        train(dataclasses.replace(CONFIG, learning_rate=0.1, seed=9), run.path, resume=True)
+    text = str(error.value)
+    assert "learning_rate 0.05, now 0.1; seed 5, now 9" in text
+    assert "batch_size" not in text
+    with pytest.raises(UsageError, match="epochs of at least 2"):
+        train(dataclasses.replace(CONFIG, epochs=1), run.path, resume=True)
+    with pytest.raises(UsageError, match="No run folder"):
+        train(CONFIG, tmp_path / "none", resume=True)
+
+
+def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder):
+    images = shutil.copytree(image_folder, tmp_path / "images")
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{images}", epochs=1)
+    run = train(config, tmp_path / "run")
+    (images / "above" / "00.jpg").unlink()
+    with pytest.raises(RunError, match="has changed since the run"):
+        train(dataclasses.replace(config, epochs=2), run.path, resume=True)
+
+
+def test_the_state_in_a_checkpoint_has_the_keys_of_0_1_0():
+    totals = MetricTotals(images=300, loss=12.5, correct=200.0, seconds=0.1)
+    state = TrainingState(2, 3, totals, PlateauState(0.5, 1, 2), best_accuracy=0.75)
+    stored = json.loads(json.dumps(state.to_dict()))
+    assert stored == {
+        "epochs": 2,
+        "step": 3,
+        "totals": {"images": 300, "loss": 12.5, "right": 200.0, "seconds": 0.1},
+        "plateau": {"best": 0.5, "waited": 1, "drops": 2},
+        "best_accuracy": 0.75,
+        "reached": False,
+    }
+    assert TrainingState.from_dict(stored) == state

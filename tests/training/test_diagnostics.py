@@ -1,4 +1,4 @@
-"""What goes wrong in training, told in one line each."""
+"""Warnings about common failures, and errors for those that end the training."""
 
 import dataclasses
 import math
@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Split
 from cnnkit.errors import RunError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, get_strategy, train
 from cnnkit.training.diagnostics import LossMonitor, startup_warnings
-from tests.helpers.tiny_network import tiny
-
-
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-    monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
-
 
 CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
 
@@ -100,3 +92,11 @@ def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
         with np.load(file) as archive:
             assert all(np.isfinite(archive[name]).all() for name in archive.files)
     assert run.metrics == []
+
+
+def test_a_loss_that_explodes_stops_the_run(tmp_path):
+    with pytest.raises(
+        RunError, match="no longer finite at step 2 of epoch 1.*Lower the learning rate"
+    ):
+        train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
+    assert not (tmp_path / "run" / "model.keras").exists()

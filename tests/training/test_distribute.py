@@ -1,12 +1,22 @@
-"""Two worker processes on loopback against one process: same weights, one run folder."""
+"""Replicas and worker processes: two on loopback against one, one run folder."""
 
 import socket
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
+from cnnkit.training import get_strategy
+from cnnkit.training.distribute import (
+    local_results,
+    replica_devices,
+    shard_batch,
+    sum_over_replicas,
+    update_replicas,
+)
 from tests.helpers.processes import processes
 
 # 15 steps an epoch, the last one of 38 images, on 2 workers.
@@ -66,7 +76,7 @@ def test_two_workers_equal_one_process(parent, alone, tmp_path):
 
 
 def test_a_worker_that_dies_stops_the_other_and_both_go_on(parent, alone, tmp_path):
-    """Killed in the second epoch; the second worker has no run folder and hears where to go on."""
+    """Killed in the second epoch; the second worker has no run folder and receives the state."""
     first, second = workers(parent, tmp_path, *WORDS, at=(0, 21))
     assert second.returncode == KILLED
     assert first.returncode == 1
@@ -87,3 +97,48 @@ def test_workers_with_different_configurations_stop(parent, tmp_path):
     assert "Worker 1 was started with another configuration" in second.stderr
     assert "no longer answers" in first.stderr
     assert not (tmp_path / "0").exists()
+
+
+def test_strategies_are_made_once(mirrored):
+    assert get_strategy("mirrored", 2) is mirrored
+    assert get_strategy("default").num_replicas_in_sync == 1
+    with pytest.raises(
+        UsageError, match="split into 16 replicas only before TensorFlow is first used"
+    ):
+        get_strategy("mirrored", 16)
+
+
+def test_a_batch_is_divided_and_gathered(mirrored):
+    rows = np.arange(6, dtype=np.float32)
+    sharded = shard_batch({"rows": tf.constant(rows)}, mirrored)
+    found = mirrored.run(lambda batch: batch["rows"] * 2, args=(sharded,))
+    parts = [part.numpy().tolist() for part in local_results(mirrored, found)]
+    assert parts == [[0, 2, 4], [6, 8, 10]]
+    assert replica_devices(mirrored) == ["CPU", "CPU"]
+
+
+def test_low_level_calls_sum_over_replicas_and_update_every_copy(mirrored):
+    """Of `strategy.extended`; cnnkit.training.distribute is the only file that uses it."""
+    with mirrored.scope():
+        variable = tf.Variable([1.0, 2.0])
+
+    @tf.function
+    def step():
+        context = tf.distribute.get_replica_context
+        own = mirrored.run(
+            lambda: tf.fill([2], 1.0 + tf.cast(context().replica_id_in_sync_group, tf.float32))
+        )
+        [total] = sum_over_replicas(mirrored, [own], [variable])
+        update_replicas(mirrored, variable, lambda copy, value: copy.assign_sub(value), total)
+
+    step()
+    for copy in local_results(mirrored, variable):
+        np.testing.assert_array_equal(copy, [1.0 - 3.0, 2.0 - 3.0])
+
+
+def test_old_keywords_are_accepted():
+    with (
+        pytest.warns(FutureWarning, match="`index` of get_strategy.. is now called"),
+        pytest.raises(UsageError, match="`worker_index` must be the position"),
+    ):
+        get_strategy("multiworker", workers=["a:1", "b:2"], index=2)

@@ -75,21 +75,26 @@ def fast_conv_gradients(*, jit_compile: bool = False) -> Iterator[bool]:
         >>> gradient().numpy()[:, :, 0, 0].tolist()
         [[9.0, 12.0, 9.0], [12.0, 16.0, 12.0], [9.0, 12.0, 9.0]]
     """
-    if _is_switched_off() or jit_compile or not is_supported_processor():
+    if conv_gradient_mode() == "framework" or jit_compile or not is_supported_processor():
         yield False
         return
     with tf.compat.v1.get_default_graph().gradient_override_map({"Conv2D": _NAME}):
         yield True
 
 
-def _is_switched_off() -> bool:
+def conv_gradient_mode() -> str:
+    """Return the value of the environment variable CNNKIT_CONV_GRADIENTS, `auto` or `framework`.
+
+    Raises:
+        UsageError: If it has another value.
+    """
     value = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
     if value not in ("auto", "framework"):
         raise UsageError(
             f"The environment variable {ENVIRONMENT_VARIABLE} must be `auto` or `framework`",
             received=value,
         )
-    return value == "framework"
+    return value
 
 
 def is_supported_processor() -> bool:

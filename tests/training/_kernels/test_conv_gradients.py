@@ -1,15 +1,17 @@
-"""Which convolutions get their gradients which way, and that they stay what they are."""
+"""The choice of the method for each convolution, and its gradients against TensorFlow's."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit.errors import UsageError
 from cnnkit.layers import GroupedConv2D
 from cnnkit.training import SGD
 from cnnkit.training._kernels import conv_gradients
 from cnnkit.training._kernels.conv_gradients import fast_conv_gradients
 from cnnkit.training.step import StepRunner
+from tests.helpers.convolution_by_hand import both_gradients
 
 WAYS = {
     "winograd": (conv_gradients, "winograd_gradients"),
@@ -201,3 +203,44 @@ def test_a_network_is_trained_the_same_either_way(rng, taken, always, mirrored, 
     for name in ways:
         for one, other in zip(trained[name], trained["plain"], strict=True):
             np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [3, 5])
+@pytest.mark.parametrize("rows", [1, 2, 7, 9])
+def test_bands_equal_the_sum_by_hand(rng, size, rows):
+    images, output_gradient = rng.normal(size=(3, 7, 5, 2)), rng.normal(size=(3, 7, 5, 4))
+    _, expected = both_gradients(images, np.zeros((size, size, 2, 4)), output_gradient)
+    found = conv_gradients.banded_filter_gradient(
+        tf.constant(images), tf.constant(output_gradient), size, rows
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("value", "used"), [("auto", True), ("framework", False)])
+def test_the_environment_switches_the_fast_gradients_off(taken, always, monkeypatch, value, used):
+    always("winograd")
+    monkeypatch.setenv("CNNKIT_CONV_GRADIENTS", value)
+    traced((8, 6, 6, 4), (3, 3, 4, 8))
+    assert taken == ["winograd"] * used
+
+
+def test_an_unknown_value_of_the_environment_variable_is_refused(monkeypatch):
+    monkeypatch.setenv("CNNKIT_CONV_GRADIENTS", "fast")
+    with pytest.raises(UsageError, match="CNNKIT_CONV_GRADIENTS must be `auto` or `framework`"):
+        StepRunner(keras.Sequential(), SGD(0.1), tf.distribute.get_strategy())
+
+
+def test_the_registered_gradient_changes_no_other_graph(taken, always):
+    always("winograd")
+    images, kernel = tf.ones((8, 6, 6, 4)), tf.ones((3, 3, 4, 8))
+
+    @tf.function
+    def gradients():
+        with tf.GradientTape() as tape, fast_conv_gradients():
+            tape.watch(images)
+            inside = tf.nn.conv2d(images, kernel, 1, "SAME")
+        outside = tf.nn.conv2d(images, kernel, 1, "SAME")
+        return tape.gradient(inside, images), tf.gradients(outside, images)
+
+    gradients()
+    assert not taken

@@ -1,4 +1,4 @@
-"""Gradients in fewer products against the sums that they are."""
+"""Winograd gradients against sums in NumPy."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.helpers.convolution_by_hand import both_gradients
 
 
 def case(rng, count, height, width, channels, filters, size):
-    """Returns images, a kernel and a signal."""
+    """Return images, a kernel and an output gradient."""
     shapes = (count, height, width, channels), (size, size, channels, filters)
     return [rng.normal(size=shape) for shape in (*shapes, (count, height, width, filters))]
 

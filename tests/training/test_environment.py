@@ -1,0 +1,37 @@
+"""The description of the environment, and the commit of a checkout."""
+
+import subprocess
+
+import tensorflow as tf
+
+from cnnkit.data import load_dataset
+from cnnkit.training.environment import describe_environment, git_commit
+
+
+def test_the_environment_names_versions_and_the_dataset():
+    dataset = load_dataset("digits")
+    facts = describe_environment(dataset, 7, tf.distribute.get_strategy())
+    assert list(facts) == [
+        "cnnkit", "commit", "command", "seed", "tensorflow", "keras", "numpy", "python",
+        "platform", "devices", "dataset",
+    ]  # fmt: skip
+    assert (facts["seed"], facts["tensorflow"]) == (7, tf.__version__)
+    assert facts["dataset"]["fingerprint"] == dataset.fingerprint
+    assert facts["dataset"]["images"] == {"train": 1438, "test": 359}
+
+
+def test_a_commit_belongs_to_a_tracked_package(tmp_path):
+    def git(*words):
+        options = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        command = ["git", "-C", str(tmp_path), *options, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert git_commit(tmp_path) is None
+    git("init", "-q")
+    (tmp_path / "__init__.py").write_text("")
+    assert git_commit(tmp_path) is None  # Not tracked.
+    git("add", "__init__.py")
+    git("commit", "-q", "-m", "one")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "__init__.py").write_text("changed = True\n")
+    assert git_commit(tmp_path) == git("rev-parse", "HEAD") + "-dirty"
