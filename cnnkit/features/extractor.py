@@ -18,6 +18,8 @@ from cnnkit.models.feature_extractor import feature_extractor, with_variable_inp
 # Config keys that do not change the output, or that the weights imply. Keras numbers the names.
 IGNORED_KEYS = ("name", "trainable", "dtype", "batch_shape", "seed", "autocast", "layers")
 IGNORED_SUFFIXES = ("initializer", "regularizer", "constraint", "layers", "config")
+# Class names in the digests of version 0.1, so that the features stored then stay valid.
+FORMER_CLASS_NAMES = {"ClassProbabilities": "Probabilities"}
 
 
 def model_identity(model: keras.Model) -> str:
@@ -50,7 +52,8 @@ def _update_digest(model: keras.Model, digest: hashlib._Hash) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer):
             continue
-        digest.update(f"{type(layer).__name__} {_settings_json(layer)}\n".encode())
+        kind = type(layer).__name__
+        digest.update(f"{FORMER_CLASS_NAMES.get(kind, kind)} {_settings_json(layer)}\n".encode())
         if isinstance(layer, keras.Model):
             _update_digest(layer, digest)
             continue

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit import vgg11
+from cnnkit import alexnet, vgg11
 from cnnkit.features import (
     FeatureExtractor,
     FeatureSpec,
@@ -57,6 +57,15 @@ def test_a_network_is_known_by_what_it_computes(net, tmp_path):
         for strides in (1, 2)
     ]
     assert model_identity(plain[0]) != model_identity(plain[1])
+
+
+def test_the_identity_is_that_of_version_0_1():
+    """Computed by version 0.1.0, in which ClassProbabilities was called Probabilities."""
+    model = alexnet(input_shape=(64, 64, 3), classes=2, hidden_units=4)
+    model.set_weights([np.full(w.shape, 0.125, "float32") for w in model.weights])
+    assert model_identity(model) == (
+        "0eba5149b2b3822bbea08c4b21e5605abdb17539354b5a5f6c080d14697199b5"
+    )
 
 
 def test_layers_go_by_the_field_names_too():
