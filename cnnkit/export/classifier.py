@@ -150,5 +150,5 @@ def _in_bfloat16(model: keras.Model) -> keras.Model:
     for old, new in zip(model.layers, copy.layers, strict=True):
         new.set_weights(old.get_weights())
         if isinstance(old, SubtractMean):
-            new.set(old.mean, old.std)
+            new.set_statistics(old.mean, old.std)
     return copy

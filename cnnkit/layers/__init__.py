@@ -1,7 +1,8 @@
-"""The layers that Keras does not have, registered so that saved models find them.
+"""Layers that Keras does not have.
 
-Importing this module is what registers them: `keras.saving.load_model` needs it once before it
-reads a model of ours (`cnnkit.load_model` does that itself).
+Importing this module registers them with Keras. Import it once before `keras.saving.load_model`
+reads a model that holds them; `cnnkit.load_model` does so itself. Files hold the registered names
+(`cnnkit>ReLU`), so models saved by older versions load although the classes have moved.
 """
 
 from cnnkit.layers.backward_rules import RULES as RULES

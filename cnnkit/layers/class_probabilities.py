@@ -1,8 +1,9 @@
-"""The softmax at the end, which knows what its classes are called."""
+"""A softmax that carries the names of the classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
@@ -11,12 +12,14 @@ from cnnkit.errors import UsageError
 
 @keras.saving.register_keras_serializable(package="cnnkit", name="Probabilities")
 class ClassProbabilities(keras.layers.Activation):
-    """An activation over the classes that carries their names, so that they travel with the model.
+    """Activation over the classes that saves the class names with the model.
+
+    Its registered name is `cnnkit>Probabilities`, as in the files of version 0.1.
 
     Input and output: (..., classes).
 
     Args:
-        activation: The activation, `"softmax"` as a rule.
+        activation: The activation.
         class_names: One name for every class, or None.
 
     Raises:
@@ -31,20 +34,23 @@ class ClassProbabilities(keras.layers.Activation):
     """
 
     def __init__(
-        self, activation="softmax", class_names: Sequence[str] | None = None, **kwargs
+        self,
+        activation: str | Callable = "softmax",
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(activation, **kwargs)
         self.class_names = None if class_names is None else tuple(class_names)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         names, classes = self.class_names, input_shape[-1]
         if names is not None and classes is not None and len(names) != classes:
             raise UsageError(
-                "The class names do not fit the network",
+                "`class_names` must hold one name for every class",
                 expected=f"{classes} names",
                 received=len(names),
             )
         super().build(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_names": self.class_names}

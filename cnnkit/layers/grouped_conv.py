@@ -1,20 +1,21 @@
-"""Grouped convolution that stays on the fast path."""
+"""Grouped convolution with a fast gradient on CPUs."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 
 
 @keras.saving.register_keras_serializable(package="cnnkit")
 class GroupedConv2D(keras.layers.Conv2D):
-    """2-D convolution whose kernels see one of `groups` slices of the input channels.
+    """2-D convolution of `groups` slices of the input channels, one after the other.
 
-    This is how the two towers of Krizhevsky et al. 2012 (section 3.2, Fig. 2) fit into one layer.
-    It is `keras.layers.Conv2D` in arguments, weights and results. Keras compiles grouped
-    convolutions with XLA, whose gradient on a CPU is about ten times slower; this layer convolves
-    the groups one after the other. TensorFlow's grouped kernel is no faster, and on a CPU without
-    AVX-512 it has no gradient and fails where a bias follows. Products are summed in float32;
-    float16, which has no fast kernel without a GPU, is computed in float32 altogether there.
+    A group is a tower of Krizhevsky et al. 2012 (section 3.2, Fig. 2). Arguments, weights and
+    results are those of `keras.layers.Conv2D`. Keras compiles grouped convolutions with XLA, whose
+    gradient on a CPU is about ten times slower. TensorFlow's grouped kernel is not faster than this
+    layer; on a CPU without AVX-512 it has no gradient and fails if a bias follows. Products are
+    summed in float32. Without a GPU float16 has no fast kernel: the layer then computes in float32.
 
     Input: (n, h, w, c), c divisible by `groups`. Output: (n, h', w', filters).
 
@@ -26,20 +27,20 @@ class GroupedConv2D(keras.layers.Conv2D):
         TensorShape([1, 3, 3, 8])
     """
 
-    def convolution_op(self, inputs, kernel):
+    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         if self.groups == 1 or keras.backend.backend() != "tensorflow":
             return super().convolution_op(inputs, kernel)
         return convolve(self, inputs, kernel, self.padding)
 
 
-def convolve(layer: keras.layers.Conv2D, inputs, kernel, padding: str):
-    """Returns what TensorFlow makes of a layer's convolution, its groups one after the other.
+def convolve(layer: keras.layers.Conv2D, inputs: Any, kernel: Any, padding: str) -> Any:
+    """Apply the convolution of a layer with TensorFlow, one group after the other.
 
     Args:
-        layer: Says the groups, strides, dilation and order of the axes.
+        layer: Gives the groups, the strides, the dilation and the order of the axes.
         inputs: (n, h, w, c), in the dtype of the kernel.
         kernel: (h, w, c / groups, filters).
-        padding: `"valid"` or `"same"`, whatever the layer's own is.
+        padding: `"valid"` or `"same"`, instead of the layer's own.
     """
     import tensorflow as tf
 

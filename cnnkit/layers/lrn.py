@@ -1,10 +1,11 @@
-"""Local response normalization, with a closed-form gradient."""
+"""Local response normalization with a closed-form gradient."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,18 +17,18 @@ from cnnkit.layers.backward_rules import current_rule
 
 @dataclass(frozen=True)
 class LRNFunctions:
-    """b = a / (k + weight * sum of a^2 over the window) ^ beta, and its gradient.
+    """The function b = a / (k + weight * sum of a^2 over the window) ^ beta and its gradient.
 
     Maps are (n, h, w, c), float32.
 
     Attributes:
         size: Cells along each axis of the window.
-        weight: Of a cell's square.
+        weight: Factor of the sum of squares.
         beta: Exponent.
         k: Constant.
         region: `"across"` or `"within"`.
-        sliced: Whether a sum over channels is one of slices instead of a product with a matrix:
-            out of single operations the product is faster, compiled into one loop the slices are.
+        sliced: Whether to sum slices of the channels instead of multiplying by a band matrix. As
+            single operations the product is faster, compiled into one loop the slices are.
     """
 
     size: int
@@ -37,18 +38,25 @@ class LRNFunctions:
     region: str
     sliced: bool = False
 
-    def forward(self, x):
-        """Returns the normalized map, and the base of the power, which `backward` takes."""
+    def forward(self, x: Any) -> tuple[Any, Any]:
+        """Return the normalized map and the base of the power, an argument of `backward`."""
         d = self.k + self._window_sum(ops.square(x), self.weight)
         return x * self._power(d), d
 
-    def backward(self, x, y, d, dy):
-        """Returns the gradient for the input out of that for the output."""
-        # The window sum is its own transpose: cell i counts for j as j counts for i.
+    def backward(self, x: Any, y: Any, d: Any, dy: Any) -> Any:
+        """Return the gradient with respect to the input.
+
+        Args:
+            x: The input.
+            y: The output.
+            d: The base of the power, from `forward`.
+            dy: The gradient with respect to the output.
+        """
+        # The window sum is its own transpose: cell j is in the window of i if i is in that of j.
         return dy * self._power(d) - x * self._window_sum(dy * y / d, 2 * self.beta * self.weight)
 
-    def _window_sum(self, x, weight: float):
-        """Returns `weight` times the sum over each window."""
+    def _window_sum(self, x: Any, weight: float) -> Any:
+        """Return `weight` times the sum over each window."""
         channels = x.shape[-1]
         half = self.size // 2
         if self.region == "within":
@@ -63,43 +71,43 @@ class LRNFunctions:
         kernel = (weight * band).astype("float32")[None, None]
         return ops.conv(x, kernel, padding="valid", data_format="channels_last")
 
-    def _power(self, d):
-        """Returns d ^ -beta; the papers' exponent needs no logarithm."""
+    def _power(self, d: Any) -> Any:
+        """Return d ^ -beta, without a logarithm for the exponent of the papers."""
         if self.beta == 0.75:
             root = ops.rsqrt(d)
             return root * ops.sqrt(root)
         return ops.power(d, -self.beta)
 
 
-def select_lrn(plain: LRNFunctions, *, training: bool | None) -> tuple[Callable, Callable]:
-    """Returns the functions for both passes, as fast as they come.
+def select_lrn(functions: LRNFunctions, *, training: bool | None) -> tuple[Callable, Callable]:
+    """Return the fastest forward and backward function.
 
-    TensorFlow has no fast kernel for this on a CPU, and as single operations, each of which reads
-    and writes whole maps, it is an eighth of AlexNet's training step. Compiled by XLA it is one
-    loop. But XLA compiles anew for each number of images and size of the map, and a saved model
-    would ask for XLA where it is served: so only training uses it, whose batches are all alike.
+    TensorFlow has no fast kernel for this on a CPU. As single operations, each of which reads and
+    writes whole maps, it takes an eighth of AlexNet's training step. XLA compiles it into one loop,
+    but again for each number of images and size of the map, and a saved model would need XLA where
+    it is served. So only training uses XLA: its batches all have one shape.
 
     Args:
-        plain: The passes, not sliced.
+        functions: The functions, not sliced.
         training: Whether the network is being trained.
     """
-    if not training or plain.region != "across" or keras.backend.backend() != "tensorflow":
-        return plain.forward, plain.backward
+    if not training or functions.region != "across" or keras.backend.backend() != "tensorflow":
+        return functions.forward, functions.backward
     import tensorflow as tf
 
     if tf.config.list_logical_devices("GPU"):
-        return plain.forward, plain.backward
-    return _compiled(replace(plain, sliced=True))
+        return functions.forward, functions.backward
+    return _compiled(replace(functions, sliced=True))
 
 
 @functools.lru_cache
-def _compiled(passes: LRNFunctions) -> tuple[Callable, Callable]:
-    # Kept here and not by the layer, with which Keras would export what was trained with.
+def _compiled(functions: LRNFunctions) -> tuple[Callable, Callable]:
+    # A cache of the module: Keras would export the compiled functions of a layer with it.
     import tensorflow as tf
 
-    return tuple(
-        tf.function(step, jit_compile=True, autograph=False)
-        for step in (passes.forward, passes.backward)
+    return (
+        tf.function(functions.forward, jit_compile=True, autograph=False),
+        tf.function(functions.backward, jit_compile=True, autograph=False),
     )
 
 
@@ -111,22 +119,26 @@ REGIONS = ("across", "within")
 class LocalResponseNormalization(keras.layers.Layer):
     """Local response normalization (Krizhevsky et al. 2012, section 3.3).
 
-    b = a / (k + alpha * sum of a^2 over the window) ^ beta, where the window is `size` neighboring
-    channels at the same place (`region="across"`), or `size` x `size` places of the same channel
-    (`region="within"`, Caffe's WITHIN_CHANNEL). Windows are cut at the border.
+    An activation a becomes b = a / (k + alpha * s) ^ beta, where s is the sum of a^2 over a window
+    around it. With `region="across"` the window is `size` neighboring channels at the same
+    position; with `region="within"`, Caffe's WITHIN_CHANNEL, it is `size` x `size` positions of the
+    same channel. Windows are cut at the border.
 
-    Two conventions for alpha are in use, and they differ by a factor of the window's cells:
-    the paper multiplies the sum by alpha (`"sum"`); cuda-convnet, Caffe and PyTorch divide alpha by
-    the number of cells of a whole window (`"mean"`). Computed in float32 under every dtype policy,
-    because the squares leave the range of float16.
+    The defaults are the constants of the paper. Two conventions for alpha are in use. The paper
+    multiplies s by alpha (`"sum"`). cuda-convnet, Caffe and PyTorch first divide alpha by the
+    number of cells of a whole window (`"mean"`), so the paper's alpha of 1e-4 is 5e-4 there.
+
+    The layer computes in float32 under every dtype policy, because squares of activations leave the
+    range of float16. Under the rules `deconvnet` and `guided` of `backward_rule` the backward pass
+    returns the signal unchanged.
 
     Input and output: (n, h, w, c), float.
 
     Args:
         size: Cells along each axis of the window, odd.
-        alpha: Weight of the squared activities.
+        alpha: Factor of the sum of squares.
         beta: Exponent.
-        k: Constant that keeps the base away from zero.
+        k: Constant above 0.
         alpha_convention: `"sum"` or `"mean"`.
         region: `"across"` or `"within"`.
 
@@ -149,18 +161,18 @@ class LocalResponseNormalization(keras.layers.Layer):
         k: float = 2.0,
         alpha_convention: str = "sum",
         region: str = "across",
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if size < 1 or size % 2 == 0:
             raise UsageError(
-                "The window of a local response normalization has a center",
+                "`size` must be an odd number",
                 expected="an odd size of at least 1",
                 received=size,
             )
         if k <= 0 or alpha < 0:
             raise UsageError(
-                "Local response normalization divides by (k + alpha * sum) ^ beta",
+                "`k` must be above 0 and `alpha` at least 0",
                 expected="k > 0 and alpha >= 0",
                 received=f"k={k}, alpha={alpha}",
             )
@@ -175,11 +187,11 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.alpha_convention = alpha_convention
         self.region = region
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         cells = self.size if self.region == "across" else self.size**2
         weight = self.alpha / cells if self.alpha_convention == "mean" else self.alpha
-        passes = LRNFunctions(self.size, weight, self.beta, self.k, self.region)
-        normalize, derive = select_lrn(passes, training=training)
+        functions = LRNFunctions(self.size, weight, self.beta, self.k, self.region)
+        normalize, gradient = select_lrn(functions, training=training)
         rule = current_rule()
 
         @ops.custom_gradient
@@ -188,17 +200,17 @@ class LocalResponseNormalization(keras.layers.Layer):
 
             def backward(*args, upstream=None):
                 dy = args[0] if upstream is None else upstream
-                # The deconvnet uses no contrast normalization on its way down.
-                return derive(x, y, d, dy) if rule == "gradient" else dy
+                # Zeiler & Fergus 2013: the deconvnet does not invert the normalization.
+                return gradient(x, y, d, dy) if rule == "gradient" else dy
 
             return y, backward
 
         return ops.cast(forward(ops.cast(inputs, "float32")), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "size": self.size,

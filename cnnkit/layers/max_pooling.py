@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -10,10 +13,14 @@ from keras import ops
 class CeilMaxPooling2D(keras.layers.MaxPooling2D):
     """Max-pooling whose last window may overhang, as in cuda-convnet and Caffe.
 
-    1 + ceil((side - size) / stride) positions: the map is continued by minus infinity on the bottom
-    and the right, which never is a maximum, so that even a window of zeros has its switch inside.
+    A side has 1 + ceil((side - size) / stride) positions. The map is padded with minus infinity on
+    the bottom and the right, so that the maximum always lies inside the map.
 
     Input: (n, h, w, c), float. Output: (n, h', w', c).
+
+    Args:
+        pool_size: Side of the windows, or (height, width).
+        strides: Step of the windows, or (vertical, horizontal).
 
     Example:
         >>> import numpy as np
@@ -22,13 +29,18 @@ class CeilMaxPooling2D(keras.layers.MaxPooling2D):
         TensorShape([1, 55, 27, 1])
     """
 
-    def __init__(self, pool_size=3, strides=2, **kwargs):
+    def __init__(
+        self,
+        pool_size: int | tuple[int, int] = 3,
+        strides: int | tuple[int, int] = 2,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("data_format", "channels_last")
         super().__init__(pool_size, strides, **kwargs)
 
-    def call(self, inputs):
-        if self._same_is_ceil(inputs.shape[1:3]):
-            # Keras's padding is the same here, and spares a copy of the map.
+    def call(self, inputs: Any) -> Any:
+        if self._same_pads_after_only(inputs.shape[1:3]):
+            # Keras's padding gives the same result without a copy of the map.
             return ops.max_pool(
                 inputs, self.pool_size, self.strides, "same", data_format="channels_last"
             )
@@ -36,21 +48,21 @@ class CeilMaxPooling2D(keras.layers.MaxPooling2D):
         edges = [(0, 0), (0, bottom), (0, right), (0, 0)]
         return super().call(ops.pad(inputs, edges, constant_values=float("-inf")))
 
-    def _same_is_ceil(self, sides) -> bool:
-        """Tells whether Keras's "same" continues a map on the bottom and right only, as here."""
+    def _same_pads_after_only(self, sides: Sequence[int | None]) -> bool:
+        """Return True if Keras's "same" pads only the bottom and the right, as this layer does."""
         for side, size, stride in zip(sides, self.pool_size, self.strides, strict=True):
             if side is None or side < size:
                 return False
             overhang = (-(-side // stride) - 1) * stride + size - side
-            # Of one cell "same" puts none in front; of more it would.
+            # "same" puts half of the padding, rounded down, on the top and the left.
             if overhang not in (0, 1) or -(-side // stride) != 1 - (size - side) // stride:
                 return False
         return True
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         batch, *sides, channels = input_shape
-        continued = [
+        padded = [
             None if side is None else side + stride - 1
             for side, stride in zip(sides, self.strides, strict=True)
         ]
-        return super().compute_output_shape((batch, *continued, channels))
+        return super().compute_output_shape((batch, *padded, channels))

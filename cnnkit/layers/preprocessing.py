@@ -1,34 +1,40 @@
-"""The papers' only preprocessing, inside the network."""
+"""Subtraction of the mean inside the network, the only preprocessing of the papers."""
 
 from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from cnnkit.errors import UsageError
 
 
+# The class keeps its name: Keras 3 derives the paths inside a .keras file from it
+# (layers/subtract_mean/vars/mean), so a renamed class would not find the mean of older files.
 @keras.saving.register_keras_serializable(package="cnnkit")
 class SubtractMean(keras.layers.Layer):
-    """Subtracts the training set's mean from RGB images in 0..255.
+    """Subtract the mean of the training set from RGB images in 0..255.
 
     Simonyan & Zisserman 2014 (section 2.1) subtract the mean color, Krizhevsky et al. 2012
     (section 2) the mean of every pixel; neither does anything else to an image. PyTorch's networks
-    also divide by the standard deviation. As a layer all of this travels with the weights, in
-    `.keras` files as in `.weights.h5` files. Computed in float32 under every dtype policy: half
-    precision cannot hold 0..255 to one level.
+    also divide by the standard deviation. The layer saves both with the weights, in `.keras` and in
+    `.weights.h5` files. It computes in float32 under every dtype policy: half precision cannot
+    distinguish all levels of 0..255.
 
     Input and output: (n, h, w, 3).
 
     Args:
-        mean: The mean of each channel, (3,), or of each pixel, (h, w, 3), in 0..255. Set it, or
+        mean: Mean of each channel, (3,), or of each pixel, (h, w, 3), in 0..255. Change it, or
             load weights, before the layer is first traced.
-        std: Standard deviation of each channel, (3,), that the difference is divided by; None
-            divides by nothing.
+        std: Standard deviation of each channel, (3,), by which the difference is divided; None
+            leaves out the division.
 
     Raises:
-        UsageError: If the shapes are others, or a deviation is not above zero.
+        UsageError: If `mean` or `std` has another shape, or a deviation is not above zero.
 
     Example:
         >>> import numpy as np
@@ -37,49 +43,58 @@ class SubtractMean(keras.layers.Layer):
         array([30., 20., 10.], dtype=float32)
     """
 
-    def __init__(self, mean, std=None, **kwargs):
+    def __init__(self, mean: ArrayLike, std: ArrayLike | None = None, **kwargs: Any) -> None:
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
-        self.set(mean, std)
+        self.set_statistics(mean, std)
 
-    def set(self, mean, std=None) -> None:
-        """Takes another mean and deviation; what was traced before keeps the old ones."""
+    def set_statistics(self, mean: ArrayLike, std: ArrayLike | None = None) -> None:
+        """Replace the mean and the deviation. Functions traced before keep the old ones.
+
+        Args:
+            mean: (3,) or (h, w, 3), in 0..255.
+            std: (3,) or None.
+
+        Raises:
+            UsageError: If `mean` or `std` has another shape, or a deviation is not above zero.
+        """
         self.mean = np.asarray(mean, "float64")
         self.std = None if std is None else np.asarray(std, "float64")
         if self.mean.shape[-1:] != (3,) or self.mean.ndim not in (1, 3):
             raise UsageError(
-                "The mean is one of RGB images",
+                "`mean` must be that of RGB images",
                 expected="3 values, or (height, width, 3)",
                 received=self.mean.shape,
             )
         if self.std is not None and (self.std.shape != (3,) or not (self.std > 0).all()):
             raise UsageError(
-                "The standard deviation is one for each channel",
+                "`std` must hold one deviation for each channel",
                 expected="3 values above zero",
                 received=np.array2string(self.std, threshold=3),
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         width = inputs.shape[2]
-        centerd = ops.cast(inputs, "float32") - _of_rows(self.mean, width)
+        centered = ops.cast(inputs, "float32") - _tile_row(self.mean, width)
         if self.std is not None:
-            centerd = centerd / _of_rows(self.std, width)
-        return ops.cast(centerd, self.compute_dtype)
+            centered = centered / _tile_row(self.std, width)
+        return ops.cast(centered, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         store["mean"] = self.mean
         if self.std is not None:
             store["std"] = self.std
 
-    def load_own_variables(self, store):
-        # A file from before the mean was stored leaves the configuration's.
+    def load_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        # Files without a stored mean have it in the configuration.
         if "mean" in store:
-            self.set(store["mean"], store["std"] if "std" in store else None)  # noqa: SIM401
+            std = store["std"] if "std" in store else None  # noqa: SIM401  Keras's store has no get
+            self.set_statistics(store["mean"], std)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "mean": self.mean.tolist(),
@@ -87,8 +102,8 @@ class SubtractMean(keras.layers.Layer):
         }
 
 
-def _of_rows(values: np.ndarray, width: int | None):
-    """Returns a mean or a deviation for whole rows: a CPU takes a third of the time for them."""
+def _tile_row(values: np.ndarray, width: int | None) -> Any:
+    """Return a color repeated over a row of pixels: a CPU then takes a third of the time."""
     if values.ndim == 1 and width is not None:
         values = np.tile(values, (width, 1))
     return ops.convert_to_tensor(values, "float32")

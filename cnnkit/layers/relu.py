@@ -1,6 +1,8 @@
-"""The rectifier whose backward pass can follow the deconvnet."""
+"""ReLU with a backward pass that can follow the deconvnet."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,9 +14,9 @@ from cnnkit.layers.backward_rules import current_rule
 class ReLU(keras.layers.Layer):
     """Rectified linear unit, max(x, 0) (Krizhevsky et al. 2012, section 3.1).
 
-    Its backward pass follows the rule of `cnnkit.layers.backward_rule`: the derivative when
-    training, the deconvnet's or guided back-propagation's rectifier when looking inside
-    (Zeiler & Fergus 2013, section 2.1). An instance serves as the `activation=` of another layer.
+    The backward pass follows `cnnkit.layers.backward_rule`: by default the gradient, otherwise the
+    rule of the deconvnet (Zeiler & Fergus 2013, section 2.1) or of guided back-propagation. An
+    instance can be the `activation=` of another layer.
 
     Input and output: any shape, any float dtype; the dtype of the input is kept.
 
@@ -25,29 +27,29 @@ class ReLU(keras.layers.Layer):
         array([0., 2.], dtype=float32)
     """
 
-    def __init__(self, **kwargs):
-        # The rectifier is exact in every dtype, so it takes what the layer before it computes.
+    def __init__(self, **kwargs: Any) -> None:
+        # max(x, 0) is exact in every dtype, so the input is not cast.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
-        return rectify(inputs)
+    def call(self, inputs: Any) -> Any:
+        return relu_with_rule(inputs)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
 
 
-def rectify(inputs):
-    """Returns max(x, 0), whose backward pass follows the rule in force, as that of `ReLU`.
+def relu_with_rule(inputs: Any) -> Any:
+    """Return max(x, 0), with the backward pass of `ReLU`.
 
     Args:
         inputs: Any shape, any float dtype.
 
     Example:
         >>> import numpy as np
-        >>> from cnnkit.layers.relu import rectify
-        >>> rectify(np.array([-1.0, 2.0], "float32")).numpy()
+        >>> from cnnkit.layers.relu import relu_with_rule
+        >>> relu_with_rule(np.array([-1.0, 2.0], "float32")).numpy()
         array([0., 2.], dtype=float32)
     """
     rule = current_rule()
@@ -57,7 +59,7 @@ def rectify(inputs):
     @ops.custom_gradient
     def forward(x):
         def backward(*args, upstream=None):
-            # TensorFlow and JAX hand the signal over by position, PyTorch by keyword.
+            # TensorFlow and JAX pass the signal by position, PyTorch by keyword.
             signal = ops.relu(args[0] if upstream is None else upstream)
             return ops.where(x > 0, signal, ops.zeros_like(signal)) if rule == "guided" else signal
 

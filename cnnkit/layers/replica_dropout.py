@@ -1,21 +1,28 @@
-"""Dropout that differs on every replica."""
+"""Dropout with a different mask on every replica."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 
-# Spreads the replicas' seeds: the golden ratio of 2^32, as in Knuth's multiplicative hashing.
+# Spreads the seeds of the replicas: 2^32 divided by the golden ratio, as in Knuth's multiplicative
+# hashing.
 _SPREAD = 2654435769
 
 
+# The class keeps its name: Keras 3 derives the paths inside a .keras file from it (layers/dropout),
+# and the digests of stored features contain it.
 @keras.saving.register_keras_serializable(package="cnnkit")
 class Dropout(keras.layers.Dropout):
-    """Dropout (Krizhevsky et al. 2012, section 4.2), with its own mask on every replica.
+    """Dropout (Krizhevsky et al. 2012, section 4.2) with a different mask on every replica.
 
-    The state of Keras's seed generator is mirrored, so `keras.layers.Dropout` drops the same
-    units on all replicas of a distribution strategy. This one folds the replica's number into the
-    seed. Outputs are scaled while training, so nothing is scaled at test time. The seed and the
-    number of calls so far decide the mask; both are saved with the model.
+    All replicas of a distribution strategy share the state of Keras's seed generator, so
+    `keras.layers.Dropout` drops the same units on all of them. This layer mixes the number of the
+    replica into the seed. Outputs are divided by 1 - rate in training, so inference needs no
+    scaling. The mask depends on the seed and on the number of calls so far. A `.keras` file holds the
+    argument `seed` but not the number of calls: a loaded layer starts again (Keras 3.15). The
+    checkpoints of a training run hold both.
 
     Input and output: any shape.
 
@@ -29,7 +36,7 @@ class Dropout(keras.layers.Dropout):
         array([[1., 1., 1., 1.]], dtype=float32)
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training)
         import tensorflow as tf

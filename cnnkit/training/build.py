@@ -65,7 +65,7 @@ def build_components(
         model = models.build(config.model, **options)
         models.set_class_names(model, class_names)
         if "std" in statistics:
-            model.get_layer("preprocessing").set(statistics["mean"], statistics["std"])
+            model.get_layer("preprocessing").set_statistics(statistics["mean"], statistics["std"])
         return model
 
     with strategy.scope(), _seeded(config.seed), _dtype_policy(config.precision):

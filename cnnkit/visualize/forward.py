@@ -17,7 +17,7 @@ from keras import ops
 
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
-from cnnkit.layers.relu import rectify
+from cnnkit.layers.relu import relu_with_rule
 from cnnkit.models.graph import Graph, Node
 from cnnkit.models.receptive_field import behaves_like, too_small_for_layer, window_of
 
@@ -310,5 +310,5 @@ def _convolve_with_padding(
 def apply_activation(activation: Any, x: tf.Tensor, *, last: bool) -> tf.Tensor:
     """Applies an activation: a ReLU follows the rule, and a softmax is skipped if `last`."""
     if is_relu(activation):
-        return rectify(x)
+        return relu_with_rule(x)
     return x if last and is_softmax(activation) else activation(x)

@@ -63,12 +63,12 @@ def test_the_last_window_of_224_overhangs_to_the_bottom_right(rng):
     conv1 = keras.Model(model.input, model.get_layer("conv1").output)
     image = rng.uniform(0, 255, (1, 224, 224, 3)).astype("float32")
     kernel, bias = model.get_layer("conv1").get_weights()
-    centerd = image[0] - np.array([123.68, 116.779, 103.939])
+    centered = image[0] - np.array([123.68, 116.779, 103.939])
     window = np.zeros((11, 11, 3))
-    window[:8, :8] = centerd[216:, 216:]
+    window[:8, :8] = centered[216:, 216:]
     expected = np.maximum(np.einsum("hwc,hwcf->f", window, kernel) + bias, 0)
     np.testing.assert_allclose(conv1(image)[0, 54, 54], expected, rtol=1e-3, atol=1e-3)
-    first = np.maximum(np.einsum("hwc,hwcf->f", centerd[:11, :11], kernel) + bias, 0)
+    first = np.maximum(np.einsum("hwc,hwcf->f", centered[:11, :11], kernel) + bias, 0)
     np.testing.assert_allclose(conv1(image)[0, 0, 0], first, rtol=1e-3, atol=1e-3)
 
 

@@ -112,7 +112,7 @@ def _assign_metadata(model: keras.Model, file: WeightsFile, keep_mean: bool) -> 
     for layer in model.layers:
         if isinstance(layer, SubtractMean) and file.preprocessing is not None:
             found = file.preprocessing.for_size(*model.input_shape[1:3])
-            layer.set(layer.mean if keep_mean else found.mean, found.std)
+            layer.set_statistics(layer.mean if keep_mean else found.mean, found.std)
     if isinstance(model.layers[-1], ClassProbabilities) and file.class_names is not None:
         set_class_names(model, file.class_names)
 
