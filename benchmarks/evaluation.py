@@ -1,7 +1,7 @@
-"""Peak memory of `evaluate` at 500 and at 10,000 images: it streams, so the two are equal.
+"""Measure the peak memory of `evaluate` with 500 and with 10,000 images, which should be equal.
 
-Every size is measured in a process of its own: the highest memory it has had while it evaluated.
-The images are JPEG files in memory, all of the same bytes; they are decoded one by one.
+Each size is measured in its own process, as the peak resident memory. The images are JPEG files in
+memory, all with the same bytes, and are decoded one by one.
 """
 
 import argparse
@@ -17,7 +17,7 @@ PROTOCOLS = ("ten-crop", "dense")
 
 
 def measure(protocol: str, count: int) -> None:
-    """Evaluates and prints the peak, in bytes."""
+    """Evaluate and print the peak memory in bytes."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -42,7 +42,7 @@ def measure(protocol: str, count: int) -> None:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Run the measurements and print them."""
     print(f"\nPeak memory of evaluate at {COUNTS[0]:,} and {COUNTS[1]:,} images, the whole process")
     for protocol in PROTOCOLS:
         peaks = []

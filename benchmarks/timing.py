@@ -1,4 +1,4 @@
-"""Fair timing: the candidates take turns, so that a machine that slows down slows all of them."""
+"""Time candidates that take turns, so that a machine that slows down affects all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def interleaved(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Returns the median seconds of a call of each candidate; a first call is not counted."""
+    """Return the median seconds of a call of each candidate; its first call is not counted."""
     for function in candidates.values():
         function()
     seconds = {name: [] for name in candidates}
@@ -30,7 +30,7 @@ def interleaved(
 
 
 def in_a_row(call: Callable[[], object], times: int) -> Callable[[], None]:
-    """Returns the same call several times, as one."""
+    """Return a function that makes a call several times."""
 
     def calls() -> None:
         for _ in range(times):
@@ -40,7 +40,7 @@ def in_a_row(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def report(title: str, seconds: dict[str, float], images: int) -> None:
-    """Prints each candidate in ms and images/s, and the ratio of the first to the others."""
+    """Print the ms and images/s of each candidate, and the speed-up of the first over the others."""
     first = next(iter(seconds))
     print(f"\n{title}")
     for name, value in seconds.items():

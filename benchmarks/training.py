@@ -1,12 +1,13 @@
-"""Training: cnnkit's step against the same networks in plain Keras.
+"""Compare the training steps of cnnkit with the same networks in Keras.
 
-AlexNet beside what Keras and TensorFlow have, with `train_on_batch`; VGG-16 beside
-keras.applications.VGG16 under `fit`. For PyTorch see networks.py.
+AlexNet is compared with one of Keras's and TensorFlow's own operations under `train_on_batch`, VGG-16
+with keras.applications.VGG16 under `fit`. For PyTorch see networks.py.
 """
 
 from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)
 
 import argparse
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ ROUNDS = 5
 
 
 def plain_keras() -> keras.Model:
-    """Builds AlexNet from what Keras and TensorFlow have."""
+    """Build AlexNet from operations of Keras and TensorFlow."""
 
     def conv(filters, size, **options):
         return keras.layers.Conv2D(filters, size, activation="relu", **options)
@@ -62,7 +63,7 @@ def plain_keras() -> keras.Model:
 
 
 def batch_of(size: int) -> dict[str, tf.Tensor]:
-    """Returns noise with labels, as the steps take it."""
+    """Return a batch of noise with labels."""
     random = np.random.default_rng(0)
     return {
         "images": tf.constant(random.uniform(0, 255, (size, 224, 224, 3)), tf.float32),
@@ -71,41 +72,41 @@ def batch_of(size: int) -> dict[str, tf.Tensor]:
     }
 
 
-def our_steps(model: keras.Model, batch: dict[str, tf.Tensor], count: int):
-    """Returns a call of `count` steps of ours."""
-    steps = StepRunner(model, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
+def cnnkit_steps(model: keras.Model, batch: dict[str, tf.Tensor], count: int) -> Callable[[], None]:
+    """Return a function that runs `count` training steps."""
+    runner = StepRunner(model, SGD(0.01, momentum=0.9, decay=5e-4), tf.distribute.get_strategy())
     size = len(batch["labels"])
 
     def call():
         for _ in range(count):
-            steps.train(batch, size, 1e-4).numpy()
+            runner.train(batch, size, 1e-4).numpy()
 
     return call
 
 
-def alexnet_beside_keras(rounds: int, size: int) -> None:
-    """Prints AlexNet's speed."""
+def compare_alexnet(rounds: int, size: int) -> None:
+    """Print the speed of AlexNet."""
     batch = batch_of(size)
     ours, peer = alexnet(initializer="glorot"), plain_keras()
     if ours.count_params() != peer.count_params():
         raise RuntimeError("the two networks differ")
     candidates = {
-        "cnnkit": our_steps(ours, batch, 1),
+        "cnnkit": cnnkit_steps(ours, batch, 1),
         "Keras": lambda: peer.train_on_batch(batch["images"] / 255, batch["labels"]),
     }
     title = f"AlexNet training, groups=2, batch {size}, 224 x 224"
     report(title, interleaved(candidates, rounds), size)
 
 
-def vgg16_beside_keras(rounds: int, size: int) -> None:
-    """Prints VGG-16's speed. One call is several steps, because `fit` has work around them."""
+def compare_vgg16(rounds: int, size: int) -> None:
+    """Print the speed of VGG-16. One call is several steps, because `fit` has a fixed overhead."""
     count = 3
     batch = batch_of(size)
     peer = keras.applications.VGG16(weights=None)
     peer.compile(keras.optimizers.SGD(1e-4, momentum=0.9), loss="sparse_categorical_crossentropy")
     shown = tf.data.Dataset.from_tensors((batch["images"] / 255, batch["labels"])).repeat()
     candidates = {
-        "cnnkit": our_steps(vgg16(), batch, count),
+        "cnnkit": cnnkit_steps(vgg16(), batch, count),
         "keras.applications, fit": lambda: peer.fit(
             shown, steps_per_epoch=count, shuffle=False, verbose=0
         ),
@@ -114,12 +115,12 @@ def vgg16_beside_keras(rounds: int, size: int) -> None:
     report(title, interleaved(candidates, rounds), size * count)
 
 
-# Each with its batch.
-NETWORKS = {"alexnet": (alexnet_beside_keras, 64), "vgg16": (vgg16_beside_keras, 16)}
+# Function and batch size of each network.
+NETWORKS = {"alexnet": (compare_alexnet, 64), "vgg16": (compare_vgg16, 16)}
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="the median counts")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -125,8 +126,8 @@ class StepRunner:
         return self._total(counts)
 
     @tf.function
-    def _accumulate(self, batch, images):
-        def add(batch, images):
+    def _accumulate(self, batch: Batch, images: tf.Tensor) -> tf.Tensor:
+        def add(batch: Batch, images: tf.Tensor) -> tf.Tensor:
             gradients, counts = self._gradients_compiled(batch, images)
             for total, gradient in zip(self._accumulators, gradients, strict=True):
                 total.assign_add(gradient)
@@ -135,8 +136,8 @@ class StepRunner:
         return self._total(self.strategy.run(add, args=(batch, images)))
 
     @tf.function
-    def _apply_accumulated(self, learning_rate):
-        def take():
+    def _apply_accumulated(self, learning_rate: tf.Tensor) -> None:
+        def take() -> list[tf.Tensor]:
             gradients = [tf.identity(total) for total in self._accumulators]
             with tf.control_dependencies(gradients):
                 for total in self._accumulators:
@@ -146,7 +147,7 @@ class StepRunner:
         self._apply(self.strategy.run(take), learning_rate)
 
     @tf.function
-    def _validate(self, batch):
+    def _validate(self, batch: Batch) -> tf.Tensor:
         return self._total(
             self.strategy.run(lambda batch: self._forward(batch, False)[1], (batch,))
         )
@@ -173,15 +174,15 @@ class StepRunner:
             return tf.gradients(loss, variables), counts
         return tape.gradient(loss, self.trainable_variables), counts
 
-    def _total(self, counts):
+    def _total(self, counts: Any) -> tf.Tensor:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
 
-    def _apply(self, gradients, learning_rate: tf.Tensor) -> None:
+    def _apply(self, gradients: Sequence, learning_rate: tf.Tensor) -> None:
         """Sum the replicas' gradients and update every copy of the variables with the sum."""
         targets = [variable.value for variable in self.trainable_variables]
         gradients = sum_over_replicas(self.strategy, gradients, targets)
 
-        def update(unscale) -> None:
+        def update(unscale: Callable) -> None:
             for target, gradient in zip(targets, gradients, strict=True):
                 update_replicas(
                     self.strategy,
