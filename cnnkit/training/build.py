@@ -152,7 +152,7 @@ def initialize_from(
         UsageError: If no weights fit.
     """
     copied = models.copy_weights(initial_model, model, config.weight_mapping)
-    if not copied.carried:
+    if not copied.copied:
         raise UsageError(
             f"No weights of {config.init_from} fit {config.model}",
             expected="a network with layers of the same names and shapes",

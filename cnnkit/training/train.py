@@ -221,7 +221,7 @@ def prepare_run(
     if is_chief:
         if initial_model is not None:
             copied = initialize_from(initial_model, config, components.model)
-            messages.append(f"weights of {config.init_from} in {', '.join(copied.carried)}")
+            messages.append(f"weights of {config.init_from} in {', '.join(copied.copied)}")
         if resume:
             state = _restore(config, folder, dataset, components)
         else:

@@ -1,8 +1,8 @@
-"""Networks taken apart and put together again: other heads, other sizes, other towers.
+"""Change trained networks: the head, the image size, the groups of convolutions.
 
-Every function but `copy_weights` leaves the model it is given as it was and returns a new one with
-weights of its own. Networks are chains of layers; each layer is made anew from its configuration,
-so names, dtype policies and trainable flags stay. What `compile` set does not come along.
+All functions return a new model with its own weights, except `copy_weights`, which changes its
+target. They take networks whose layers form a chain. Each layer is built again from its
+configuration, so names, dtype policies and trainable flags stay. The new model is not compiled.
 """
 
 from cnnkit.models.surgery.copy_weights import COPY_RULES as COPY_RULES

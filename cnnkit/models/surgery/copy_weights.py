@@ -1,36 +1,36 @@
-"""Weights from one network into another."""
+"""Copy weights from one network to another."""
 
 from __future__ import annotations
 
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.surgery.sequential import SurgeryResult, weight_shapes, with_layer_weights
+from cnnkit.models.surgery.sequential import SurgeryResult, layers_with_weights, weight_shapes
 
 COPY_RULES = ("by-name", "vgg-staged")
 
-# Simonyan & Zisserman 2014, section 3.1: the first four convolutions and the last three dense
-# layers of column A begin the deeper columns. Counted from the input, A's second convolution
-# (64 -> 128) does not fit B's (64 -> 64): only the place within the block does.
+# Simonyan & Zisserman 2014, section 3.1: the deeper columns start from the first four convolutions
+# and the last three dense layers of column A. Counted from the input, A's second convolution
+# (64 -> 128) does not fit B's (64 -> 64), so layers are matched by their number in the block.
 STAGED_CONVOLUTIONS = ("block1_conv1", "block2_conv1", "block3_conv1", "block3_conv2")
 STAGED_DENSE = ("fc1", "fc2", "predictions")
 
 
 def copy_weights(source: keras.Model, target: keras.Model, rule: str = "by-name") -> SurgeryResult:
-    """Copies weights of `source` into `target`: all that the rule allows, or nothing on an error.
+    """Copy weights of `source` to `target`.
 
-    It writes into `target`; everything is checked before anything is written.
+    `target` itself is changed. All checks come first, so an error leaves it unchanged.
 
     Args:
         source: The network whose weights are read.
         target: The network whose weights are written.
-        rule: `"by-name"`: every layer of the same name and shapes; another shape stays as it was.
-            `"vgg-staged"`: how the deeper VGG networks began (Simonyan & Zisserman 2014, section
-            3.1): `block1_conv1 block2_conv1 block3_conv1 block3_conv2`, and of `fc1 fc2
-            predictions` those that both networks have. Shapes have to be the same.
+        rule: `"by-name"`: every layer of the same name and shapes; others stay unchanged.
+            `"vgg-staged"`: the initialization of the deeper VGG networks (Simonyan & Zisserman
+            2014, section 3.1): `block1_conv1 block2_conv1 block3_conv1 block3_conv2`, and those of
+            `fc1 fc2 predictions` that both networks have. Shapes must be equal.
 
     Returns:
-        A `SurgeryResult`: `target` itself, and its layers that were filled or stay as they were.
+        A `SurgeryResult` with `target` itself. Its `reinitialized` lists the unchanged layers.
 
     Raises:
         UsageError: If the rule is unknown or a network is not built; under `"vgg-staged"` also if
@@ -40,7 +40,7 @@ def copy_weights(source: keras.Model, target: keras.Model, rule: str = "by-name"
         >>> from cnnkit import alexnet
         >>> from cnnkit.models.surgery import copy_weights
         >>> source = alexnet(input_shape=(64, 64, 3), classes=3)
-        >>> copy_weights(source, alexnet(input_shape=(64, 64, 3), classes=5)).fresh
+        >>> copy_weights(source, alexnet(input_shape=(64, 64, 3), classes=5)).reinitialized
         ('fc8',)
     """
     if rule not in COPY_RULES:
@@ -50,36 +50,41 @@ def copy_weights(source: keras.Model, target: keras.Model, rule: str = "by-name"
             raise UsageError(
                 f"Model {model.name!r} has no weights yet", expected="a model that has been built"
             )
-    givers = {layer.name: layer for layer in with_layer_weights(source.layers)}
-    takers = {layer.name: layer for layer in with_layer_weights(target.layers)}
-    fitting = [name for name in takers if name in givers]
+    sources = {layer.name: layer for layer in layers_with_weights(source.layers)}
+    targets = {layer.name: layer for layer in layers_with_weights(target.layers)}
+    fitting = [name for name in targets if name in sources]
     if rule == "vgg-staged":
-        fitting = _staged(source, target, givers, takers)
+        fitting = _staged(source, target, sources, targets)
     else:
         fitting = [
-            name for name in fitting if weight_shapes(givers[name]) == weight_shapes(takers[name])
+            name for name in fitting if weight_shapes(sources[name]) == weight_shapes(targets[name])
         ]
-    values = [(takers[name], givers[name].get_weights()) for name in fitting]
+    values = [(targets[name], sources[name].get_weights()) for name in fitting]
     for layer, weights in values:
         layer.set_weights(weights)
-    fresh = tuple(name for name in takers if name not in fitting)
-    return SurgeryResult(target, tuple(fitting), fresh)
+    unchanged = tuple(name for name in targets if name not in fitting)
+    return SurgeryResult(target, tuple(fitting), unchanged)
 
 
-def _staged(source: keras.Model, target: keras.Model, givers: dict, takers: dict) -> list[str]:
-    """Returns the names that "vgg-staged" copies, in the order of the target."""
-    for model, layers in ((source, givers), (target, takers)):
+def _staged(
+    source: keras.Model,
+    target: keras.Model,
+    sources: dict[str, keras.layers.Layer],
+    targets: dict[str, keras.layers.Layer],
+) -> list[str]:
+    """Return the names of the layers that "vgg-staged" copies, in the order of the target."""
+    for model, layers in ((source, sources), (target, targets)):
         missing = [name for name in STAGED_CONVOLUTIONS if name not in layers]
         if missing:
             raise UsageError(
-                f"Model {model.name!r} is no VGG network",
+                f"Model {model.name!r} is not a VGG network",
                 expected=f"layers {', '.join(STAGED_CONVOLUTIONS)}",
                 received=f"none called {', '.join(missing)}",
             )
     staged = (*STAGED_CONVOLUTIONS, *STAGED_DENSE)
-    names = [name for name in takers if name in staged and name in givers]
+    names = [name for name in targets if name in staged and name in sources]
     for name in names:
-        wanted, given = weight_shapes(takers[name]), weight_shapes(givers[name])
+        wanted, given = weight_shapes(targets[name]), weight_shapes(sources[name])
         if wanted != given:
             raise UsageError(
                 f"The weights of layer {name!r} do not fit {target.name!r}",

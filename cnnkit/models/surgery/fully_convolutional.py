@@ -1,10 +1,12 @@
-"""Dense heads as convolutions, and back."""
+"""Convert a dense head to convolutions, and back."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import ReLU
@@ -13,16 +15,16 @@ from cnnkit.models.surgery.sequential import (
     SequentialChain,
     as_sequential,
     build_model,
-    carry_weights,
-    check_image_count,
+    check_image_input,
     check_image_size,
-    rebuild_layers,
+    copy_layers,
+    rebuild_layer,
     spatial_maps,
 )
 
-# They treat every number by itself, so it is one whether they come before the Flatten or after it.
+# Layers that act on every number alone: they may come before or after the Flatten.
 ELEMENTWISE = (keras.layers.Dropout, keras.layers.LeakyReLU, keras.layers.ReLU, ReLU)
-# They treat every position by itself.
+# Layers that act on every position alone.
 POSITIONWISE = (
     *ELEMENTWISE,
     keras.layers.Activation,
@@ -32,7 +34,7 @@ POSITIONWISE = (
 
 
 def dense_head(chain: SequentialChain) -> int | None:
-    """Returns the position of the Flatten between the last map and a dense layer, or None."""
+    """Return the index of the Flatten between the last map and a dense layer, or None."""
     kinds = [type(layer) for layer in chain.layers]
     if keras.layers.Flatten not in kinds:
         return None
@@ -43,10 +45,14 @@ def dense_head(chain: SequentialChain) -> int | None:
 
 
 def check_dense_head(chain: SequentialChain, start: int) -> None:
-    """Makes sure that the dense head of `chain` says the same thing as convolutions would.
+    """Check that the dense head of `chain` has an equivalent of convolutions.
+
+    Args:
+        chain: The network.
+        start: Index of the Flatten.
 
     Raises:
-        UsageError: If some layer of it would not; the layer is named.
+        UsageError: If a layer has no equivalent. The error names the layer.
     """
     allowed: tuple = ELEMENTWISE
     for layer in chain.layers[start + 1 :]:
@@ -62,18 +68,17 @@ def check_dense_head(chain: SequentialChain, start: int) -> None:
 
 
 def convolutional_head(chain: SequentialChain, first: str | None = None) -> int | None:
-    """Returns the position of the first layer of the convolutional head, or None without one.
+    """Return the index of the first layer of the convolutional head, or None without a head.
 
-    The head is the longest end of the chain that is 1 x 1 convolutions and layers that treat every
-    position by itself; a larger convolution right before these is its first, as one over the whole
-    map is.
+    The head consists of the last layers that are 1 x 1 convolutions or act on every position alone.
+    A larger convolution right before them is its first layer, like one over the whole map.
 
     Args:
         chain: The network.
-        first: Name of the first layer, where the rule would take one too many.
+        first: Name of the first layer, if the rule would take too many.
 
     Raises:
-        UsageError: If there is no layer `first`, or the head cannot begin there.
+        UsageError: If there is no layer `first`, or the head cannot start with it.
     """
     start = None
     for position in reversed(range(len(chain.layers))):
@@ -91,7 +96,7 @@ def convolutional_head(chain: SequentialChain, first: str | None = None) -> int 
         raise unknown_name("layer", first, names)
     if start is None or names[start] != first:
         raise UsageError(
-            "The head cannot begin there",
+            "`first` must name a layer that the head can start with",
             expected="a convolution of stride 1 without padding, and only 1 x 1 ones after it",
             received=f"first={first!r}",
         )
@@ -99,7 +104,7 @@ def convolutional_head(chain: SequentialChain, first: str | None = None) -> int 
 
 
 def is_window(layer: keras.layers.Layer) -> bool:
-    """Tells whether `layer` is what a dense layer becomes: a plain convolution within the map."""
+    """Return True for a convolution that can replace a dense layer: no padding, stride 1, 1 group."""
     return (
         isinstance(layer, keras.layers.Conv2D)
         and layer.groups == 1
@@ -112,7 +117,7 @@ def _over_channels(layer: keras.layers.Layer, rank: int) -> bool:
     return getattr(layer, "axis", -1) in (-1, rank - 1)
 
 
-# What the configurations of a dense layer and a convolution have in common.
+# Configuration keys that dense layers and convolutions share.
 SHARED = (
     "name", "trainable", "dtype", "activation", "use_bias", "kernel_initializer",
     "bias_initializer", "kernel_regularizer", "bias_regularizer", "activity_regularizer",
@@ -123,14 +128,14 @@ AXES = ((0, [0, 1, 2]), (1, 3))
 
 
 def to_fully_convolutional(model: keras.Model) -> keras.Model:
-    """Turns the dense head into convolutions, so that the network takes images of every size.
+    """Convert the dense head to convolutions, so that the network takes images of any size.
 
     The first dense layer becomes a convolution over the whole last map, those after it 1 x 1
-    convolutions (Simonyan & Zisserman 2014, section 3.2); names and weights stay, the Flatten goes,
-    and a softmax is taken over the channels at every position. At the size that `model` takes the
-    map has one position, with the same numbers. A larger image gives a map of scores, as if the
-    network had been applied at every position, 32 pixels apart for VGG; where convolutions are
-    padded, the border of the image is seen only once.
+    convolutions (Simonyan & Zisserman 2014, section 3.2). Names and weights stay, the Flatten is
+    left out, and a softmax is over the channels at every position. For images of the size of
+    `model` the output map has one position with the same numbers. A larger image gives a map of
+    scores, as if the network had been applied at every position, 32 pixels apart for VGG. Padded
+    convolutions then see zeros at the border of the whole image only.
 
     Args:
         model: A chain of layers (n, h, w, c) -> (n, classes), with a Flatten and dense layers.
@@ -149,7 +154,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
         (1, 5, 3, 3)
     """
     chain = as_sequential(model)
-    check_image_count(chain)
+    check_image_input(chain)
     start = dense_head(chain)
     if start is None:
         if convolutional_head(chain) is not None:
@@ -160,7 +165,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
             received=f"{type(chain.layers[-1]).__name__} {chain.layers[-1].name!r} at the end",
         )
     check_dense_head(chain, start)
-    parts = carry_weights(chain.layers[:start])
+    parts = copy_layers(chain.layers[:start])
     shape = chain.shapes[start][1:]
     for layer in chain.layers[start + 1 :]:
         if not isinstance(layer, keras.layers.Dense):
@@ -183,23 +188,23 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
 def to_classifier(
     model: keras.Model, input_shape: Sequence[int], *, first: str | None = None
 ) -> keras.Model:
-    """Turns a convolutional head back into dense layers; the way back of `to_fully_convolutional`.
+    """Convert a convolutional head to dense layers: the inverse of `to_fully_convolutional`.
 
-    The weights are exactly those of `model`. A layer called `flatten` comes before the head.
+    The weights are those of `model`. A layer called `flatten` comes before the head.
 
     Args:
         model: A chain of layers whose end is a convolution without padding, then 1 x 1 ones.
-        input_shape: (height, width, channels) of the images from now on. The first convolution of
-            the head has to cover the whole map that they become.
-        first: Name of the first layer of the head. None takes the larger convolution before the
-            1 x 1 ones, or the first of these where a pooling (say) comes before it; name the layer
-            where that would take an ordinary convolution as part of the head.
+        input_shape: (height, width, channels) of the images. The first convolution of the head
+            must cover the whole map that the layers before it make of such an image.
+        first: Name of the first layer of the head. None is the larger convolution before the 1 x 1
+            ones, or the first of these. Name the layer if that would make an ordinary convolution
+            part of the head.
 
     Returns:
         A new model, (n, height, width, channels) -> (n, classes).
 
     Raises:
-        UsageError: If there is no such head, or the image does not become a map of its size.
+        UsageError: If there is no such head, or it does not cover the map.
 
     Example:
         >>> from cnnkit import alexnet
@@ -209,12 +214,12 @@ def to_classifier(
         (None, 3)
     """
     chain = as_sequential(model)
-    check_image_count(chain)
+    check_image_input(chain)
     shape = tuple(input_shape)
     channels = chain.source.batch_shape[-1]
     if len(shape) != 3 or shape[2] != channels:
         raise UsageError(
-            f"Model {chain.name!r} takes images of {channels} channels",
+            f"`input_shape` of {chain.name!r} must have {channels} channels",
             expected=f"input_shape=(height, width, {channels})",
             received=shape,
         )
@@ -229,15 +234,15 @@ def to_classifier(
     window, found = chain.layers[start].kernel_size, spatial_maps(chain, sides)[start]
     if found != tuple(window):
         raise UsageError(
-            f"The head has to cover the whole map before {chain.layers[start].name!r}",
+            f"`input_shape` must give a map of the size of the kernel of {chain.layers[start].name!r}",
             expected=f"a map of {window[0]} x {window[1]}",
             received=f"{found[0]} x {found[1]} from an image of {sides[0]} x {sides[1]}",
             hint="Pass the size that the network was trained on",
         )
-    # A dropout right before the head is the head's own, as in the later single-tower AlexNet.
+    # A dropout right before the head belongs to it, as in the later AlexNet without groups.
     while start and isinstance(chain.layers[start - 1], keras.layers.Dropout):
         start -= 1
-    parts = carry_weights(chain.layers[:start])
+    parts = copy_layers(chain.layers[:start])
     name = "flatten"
     while name in (layer.name for layer in chain.layers):
         name += "_"
@@ -254,7 +259,7 @@ def to_classifier(
     return build_model(chain, parts, sides)
 
 
-def _shared(layer: keras.layers.Layer, *, to_convolution: bool) -> dict:
+def _shared(layer: keras.layers.Layer, *, to_convolution: bool) -> dict[str, Any]:
     config = layer.get_config()
     shared = {key: config[key] for key in SHARED if key in config}
     constraint = shared["kernel_constraint"]
@@ -269,11 +274,11 @@ def _shared(layer: keras.layers.Layer, *, to_convolution: bool) -> dict:
 
 
 def _over_last_axis(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Remakes `layer`; the channels are the last axis before the Flatten and after it."""
-    return rebuild_layers(layer, axis=-1) if hasattr(layer, "axis") else rebuild_layers(layer)
+    """Rebuild `layer` for the last axis, which is that of the channels before and after a Flatten."""
+    return rebuild_layer(layer, axis=-1) if hasattr(layer, "axis") else rebuild_layer(layer)
 
 
-def _kernel_and_bias(layer: keras.layers.Layer) -> list:
+def _kernel_and_bias(layer: keras.layers.Layer) -> list[np.ndarray]:
     weights = layer.get_weights()
     if len(weights) != 1 + layer.use_bias:
         raise UsageError(

@@ -1,11 +1,12 @@
-"""A network of two towers as one of one, and back."""
+"""Convert between grouped and dense convolutions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import GroupedConv2D
@@ -13,17 +14,17 @@ from cnnkit.models.surgery.sequential import (
     ChainLayer,
     as_sequential,
     build_model,
-    carry_weights,
+    copy_layers,
     is_positive_int,
-    rebuild_layers,
+    rebuild_layer,
 )
 
 
-def ungroup_kernel(kernel, groups: int) -> np.ndarray:
-    """Returns the dense kernel that does what a grouped one does: block-diagonal, zeros elsewhere.
+def ungroup_kernel(kernel: ArrayLike, groups: int) -> np.ndarray:
+    """Return the dense, block-diagonal kernel equivalent to a grouped kernel.
 
-    The towers of Krizhevsky et al. 2012 (section 3.2, Fig. 2) as one: output channels of group g
-    take the input channels of group g, and nothing from the others.
+    It merges the towers of Krizhevsky et al. 2012 (section 3.2, Fig. 2): the output channels of
+    group g see the input channels of group g, with zeros for the others.
 
     Args:
         kernel: (height, width, inputs / groups, outputs).
@@ -33,7 +34,7 @@ def ungroup_kernel(kernel, groups: int) -> np.ndarray:
         (height, width, inputs, outputs), of the same dtype.
 
     Raises:
-        UsageError: If the shape is no kernel's, or the outputs are not divisible.
+        UsageError: If `kernel` has not four axes, or its outputs are not divisible by `groups`.
 
     Example:
         >>> import numpy as np
@@ -42,7 +43,7 @@ def ungroup_kernel(kernel, groups: int) -> np.ndarray:
         array([[7, 0],
                [0, 7]])
     """
-    kernel = _checked(kernel, groups, divisible=(3,))
+    kernel = _check_kernel(kernel, groups, divisible=(3,))
     height, width, inputs, outputs = kernel.shape
     dense = np.zeros((height, width, inputs * groups, outputs), kernel.dtype)
     for rows, columns in _blocks(inputs * groups, outputs, groups):
@@ -50,21 +51,21 @@ def ungroup_kernel(kernel, groups: int) -> np.ndarray:
     return dense
 
 
-def group_kernel(kernel, groups: int) -> np.ndarray:
-    """Returns the grouped kernel that does what a block-diagonal dense one does.
+def group_kernel(kernel: ArrayLike, groups: int) -> np.ndarray:
+    """Return the grouped kernel equivalent to a block-diagonal dense kernel.
 
-    The way back of `ungroup_kernel`, exact in both directions.
+    The inverse of `ungroup_kernel`, exact in both directions.
 
     Args:
-        kernel: (height, width, inputs, outputs), zero wherever input and output are of two groups.
+        kernel: (height, width, inputs, outputs), zero if input and output are of two groups.
         groups: Number of groups.
 
     Returns:
         (height, width, inputs / groups, outputs), of the same dtype.
 
     Raises:
-        UsageError: If the shape is no kernel's, the channels are not divisible, or something is off
-            the diagonal; how much is said.
+        UsageError: If `kernel` has not four axes, its channels are not divisible by `groups`, or values
+            off the diagonal are not zero; the error gives their number.
 
     Example:
         >>> import numpy as np
@@ -72,7 +73,7 @@ def group_kernel(kernel, groups: int) -> np.ndarray:
         >>> group_kernel(np.array([[[[7, 0], [0, 7]]]]), 2)[0, 0]
         array([[7, 7]])
     """
-    kernel = _checked(kernel, groups, divisible=(2, 3))
+    kernel = _check_kernel(kernel, groups, divisible=(2, 3))
     height, width, inputs, outputs = kernel.shape
     grouped = np.empty((height, width, inputs // groups, outputs), kernel.dtype)
     off = kernel.copy()
@@ -82,7 +83,7 @@ def group_kernel(kernel, groups: int) -> np.ndarray:
     count = np.count_nonzero(off)
     if count:
         raise UsageError(
-            f"The kernel is not {groups} separate groups",
+            f"`kernel` must consist of {groups} separate groups",
             expected="zeros between inputs of one group and outputs of another",
             received=f"{count} of {kernel.size * (groups - 1) // groups} values off the diagonal"
             f" are not zero, the largest {float(np.abs(off).max()):.3g}",
@@ -91,21 +92,21 @@ def group_kernel(kernel, groups: int) -> np.ndarray:
     return grouped
 
 
-def _checked(kernel, groups: int, divisible: tuple[int, ...]) -> np.ndarray:
+def _check_kernel(kernel: ArrayLike, groups: int, divisible: tuple[int, ...]) -> np.ndarray:
     kernel = np.asarray(keras.ops.convert_to_numpy(kernel))
     if kernel.ndim != 4:
         raise UsageError(
-            "A kernel has four axes",
+            "`kernel` must have four axes",
             expected="(height, width, inputs, outputs)",
             received=kernel.shape,
         )
     if not is_positive_int(groups):
         raise UsageError(
-            "A convolution has groups", expected="a whole number >= 1", received=repr(groups)
+            "`groups` must be at least 1", expected="a whole number >= 1", received=repr(groups)
         )
     if any(kernel.shape[axis] % groups for axis in divisible):
         raise UsageError(
-            "The channels do not divide into the groups",
+            "`groups` must divide the channels",
             expected=f"multiples of {groups}",
             received=", ".join(
                 f"{kernel.shape[axis]} {'outputs' if axis == 3 else 'inputs'}" for axis in divisible
@@ -114,29 +115,29 @@ def _checked(kernel, groups: int, divisible: tuple[int, ...]) -> np.ndarray:
     return kernel
 
 
-def _blocks(inputs: int, outputs: int, groups: int):
-    """Yields the slices of input and output channels of each group."""
+def _blocks(inputs: int, outputs: int, groups: int) -> Iterator[tuple[slice, slice]]:
+    """Yield the slices of input and output channels of each group."""
     rows, columns = inputs // groups, outputs // groups
     for g in range(groups):
         yield slice(g * rows, (g + 1) * rows), slice(g * columns, (g + 1) * columns)
 
 
-# Krizhevsky et al. 2012, section 3.5 and Fig. 2: the layers whose kernels see one tower only.
+# Krizhevsky et al. 2012, section 3.5 and Fig. 2: layers whose filters see one tower only.
 TOWERS = ("conv2", "conv4", "conv5")
 
 
 def to_dense_convolutions(model: keras.Model) -> keras.Model:
-    """Returns the network with its grouped convolutions as dense ones, and equal outputs.
+    """Return an equivalent network with dense instead of grouped convolutions.
 
-    Each becomes a `GroupedConv2D` of one group with a block-diagonal kernel: AlexNet of two towers
-    (Krizhevsky et al. 2012, section 3.2) in the shape of `alexnet(groups=1)`. Training fills in
-    the zeros. A network without groups is copied.
+    Each grouped convolution becomes a `GroupedConv2D` of one group with a block-diagonal kernel.
+    AlexNet with two towers (Krizhevsky et al. 2012, section 3.2) gets the shapes of
+    `alexnet(groups=1)`. Training can change the zeros. A network without groups is copied.
 
     Args:
         model: A chain of layers.
 
     Raises:
-        UsageError: If the model is no chain.
+        UsageError: If the layers form no chain.
 
     Example:
         >>> from cnnkit import alexnet
@@ -146,12 +147,12 @@ def to_dense_convolutions(model: keras.Model) -> keras.Model:
         (5, 5, 96, 256)
     """
     chain = as_sequential(model)
-    parts = carry_weights(chain.layers)
+    parts = copy_layers(chain.layers)
     for position, layer in enumerate(chain.layers):
         if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1:
             kernel, *rest = layer.get_weights()
             parts[position] = ChainLayer(
-                rebuild_layers(layer, _kind(layer), groups=1),
+                rebuild_layer(layer, _kind(layer), groups=1),
                 [ungroup_kernel(kernel, layer.groups), *rest],
             )
     return build_model(chain, parts)
@@ -160,18 +161,18 @@ def to_dense_convolutions(model: keras.Model) -> keras.Model:
 def to_grouped_convolutions(
     model: keras.Model, groups: int = 2, layers: Sequence[str] = TOWERS
 ) -> keras.Model:
-    """Returns the network with dense convolutions as grouped ones, and equal outputs.
+    """Return an equivalent network with grouped instead of dense convolutions.
 
-    The way back of `ungroup`: exact, and only for kernels that never mixed the groups.
+    The inverse of `to_dense_convolutions`, for kernels that are zero between the groups.
 
     Args:
         model: A chain of layers.
         groups: Number of groups.
-        layers: Names of the convolutions; by default those of AlexNet's two towers.
+        layers: Names of the convolutions; the default are the grouped ones of AlexNet.
 
     Raises:
-        UsageError: If the model is no chain, or a layer is unknown, no dense convolution, not
-            divisible or not block-diagonal; the layer is named.
+        UsageError: If the layers form no chain, or a layer is unknown, not a dense convolution, not
+            divisible or not block-diagonal. The error names the layer.
 
     Example:
         >>> from cnnkit import alexnet
@@ -187,7 +188,7 @@ def to_grouped_convolutions(
     for name in layers:
         if name not in known:
             raise unknown_name("layer", name, known)
-    parts = carry_weights(chain.layers)
+    parts = copy_layers(chain.layers)
     for position in sorted({chain.index(name) for name in layers}):
         layer = chain.layers[position]
         if not isinstance(layer, keras.layers.Conv2D) or layer.groups != 1:
@@ -204,11 +205,11 @@ def to_grouped_convolutions(
         except UsageError as error:
             raise UsageError(f"Layer {layer.name!r} cannot be grouped: {error}") from error
         parts[position] = ChainLayer(
-            rebuild_layers(layer, _kind(layer), groups=int(groups)), [kernel, *rest]
+            rebuild_layer(layer, _kind(layer), groups=int(groups)), [kernel, *rest]
         )
     return build_model(chain, parts)
 
 
 def _kind(layer: keras.layers.Layer) -> type[keras.layers.Layer]:
-    # Ours has the same arguments, and is the faster one with groups.
+    # It has the arguments of Conv2D and is faster with groups.
     return GroupedConv2D if type(layer) is keras.layers.Conv2D else type(layer)

@@ -1,4 +1,4 @@
-"""The same network for other classes."""
+"""Replace the last layer of a network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from cnnkit.models.surgery.sequential import (
     SurgeryResult,
     as_sequential,
     build_model,
-    carry_weights,
+    copy_layers,
     is_positive_int,
-    rebuild_layers,
-    with_layer_weights,
+    layers_with_weights,
+    rebuild_layer,
 )
 
 
 def replace_head(model: keras.Model, classes: int) -> SurgeryResult:
-    """Returns the same network with a new last layer, for another number of classes.
+    """Return the same network with a new last layer, for another number of classes.
 
-    This is how a trained network begins on another task (Zeiler & Fergus 2013, section 5.2): the
-    layer of the logits is made anew by its own initializer, everything before it comes along, and
-    the softmax stays where there is one. The new layer keeps its name and can be trained, also
-    where the layers that came along are frozen.
+    A trained network starts on another task this way (Zeiler & Fergus 2013, section 5.2). The layer
+    of the logits is reinitialized, all layers before it keep their weights, and a softmax stays.
+    The new layer keeps its name. It is trainable even if the other layers are frozen.
 
     Args:
         model: A chain of layers that ends in a dense layer, or in a convolution without padding
@@ -33,7 +32,7 @@ def replace_head(model: keras.Model, classes: int) -> SurgeryResult:
         classes: Number of classes.
 
     Returns:
-        A `SurgeryResult`: the new model, and the layers that came along or are fresh.
+        A `SurgeryResult` with the new model.
 
     Raises:
         UsageError: If the model has no such layer at its end, or `classes` is less than 1.
@@ -46,19 +45,19 @@ def replace_head(model: keras.Model, classes: int) -> SurgeryResult:
     """
     if not is_positive_int(classes):
         raise UsageError(
-            "A classifier has classes", expected="a whole number >= 1", received=repr(classes)
+            "`classes` must be at least 1", expected="a whole number >= 1", received=repr(classes)
         )
     chain = as_sequential(model)
-    weighted = with_layer_weights(chain.layers)
+    weighted = layers_with_weights(chain.layers)
     last = weighted[-1] if weighted else chain.layers[-1]
     position = chain.index(last.name)
     after = chain.layers[position + 1 :]
     # A dense evaluation may average the map of scores inside the model.
     ends = (*POSITIONWISE, keras.layers.GlobalAveragePooling2D)
     if isinstance(last, keras.layers.Dense):
-        new = rebuild_layers(last, units=int(classes))
+        new = rebuild_layer(last, units=int(classes))
     elif is_window(last) and all(isinstance(layer, ends) for layer in after):
-        new = rebuild_layers(last, filters=int(classes))
+        new = rebuild_layer(last, filters=int(classes))
     else:
         raise UsageError(
             f"Model {chain.name!r} has no head to replace",
@@ -66,12 +65,12 @@ def replace_head(model: keras.Model, classes: int) -> SurgeryResult:
             received=f"{type(chain.layers[-1]).__name__} {chain.layers[-1].name!r} at the end",
         )
     tail = [
-        # The names were those of the other classes.
-        ChainLayer(rebuild_layers(layer, class_names=None), None)
+        # The class names belong to the old classes.
+        ChainLayer(rebuild_layer(layer, class_names=None), None)
         if isinstance(layer, ClassProbabilities)
         else part
-        for layer, part in zip(after, carry_weights(after), strict=True)
+        for layer, part in zip(after, copy_layers(after), strict=True)
     ]
-    parts = [*carry_weights(chain.layers[:position]), ChainLayer(new, None), *tail]
-    carried = tuple(layer.name for layer in weighted[:-1])
-    return SurgeryResult(build_model(chain, parts), carried, (last.name,))
+    parts = [*copy_layers(chain.layers[:position]), ChainLayer(new, None), *tail]
+    copied = tuple(layer.name for layer in weighted[:-1])
+    return SurgeryResult(build_model(chain, parts), copied, (last.name,))

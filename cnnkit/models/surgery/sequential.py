@@ -1,10 +1,11 @@
-"""A network as a chain of layers: read from a model, and joined into a new one."""
+"""Read a model as a chain of layers, and build a model from one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,9 +17,14 @@ from cnnkit.models.graph import input_layer, input_output_tensors, read_nodes
 
 @dataclass(frozen=True)
 class SequentialChain:
-    """A model's input and the layers from there to the output, each feeding the next.
+    """A model whose layers each feed the next.
 
-    `shapes` are those of the tensors that the layers take.
+    Attributes:
+        name: Name of the model.
+        source: The layer of its input.
+        layers: The other layers, from the input to the output.
+        shapes: Shapes of the inputs of `layers`.
+        trainable: Whether the model as a whole is trainable.
     """
 
     name: str
@@ -28,40 +34,45 @@ class SequentialChain:
     trainable: bool
 
     def index(self, name: str) -> int:
-        """Returns the position of the layer called `name`."""
+        """Return the index of a layer by its name."""
         return [layer.name for layer in self.layers].index(name)
 
 
 @dataclass(frozen=True)
 class ChainLayer:
-    """A layer of a network to be, and the weights it gets; None leaves them to its initializers."""
+    """A layer of a new model and its weights.
+
+    Attributes:
+        layer: The layer.
+        weights: Its weights; None leaves them to the initializers of the layer.
+    """
 
     layer: keras.layers.Layer
     weights: list[np.ndarray] | None
 
 
 def as_sequential(model: keras.Model) -> SequentialChain:
-    """Returns the layers of `model` from its input to its output.
+    """Return a model as a chain of layers.
 
     Raises:
-        UsageError: If the model is not built, or anything but a plain chain of layers.
+        UsageError: If the model is not built, or its layers form no chain.
     """
     inputs, outputs = input_output_tensors(model)
     if len(inputs) != 1 or len(outputs) != 1:
-        raise _no_chain(model, f"{len(inputs)} inputs and {len(outputs)} outputs")
+        raise _not_sequential(model, f"{len(inputs)} inputs and {len(outputs)} outputs")
     nodes = read_nodes(model, expand=False)
     for node in nodes:
         layer = node.layer
         if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
-            raise _no_chain(model, f"{layer.name!r}, a {type(layer).__name__}")
+            raise _not_sequential(model, f"{layer.name!r}, a {type(layer).__name__}")
         if sum(layer is other.layer for other in nodes) > 1:
-            raise _no_chain(model, f"layer {layer.name!r} twice")
+            raise _not_sequential(model, f"layer {layer.name!r} twice")
         if len(node.inputs) != 1:
-            raise _no_chain(model, f"{len(node.inputs)} tensors into {layer.name!r}")
+            raise _not_sequential(model, f"{len(node.inputs)} tensors into {layer.name!r}")
         if len(node.tensors) != 1:
-            raise _no_chain(model, f"{len(node.tensors)} tensors out of {layer.name!r}")
+            raise _not_sequential(model, f"{len(node.tensors)} tensors out of {layer.name!r}")
         if not node.is_pure:
-            raise _no_chain(model, f"layer {layer.name!r} called with arguments of its own")
+            raise _not_sequential(model, f"layer {layer.name!r} called with arguments of its own")
     # Each node takes one value and the model has one output, so every node feeds the next one.
     taken = [inputs[0], *(node.tensors[0] for node in nodes)][: len(nodes)]
     return SequentialChain(
@@ -73,49 +84,54 @@ def as_sequential(model: keras.Model) -> SequentialChain:
     )
 
 
-def _no_chain(model: keras.Model, received: str) -> UsageError:
+def _not_sequential(model: keras.Model, received: str) -> UsageError:
     return UsageError(
-        f"Model {model.name!r} is no plain chain of layers",
+        f"Model {model.name!r} must be a plain chain of layers",
         expected="one input, one output, and layers that each feed the next",
         received=received,
     )
 
 
-def rebuild_layers(
-    layer: keras.layers.Layer, kind: type[keras.layers.Layer] | None = None, **changes
+def rebuild_layer(
+    layer: keras.layers.Layer, kind: type[keras.layers.Layer] | None = None, **changes: Any
 ) -> keras.layers.Layer:
-    """Returns a new layer of the configuration of `layer`, with `changes`, as a `kind`.
+    """Return a new layer with the configuration of another one.
+
+    Args:
+        layer: The layer.
+        kind: Class of the new layer; None is that of `layer`.
+        **changes: Configuration values to change.
 
     Raises:
-        UsageError: If the layer does not tell its configuration, or does not take it back.
+        UsageError: If the layer cannot be built from its configuration.
     """
     try:
         return (kind or type(layer)).from_config({**layer.get_config(), **changes})
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
-            f"Layer {layer.name!r} cannot be made again from its configuration",
+            f"Layer {layer.name!r} cannot be rebuilt from its configuration",
             expected="get_config and from_config that belong together",
             received=str(error).split("\n")[0],
         ) from error
 
 
-def carry_weights(layers: Iterable[keras.layers.Layer]) -> list[ChainLayer]:
-    """Returns parts that do exactly what `layers` do."""
-    return [ChainLayer(rebuild_layers(layer), layer.get_weights()) for layer in layers]
+def copy_layers(layers: Iterable[keras.layers.Layer]) -> list[ChainLayer]:
+    """Return copies of `layers` with their weights."""
+    return [ChainLayer(rebuild_layer(layer), layer.get_weights()) for layer in layers]
 
 
 def build_model(
     chain: SequentialChain, parts: Sequence[ChainLayer], sides: Sequence[int | None] | None = None
-):
-    """Returns a new model of `parts`, on the input of `chain`.
+) -> keras.Model:
+    """Return a new model of `parts` on the input of `chain`.
 
-    A carried layer of a model that is frozen as a whole is frozen. A fresh layer can be trained: it
-    has learned nothing that would be worth keeping.
+    Copied layers of a model that is frozen as a whole are frozen. Reinitialized layers are
+    trainable.
 
     Args:
-        chain: Where the name, the input and the frozen state come from.
+        chain: Gives the name, the input and whether the model is frozen.
         parts: The layers, first to last.
-        sides: Height and width of the image, where they change.
+        sides: New height and width of the image; None keeps them.
 
     Raises:
         UsageError: If weights do not fit a layer.
@@ -144,20 +160,20 @@ def build_model(
 
 
 def weight_shapes(layer: keras.layers.Layer) -> list[tuple[int, ...]]:
-    """Returns the shapes of the weights of `layer`."""
+    """Return the shapes of the weights of `layer`."""
     return [tuple(weight.shape) for weight in layer.weights]
 
 
-def with_layer_weights(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
-    """Returns those of `layers` that have weights."""
+def layers_with_weights(layers: Iterable[keras.layers.Layer]) -> list[keras.layers.Layer]:
+    """Return the layers that have weights."""
     return [layer for layer in layers if layer.weights]
 
 
 def check_image_size(size: int | Sequence[int]) -> tuple[int, int]:
-    """Returns `size` as (height, width).
+    """Return `size` as (height, width).
 
     Raises:
-        UsageError: If it is neither one whole number of at least 1 nor two.
+        UsageError: If `size` is neither one nor two whole numbers of at least 1.
     """
     sides = (size, size) if isinstance(size, Integral) else size
     if not (
@@ -166,7 +182,7 @@ def check_image_size(size: int | Sequence[int]) -> tuple[int, int]:
         and all(is_positive_int(side) for side in sides)
     ):
         raise UsageError(
-            "An image has a height and a width",
+            "`size` must be a side, or a height and a width",
             expected="one whole number of at least 1, or two",
             received=repr(size),
         )
@@ -174,15 +190,15 @@ def check_image_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 
 def is_positive_int(value: object) -> bool:
-    """Tells whether `value` is a whole number of at least 1, Python's or NumPy's."""
+    """Return True for a whole number of at least 1, of Python or NumPy."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
-def check_image_count(chain: SequentialChain) -> None:
-    """Makes sure that `chain` takes images (n, h, w, c), and keeps the channels last.
+def check_image_input(chain: SequentialChain) -> None:
+    """Check that `chain` takes images (n, h, w, c) and keeps the channels last.
 
     Raises:
-        UsageError: If it takes something else; a layer with the channels first is named.
+        UsageError: If not. The error names a layer with the channels first.
     """
     if len(chain.source.batch_shape) != 4:
         raise UsageError(
@@ -200,10 +216,14 @@ def check_image_count(chain: SequentialChain) -> None:
 
 
 def spatial_maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[int, int]]:
-    """Returns (height, width) of what each layer takes, as long as it takes maps.
+    """Return (height, width) of the input of each layer, up to the first without a map.
+
+    Args:
+        chain: The network.
+        sides: (height, width) of the image.
 
     Raises:
-        UsageError: If no position is left somewhere; the least square size is named.
+        UsageError: If a map would be empty. The error gives the least square size.
     """
     found = _maps(chain, sides)
     if found is None:
@@ -211,7 +231,7 @@ def spatial_maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[i
             (side for side in range(1, LARGEST_SEARCHED_SIDE) if _maps(chain, (side, side))), None
         )
         raise UsageError(
-            f"The image is too small for {chain.name!r}: no position is left",
+            f"The image is too small for {chain.name!r}: a map would be empty",
             expected=None if least is None else f"height and width of at least {least}",
             received=f"{sides[0]} x {sides[1]}",
         )
@@ -232,30 +252,30 @@ def _maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[int, int
         try:
             shape = tuple(layer.compute_output_shape(shape))
         except ValueError:
-            # How Keras says that a window does not fit into the map.
+            # Keras raises it if a window does not fit into the map.
             return None
     return None if len(shape) == 4 and min(shape[1:3]) < 1 else found
 
 
 @dataclass(frozen=True)
 class SurgeryResult:
-    """A changed network, and which of its layers hold weights of the network before.
+    """Result of a surgery operation.
 
     Layers without weights are in neither list.
 
-    Args:
+    Attributes:
         model: The network.
-        carried: Names of the layers whose weights came along, from the input to the output.
-        fresh: Names of the layers whose weights did not: they are as their initializers made them,
-            or, under `copy_weights`, as they were.
+        copied: Names of the layers with the weights of the network before, in order.
+        reinitialized: Names of the layers with new weights from their initializers; under
+            `copy_weights`, the layers that it left unchanged.
 
     Example:
         >>> from cnnkit import alexnet
         >>> from cnnkit.models.surgery import replace_head
-        >>> replace_head(alexnet(input_shape=(64, 64, 3), classes=3), 5).fresh
+        >>> replace_head(alexnet(input_shape=(64, 64, 3), classes=3), 5).reinitialized
         ('fc8',)
     """
 
     model: keras.Model
-    carried: tuple[str, ...]
-    fresh: tuple[str, ...]
+    copied: tuple[str, ...]
+    reinitialized: tuple[str, ...]

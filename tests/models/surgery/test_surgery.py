@@ -299,23 +299,23 @@ def test_a_size_with_another_map_makes_the_first_dense_layer_new(rng):
     before = frozen_copy(model)
     result = resize_input(model, (20, 16))
     assert isinstance(result, SurgeryResult)
-    assert (result.carried, result.fresh) == (("conv1", "conv2", "fc7", "fc8"), ("fc6",))
+    assert (result.copied, result.reinitialized) == (("conv1", "conv2", "fc7", "fc8"), ("fc6",))
     assert result.model.input_shape == (None, 20, 16, 3)
-    assert_same_weights(model, result.model, result.carried)
+    assert_same_weights(model, result.model, result.copied)
     # 7 x 5 positions of 4 channels; made by its own initializers.
     kernel, bias = result.model.get_layer("fc6").get_weights()
     assert kernel.shape == (140, 6) and np.std(kernel) > 0 and np.std(bias) > 0
     assert result.model.get_layer("fc6").trainable
     assert_untouched(model, before)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        result.fresh = ()
+        result.reinitialized = ()
 
 
 def test_a_size_with_the_same_map_keeps_the_head(rng):
     model = tiny()
     result = resize_input(model, 15)
-    assert result.fresh == ()
-    assert result.carried == ("conv1", "conv2", "fc6", "fc7", "fc8")
+    assert result.reinitialized == ()
+    assert result.copied == ("conv1", "conv2", "fc6", "fc7", "fc8")
     image = images(rng, 15, 15)
     # The pooling leaves the last row and column out.
     np.testing.assert_allclose(result.model(image), model(image[:, :14, :14]), rtol=1e-5, atol=1e-6)
@@ -324,25 +324,25 @@ def test_a_size_with_the_same_map_keeps_the_head(rng):
 def test_as_many_numbers_in_another_layout_do_not_fit():
     wide = chain(keras.layers.Conv2D(2, 1), keras.layers.Flatten(), keras.layers.Dense(4, name="d"),
                  side=2, columns=3)  # fmt: skip
-    assert resize_input(wide, (3, 2)).fresh == ("d",)
-    assert resize_input(wide, (2, 3)).fresh == ()
+    assert resize_input(wide, (3, 2)).reinitialized == ("d",)
+    assert resize_input(wide, (2, 3)).reinitialized == ()
 
 
 def test_networks_without_a_dense_head_come_along_whole(rng):
     network = to_fully_convolutional(tiny())
     result = resize_input(network, 24)
-    assert result.fresh == () and result.model.output_shape == (None, 6, 6, 4)
+    assert result.reinitialized == () and result.model.output_shape == (None, 6, 6, 4)
     image = images(rng, 24, 24)
     np.testing.assert_allclose(result.model(image), network(image), rtol=1e-6)
     pooled = chain(
         keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)
     )
-    assert resize_input(pooled, 9).fresh == ()
+    assert resize_input(pooled, 9).reinitialized == ()
 
 
 def test_alexnet_at_another_size():
     result = resize_input(small_alexnet(), 96)
-    assert result.fresh == ("fc6",)
+    assert result.reinitialized == ("fc6",)
     assert result.model.get_layer("fc6").kernel.shape[0] == 2 * 2 * 256
 
 
@@ -356,9 +356,9 @@ def test_a_new_head(rng, softmax, convolutional):
     model = to_fully_convolutional(model) if convolutional else model
     before = frozen_copy(model)
     result = replace_head(model, np.int64(7))
-    assert (result.carried, result.fresh) == (("conv1", "conv2", "fc6", "fc7"), ("fc8",))
+    assert (result.copied, result.reinitialized) == (("conv1", "conv2", "fc6", "fc7"), ("fc8",))
     assert result.model.output_shape == (*model.output_shape[:-1], 7)
-    assert_same_weights(model, result.model, result.carried)
+    assert_same_weights(model, result.model, result.copied)
     assert [layer.name for layer in result.model.layers] == [layer.name for layer in model.layers]
     outputs = np.asarray(result.model(images(rng, SIDE, SIDE)))
     assert bool(np.allclose(outputs.sum(-1), 1)) is softmax
@@ -390,8 +390,8 @@ def test_copy_by_name():
     before, old = frozen_copy(source), weights(target)
     result = copy_weights(source, target)
     assert result.model is target
-    assert (result.carried, result.fresh) == (("conv1", "conv2", "fc6", "fc7"), ("fc8",))
-    assert_same_weights(source, target, result.carried)
+    assert (result.copied, result.reinitialized) == (("conv1", "conv2", "fc6", "fc7"), ("fc8",))
+    assert_same_weights(source, target, result.copied)
     np.testing.assert_array_equal(old["fc8"][0], target.get_layer("fc8").get_weights()[0])
     assert_untouched(source, before)
 
@@ -420,20 +420,20 @@ def test_copy_vgg_staged():
     a, d = staged((1, 1, 2, 2, 2)), staged((2, 2, 3, 3, 3))
     old = weights(d)
     result = copy_weights(a, d, rule="vgg-staged")
-    assert result.carried == STAGED
-    assert set(result.fresh) == set(old) - set(STAGED) and len(result.fresh) == 9
+    assert result.copied == STAGED
+    assert set(result.reinitialized) == set(old) - set(STAGED) and len(result.reinitialized) == 9
     assert_same_weights(a, d, STAGED)
-    for name in result.fresh:
+    for name in result.reinitialized:
         np.testing.assert_array_equal(old[name][0], d.get_layer(name).get_weights()[0])
     # By name, the fourth and fifth block would come along too.
-    assert "block4_conv1" in copy_weights(a, staged((2, 2, 3, 3, 3))).carried
+    assert "block4_conv1" in copy_weights(a, staged((2, 2, 3, 3, 3))).copied
 
 
 def test_copy_vgg_staged_without_a_head():
     a, b = staged((1, 1, 2, 2, 2)), staged((2, 2, 2, 2, 2), top=False)
-    assert copy_weights(a, b, "vgg-staged").carried == STAGED[:4]
+    assert copy_weights(a, b, "vgg-staged").copied == STAGED[:4]
     result = copy_weights(b, a, "vgg-staged")
-    assert result.carried == STAGED[:4] and set(STAGED[4:]) < set(result.fresh)
+    assert result.copied == STAGED[:4] and set(STAGED[4:]) < set(result.reinitialized)
 
 
 def test_nothing_is_half_copied():
@@ -519,7 +519,7 @@ def test_a_layer_that_another_model_uses_as_well_is_no_obstacle(rng):
     np.testing.assert_allclose(
         to_fully_convolutional(model)(image)[:, 0, 0], model(image), rtol=1e-5, atol=1e-6
     )
-    assert resize_input(model, 14).fresh == ()
+    assert resize_input(model, 14).reinitialized == ()
 
 
 def test_a_sequential_model_is_a_chain(rng):
@@ -627,20 +627,20 @@ def headless():
         (lambda: replace_head(tiny(), 2.5), "Received: 2.5"),
         (lambda: replace_head(headless(), 2), "no head to replace"),
         (lambda: copy_weights(tiny(), tiny(), "by_name"), "Did you mean by-name?"),
-        (lambda: copy_weights(tiny(), tiny(), "vgg-staged"), "'chain' is no VGG network"),
+        (lambda: copy_weights(tiny(), tiny(), "vgg-staged"), "'chain' is not a VGG network"),
         (
             lambda: copy_weights(tiny(), keras.Sequential([keras.layers.Dense(2)], name="raw")),
             "Model 'raw' has no weights yet",
         ),
         (lambda: ungroup_kernel(np.zeros((1, 1, 2, 5)), 2), "multiples of 2. Received: 5 outputs"),
         (lambda: group_kernel(np.zeros((1, 1, 3, 4)), 2), "Received: 3 inputs, 4 outputs"),
-        (lambda: group_kernel(np.zeros((3, 4)), 2), "A kernel has four axes"),
+        (lambda: group_kernel(np.zeros((3, 4)), 2), "`kernel` must have four axes"),
         (lambda: group_kernel(np.zeros((1, 1, 2, 2)), 0), "whole number >= 1. Received: 0"),
         (lambda: to_grouped_convolutions(tiny(), 2, ("conv9",)), "Unknown layer 'conv9'"),
         (lambda: to_grouped_convolutions(tiny(), 2, ("fc6",)), "'fc6' cannot be grouped. Expected"),
         (
             lambda: to_grouped_convolutions(tiny(), 3, "conv1"),
-            "'conv1' cannot be grouped: The channels do not",
+            "'conv1' cannot be grouped: `groups` must divide the channels",
         ),
     ],
 )
