@@ -8,7 +8,8 @@ import math
 import pytest
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
-from cnnkit.config import TrainingConfig, option_of, parse_interval
+from cnnkit.config import TrainingConfig, parse_interval
+from cnnkit.config_fields import option_of
 from cnnkit.errors import RunError, UsageError
 
 FIELDS = {item.name: option_of(item) for item in dataclasses.fields(TrainingConfig)}

@@ -14,7 +14,8 @@ import tensorflow as tf
 from cnnkit import evaluate, load_model, models
 from cnnkit.cli.main import main
 from cnnkit.cli.train_stages import read_stages
-from cnnkit.config import TrainingConfig, option_of
+from cnnkit.config import TrainingConfig
+from cnnkit.config_fields import option_of
 from cnnkit.data import load_dataset
 from cnnkit.evaluation.result_store import read_results
 from cnnkit.export import verify_export

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cnnkit.cli.deprecated import deprecated_option
-from cnnkit.config import TrainingConfig, option_of
+from cnnkit.config import TrainingConfig
+from cnnkit.config_fields import option_of
 from cnnkit.errors import UsageError
 
 MODEL_OPTION_HELP = "argument of the builder, for example dropout=0 (repeatable)"

@@ -1,0 +1,210 @@
+"""Fields of a configuration: help, range and names as metadata of a frozen dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import numbers
+import textwrap
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cnnkit.errors import UsageError, unknown_name
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Option:
+    """Metadata of a field: its help, its range, and its names on the command line.
+
+    Attributes:
+        help: Description, as full sentences.
+        choices: Accepted values, or None.
+        minimum: Smallest accepted number, or None.
+        maximum: Largest accepted number, or None.
+        above: Number that the value must exceed, or None.
+        below: Number that the value must stay below, or None.
+        metavar: Placeholder of the value in the help of the command line.
+        flag: Option of the command line; None is the name of the field.
+        former_name: Name of the field in version 0.1.0, which works until 0.3.0.
+        former_flag: Option in version 0.1.0, where it does not follow from `former_name`.
+    """
+
+    help: str
+    choices: tuple[str, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+    metavar: str | None = None
+    flag: str | None = None
+    former_name: str | None = None
+    former_flag: str | None = None
+
+    @property
+    def range(self) -> str:
+        """Accepted numbers in words, such as `at least 0 and less than 1`."""
+        bounds = (
+            ("at least", self.minimum),
+            ("more than", self.above),
+            ("at most", self.maximum),
+            ("less than", self.below),
+        )
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+
+    def accepts(self, number: float) -> bool:
+        """Returns True if `number` is finite and within the range."""
+        return (
+            math.isfinite(number)
+            and (self.minimum is None or number >= self.minimum)
+            and (self.maximum is None or number <= self.maximum)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+
+def config_field(default: Any, help: str, **metadata: Any) -> Any:
+    """Declares a field with its metadata.
+
+    Args:
+        default: Default value; an empty dict becomes a factory.
+        help: Description, as full sentences.
+        **metadata: Further attributes of `Option`.
+    """
+    option = {"option": Option(" ".join(help.split()), **metadata)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=option)
+    return field(default=default, metadata=option)
+
+
+def option_of(item: dataclasses.Field[Any]) -> Option:
+    """Returns the metadata of a field that `config_field` declared."""
+    option: Option = item.metadata["option"]
+    return option
+
+
+def with_former_names(cls: type[_T]) -> type[_T]:
+    """Decorates a dataclass: its docstring lists the fields, its constructor takes former names."""
+    constructor: Callable[..., None] = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(constructor)
+    def __init__(self: object, *args: Any, **fields: Any) -> None:
+        constructor(self, *args, **current_names(cls, fields, cls.__name__, stacklevel=4))
+
+    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__doc__ = _with_attributes(cls)
+    return cls
+
+
+def current_names(
+    cls: Any, fields: Mapping[str, Any], origin: str, *, stacklevel: int
+) -> dict[str, Any]:
+    """Returns fields by their current names, with one warning if former names are among them.
+
+    Args:
+        cls: Dataclass whose fields `config_field` declared.
+        fields: Values by current or former name.
+        origin: File or other source of the fields, for messages.
+        stacklevel: As for `warnings.warn`.
+
+    Raises:
+        UsageError: If a field is set by both names.
+    """
+    names = {
+        option_of(item).former_name: item.name
+        for item in dataclasses.fields(cls)
+        if option_of(item).former_name
+    }
+    former = [name for name in fields if name in names]
+    if not former:
+        return dict(fields)
+    for name in former:
+        if names[name] in fields:
+            raise UsageError(f"`{name}` is the former name of `{names[name]}`, and both are set")
+    renamed = ", ".join(f"{name} is now {names[name]}" for name in former)
+    warnings.warn(
+        f"{origin} uses names of version 0.1.0, which work until 0.3.0: {renamed}",
+        FutureWarning,
+        stacklevel=stacklevel,
+    )
+    return {names.get(name, name): value for name, value in fields.items()}
+
+
+def check_fields(config: Any) -> None:
+    """Checks the type and the range of every field of a configuration.
+
+    Raises:
+        UsageError: If a value is wrong; the field is named.
+    """
+    hints = _hints(type(config))
+    for item in dataclasses.fields(config):
+        _check(item.name, hints[item.name], option_of(item), getattr(config, item.name))
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _check(name: str, hint: Any, option: Option, value: Any) -> None:
+    """Checks the type and the range of one field."""
+    kinds = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
+    if value is None and type(None) in kinds:
+        return
+    kind = next(kind for kind in kinds if kind is not type(None))
+    origin = typing.get_origin(kind) or kind
+    if option.choices is not None:
+        if value not in option.choices:
+            raise unknown_name(name.replace("_", " "), value, option.choices)
+        return
+    if origin is tuple:
+        count = None if Ellipsis in typing.get_args(kind) else len(typing.get_args(kind))
+        good = isinstance(value, tuple) and count in (None, len(value))
+        good = good and all(_is_number(one, int) and option.accepts(one) for one in value)
+        plural = "integers" if count is None else f"{count} integers"
+        _require(name, good, f"{plural} of {option.range}", value)
+    elif origin in (int, float):
+        what = "an integer" if origin is int else "a number"
+        good = _is_number(value, origin) and option.accepts(value)
+        _require(name, good, f"{what} of {option.range}" if option.range else what, value)
+    elif origin is bool:
+        _require(name, isinstance(value, bool), "True or False", value)
+    elif origin is str:
+        _require(name, isinstance(value, str) and bool(value), "a non-empty text", value)
+    else:
+        good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+        _require(name, good, "a mapping of names to values", value)
+        if option.minimum is not None:
+            for key, number in value.items():
+                good = _is_number(number, float) and option.accepts(number)
+                _require(f"{name}[{key!r}]", good, f"a number of {option.range}", number)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    abstract = numbers.Integral if kind is int else numbers.Real
+    return isinstance(value, abstract) and not isinstance(value, bool)
+
+
+def _require(name: str, good: bool, expected: str, value: object) -> None:
+    if not good:
+        raise UsageError(f"`{name}` must be {expected}", received=repr(value))
+
+
+def _with_attributes(cls: Any) -> str:
+    """Returns the docstring of a dataclass with its fields and their help."""
+    lines = ["Attributes:"]
+    for item in dataclasses.fields(cls):
+        option = option_of(item)
+        text = f"{item.name}: {option.help}"
+        if option.choices:
+            text += f" One of {', '.join(option.choices)}."
+        if option.range:
+            text += f" Values: {option.range}."
+        lines += textwrap.wrap(text, 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
+    attributes = textwrap.indent("\n".join(lines), " " * 4)
+    return (cls.__doc__ or "").replace("    Raises:", f"{attributes}\n\n    Raises:", 1)
