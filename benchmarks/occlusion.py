@@ -1,8 +1,8 @@
-"""Occlusion without waste against passing every covered image through the network.
+"""Incremental occlusion against plain occlusion, which passes every covered image through the network.
 
-CPU seconds for each place of the square: 224 or 227 pixels, a square of 32, a step of 8. The plain
-sweep is given the batch size that is best for it, and a sample of the places. How far the last maps
-and the probabilities of the two differ is printed as well.
+CPU milliseconds for each place of the square: images of 224 or 227 pixels, a square of 32, a stride
+of 8. Plain occlusion runs with its fastest batch size, on a sample of the places. The differences of
+the last maps and of the probabilities are printed too.
 """
 
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)
@@ -20,7 +20,7 @@ from cnnkit.visualize.occlusion.occlusion import plain_occlusion
 
 SAMPLE = 32
 BATCH_SIZES = (1, 4, 8, 16, 32)
-# Of every network: how often it is asked.
+# The builder of every network, and the number of rounds.
 NETWORKS = {"alexnet": (alexnet, 5), "vgg16": (vgg16, 3)}
 
 
@@ -31,9 +31,9 @@ def main() -> None:
         model = build()
         size = model.input_shape[1]
         image = np.random.default_rng(0).uniform(0, 255, (size, size, 3)).astype("float32")
-        network = as_classifier(model)
+        classifier = as_classifier(model)
         gray = np.full_like(image, 128)
-        sweep = plain_occlusion(network.nodes, image, gray, [(network.nodes[-1], None)])
+        sweep = plain_occlusion(classifier.nodes, image, gray, [(classifier.nodes[-1], None)])
         corners = np.random.default_rng(1).integers(0, size - 32, (SAMPLE, 2))
         rectangles = np.stack([corners, corners + 32], axis=-1)
 
@@ -50,21 +50,21 @@ def main() -> None:
         }
         seconds = interleaved(candidates, rounds, time.process_time)
         one, other = seconds["incremental"] / places, seconds["plain"] / SAMPLE
-        print(f"\n{name}, {places} places, CPU ms a place, the plan and its tracing included")
+        print(f"\n{name}, {places} places, CPU ms a place, tracing included")
         print(f"  incremental            {one * 1e3:8.1f}")
         print(f"  plain, batches of {best:<4} {other * 1e3:8.1f}   {other / one:.2f}x")
-        differences(network, image, gray, rectangles)
+        differences(classifier, image, gray, rectangles)
 
 
-def differences(network, image, gray, rectangles) -> None:
-    """Prints how far the last maps and the probabilities of the two differ."""
-    last = [call for call in network.nodes if len(call.layer.output.shape) == 4][-1]
-    wanted = [(last, None), (network.nodes[-1], None)]
+def differences(classifier, image, gray, rectangles) -> None:
+    """Prints the largest differences of the last maps and of the probabilities."""
+    last = [node for node in classifier.nodes if len(node.layer.output.shape) == 4][-1]
+    wanted = [(last, None), (classifier.nodes[-1], None)]
     (maps, logits), (others, other_logits) = (
-        sweep(network.nodes, image, gray, wanted)(rectangles, 8)
+        sweep(classifier.nodes, image, gray, wanted)(rectangles, 8)
         for sweep in (plain_occlusion, incremental_occlusion)
     )
-    one, other = (network.probabilities(values) for values in (logits, other_logits))
+    one, other = (classifier.probabilities(values) for values in (logits, other_logits))
     print(f"  {last.layer.name}: {np.abs(maps - others).max():.1e} of {maps.max():.2g} at most,")
     print(f"  probabilities: {np.abs(one - other).max():.1e}")
 

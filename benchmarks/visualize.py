@@ -1,8 +1,9 @@
-"""Looking inside: what the search for the strongest costs, what a crop saves, what memory holds.
+"""Cost of the search for the strongest activations, speedup by crops, and memory.
 
 Bounds: the search takes at most 1.1 times the bare forward pass to the same layer; its state for
 all convolutions of VGG-16 is below 1 MB; its peak memory does not grow with the number of images;
-units of block3_conv3 of VGG-16 that see no border are projected at least 4 times as fast.
+units of block3_conv3 of VGG-16 whose receptive field touches no border are projected at least 4 times
+as fast through a crop.
 """
 
 import argparse
@@ -38,15 +39,15 @@ def search(rounds: int, count: int) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (count, SIDE, SIDE, 3)).astype("float32")
     names = convolutions(model)
     graph = build_graph(model)
-    calls = graph.ancestors(graph.node(names[-1]))
-    bare = tf.function(lambda shown: forward_pass(calls, shown))
+    nodes = graph.ancestors(graph.node(names[-1]))
+    bare = tf.function(lambda batch: forward_pass(nodes, batch))
 
     def pass_alone():
         for start in range(0, len(images), BATCH):
             bare(tf.constant(images[start : start + BATCH])).numpy()
 
-    # A search is compiled and the weights are looked at first, which many images share: what an
-    # image costs is seen from twice as many. CPU time: others may be at work on the machine.
+    # Compilation and the check of the weights are shared by all images, so the cost of an image is
+    # computed from a search of twice as many. CPU time: the machine may run other work.
     twice = np.concatenate([images, images])
     seconds = interleaved(
         {
@@ -63,8 +64,8 @@ def search(rounds: int, count: int) -> None:
     )
     report("Nine strongest of VGG-16 to block5_conv3, CPU time", seconds, len(images))
     bare_pass, once, both = seconds.values()
-    print(f"  an image more costs {(both - once) / bare_pass:.2f} times its forward pass,")
-    print(f"  and to begin with {1e3 * (2 * once - both):.0f} ms")
+    print(f"  each further image costs {(both - once) / bare_pass:.2f} times its forward pass,")
+    print(f"  and the start costs {1e3 * (2 * once - both):.0f} ms")
     found = find_top_activations(model, images[:2], names, batch_size=2)
     size = sum(
         one.values.nbytes + one.images.nbytes + one.flat_positions.nbytes for one in found.values()
@@ -73,7 +74,7 @@ def search(rounds: int, count: int) -> None:
 
 
 def crop(rounds: int) -> None:
-    """Compares units of VGG-16 that see no border, with and without the crop."""
+    """Compares projections of units of VGG-16 that touch no border, with and without the crop."""
     from cnnkit import vgg16
     from cnnkit.visualize import project
 
@@ -82,12 +83,12 @@ def crop(rounds: int) -> None:
     images = np.random.default_rng(0).uniform(0, 255, (4, SIDE, SIDE, 3)).astype("float32")
     for layer, side in (("block2_conv2", 112), ("block3_conv3", 56), ("block4_conv3", 28)):
         middle = side // 2
-        places = [(i, middle + i, middle - i, 7 * i) for i in range(4)]
-        whole, cut = (lambda *_: None), module.cut_for
+        indices = [(i, middle + i, middle - i, 7 * i) for i in range(4)]
+        whole, cut = (lambda *_: None), module.crop_for_unit
 
-        def projected(how, layer=layer, places=places):
-            module.cut_for = how
-            return project(model, images, layer, places, batch_size=4)
+        def projected(crop_function, layer=layer, indices=indices):
+            module.crop_for_unit = crop_function
+            return project(model, images, layer, indices, batch_size=4)
 
         seconds = interleaved(
             {
@@ -97,18 +98,18 @@ def crop(rounds: int) -> None:
             rounds,
             time.process_time,
         )
-        module.cut_for = cut
+        module.crop_for_unit = cut
         one, other = projected(cut), projected(whole)
-        module.cut_for = cut
+        module.crop_for_unit = cut
         pairs = [(a.projection, b.projection) for a, b in zip(one, other, strict=True)]
         most = max(np.abs(a - b).max() for a, b in pairs)
         scale = max(np.abs(b).max() for _, b in pairs)
-        report(f"Projections of {layer}, CPU time", seconds, len(places))
+        report(f"Projections of {layer}, CPU time", seconds, len(indices))
         print(f"  largest difference: {most / scale:.1e} of the largest value")
 
 
 class Many:
-    """So many images, none of them in memory before it is asked for."""
+    """`count` images, created when they are read."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -131,7 +132,7 @@ def memory() -> None:
 
 
 def child(count: int) -> None:
-    """Searches, and prints the highest memory that the process has had, in bytes."""
+    """Runs a search, and prints the peak memory of the process in bytes."""
     from cnnkit import alexnet
     from cnnkit.visualize import find_top_activations
 

@@ -1,4 +1,4 @@
-"""Looking inside a network: results as data, which `cnnkit.figures` draws."""
+"""Visualization of units and classes. Results are data; `cnnkit.figures` draws them."""
 
 from cnnkit.models.receptive_field import Box as Box
 from cnnkit.models.receptive_field import ReceptiveField as ReceptiveField

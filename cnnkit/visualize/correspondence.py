@@ -1,12 +1,12 @@
-"""Whether a network relates the same parts of different objects (Zeiler & Fergus 2013, sec. 4.4).
+"""Correspondence of object parts between images (Zeiler & Fergus 2013, section 4.4).
 
-Part of an object is hidden in every image, and the change of the features is looked at: where it
-has the same signs in all images, the network treats the part alike wherever it stands.
+The same part of an object is occluded in every image. If the change of the features has the same
+signs in all images, the model represents the part in the same way wherever it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -14,10 +14,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import UsageError
 from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.forward import as_image_batch, check_supports_rule, check_weights, forward_to
+from cnnkit.visualize.forward import (
+    as_image_batch,
+    check_supports_rule,
+    check_weights,
+    forward_to,
+    non_finite_error,
+)
 
 GRAY = 128.0
 RANDOM = "random"
@@ -25,18 +31,18 @@ RANDOM = "random"
 
 @dataclass(frozen=True)
 class Correspondence:
-    """How alike the features of a layer change when the same part is hidden in several images.
+    """Distances between the feature changes of images in which the same part is occluded.
 
-    Of two images, the distance is the part of the units, 0..1, whose changes differ in sign, where
-    no change is a sign of its own. Lower is a tighter correspondence.
+    The distance of two images is the fraction of units, 0..1, whose changes differ in sign; no
+    change counts as a third sign. A lower distance is a tighter correspondence.
 
     Attributes:
         layer: Name of the layer.
-        parts: Names of the parts, and last `"random"`.
+        parts: Names of the parts, and `"random"` last.
         distances: For every part, the distances of all unordered pairs of images, in the order of
             `itertools.combinations`; for `"random"` those of every draw, one after the other.
-        unchanged: For every part the fraction of units, 0..1, that hiding it does not change.
-        units: Units of the layer.
+        unchanged: For every part the fraction of units, 0..1, that its occlusion does not change.
+        units: Number of units in the layer.
     """
 
     layer: str
@@ -46,22 +52,22 @@ class Correspondence:
     units: int
 
     def mean(self, part: str) -> float:
-        """Returns the mean over pairs, what Table 1 of the paper seems to hold."""
-        return float(self._of(part).mean())
+        """Returns the mean over pairs, apparently the number in Table 1 of the paper."""
+        return float(self._pairs(part).mean())
 
     def std(self, part: str) -> float:
         """Returns the standard deviation over pairs."""
-        return float(self._of(part).std())
+        return float(self._pairs(part).std())
 
     def delta(self, part: str) -> float:
-        """Returns the sum over ordered pairs i != j, as the paper writes Delta.
+        """Returns the sum over ordered pairs i != j, the paper's Delta.
 
-        Of the places drawn at random, the mean of each draw's.
+        For `"random"` it is the mean over the draws.
         """
-        draws = len(self._of(part)) / len(self._of(self.parts[0]))
-        return float(2 * self._of(part).sum() / draws)
+        draws = len(self._pairs(part)) / len(self._pairs(self.parts[0]))
+        return float(2 * self._pairs(part).sum() / draws)
 
-    def _of(self, part: str) -> np.ndarray:
+    def _pairs(self, part: str) -> np.ndarray:
         return self.distances[self.parts.index(part)]
 
 
@@ -77,22 +83,25 @@ def correspondence(
     atol: float = 0.0,
     batch_size: int = 16,
 ) -> dict[str, Correspondence]:
-    """Hides the same part in every image, and tells how alike the features change.
+    """Occludes the same part in every image, and compares the changes of the features.
 
-    With x the features of an image and x' those of the image with the part hidden, eps = x - x';
-    of every two images the Hamming distance of sign(eps), divided by the number of units.
+    With x the features of an image and x' those of the image with the part occluded, eps = x - x'.
+    The distance of two images is the Hamming distance of sign(eps), divided by the number of units.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet.project` takes it.
+        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
         images: (n, h, w, 3), n of at least 2, as the model takes them.
-        boxes: Where each part is, by its name: one box for every image, in its pixels.
-        layers: Names of layers; the paper's are 5 and 7.
-        fill: What hides a part, 0..255.
-        draws: How often a place is drawn at random in every image instead: of the size of one of
-            its parts, anywhere in the image.
-        seed: Of these draws.
-        atol: Changes up to this count as none.
+        boxes: The position of each part by its name: one box for every image, in pixels.
+        layers: Names of layers; the paper uses layers 5 and 7.
+        fill: Gray value of the occluded part, 0..255.
+        draws: Number of random draws. Each draw occludes a box at random in every image, of the
+            size of one of its parts.
+        seed: Seed of the draws.
+        atol: Changes up to this absolute value count as none.
         batch_size: Images at a time.
+
+    Returns:
+        By layer, one `Correspondence`.
 
     Raises:
         UsageError: If there are too few images or no parts, a box does not lie in its image or a
@@ -117,46 +126,49 @@ def correspondence(
     nodes = graph.ancestors(*wanted)
     check_supports_rule(nodes, "gradient")
     check_weights(nodes)
-    look = tf.function(lambda shown: forward_to(nodes, shown, wanted), autograph=False)
+    forward = tf.function(lambda batch: forward_to(nodes, batch, wanted), autograph=False)
 
-    hidden = [list(boxes[part]) for part in boxes]
-    hidden += _random_places(images.shape[1:3], list(boxes.values()), draws, seed)
-    # For every layer and image, (hidden, units): a byte each.
+    places = [list(boxes[part]) for part in boxes]
+    places += _random_boxes(images.shape[1:3], list(boxes.values()), draws, seed)
+    # For every layer and image, (places, units): a byte each.
     signs: list[list[np.ndarray]] = [[] for _ in layers]
     for i, image in enumerate(images):
-        shown = [_without(image, places[i], fill) for places in hidden]
-        changes = _signs(look, image, shown, batch_size, atol)
-        for of_layer, layer, change in zip(signs, layers, changes, strict=True):
+        occluded = [_occlude(image, place[i], fill) for place in places]
+        changes = _change_signs(forward, image, occluded, batch_size, atol)
+        for layer_signs, layer, change in zip(signs, layers, changes, strict=True):
             if change is None:
-                raise DataError(
-                    f"Layer {layer!r} answers image {i} with values that are not finite",
-                    hint="Look at the image and at the weights up to that layer",
-                )
-            of_layer.append(change)
+                raise non_finite_error(layer, i)
+            layer_signs.append(change)
     names = tuple(boxes)
     return {
-        layer: _compared(layer, names, np.stack(of_layer))
-        for layer, of_layer in zip(layers, signs, strict=True)
+        layer: _correspondence_of_signs(layer, names, np.stack(layer_signs))
+        for layer, layer_signs in zip(layers, signs, strict=True)
     }
 
 
-def _signs(look, image: np.ndarray, shown: list[np.ndarray], batch_size: int, atol: float):
-    """Returns for every layer the signs of the changes, (shown, units), or None without sense."""
-    # All in batches of one size: a sum's last bit may depend on the size, and the sign of a change
-    # that is none would be chance.
-    every = [image, *shown]
-    every += [image] * (-len(every) % batch_size)
-    before, parts = None, []
-    for start in range(0, len(every), batch_size):
-        answers = look(tf.constant(np.stack(every[start : start + batch_size])))
-        flat = [answer.numpy().reshape(len(answer), -1).astype(np.float32) for answer in answers]
+def _change_signs(
+    forward: Callable[[tf.Tensor], Sequence[tf.Tensor]],
+    image: np.ndarray,
+    occluded: Sequence[np.ndarray],
+    batch_size: int,
+    atol: float,
+) -> list[np.ndarray | None]:
+    """Returns the signs of each layer's changes, (occluded, units), or None if not finite."""
+    # All batches have one size: the last bit of a sum may depend on the batch size, and the sign of
+    # a change of zero would become random.
+    batch_images = [image, *occluded]
+    batch_images += [image] * (-len(batch_images) % batch_size)
+    before, batches = None, []
+    for start in range(0, len(batch_images), batch_size):
+        outputs = forward(tf.constant(np.stack(batch_images[start : start + batch_size])))
+        flat = [output.numpy().reshape(len(output), -1).astype(np.float32) for output in outputs]
         before = [one[:1] for one in flat] if before is None else before
-        parts.append([_sign(one, other, atol) for one, other in zip(before, flat, strict=True)])
-    whole = []
-    for of_layer in zip(*parts, strict=True):
-        broken = any(part is None for part in of_layer)
-        whole.append(None if broken else np.concatenate(of_layer)[1 : 1 + len(shown)])
-    return whole
+        batches.append([_sign(one, other, atol) for one, other in zip(before, flat, strict=True)])
+    signs: list[np.ndarray | None] = []
+    for layer_signs in zip(*batches, strict=True):
+        finite = all(part is not None for part in layer_signs)
+        signs.append(np.concatenate(layer_signs)[1 : 1 + len(occluded)] if finite else None)
+    return signs
 
 
 def _sign(before: np.ndarray, after: np.ndarray, atol: float) -> np.ndarray | None:
@@ -166,8 +178,10 @@ def _sign(before: np.ndarray, after: np.ndarray, atol: float) -> np.ndarray | No
     return np.sign(np.where(np.abs(change) <= atol, 0, change)).astype(np.int8)
 
 
-def _compared(layer: str, parts: tuple[str, ...], signs: np.ndarray) -> Correspondence:
-    """Compares signs (images, hidden places, units); the places after the parts are random."""
+def _correspondence_of_signs(
+    layer: str, parts: tuple[str, ...], signs: np.ndarray
+) -> Correspondence:
+    """Compares signs (images, places, units); the places after the parts are random."""
     distances = [
         np.array([(one != other).mean() for one, other in combinations(signs[:, place], 2)])
         for place in range(signs.shape[1])
@@ -181,46 +195,46 @@ def _compared(layer: str, parts: tuple[str, ...], signs: np.ndarray) -> Correspo
     return Correspondence(layer, parts, tuple(distances), tuple(unchanged.tolist()), signs.shape[2])
 
 
-def _without(image: np.ndarray, box: Box, fill: float) -> np.ndarray:
-    hidden = image.copy()
-    hidden[box.slices] = fill
-    return hidden
+def _occlude(image: np.ndarray, box: Box, fill: float) -> np.ndarray:
+    occluded = image.copy()
+    occluded[box.slices] = fill
+    return occluded
 
 
-def _random_places(
+def _random_boxes(
     sides: Sequence[int], parts: Sequence[Sequence[Box]], draws: int, seed: int
 ) -> list[list[Box]]:
     """Returns for every draw a box in each image, of the size of one of its parts."""
     random = np.random.default_rng(seed)
-    places = []
+    boxes: list[list[Box]] = []
     for _ in range(draws):
-        # One part for all images, as their sizes belong together.
+        # One part for all images, because its sizes belong together.
         part = parts[random.integers(len(parts))]
-        places.append([])
+        boxes.append([])
         for box in part:
             size = box.bottom - box.top, box.right - box.left
             top, left = (
                 int(random.integers(side - length + 1))
                 for side, length in zip(sides, size, strict=True)
             )
-            places[-1].append(Box(top, left, top + size[0], left + size[1]))
-    return places
+            boxes[-1].append(Box(top, left, top + size[0], left + size[1]))
+    return boxes
 
 
 def _check_boxes(images: np.ndarray, boxes: Mapping[str, Sequence[Box]]) -> None:
     if len(images) < 2:
-        raise UsageError(
-            "Correspondence is between images", expected="at least 2", received=len(images)
-        )
+        raise UsageError("`images` must hold at least 2 images", received=len(images))
     if not boxes:
-        raise UsageError("There is no part to hide", expected="boxes by the name of the part")
+        raise UsageError("`boxes` must name at least one part")
     height, width = images.shape[1:3]
     for part, places in boxes.items():
         if part == RANDOM:
-            raise UsageError(f"No part can be called {RANDOM!r}: so are the places by chance")
+            raise UsageError(
+                f"`boxes` must not name a part {RANDOM!r}: that is the name of the random boxes"
+            )
         if len(places) != len(images):
             raise UsageError(
-                f"Part {part!r} has not one box for every image",
+                f"`boxes` must hold one box of part {part!r} for every image",
                 expected=len(images),
                 received=len(places),
             )
@@ -228,7 +242,7 @@ def _check_boxes(images: np.ndarray, boxes: Mapping[str, Sequence[Box]]) -> None
             inside = 0 <= box.top < box.bottom <= height and 0 <= box.left < box.right <= width
             if not inside:
                 raise UsageError(
-                    f"Part {part!r} does not lie in image {i}",
+                    f"The box of part {part!r} does not lie in image {i}",
                     expected=f"a box within {height} x {width} pixels",
                     received=box,
                 )

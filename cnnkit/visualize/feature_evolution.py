@@ -1,4 +1,7 @@
-"""How what excites a unit changed in training (Zeiler & Fergus 2013, Fig. 4)."""
+"""Projections of a unit's strongest activation over the epochs of a training run.
+
+Zeiler & Fergus 2013, Fig. 4.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 from cnnkit.data import Dataset, Split
 from cnnkit.errors import RunError, UsageError
 from cnnkit.models import load_model
+from cnnkit.models.graph import build_graph
 from cnnkit.run_folder import RunFolder
 from cnnkit.visualize.top9 import UnitExamples, sample_units, top9
 from cnnkit.visualize.top_activations import find_top_activations
@@ -17,13 +21,14 @@ from cnnkit.visualize.top_activations import find_top_activations
 
 @dataclass(frozen=True)
 class FeatureEvolution:
-    """What excited one unit most, after several epochs.
+    """The strongest activation of one unit after several epochs.
 
     Attributes:
         layer: Name of the layer.
-        unit: The feature map.
-        epochs: The epochs, in their order.
-        examples: For every epoch the strongest activation over the dataset; empty where there was none.
+        unit: Index of the unit.
+        epochs: The epochs, in ascending order.
+        examples: The strongest activation over the dataset after every epoch; it has no projection
+            if the unit never fired.
     """
 
     layer: str
@@ -44,21 +49,21 @@ def feature_evolution(
     rule: str = "deconvnet",
     batch_size: int = 16,
 ) -> dict[str, list[FeatureEvolution]]:
-    """Finds and projects each unit's strongest activation with the networks of several epochs.
+    """Finds and projects each unit's strongest activation with the models of several epochs.
 
-    Where a projection suddenly changes, another image has become the strongest one.
+    A projection changes suddenly when another image becomes the strongest one.
 
     Args:
-        run: A run that kept networks: see `TrainingConfig.keep_epochs`.
-        source: What it was trained on (of a dataset the `train` split, as in the paper), a split,
-            or images (n, h, w, 3) as the model takes them. It is read once for every epoch.
+        run: A run folder with models of single epochs: see `TrainingConfig.keep_epochs`.
+        source: The training data: a split, a dataset (its `train` split, as in the paper), or
+            images (n, h, w, 3) as the model takes them. It is read once for every epoch.
         layers: Names of layers.
-        units: Feature maps of every layer, or by layer; None draws `count` of each by `seed`.
-        count: Units to draw.
-        seed: Of the draw.
-        epochs: Those that are looked at, as far as the run has kept them; None is all of them. The
-            paper's are those of the recipe `zfnet-paper`.
-        rule: The backward rule.
+        units: Units of every layer, or by layer; None samples `count` units of each.
+        count: Number of units to sample.
+        seed: Seed of the sample.
+        epochs: Epochs, of which those that the run kept are used; None takes all kept epochs. The
+            paper's epochs are those of the recipe `zfnet-paper`.
+        rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
         batch_size: Images, and projections, at a time.
 
     Returns:
@@ -78,43 +83,50 @@ def feature_evolution(
         (1, 2, 5, 10, 20)
     """
     kept = run.kept_epochs
-    wanted = sorted(set(kept if epochs is None else epochs))
-    looked_at = tuple(epoch for epoch in wanted if epoch in kept)
-    if not looked_at:
+    requested = sorted(set(kept if epochs is None else epochs))
+    used = tuple(epoch for epoch in requested if epoch in kept)
+    if not used:
         raise RunError(
-            f"The run {run.path} kept no network of {'its' if epochs is None else 'these'} epochs",
-            expected=f"some of {', '.join(map(str, wanted))}" if wanted else None,
+            f"Run {run.path} kept no model of {'its' if epochs is None else 'these'} epochs",
+            expected=f"some of {', '.join(map(str, requested))}" if requested else None,
             received=", ".join(map(str, kept)) or "none at all",
-            hint="Train with --keep-epochs EPOCH ..., or ask for those that were kept",
+            hint="Train with --keep-epochs EPOCH ..., or name epochs that were kept",
         )
     if isinstance(source, Dataset):
         source = source.splits["train"]
     chosen: Mapping[str, Sequence[int]] = {}
     by_epoch = []
-    for epoch in looked_at:
-        model = load_model(kept[epoch])
-        found = find_top_activations(model, source, layers, 1, batch_size=batch_size)
+    for epoch in used:
+        graph = build_graph(load_model(kept[epoch]))
+        found = find_top_activations(graph, source, layers, 1, batch_size=batch_size)
         chosen = chosen or {
-            layer: _units(units, layer, len(found[layer].values), count, seed) for layer in layers
+            layer: _layer_units(units, layer, len(found[layer].values), count, seed)
+            for layer in layers
         }
         by_epoch.append(
-            top9(model, source, layers, 1, units=chosen, rule=rule, batch_size=batch_size,
+            top9(graph, source, layers, 1, units=chosen, rule=rule, batch_size=batch_size,
                  found=found)
         )  # fmt: skip
     return {
         layer: [
-            FeatureEvolution(layer, unit, looked_at, tuple(tops[layer][i] for tops in by_epoch))
+            FeatureEvolution(layer, unit, used, tuple(examples[layer][i] for examples in by_epoch))
             for i, unit in enumerate(chosen[layer])
         ]
         for layer in layers
     }
 
 
-def _units(units, layer: str, of: int, count: int, seed: int) -> Sequence[int]:
+def _layer_units(
+    units: Sequence[int] | Mapping[str, Sequence[int]] | None,
+    layer: str,
+    total: int,
+    count: int,
+    seed: int,
+) -> Sequence[int]:
     if units is None:
-        return sample_units(of, count, seed)
+        return sample_units(total, count, seed)
     if not isinstance(units, Mapping):
         return units
     if layer not in units:
-        raise UsageError(f"No units are given for layer {layer!r}", received=", ".join(units))
+        raise UsageError(f"`units` must name units of layer {layer!r}", received=", ".join(units))
     return units[layer]

@@ -1,4 +1,4 @@
-"""The kernels that see the image itself."""
+"""The filters of the first convolution."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 
 from cnnkit.errors import UsageError
 
-# A kernel is dead below this part of the median strength, and dominating above this multiple.
+# A filter is dead below this fraction of the median RMS, and dominating above this multiple.
 DEAD = 0.1
 DOMINATING = 3.0
 
 
 @dataclass(frozen=True)
 class Filters:
-    """The kernels of the first convolution (Krizhevsky et al. 2012, Fig. 3).
+    """The filters of the first convolution (Krizhevsky et al. 2012, Fig. 3).
 
     Attributes:
         layer: Name of the convolution.
-        kernels: (n, h, w, 3), in their order; RGB.
-        rms: (n,), the root mean square of each (Zeiler & Fergus 2013, section 3.1).
-        dead: (n,) bool, whether the RMS is below a tenth of the median.
-        dominating: (n,) bool, whether the RMS is above three times the median.
-        towers: Towers that the next convolution divides their maps into.
+        kernels: (n, h, w, 3), the filters in the order of their feature maps; RGB.
+        rms: (n,), the root mean square of each filter (Zeiler & Fergus 2013, section 3.1).
+        dead: (n,) bool, True if the RMS is below a tenth of the median.
+        dominating: (n,) bool, True if the RMS is above three times the median.
+        towers: Groups of the next convolution, which divide the feature maps.
     """
 
     layer: str
@@ -36,13 +36,13 @@ class Filters:
 
 
 def filters(model: keras.Model) -> Filters:
-    """Returns the kernels of the convolution that sees the colors of the image.
+    """Returns the filters of the convolution over the image's colors.
 
     Args:
-        model: A network over RGB images.
+        model: A model over RGB images.
 
     Raises:
-        UsageError: If it has no convolution over three channels.
+        UsageError: If its first convolution is not over three channels.
 
     Example:
         >>> from cnnkit import zfnet
@@ -53,8 +53,8 @@ def filters(model: keras.Model) -> Filters:
     convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     if not convolutions or convolutions[0].kernel.shape[2] != 3:
         raise UsageError(
-            f"Model {model.name!r} has no kernels over the colors of an image",
-            expected="a convolution over three channels at its beginning",
+            f"Model {model.name!r} has no filters over the colors of an image",
+            expected="a first convolution over three channels",
         )
     first, *others = convolutions
     kernels = np.moveaxis(keras.ops.convert_to_numpy(first.kernel).astype(np.float32), -1, 0)

@@ -171,6 +171,24 @@ def check_image_shape(graph: Graph, shape: Sequence[int]) -> None:
         )
 
 
+def non_finite_error(layer: str, image: int) -> DataError:
+    """Returns the error for an image that gives a layer NaN or infinity."""
+    return DataError(
+        f"Layer {layer!r} has values for image {image} that are not finite",
+        hint="Check the image and the weights up to that layer",
+    )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Checks that a batch size is positive.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if batch_size < 1:
+        raise UsageError("`batch_size` must be at least 1", received=batch_size)
+
+
 def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
     """Returns a position in a map with these sides as a tuple of integers.
 

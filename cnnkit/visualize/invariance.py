@@ -1,4 +1,4 @@
-"""How far a network's features move when an image does (Zeiler & Fergus 2013, Fig. 5)."""
+"""Invariance of features to translation, scaling and rotation (Zeiler & Fergus 2013, Fig. 5)."""
 
 from __future__ import annotations
 
@@ -10,30 +10,36 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from cnnkit.errors import DataError, UsageError, unknown_name
+from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.graph import Graph, build_graph
-from cnnkit.visualize.forward import as_image_batch, check_supports_rule, check_weights, forward_to
+from cnnkit.visualize.forward import (
+    as_image_batch,
+    check_supports_rule,
+    check_weights,
+    forward_to,
+    non_finite_error,
+)
 
 TRANSFORMS = ("translation", "scale", "rotation")
-# On an image of 224 pixels, as read off the paper's axes; the paper does not state them.
-REACH, SIDE = 60, 224
+# Largest translation of an image of 224 pixels, read off the paper's axes: the text has no number.
+MAX_TRANSLATION, SIDE = 60, 224
 GRAY = 128.0
 
 
 @dataclass(frozen=True)
 class Invariance:
-    """What a transformation of images does to their features.
+    """The effect of a transformation of images on their features and class probabilities.
 
     Attributes:
         transform: `"translation"`, `"scale"` or `"rotation"`.
         amounts: (m,), pixels downwards, factors, or degrees counter-clockwise.
-        layers: Names of the layers, a lower and an upper one as a rule.
-        distances: (layers, n, m), Euclidean, between an image's features and those of the
-            transformed one.
-        norms: (layers, n), the length of the untransformed image's features: distances divided by
-            them can be compared between layers.
-        labels: (n,), the classes whose probabilities these are.
-        probabilities: (n, m).
+        layers: Names of the layers, usually a lower and an upper one.
+        distances: (layers, n, m), Euclidean distances between the features of an image and of the
+            transformed image.
+        norms: (layers, n), Euclidean norms of the untransformed image's features. Distances divided
+            by them can be compared between layers.
+        labels: (n,), the class of each image whose probability is measured.
+        probabilities: (n, m), the probability of that class.
     """
 
     transform: str
@@ -48,15 +54,18 @@ class Invariance:
 def transform_amounts(transform: str, side: int) -> np.ndarray:
     """Returns the paper's range of a transformation for images of `side` pixels.
 
+    Raises:
+        UsageError: If there is no such transformation.
+
     Example:
         >>> transform_amounts("translation", 224)[[0, -1]], transform_amounts("scale", 224)[[0, -1]]
         (array([-60.,  60.]), array([1. , 1.8]))
     """
     if transform == "translation":
         # Whole pixels, so that nothing is interpolated.
-        reach = round(REACH * side / SIDE)
-        step = max(1, round(2 * reach / 24))
-        return np.arange(-(reach // step) * step, reach + 1, step).astype(float)
+        most = round(MAX_TRANSLATION * side / SIDE)
+        step = max(1, round(2 * most / 24))
+        return np.arange(-(most // step) * step, most + 1, step).astype(float)
     if transform == "scale":
         return np.linspace(1, 1.8, 17)
     if transform == "rotation":
@@ -67,13 +76,13 @@ def transform_amounts(transform: str, side: int) -> np.ndarray:
 def transform_image(
     image: np.ndarray, transform: str, amount: float, fill: float = GRAY
 ) -> np.ndarray:
-    """Moves an image downwards, enlarges it or turns it, about its center; bilinear.
+    """Translates, scales or rotates an image about its center, with bilinear interpolation.
 
     Args:
         image: (h, w, 3).
         transform: `"translation"`, `"scale"` or `"rotation"`.
         amount: Pixels downwards, a factor, or degrees counter-clockwise.
-        fill: What comes in from outside.
+        fill: Value of pixels from outside of the image.
 
     Returns:
         (h, w, 3) float32.
@@ -97,7 +106,7 @@ def transform_image(
         shift[0] = amount
     elif transform == "scale":
         if not amount > 0:
-            raise UsageError("A scale is a factor", expected="more than 0", received=amount)
+            raise UsageError("`amount` of a scale must be above 0", received=amount)
         matrix = matrix / amount
     elif transform == "rotation":
         angle = np.deg2rad(amount)
@@ -107,7 +116,7 @@ def transform_image(
     else:
         raise unknown_name("transformation", transform, TRANSFORMS)
     center = (np.array(image.shape[:2]) - 1) / 2
-    # Where each pixel of the result is read: rows count downwards.
+    # Maps each pixel of the result to its source: rows count downwards.
     offset = center - matrix @ (center + shift)
     channels = [
         ndimage.affine_transform(
@@ -130,25 +139,27 @@ def invariance(
     fill: float = GRAY,
     batch_size: int = 16,
 ) -> Invariance:
-    """Measures how features and class probability change when images are moved, scaled or turned.
+    """Measures the change of features and class probability under a transformation of images.
 
-    Images are transformed before the network's own preprocessing; what comes in from outside is
-    `fill`. Distances are Euclidean, over all units of a layer.
+    Images are transformed before the model's own preprocessing; pixels from outside of the image
+    are `fill`. Distances are Euclidean, over all units of a layer.
 
     Args:
-        model: A classifier, as `cnnkit.visualize.deconvnet.project` takes it. Where it does not end in a
-            softmax, its outputs are taken as logits.
+        model: A classifier, as `cnnkit.visualize.deconvnet` takes it. Its outputs are taken as
+            logits if it does not end in a softmax.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them.
         transform: `"translation"` (vertical), `"scale"` or `"rotation"`.
-        layers: Names of layers; None is the first that has weights and the last but one, layers 1
-            and 7 of AlexNet and ZFNet.
-        labels: The true class of each image; None is the most probable one of the image as it is.
-        amounts: Pixels downwards, factors, or degrees counter-clockwise; None is `transform_amounts`.
-        fill: 0..255.
+        layers: Names of layers; None takes the first and the last but one layer with weights: layers
+            1 and 7 of AlexNet and ZFNet.
+        labels: True class of each image; None takes the most probable one of the untransformed
+            image.
+        amounts: Pixels downwards, factors, or degrees counter-clockwise; None takes the paper's
+            range: see `transform_amounts`.
+        fill: Value of pixels from outside of the image, 0..255.
         batch_size: Images at a time.
 
     Raises:
-        UsageError: If a layer, a class or the transformation does not exist, or the model is no
+        UsageError: If a layer, a class or the transformation does not exist, or the model is not a
             classifier.
         DataError: If features are not finite.
 
@@ -164,54 +175,53 @@ def invariance(
     """
     graph = build_graph(model)
     images = as_image_batch(graph, images)
-    names = tuple(layers) if layers is not None else _first_and_last(graph)
+    names = tuple(layers) if layers is not None else _first_and_last_features(graph)
     wanted = [*(graph.node(name) for name in names), graph.output]
     nodes = graph.ancestors(*wanted)
     check_supports_rule(nodes, "gradient")
     check_weights(nodes)
-    classes = model.output_shape
-    if len(classes) != 2:
+    output_shape = model.output_shape
+    if len(output_shape) != 2:
         raise UsageError(
-            f"Model {model.name!r} gives no class probabilities",
-            expected="a classifier, (n, classes)",
-            received=classes,
+            f"Model {model.name!r} has no class probabilities",
+            expected="a classifier with the output (n, classes)",
+            received=output_shape,
         )
     if amounts is None:
         amounts = transform_amounts(transform, images.shape[1])
     amounts = np.asarray(amounts, float)
 
     @tf.function(autograph=False)
-    def look(shown):
-        *features, logits = forward_to(nodes, shown, wanted)
-        count = tf.shape(shown)[0]
+    def forward(batch):
+        *features, logits = forward_to(nodes, batch, wanted)
+        count = tf.shape(batch)[0]
         flat = [tf.cast(tf.reshape(one, (count, -1)), tf.float32) for one in features]
         return flat, tf.nn.softmax(tf.cast(logits, tf.float32))
 
     distances = np.zeros((len(names), len(images), len(amounts)), np.float32)
     norms = np.zeros((len(names), len(images)), np.float32)
     probabilities = np.zeros((len(images), len(amounts)), np.float32)
-    chosen = np.zeros(len(images), int)
+    classes = np.zeros(len(images), int)
     for i, image in enumerate(images):
-        originals, before = look(tf.constant(image[None]))
-        chosen[i] = _label(labels, i, before.numpy()[0])
+        originals, before = forward(tf.constant(image[None]))
+        classes[i] = _class_of_image(labels, i, before.numpy()[0])
         for start in range(0, len(amounts), batch_size):
             part = slice(start, start + batch_size)
-            moved = np.stack([transform_image(image, transform, a, fill) for a in amounts[part]])
-            features, after = look(tf.constant(moved))
-            probabilities[i, part] = after.numpy()[:, chosen[i]]
+            transformed = np.stack(
+                [transform_image(image, transform, amount, fill) for amount in amounts[part]]
+            )
+            features, after = forward(tf.constant(transformed))
+            probabilities[i, part] = after.numpy()[:, classes[i]]
             for n, (one, original) in enumerate(zip(features, originals, strict=True)):
                 distances[n, i, part] = tf.norm(one - original, axis=1).numpy()
                 norms[n, i] = tf.norm(original).numpy()
-        if not np.isfinite(distances[:, i]).all():
-            broken = names[int(np.argmin(np.isfinite(distances[:, i]).all(axis=1)))]
-            raise DataError(
-                f"Layer {broken!r} answers image {i} with values that are not finite",
-                hint="Look at the image and at the weights up to that layer",
-            )
-    return Invariance(transform, amounts, names, distances, norms, chosen, probabilities)
+        finite = np.isfinite(distances[:, i]).all(axis=1)
+        if not finite.all():
+            raise non_finite_error(names[int(np.argmin(finite))], i)
+    return Invariance(transform, amounts, names, distances, norms, classes, probabilities)
 
 
-def _first_and_last(graph: Graph) -> tuple[str, str]:
+def _first_and_last_features(graph: Graph) -> tuple[str, str]:
     weighted = [
         node.layer.name
         for node in graph.nodes
@@ -219,17 +229,18 @@ def _first_and_last(graph: Graph) -> tuple[str, str]:
     ]
     if len(weighted) < 2:
         raise UsageError(
-            f"Model {graph.name!r} has no layer below its last one", hint="Name the layers"
+            f"Model {graph.name!r} has only one layer with weights",
+            hint="Name the layers",
         )
     return weighted[0], weighted[-2]
 
 
-def _label(labels: Sequence[int] | None, image: int, probabilities: np.ndarray) -> int:
+def _class_of_image(labels: Sequence[int] | None, image: int, probabilities: np.ndarray) -> int:
     if labels is None:
         return int(np.argmax(probabilities))
     if len(labels) <= image or not 0 <= labels[image] < len(probabilities):
         raise UsageError(
-            f"Image {image} has no class of the network's",
+            f"`labels` must hold a class of the model for image {image}",
             expected=f"one label for each image, 0 to {len(probabilities) - 1}",
             received=list(labels),
         )

@@ -1,4 +1,4 @@
-"""What a first layer does to the second one (Zeiler & Fergus 2013, Fig. 6 (b) to (e))."""
+"""First- and second-layer features of a model (Zeiler & Fergus 2013, Fig. 6 (b) to (e))."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from cnnkit.visualize.top_activations import find_top_activations
 
 @dataclass(frozen=True)
 class SecondLayerFilters:
-    """The first two layers of a network.
+    """The filters of a model's first layer and examples of its second-layer units.
 
     Attributes:
-        model: Name of the network.
-        filters: The kernels of its first layer.
+        model: Name of the model.
+        filters: Filters of the first layer.
         first_dead_units: Units of the first layer that fire for no image.
         layer: Name of the second layer.
-        units: Its feature maps.
-        second_dead_units: Those of them that fire for no image.
-        receptive_field: What its units see; its `stride` is how finely they are placed over the image.
-        examples: The strongest activation of some of the others.
+        units: Number of units in the second layer.
+        second_dead_units: Units of the second layer that fire for no image.
+        receptive_field: Receptive field of the second layer's units; its `stride` is the distance
+            between neighboring units, in pixels.
+        examples: The strongest activation of some units of the second layer.
     """
 
     model: str
@@ -53,57 +54,61 @@ def second_layer_filters(
     image_size: int | None = None,
     batch_size: int = 16,
 ) -> SecondLayerFilters:
-    """Projects a network's second layer and counts what is dead in the first two.
+    """Projects second-layer units of a model, and counts dead units in the first two layers.
 
-    Zeiler & Fergus saw in AlexNet's first layer many dead filters and few middle frequencies, and
-    in its second one patterns of aliasing from the first one's stride of 4; so theirs has 7 x 7
-    windows at a stride of 2. Call this for both and compare.
+    Zeiler & Fergus saw many dead filters and few middle frequencies in AlexNet's first layer, and
+    aliasing from its stride of 4 in the second layer. So their own first layer has 7 x 7 windows
+    at a stride of 2. Call this function for both models and compare.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet.project` takes it.
+        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
         layer: Name of the second layer.
-        units: Its feature maps; None draws `count` of those that fire.
-        count: Units to draw.
-        seed: Of the draw.
-        rule: The backward rule.
+        units: Units of the second layer; None samples `count` of those that fire.
+        count: Number of units to sample.
+        seed: Seed of the sample.
+        rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images, and projections, at a time.
 
     Raises:
-        UsageError: If a layer or a unit does not exist, or the model has no kernels over colors.
+        UsageError: If a layer or a unit does not exist, or the model has no filters over colors.
 
     Example:
         >>> import numpy as np
         >>> from cnnkit import zfnet
         >>> from cnnkit.visualize import second_layer_filters
         >>> images = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3))
-        >>> seen = second_layer_filters(zfnet(input_shape=(64, 64, 3), include_top=False), images)
-        >>> seen.receptive_field.size, seen.receptive_field.stride, seen.units
+        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> found = second_layer_filters(model, images)
+        >>> found.receptive_field.size, found.receptive_field.stride, found.units
         ((27, 27), (8, 8), 256)
     """
-    kernels = filters(model)
+    first = filters(model)
     graph = build_graph(model)
     found = find_top_activations(
-        graph, source, [kernels.layer, layer], 1, image_size=image_size, batch_size=batch_size
+        graph, source, [first.layer, layer], 1, image_size=image_size, batch_size=batch_size
     )
-    first, second = (np.flatnonzero(found[name].dead).tolist() for name in (kernels.layer, layer))
+    first_dead, second_dead = (
+        tuple(np.flatnonzero(found[name].dead).tolist()) for name in (first.layer, layer)
+    )
     if units is None:
         alive = np.flatnonzero(~found[layer].dead)
         units = [int(alive[i]) for i in sample_units(len(alive), count, seed)]
-    options = {"rule": rule, "image_size": image_size, "batch_size": batch_size}
-    shown = tuple(project_top(graph, source, found[layer], units, **options))
+    examples = project_top(
+        graph, source, found[layer], units, rule=rule, image_size=image_size, batch_size=batch_size
+    )
     sides = (image_size, image_size) if image_size else None
     if sides is None and isinstance(source, np.ndarray):
         sides = source.shape[1:3]
     return SecondLayerFilters(
         model=model.name,
-        filters=kernels,
-        first_dead_units=tuple(first),
+        filters=first,
+        first_dead_units=first_dead,
         layer=layer,
         units=len(found[layer].values),
-        second_dead_units=tuple(second),
+        second_dead_units=second_dead,
+        examples=tuple(examples),
         receptive_field=receptive_field(graph, layer, sides),
-        examples=shown,
     )

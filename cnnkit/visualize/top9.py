@@ -1,4 +1,4 @@
-"""The nine strongest activations of a feature map, projected (Zeiler & Fergus 2013, Fig. 2)."""
+"""The strongest activations of units, projected to the pixels (Zeiler & Fergus 2013, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.deconvnet.project import Projection, project
 from cnnkit.visualize.top_activations import TopActivations, find_top_activations
 
-# How far an activation may be from the one that the search found, of its size.
+# Largest relative difference between an activation and the one that the search found.
 TOLERANCE = 1e-3
 GRAY = 128
 
 
 @dataclass(frozen=True)
 class UnitExamples:
-    """What excites one unit most.
+    """The images with the strongest activations of one unit, and the projections.
 
     Attributes:
         layer: Name of the layer.
-        unit: The feature map.
-        projections: One for each of the strongest images, strongest first; their `image` is an
-            index into the dataset. Empty for a unit that fires for none.
-        patches: What the unit sees of those images, (n, h, w, 3) float32, gray beyond the border.
+        unit: Index of the unit.
+        projections: One for each image, strongest first; their `image` is an index into the
+            dataset. Empty for a unit that never fires.
+        patches: (n, h, w, 3) float32, the unit's receptive field in those images, gray beyond the
+            border.
     """
 
     layer: str
@@ -50,25 +51,28 @@ def top9(
     batch_size: int = 16,
     found: Mapping[str, TopActivations] | None = None,
 ) -> dict[str, list[UnitExamples]]:
-    """Finds the images that excite units most, and projects each one's activation.
+    """Finds the images with the strongest activations of units, and projects the activations.
 
-    The dataset is read once, and the winners again.
+    The dataset is read once, and the images that were found once more.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet.project` takes it.
+        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
         layers: Names of layers.
         k: Images for each unit.
-        units: Feature maps of every layer, or by layer; None is all of them.
-        rule: The backward rule.
+        units: Units of every layer, or by layer; None takes all of them.
+        rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images, and projections, at a time.
-        found: What `strongest` returned for this source, to spare the search.
+        found: Result of `find_top_activations` for this source, to skip the search.
+
+    Returns:
+        By layer, one `UnitExamples` for every unit.
 
     Raises:
-        UsageError: If a layer or a unit does not exist.
-        DataError: If an activation is another than the search found.
+        UsageError: If a layer or a unit does not exist, or the images do not fit.
+        DataError: If an activation differs from the one that the search found.
 
     Example:
         >>> import numpy as np
@@ -78,8 +82,8 @@ def top9(
         >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
         >>> kernel, bias = model.get_layer("conv2").get_weights()
         >>> model.get_layer("conv2").set_weights([np.abs(kernel), bias])  # so that it fires
-        >>> [top] = top9(model, images, ["conv2"], k=3, units=[7])["conv2"]
-        >>> len(top.projections), top.patches.shape
+        >>> [examples] = top9(model, images, ["conv2"], k=3, units=[7])["conv2"]
+        >>> len(examples.projections), examples.patches.shape
         (3, (3, 27, 27, 3))
     """
     graph = build_graph(model)
@@ -90,7 +94,7 @@ def top9(
     return {
         layer: list(
             project_top(
-                graph, source, found[layer], _units(found[layer], units), rule=rule,
+                graph, source, found[layer], _checked_units(found[layer], units), rule=rule,
                 image_size=image_size, batch_size=batch_size,
             )
         )
@@ -108,20 +112,25 @@ def project_top(
     image_size: int | None = None,
     batch_size: int = 16,
 ) -> Iterator[UnitExamples]:
-    """Projects what was found of one layer, unit by unit: `top9` for more than memory holds.
+    """Projects the strongest activations of one layer, unit by unit.
+
+    Unlike `top9`, it holds one unit's projections in memory at a time.
 
     Args:
-        model: As there.
-        source: As there.
-        found: What `strongest` returned for the layer.
-        units: Feature maps; None is all of them.
-        rule: As there.
-        image_size: As there.
-        batch_size: As there.
+        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
+        source: The source that was searched.
+        found: Result of `find_top_activations` for the layer.
+        units: Units of the layer; None takes all of them.
+        rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
+        image_size: Side of a dataset's images, for a model that takes images of any size.
+        batch_size: Images, and projections, at a time.
+
+    Yields:
+        One `UnitExamples` for every unit.
 
     Raises:
-        UsageError: As there.
-        DataError: As there.
+        UsageError: If a unit does not exist, or the images do not fit.
+        DataError: If an activation differs from the one that the search found.
 
     Example:
         >>> import numpy as np
@@ -135,17 +144,19 @@ def project_top(
     """
     graph = build_graph(model)
     size = image_size or graph.image_shape[0]
-    for unit in _units(found, units):
-        yield _top(graph, source, found, unit, rule, batch_size, size)
+    for unit in _checked_units(found, units):
+        yield _project_unit(graph, source, found, unit, rule, batch_size, size)
 
 
-def sample_units(count: int, wanted: int, seed: int) -> list[int]:
-    """Returns `wanted` of `count` units, or all, drawn by `seed` and in their order."""
-    every = np.random.default_rng(seed).permutation(count)
-    return sorted(every[:wanted].tolist())
+def sample_units(count: int, size: int, seed: int) -> list[int]:
+    """Returns a random sample of `size` of `count` units, or all of them, in ascending order."""
+    order = np.random.default_rng(seed).permutation(count)
+    return sorted(order[:size].tolist())
 
 
-def _units(found: TopActivations, units) -> Sequence[int]:
+def _checked_units(
+    found: TopActivations, units: Sequence[int] | Mapping[str, Sequence[int]] | None
+) -> Sequence[int]:
     count = len(found.values)
     if isinstance(units, Mapping):
         units = units.get(found.layer)
@@ -159,42 +170,50 @@ def _units(found: TopActivations, units) -> Sequence[int]:
     return range(count) if units is None else units
 
 
-def _top(
-    graph: Graph, source, found: TopActivations, unit: int, rule: str, batch_size: int, size
+def _project_unit(
+    graph: Graph,
+    source: Dataset | Split | np.ndarray,
+    found: TopActivations,
+    unit: int,
+    rule: str,
+    batch_size: int,
+    image_size: int | None,
 ) -> UnitExamples:
     ranks = np.flatnonzero(found.values[unit] > 0)
-    index = found.images[unit, ranks]
-    if not len(index):
+    numbers = found.images[unit, ranks]
+    if not len(numbers):
         return UnitExamples(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
-    images = _read(source, index, size)
-    places = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks)]
-    results = project(graph, images, found.layer, places, rule=rule, batch_size=batch_size)
+    images = _read_images(source, numbers, image_size)
+    indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks)]
+    results = project(graph, images, found.layer, indices, rule=rule, batch_size=batch_size)
     for result, value in zip(results, found.values[unit, ranks], strict=True):
         if abs(result.activation - value) > TOLERANCE * abs(value):
             raise DataError(
-                f"Unit {unit} of {found.layer} answers image {index[result.image]} otherwise"
-                " than when the strongest were looked for",
+                f"Unit {unit} of {found.layer} has another activation for image"
+                f" {numbers[result.image]} than `found` says",
                 expected=f"{value:.6g}",
                 received=f"{result.activation:.6g}",
                 hint="The dataset, the weights or the preprocessing have changed",
             )
-    patches = [_patch(images[result.image], result.unclipped) for result in results]
-    named = [replace(result, image=int(index[result.image])) for result in results]
-    return UnitExamples(found.layer, unit, tuple(named), np.stack(patches))
+    patches = [_receptive_patch(images[result.image], result.unclipped) for result in results]
+    numbered = [replace(result, image=int(numbers[result.image])) for result in results]
+    return UnitExamples(found.layer, unit, tuple(numbered), np.stack(patches))
 
 
-def _read(source, index: np.ndarray, size: int | None) -> np.ndarray:
+def _read_images(
+    source: Dataset | Split | np.ndarray, numbers: np.ndarray, image_size: int | None
+) -> np.ndarray:
     if isinstance(source, Dataset):
         source = source.splits["test"]
     if isinstance(source, Split):
-        augmentation = Augmentation(size)
-        [batch] = batches(source, augmentation=augmentation, batch_size=len(index), order=index)
+        augmentation = Augmentation(image_size)
+        [batch] = batches(source, augmentation=augmentation, batch_size=len(numbers), order=numbers)
         return batch["images"].numpy()
-    return np.asarray(source[index], np.float32)
+    return np.asarray(source[numbers], np.float32)
 
 
-def _patch(image: np.ndarray, box: Box) -> np.ndarray:
-    """Returns what a unit sees of an image, gray where there is none."""
+def _receptive_patch(image: np.ndarray, box: Box) -> np.ndarray:
+    """Returns the pixels of an image in a box, gray beyond the image's border."""
     patch = np.full((box.bottom - box.top, box.right - box.left, 3), GRAY, np.float32)
     rows, columns = (
         np.clip(np.arange(first, end), 0, side - 1)

@@ -1,4 +1,4 @@
-"""The strongest activations of every feature map over a dataset, in one pass of fixed memory."""
+"""The strongest activations of every unit over a dataset, in one pass with fixed memory."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._deprecation import renamed_argument
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
@@ -17,19 +18,20 @@ from cnnkit.visualize.forward import (
     check_supports_rule,
     check_weights,
     forward_to,
+    non_finite_error,
 )
 
 
 @dataclass(frozen=True)
 class TopActivations:
-    """The k strongest images of every unit of a layer, strongest first.
+    """The k images with the strongest activation of every unit of a layer, strongest first.
 
-    Of every image only the strongest place counts, so the images of a unit differ. Equals are
-    ordered by image. 16 bytes for each of them.
+    Only the strongest position of each image counts, so the images of a unit differ. Equal values
+    are ordered by image. Each entry takes 16 bytes.
 
     Attributes:
         layer: Name of the layer.
-        values: (units, k) float32; minus infinity where there were fewer images.
+        values: (units, k) float32, the activations; minus infinity if there were fewer images.
         images: (units, k) int64, indices into the dataset.
         flat_positions: (units, k) int32, row times width of the map plus column, the first among equals.
         width: Width of the map; 0 in a dense layer.
@@ -43,42 +45,65 @@ class TopActivations:
 
     @property
     def dead(self) -> np.ndarray:
-        """(units,) bool, whether a unit fired for no image."""
+        """(units,) bool, True for units that fired for no image."""
         return self.values[:, 0] <= 0
 
     def position(self, unit: int, rank: int) -> tuple[int, ...]:
-        """Returns (row, column) of one of them, () in a dense layer."""
+        """Returns the (row, column) of a unit's entry, () in a dense layer."""
         return divmod(int(self.flat_positions[unit, rank]), self.width) if self.width else ()
 
     def merge(self, other: TopActivations) -> TopActivations:
-        """Returns the strongest of two parts of a dataset; the order of parts does not matter.
+        """Returns the strongest activations of two shards of a dataset, in either order.
 
         Raises:
-            UsageError: If the other one is of another layer or number.
+            UsageError: If the other one has another layer, or another number of units or images.
         """
         mine, theirs = ((s.layer, s.values.shape, s.width) for s in (self, other))
         if mine != theirs:
             raise UsageError(
-                "Only the same units can be merged",
+                "`other` must hold activations of the same units",
                 expected="layer {}, units and images {}, width {}".format(*mine),
                 received="layer {}, units and images {}, width {}".format(*theirs),
             )
-        return self._with(other.values, other.images, other.flat_positions)
+        return self._merge_arrays(other.values, other.images, other.flat_positions)
 
-    def _with(self, values: np.ndarray, images: np.ndarray, places: np.ndarray) -> TopActivations:
-        """Returns the strongest of these and (units, m) others."""
-        every = (
+    def _merge_arrays(
+        self, values: np.ndarray, images: np.ndarray, flat_positions: np.ndarray
+    ) -> TopActivations:
+        """Returns the strongest of these activations and (units, m) other ones."""
+        candidates = (
             np.concatenate(pair, axis=1)
             for pair in (
-                (self.values, values), (self.images, images), (self.flat_positions, places)
+                (self.values, values),
+                (self.images, images),
+                (self.flat_positions, flat_positions),
             )
-        )  # fmt: skip
-        values, images, places = every
+        )
+        values, images, flat_positions = candidates
         order = np.lexsort((images, -values), axis=-1)[:, : self.values.shape[1]]
-        kept = (np.take_along_axis(one, order, axis=1) for one in (values, images, places))
+        kept = (np.take_along_axis(one, order, axis=1) for one in (values, images, flat_positions))
         return TopActivations(self.layer, *kept, self.width)
 
+    def _update(self, values: np.ndarray, images: np.ndarray, flat_positions: np.ndarray) -> None:
+        """Merges a batch's (units, m) activations in place; (m,) images."""
+        # Most batches change few units, so the other units are not sorted.
+        units = np.flatnonzero(values.max(axis=1) >= self.values[:, -1])
+        current = TopActivations(
+            self.layer,
+            self.values[units],
+            self.images[units],
+            self.flat_positions[units],
+            self.width,
+        )
+        merged = current._merge_arrays(
+            values[units], np.tile(images, (len(units), 1)), flat_positions[units]
+        )
+        self.values[units] = merged.values
+        self.images[units] = merged.images
+        self.flat_positions[units] = merged.flat_positions
 
+
+@renamed_argument("part", "shard")
 def find_top_activations(
     model: keras.Model | Graph,
     source: Dataset | Split | np.ndarray,
@@ -87,28 +112,31 @@ def find_top_activations(
     *,
     image_size: int | None = None,
     batch_size: int = 16,
-    part: tuple[int, int] = (0, 1),
+    shard: tuple[int, int] = (0, 1),
     progress: Callable[[int], None] | None = None,
     first_image: int = 0,
 ) -> dict[str, TopActivations]:
-    """Finds the images that excite each unit most.
+    """Finds the images with the strongest activation of each unit.
 
     Args:
-        model: As `cnnkit.visualize.deconvnet.project` takes it.
+        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
         layers: Names of layers.
         k: Images for each unit.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images at a time.
-        part: (i, n): only part i of n of the images, to be merged with the others.
-        progress: Hears the number of images after every batch.
-        first_image: Index of the first image, where the source is a part of a larger one.
+        shard: (i, n): search only shard i of n of the images. `TopActivations.merge` merges shards.
+        progress: Called after every batch with its number of images.
+        first_image: Index of the first image, if the source is part of a larger one.
+
+    Returns:
+        By layer, the strongest activations of all units.
 
     Raises:
-        UsageError: If a layer does not exist, k is below one, the images do not fit, or a dataset
-            meets a model that takes images of any size.
-        DataError: If there are no images, or activations are not finite.
+        UsageError: If a layer does not exist, `k` or `shard` is out of its range, the images do not
+            fit, or `image_size` is missing.
+        DataError: If there are no images, or pixels, weights or activations are not finite.
 
     Example:
         >>> import numpy as np
@@ -121,101 +149,87 @@ def find_top_activations(
         (256, 2)
     """
     if k < 1:
-        raise UsageError("At least one image is kept", expected="k of 1 or more", received=k)
+        raise UsageError("`k` must be at least 1", received=k)
     graph = build_graph(model)
     wanted = [graph.node(layer) for layer in layers]
     nodes = graph.ancestors(*wanted)
     check_supports_rule(nodes, "gradient")
     check_weights(nodes)
+    number, count = shard
+    if not 0 <= number < count:
+        raise UsageError("`shard` must be (i, n) with 0 <= i < n", received=shard)
 
     @tf.function(autograph=False)
     def search(images):
-        return [_strongest_places(maps) for maps in forward_to(nodes, images, wanted)]
+        return [_strongest_positions(maps) for maps in forward_to(nodes, images, wanted)]
 
-    state: dict[str, TopActivations] = {}
     if isinstance(source, Dataset):
         source = source.splits["test"]
-    if not 0 <= part[0] < part[1]:
-        raise UsageError(
-            "There is no such part", expected="(i, n) with i of 0 to n - 1", received=part
-        )
-    first, last = (len(source) * i // part[1] for i in (part[0], part[0] + 1))
-    seen = first_image + first
-    size = image_size or graph.image_shape[0]
-    for images, count in _batches(source, first, last, size, batch_size):
+    first, last = (len(source) * i // count for i in (number, number + 1))
+    start = first_image + first
+    found: dict[str, TopActivations] = {}
+    for images, size in _batches(
+        source, first, last, image_size or graph.image_shape[0], batch_size
+    ):
         check_image_shape(graph, images.shape)
-        index = np.arange(seen, seen + count)
-        for layer, (values, places, width) in zip(layers, search(images), strict=True):
-            # Maps first, and without the rows that only fill up the last batch.
-            values, places = values.numpy()[:count].T, places.numpy()[:count].T
+        index = np.arange(start, start + size)
+        for layer, (values, flat_positions, width) in zip(layers, search(images), strict=True):
+            # (units, images), without the rows that fill up the last batch.
+            values, flat_positions = values.numpy()[:size].T, flat_positions.numpy()[:size].T
             if not np.isfinite(values).all():
-                image = index[~np.isfinite(values).all(axis=0)][0]
-                raise DataError(
-                    f"Layer {layer!r} answers image {image} with values that are not finite"
-                )
-            if layer not in state:
-                state[layer] = _none(layer, len(values), k, int(width))
-            old = state[layer]
-            # Most batches change few maps, so the others are not sorted.
-            rows = np.flatnonzero(values.max(axis=1) >= old.values[:, -1])
-            part = TopActivations(
-                layer, old.values[rows], old.images[rows], old.flat_positions[rows], old.width
-            )
-            new = part._with(values[rows], np.tile(index, (len(rows), 1)), places[rows])
-            old.values[rows], old.images[rows], old.flat_positions[rows] = (
-                new.values,
-                new.images,
-                new.flat_positions,
-            )
-        seen += count
+                raise non_finite_error(layer, index[~np.isfinite(values).all(axis=0)][0])
+            if layer not in found:
+                found[layer] = _empty_activations(layer, len(values), k, int(width))
+            found[layer]._update(values, index, flat_positions)
+        start += size
         if progress is not None:
-            progress(count)
-    if not state:
-        raise DataError("There are no images to look for the strongest among")
-    return state
+            progress(size)
+    if not found:
+        raise DataError("`source` must hold at least one image", received=f"{len(source)} images")
+    return found
 
 
-def _strongest_places(maps):
-    """Returns the largest values (n, units), their places in row-major order, and the width."""
+def _strongest_positions(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the largest values (n, units), their flat positions, and the width of the map."""
     if len(maps.shape) == 2:
         return tf.cast(maps, tf.float32), tf.zeros_like(maps, tf.int32), tf.constant(0)
     count, height, width, units = tf.unstack(tf.shape(maps))
-    # The maps are read once, by a reduction that is fast over the last axis; TensorFlow's argmax is
-    # not, and has only rows to choose from, and then the columns of one row.
-    of_rows = tf.reduce_max(maps, axis=2)
-    row = tf.argmax(of_rows, axis=1, output_type=tf.int32)
+    # The maps are read once, by a reduction, which is fast over inner axes. TensorFlow's argmax is
+    # slow, so it runs over the rows' maxima first, and then over the columns of one row.
+    row_maxima = tf.reduce_max(maps, axis=2)
+    row = tf.argmax(row_maxima, axis=1, output_type=tf.int32)
     first = (tf.range(count)[:, None] * height + row) * width * units + tf.range(units)
     line = tf.gather(tf.reshape(maps, (-1,)), first[..., None] + tf.range(width) * units)
-    places = row * width + tf.argmax(line, axis=2, output_type=tf.int32)
-    return tf.cast(tf.reduce_max(of_rows, axis=1), tf.float32), places, width
+    flat_positions = row * width + tf.argmax(line, axis=2, output_type=tf.int32)
+    return tf.cast(tf.reduce_max(row_maxima, axis=1), tf.float32), flat_positions, width
 
 
-def _none(layer: str, units: int, k: int, width: int) -> TopActivations:
-    # No image has so large an index: a real one of equal value comes first.
+def _empty_activations(layer: str, units: int, k: int, width: int) -> TopActivations:
+    # The largest index, so that a real image with an equal value comes first.
     images = np.full((units, k), np.iinfo(np.int64).max)
     values = np.full((units, k), -np.inf, np.float32)
     return TopActivations(layer, values, images, np.zeros((units, k), np.int32), width)
 
 
 def _batches(
-    source, first: int, last: int, size: int | None, batch_size: int
+    source: Split | np.ndarray, first: int, last: int, image_size: int | None, batch_size: int
 ) -> Iterator[tuple[tf.Tensor, int]]:
     """Yields batches of one size, and how many of their rows are images."""
     if isinstance(source, Split):
-        if size is None:
+        if image_size is None:
             raise UsageError(
-                "The network takes images of any size, and a dataset has many",
-                hint="Give the image size",
+                "`image_size` is required for a dataset and a model that takes images of any size"
             )
         with report_undecodable(source):
-            order, whole = np.arange(first, last), Augmentation(size)
-            for batch in batches(source, augmentation=whole, batch_size=batch_size, order=order):
+            order, resize = np.arange(first, last), Augmentation(image_size)
+            for batch in batches(source, augmentation=resize, batch_size=batch_size, order=order):
                 yield batch["images"], int(batch["weights"].numpy().sum())
         return
     for start in range(first, last, batch_size):
-        part = np.asarray(source[start : min(start + batch_size, last)], np.float32)
-        for row in np.flatnonzero(~np.isfinite(part).all(axis=(1, 2, 3))):
-            # Said here: a rectifier or a pooling may hide it on the way up.
+        images = np.asarray(source[start : min(start + batch_size, last)], np.float32)
+        for row in np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3))):
+            # Checked here: a ReLU or a pooling may hide it in the forward pass.
             raise DataError(f"Image {start + row} of the source has pixels that are not finite")
-        missing = batch_size - len(part) if start > first else 0
-        yield tf.constant(np.pad(part, ((0, missing), (0, 0), (0, 0), (0, 0)))), len(part)
+        missing = batch_size - len(images) if start > first else 0
+        padding = ((0, missing), (0, 0), (0, 0), (0, 0))
+        yield tf.constant(np.pad(images, padding)), len(images)

@@ -1,4 +1,4 @@
-"""Correspondence of parts: against loops over pairs, and on networks whose answer is known."""
+"""Correspondence of parts against loops over pairs, and in models with known distances."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_equals_a_loop_over_pairs(net, images):
                         total += distance / len(signs[i])
                         if i < j:
                             pairs.append(distance / len(signs[i]))
-            # Apart from what rounding makes of changes that are none.
+            # Except for changes of zero with rounding errors.
             assert one.delta(part) == pytest.approx(total, abs=12 * 2 / one.units)
             assert one.mean(part) == pytest.approx(np.mean(pairs), abs=2 / one.units)
             assert one.std(part) == pytest.approx(np.std(pairs), abs=2 / one.units)
@@ -69,8 +69,8 @@ def test_equals_a_loop_over_pairs(net, images):
         assert one.delta("random") == pytest.approx(12 * one.mean("random"))
 
 
-def test_units_that_see_nothing_of_it_do_not_count_as_changed(net, images):
-    """Hiding a corner changes 2 x 2 places of conv1 at most, in all images the same ones."""
+def test_units_that_do_not_see_the_part_do_not_change(net, images):
+    """Occluding a corner changes at most 2 x 2 positions of conv1, the same in all images."""
     corner = {"corner": [Box(0, 0, 4, 4)] * 4}
     one = correspondence(net, images, corner, ["conv1"], draws=0)["conv1"]
     assert one.parts == ("corner",)
@@ -79,8 +79,8 @@ def test_units_that_see_nothing_of_it_do_not_count_as_changed(net, images):
     assert one.mean("corner") <= 4 / 30
 
 
-def test_a_network_that_treats_a_part_alike_has_distance_zero(images):
-    """The mean of an image falls by whatever is hidden of a bright one, wherever that is."""
+def test_equal_changes_have_distance_zero(images):
+    """The mean of a bright image falls wherever it is occluded."""
     inputs = keras.Input((14, 16, 3))
     mean = layers.Conv2D(2, 1, name="both")(layers.AveragePooling2D((14, 16))(inputs))
     model = keras.Model(inputs, mean)
@@ -88,7 +88,7 @@ def test_a_network_that_treats_a_part_alike_has_distance_zero(images):
     bright = 128 + images / 2
     one = correspondence(model, bright, PARTS, ["both"], fill=0)["both"]
     assert [one.mean(part) for part in one.parts] == [0, 0, 0]
-    # Where one image is darker than what hides it, both units of it change the other way.
+    # If an image is darker than the fill, both of its units change in the other direction.
     mixed = bright.copy()
     mixed[3] -= 256
     other = correspondence(model, mixed, PARTS, ["both"], fill=0)["both"]
@@ -99,7 +99,7 @@ def test_a_network_that_treats_a_part_alike_has_distance_zero(images):
     assert none.mean("nose") == 0
 
 
-def test_random_places_are_by_the_seed_and_within_the_image(net, images):
+def test_random_boxes_depend_on_the_seed_and_lie_within_the_image(net, images):
     one, again, other = (
         correspondence(net, images, PARTS, ["conv1"], seed=seed)["conv1"].distances[-1]
         for seed in (0, 0, 1)
@@ -108,14 +108,17 @@ def test_random_places_are_by_the_seed_and_within_the_image(net, images):
     assert (one != other).any()
 
 
-def test_wrong_requests(net, images):
+def test_invalid_arguments(net, images):
     for arguments, text in (
-        ((images[:1], {"nose": PARTS["nose"][:1]}), "at least 2. Received: 1"),
-        ((images, {}), "There is no part to hide"),
-        ((images, {"nose": PARTS["nose"][:3]}), "'nose' has not one box for every image"),
+        (
+            (images[:1], {"nose": PARTS["nose"][:1]}),
+            "`images` must hold at least 2 images. Received: 1",
+        ),
+        ((images, {}), "`boxes` must name at least one part"),
+        ((images, {"nose": PARTS["nose"][:3]}), "one box of part 'nose' for every image"),
         ((images, {"nose": [Box(0, 0, 15, 4)] * 4}), "'nose' does not lie in image 0"),
         ((images, {"nose": [Box(4, 4, 4, 8)] * 4}), "'nose' does not lie in image 0"),
-        ((images, {"random": PARTS["ear"]}), "No part can be called 'random'"),
+        ((images, {"random": PARTS["ear"]}), "must not name a part 'random'"),
     ):
         with pytest.raises(UsageError, match=text):
             correspondence(net, *arguments, ["fc"])
@@ -123,9 +126,9 @@ def test_wrong_requests(net, images):
     net.get_layer("fc").set_weights([kernel, bias * np.nan])
     with pytest.raises(DataError, match="'fc' has weights that are not finite"):
         correspondence(net, images, PARTS, ["conv1", "fc"])
-    # Infinity before and after: no number is their difference.
+    # Infinity before and after: their difference is NaN.
     net.get_layer("fc").set_weights([np.full_like(kernel, 3e38), bias])
-    with pytest.raises(DataError, match="'fc' answers image 0 with values that are not finite"):
+    with pytest.raises(DataError, match="'fc' has values for image 0 that are not finite"):
         correspondence(net, images, PARTS, ["conv1", "fc"])
     net.get_layer("fc").set_weights([kernel, bias])
 

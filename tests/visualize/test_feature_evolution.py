@@ -1,4 +1,4 @@
-"""Units over the epochs of a training, and the second layers of networks side by side."""
+"""Units over the epochs of a training run."""
 
 import dataclasses
 import json
@@ -7,7 +7,6 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
-from keras import layers
 
 from cnnkit import load_model, models
 from cnnkit.cli.main import main
@@ -16,7 +15,7 @@ from cnnkit.data import load_dataset
 from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import train
-from cnnkit.visualize import feature_evolution, second_layer_filters
+from cnnkit.visualize import feature_evolution
 from tests.helpers.tiny_network import tiny
 
 CONFIG = TrainingConfig(model="tiny", dataset="digits", image_size=8, epochs=5, batch_size=100,
@@ -30,7 +29,7 @@ def run(tmp_path_factory):
     del models.BUILDERS["tiny"]
 
 
-def test_each_epoch_shows_its_networks_strongest_training_image(run):
+def test_each_epoch_has_the_strongest_image_of_its_model(run):
     source = load_dataset("digits", seed=1)
     found = feature_evolution(run, source, ["conv1"], units=[4, 0], batch_size=200)["conv1"]
     assert [row.unit for row in found] == [4, 0]
@@ -53,7 +52,7 @@ def test_each_epoch_shows_its_networks_strongest_training_image(run):
     assert len(set(strengths)) == len(strengths)
 
 
-def test_units_are_drawn_by_the_seed(run):
+def test_units_are_sampled_by_the_seed(run):
     images = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
 
     def drawn(seed):
@@ -65,12 +64,12 @@ def test_units_are_drawn_by_the_seed(run):
     assert all(len(set(units)) == 3 for units in drawn(0))
 
 
-def test_what_was_not_kept_is_said(run, tmp_path):
+def test_epochs_that_were_not_kept_are_an_error(run, tmp_path):
     with pytest.raises(RunError, match=r"Expected: some of 4, 7. Received: 1, 2, 3, 5. Train with"):
         feature_evolution(run, load_dataset("digits"), ["conv1"], epochs=[7, 4])
     none = RunFolder(tmp_path / "none")
     none.create(dataclasses.replace(CONFIG, keep_epochs=()), ["a"], {})
-    with pytest.raises(RunError, match="kept no network of its epochs. Received: none at all"):
+    with pytest.raises(RunError, match="kept no model of its epochs. Received: none at all"):
         feature_evolution(none, load_dataset("digits"), ["conv1"])
     with pytest.raises(UsageError, match="'conv1' has no unit 6. Expected: 0 to 5"):
         feature_evolution(run, np.zeros((2, 8, 8, 3)), ["conv1"], units=[6])
@@ -94,63 +93,6 @@ def test_evolution_command(run, tmp_path, capsys):
     inside = np.abs(pixels - 1).max(axis=-1) > 0.02
     assert inside.mean() > 0.3
     assert main([*command, "--epochs", "4"]) == 1
-    assert "kept no network of these epochs" in capsys.readouterr().err
+    assert "kept no model of these epochs" in capsys.readouterr().err
     assert main([*command, "--unit", "77"]) == 2
     assert "has no unit 77" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def coarse():
-    """Of three units of the first layer one is dead, of four of the second two are silent."""
-    keras.utils.set_random_seed(2)
-    inputs = keras.Input((16, 16, 3))
-    x = layers.Rescaling(1 / 255)(inputs)
-    x = layers.Conv2D(3, 4, strides=2, activation="relu", name="conv1")(x)
-    x = layers.Conv2D(4, 3, activation="relu", name="conv2")(x)
-    model = keras.Model(inputs, x, name="coarse")
-    for name, silent in (("conv1", [1]), ("conv2", [0, 3])):
-        kernel, bias = model.get_layer(name).get_weights()
-        kernel = np.abs(kernel)
-        kernel[..., silent] *= 1e-6 if name == "conv1" else -1
-        bias[silent] = -1
-        model.get_layer(name).set_weights([kernel, bias])
-    return model
-
-
-def test_second_layers_count_what_is_dead(coarse, rng):
-    images = rng.uniform(0, 255, (4, 16, 16, 3)).astype("float32")
-    seen = second_layer_filters(coarse, images, count=9)
-    assert seen.filters.dead.tolist() == [False, True, False]
-    assert seen.first_dead_units == (1,)
-    assert seen.second_dead_units == (0, 3)
-    assert (seen.units, seen.receptive_field.size, seen.receptive_field.stride) == (
-        4,
-        (8, 8),
-        (2, 2),
-    )
-    # The silent ones are not drawn.
-    assert [top.unit for top in seen.examples] == [1, 2]
-    maps = coarse(images).numpy()
-    for top in seen.examples:
-        [one] = top.projections
-        assert one.activation == pytest.approx(maps[..., top.unit].max(), rel=1e-5)
-        assert one.image == maps[..., top.unit].max(axis=(1, 2)).argmax()
-    [named] = second_layer_filters(coarse, images, units=[3]).examples
-    assert named.projections == ()
-
-
-def test_layer2_command(coarse, image_folder, tmp_path, capsys):
-    coarse.save(tmp_path / "coarse.keras")
-    picture = tmp_path / "second.png"
-    command = ["visualize", "layer2", *[str(tmp_path / "coarse.keras")] * 2,
-               f"folder:{image_folder}", "--output", str(picture)]  # fmt: skip
-    assert main(command) == 0
-    said = capsys.readouterr().out
-    assert said.count("coarse: 1 dead and 1 silent of 3 in conv1, 2 silent of 4 in conv2") == 2
-    facts = json.loads((tmp_path / "second.png.json").read_text())
-    assert [network["second_silent"] for network in facts["networks"]] == [[0, 3], [0, 3]]
-    pixels = matplotlib.image.imread(picture)[..., :3]
-    for half in np.array_split(pixels, 2):
-        assert np.ptp(half, axis=(0, 1)).min() > 0.3
-    assert main([*command, "--layer", "conv9"]) == 2
-    assert "Unknown layer 'conv9'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The kernels of the first layer: what is said about them, and their picture."""
+"""The filters of the first layer, and their picture."""
 
 import keras
 import matplotlib.image
@@ -11,7 +11,7 @@ from cnnkit.errors import UsageError
 from cnnkit.visualize import filters
 
 
-def test_dead_and_dominating_kernels_are_found():
+def test_dead_and_dominating_filters_are_found():
     model = zfnet(include_top=False)
     conv1 = model.get_layer("conv1")
     kernel, bias = conv1.get_weights()
@@ -28,14 +28,14 @@ def test_dead_and_dominating_kernels_are_found():
     assert filters(alexnet(include_top=False)).towers == 2
 
 
-def test_a_network_without_colors_is_refused():
+def test_a_model_without_colors_is_refused():
     inputs = keras.Input((8, 8, 1))
     model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="gray")
-    with pytest.raises(UsageError, match="Model 'gray' has no kernels over the colors"):
+    with pytest.raises(UsageError, match="Model 'gray' has no filters over the colors"):
         filters(model)
 
 
-def test_filters_command_draws_every_kernel(tmp_path, capsys):
+def test_filters_command_draws_every_filter(tmp_path, capsys):
     model = alexnet(include_top=False)
     kernel, bias = model.get_layer("conv1").get_weights()
     kernel[...] = np.where(np.arange(96) < 48, 1.0, -1.0)

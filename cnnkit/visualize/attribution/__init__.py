@@ -1,1 +1,1 @@
-"""Attribution methods: maps of how much each pixel matters to a class."""
+"""Attribution methods: maps of how much each pixel contributes to a class's score."""

@@ -1,40 +1,41 @@
-"""Which pixels an answer depends on: what the methods of tf-keras-vis share.
+"""The result of the attribution methods and the steps that they share.
 
-`cnnkit.visualize.attribution.saliency` differentiates by the pixels, `cnnkit.visualize.attribution.cam`
-weights maps; `cnnkit.visualize.attribution.tf_keras_vis` stands between them and tf-keras-vis.
+`cnnkit.visualize.attribution.saliency` differentiates by the pixels,
+`cnnkit.visualize.attribution.cam` weights feature maps. Both run tf-keras-vis through
+`cnnkit.visualize.attribution.tf_keras_vis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError
 from cnnkit.models.class_names import class_index
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier
-from cnnkit.visualize.forward import as_image_batch, check_weights
+from cnnkit.visualize.forward import as_image_batch, check_batch_size, check_weights
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """How much each pixel of one image counts for one class.
+    """How much each pixel of one image contributes to the score of one class.
 
     Attributes:
         method: `"saliency"`, `"smoothgrad"`, `"gradcam"`, `"gradcam++"` or `"scorecam"`.
-        image: Index of the image among those that were given.
-        target: The class.
-        score: Its logit: what the softmax, or the sigmoid, takes.
-        map: (h, w) float32, 0 or more, on no common scale: compare within a map only.
-        gradient: (h, w, c) float32, signed, of which `map` is the largest absolute value over the
-            channels; None where the method has none.
-        layer: Name of the layer whose maps were weighted, or None.
-        grid: (h', w') float32, what the method gave each place of that layer, which `map` is
-            interpolated from; or None.
+        image: Index of the image in the input batch.
+        target: Index of the class.
+        score: Logit of the class: the input of the softmax or the sigmoid.
+        map: (h, w) float32, 0 or more. The scale differs between maps: compare within one only.
+        gradient: (h, w, c) float32, signed. `map` is its largest absolute value over the channels.
+            None for methods without a gradient by the pixels.
+        layer: Name of the layer whose feature maps were weighted, or None.
+        grid: (h', w') float32, the values at the positions of that layer, from which `map` is
+            interpolated; or None.
     """
 
     method: str
@@ -49,10 +50,19 @@ class Attribution:
 
 @dataclass(frozen=True)
 class AttributionQuery:
-    """A network, images, and of each image the class that is asked about and its logit."""
+    """A classifier, images, and the target class of each image.
+
+    Attributes:
+        model: The model.
+        classifier: The model's graph up to the classes.
+        images: (n, h, w, c) float32.
+        targets: (n,) int, the target class of each image.
+        scores: (n,) float32, its logit.
+        classes: Number of classes.
+    """
 
     model: keras.Model
-    network: Classifier
+    classifier: Classifier
     images: np.ndarray
     targets: np.ndarray
     scores: np.ndarray
@@ -62,56 +72,58 @@ class AttributionQuery:
 def prepare_query(
     model: keras.Model, images: np.ndarray, target: int | str | None, batch_size: int
 ) -> AttributionQuery:
-    """Returns what is asked of a network.
+    """Checks the arguments of an attribution method, and computes the logits of the images.
 
     Raises:
         UsageError: If there is no such class, or the model or the images do not fit.
-        DataError: If pixels, weights or answers are not finite.
+        DataError: If pixels, weights or outputs are not finite.
     """
-    network = as_classifier(model)
-    images = as_image_batch(network.graph, images)
-    class_of_all = None if target is None else class_index(model, target)
-    if batch_size < 1:
-        raise UsageError("A batch holds one or more", expected="1 or more", received=batch_size)
-    check_weights(network.nodes)
-    parts = iter_batches(len(images), batch_size)
-    shown = (tf.constant(images[part]) for part in parts)
+    classifier = as_classifier(model)
+    images = as_image_batch(classifier.graph, images)
+    index = None if target is None else class_index(model, target)
+    check_batch_size(batch_size)
+    check_weights(classifier.nodes)
+    batches = (tf.constant(images[part]) for part in iter_batches(len(images), batch_size))
     logits = np.concatenate(
         [np.zeros((0, model.output_shape[-1]), np.float32)]
-        + [logits_after(network, {0: one}).numpy() for one in shown]
+        + [logits_after(classifier, {0: batch}).numpy() for batch in batches]
     )
     for i in np.flatnonzero(~np.isfinite(logits).all(axis=1)):
         raise DataError(
-            f"The network answers image {i} with values that are not finite",
-            hint="Look at the image and at the weights",
+            f"The logits of image {i} are not finite", hint="Check the image and the weights"
         )
-    targets = logits.argmax(axis=1) if class_of_all is None else np.full(len(images), class_of_all)
+    targets = logits.argmax(axis=1) if index is None else np.full(len(images), index)
     scores = logits[np.arange(len(images)), targets]
-    return AttributionQuery(model, network, images, targets, scores, logits.shape[1])
+    return AttributionQuery(model, classifier, images, targets, scores, logits.shape[1])
 
 
 def iter_batches(count: int, size: int) -> list[slice]:
-    """Returns `count` things as parts of `size`."""
+    """Returns slices that divide `count` items into batches of `size`."""
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
-def target_score(targets: Sequence[int], clean: Sequence[float] | None = None):
-    """Returns what makes of logits (n, classes) those of the targets, without the clean ones."""
+def target_score(
+    targets: Sequence[int], offsets: Sequence[float] | None = None
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that selects the target classes' logits of (n, classes), less offsets.
 
-    def score(logits):
-        chosen = tf.gather(logits, tf.constant(targets, tf.int32), axis=1, batch_dims=1)
-        return chosen if clean is None else chosen - tf.constant(clean, tf.float32)
+    This is the form in which tf-keras-vis takes a score.
+    """
+
+    def score(logits: tf.Tensor) -> tf.Tensor:
+        selected = tf.gather(logits, tf.constant(targets, tf.int32), axis=1, batch_dims=1)
+        return selected if offsets is None else selected - tf.constant(offsets, tf.float32)
 
     return score
 
 
 def check_finite_maps(values: np.ndarray, image: int) -> None:
-    """Makes sure that what is shown is numbers.
+    """Checks that the map of an image is finite.
 
     Raises:
         DataError: If it is not.
     """
     if not np.isfinite(values).all():
         raise DataError(
-            f"What is made of image {image} is not finite", hint="Look at the network's weights"
+            f"The attribution map of image {image} is not finite", hint="Check the model's weights"
         )

@@ -1,8 +1,9 @@
-"""Class activation maps: the maps of a layer, weighted by what a class makes of them."""
+"""Class activation maps: the feature maps of a layer, weighted by their effect on a class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,6 +24,21 @@ from cnnkit.visualize.attribution.base import (
 from cnnkit.visualize.attribution.tf_keras_vis import MAPS, import_tf_keras_vis, model_up_to_layer
 from cnnkit.visualize.forward import forward_to
 
+# Module and class of tf-keras-vis for each method.
+_CLASSES = {
+    "gradcam": ("gradcam", "Gradcam"),
+    "gradcam++": ("gradcam_plus_plus", "GradcamPlusPlus"),
+    "scorecam": ("scorecam", "Scorecam"),
+}
+
+# The maps as they are: enlarging and scaling are done here.
+_RAW_MAPS = {
+    "penultimate_layer": MAPS,
+    "seek_penultimate_conv_layer": False,
+    "expand_cam": False,
+    "normalize_cam": False,
+}
+
 
 @renamed_argument("label", "target")
 def gradcam(
@@ -38,19 +54,21 @@ def gradcam(
     The grid is the positive part of the weighted sum, equations 1 and 2.
 
     Args:
-        model: As `cnnkit.visualize.saliency` takes it.
-        images: As there.
-        target: As there.
-        layer: Layer whose maps are weighted; None is the last convolution.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
+        target: Index or name of the class; None takes the most probable class of each image.
+        layer: Name of the layer whose maps are weighted; None takes the last convolution.
         batch_size: Images at a time.
 
     Returns:
-        One `Attribution` for every image. `map` puts the value of each place at the middle of what
-        it sees and is linear between; where the receptive field is not known, places lie evenly.
+        One `Attribution` for every image. `map` has each position's value at the center of its
+        receptive field and is linear in between. If the receptive field is not known, positions are
+        spaced evenly.
 
     Raises:
-        UsageError: As there, or if the layer does not exist or has no map.
-        DataError: As there.
+        UsageError: If there is no such class, the model or the images do not fit, or the layer does
+            not exist or has no map.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -58,18 +76,12 @@ def gradcam(
         >>> from cnnkit.visualize import gradcam
         >>> model = zfnet(input_shape=(64, 64, 3), classes=5, hidden_units=16)
         >>> image = np.random.default_rng(0).uniform(0, 255, (64, 64, 3))
-        >>> [seen] = gradcam(model, image)
-        >>> seen.layer, seen.grid.shape, seen.map.shape
+        >>> [result] = gradcam(model, image)
+        >>> result.layer, result.grid.shape, result.map.shape
         ('conv5', (3, 3), (64, 64))
     """
-    asked = prepare_query(model, images, target, batch_size)
-    at, cut = _cut_at_maps(asked, layer)
-    cam = import_tf_keras_vis("gradcam").Gradcam(cut)
-
-    def grids(part):
-        return cam(target_score(asked.targets[part]), asked.images[part], **_AS_IT_IS)
-
-    return _of_grids("gradcam", asked, at, grids, batch_size)
+    query = prepare_query(model, images, target, batch_size)
+    return _class_activation_maps("gradcam", query, layer, batch_size)
 
 
 @renamed_argument("label", "target")
@@ -81,25 +93,26 @@ def gradcam_plus_plus(
     *,
     batch_size: int = 16,
 ) -> list[Attribution]:
-    """Weights maps by their positive gradients, place by place (Chattopadhay et al. 2018).
+    """Weights maps by their positive gradients, position by position (Chattopadhay et al. 2018).
 
-    The coefficients of the places, equation 19, are scaled to the sum 1 in every map, as
+    The coefficients of the positions, equation 19, are scaled to the sum 1 in every map, as
     tf-keras-vis does. The paper differentiates the exponential of the logit, which overflows
     where that is large. It is a common factor of all weights: the grid is divided by it.
 
     Args:
-        model: As `gradcam` takes it.
-        images: As there.
-        target: As there.
-        layer: As there.
-        batch_size: As there.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
+        target: Index or name of the class; None takes the most probable class of each image.
+        layer: Name of the layer whose maps are weighted; None takes the last convolution.
+        batch_size: Images at a time.
 
     Returns:
-        One `Attribution` for every image, as `gradcam`.
+        One `Attribution` for every image, as `gradcam` returns it.
 
     Raises:
-        UsageError: As there.
-        DataError: As there.
+        UsageError: If there is no such class, the model or the images do not fit, or the layer does
+            not exist or has no map.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -110,15 +123,8 @@ def gradcam_plus_plus(
         >>> gradcam_plus_plus(model, image, layer="conv4")[0].grid.shape
         (3, 3)
     """
-    asked = prepare_query(model, images, target, batch_size)
-    at, cut = _cut_at_maps(asked, layer)
-    cam = import_tf_keras_vis("gradcam_plus_plus").GradcamPlusPlus(cut)
-
-    def grids(part):
-        score = target_score(asked.targets[part], asked.scores[part])
-        return cam(score, asked.images[part], **_AS_IT_IS)
-
-    return _of_grids("gradcam++", asked, at, grids, batch_size)
+    query = prepare_query(model, images, target, batch_size)
+    return _class_activation_maps("gradcam++", query, layer, batch_size, offsets=query.scores)
 
 
 @renamed_argument("label", "target")
@@ -130,28 +136,31 @@ def scorecam(
     *,
     batch_size: int = 16,
 ) -> list[Attribution]:
-    """Weights maps by the probability of a class where only they let the image through.
+    """Weights maps by a class's probability for the image masked with each map.
 
     After Wang et al. 2020: every map of the layer, enlarged and scaled to 0..1, multiplies the
-    image; the probability of the class is the map's weight. No gradient is taken. As tf-keras-vis
-    does it, the weights are the probabilities themselves; the paper takes off that of a baseline
-    and makes a softmax of them over the maps.
+    image; the probability of the class is the map's weight. No gradient is taken. As in
+    tf-keras-vis, the weights are the probabilities themselves; the paper subtracts that of a
+    baseline and takes a softmax over the maps.
 
     It takes as many passes as the layer has maps, and memory for as many images.
 
     Args:
-        model: As `gradcam` takes it; its classes share one probability, by a softmax.
-        images: As there; 0 is what stays of a pixel that is not let through.
-        target: As there.
-        layer: As there.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it, whose classes share one
+            probability by a softmax.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
+            Masked pixels become 0.
+        target: Index or name of the class; None takes the most probable class of each image.
+        layer: Name of the layer whose maps are weighted; None takes the last convolution.
         batch_size: Masked images at a time.
 
     Returns:
-        One `Attribution` for every image, as `gradcam`.
+        One `Attribution` for every image, as `gradcam` returns it.
 
     Raises:
-        UsageError: As there.
-        DataError: As there.
+        UsageError: If there is no such class, the model ends in a sigmoid, the model or the images
+            do not fit, or the layer does not exist or has no map.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -162,103 +171,110 @@ def scorecam(
         >>> scorecam(model, image, layer="conv1")[0].grid.shape
         (30, 30)
     """
-    asked = prepare_query(model, images, target, batch_size)
-    if not asked.network.exclusive:
+    query = prepare_query(model, images, target, batch_size)
+    if not query.classifier.exclusive:
         raise UsageError(
-            "The maps are weighted by the softmax of a network, which this one has not",
-            expected="classes that share one probability",
-            received=f"{asked.network.nodes[-1].layer.name} with a sigmoid",
+            "`model` must end in a softmax, whose probabilities weight the maps",
+            received=f"{query.classifier.nodes[-1].layer.name} with a sigmoid",
         )
-    at, cut = _cut_at_maps(asked, layer)
-    cam = import_tf_keras_vis("scorecam").Scorecam(cut)
-
-    def grids(part):
-        # It takes the softmax of the logits by itself.
-        score = target_score(asked.targets[part])
-        return cam(score, asked.images[part], batch_size=batch_size, **_AS_IT_IS)
-
-    # One image after the other: each is as many masked ones as there are maps.
-    return _of_grids("scorecam", asked, at, grids, 1)
+    # One image at a time: each is as many masked images as there are maps. tf-keras-vis takes the
+    # softmax of the logits itself.
+    return _class_activation_maps("scorecam", query, layer, 1, batch_size=batch_size)
 
 
-# What is enlarged and scaled afterwards is not asked for.
-_AS_IT_IS = {
-    "penultimate_layer": MAPS,
-    "seek_penultimate_conv_layer": False,
-    "expand_cam": False,
-    "normalize_cam": False,
-}
-
-
-def _cut_at_maps(asked: AttributionQuery, layer: str | None) -> tuple[Node, keras.Model]:
-    shape = asked.images.shape[1:]
-    blank = tf.zeros((1, *shape))
-    nodes = asked.network.nodes
-    maps = {
-        node: tuple(made.shape[1:])
-        for node, made in zip(nodes, forward_to(nodes, blank, nodes), strict=True)
-        if made.shape.rank == 4
-    }
-    convolutions = [
-        node
-        for node, made in maps.items()
-        if isinstance(node.layer, keras.layers.Conv2D) and made[:2] != (1, 1)
-    ]
-    if layer is None and not convolutions:
-        raise UsageError("The network has no convolution with a map", hint="Name a layer")
-    at = convolutions[-1] if layer is None else asked.network.graph.node(layer)
-    if at not in maps:
-        raise UsageError(
-            f"Layer {layer!r} has no map on the way to the classes",
-            expected=f"for example {(convolutions or list(maps) or [nodes[0]])[-1].layer.name}",
-        )
-    return at, model_up_to_layer(asked.network, at, shape, maps[at], asked.classes)
-
-
-def _of_grids(
+def _class_activation_maps(
     method: str,
-    asked: AttributionQuery,
-    at: Node,
-    grids: Callable[[slice], np.ndarray],
-    batch_size: int,
+    query: AttributionQuery,
+    layer: str | None,
+    images_at_a_time: int,
+    *,
+    offsets: np.ndarray | None = None,
+    **options: Any,
 ) -> list[Attribution]:
-    results = []
-    for part in iter_batches(len(asked.images), batch_size):
-        results += list(np.asarray(grids(part), np.float32))
-    if not results:
+    """Computes the grids of a method of tf-keras-vis, and enlarges them to the pixels.
+
+    Args:
+        method: Key of `_CLASSES`.
+        query: The classifier, images and classes.
+        layer: Name of the layer; None takes the last convolution.
+        images_at_a_time: Images in one call of the method.
+        offsets: (n,), subtracted from the logits.
+        options: Further arguments of the method.
+    """
+    node, shape = _layer_with_maps(query, layer)
+    model = model_up_to_layer(query.classifier, node, query.images.shape[1:], shape, query.classes)
+    module, class_name = _CLASSES[method]
+    cam = getattr(import_tf_keras_vis(module), class_name)(model)
+    grids: list[np.ndarray] = []
+    for part in iter_batches(len(query.images), images_at_a_time):
+        score = target_score(query.targets[part], None if offsets is None else offsets[part])
+        computed = cam(score, query.images[part], **options, **_RAW_MAPS)
+        grids += list(np.asarray(computed, np.float32))
+    if not grids:
         return []
-    rows, columns = _upsampling_matrices(asked, at, results[0].shape)
-    for i, grid in enumerate(results):
+    rows, columns = _upsampling_matrices(query, node, grids[0].shape)
+    for i, grid in enumerate(grids):
         check_finite_maps(grid, i)
     return [
         Attribution(
             method=method,
             image=i,
-            target=int(asked.targets[i]),
-            score=float(asked.scores[i]),
+            target=int(query.targets[i]),
+            score=float(query.scores[i]),
             map=(rows @ grid @ columns.T).astype(np.float32),
-            layer=at.layer.name,
+            layer=node.layer.name,
             grid=grid,
         )
-        for i, grid in enumerate(results)
+        for i, grid in enumerate(grids)
     ]
 
 
+def _layer_with_maps(query: AttributionQuery, layer: str | None) -> tuple[Node, tuple[int, ...]]:
+    """Returns the node of a layer, or of the last convolution, and the shape of its maps."""
+    nodes = query.classifier.nodes
+    blank = tf.zeros((1, *query.images.shape[1:]))
+    shapes = {
+        node: tuple(output.shape[1:])
+        for node, output in zip(nodes, forward_to(nodes, blank, nodes), strict=True)
+        if output.shape.rank == 4
+    }
+    convolutions = [
+        node
+        for node, shape in shapes.items()
+        if isinstance(node.layer, keras.layers.Conv2D) and shape[:2] != (1, 1)
+    ]
+    if layer is None and not convolutions:
+        raise UsageError(
+            f"Model {query.model.name!r} has no convolution with a feature map",
+            hint="Give the name of a `layer`",
+        )
+    chosen = convolutions[-1] if layer is None else query.classifier.graph.node(layer)
+    if chosen not in shapes:
+        raise UsageError(
+            f"Layer {layer!r} has no feature map on the way to the classes",
+            expected=f"for example {(convolutions or list(shapes) or [nodes[0]])[-1].layer.name}",
+        )
+    return chosen, shapes[chosen]
+
+
 def _upsampling_matrices(
-    asked: AttributionQuery, at: Node, grid: tuple[int, int]
+    query: AttributionQuery, node: Node, grid: Sequence[int]
 ) -> list[np.ndarray]:
-    """Returns two matrices (pixels, places): linear between the middles of what places see."""
-    sides = asked.images.shape[1:3]
+    """Returns two matrices, (h, h') and (w, w'), that interpolate a grid to the pixels.
+
+    They are linear between the centers of the receptive fields.
+    """
+    sides = query.images.shape[1:3]
     try:
-        seen = receptive_field(asked.network.graph, at.layer.name, sides)
-        starts, steps, sizes = seen.offset, seen.stride, seen.size
+        field = receptive_field(query.classifier.graph, node.layer.name, sides)
+        starts, steps, sizes = field.offset, field.stride, field.size
     except UsageError:
-        # Some layer on the way is not known to look at windows.
+        # Some layer below does not have known windows.
         steps = tuple(side / count for side, count in zip(sides, grid, strict=True))
         starts, sizes = (0, 0), steps
     matrices = []
     for start, step, size, side, count in zip(starts, steps, sizes, sides, grid, strict=True):
-        middles = start + (size - 1) / 2 + step * np.arange(count)
+        centers = start + (size - 1) / 2 + step * np.arange(count)
         units = np.eye(count)
-        matrices.append(np.stack([np.interp(np.arange(side), middles, u) for u in units], axis=1))
+        matrices.append(np.stack([np.interp(np.arange(side), centers, u) for u in units], axis=1))
     return matrices

@@ -1,4 +1,4 @@
-"""How a class's logit changes with the pixels: the gradient, of one image or of noisy copies."""
+"""Saliency maps: the gradient of a class's logit by the pixels, plain or averaged."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def saliency(
     """Differentiates a class's logit by the pixels (Simonyan et al. 2013, section 3).
 
     Args:
-        model: A network over classes, functional or sequential, models inside of it included.
-        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for ours.
-        target: The class, its index or name; None is the most probable one of each image.
+        model: A classifier, functional or sequential. Models used as layers are allowed.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
+        target: Index or name of the class; None takes the most probable class of each image.
         batch_size: Images at a time.
 
     Returns:
@@ -41,7 +41,7 @@ def saliency(
 
     Raises:
         UsageError: If there is no such class, or the model or the images do not fit.
-        DataError: If pixels, weights or answers are not finite.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -49,16 +49,16 @@ def saliency(
         >>> from cnnkit.visualize import saliency
         >>> model = zfnet(input_shape=(64, 64, 3), classes=5, hidden_units=16)
         >>> image = np.random.default_rng(0).uniform(0, 255, (64, 64, 3))
-        >>> [seen] = saliency(model, image, 2)
-        >>> seen.map.shape, seen.gradient.shape
+        >>> [result] = saliency(model, image, 2)
+        >>> result.map.shape, result.gradient.shape
         ((64, 64), (64, 64, 3))
     """
-    asked = prepare_query(model, images, target, batch_size)
-    gradient = _gradients(asked)
-    results = []
-    for part in iter_batches(len(asked.images), batch_size):
-        results += list(gradient(asked.images[part], asked.targets[part]))
-    return [_of_gradient("saliency", asked, i, one) for i, one in enumerate(results)]
+    query = prepare_query(model, images, target, batch_size)
+    gradient = _gradient_function(query)
+    gradients: list[np.ndarray] = []
+    for part in iter_batches(len(query.images), batch_size):
+        gradients += list(gradient(query.images[part], query.targets[part]))
+    return [_attribution("saliency", query, i, one) for i, one in enumerate(gradients)]
 
 
 @renamed_argument("label", "target")
@@ -77,20 +77,22 @@ def smoothgrad(
     The paper found noise of 10 % to 20 % and about 50 copies to be enough.
 
     Args:
-        model: As `saliency` takes it.
-        images: As there.
-        target: As there; of the image without noise.
-        samples: Copies of each image.
-        noise: Standard deviation of the noise, normal, as a part of the image's range of values.
-        seed: Of the noise. Copy k of image i is always the same.
+        model: A classifier, as `saliency` takes it.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them.
+        target: Index or name of the class; None takes the most probable class of each image without
+            noise.
+        samples: Noisy copies of each image.
+        noise: Standard deviation of the normal noise, as a fraction of the image's range of values.
+        seed: Seed of the noise. Copy k of image i depends on the seed, i and k only.
         batch_size: Copies at a time.
 
     Returns:
         One `Attribution` for every image.
 
     Raises:
-        UsageError: As there, or if there is no copy or the noise is below zero.
-        DataError: As there.
+        UsageError: If there is no such class, the model or the images do not fit, or `samples` or
+            `noise` is out of its range.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -102,29 +104,29 @@ def smoothgrad(
         (64, 64, 3)
     """
     if samples < 1:
-        raise UsageError("There is nothing to average", expected="1 copy or more", received=samples)
+        raise UsageError("`samples` must be at least 1", received=samples)
     if not 0 <= noise < np.inf:
-        raise UsageError("Noise has a deviation", expected="0 or more", received=noise)
-    asked = prepare_query(model, images, target, batch_size)
-    gradient = _gradients(asked)
+        raise UsageError("`noise` must be 0 or more and finite", received=noise)
+    query = prepare_query(model, images, target, batch_size)
+    gradient = _gradient_function(query)
     results = []
-    for i, (image, target) in enumerate(zip(asked.images, asked.targets, strict=True)):
+    for i, (image, index) in enumerate(zip(query.images, query.targets, strict=True)):
         random = np.random.default_rng((seed, i))
         total = np.zeros(image.shape)
         for part in iter_batches(samples, batch_size):
             copies = len(range(samples)[part])
             noisy = image + random.normal(0, noise * np.ptp(image), (copies, *image.shape))
-            gradients = gradient(noisy.astype(np.float32), np.repeat(target, copies))
+            gradients = gradient(noisy.astype(np.float32), np.repeat(index, copies))
             total += gradients.sum(axis=0, dtype=np.float64)
         mean = (total / samples).astype(np.float32)
-        results.append(_of_gradient("smoothgrad", asked, i, mean))
+        results.append(_attribution("smoothgrad", query, i, mean))
     return results
 
 
-def _gradients(asked: AttributionQuery) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """Returns what makes of images and their classes the gradients, (n, h, w, c)."""
-    cut = model_up_to_logits(asked.network, asked.images.shape[1:], asked.classes)
-    method = import_tf_keras_vis("saliency").Saliency(cut)
+def _gradient_function(query: AttributionQuery) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """Returns a function of images and target classes that computes gradients, (n, h, w, c)."""
+    model = model_up_to_logits(query.classifier, query.images.shape[1:], query.classes)
+    method = import_tf_keras_vis("saliency").Saliency(model)
 
     def gradients(images: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.asarray(
@@ -137,13 +139,13 @@ def _gradients(asked: AttributionQuery) -> Callable[[np.ndarray, np.ndarray], np
     return gradients
 
 
-def _of_gradient(method: str, asked: AttributionQuery, i: int, gradient: np.ndarray) -> Attribution:
+def _attribution(method: str, query: AttributionQuery, i: int, gradient: np.ndarray) -> Attribution:
     check_finite_maps(gradient, i)
     return Attribution(
         method=method,
         image=i,
-        target=int(asked.targets[i]),
-        score=float(asked.scores[i]),
+        target=int(query.targets[i]),
+        score=float(query.scores[i]),
         map=np.abs(gradient).max(axis=-1),
         gradient=gradient,
     )

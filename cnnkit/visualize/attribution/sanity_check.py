@@ -1,10 +1,14 @@
-"""Methods side by side, and whether they depend on what was learned (Adebayo et al. 2018)."""
+"""Attribution methods side by side, and a test of their dependence on the learned weights.
+
+The test is the cascading parameter randomization of Adebayo et al. 2018, section 3.1.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +17,7 @@ from scipy.stats import spearmanr
 from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.graph import Node
-from cnnkit.visualize.attribution.base import AttributionQuery, prepare_query
+from cnnkit.visualize.attribution.base import Attribution, AttributionQuery, prepare_query
 from cnnkit.visualize.attribution.cam import gradcam, gradcam_plus_plus, scorecam
 from cnnkit.visualize.attribution.saliency import saliency, smoothgrad
 from cnnkit.visualize.deconvnet.project import deconvnet
@@ -26,23 +30,24 @@ METHODS = {
     "gradcam++": gradcam_plus_plus,
     "scorecam": scorecam,
 }
-DEFAULT = (*RULES, "saliency", "smoothgrad", "gradcam")
+DEFAULT_METHODS = (*RULES, "saliency", "smoothgrad", "gradcam")
 
 
 @dataclass(frozen=True)
 class AttributionComparison:
-    """What several methods say of one image and class, with the weights learned and randomized.
+    """Maps of several methods for one image and class, with learned and with randomized weights.
 
     Attributes:
-        methods: Their names.
-        target: The class.
-        score: Its logit, of the network as it is.
-        maps: For every method (h, w, 3) signed pixels of a rule, or (h, w), 0 or more.
-        stages: Names of layers: down to each, from the top, the weights were randomized.
-        randomized_maps: For every stage what `maps` is then.
+        methods: Names of the methods.
+        target: Index of the class.
+        score: Logit of the class, with the learned weights.
+        maps: For every method (h, w, 3) signed pixels of a backward rule, or (h, w), 0 or more.
+        stages: Names of layers. In each stage the weights are randomized from the top of the model
+            down to this layer.
+        randomized_maps: For every stage, `maps` with the randomized weights.
         correlations: (stages, methods) float64, Spearman's rank correlation of the absolute values
-            of `randomized_maps` and of `maps`; NaN where one of them is the same everywhere.
-        seed: Of the randomization.
+            of `randomized_maps` and of `maps`; NaN where one of them is constant.
+        seed: Seed of the randomization.
     """
 
     methods: tuple[str, ...]
@@ -59,7 +64,7 @@ class AttributionComparison:
 def compare_attributions(
     model: keras.Model,
     image: np.ndarray,
-    methods: Sequence[str] = DEFAULT,
+    methods: Sequence[str] = DEFAULT_METHODS,
     target: int | str | None = None,
     *,
     down_to: Sequence[str] | None = None,
@@ -67,29 +72,30 @@ def compare_attributions(
     samples: int = 50,
     seed: int = 0,
 ) -> AttributionComparison:
-    """Asks several methods about one class, and again when the upper weights are randomized.
+    """Computes maps of several methods for one class, before and after randomizing upper weights.
 
-    The sanity check of Adebayo et al. 2018, section 3.1, cascading: a picture that stays what it
-    was when the network has forgotten what it learned does not show what it learned. Weights are
-    randomized in a copy, by putting those of each variable in a random order: their sizes, and so
-    those of the answers, stay what they were. (The paper draws them anew.)
+    This is the sanity check of Adebayo et al. 2018, section 3.1, with cascading randomization. A
+    map that does not change with the weights does not show what the model learned. The weights are
+    randomized in a copy of the model, by shuffling the values of each variable, which keeps their
+    magnitudes and those of the outputs. (The paper draws new weights.)
 
     Args:
-        model: A network over classes.
-        image: (h, w, 3), as the model takes it; RGB in 0..255 for ours.
-        methods: Names: rules of `cnnkit.visualize.deconvnet.project`, all of them from the class's logit,
-            and methods of attribution.
-        target: The class, its index or name; None is the most probable one, of the network as it is.
-        down_to: Layers, each with weights: a stage for each. None is the last layer, the last
+        model: A classifier, as `cnnkit.visualize.saliency` takes it.
+        image: (h, w, 3), as the model takes it; RGB in 0..255 for cnnkit models.
+        methods: Names of methods: backward rules of `cnnkit.visualize.project`, which start from
+            the class's logit, and attribution methods.
+        target: Index or name of the class; None takes the most probable one, with the learned
+            weights.
+        down_to: Names of layers with weights: a stage for each. None takes the last layer, the last
             convolution and the first layer.
-        layer: Layer of class activation maps; None is the last convolution.
-        samples: Noisy copies of `"smoothgrad"`.
-        seed: Of the randomization, and of the noise.
+        layer: Layer of class activation maps; None takes the last convolution.
+        samples: Noisy copies of the image for `"smoothgrad"`.
+        seed: Seed of the randomization and of the noise.
 
     Raises:
         UsageError: If there is no such method, class or layer, a layer has no weights, or the image
             does not fit.
-        DataError: If pixels, weights or answers are not finite.
+        DataError: If pixels, weights or outputs are not finite.
 
     Example:
         >>> import numpy as np
@@ -97,46 +103,45 @@ def compare_attributions(
         >>> from cnnkit.visualize import compare_attributions
         >>> model = zfnet(input_shape=(64, 64, 3), classes=5, hidden_units=16)
         >>> image = np.random.default_rng(0).uniform(0, 255, (64, 64, 3))
-        >>> seen = compare_attributions(model, image, ["guided", "gradcam"], down_to=["fc8", "conv5"])
-        >>> seen.correlations.shape
+        >>> methods = ["guided", "gradcam"]
+        >>> compare_attributions(model, image, methods, down_to=["fc8", "conv5"]).correlations.shape
         (2, 2)
     """
     if np.ndim(image) != 3:
         raise UsageError(
-            "One image is asked about", expected="(h, w, channels)", received=np.shape(image)
+            "`image` must be a single image", expected="(h, w, channels)", received=np.shape(image)
         )
     known = (*RULES, *METHODS)
     for method in methods:
         if method not in known:
             raise unknown_name("method", method, known)
-    asked = prepare_query(model, image, target, 1)
-    [target] = asked.targets.tolist()
-    stages = _stages(asked, down_to)
-    look = partial(_look, target=target, layer=layer, samples=samples, seed=seed)
-    maps = tuple(look(model, asked.images, method) for method in methods)
+    query = prepare_query(model, image, target, 1)
+    [index] = query.targets.tolist()
+    stages = _stages(query, down_to)
+    compute = partial(_compute_map, target=index, layer=layer, samples=samples, seed=seed)
+    maps = tuple(compute(model, query.images, method) for method in methods)
     randomized = []
     for stage in stages:
-        forgot = with_shuffled_weights(model, asked, stage, seed)
-        randomized.append(tuple(look(forgot, asked.images, method) for method in methods))
+        shuffled = with_shuffled_weights(model, query, stage, seed)
+        randomized.append(tuple(compute(shuffled, query.images, method) for method in methods))
+    correlations = [
+        [rank_correlation(one, other) for one, other in zip(maps, row, strict=True)]
+        for row in randomized
+    ]
     return AttributionComparison(
         methods=tuple(methods),
-        target=target,
-        score=float(asked.scores[0]),
+        target=index,
+        score=float(query.scores[0]),
         maps=maps,
         stages=tuple(stage.layer.name for stage in stages),
         randomized_maps=tuple(randomized),
-        correlations=np.array(
-            [
-                [rank_correlation(one, other) for one, other in zip(maps, then, strict=True)]
-                for then in randomized
-            ]
-        ).reshape(len(stages), len(methods)),
+        correlations=np.array(correlations).reshape(len(stages), len(methods)),
         seed=seed,
     )
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns Spearman's rank correlation of absolute values, NaN where all are the same.
+    """Returns Spearman's rank correlation of absolute values, or NaN if either is constant.
 
     Example:
         >>> import numpy as np
@@ -144,48 +149,58 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
         >>> rank_correlation(np.array([1, -2, 3]), np.array([-10, 20, 400]))
         1.0
     """
-    strengths = [np.abs(values).ravel() for values in (one, other)]
-    if any(np.ptp(values) == 0 for values in strengths):
+    magnitudes = [np.abs(values).ravel() for values in (one, other)]
+    if any(np.ptp(values) == 0 for values in magnitudes):
         return float("nan")
-    return float(spearmanr(*strengths).statistic)
+    return float(spearmanr(*magnitudes).statistic)
 
 
 def with_shuffled_weights(
-    model: keras.Model, asked: AttributionQuery, stage: Node, seed: int
+    model: keras.Model, query: AttributionQuery, stage: Node, seed: int
 ) -> keras.Model:
-    """Returns a copy of a model, the weights of `stage` and all nodes after it in random order."""
+    """Returns a copy of a model in which the weights from `stage` to the top are shuffled."""
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
-    nodes = prepare_query(copy, asked.images, int(asked.targets[0]), 1).network.nodes
-    first = asked.network.nodes.index(stage)
+    nodes = prepare_query(copy, query.images, int(query.targets[0]), 1).classifier.nodes
+    first = query.classifier.nodes.index(stage)
     for number, node in enumerate(nodes[first:], start=first):
-        # Frozen ones too: what is no weight by nature, such as a mean, stays.
+        # Frozen weights too. Variables that are never trained, such as a mean, keep their values.
         node.layer.trainable = True
         for which, weight in enumerate(getattr(node.layer, "trainable_weights", ())):
-            # What a layer forgets does not depend on which others forget.
+            # The order of a variable does not depend on how many layers are shuffled.
             random = np.random.default_rng((seed, number, which))
             values = keras.ops.convert_to_numpy(weight)
             weight.assign(random.permutation(values.ravel()).reshape(values.shape))
     return copy
 
 
-def _look(model, images, method: str, *, target: int, layer, samples: int, seed: int):
+def _compute_map(
+    model: keras.Model,
+    images: np.ndarray,
+    method: str,
+    *,
+    target: int,
+    layer: str | None,
+    samples: int,
+    seed: int,
+) -> np.ndarray:
     if method in RULES:
-        end = prepare_query(model, images, target, 1).network.nodes[-1].layer.name
+        end = prepare_query(model, images, target, 1).classifier.nodes[-1].layer.name
         return deconvnet(model, images, end, target, rule=method)[0].projection
-    options: dict = {}
+    options: dict[str, Any] = {}
     if method == "smoothgrad":
         options = {"samples": samples, "seed": seed}
     elif method != "saliency":
         options = {"layer": layer}
-    function: Callable = METHODS[method]
+    function: Callable[..., list[Attribution]] = METHODS[method]
     return function(model, images, target, **options)[0].map
 
 
-def _stages(asked: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
-    nodes = [node for node in asked.network.nodes if _learned(node)]
+def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
+    """Returns the nodes down to which the weights are randomized."""
+    nodes = [node for node in query.classifier.nodes if _has_trainable_weights(node)]
     if names is not None:
-        stages = [asked.network.graph.node(name) for name in names]
+        stages = [query.classifier.graph.node(name) for name in names]
         for stage in stages:
             if stage not in nodes:
                 raise UsageError(
@@ -194,13 +209,13 @@ def _stages(asked: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
                 )
         return stages
     if not nodes:
-        raise UsageError("The network has no weights to randomize", received=asked.model.name)
+        raise UsageError(f"Model {query.model.name!r} has no weights to randomize")
     convolutions = [node for node in nodes if isinstance(node.layer, keras.layers.Conv2D)]
-    # In this order, each once.
+    # In this order, without duplicates.
     return list(dict.fromkeys([nodes[-1], *convolutions[-1:], nodes[0]]))
 
 
-def _learned(node: Node) -> bool:
-    # Counted by nature, not by what is frozen.
+def _has_trainable_weights(node: Node) -> bool:
+    # By the kind of layer: frozen weights count too.
     kinds = keras.layers.Conv2D | keras.layers.Dense | keras.layers.BatchNormalization
     return isinstance(node.layer, kinds) or bool(getattr(node.layer, "trainable_weights", ()))

@@ -1,9 +1,9 @@
-"""tf-keras-vis, and networks in a form in which it goes wrong nowhere.
+"""An adapter to tf-keras-vis: its modules, and models in the form that it handles correctly.
 
-Given any model, it fails on a sequential one, stops at one inside another, and takes a softmax that
-is a layer for the end without a word. So it is given a model of two or three layers without weights
-of their own: the image, the maps that are asked about, the logits. What happens between them is the
-network's own pass, so that the network is neither copied nor changed and may be of any kind.
+tf-keras-vis 0.8.7 fails on a sequential model, does not see layers of a model used as a layer, and
+silently takes a softmax layer for the logits. So it is given a model of two or three layers
+without weights of their own: the image, the feature maps, the logits. They run the forward pass of
+the original model, which is neither copied nor changed and may be of any kind.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -33,129 +33,70 @@ from cnnkit.visualize.forward import (
     preactivation,
 )
 
-# Name of the layer of maps in what `model_up_to_layer` returns.
+# Name of the layer of feature maps in the model that `model_up_to_layer` returns.
 MAPS = "maps"
 
-# An environment variable by which it does fewer steps than it was asked for.
-_FEWER_STEPS = "TF_KERAS_VIS_MAX_STEPS"
+# An environment variable that makes tf-keras-vis do fewer steps than requested.
+_MAX_STEPS = "TF_KERAS_VIS_MAX_STEPS"
 
 
 def import_tf_keras_vis(name: str) -> ModuleType:
-    """Returns a module of tf-keras-vis, imported when one of its methods is asked for.
+    """Imports a module of tf-keras-vis, which is an optional dependency.
 
     Raises:
-        UsageError: If it cannot be imported, or is told to do fewer steps than it is asked for.
+        UsageError: If it cannot be imported, or an environment variable limits its steps.
     """
-    if _FEWER_STEPS in os.environ:
+    if _MAX_STEPS in os.environ:
         raise UsageError(
-            f"The environment variable {_FEWER_STEPS} cuts methods short without a word",
-            received=os.environ[_FEWER_STEPS],
+            f"The environment variable {_MAX_STEPS} silently reduces the number of steps",
+            received=os.environ[_MAX_STEPS],
             hint="Unset it",
         )
     try:
         with warnings.catch_warnings():
-            # 0.8.7 imports names that SciPy has moved, and some of its own that it has.
+            # 0.8.7 imports names that SciPy and tf-keras-vis itself have moved.
             warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module(f"tf_keras_vis.{name}")
     except ImportError as error:
         raise UsageError(
-            f"tf-keras-vis does not answer: {error}",
+            f"tf-keras-vis cannot be imported: {error}",
             hint="Install it with: pip install tf-keras-vis",
         ) from error
 
 
-def without_softmax(nodes: Sequence[Node], known: Mapping[int, Any]):
-    """Returns what the last of `nodes` makes before its rectifier, softmax or sigmoid, float32.
+def without_activation(nodes: Sequence[Node], known: Mapping[int, Any]) -> tf.Tensor:
+    """Returns the output of the last of `nodes` before its ReLU, softmax or sigmoid, float32.
 
     Args:
         nodes: From the image to a layer.
         known: Values by their numbers, where the pass begins: `{0: images}`.
+
+    Raises:
+        UsageError: If the layer has an activation that cannot be separated from it.
     """
     end = nodes[-1]
     below = [node for node in nodes if node.output in end.inputs and node.output not in known]
-    made = forward_from(_needed(nodes[:-1], known, below), known, below)
-    values = {**known, **{node.output: one for node, one in zip(below, made, strict=True)}}
+    outputs = forward_from(_nodes_between(nodes[:-1], known, below), known, below)
+    values = {**known, **{node.output: one for node, one in zip(below, outputs, strict=True)}}
     inputs = [values[value] for value in end.inputs]
     check_input_covers_layers(end.layer, inputs, known.get(0))
     if behaves_like(end.layer, LAYERS_WITH_ACTIVATION):
-        return _float(preactivation(end.layer, *inputs))
+        return _as_float(preactivation(end.layer, *inputs))
     if is_relu(end.layer):
-        return _float(inputs[0])
+        return _as_float(inputs[0])
     if getattr(end.layer, "activation", None) not in (None, keras.activations.linear):
         raise UsageError(
-            f"What layer {end.layer.name!r} makes before its activation is not known",
+            f"The activation of layer {end.layer.name!r} cannot be separated from the layer",
             expected="a dense layer, a convolution or an activation",
             received=type(end.layer).__name__,
         )
-    return _float(call_layer(end.layer, inputs, last=True))
+    return _as_float(call_layer(end.layer, inputs, last=True))
 
 
-def logits_after(network: Classifier, known: Mapping[int, Any]):
-    """Returns what the last softmax or sigmoid of a network takes, (n, classes) float32."""
-    return without_softmax(network.nodes, known)
-
-
-def model_up_to_logits(network: Classifier, shape: tuple[int, ...], classes: int) -> keras.Model:
-    """Returns images -> logits, as `model_up_to_layer` does."""
-    image = keras.Input(shape, dtype="float32")
-    logits = _layer(lambda x: logits_after(network, {0: x}), (classes,))(image)
-    return _Cut([image], logits)
-
-
-def model_up_to_layer(
-    network: Classifier, at: Node, shape: tuple[int, ...], maps: tuple[int, ...], classes: int
-) -> keras.Model:
-    """Returns images -> maps -> logits; the layer of the maps is called `MAPS`.
-
-    Args:
-        network: The network.
-        at: The node that makes the maps.
-        shape: (h, w, c) of the images.
-        maps: (h, w, c) of the maps.
-        classes: Number of logits.
-    """
-    image = keras.Input(shape, dtype="float32")
-    below = network.graph.ancestors(at)
-    made = _layer(lambda x: _float(forward_to(below, x, [at])[0]), maps, name=MAPS)(image)
-    # Where paths lead past the maps, the logits need the image as well.
-    above = _layer(lambda x: logits_after(network, {0: x[0], at.output: x[1]}), (classes,))
-    return _Cut([image], above([image, made]))
-
-
-def model_up_to(
-    nodes: Sequence[Node], shape: tuple[int, ...], made: tuple[int, ...]
-) -> keras.Model:
-    """Returns images -> what the last of `nodes` makes before its activation."""
-    image = keras.Input(shape, dtype="float32")
-    values = _layer(lambda x: without_softmax(nodes, {0: x}), made)(image)
-    return _Cut([image], values)
-
-
-class _Cut(keras.Model):
-    """Answers without progress bars, and eagerly: a compiled pass picks other switches.
-
-    Its inputs are a list, because that is what tf-keras-vis calls it with.
-    """
-
-    def predict(self, x, batch_size: int = 32):
-        [images] = x
-        starts = range(0, len(images), batch_size)
-        parts = [self([tf.constant(images[i : i + batch_size])]).numpy() for i in starts]
-        return np.concatenate(parts)
-
-
-def _layer(function, shape: tuple[int, ...], name: str | None = None) -> keras.layers.Layer:
-    return keras.layers.Lambda(function, output_shape=shape, name=name, dtype="float32")
-
-
-def _float(values):
-    return tf.cast(values, tf.float32)
-
-
-def _needed(
+def _nodes_between(
     nodes: Sequence[Node], known: Mapping[int, Any], ends: Sequence[Node]
 ) -> tuple[Node, ...]:
-    """Returns the nodes that lead from the known values to the ends."""
+    """Returns the nodes on the way from the known values to the ends."""
     needed = {end.output for end in ends}
     kept = []
     for node in reversed(nodes):
@@ -163,3 +104,81 @@ def _needed(
             needed.update(node.inputs)
             kept.append(node)
     return tuple(kept[::-1])
+
+
+def logits_after(classifier: Classifier, known: Mapping[int, Any]) -> tf.Tensor:
+    """Returns the input of a classifier's last softmax or sigmoid, (n, classes) float32."""
+    return without_activation(classifier.nodes, known)
+
+
+def model_up_to_logits(classifier: Classifier, shape: tuple[int, ...], classes: int) -> keras.Model:
+    """Returns a model images -> logits.
+
+    Args:
+        classifier: The original model.
+        shape: (h, w, c) of the images.
+        classes: Number of logits.
+    """
+    image = keras.Input(shape, dtype="float32")
+    logits = _function_layer(lambda x: logits_after(classifier, {0: x}), (classes,))(image)
+    return _EagerModel([image], logits)
+
+
+def model_up_to_layer(
+    classifier: Classifier,
+    node: Node,
+    shape: tuple[int, ...],
+    maps_shape: tuple[int, ...],
+    classes: int,
+) -> keras.Model:
+    """Returns a model images -> maps -> logits, whose layer of maps is called `MAPS`.
+
+    Args:
+        classifier: The original model.
+        node: The node that makes the maps.
+        shape: (h, w, c) of the images.
+        maps_shape: (h, w, c) of the maps.
+        classes: Number of logits.
+    """
+    image = keras.Input(shape, dtype="float32")
+    below = classifier.graph.ancestors(node)
+    maps = _function_layer(
+        lambda x: _as_float(forward_to(below, x, [node])[0]), maps_shape, name=MAPS
+    )(image)
+    # Where paths bypass the maps, the logits need the image as well.
+    above = _function_layer(
+        lambda x: logits_after(classifier, {0: x[0], node.output: x[1]}), (classes,)
+    )
+    return _EagerModel([image], above([image, maps]))
+
+
+def model_up_to(
+    nodes: Sequence[Node], shape: tuple[int, ...], output_shape: tuple[int, ...]
+) -> keras.Model:
+    """Returns a model images -> output of the last of `nodes` before its activation."""
+    image = keras.Input(shape, dtype="float32")
+    values = _function_layer(lambda x: without_activation(nodes, {0: x}), output_shape)(image)
+    return _EagerModel([image], values)
+
+
+class _EagerModel(keras.Model):
+    """A model whose `predict` has no progress bar and runs eagerly.
+
+    A compiled pass picks other switches. The inputs are a list, as tf-keras-vis passes them.
+    """
+
+    def predict(self, x: Sequence[np.ndarray], batch_size: int = 32) -> np.ndarray:
+        [images] = x
+        starts = range(0, len(images), batch_size)
+        parts = [self([tf.constant(images[i : i + batch_size])]).numpy() for i in starts]
+        return np.concatenate(parts)
+
+
+def _function_layer(
+    function: Callable[[Any], tf.Tensor], shape: tuple[int, ...], name: str | None = None
+) -> keras.layers.Layer:
+    return keras.layers.Lambda(function, output_shape=shape, name=name, dtype="float32")
+
+
+def _as_float(values: tf.Tensor) -> tf.Tensor:
+    return tf.cast(values, tf.float32)

@@ -1,8 +1,9 @@
-"""The pass through a network for the part of an image that one unit sees, and no more of it.
+"""The forward pass of only the part of an image that one unit depends on.
 
-A unit whose receptive field lies well inside the image sees no padding. Everything that it depends
-on in every layer is then an interval of rows and of columns inside the map, of the same size for
-all such units of a layer, and no layer has to pad: the same sums over far fewer places.
+A unit whose receptive field does not touch the image's border depends on no padding. In every layer
+below it depends on an interval of rows and an interval of columns inside the map. These have the
+same size for all such units of a layer, and no layer has to pad: the same sums over far fewer
+positions.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from cnnkit.models.graph import Graph, Node
 from cnnkit.models.receptive_field import Box, LayerWindow, behaves_like, window_of
 from cnnkit.visualize.forward import apply_activation, call_layer, preactivation
 
-# Layers that do the same at every place of a map, but for its border.
-EVERYWHERE_ALIKE = (
+# Layers that do the same at every position of a map, except at its border.
+TRANSLATION_EQUIVARIANT = (
     CeilMaxPooling2D,
     Dropout,
     LocalResponseNormalization,
@@ -41,27 +42,27 @@ EVERYWHERE_ALIKE = (
     keras.layers.ZeroPadding2D,
 )
 
-# First and one past the last place, of the rows and of the columns.
+# First and one past the last position, of the rows and of the columns.
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class CropRegion:
-    """What one unit needs of every value on the way to it.
+    """The part of every value that one unit depends on.
 
     Attributes:
         nodes: From the image to the layer.
-        spans: For every value, what is needed of its map; 0 is the image.
-        takes: For every node, by the value it makes, what it takes of its inputs.
+        spans: For every value, the span of its map that some node needs; 0 is the image.
+        input_spans: For every node, by the value it makes, the span of its inputs that it needs.
     """
 
     nodes: tuple[Node, ...]
     spans: Mapping[int, Span]
-    takes: Mapping[int, Span]
+    input_spans: Mapping[int, Span]
 
     @property
     def box(self) -> Box:
-        """What the unit sees of the image."""
+        """The unit's receptive field in the image."""
         (top, bottom), (left, right) = self.spans[0]
         return Box(top, left, bottom, right)
 
@@ -69,13 +70,13 @@ class CropRegion:
 def crop_for_unit(
     graph: Graph, nodes: Sequence[Node], position: Sequence[int], image_size: Sequence[int]
 ) -> CropRegion | None:
-    """Returns what the unit at `position` of the last of `nodes` needs.
+    """Returns the region that the unit at `position` of the last of `nodes` depends on.
 
-    None stands for a unit that sees a border, a layer without places, or one that does not do the
-    same everywhere.
+    It is None if the unit depends on padding, if the layer has no positions, or if some layer below
+    does not do the same at every position.
 
     Args:
-        graph: The network.
+        graph: The model's graph.
         nodes: From the image to a layer, checked by `check_supports_rule`.
         position: (row, column).
         image_size: (h, w).
@@ -90,80 +91,85 @@ def crop_for_unit(
         >>> crop_for_unit(graph, nodes, (0, 9), (64, 64)) is None
         True
     """
-    if len(position) != 2 or not all(_alike(node.layer) for node in nodes):
+    if len(position) != 2 or not all(_is_translation_equivariant(node.layer) for node in nodes):
         return None
     sides = {0: tuple(image_size)}
     for node in nodes:
-        # The maps that are joined have one size: `receptive_field` has refused all others.
+        # All inputs of a node have one size: `receptive_field` has refused other models.
         below = sides[node.inputs[0]]
-        looks = window_of(node.layer)
-        sides[node.output] = tuple(w.count(s) for w, s in zip(looks, below, strict=True))
+        windows = window_of(node.layer)
+        sides[node.output] = tuple(w.count(s) for w, s in zip(windows, below, strict=True))
     spans: dict[int, Span] = {nodes[-1].output: tuple((at, at + 1) for at in position)}
-    takes: dict[int, Span] = {}
+    input_spans: dict[int, Span] = {}
     for node in reversed(nodes):
-        span, looks = spans[node.output], window_of(node.layer)
+        span, windows = spans[node.output], window_of(node.layer)
         below = sides[node.inputs[0]]
-        taken = tuple(_below(*axis) for axis in zip(span, looks, below, strict=True))
-        if any(low < 0 or high > side for (low, high), side in zip(taken, below, strict=True)):
+        needed = tuple(_input_interval(*axis) for axis in zip(span, windows, below, strict=True))
+        if any(low < 0 or high > side for (low, high), side in zip(needed, below, strict=True)):
             return None
-        takes[node.output] = taken
+        input_spans[node.output] = needed
         for value in node.inputs:
-            spans[value] = _joined(spans[value], taken) if value in spans else taken
-    return CropRegion(tuple(nodes), spans, takes)
+            spans[value] = _union(spans[value], needed) if value in spans else needed
+    return CropRegion(tuple(nodes), spans, input_spans)
 
 
-def forward_crop(cut: CropRegion, pixels):
-    """Returns what the unit answers, and all units that need the same of other images.
-
-    Args:
-        cut: What `crop_for_unit` returned.
-        pixels: (n, *) what such units see, (n, h, w, c) float32 of the size of `cut.box`.
-
-    Returns:
-        (n, 1, 1, units).
-    """
-    values = {0: pixels}
-    for node in cut.nodes:
-        inputs = [
-            _part(values[value], cut.spans[value], cut.takes[node.output]) for value in node.inputs
-        ]
-        values[node.output] = _answer(node.layer, inputs, last=node is cut.nodes[-1])
-    return values[cut.nodes[-1].output]
-
-
-def _alike(layer) -> bool:
+def _is_translation_equivariant(layer: keras.layers.Layer) -> bool:
     if layer.compute_dtype != "float32":
-        # Half types take ways of their own through a convolution.
+        # Convolutions of half types use other algorithms, depending on the size.
         return False
     if isinstance(layer, SubtractMean):
-        # A mean image is another one at every place.
+        # A mean image differs from position to position.
         return layer.mean.ndim == 1
     if isinstance(layer, LocalResponseNormalization):
         return layer.region == "across"
     if isinstance(layer, keras.layers.BatchNormalization):
         return layer.axis in (-1, 3)
-    return bool(behaves_like(layer, EVERYWHERE_ALIKE))
+    return bool(behaves_like(layer, TRANSLATION_EQUIVARIANT))
 
 
-def _below(span: tuple[int, int], window: LayerWindow, side: int) -> tuple[int, int]:
-    first = span[0] * window.stride - window.before(side)
-    return first, first + (span[1] - span[0] - 1) * window.stride + window.extent(side)
+def _input_interval(
+    interval: tuple[int, int], window: LayerWindow, input_side: int
+) -> tuple[int, int]:
+    first = interval[0] * window.stride - window.before(input_side)
+    length = (interval[1] - interval[0] - 1) * window.stride + window.extent(input_side)
+    return first, first + length
 
 
-def _joined(one: Span, other: Span) -> Span:
+def _union(one: Span, other: Span) -> Span:
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
 
 
-def _part(values, span: Span, taken: Span):
-    if span == taken:
+def forward_crop(region: CropRegion, pixels: tf.Tensor) -> tf.Tensor:
+    """Returns the outputs of all units of the layer for crops of images.
+
+    Args:
+        region: A region of `crop_for_unit`; regions that differ by a shift are equivalent.
+        pixels: (n, h, w, c) float32, crops of the size of `region.box`.
+
+    Returns:
+        (n, 1, 1, units).
+    """
+    values = {0: pixels}
+    for node in region.nodes:
+        needed = region.input_spans[node.output]
+        inputs = [_slice(values[value], region.spans[value], needed) for value in node.inputs]
+        last = node is region.nodes[-1]
+        values[node.output] = _call_without_padding(node.layer, inputs, last=last)
+    return values[region.nodes[-1].output]
+
+
+def _slice(values: tf.Tensor, span: Span, needed: Span) -> tf.Tensor:
+    if span == needed:
         return values
     (top, bottom), (left, right) = (
-        (low - first, high - first) for (first, _), (low, high) in zip(span, taken, strict=True)
+        (low - first, high - first) for (first, _), (low, high) in zip(span, needed, strict=True)
     )
     return values[:, top:bottom, left:right]
 
 
-def _answer(layer, inputs, *, last: bool):
+def _call_without_padding(
+    layer: keras.layers.Layer, inputs: Sequence[tf.Tensor], *, last: bool
+) -> tf.Tensor:
     if behaves_like(layer, [keras.layers.ZeroPadding2D, keras.layers.Cropping2D]):
         return inputs[0]
     if behaves_like(layer, [CeilMaxPooling2D, keras.layers.MaxPooling2D]):

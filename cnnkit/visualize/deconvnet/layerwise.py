@@ -1,13 +1,15 @@
-"""The deconvnet as its paper draws it: up through the layers, down through their counterparts.
+"""The deconvnet layer by layer: forward steps up to a layer and backward steps to the pixels.
 
-`cnnkit.visualize.deconvnet.project` computes the same from one gradient, faster and for more networks.
-Here every step of Zeiler & Fergus 2013 (section 2.1, Fig. 1) can be called and looked at by itself,
-and nothing is differentiated:
+`cnnkit.visualize.project` computes the same from one gradient, faster and for more models. Here
+each step of Zeiler & Fergus 2013 (section 2.1, Fig. 1) can be run and inspected on its own, and
+nothing is differentiated:
 
+    forward step    | backward step
+    ----------------|--------------------------------------------------------
     pooling         | unpooling by the switches
-    rectifying      | rectifying the signal
+    rectification   | rectification of the signal
     filtering       | filtering by the transposed filters, without the bias
-    normalization   | nothing
+    normalization   | none
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from cnnkit.visualize.forward import (
 
 @dataclass(frozen=True)
 class Switches:
-    """Where the maxima of a pooling were.
+    """Positions of the maxima in a max-pooling layer's input.
 
     Attributes:
         indices: (n, h', w', c) int64, for every pooled value the row of its maximum times the width
@@ -52,13 +54,16 @@ def pool_with_switches(
     stride: int | tuple[int, int] = 2,
     padding: str = "valid",
 ) -> tuple[np.ndarray, Switches]:
-    """Returns the maxima of the windows of a map, and where they were.
+    """Applies max-pooling and returns the switches too.
 
     Args:
         values: (n, h, w, c) float.
         size: Side of the windows, or (rows, columns).
-        stride: Their step, or (rows, columns).
+        stride: Stride of the windows, or (rows, columns).
         padding: `"valid"` or `"same"`.
+
+    Returns:
+        The maxima, (n, h', w', c), and their positions.
 
     Example:
         >>> import numpy as np
@@ -68,25 +73,24 @@ def pool_with_switches(
         (5.0, 1)
     """
     pooled, index = tf.nn.max_pool_with_argmax(values, size, stride, padding.upper())
-    # TensorFlow counts the channels too: (row * width + column) * channels + channel.
+    # TensorFlow's index includes the channel: (row * width + column) * channels + channel.
     return pooled.numpy(), Switches(index.numpy() // values.shape[-1], values.shape)
 
 
 def unpool(values: np.ndarray, switches: Switches) -> np.ndarray:
-    """Puts every value back to where its maximum was; the rest is zero.
+    """Moves every value to the position of its maximum; all other values are zero.
 
-    Overlapping windows may have had the same maximum: then their values add, as it is for the
-    transpose of the pooling.
+    Values of overlapping windows with the same maximum add up, as in the transpose of the pooling.
 
     Args:
-        values: (n, h', w', c), one for every switch.
-        switches: What `pool` returned.
+        values: (n, h', w', c), one value for every switch.
+        switches: The switches of `pool_with_switches`.
 
     Returns:
         (n, h, w, c).
 
     Raises:
-        UsageError: If there is not one value for every switch.
+        UsageError: If `values` and the switches differ in shape.
 
     Example:
         >>> import numpy as np
@@ -99,34 +103,35 @@ def unpool(values: np.ndarray, switches: Switches) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != switches.indices.shape:
         raise UsageError(
-            "Unpooling needs one value for every switch",
+            "`values` must hold one value for every switch",
             expected=switches.indices.shape,
             received=values.shape,
         )
     images, height, width, channels = switches.input_shape
-    below = np.zeros((images, height * width, channels), values.dtype)
+    unpooled = np.zeros((images, height * width, channels), values.dtype)
     image, channel = np.ogrid[:images, :channels]
     for row, column in np.ndindex(values.shape[1:3]):
-        below[image, switches.indices[:, row, column], channel] += values[:, row, column]
-    return below.reshape(switches.input_shape)
+        unpooled[image, switches.indices[:, row, column], channel] += values[:, row, column]
+    return unpooled.reshape(switches.input_shape)
 
 
-# Passed through on the way down; of dropout nothing is left outside training.
-PASSED = (Dropout, LocalResponseNormalization, keras.layers.Dropout)
+# Layers without a backward step. Dropout does nothing outside of training.
+SKIPPED_LAYERS = (Dropout, LocalResponseNormalization, keras.layers.Dropout)
 
 
 @dataclass(frozen=True)
 class LayerwiseStep:
-    """One step up, and the way down again.
+    """One forward step, and its backward step.
 
     Attributes:
-        layer: Name of the layer; one that filters and rectifies makes two steps.
+        layer: Name of the layer; a layer that filters and rectifies makes two steps.
         kind: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"center"`,
             `"pad"` or `"reshape"`.
-        input: What the step takes.
-        output: What it makes of it.
-        backward: Takes a signal of the shape of `output` and a rule, returns one of that of `input`.
-        switches: Where the maxima were, for `"pool"`.
+        input: (n, ...), input of the forward step.
+        output: (n, ...), output of the forward step.
+        backward: Function of a signal of the shape of `output` and a rule; it returns a signal of
+            the shape of `input`.
+        switches: Positions of the maxima if `kind` is `"pool"`, else None.
     """
 
     layer: str
@@ -138,16 +143,16 @@ class LayerwiseStep:
 
 
 def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[LayerwiseStep]:
-    """Goes up from the images to a layer and keeps what is needed to come back.
+    """Computes a layer's output step by step, and returns the steps for `backward_steps`.
 
     Args:
-        model: A chain of convolutions, dense layers, ReLUs, max-pooling, padding, local response
+        model: A sequence of convolutions, dense layers, ReLUs, max-pooling, padding, local response
             normalization, dropout and flattening.
         images: (n, h, w, c), as the model takes them.
         layer: Name of a layer.
 
     Raises:
-        UsageError: If there is no such layer, one on the way is of another kind, or the images are
+        UsageError: If there is no such layer, a layer below is of another kind, or the images are
             too small.
 
     Example:
@@ -166,9 +171,9 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
     steps: list[LayerwiseStep] = []
     for node in nodes:
         if len(node.inputs) > 1:
-            raise _no_step(node.layer)
+            raise _unsupported_layer_error(node.layer)
         check_input_covers_layers(node.layer, [x], images)
-        for step in _steps(node.layer, x):
+        for step in _layer_steps(node.layer, x):
             steps.append(step)
             x = step.output
     return steps
@@ -177,19 +182,19 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
 def backward_steps(
     steps: Sequence[LayerwiseStep], signal: np.ndarray, rule: str = "deconvnet"
 ) -> np.ndarray:
-    """Comes down from a signal at the top of `steps` to the pixels.
+    """Applies the backward steps to a signal, from the last step down to the pixels.
 
     Args:
-        steps: What `climb` returned.
-        signal: Of the shape of the last step's `output`; zero but for the unit that is looked at.
+        steps: Steps of `forward_steps`.
+        signal: Array of the shape of the last step's `output`; to project one unit, zero elsewhere.
         rule: `"deconvnet"`, `"guided"` or `"gradient"`.
 
     Returns:
         (n, h, w, c), not rectified.
 
     Raises:
-        UsageError: If there is no such rule, or the gradient is asked for through a normalization,
-            whose derivative this is not about.
+        UsageError: If there is no such rule, or the rule is `"gradient"` and a step normalizes: the
+            derivative of the normalization is not implemented here.
 
     Example:
         >>> import numpy as np
@@ -210,71 +215,71 @@ def backward_steps(
     return signal
 
 
-def _steps(layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
+def _layer_steps(layer: keras.layers.Layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
     if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         if not isinstance(layer, keras.layers.Activation):
-            step = _filter(layer, x)
+            step = _filter_step(layer, x)
             yield step
             x = step.output
         if is_relu(layer.activation):
-            yield _rectify(layer, x)
+            yield _rectify_step(layer, x)
     elif is_relu(layer):
-        yield _rectify(layer, x)
+        yield _rectify_step(layer, x)
     elif behaves_like(layer, [keras.layers.MaxPooling2D, CeilMaxPooling2D]):
-        yield _pool(layer, x)
-    elif behaves_like(layer, PASSED):
-        yield LayerwiseStep(layer.name, "normalize", x, _answer(layer, x), _passed(layer))
+        yield _pool_step(layer, x)
+    elif behaves_like(layer, SKIPPED_LAYERS):
+        yield LayerwiseStep(layer.name, "normalize", x, _call(layer, x), _skip(layer))
     elif behaves_like(layer, [SubtractMean]):
         scale = 1 if layer.std is None else layer.std
         yield LayerwiseStep(
-            layer.name, "center", x, _answer(layer, x), lambda signal, rule: signal / scale
+            layer.name, "center", x, _call(layer, x), lambda signal, rule: signal / scale
         )
     elif behaves_like(layer, [keras.layers.Flatten]):
         shape = x.shape
-        above = _answer(layer, x)
         yield LayerwiseStep(
-            layer.name, "reshape", x, above, lambda signal, rule: signal.reshape(shape)
+            layer.name, "reshape", x, _call(layer, x), lambda signal, rule: signal.reshape(shape)
         )
     elif behaves_like(layer, [keras.layers.ZeroPadding2D]):
         (top, _), (left, _) = layer.padding
         inside = slice(top, top + x.shape[1]), slice(left, left + x.shape[2])
-        above = _answer(layer, x)
-        yield LayerwiseStep(layer.name, "pad", x, above, lambda signal, rule: signal[:, *inside])
+        yield LayerwiseStep(
+            layer.name, "pad", x, _call(layer, x), lambda signal, rule: signal[:, *inside]
+        )
     else:
-        raise _no_step(layer)
+        raise _unsupported_layer_error(layer)
 
 
-def _answer(layer, x: np.ndarray) -> np.ndarray:
+def _call(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(layer(x, training=False))
 
 
-def _filter(layer, x: np.ndarray) -> LayerwiseStep:
-    kernel = _with_holes(keras.ops.convert_to_numpy(layer.kernel), layer)
+def _filter_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
+    kernel = _undilated_kernel(keras.ops.convert_to_numpy(layer.kernel), layer)
 
-    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+    def backward(signal: np.ndarray, rule: str) -> np.ndarray:
         if isinstance(layer, keras.layers.Dense):
             return signal @ kernel.T
-        # Every tower has filters and channels of its own.
-        towers = [
+        # Every group has its own filters and channels.
+        groups = [
             tf.nn.conv2d_transpose(
-                part,
+                channels,
                 filters,
                 (*x.shape[:3], filters.shape[2]),
                 layer.strides,
                 layer.padding.upper(),
             )
-            for part, filters in zip(
+            for channels, filters in zip(
                 np.split(signal, layer.groups, -1), np.split(kernel, layer.groups, -1), strict=True
             )
         ]
-        return np.concatenate(towers, axis=-1)
+        return np.concatenate(groups, axis=-1)
 
-    above = keras.ops.convert_to_numpy(preactivation(layer, x))
-    return LayerwiseStep(layer.name, "filter", x, above, down)
+    output = keras.ops.convert_to_numpy(preactivation(layer, x))
+    return LayerwiseStep(layer.name, "filter", x, output, backward)
 
 
-def _with_holes(kernel: np.ndarray, layer) -> np.ndarray:
-    """Returns the kernel as an undilated one: TensorFlow transposes no other on a CPU."""
+def _undilated_kernel(kernel: np.ndarray, layer: keras.layers.Layer) -> np.ndarray:
+    """Returns a dilated kernel with zeros filled in: TensorFlow cannot transpose it on a CPU."""
     if not isinstance(layer, keras.layers.Conv2D):
         return kernel
     (rows, columns), (height, width) = layer.dilation_rate, kernel.shape[:2]
@@ -284,48 +289,49 @@ def _with_holes(kernel: np.ndarray, layer) -> np.ndarray:
     return spread
 
 
-def _rectify(layer, x: np.ndarray) -> LayerwiseStep:
-    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+def _rectify_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
+    def backward(signal: np.ndarray, rule: str) -> np.ndarray:
         if rule != "gradient":
             signal = np.maximum(signal, 0)
         return signal if rule == "deconvnet" else np.where(x > 0, signal, 0)
 
-    return LayerwiseStep(layer.name, "rectify", x, np.maximum(x, 0), down)
+    return LayerwiseStep(layer.name, "rectify", x, np.maximum(x, 0), backward)
 
 
-def _pool(layer, x: np.ndarray) -> LayerwiseStep:
+def _pool_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
     height, width = x.shape[1:3]
-    below = x
+    padded = x
     if isinstance(layer, CeilMaxPooling2D):
-        # Its last window may overhang; below minus infinity nothing is a maximum.
+        # The last window may overhang the map; minus infinity is never a maximum.
         edges = [(0, 0), *((0, window.padding[1]) for window in window_of(layer)), (0, 0)]
-        below = np.pad(x, edges, constant_values=-np.inf)
-    above, switches = pool_with_switches(below, layer.pool_size, layer.strides, layer.padding)
+        padded = np.pad(x, edges, constant_values=-np.inf)
+    output, switches = pool_with_switches(padded, layer.pool_size, layer.strides, layer.padding)
 
-    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+    def backward(signal: np.ndarray, rule: str) -> np.ndarray:
         return unpool(signal, switches)[:, :height, :width]
 
-    return LayerwiseStep(layer.name, "pool", x, above, down, switches)
+    return LayerwiseStep(layer.name, "pool", x, output, backward, switches)
 
 
-def _passed(layer) -> Callable[[np.ndarray, str], np.ndarray]:
-    def down(signal: np.ndarray, rule: str) -> np.ndarray:
+def _skip(layer: keras.layers.Layer) -> Callable[[np.ndarray, str], np.ndarray]:
+    def backward(signal: np.ndarray, rule: str) -> np.ndarray:
         if rule == "gradient" and isinstance(layer, LocalResponseNormalization):
             raise UsageError(
-                f"The stack passes through {layer.name!r}, which is not its gradient",
+                f"`rule` must not be 'gradient' here: the step of layer {layer.name!r} skips its"
+                " derivative",
                 expected="deconvnet or guided",
                 received=rule,
             )
         return signal
 
-    return down
+    return backward
 
 
-def _no_step(layer) -> UsageError:
+def _unsupported_layer_error(layer: keras.layers.Layer) -> UsageError:
     return UsageError(
-        f"Layer {layer.name!r} is no step of the deconvnet's stack",
-        expected="a chain of convolutions, dense layers, ReLUs, max-pooling, padding, "
+        f"Layer {layer.name!r} has no step in the layer-by-layer deconvnet",
+        expected="a sequence of convolutions, dense layers, ReLUs, max-pooling, padding, "
         "normalization, dropout and flattening",
         received=type(layer).__name__,
-        hint="cnnkit.visualize.deconvnet.project goes through more kinds",
+        hint="cnnkit.visualize.project supports more kinds of layers",
     )

@@ -1,15 +1,18 @@
-"""The deconvnet: what in an image made a unit fire (Zeiler & Fergus 2013, section 2.1)."""
+"""The deconvnet: projections of single activations to the pixels.
+
+Zeiler & Fergus 2013, section 2.1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import UsageError
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.models.receptive_field import Box, receptive_field
@@ -19,24 +22,26 @@ from cnnkit.visualize.forward import (
     check_supports_rule,
     check_weights,
     forward_pass,
+    non_finite_error,
     validate_position,
 )
 
 
 @dataclass(frozen=True)
 class Projection:
-    """One unit of one image, projected down to the pixels.
+    """One activation of one image, projected to the pixels.
 
     Attributes:
         layer: Name of the layer.
         unit: Feature map of a convolution or pooling layer, or unit of a dense layer.
-        image: Index of the image among those that were given.
+        image: Index of the image in the input batch.
         position: (row, column) in the feature map, () in a dense layer.
-        activation: What the unit answered there.
-        projection: (h, w, 3) float32, may be negative: pixel space is not rectified.
+        activation: The activation.
+        projection: (h, w, 3) float32, signed: the pixels are not rectified.
         rule: The backward rule.
-        box: Exactly the pixels that the unit sees; elsewhere the projection is zero.
-        unclipped: What it would see of an endless image: the same size for all units of a layer.
+        box: Receptive field of the unit within the image; the projection is zero elsewhere.
+        unclipped: Receptive field without the image's borders: the same size for all units of a
+            layer.
     """
 
     layer: str
@@ -51,7 +56,7 @@ class Projection:
 
     @property
     def position_text(self) -> str:
-        """The position in words, empty in a dense layer."""
+        """The position as text, empty in a dense layer."""
         return " at row {}, column {}".format(*self.position) if self.position else ""
 
 
@@ -65,22 +70,22 @@ def deconvnet(
     rule: str = "deconvnet",
     batch_size: int = 16,
 ) -> list[Projection]:
-    """Projects single activations back to the pixels.
+    """Projects single activations to the pixels.
 
-    All other activations of the layer are set to zero and the one to 1; on the way down, layer by
-    layer, values go to where the maximum of their pooling window was (windows that share a maximum
-    add), the signal is rectified, and the transposed filters are applied. Biases are left out and
-    normalization is passed through. The model is left as it was.
+    The activation is set to 1 and all others of the layer to 0. From layer to layer down to the
+    image, values move to the maximum of their pooling window (windows that share a maximum add up),
+    the signal is rectified, and the transposed filters are applied. Biases are left out, and
+    normalization is skipped. The model is not changed.
 
     Args:
         model: A functional or sequential model of convolutions, dense layers, ReLUs (cnnkit's,
             Keras's, or fused into a layer), pooling, normalization, padding, sums and
             concatenations: those of `cnnkit.models`, keras.applications.VGG16, ResNets.
-        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for ours.
-        layer: Name of a layer. At a softmax, fused or not, the pass starts from the logits.
+        images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
+        layer: Name of a layer. At a softmax, fused or not, the projection starts from the logits.
         unit: One unit, several, or None for the strongest one of each image.
-        position: (row, column) in the feature map; None is where the unit is strongest, the first
-            in row-major order among equals.
+        position: (row, column) in the feature map; None takes the unit's strongest position, the
+            first in row-major order among equals.
         rule: `"deconvnet"`, `"guided"` (Springenberg et al. 2015) or `"gradient"`.
         batch_size: Projections that are computed at a time.
 
@@ -89,7 +94,7 @@ def deconvnet(
 
     Raises:
         UsageError: If the layer, the unit, the position or the rule does not exist, the images do
-            not fit, or a layer on the way cannot follow the rule.
+            not fit, or a layer below does not support the rule.
         DataError: If pixels or activations are not finite.
 
     Example:
@@ -107,112 +112,22 @@ def deconvnet(
         check_supports_rule(nodes, rule)
     check_weights(nodes)
     images = as_image_batch(graph, images)
-    chosen = []
+    selected: list[tuple[tuple[int, ...], float]] = []
     for start in range(0, len(images), batch_size):
-        maps = forward_pass(nodes, tf.constant(images[start : start + batch_size]))
-        for i, values in enumerate(keras.ops.convert_to_numpy(maps), start=start):
-            _check_finite(values, i, layer)
-            chosen += [(i, *_place(values, u, position)) for u in _units(values, unit, layer)]
+        outputs = forward_pass(nodes, tf.constant(images[start : start + batch_size]))
+        for i, values in enumerate(keras.ops.convert_to_numpy(outputs), start=start):
+            if not np.isfinite(values).all():
+                raise non_finite_error(layer, i)
+            for one in _units(values, unit, layer):
+                index = _activation_index(values, one, position)
+                selected.append(((i, *index), float(values[index])))
 
-    places = [(i, *place) for i, place, _ in chosen]
-    results = _project_places(graph, nodes, images, layer, places, rule, batch_size)
+    indices = [index for index, _ in selected]
+    results = _project_indices(graph, nodes, images, layer, indices, rule, batch_size)
     return [
         replace(result, activation=activation)
-        for result, (*_, activation) in zip(results, chosen, strict=True)
+        for result, (_, activation) in zip(results, selected, strict=True)
     ]
-
-
-def project(
-    model: keras.Model | Graph,
-    images: np.ndarray,
-    layer: str,
-    places: Sequence[tuple[int, ...]],
-    *,
-    rule: str = "deconvnet",
-    batch_size: int = 16,
-) -> list[Projection]:
-    """Projects chosen activations; `deconvnet` chooses them and says the rest.
-
-    A unit that sees no border of the image is projected through what it sees alone, for the same
-    result in a fraction of the time: see `cnnkit.visualize.deconvnet.crop`.
-
-    Args:
-        model: As there.
-        images: (n, h, w, 3), as the model takes them.
-        layer: Name of a layer.
-        places: For every projection the image's index, then where in the layer's output: (image,
-            row, column, unit), or (image, unit) in a dense layer.
-        rule: As there.
-        batch_size: Projections that are computed at a time.
-
-    Raises:
-        UsageError: As there.
-        DataError: As there.
-
-    Example:
-        >>> import numpy as np
-        >>> from cnnkit import zfnet
-        >>> from cnnkit.visualize import project
-        >>> images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
-        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
-        >>> [one.box.top for one in project(model, images, "conv1", [(0, 2, 3, 5), (1, 9, 9, 5)])]
-        [4, 18]
-    """
-    graph = build_graph(model)
-    nodes = graph.ancestors(graph.node(layer))
-    with backward_rule(rule):
-        check_supports_rule(nodes, rule)
-    images = as_image_batch(graph, images)
-    return _project_places(graph, nodes, images, layer, places, rule, batch_size)
-
-
-def _project_places(
-    graph: Graph,
-    nodes: Sequence[Node],
-    images: np.ndarray,
-    layer: str,
-    places: Sequence[tuple[int, ...]],
-    rule: str,
-    batch_size: int,
-) -> list[Projection]:
-    """Projects places of the last of `nodes`, after all checks: see `project`."""
-    field = receptive_field(graph, layer, images.shape[1:3])
-    cuts = [crop_for_unit(graph, nodes, where, images.shape[1:3]) for _, *where, _ in places]
-    results: dict[int, Projection] = {}
-    for inside in (False, True):
-        numbers = [n for n, cut in enumerate(cuts) if (cut is not None) == inside]
-        for start in range(0, len(numbers), batch_size):
-            part = numbers[start : start + batch_size]
-            chosen = [places[n] for n in part]
-            if inside:
-                scores, pixels = _project_cut([cuts[n] for n in part], images, chosen, rule)
-            else:
-                scores, pixels = _project(nodes, images, chosen, rule)
-            for n, score, projection in zip(part, scores, pixels, strict=True):
-                i, *where, unit = places[n]
-                # A rectifier may turn NaN into zero on the way up: on the way down it shows.
-                _check_finite(projection, i, layer)
-                position = tuple(where)
-                results[n] = Projection(
-                    layer=layer,
-                    unit=unit,
-                    image=i,
-                    position=position,
-                    activation=float(score),
-                    projection=projection,
-                    rule=rule,
-                    box=field.box(position),
-                    unclipped=field.unclipped(position),
-                )
-    return [results[n] for n in range(len(places))]
-
-
-def _check_finite(values: np.ndarray, image: int, layer: str) -> None:
-    if not np.isfinite(values).all():
-        raise DataError(
-            f"Layer {layer!r} answers image {image} with values that are not finite",
-            hint="Look at the image and at the weights up to that layer",
-        )
 
 
 def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> list[int]:
@@ -228,47 +143,146 @@ def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> 
     return [int(one) for one in units]
 
 
-def _place(
+def _activation_index(
     values: np.ndarray, unit: int, position: tuple[int, int] | None
-) -> tuple[tuple[int, ...], float]:
-    """Returns where in the layer's output the unit is looked at, (..., unit), and its value."""
+) -> tuple[int, ...]:
+    """Returns the index of a unit's activation in the layer's output, (..., unit)."""
     spatial = values.shape[:-1]
     if position is None:
-        where = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
-        position = tuple(int(index) for index in where)
-    place = (*validate_position(position, spatial), unit)
-    return place, float(values[place])
+        strongest = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
+        position = tuple(int(index) for index in strongest)
+    return (*validate_position(position, spatial), unit)
 
 
-def _project(
-    nodes: Sequence[Node], images: np.ndarray, places: Sequence[tuple[int, ...]], rule: str
+def project(
+    model: keras.Model | Graph,
+    images: np.ndarray,
+    layer: str,
+    indices: Sequence[tuple[int, ...]],
+    *,
+    rule: str = "deconvnet",
+    batch_size: int = 16,
+) -> list[Projection]:
+    """Projects the activations at given indices of a layer's output.
+
+    See `deconvnet`, which selects the activations. A unit whose receptive field does not touch the
+    image's border is projected through a crop, which gives the same result in a fraction of the
+    time: see `cnnkit.visualize.deconvnet.crop`.
+
+    Args:
+        model: A functional or sequential model, as `deconvnet` takes it.
+        images: (n, h, w, 3), as the model takes them.
+        layer: Name of a layer.
+        indices: An index into the layer's output for every projection: (image, row, column, unit),
+            or (image, unit) in a dense layer.
+        rule: `"deconvnet"`, `"guided"` or `"gradient"`.
+        batch_size: Projections that are computed at a time.
+
+    Returns:
+        One `Projection` for every index.
+
+    Raises:
+        UsageError: If the layer or the rule does not exist, the images do not fit, or a layer below
+            does not support the rule.
+        DataError: If pixels or projections are not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from cnnkit import zfnet
+        >>> from cnnkit.visualize import project
+        >>> images = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3))
+        >>> model = zfnet(input_shape=(64, 64, 3), include_top=False)
+        >>> [one.box.top for one in project(model, images, "conv1", [(0, 2, 3, 5), (1, 9, 9, 5)])]
+        [4, 18]
+    """
+    graph = build_graph(model)
+    nodes = graph.ancestors(graph.node(layer))
+    with backward_rule(rule):
+        check_supports_rule(nodes, rule)
+    images = as_image_batch(graph, images)
+    return _project_indices(graph, nodes, images, layer, indices, rule, batch_size)
+
+
+def _project_indices(
+    graph: Graph,
+    nodes: Sequence[Node],
+    images: np.ndarray,
+    layer: str,
+    indices: Sequence[tuple[int, ...]],
+    rule: str,
+    batch_size: int,
+) -> list[Projection]:
+    """Projects activations of the last of `nodes`, after all checks: see `project`."""
+    field = receptive_field(graph, layer, images.shape[1:3])
+    regions = [
+        crop_for_unit(graph, nodes, position, images.shape[1:3]) for _, *position, _ in indices
+    ]
+    results: dict[int, Projection] = {}
+    for cropped in (False, True):
+        numbers = [n for n, region in enumerate(regions) if (region is not None) == cropped]
+        for start in range(0, len(numbers), batch_size):
+            batch = numbers[start : start + batch_size]
+            selected = [indices[n] for n in batch]
+            if cropped:
+                scores, pixels = _project_crops([regions[n] for n in batch], images, selected, rule)
+            else:
+                scores, pixels = _project_images(nodes, images, selected, rule)
+            for n, score, projection in zip(batch, scores, pixels, strict=True):
+                i, *position, unit = indices[n]
+                # In the forward pass a ReLU may turn NaN into zero; the gradient shows it.
+                if not np.isfinite(projection).all():
+                    raise non_finite_error(layer, i)
+                results[n] = Projection(
+                    layer=layer,
+                    unit=unit,
+                    image=i,
+                    position=tuple(position),
+                    activation=float(score),
+                    projection=projection,
+                    rule=rule,
+                    box=field.box(tuple(position)),
+                    unclipped=field.unclipped(tuple(position)),
+                )
+    return [results[n] for n in range(len(indices))]
+
+
+def _project_images(
+    nodes: Sequence[Node], images: np.ndarray, indices: Sequence[tuple[int, ...]], rule: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the activations at the places, and their projections (len(places), h, w, 3)."""
-    index = [(row, *place[1:]) for row, place in enumerate(places)]
-    pixels = images[[place[0] for place in places]]
-    return _gradient(lambda shown: forward_pass(nodes, shown), pixels, index, rule)
+    """Returns activations and their projections, (len(indices), h, w, 3)."""
+    rows = [(row, *index[1:]) for row, index in enumerate(indices)]
+    pixels = images[[index[0] for index in indices]]
+    return _gradient(lambda batch: forward_pass(nodes, batch), pixels, rows, rule)
 
 
-def _project_cut(
-    cuts: Sequence[CropRegion], images: np.ndarray, places: Sequence[tuple[int, ...]], rule: str
+def _project_crops(
+    regions: Sequence[CropRegion],
+    images: np.ndarray,
+    indices: Sequence[tuple[int, ...]],
+    rule: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the same of units that see no border, each with its own cut."""
-    index = [(row, 0, 0, place[-1]) for row, place in enumerate(places)]
-    seen = [(place[0], *cut.box.slices) for cut, place in zip(cuts, places, strict=True)]
-    pixels = np.stack([images[one] for one in seen])
-    # What one of them needs, all need, elsewhere.
-    scores, parts = _gradient(lambda shown: forward_crop(cuts[0], shown), pixels, index, rule)
-    projections = np.zeros((len(places), *images.shape[1:]), np.float32)
-    for projection, (_, *slices), part in zip(projections, seen, parts, strict=True):
-        projection[tuple(slices)] = part
+    """Returns activations and projections of units whose receptive field touches no border."""
+    rows = [(row, 0, 0, index[-1]) for row, index in enumerate(indices)]
+    crops = [(index[0], *region.box.slices) for region, index in zip(regions, indices, strict=True)]
+    pixels = np.stack([images[crop] for crop in crops])
+    # The regions differ by a shift only, so one of them serves all crops.
+    scores, gradients = _gradient(lambda batch: forward_crop(regions[0], batch), pixels, rows, rule)
+    projections = np.zeros((len(indices), *images.shape[1:]), np.float32)
+    for projection, (_, *slices), gradient in zip(projections, crops, gradients, strict=True):
+        projection[tuple(slices)] = gradient
     return scores, projections
 
 
-def _gradient(up, pixels: np.ndarray, index: Sequence[tuple[int, ...]], rule: str):
-    """Returns what `up` makes of the pixels at the index, and its gradient by the rule."""
-    shown = tf.constant(pixels)
+def _gradient(
+    forward: Callable[[tf.Tensor], tf.Tensor],
+    pixels: np.ndarray,
+    indices: Sequence[tuple[int, ...]],
+    rule: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the values of `forward` at the indices, and their gradients by the rule."""
+    batch = tf.constant(pixels)
     with backward_rule(rule), tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(shown)
-        # Images do not interact, so the gradient of the sum holds every image's own.
-        scores = tf.gather_nd(up(shown), tf.constant(index))
-    return scores.numpy(), tape.gradient(scores, shown).numpy()
+        tape.watch(batch)
+        # Images do not interact, so the gradient of the sum holds every image's own gradient.
+        scores = tf.gather_nd(forward(batch), tf.constant(indices))
+    return scores.numpy(), tape.gradient(scores, batch).numpy()

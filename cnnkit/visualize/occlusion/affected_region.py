@@ -1,4 +1,7 @@
-"""Which part of every map a rectangle of the image reaches, and where the pieces lie."""
+"""The region of each feature map that an occluding rectangle affects.
+
+All indices are along one axis, rows or columns, and for n rectangles at once.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from cnnkit.models.receptive_field import LayerWindow
 
 @dataclass(frozen=True)
 class AffectedRegion:
-    """One axis of one map, for n rectangles.
+    """The affected interval of one axis of one map, for n rectangles.
 
     Attributes:
-        first: (n,) int, the first place that the rectangle reaches.
-        end: (n,) int, the place after the last.
-        side: Places of the map along this axis.
+        first: (n,) int, the first position that the rectangle affects.
+        end: (n,) int, one past the last position.
+        side: Length of the map along this axis.
     """
 
     first: np.ndarray
@@ -26,60 +29,61 @@ class AffectedRegion:
 
     @property
     def size(self) -> int:
-        """Places that are recomputed: the most that any of the rectangles reaches."""
+        """Number of positions that are recomputed: the most that any rectangle affects."""
         return min(self.side, max(1, int((self.end - self.first).max())))
 
     @property
     def start(self) -> np.ndarray:
-        """(n,) int, where the recomputed places begin: a window that is too large is as exact."""
+        """(n,) int, the first recomputed position. A window may be larger than the region."""
         return np.clip(self.first, 0, self.side - self.size)
 
-    def through(self, window: LayerWindow) -> AffectedRegion:
-        """Returns the reach in the map that `window` makes of this one."""
+    def propagate(self, window: LayerWindow) -> AffectedRegion:
+        """Returns the affected region of the output of a layer with this window."""
         before, count = window.before(self.side), window.count(self.side)
         first = -((window.extent(self.side) - 1 - before - self.first) // window.stride)
         end = (self.end - 1 + before) // window.stride + 1
         return AffectedRegion(np.clip(first, 0, count), np.clip(end, 0, count), count)
 
-    def joined(self, other: AffectedRegion) -> AffectedRegion:
-        """Returns the reach in a map that is computed from this and the other one."""
+    def union(self, other: AffectedRegion) -> AffectedRegion:
+        """Returns the smallest interval that contains both regions of maps of one size."""
         first, end = np.minimum(self.first, other.first), np.maximum(self.end, other.end)
         return AffectedRegion(first, end, self.side)
 
-    def looked_at(self, window: LayerWindow, below: int) -> np.ndarray:
-        """Returns the places of the map below that the recomputed places look at, (n, k) int.
+    def input_positions(self, window: LayerWindow, input_side: int) -> np.ndarray:
+        """Returns the input positions that the recomputed positions depend on, (n, k) int.
 
         Args:
-            window: What makes this map of the one below.
-            below: Places of that one.
+            window: Window of the layer that makes this map.
+            input_side: Length of the layer's input along this axis.
         """
-        length = (self.size - 1) * window.stride + window.extent(below)
-        start = self.start * window.stride - window.before(below)
+        length = (self.size - 1) * window.stride + window.extent(input_side)
+        start = self.start * window.stride - window.before(input_side)
         return start[:, None] + np.arange(length)
 
 
-def source_windows(
-    reaches: Sequence[AffectedRegion], rows: np.ndarray, columns: np.ndarray
+def gather_indices(
+    regions: Sequence[AffectedRegion], rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """Returns where the values at places of a map come from, for every rectangle.
+    """Returns indices of the current values at positions of a map, for every rectangle.
 
     Args:
-        reaches: Of the map's rows and columns.
+        regions: Affected regions of the map's rows and columns.
         rows: (n, k), may lie outside of the map.
-        columns: (n, l).
+        columns: (n, l), may lie outside of the map.
 
     Returns:
-        (n, k, l) int32, indices into one list: the padding, then the map of the clean image row by
-        row, then the recomputed windows, one rectangle after the other.
+        (n, k, l) int32, indices into one list: the padding value, then the map of the clean image
+        row by row, then the recomputed windows, one rectangle after the other.
     """
-    down, across = reaches
+    vertical, horizontal = regions
     # Broadcast along the other axis.
     r, c = rows[:, :, None], columns[:, None, :]
-    row = r - down.start[:, None, None]
-    column = c - across.start[:, None, None]
-    one = np.arange(len(rows))[:, None, None]
-    recomputed = (one * down.size + row) * across.size + column + down.side * across.side + 1
-    fresh = (row >= 0) & (row < down.size) & (column >= 0) & (column < across.size)
-    index = np.where(fresh, recomputed, r * across.side + c + 1)
-    on_map = (r >= 0) & (r < down.side) & (c >= 0) & (c < across.side)
+    row = r - vertical.start[:, None, None]
+    column = c - horizontal.start[:, None, None]
+    number = np.arange(len(rows))[:, None, None]
+    window_index = (number * vertical.size + row) * horizontal.size + column
+    window_index += vertical.side * horizontal.side + 1
+    in_window = (row >= 0) & (row < vertical.size) & (column >= 0) & (column < horizontal.size)
+    index = np.where(in_window, window_index, r * horizontal.side + c + 1)
+    on_map = (r >= 0) & (r < vertical.side) & (c >= 0) & (c < horizontal.side)
     return np.where(on_map, index, 0).astype(np.int32)

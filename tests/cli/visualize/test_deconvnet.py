@@ -47,7 +47,7 @@ def test_stack_command(files, tmp_path, capsys):
     command = ["visualize", "stack", *files, "--layer", "conv1", "--output", str(picture)]
     # Rescaling is no step of the paper's.
     assert main(command) == 2
-    assert "no step of the deconvnet's stack" in capsys.readouterr().err
+    assert "has no step in the layer-by-layer deconvnet" in capsys.readouterr().err
     assert not picture.exists()
 
 

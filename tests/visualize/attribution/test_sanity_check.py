@@ -1,4 +1,4 @@
-"""Methods side by side and the sanity check; the pictures of attribution as commands."""
+"""Comparison of attribution methods, the sanity check, and the commands of attribution."""
 
 import json
 import re
@@ -41,12 +41,12 @@ def image():
 
 
 def ranks(values):
-    """1 is the smallest; equal ones share the mean of theirs."""
+    """The smallest value has rank 1; equal values share their mean rank."""
     values = np.asarray(values)
     return np.array([(values < v).sum() + ((values == v).sum() + 1) / 2 for v in values])
 
 
-def test_the_maps_are_the_methods_own(model, image):
+def test_maps_equal_those_of_the_methods(model, image):
     seen = compare_attributions(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
                                   "gradcam"], "b", down_to=[], samples=3, seed=5)  # fmt: skip
     assert seen.target == 1
@@ -54,7 +54,7 @@ def test_the_maps_are_the_methods_own(model, image):
         [expected] = deconvnet(model, image, "probabilities", 1, rule=rule)
         np.testing.assert_array_equal(values, expected.projection)
     np.testing.assert_array_equal(seen.maps[3], saliency(model, image, 1)[0].map)
-    # The gradient is what saliency takes the largest of.
+    # Saliency is the largest absolute gradient over the colors.
     np.testing.assert_allclose(np.abs(seen.maps[2]).max(axis=2), seen.maps[3], rtol=1e-4, atol=1e-9)
     [expected] = smoothgrad(model, image, 1, samples=3, seed=5)
     np.testing.assert_array_equal(seen.maps[4], expected.map)
@@ -62,7 +62,7 @@ def test_the_maps_are_the_methods_own(model, image):
     assert seen.correlations.shape == (0, 6)
 
 
-def test_the_correlation_is_that_of_the_ranks(model, image):
+def test_the_correlation_is_of_ranks(model, image):
     methods = ["guided", "gradient", "saliency", "gradcam"]
     seen = compare_attributions(model, image, methods, 0, seed=2)
     assert seen.stages == ("logits", "conv2", "conv1")
@@ -74,13 +74,13 @@ def test_the_correlation_is_that_of_the_ranks(model, image):
                 assert np.isnan(found)
             else:
                 assert found == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-9)
-    # Everything forgotten: nothing left of the gradient.
+    # All weights shuffled: the gradient is uncorrelated.
     assert np.abs(seen.correlations[2, 1]) < 0.5
     assert (seen.correlations[:, :3] < 0.99).all()
 
 
-def test_only_what_is_above_is_forgotten(model, image):
-    """By the gradient of a network whose upper weights the test puts in order itself."""
+def test_only_weights_from_the_stage_to_the_top_are_shuffled(model, image):
+    """Compared with the gradient of a model whose upper weights the test shuffles itself."""
     weights = model.get_weights()
     one = compare_attributions(model, image, ["gradient"], 0, down_to=["conv2"], seed=4)
     same = compare_attributions(model, image, ["gradient"], 0, down_to=["logits", "conv2"], seed=4)
@@ -93,17 +93,17 @@ def test_only_what_is_above_is_forgotten(model, image):
     assert [layer.trainable for layer in model.layers] == [True] * len(model.layers)
 
 
-def test_every_layer_from_the_named_one_up_forgets(model, image):
-    asked = prepare_query(model, image, 0, 1)
-    copy = with_shuffled_weights(model, asked, asked.network.graph.node("conv2"), seed=0)
+def test_every_layer_from_the_stage_to_the_top_is_shuffled(model, image):
+    query = prepare_query(model, image, 0, 1)
+    copy = with_shuffled_weights(model, query, query.classifier.graph.node("conv2"), seed=0)
     for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
         one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
         assert (one != other).any() == changed
         np.testing.assert_array_equal(np.sort(one.ravel()), np.sort(other.ravel()))
 
 
-def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image):
-    """Weights that are all alike are the same in any order; so are those past a dead rectifier."""
+def test_maps_that_do_not_depend_on_the_shuffled_weights_have_correlation_one(image):
+    """Equal weights do not change when shuffled, and weights past a dead ReLU have no effect."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input(SHAPE)
     x = layers.Conv2D(4, 3, activation="relu", name="conv")(layers.Rescaling(1 / 255)(inputs))
@@ -113,7 +113,7 @@ def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image
     model = keras.Model(inputs, layers.Dense(2, name="logits")(x))
     model.get_layer("dead").set_weights([np.zeros((1, 1, 4, 4)), np.full(4, -1.0)])
     model.get_layer("logits").set_weights([np.full((4, 2), 0.3), np.array([1.0, 2.0])])
-    # Frozen layers forget as well.
+    # Frozen layers are shuffled as well.
     model.get_layer("conv").trainable = False
     methods = ["deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam"]
     seen = compare_attributions(
@@ -121,11 +121,11 @@ def test_what_does_not_depend_on_the_forgotten_weights_has_correlation_one(image
     )
     np.testing.assert_allclose(seen.correlations[0, 1:], 1, atol=1e-9)
     assert (seen.correlations[1, 1:] < 0.99).all()
-    # A deconvnet does not ask whether a rectifier let anything through.
+    # The deconvnet does not use the forward mask of a ReLU.
     assert seen.correlations[0, 0] < 1
 
 
-def test_a_map_of_one_value_has_no_correlation(image):
+def test_a_constant_map_has_no_correlation(image):
     inputs = keras.Input(SHAPE)
     x = layers.Conv2D(1, 3, name="conv")(inputs)
     model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
@@ -135,17 +135,17 @@ def test_a_map_of_one_value_has_no_correlation(image):
     assert np.isnan(seen.correlations).all()
 
 
-def test_wrong_requests(model, image):
+def test_invalid_arguments(model, image):
     for options, text in (
         ({"methods": ["gradcamm"]}, "Unknown method 'gradcamm'.*Did you mean gradcam"),
         ({"target": "d"}, "Unknown class 'd'"),
         ({"down_to": ["conv3"]}, "Unknown layer 'conv3'"),
         ({"down_to": ["flat"]}, "'flat' has no weights on the way.*conv2, logits"),
-        ({"layer": "flat"}, "'flat' has no map"),
+        ({"layer": "flat"}, "'flat' has no feature map"),
     ):
         with pytest.raises(UsageError, match=text):
             compare_attributions(model, image, **{"samples": 1, "down_to": [], **options})
-    with pytest.raises(UsageError, match="One image is asked about"):
+    with pytest.raises(UsageError, match="`image` must be a single image"):
         compare_attributions(model, image[None])
     with pytest.raises(DataError, match="pixels that are not finite"):
         compare_attributions(model, image * np.nan)
@@ -181,7 +181,7 @@ def test_attribution_commands(files, capsys, name, more):
     assert arrays["map"].shape == SHAPE[:2]
     assert arrays["map"][tuple(facts["largest_at"])] == pytest.approx(facts["largest"])
     assert ("grid" in arrays) == ("cam" in name) == (facts["layer"] is not None)
-    # Three panels with something in each.
+    # Three panels, none of them blank.
     pixels = matplotlib.image.imread(picture)[..., :3]
     for panel in np.array_split(pixels[50:-60], 3, axis=1):
         assert np.ptp(panel, axis=(0, 1)).min() > 0.3
@@ -190,11 +190,11 @@ def test_attribution_commands(files, capsys, name, more):
     assert "Unknown class 'e'" in capsys.readouterr().err
     if "cam" in name:
         assert main([*command, "--layer", "flat"]) == 2
-        assert "'flat' has no map" in capsys.readouterr().err
+        assert "'flat' has no feature map" in capsys.readouterr().err
     assert not picture.exists()
 
 
-def test_a_class_that_nothing_speaks_for_has_no_picture(files, tmp_path, capsys):
+def test_a_map_of_zeros_is_not_drawn(files, tmp_path, capsys):
     folder, _, image = files
     inputs = keras.Input(SHAPE)
     x = layers.Conv2D(2, 3, activation="relu", name="conv")(inputs)

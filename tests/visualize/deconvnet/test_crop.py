@@ -1,4 +1,4 @@
-"""Units that see no border: projected through what they see alone, for the same result."""
+"""Crops of units that touch no border: the same result as from the whole image."""
 
 import importlib
 
@@ -15,7 +15,7 @@ from cnnkit.visualize.deconvnet.crop import crop_for_unit
 
 
 def block():
-    """Paths of several sizes that meet, over padding, holes, towers, batch normalization."""
+    """Paths with several windows that join, with padding, dilation, groups, batch normalization."""
     inputs = keras.Input((40, 44, 3))
     x = SubtractMean((100, 110, 120))(inputs)
     x = layers.ZeroPadding2D(((1, 2), (0, 1)))(x)
@@ -39,7 +39,7 @@ NETS = {
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_equals_the_whole_pass(rng, name, monkeypatch):
+def test_equals_the_pass_of_the_whole_image(rng, name, monkeypatch):
     build, names = NETS[name]
     keras.utils.set_random_seed(4)
     model = build()
@@ -69,15 +69,15 @@ def test_equals_the_whole_pass(rng, name, monkeypatch):
                 np.testing.assert_allclose(one.projection, other.projection, atol=2e-6 * scale)
 
 
-def test_only_units_that_see_no_border_are_cut():
-    """By arithmetic: 3 x 3 with padding, a pooling, 3 x 3 with padding over 12 x 10 pixels."""
+def test_only_units_that_touch_no_border_are_cropped():
+    """3 x 3 with padding, a pooling, 3 x 3 with padding over 12 x 10 pixels, by arithmetic."""
     inputs = keras.Input((12, 10, 1))
     x = layers.Conv2D(1, 3, padding="same")(inputs)
     x = layers.Conv2D(1, 3, padding="same", name="top")(layers.MaxPooling2D(2)(x))
     graph = build_graph(keras.Model(inputs, x))
     calls = graph.ancestors(graph.node("top"))
     inside = {place: crop_for_unit(graph, calls, place, (12, 10)) for place in np.ndindex(6, 5)}
-    # Place i of 6 looks at rows 2 i - 3 to 2 i + 4: within 0..11 for i of 2 and 3; of 5: 2 alone.
+    # Position i of 6 depends on rows 2 i - 3 to 2 i + 4: within 0..11 for i = 2, 3; of 5: i = 2.
     assert {place for place, cut in inside.items() if cut} == {(2, 2), (3, 2)}
     assert inside[2, 2].box == Box(1, 1, 9, 9)
 
@@ -86,7 +86,7 @@ def test_only_units_that_see_no_border_are_cut():
     SubtractMean(np.zeros((16, 16, 3))), layers.PReLU(), layers.GlobalAveragePooling2D(),
     LocalResponseNormalization(size=3, region="within"), layers.Conv2D(1, 1, dtype="float16"),
 ])  # fmt: skip
-def test_what_differs_from_place_to_place_is_not_cut(layer):
+def test_layers_that_differ_by_position_are_not_cropped(layer):
     inputs = keras.Input((16, 16, 3))
     graph = build_graph(keras.Model(inputs, layer(layers.Conv2D(3, 1)(inputs))))
     assert crop_for_unit(graph, graph.nodes, (8, 8), (16, 16)) is None

@@ -1,4 +1,4 @@
-"""The deconvnet step by step: equal to the gradient form, and what transposing means."""
+"""The deconvnet layer by layer against the gradient form, and the adjoint of a convolution."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def test_pool_and_unpool_are_loops_over_windows(rng, padding, stride):
     expected = np.zeros(values.shape)
     for n, row, column, channel in np.ndindex(*pooled.shape):
         best = -np.inf
-        # SAME pads by one less than the rest: 5 and 7 by 1 before, at stride 2 as at stride 1.
+        # SAME padding: 5 and 7 are padded by 1 before, at stride 2 as at stride 1.
         shift = 1 if padding == "same" else 0
         for r in range(row * stride - shift, row * stride - shift + 3):
             for c in range(column * stride - shift, column * stride - shift + 3):
@@ -39,7 +39,7 @@ def test_pool_and_unpool_are_loops_over_windows(rng, padding, stride):
     [("valid", 2, 1, 1), ("same", 2, 2, 1), ("same", 1, 1, (2, 1))],
 )
 def test_the_transposed_filters_are_the_adjoint(rng, padding, strides, groups, dilation):
-    # <W x, y> = <x, W' y> for all x and y: that, and nothing else, is what transposing means.
+    # <W x, y> = <x, W' y> for all x and y: the definition of the transpose.
     keras.utils.set_random_seed(0)
     layer = GroupedConv2D(4, (3, 2), strides=strides, padding=padding, groups=groups,
                           dilation_rate=dilation, name="c")  # fmt: skip
@@ -49,14 +49,14 @@ def test_the_transposed_filters_are_the_adjoint(rng, padding, strides, groups, d
     steps = forward_steps(model, x, "c")
     y = rng.normal(size=steps[-1].output.shape)
     up, down = np.vdot(steps[-1].output, y), np.vdot(x, backward_steps(steps, y.astype("float32")))
-    # Of what the products could come to: by chance they may nearly cancel.
+    # Relative to the largest possible products: by chance they may nearly cancel.
     most = np.linalg.norm(steps[-1].output) * np.linalg.norm(y)
     assert abs(up - down) < 1e-5 * most
     assert abs(up) > 1e-3 * most
 
 
-def test_one_tap_comes_back_flipped():
-    # One unit of a 3 x 3 convolution: its transpose paints the kernel where the unit looks.
+def test_a_kernel_with_one_nonzero_value_is_transposed():
+    # One unit of a 3 x 3 convolution: its transpose writes the kernel at the unit's receptive field.
     inputs = keras.Input((5, 5, 1))
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, name="c")(inputs))
     kernel = np.arange(9, dtype="float32").reshape(3, 3, 1, 1)
@@ -70,7 +70,7 @@ def test_one_tap_comes_back_flipped():
 
 
 def flattened():
-    """Padding, strides, a separate ReLU, and a flattened map that is no square."""
+    """Padding, strides, a separate ReLU, and a flattened map that is not square."""
     inputs = keras.Input((14, 21, 3))
     x = layers.ZeroPadding2D(((1, 2), (0, 3)))(inputs)
     x = layers.ReLU()(layers.Conv2D(4, 3, strides=2)(x))
@@ -114,7 +114,7 @@ def test_equals_the_gradient_form(rng, name):
                 )
 
 
-def test_gradient_rule_of_the_stack(rng):
+def test_gradient_rule_layer_by_layer(rng):
     model = vgg11(input_shape=(32, 32, 3), include_top=False)
     image = rng.uniform(0, 255, (32, 32, 3))
     [result] = deconvnet(model, image, "block2_conv1", rule="gradient")
@@ -127,18 +127,18 @@ def test_gradient_rule_of_the_stack(rng):
     )
 
 
-def test_what_the_stack_does_not_know(rng):
+def test_unsupported_layers_are_named(rng):
     inputs = keras.Input((8, 8, 3))
     mean = keras.layers.AveragePooling2D(2, name="mean")(inputs)
     image = np.zeros((1, 8, 8, 3))
-    with pytest.raises(UsageError, match="'mean' is no step of the deconvnet's stack"):
+    with pytest.raises(UsageError, match="'mean' has no step in the layer-by-layer deconvnet"):
         forward_steps(keras.Model(inputs, mean), image, "mean")
     twice = keras.layers.Add(name="twice")([inputs, inputs])
-    with pytest.raises(UsageError, match="'twice' is no step"):
+    with pytest.raises(UsageError, match="'twice' has no step"):
         forward_steps(keras.Model(inputs, twice), image, "twice")
     model = alexnet(include_top=False, input_shape=(64, 64, 3))
     steps = forward_steps(model, np.zeros((1, 64, 64, 3)), "norm1")
-    with pytest.raises(UsageError, match="'norm1', which is not its gradient"):
+    with pytest.raises(UsageError, match="the step of layer 'norm1' skips its derivative"):
         backward_steps(steps, steps[-1].output, "gradient")
     with pytest.raises(UsageError, match="Did you mean guided"):
         backward_steps(steps, steps[-1].output, "guidd")

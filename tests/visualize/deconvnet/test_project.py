@@ -1,4 +1,4 @@
-"""The deconvnet against one in NumPy, an independent implementation, and its laws."""
+"""The deconvnet against one in NumPy and against an independent implementation."""
 
 import keras
 import numpy as np
@@ -208,7 +208,7 @@ def test_batches_do_not_matter(net, images):
         np.testing.assert_allclose(one.projection, other.projection, atol=1e-7)
 
 
-def test_the_model_is_left_as_it_was(images):
+def test_the_model_is_not_changed(images):
     model = small_net()
     before = model.get_weights(), model.predict(images, verbose=0), model.to_json()
     deconvnet(model, images, "fc8", unit=0)
@@ -216,7 +216,7 @@ def test_the_model_is_left_as_it_was(images):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(before[1], model.predict(images, verbose=0))
     assert before[2] == model.to_json()
-    # Training afterwards follows the true gradient: as a fresh copy that saw no deconvnet does.
+    # Training afterwards follows the true gradient: as for a fresh copy without a deconvnet.
     fresh = small_net()
     fresh.set_weights(model.get_weights())
     for one in (model, fresh):
@@ -246,7 +246,7 @@ def oracle(shared):
 
 def test_oracle_logits(oracle):
     model, arrays = oracle
-    # Of the largest: processors sum in different orders.
+    # Relative to the largest: processors sum in different orders.
     largest = np.abs(arrays["logits"]).max()
     np.testing.assert_allclose(model(arrays["x"]), arrays["logits"], rtol=0, atol=1e-5 * largest)
 
@@ -297,7 +297,7 @@ def test_alexnet_every_layer(rng):
         ({"layer": "conv3", "rule": "decon"}, "Did you mean deconvnet"),
     ],
 )
-def test_wrong_arguments(net, images, arguments, text):
+def test_invalid_arguments(net, images, arguments, text):
     with pytest.raises(UsageError) as error:
         deconvnet(net, images, **arguments)
     assert text in str(error.value)

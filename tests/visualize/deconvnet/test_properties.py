@@ -1,4 +1,4 @@
-"""What holds for every deconvnet, whatever its weights."""
+"""Properties of every deconvnet, whatever its weights."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def project(model, images, layer, rule, unit=1):
 
 
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
-def test_a_stronger_signal_gives_the_same_picture_stronger(images, rule):
+def test_projections_scale_with_the_signal(images, rule):
     steps = forward_steps(net(), images, "c")
     signal = np.zeros_like(steps[-1].output)
     signal[:, 2, 3, 1] = 1
@@ -65,7 +65,7 @@ def test_pixels_are_not_rectified(images):
         assert projection.min() < -0.1 * projection.max() < 0
 
 
-def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
+def test_below_a_pooling_the_rules_differ_in_dead_windows_only(images):
     # Both rules rectify; the forward mask of guided differs where all of a window was dead.
     model = net(pooled=True)
     steps = forward_steps(model, images, "c")
@@ -85,13 +85,13 @@ def test_below_a_pooling_the_rules_part_in_dead_windows_only(images):
     ("layer", "side", "first"),
     [
         (CeilMaxPooling2D(3, 2), 4, 2),
-        # By two places, of which Keras's "same" would put one in front.
+        # By two positions, of which Keras's "same" would put one in front.
         (CeilMaxPooling2D(4, 4), 6, 4),
         (layers.MaxPooling2D(3, 2, "same"), 4, 2),
     ],
 )
 def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
-    # Of a map below zero the last windows overhang, and no zero outside wins.
+    # The last windows of a negative map overhang; zeros outside must not win.
     inputs = keras.Input((side, side, 1))
     model = keras.Model(inputs, keras.layers.Identity(name="top")(layer(inputs)))
     image = np.full((side, side, 1), -2.0)
@@ -106,7 +106,7 @@ def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
 
 
 def test_flat_units_are_counted_row_by_row(images):
-    # Unit (row * width + column) * channels + channel of a flattened map is that place's unit.
+    # Unit (row * width + column) * channels + channel of a flattened map is the unit at that position.
     model = net()
     flat = keras.Model(model.input, layers.Flatten(name="flat")(model.output))
     rows, columns, channels = model.output.shape[1:]
@@ -117,7 +117,7 @@ def test_flat_units_are_counted_row_by_row(images):
     assert as_map.activation == as_vector.activation
 
 
-def test_a_loaded_model_is_seen_alike(images, tmp_path):
+def test_a_loaded_model_gives_the_same_projection(images, tmp_path):
     model = net()
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""Occlusion: against an independent implementation, the plain sweep, and a net built by hand."""
+"""Occlusion against an independent implementation and a model built by hand."""
 
 import dataclasses
 import json
@@ -12,24 +12,20 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit import alexnet, zfnet
 from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.layers import (
-    CeilMaxPooling2D,
-    ClassProbabilities,
-    GroupedConv2D,
-    LocalResponseNormalization,
     ReLU,
-    SubtractMean,
 )
-from cnnkit.models.graph import build_graph
 from cnnkit.visualize import deconvnet, occlusion
-from cnnkit.visualize.occlusion.incremental import incremental_occlusion
-from cnnkit.visualize.occlusion.occlusion import plain_occlusion
-
-METHODS = ("plain", "incremental")
+from tests.visualize.occlusion.networks import (
+    METHODS,
+    classifier,
+    random_image,
+    residual,
+    strided,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,137 +76,6 @@ def test_oracle(oracle, method, i):
         np.testing.assert_allclose(drop, expected, rtol=0, atol=1e-5 * max(1, largest))
 
 
-def classifier(body, shape=(29, 37, 3), classes=5, scale=1.0):
-    """A classifier over `body`; its logits are of about `scale`, so that no class wins always."""
-    keras.utils.set_random_seed(5)
-    inputs = keras.Input(shape)
-    x = layers.Flatten()(body(inputs))
-    model = keras.Model(inputs, ClassProbabilities()(layers.Dense(classes, name="logits")(x)))
-    random = np.random.default_rng(6)
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-        elif isinstance(layer, layers.Conv2D):
-            kernel, *bias = layer.get_weights()
-            layer.set_weights([kernel, *(random.normal(0, 0.1, one.shape) for one in bias)])
-    image = picture(shape)
-    kernel, bias = model.get_layer("logits").get_weights()
-    logits = keras.Model(inputs, model.get_layer("logits").output)(image[None]).numpy()
-    model.get_layer("logits").set_weights([kernel * scale / np.abs(logits).max(), bias])
-    return model
-
-
-def picture(shape=(29, 37, 3)):
-    return np.random.default_rng(7).uniform(0, 2, shape).astype("float32")
-
-
-def strided(x):
-    """What is pooled is below zero in places: beyond the border nothing is a maximum."""
-    x = layers.Conv2D(6, 5, strides=2, padding="same")(x)
-    x = layers.MaxPooling2D(3, 2, padding="same")(x)
-    return layers.Conv2D(8, 3, dilation_rate=2, padding="same", activation="tanh")(x)
-
-
-def grouped(x):
-    x = GroupedConv2D(8, 3, strides=2, padding="valid", activation=ReLU())(
-        SubtractMean((1, 0, 1))(x)
-    )
-    x = LocalResponseNormalization(alpha=0.1)(x)
-    x = CeilMaxPooling2D()(x)
-    return GroupedConv2D(6, 3, padding="same", groups=2, activation=ReLU())(x)
-
-
-def residual(x):
-    x = layers.Conv2D(8, 7, strides=2, padding="same", use_bias=False)(x)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    y = layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2, padding="same")(x))
-    y = layers.Conv2D(8, 3, padding="same")(layers.Activation("relu")(y))
-    x = layers.Add()([layers.Conv2D(8, 1, strides=2)(x), y])
-    return layers.Concatenate()([x, layers.AveragePooling2D(3, 1, padding="same")(x)])
-
-
-def borders(x):
-    x = layers.Cropping2D(((1, 2), (0, 3)))(layers.ZeroPadding2D(((2, 0), (1, 1)))(x))
-    x = LocalResponseNormalization(3, alpha=0.3, region="within")(layers.Conv2D(4, 3)(x))
-    return layers.AveragePooling2D((2, 3))(layers.PReLU(shared_axes=(1, 2))(x))
-
-
-def skipping(x):
-    """Windows further apart than they are long: some pixels are never looked at."""
-    return layers.Conv2D(6, 2, strides=3)(layers.Conv2D(4, 1, strides=2, activation="relu")(x))
-
-
-def a_mean_image(x):
-    return layers.Conv2D(6, 3, activation="relu")(SubtractMean(picture())(x))
-
-
-def unknown_in_the_middle(x):
-    """A layer that is not known here is computed as it is."""
-    x = layers.DepthwiseConv2D(3, activation="relu")(layers.Conv2D(6, 3)(x))
-    return layers.Conv2D(4, 3, name="after")(x)
-
-
-BODIES = (
-    strided,
-    grouped,
-    residual,
-    borders,
-    skipping,
-    a_mean_image,
-    unknown_in_the_middle,
-)
-
-
-@pytest.mark.parametrize("body", BODIES)
-def test_incremental_equals_plain(body):
-    model = classifier(body)
-    image = picture()
-    one, other = (
-        occlusion(model, image, (7, 9), (5, 4), (0.5, 1, 1.5), method, 7, edge="clip")
-        for method in METHODS
-    )
-    assert (one.method, other.method) == METHODS
-    assert np.ptp(one.probability) > 1e-3
-    assert one.probability.max() < 0.9
-    np.testing.assert_allclose(other.probability, one.probability, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(other.label, one.label)
-    np.testing.assert_allclose(other.activity, one.activity, rtol=1e-5, atol=1e-5)
-    assert other.clean_probability == pytest.approx(one.clean_probability, abs=1e-6)
-    assert (other.layer, other.unit) == (one.layer, one.unit)
-
-
-@pytest.mark.parametrize("body", BODIES)
-def test_every_map_is_that_of_the_plain_sweep(body):
-    calls = build_graph(classifier(body)).nodes
-    image = picture()
-    random = np.random.default_rng(8)
-    corners = random.integers(0, (29, 37), (40, 2))
-    ends = np.minimum(corners + random.integers(1, 12, (40, 2)), (29, 37))
-    rectangles = np.stack([corners, ends], axis=-1)
-    wanted = [(call, None) for call in calls]
-    filled = np.full_like(image, 3)
-    one, other = (
-        sweep(calls, image, filled, wanted)(rectangles, 9)
-        for sweep in (plain_occlusion, incremental_occlusion)
-    )
-    for expected, got, (call, _) in zip(one, other, wanted, strict=True):
-        assert np.ptp(expected, axis=0).max() > 1e-3, "the squares are seen"
-        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5, err_msg=call.layer.name)
-
-
-@pytest.mark.parametrize("build", [alexnet, zfnet])
-def test_networks(build):
-    model = build(input_shape=(96, 96, 3), classes=4, initializer="glorot", hidden_units=16)
-    image = np.random.default_rng(1).uniform(0, 255, (96, 96, 3))
-    one, other = (occlusion(model, image, 16, 16, method=method) for method in METHODS)
-    assert one.layer == "pool5"
-    assert 0.05 < one.probability.min() < one.probability.max() < 0.95
-    np.testing.assert_allclose(other.probability, one.probability, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(other.activity, one.activity, rtol=1e-4)
-    assert one.projection.unit == one.unit
-    assert one.projection.projection.shape == (96, 96, 3)
-
-
 def detector(cross_at=(12, 20), gain=20.0, shape=(32, 40, 3)):
     """A net that detects a cross of 5 x 5 pixels, and an image with one around `cross_at`."""
     cross = np.zeros((5, 5), np.float32)
@@ -237,13 +102,13 @@ def test_the_known_pattern_is_found(method):
     seen = occlusion(model, image, 5, 1, 0.0, method, layer="detect", unit=1)
     assert (seen.target, seen.unit) == (1, 1)
     assert seen.clean_probability > 0.99
-    # By hand: what is left of the cross's nine pixels, less the half that the bias asks for.
+    # By hand: the visible ones of the cross's nine pixels, minus the bias.
     cross = image[..., 0]
     left = [[9 - cross[r : r + 5, c : c + 5].sum() for c in seen.columns] for r in seen.rows]
     np.testing.assert_allclose(seen.activity, np.maximum(np.array(left) / 9 - 0.5, 0), atol=1e-6)
     hidden = seen.rows.tolist().index(10), seen.columns.tolist().index(18)
     assert seen.probability[hidden] == seen.probability.min() < 0.01
-    # Where the square is clear of the cross, nothing changes.
+    # Squares that do not cover the cross change nothing.
     clear = (np.abs(seen.rows[:, None] - 10) > 4) | (np.abs(seen.columns - 18) > 4)
     np.testing.assert_allclose(seen.probability[clear], seen.clean_probability, atol=1e-6)
     assert (seen.label[clear] == 1).all()
@@ -256,7 +121,7 @@ def test_the_known_pattern_is_found(method):
     assert seen.projection.position == (12, 20)
 
 
-def test_places_and_edges():
+def test_places_of_the_square_and_edges():
     model, image = detector()
     inside = occlusion(model, image, (5, 8), (4, 7), 0.0, target=1, layer="detect", unit=1)
     assert inside.rows.tolist() == list(range(0, 28, 4))
@@ -272,7 +137,7 @@ def test_places_and_edges():
 
 
 def test_batches_do_not_matter():
-    model, image = classifier(strided), picture()
+    model, image = classifier(strided), random_image()
     results = [
         occlusion(model, image, 9, 4, 0, method, batch_size)
         for method in METHODS
@@ -282,8 +147,8 @@ def test_batches_do_not_matter():
         np.testing.assert_allclose(one.probability, results[0].probability, atol=1e-6)
 
 
-def test_the_model_is_left_as_it_was():
-    model, image = classifier(residual), picture()
+def test_the_model_is_not_changed():
+    model, image = classifier(residual), random_image()
     before, weights = model.to_json(), model.get_weights()
     occlusion(model, image, 9, 9, 0)
     assert model.to_json() == before
@@ -291,22 +156,22 @@ def test_the_model_is_left_as_it_was():
         np.testing.assert_array_equal(one, other)
 
 
-def test_without_a_window_the_sweep_is_plain():
+def test_a_model_without_known_windows_is_computed_plainly():
     inputs = keras.Input((12, 12, 3))
     x = layers.GlobalAveragePooling2D()(layers.DepthwiseConv2D(3)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
     image = np.ones((12, 12, 3))
     assert occlusion(model, image, 4, 4, 0, unit=0).method == "plain"
     assert occlusion(model, image, 4, 4, 0, unit=0).projection is None
-    with pytest.raises(UsageError, match=r"first.*Take method=.plain."):
+    with pytest.raises(UsageError, match=r"first.*Use method=.plain."):
         occlusion(model, image, 4, 4, 0, "incremental")
 
 
-def test_sigmoids_are_probabilities_already():
+def test_sigmoids_are_probabilities():
     inputs = keras.Input((12, 12, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="c")(inputs))
     model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
-    image = picture((12, 12, 3))
+    image = random_image((12, 12, 3))
     seen = occlusion(model, image, 4, 4, 0)
     assert seen.clean_probability == pytest.approx(float(model(image[None])[0, 0]), abs=1e-6)
     assert np.ptp(seen.probability) > 1e-3
@@ -315,35 +180,38 @@ def test_sigmoids_are_probabilities_already():
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"square": 33}, "larger than the image. Expected: at most 32 x 40. Received: 33 x 33"),
-        ({"square": (5, 41)}, "larger than the image"),
-        ({"square": 0}, "The square is a whole number"),
-        ({"stride": 0}, "The stride is a whole number"),
-        ({"stride": (1, 2, 3)}, "The stride is a whole number"),
-        ({"fill": (1, 2)}, "one color. Expected: 1 or 3 numbers"),
-        ({"fill": float("nan")}, "one color"),
+        (
+            {"square": 33},
+            "`square` must not be larger than the image. Expected: at most 32 x 40. Received: 33 x 33",
+        ),
+        ({"square": (5, 41)}, "`square` must not be larger than the image"),
+        ({"square": 0}, "`square` must be a whole number"),
+        ({"stride": 0}, "`stride` must be a whole number"),
+        ({"stride": (1, 2, 3)}, "`stride` must be a whole number"),
+        ({"fill": (1, 2)}, "`fill` must be one color. Expected: 1 or 3 numbers"),
+        ({"fill": float("nan")}, "`fill` must be one color"),
         ({"method": "incremntal"}, "Did you mean incremental"),
         ({"edge": "clipped"}, "Did you mean clip"),
-        ({"batch_size": 0}, "A batch holds one place or more"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1"),
         ({"target": 2}, "has no class 2. Expected: 0 to 1"),
         ({"target": "cat"}, "Unknown class 'cat'. Its classes have no names"),
         ({"layer": "detekt"}, "Did you mean detect"),
-        ({"layer": "logits"}, "Layer 'logits' has no map"),
+        ({"layer": "logits"}, "Layer 'logits' has no feature map"),
         ({"layer": "detect", "unit": 2}, "has no unit 2. Expected: 0 to 1"),
     ],
 )
-def test_wrong_arguments(arguments, text):
+def test_invalid_arguments(arguments, text):
     model, image = detector()
     with pytest.raises(UsageError) as error:
         occlusion(model, image, **arguments)
     assert text in str(error.value)
 
 
-def test_wrong_images_and_models():
+def test_invalid_images_and_models():
     model, image = detector()
     with pytest.raises(UsageError, match="`images` must have the shape"):
         occlusion(model, image[:20])
-    with pytest.raises(UsageError, match="One image is covered"):
+    with pytest.raises(UsageError, match="`image` must be a single image"):
         occlusion(model, image[None])
     with pytest.raises(UsageError, match="is not a classifier"):
         occlusion(keras.Model(model.input, model.get_layer("detect").output), image)
@@ -367,7 +235,7 @@ def test_a_dead_layer_is_named():
 
 
 def test_command(tmp_path, capsys):
-    # Pixels of 255 instead of 1.
+    # Pixels are 255 instead of 1.
     model, image = detector(shape=(32, 32, 3))
     kernel, bias = model.get_layer("detect").get_weights()
     model.get_layer("detect").set_weights([kernel / 255, bias])
@@ -385,9 +253,9 @@ def test_command(tmp_path, capsys):
     assert facts["clean_probability"] > 0.99 > arrays["probability"].min()
     assert matplotlib.image.imread(picture).shape[2] in (3, 4)
     for wrong, text in (
-        (["--square", "33"], "larger than the image"),
+        (["--square", "33"], "`square` must not be larger than the image"),
         (["--target", "cat"], "Unknown class 'cat'"),
-        (["--fill", "1", "2"], "one color"),
+        (["--fill", "1", "2"], "`fill` must be one color"),
     ):
         other = tmp_path / "other.png"
         assert main([*command, *wrong, "--output", str(other)]) == 2
@@ -400,7 +268,7 @@ def test_projections_of_the_same_map_from_other_images(tmp_path, capsys):
     kernel, bias = model.get_layer("detect").get_weights()
     model.get_layer("detect").set_weights([kernel / 255, bias])
     model.save(tmp_path / "model.keras")
-    # Turned by half, and an image in which there is nothing.
+    # Rotated by a half turn, and a blank image.
     pixels = {"image": image, "turned": image[::-1, ::-1], "none": np.zeros_like(image)}
     files = {name: str(tmp_path / f"{name}.png") for name in pixels}
     for name, values in pixels.items():
@@ -438,7 +306,7 @@ def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
     )
     draw_occlusion(image, dataclasses.replace(seen, activity=activity), "seen.png")
     [square] = drawn[0].axes[2].patches
-    # Row 4 and column 11 of the grid; matplotlib's pixels have their middles at whole numbers.
+    # Row 4 and column 11 of the grid; matplotlib's pixels have their centers at whole numbers.
     assert square.get_xy() == (22 - 0.5, 8 - 0.5)
     assert (square.get_width(), square.get_height()) == (5, 5)
 

@@ -1,4 +1,4 @@
-"""An image that leaves a layer no place is refused in one line, whichever way it comes in."""
+"""Models and images that the forward pass refuses."""
 
 import keras
 import numpy as np
@@ -7,15 +7,66 @@ from keras import layers
 
 from cnnkit import visualize
 from cnnkit.errors import UsageError
-from cnnkit.visualize import Box
+from cnnkit.visualize import Box, deconvnet
 
-# conv1 makes 4 x 17 of it and pool1 2 x 8, of which conv2 wants three rows.
+
+@pytest.fixture(scope="module")
+def images():
+    images = np.random.default_rng(0).normal(size=(2, 13, 15, 3)).astype("float32")
+    images[1, 2:9, 3:10] = 0.2
+    return images
+
+
+class Scaled(layers.Conv2D):
+    """Computes something else than the convolution it inherits from."""
+
+    def call(self, inputs):
+        return super().call(inputs) ** 2
+
+
+REFUSED = {
+    "elu": (lambda: layers.Conv2D(2, 3, activation="elu", name="L"), "Conv2D with activation elu"),
+    "relu6": (lambda: layers.ReLU(6.0, name="L"), "ReLU"),
+    "leaky": (lambda: layers.Activation("leaky_relu", name="L"), "activation leaky_relu"),
+    "slope": (lambda: layers.LeakyReLU(name="L"), "LeakyReLU"),
+    "softmax inside": (lambda: layers.Softmax(name="L"), "Softmax"),
+    "fused softmax inside": (lambda: layers.Dense(2, activation="softmax", name="L"), "softmax"),
+    "overridden": (lambda: Scaled(2, 3, name="L"), "Scaled"),
+    "separable": (lambda: layers.SeparableConv2D(2, 3, name="L"), "SeparableConv2D"),
+    "upsampling": (lambda: layers.UpSampling2D(name="L"), "UpSampling2D"),
+    "lambda": (lambda: layers.Lambda(lambda x: x * x, name="L"), "Lambda"),
+    "product": (lambda: lambda x: layers.Multiply(name="L")([x, x]), "Multiply"),
+    "operation": (lambda: keras.ops.relu, "Relu"),
+    "training": (lambda: lambda x: layers.BatchNormalization(name="L")(x, training=True),
+                 "extra call arguments"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
+def test_layers_that_do_not_support_a_rule_are_named(images, name, rule):
+    make, text = REFUSED[name]
+    inputs = keras.Input((13, 15, 3))
+    x = make()(layers.Conv2D(2, 3)(inputs))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, name="top")(x))
+    layer = "relu" if name == "operation" else "L"
+    with pytest.raises(
+        UsageError, match=f"{layer}.*does not support the backward rule '{rule}'.*{text}"
+    ):
+        deconvnet(model, images, "top", rule=rule)
+    # Layers below it can be projected.
+    assert deconvnet(model, images, model.layers[1].name, rule=rule)
+
+
+# conv1 returns 4 x 17 and pool1 2 x 8, and conv2 needs three rows.
 SMALL = (8, 21)
+
+
 LINE = "The image is too small: layer 'conv2' has no place to look at. Received: 8 x 21."
 
 
 def network():
-    """Over images of any size, with room for those of 10 rows and more."""
+    """A model over images of any size of at least 10 rows."""
     keras.utils.set_random_seed(2)
     inputs = keras.Input((None, None, 3))
     x = layers.Conv2D(4, 5, activation="relu", name="conv1")(inputs)
@@ -28,7 +79,7 @@ def network():
     return model
 
 
-ASKED = {
+CALLS = {
     "deconvnet": lambda model, images: visualize.deconvnet(model, images, "conv2"),
     "project": lambda model, images: visualize.project(model, images, "conv2", [(0, 0, 0, 1)]),
     "climb": lambda model, images: visualize.forward_steps(model, images, "conv2"),
@@ -61,9 +112,9 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", ASKED)
-def test_too_small_by_a_row_is_said_in_one_line(name, rng):
-    model, ask = network(), ASKED[name]
+@pytest.mark.parametrize("name", CALLS)
+def test_an_image_that_is_too_small_by_a_row_is_refused(name, rng):
+    model, ask = network(), CALLS[name]
     large = rng.uniform(1, 255, (2, 10, 21, 3)).astype(np.float32)
     with pytest.raises(UsageError) as refused:
         ask(model, large[:, : SMALL[0]])
