@@ -1,1 +1,1 @@
-"""Command line of cnnkit: one module a verb in `commands`, and what the verbs share."""
+"""Command line of cnnkit: one module per command in `commands`, and the modules they share."""

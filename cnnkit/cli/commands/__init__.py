@@ -1,1 +1,1 @@
-"""The verbs of the `cnnkit` command, one module each."""
+"""The commands of `cnnkit`, one module each. Modules of subcommands begin with an underscore."""
