@@ -233,6 +233,14 @@ def test_a_version_and_a_label_exclude_each_other(query, brightness):
         assert "not allowed with" in err
 
 
+def test_labels_of_versions_have_a_new_name(query, brightness):
+    code, out, err = query("none.png", *brightness.options, "--label", "stable")
+    note, error = err.splitlines()
+    assert (code, out) == (2, "")
+    assert note == "cnnkit: note: --label is now --version-label; --label works until 0.3.0"
+    assert "`PATH` must be an existing image file or folder. Received: none.png" in error
+
+
 def test_a_token_goes_with_the_call(query, tmp_path):
     heard = []
     model = Brightness()
