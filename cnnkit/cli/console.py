@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar(
     total: int, label: str | None = None, *, resumed: bool = False
-) -> Iterator[Callable[[int], object]]:
+) -> Iterator[Callable[..., object]]:
     """Show a progress bar of images on standard error, if that is a terminal.
 
     Args:
@@ -28,12 +28,12 @@ def progress_bar(
             process has done, which do not count for the speed.
 
     Yields:
-        A function that takes the number of images done since the last call.
+        A function that takes the number of images done since the last call, by default 1.
     """
     with open_bar(total, label) as bar:
         begun = not resumed or bar.disable
 
-        def update(images: int) -> None:
+        def update(images: int = 1) -> None:
             nonlocal begun
             if begun:
                 bar.update(images)

@@ -29,8 +29,8 @@ def test_a_bar_is_shown_on_a_terminal_only(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with progress_bar(4, "reading") as progress:
-        progress(2)
-        progress(2)
+        progress(3)
+        progress()
     assert "reading" in terminal.getvalue()
 
 
