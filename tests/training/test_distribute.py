@@ -42,7 +42,7 @@ def workers(parent, folder, *words, what=("KILL", "KILL"), at=(0, 0), words_of_s
     shared = ["train", "--strategy", "multiworker", "--workers", addresses]
     jobs = []
     for i in (0, 1):
-        own = ["--index", i, "--output", folder / str(i)]
+        own = ["--worker-index", i, "--output", folder / str(i)]
         extra = words_of_second if i == 1 and words_of_second else words
         jobs.append(([*shared, *own, *extra], what[i], at[i]))
     return parent.run(*jobs)

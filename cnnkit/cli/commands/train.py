@@ -1,4 +1,4 @@
-"""Train a network and leave a run folder behind.
+"""Train a network and write a run folder.
 
 Without other options this trains the recipe `demo`. Every option changes one field of the recipe;
 `cnnkit recipes` lists the recipes.
@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
+from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.train_stages import has_stages, read_stages, train_stages, write_stages
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
+from cnnkit.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from cnnkit.training import Callback
+
+# A function that trains a configuration into a folder. The third argument is True to resume; the
+# last one is stored with the run.
+TrainFunction = Callable[[TrainingConfig, Path, bool, Mapping[str, Any]], RunFolder]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the verb's arguments."""
+    """Declare the command's arguments."""
     parser.add_argument("--recipe", help=f"one of {', '.join(RECIPES)} (default: {DEFAULT})")
     parser.add_argument("--output", help="run folder (default: a free name in runs/)")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
@@ -31,96 +42,130 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
         metavar="HOST:PORT,...",
-        help="every process of --strategy multiworker, the same list in each (or TF_CONFIG)",
+        help="addresses of all processes of --strategy multiworker, the same list in each "
+        "(or TF_CONFIG)",
     )
-    parser.add_argument("--index", type=int, help="which of the workers this is, from 0")
+    parser.add_argument(
+        "--worker-index", type=int, metavar="N", help="this process's place in --workers, from 0"
+    )
+    deprecated_option(parser, "--index", "--worker-index", type=int)
     parser.add_argument(
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard too"
     )
     parser.add_argument(
-        "--profile", action="store_true", help="profile a few steps, and tell where the time went"
+        "--profile",
+        action="store_true",
+        help="profile a few steps, and print the time of each part of the training",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document at the end")
+    add_json_argument(parser, "print one JSON document at the end")
     add_config_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, with progress on the terminal."""
+    """Train, with progress on the terminal."""
     if args.resume and not args.output:
-        raise UsageError("Which run is to be resumed?", expected="--resume with --output RUN")
+        raise UsageError("--resume requires --output RUN")
     if args.resume and args.overwrite:
-        raise UsageError("A run is either resumed or overwritten", received="both")
+        raise UsageError("--resume and --overwrite must not be given together")
     output = Path(args.output) if args.output else _free_folder(args.recipe or DEFAULT)
     recipe = None if args.resume and not args.recipe else find_recipe(args.recipe or DEFAULT)
-
-    from cnnkit.cli.train_stages import has_stages
-
     if has_stages(output) or (recipe and recipe.stages):
-        return _run_parts(args, output, recipe)
-    if recipe is None:
-        from cnnkit.run_folder import RunFolder
-
-        base = RunFolder.open(output).config
-    else:
-        base = recipe.config
+        return _train_stages(args, output, recipe)
+    base = RunFolder.open(output).config if recipe is None else recipe.config
     config = apply_overrides(base, args)
-    about = {}
+    metadata: dict[str, Any] = {}
     if recipe is not None:
-        _check_needs(recipe, args.recipe or DEFAULT, config)
-        about = _about(recipe, args.recipe or DEFAULT, base, config)
-    return _reported(args, output, lambda train: [train(config, output, args.resume, about)])
+        name = args.recipe or DEFAULT
+        _check_needs(recipe, name, config)
+        metadata = _recipe_metadata(recipe, name, base, config)
+    return _train_and_report(
+        args, output, lambda train: [train(config, output, args.resume, metadata)]
+    )
 
 
-def _run_parts(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> int:
-    from cnnkit.cli.train_stages import has_stages, read_stages, train_stages, write_stages
-
-    if args.workers or args.index is not None:
-        raise UsageError("A recipe of several parts is trained by one process")
+def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> int:
+    """Train a recipe of several stages."""
+    if args.workers or args.worker_index is not None:
+        raise UsageError(
+            "--workers and --worker-index must not be given for a recipe of several stages, which "
+            "is trained by one process"
+        )
     if args.resume and has_stages(output):
-        parts = read_stages(output)
+        stages = read_stages(output)
     elif args.resume or recipe is None:
         raise UsageError(f"No run folder {output}", expected="a folder that `cnnkit train` wrote")
     else:
-        parts = [
-            dataclasses.replace(part, config=apply_overrides(part.config, args))
-            for part in recipe.stages
+        stages = [
+            dataclasses.replace(stage, config=apply_overrides(stage.config, args))
+            for stage in recipe.stages
         ]
-        write_stages(output, parts)
-    about = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}
-    out = sys.stderr if args.json else sys.stdout
-    return _reported(
+        write_stages(output, stages)
+    metadata = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}
+    out = _progress_stream(args)
+    return _train_and_report(
         args,
         output,
         lambda train: train_stages(
             output,
-            parts,
-            lambda config, folder, resume: train(config, folder, resume, about),
+            stages,
+            lambda config, folder, resume: train(config, folder, resume, metadata),
             lambda text: print(text, file=out, flush=True),
         ),
     )
 
 
-def _reported(args: argparse.Namespace, output: Path, work) -> int:
-    """Does the work with progress on the terminal, and tells how it ended."""
+def _train_and_report(
+    args: argparse.Namespace, output: Path, work: Callable[[TrainFunction], list[RunFolder]]
+) -> int:
+    """Do the work with progress on the terminal, and print its results.
+
+    Args:
+        args: The parsed arguments.
+        output: The folder that a stopped training goes on from.
+        work: A function that trains one or more runs with the function that it gets.
+    """
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
     from cnnkit.cli.training_progress import TerminalProgress
-    from cnnkit.training import Callback, Interrupted, train
+    from cnnkit.training import Interrupted
 
-    out = sys.stderr if args.json else sys.stdout
-    terminal = TerminalProgress(out, show_times=args.profile)
-    callbacks: list[Callback] = [terminal]
+    terminal = TerminalProgress(_progress_stream(args), show_times=args.profile)
+    try:
+        runs = work(_train_function(args, [terminal, *_further_callbacks(args)]))
+    except Interrupted as stopped:
+        print(f"cnnkit: {stopped.with_folder(output)}", file=sys.stderr)
+        return stopped.exit_code
+    finally:
+        terminal.close()
+    # Of several worker processes, the first one reports.
+    if not args.worker_index:
+        _report(runs, as_json=args.json)
+    return 0
+
+
+def _progress_stream(args: argparse.Namespace) -> TextIO:
+    """Return standard error with --json, whose document is alone on standard output."""
+    return sys.stderr if args.json else sys.stdout
+
+
+def _further_callbacks(args: argparse.Namespace) -> list[Callback]:
+    from cnnkit.training.callbacks import ProfilerCallback, TensorBoardCallback
+
+    callbacks: list[Callback] = []
     if args.tensorboard:
-        from cnnkit.training.callbacks import TensorBoardCallback
-
         callbacks.append(TensorBoardCallback())
     if args.profile:
-        from cnnkit.training.callbacks import ProfilerCallback
-
         callbacks.append(ProfilerCallback())
+    return callbacks
 
-    def trained(config: TrainingConfig, folder: Path, resume: bool, about: dict[str, Any]):
+
+def _train_function(args: argparse.Namespace, callbacks: list[Callback]) -> TrainFunction:
+    from cnnkit.training import train
+
+    def train_config(
+        config: TrainingConfig, folder: Path, resume: bool, metadata: Mapping[str, Any]
+    ) -> RunFolder:
         return train(
             config,
             folder,
@@ -128,34 +173,29 @@ def _reported(args: argparse.Namespace, output: Path, work) -> int:
             overwrite=args.overwrite,
             download=args.download,
             callbacks=callbacks,
-            metadata=about,
+            metadata=metadata,
             workers=args.workers.split(",") if args.workers else (),
-            worker_index=args.index,
+            worker_index=args.worker_index,
         )
 
-    try:
-        runs = work(trained)
-    except Interrupted as stopped:
-        print(f"cnnkit: {stopped.with_folder(output)}", file=sys.stderr)
-        return stopped.exit_code
-    finally:
-        terminal.close()
-    if args.index:
-        return 0  # The first worker reports.
-    if args.json:
+    return train_config
+
+
+def _report(runs: Sequence[RunFolder], *, as_json: bool) -> None:
+    if as_json:
         lines = [{"run": str(run.path), **run.metrics[-1]} for run in runs]
-        print(json.dumps(lines[0] if len(lines) == 1 else lines))
-        return 0
+        print_json(lines[0] if len(lines) == 1 else lines)
+        return
     for run in runs:
         last = run.metrics[-1]
         print(
             f"done: {run.path}, {1 - last['val_accuracy']:.1%} error on the held-out images"
             + (f" after {last['epoch']} epochs" if len(runs) > 1 else "")
         )
-    return 0
 
 
 def _check_needs(recipe: Recipe, name: str, config: TrainingConfig) -> None:
+    """Check that the options give the values that a recipe leaves open."""
     for need, reason in recipe.needs.items():
         if need not in config.model_options and getattr(config, need, None) is None:
             flag = f"--{need.replace('_', '-')}"
@@ -164,10 +204,10 @@ def _check_needs(recipe: Recipe, name: str, config: TrainingConfig) -> None:
             raise UsageError(f"Recipe {name} leaves {need} to you: {reason}", expected=flag)
 
 
-def _about(
+def _recipe_metadata(
     recipe: Recipe, name: str, base: TrainingConfig, config: TrainingConfig
 ) -> dict[str, Any]:
-    """Returns what a run keeps of its recipe: the deviations from the paper, and those from it."""
+    """Return the recipe's name and source, and all deviations from the paper."""
     changes = [
         f"{field} is {now!r} instead of the recipe's {was!r}"
         for field, (was, now) in base.differences(config).items()
@@ -176,6 +216,7 @@ def _about(
 
 
 def _free_folder(name: str) -> Path:
+    """Return a path in runs/ that does not exist yet."""
     folder, number = Path("runs") / name, 1
     while folder.exists():
         number += 1
