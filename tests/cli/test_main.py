@@ -64,6 +64,13 @@ def test_visualize_takes_a_network_of_any_size(image_folder, tmp_path, capsys):
     assert "pool2 unit" in capsys.readouterr().out
 
 
+def test_visualize_takes_a_network_without_a_file(tmp_path, capsys):
+    words = ["random", "--model", "alexnet", "--model-option", "input_shape=[64,64,3]"]
+    words += ["--model-option", "hidden_units=16", "--output", str(tmp_path / "x.png")]
+    assert main(["visualize", "filters", *words]) == 0
+    assert "96 kernels of conv1" in capsys.readouterr().out
+
+
 def test_export_counts_versions(run_folder, tmp_path, capsys):
     (tmp_path / "m" / "6").mkdir(parents=True)
     assert main(["export", str(run_folder), "--output", str(tmp_path / "m")]) == 0
