@@ -6,8 +6,8 @@ and as CPU time of the calling process.
 
 Raw gRPC is measured twice: with a request serialized in advance and a response that is not parsed,
 which is a lower bound; and by hand from array to array, with one copy in each direction, between a
-prefix and an offset known in advance. The client is measured with and without its cache of request
-templates, and the serialization of tensors beside protobuf's Python API.
+prefix and an offset known in advance. The client is measured with and without its caches of request
+templates and of response layouts, and the serialization of tensors beside protobuf's Python API.
 
 Each kind of call is made several times in a row, as a program makes it, before the next one takes
 its turn: a processor repeats faster what it has just done.
@@ -28,7 +28,7 @@ import grpc
 import numpy as np
 
 from cnnkit.client import Client
-from cnnkit.client.decode import decode_predict_response
+from cnnkit.client.decode import LayoutCache, decode_predict_response
 from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -37,9 +37,15 @@ from cnnkit.wire.tensors import encode_values
 ROUNDS = 30
 IN_A_ROW = 20
 IMPORT_ROUNDS = 15
-READY, BY_HAND, CLIENT, UNCACHED = "ready bytes", "by hand", "client", "no templates"
+READY, BY_HAND, CLIENT = "ready bytes", "by hand", "client"
+NO_TEMPLATES, NO_LAYOUTS = "no templates", "no layouts"
 # Which candidates are compared: the first costs so much more than the second.
-RATIOS = ((CLIENT, READY), (CLIENT, BY_HAND), (UNCACHED, CLIENT))
+RATIOS = (
+    (CLIENT, READY),
+    (CLIENT, BY_HAND),
+    (NO_TEMPLATES, CLIENT),
+    (NO_LAYOUTS, CLIENT),
+)
 
 # One and eight images of AlexNet's and VGG's input size, and a 100 kB photo; responses of 1000
 # classes, of 4096 features and of a projection.
@@ -123,6 +129,14 @@ class NoTemplates(TemplateCache):
         """Return nothing."""
 
 
+class NoLayouts(LayoutCache):
+    """A cache that stores nothing."""
+
+    def decode(self, raw: bytes) -> tuple[int, dict[str, np.ndarray]]:
+        """Parse each response."""
+        return decode_predict_response(raw)
+
+
 def candidates(
     address: str, clients: dict[str, Client], given: np.ndarray, answer: tuple[int, ...]
 ) -> dict[str, Callable[[], object]]:
@@ -166,9 +180,15 @@ def calls() -> None:
             methods.PREDICT: response.SerializeToString(),
             methods.GET_MODEL_METADATA: signature(shape, output, answer),
         }
-        with answering(answers) as address, Client(address) as client, Client(address) as uncached:
-            uncached._calls.templates = NoTemplates()
-            both = candidates(address, {CLIENT: client, UNCACHED: uncached}, given, answer)
+        with contextlib.ExitStack() as stack:
+            address = stack.enter_context(answering(answers))
+            clients = {
+                key: stack.enter_context(Client(address))
+                for key in (CLIENT, NO_TEMPLATES, NO_LAYOUTS)
+            }
+            clients[NO_TEMPLATES]._calls.templates = NoTemplates()
+            clients[NO_LAYOUTS]._calls.layouts = NoLayouts()
+            both = candidates(address, clients, given, answer)
             print(name)
             for title, clock in (("wall", time.perf_counter), ("CPU", time.process_time)):
                 seconds = interleaved(both, ROUNDS, clock)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from cnnkit.client.channel import ChannelOptions
-from cnnkit.client.decode import decode_predict_response
+from cnnkit.client.decode import LayoutCache
 from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request, template_key
 from cnnkit.client.errors import (
     ConnectionLost,
@@ -65,6 +65,7 @@ class Calls:
     Attributes:
         known_signatures: Signatures by name, for each model that metadata were requested of.
         templates: Templates of earlier Predict requests.
+        layouts: Layouts of earlier Predict responses.
 
     Raises:
         UsageError: `max_attempts` or `concurrency` is below 1.
@@ -78,6 +79,7 @@ class Calls:
                 raise UsageError(f"`{name}` must be positive", expected=">= 1", received=value)
         self.known_signatures: dict[RequestTarget, dict[str, Signature]] = {}
         self.templates = TemplateCache()
+        self.layouts = LayoutCache()
         self._channel_options = channel_options
         self._max_attempts = max_attempts
         self._concurrency = concurrency
@@ -317,7 +319,7 @@ class Calls:
         try:
             return (
                 yield from self.call(
-                    methods.PREDICT, request, decode_predict_response, options, idempotent=False
+                    methods.PREDICT, request, self.layouts.decode, options, idempotent=False
                 )
             )
         except (InvalidRequest, ModelNotFound):

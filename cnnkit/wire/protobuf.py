@@ -18,31 +18,26 @@ class UnreadableError(ValueError):
     """The bytes are not a message, or a message that only protobuf parses."""
 
 
-def split_fields(
-    message: memoryview, numbers: Container[int]
-) -> tuple[dict[int, list[memoryview]], bytes]:
-    """Split a message into some of its fields and the message that remains.
+def find_fields(message: memoryview, place: int, end: int) -> list[tuple[int, int, int, int]]:
+    """Locate the fields of a message.
 
     Args:
-        message: The serialized message.
-        numbers: Numbers of the fields to take out. Only fields with a length are taken.
+        message: Bytes that contain the message.
+        place: Index of its first byte.
+        end: Index after its last byte.
 
     Returns:
-        The contents of the taken fields by number, in order and without a copy; and the other
-        fields, unchanged.
+        For each field its number, its first byte, the first byte of its content (0 if the field has
+        no length), and its end.
 
     Raises:
         UnreadableError: The message is truncated, or contains a group.
 
     Example:
-        >>> raw = bytes.fromhex("0801 2a04 0000803f")  # dtype float32, float_val 1.0
-        >>> taken, rest = split_fields(memoryview(raw), {5})
-        >>> taken[5][0].hex(), rest.hex()
-        ('0000803f', '0801')
+        >>> find_fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8)
+        [(1, 0, 0, 2), (5, 2, 4, 8)]
     """
-    taken: dict[int, list[memoryview]] = {}
-    rest = []
-    end, place = len(message), 0
+    found = []
     while place < end:
         begin, content = place, 0
         # Nearly every tag is one byte.
@@ -63,10 +58,39 @@ def split_fields(
             raise UnreadableError("`message` must not contain groups")
         if place > end:
             raise UnreadableError("`message` is truncated")
-        if content and tag >> 3 in numbers:
-            taken.setdefault(tag >> 3, []).append(message[content:place])
+        found.append((tag >> 3, begin, content, place))
+    return found
+
+
+def split_fields(
+    message: memoryview, numbers: Container[int]
+) -> tuple[dict[int, list[memoryview]], bytes]:
+    """Split a message into some of its fields and the message that remains.
+
+    Args:
+        message: The serialized message.
+        numbers: Numbers of the fields to take out. Only fields with a length are taken.
+
+    Returns:
+        The contents of the taken fields by number, in order and without a copy; and the other
+        fields, unchanged.
+
+    Raises:
+        UnreadableError: See `find_fields`.
+
+    Example:
+        >>> raw = bytes.fromhex("0801 2a04 0000803f")  # dtype float32, float_val 1.0
+        >>> taken, rest = split_fields(memoryview(raw), {5})
+        >>> taken[5][0].hex(), rest.hex()
+        ('0000803f', '0801')
+    """
+    taken: dict[int, list[memoryview]] = {}
+    rest = []
+    for number, begin, content, end in find_fields(message, 0, len(message)):
+        if content and number in numbers:
+            taken.setdefault(number, []).append(message[content:end])
         else:
-            rest.append(message[begin:place])
+            rest.append(message[begin:end])
     return taken, b"".join(rest)
 
 

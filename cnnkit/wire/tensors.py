@@ -31,9 +31,9 @@ from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
 MAX_TENSOR_BYTES = 2**31
 
 # Number of the field tensor_content.
-_CONTENT = 4
+CONTENT_FIELD = 4
 # Fields whose bytes are an array's memory: their numbers, with the bytes of an element.
-_PACKED = {_CONTENT: 1} | {
+PACKED_FIELDS = {CONTENT_FIELD: 1} | {
     kind.field_number: kind.listed.itemsize for kind in WIRE_TYPES if kind.listed.kind == "f"
 }
 
@@ -90,7 +90,7 @@ def encode_tensor(array: npt.ArrayLike) -> list[bytes | memoryview]:
             pieces += (encode_tag(kind.field_number, len(string)), string)
     elif values.nbytes:
         content = np.ascontiguousarray(_to_stored(values, kind)).reshape(-1).view(np.uint8)
-        pieces += (encode_tag(_CONTENT, values.nbytes), content.data)
+        pieces += (encode_tag(CONTENT_FIELD, values.nbytes), content.data)
     return pieces
 
 
@@ -198,16 +198,16 @@ def _decode_split(raw: memoryview, max_bytes: int) -> npt.NDArray[Any]:
     Raises:
         UnreadableError: The values are encoded otherwise.
     """
-    packed, rest = split_fields(raw, _PACKED)
+    packed, rest = split_fields(raw, PACKED_FIELDS)
     for number, found in packed.items():
-        if any(len(piece) % _PACKED[number] for piece in found):
+        if any(len(piece) % PACKED_FIELDS[number] for piece in found):
             raise UnreadableError("`raw` must hold whole elements")
     proto = pb.TensorProto.FromString(rest)
     kind = wire_type(proto.dtype)
     shape = _valid_shape(proto, kind, max_bytes)
     # If a field with a single value is repeated, the last one counts, even if it is empty.
-    if _CONTENT in packed and len(packed[_CONTENT][-1]):
-        return _from_content(bytearray(packed[_CONTENT][-1]), kind, shape)
+    if CONTENT_FIELD in packed and len(packed[CONTENT_FIELD][-1]):
+        return _from_content(bytearray(packed[CONTENT_FIELD][-1]), kind, shape)
     listed = bytearray().join(packed.get(kind.field_number, ()))
     if kind.listed.kind != "f" or len(getattr(proto, kind.field)):
         raise UnreadableError("`raw` must hold its values as `tensor_content` or packed floats")

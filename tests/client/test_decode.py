@@ -1,13 +1,20 @@
 """Predict responses: the fast parser and protobuf's return the same arrays, or both refuse."""
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cnnkit.client.decode import decode_predict_response
+from cnnkit.client.decode import _MAX_LAYOUTS, LayoutCache, decode_predict_response
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import encode_values, to_tensor_proto
-from tests.helpers.wire_bytes import check_against_protobuf, mutated, responses
+from tests.helpers.wire_bytes import (
+    by_protobuf,
+    check_against_protobuf,
+    mutated,
+    outcome,
+    responses,
+)
 
 EXAMPLES = settings(max_examples=250, deadline=None)
 
@@ -42,3 +49,97 @@ def test_the_last_of_two_outputs_with_one_name_counts():
         for value in (1, 2)
     )
     assert decode_predict_response(first + last)[1]["y"].tolist() == [2]
+
+
+@EXAMPLES
+@given(st.data())
+def test_responses_after_another_with_the_same_layout(data):
+    first = data.draw(responses())
+    cache = LayoutCache()
+    outcome(cache.decode, first)
+    layout = cache.layouts.get(len(first))
+    event("a layout is cached" if layout is not None else "no layout")
+
+    def check(raw):
+        assert outcome(cache.decode, raw) == by_protobuf(decode_predict_response, raw)
+
+    check(data.draw(mutated(st.just(first))))
+    # The same bytes except for the values, and then except for one bit anywhere.
+    raw = bytearray(first)
+    if layout is not None:
+        for place in layout.places:
+            raw[place.begin : place.end] = np.random.default_rng(0).bytes(place.end - place.begin)
+    check(bytes(raw))
+    if raw:
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    check(bytes(raw))
+
+
+def test_a_layout_is_cached_and_arrays_belong_to_the_caller():
+    cache = LayoutCache()
+    arrays = [np.full((2, 3), value, np.float32) for value in (1, 2)]
+    raws = [
+        pb.PredictResponse(
+            outputs={"y": encode_values(array), "z": to_tensor_proto(array[0])}
+        ).SerializeToString(deterministic=True)
+        for array in arrays
+    ]
+    for raw, array in zip(raws, arrays, strict=True):
+        found = cache.decode(raw)[1]
+        assert found["y"].tolist() == array.tolist() and found["z"].tolist() == array[0].tolist()
+        found["y"] += 1
+    assert len(cache.layouts) == 1
+    assert cache.decode(raws[1])[1]["y"].tolist() == arrays[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("array", "write"),
+    [
+        (np.array([True, False]), to_tensor_proto),
+        (np.array([True, False]), encode_values),
+        (np.float16([1, 2]), encode_values),
+        (np.uint8([1, 2]), encode_values),
+        (np.array([b"a"], object), to_tensor_proto),
+    ],
+)
+def test_no_layout_if_values_are_not_an_arrays_bytes(array, write):
+    raw = pb.PredictResponse(outputs={"y": write(array)}).SerializeToString()
+    cache = LayoutCache()
+    cache.decode(raw)
+    assert not cache.layouts
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        # One number for two elements, and numbers of a list that is not this type's.
+        pb.TensorProto(float_val=[0]),
+        pb.TensorProto(double_val=[0]),
+    ],
+    ids=["short", "another list"],
+)
+def test_no_layout_if_values_are_omitted(values):
+    values.dtype = pb.DT_FLOAT
+    values.tensor_shape.dim.add(size=2)
+    raw = pb.PredictResponse(outputs={"y": values}).SerializeToString()
+    cache = LayoutCache()
+    assert cache.decode(raw)[1]["y"].tolist() == [0, 0]
+    assert not cache.layouts
+
+
+def test_no_layout_of_a_response_with_much_besides_values():
+    response = pb.PredictResponse(outputs={"y": to_tensor_proto(np.float32([1]))})
+    cache = LayoutCache()
+    cache.decode(response.SerializeToString())
+    assert cache.layouts.pop(len(response.SerializeToString()))
+    response.model_spec.name = "m" * 10_000
+    cache.decode(response.SerializeToString())
+    assert not cache.layouts
+
+
+def test_the_number_of_layouts_is_limited():
+    cache = LayoutCache()
+    for size in range(1, 200):
+        raw = pb.PredictResponse(outputs={"y": to_tensor_proto(np.zeros(size))}).SerializeToString()
+        cache.decode(raw)
+    assert 0 < len(cache.layouts) <= _MAX_LAYOUTS

@@ -1,4 +1,4 @@
-"""Servers without TensorFlow: one that says what it is told, models that NumPy computes."""
+"""Servers without TensorFlow: one with given responses, and models computed by NumPy."""
 
 import contextlib
 import threading
@@ -41,15 +41,15 @@ def fake_server(answer, port=0, credentials=None, threads=8, options=()):
 
 
 class Doubling:
-    """A model with the signature x (n, 2) float32 -> y (n, 2), twice x; remembers its calls.
+    """A model with the signature x (n, 2) float32 -> y (n, 2), twice x; records its calls.
 
     Attributes:
         before: Called with the number of the Predict call, from 1, and its context; may abort.
-        version: What answers call themselves.
-        rows: The rows of each Predict call, in the order in which they came.
+        version: The version in the responses.
+        rows: The number of rows of each Predict call, in order.
         methods: The paths of all calls.
-        headers: Those of the last call.
-        most_at_once: The most Predict calls that were answered at the same time.
+        headers: The headers of the last call.
+        most_at_once: The maximum number of concurrent Predict calls.
     """
 
     def __init__(self, before=lambda number, context: None, version=1, outputs=(-1, 2)) -> None:
@@ -104,20 +104,20 @@ class Doubling:
 
     @property
     def predicts(self) -> int:
-        """How many Predict calls came."""
+        """The number of Predict calls."""
         return len(self.rows)
 
 
 class Brightness:
-    """A model that tells day from night, with all the signatures of an exported model.
+    """A classifier of day and night with all signatures of an exported model.
 
-    Encoded images that begin with a B are day, those with an X are none; pixels (2, 2, 3) are day
-    by their mean of 0..255.
+    Encoded images that begin with B are day; those that begin with X cannot be decoded. The
+    probability of day of pixels (2, 2, 3) is their mean, divided by 255.
 
     Attributes:
         asked: The signature and the images of each Predict call.
-        state: What its version 3 is.
-        looks: Released at each look at the state.
+        state: The state of its version 3.
+        looks: Released at each status call.
     """
 
     LABELS = ("day", "night")
