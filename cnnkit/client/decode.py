@@ -6,6 +6,10 @@ would first copy them into a message.
 Successive responses of a model mostly differ in their values alone. So `LayoutCache` remembers the
 places of the values in a response. If the next response has the same length and the same bytes
 between the values, the arrays are copied from these places.
+
+Without layouts, a call to a server that responds immediately takes 6 % (one image) to 10 % (a 100 kB
+photo) more CPU time of the client, and 4 to 15 % more time (medians of three runs of
+benchmarks/client.py; docs/client.md).
 """
 
 from __future__ import annotations
