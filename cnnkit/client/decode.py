@@ -7,8 +7,8 @@ Successive responses of a model mostly differ in their values alone. So `LayoutC
 places of the values in a response. If the next response has the same length and the same bytes
 between the values, the arrays are copied from these places.
 
-Without layouts, a call to a server that responds immediately takes 6 % (one image) to 10 % (a 100 kB
-photo) more CPU time of the client, and 4 to 15 % more time (medians of three runs of
+Without layouts, a call to a server that responds immediately takes 6 % (one image) to 10 % (a photo
+of 100 kB) more CPU time of the client, and 4 to 15 % more time (medians of three runs of
 benchmarks/client.py; docs/client.md).
 """
 

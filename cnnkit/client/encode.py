@@ -4,9 +4,9 @@ Whether an array fits a signature, and how many requests it takes, depends on it
 alone. So for the second array of the same dtype and shape, `TemplateCache` returns the request
 without validating or describing the array again: a template holds the bytes before the values.
 
-Without templates, a call of one image to a server that responds immediately takes 20 % more CPU time
-of the client and 12 % more time; a call of a 100 kB photo takes 8 % and 1 % more (medians of three
-runs of benchmarks/client.py; docs/client.md).
+Without templates, a call of one image to a server that responds immediately takes 20 % more CPU
+time of the client and 12 % more time; a call of a 100 kB photo takes 8 % and 1 % more (medians of
+three runs of benchmarks/client.py; docs/client.md).
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 The elements of a tensor travel as one piece: `tensor_content`, or a packed list of floats, which on
 the wire is the array's memory too. Protobuf's Python API copies the first several times and offers
-the second element by element. `split_fields` parses a response of (1, 224, 224, 3) float32 in 0.17 ms
-of CPU time, protobuf's lists in 10.6 ms; of (1, 1000) in 0.015 and 0.048 ms. `encode_tag` serves
-`encode_tensor`: see `cnnkit.wire.tensors`.
+the second element by element. With `split_fields`, parsing a response of (1, 224, 224, 3) float32
+takes 0.17 ms of CPU time instead of 10.6 ms; one of (1, 1000) takes 0.015 ms instead of 0.048 ms.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 `to_tensor_proto`, `encode_values` and `decode_tensor` work on messages. `encode_tensor` and
 `decode_tensor_bytes` do the same on serialized messages, without protobuf's copies of the values: a
-request with 8 images of 224 x 224 pixels is serialized in 0.7 ms of CPU time instead of 1.9, and with
-one image in 0.19 ms either way. For parsing see `cnnkit.wire.protobuf`.
+request with 8 images of 224 x 224 pixels is serialized in 0.7 ms of CPU time instead of 1.9 ms, and
+one with a single image in 0.19 ms either way. For parsing see `cnnkit.wire.protobuf`.
 """
 
 from __future__ import annotations
