@@ -1,4 +1,4 @@
-"""The networks of the three papers as plain Keras functional models."""
+"""The networks of the papers as Keras functional models, and operations on them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Caffe's small networks for CIFAR-10, after the AlexNet authors' cuda-convnet examples."""
+"""Caffe's small networks for CIFAR-10, after the cuda-convnet examples of AlexNet's authors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from cnnkit.models.blocks import (
 
 SIZE = 32
 FILTERS = (32, 32, 64)
-# Standard deviations of the first weights of the three convolutions.
+# Standard deviations of the initial weights of the three convolutions.
 STDDEVS = (1e-4, 0.01, 0.01)
 NORMALIZATION = {
     "size": 3,
@@ -48,7 +49,7 @@ def cifar10_full(
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds Caffe's cifar10_full: three convolutions of 5 x 5, one dense layer.
+    """Build Caffe's cifar10_full: three convolutions of 5 x 5, one dense layer.
 
     Takes RGB images (n, h, w, 3) in 0..255 and returns class probabilities (n, classes). Layers:
     `conv1 pool1 relu1 norm1 conv2 pool2 norm2 conv3 pool3 fc4 probabilities`; the first pooling
@@ -63,7 +64,7 @@ def cifar10_full(
         classifier_activation: Activation over the logits; None returns the logits.
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
-        lrn: Whether to normalize.
+        lrn: Whether to use local response normalization.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`. Four layers of weights
             without normalization are the kind of network of Krizhevsky et al. 2012, Fig. 1.
         initializer: `"paper"`: Caffe's normal weights. `"glorot"`: Glorot uniform weights.
@@ -77,7 +78,7 @@ def cifar10_full(
         >>> build("cifar10_full").count_params()
         89578
     """
-    inputs, x = _begin("cifar10_full", input_shape, include_top, include_preprocessing, mean)
+    inputs, x = _input_block("cifar10_full", input_shape, include_top, include_preprocessing, mean)
     x = _convolutions(x, activation, initializer, normalized=lrn)
     outputs = classifier_head(
         x,
@@ -105,7 +106,7 @@ def cifar10_quick(
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Builds Caffe's cifar10_quick: `cifar10_full` without normalization and one more dense layer.
+    """Build Caffe's cifar10_quick: `cifar10_full` without normalization and one more dense layer.
 
     The dense layer `fc4` of 64 units has no activation; `fc5` gives the logits. The arguments are
     those of `cifar10_full`.
@@ -118,7 +119,7 @@ def cifar10_quick(
         >>> build("cifar10_quick").count_params()
         145578
     """
-    inputs, x = _begin("cifar10_quick", input_shape, include_top, include_preprocessing, mean)
+    inputs, x = _input_block("cifar10_quick", input_shape, include_top, include_preprocessing, mean)
     x = _convolutions(x, activation, initializer, normalized=False)
     if include_top:
         x = keras.layers.Flatten(name="flatten4")(x)
@@ -136,7 +137,13 @@ def cifar10_quick(
     return keras.Model(inputs, outputs, name=name or "cifar10_quick")
 
 
-def _begin(network, input_shape, include_top, include_preprocessing, mean):
+def _input_block(
+    network: str,
+    input_shape: Sequence[int | None] | None,
+    include_top: bool,
+    include_preprocessing: bool,
+    mean: Sequence[float] | np.ndarray | None,
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     inputs, x = input_block(
         network,
         input_shape,
@@ -148,14 +155,16 @@ def _begin(network, input_shape, include_top, include_preprocessing, mean):
     )
     if any(side is not None and side % 2**HALVINGS for side in x.shape[1:3]):
         raise UsageError(
-            f"{network} halves its maps three times",
+            f"`input_shape` of {network} must be divisible, because three poolings halve the maps",
             expected=f"a height and a width divisible by {2**HALVINGS}",
             received=f"{x.shape[1]} x {x.shape[2]}",
         )
     return inputs, x
 
 
-def _convolutions(x, activation: str, initializer: str, *, normalized: bool):
+def _convolutions(
+    x: keras.KerasTensor, activation: str, initializer: str, *, normalized: bool
+) -> keras.KerasTensor:
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
     for number, (filters, stddev) in enumerate(zip(FILTERS, STDDEVS, strict=True), start=1):
@@ -172,14 +181,14 @@ def _convolutions(x, activation: str, initializer: str, *, normalized: bool):
             x = CeilMaxPooling2D(3, 2, name="pool1")(x)
             x = activation_layer(activation, f"{activation}1")(x)
         else:
-            # On even maps this is Caffe's rule: a window that overhangs is the mean of its inside.
+            # On even maps this is Caffe's rule: an overhanging window averages the cells in the map.
             x = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")(x)
         if normalized and number < len(FILTERS):
             x = LocalResponseNormalization(**NORMALIZATION, name=f"norm{number}")(x)
     return x
 
 
-def _normal(initializer: str, stddev: float) -> dict:
+def _normal(initializer: str, stddev: float) -> dict[str, Any]:
     if initializer == "glorot":
         return {}
     return {"kernel_initializer": keras.initializers.RandomNormal(stddev=stddev)}

@@ -1,4 +1,4 @@
-"""What a network's classes are called."""
+"""Names of the classes of a network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnnkit.layers import ClassProbabilities
 
 
 def class_names(model: keras.Model) -> tuple[str, ...] | None:
-    """Returns the names of the classes that travel with a model, or None.
+    """Return the class names that are saved with a model, or None.
 
     Example:
         >>> from cnnkit import alexnet
@@ -24,10 +24,14 @@ def class_names(model: keras.Model) -> tuple[str, ...] | None:
 
 
 def class_index(model: keras.Model, label: int | str) -> int:
-    """Returns which class is called `label`; a number, as digits too, where names do not say so.
+    """Return the index of a class given by name or number.
+
+    Args:
+        model: A classifier.
+        label: A class name, or an index as a number or in digits. A name comes first.
 
     Raises:
-        UsageError: If there is no such class; nearest names are offered.
+        UsageError: If there is no such class. The error offers the nearest names.
 
     Example:
         >>> from cnnkit import alexnet
@@ -53,17 +57,17 @@ def class_index(model: keras.Model, label: int | str) -> int:
 
 
 def set_class_names(model: keras.Model, names: Sequence[str]) -> None:
-    """Gives the classes of a model their names, which are saved with it.
+    """Set the class names of a model, which are saved with it.
 
-    A model that ends in its logits has no place for them and is left as it is.
+    A model that ends in its logits has no layer to hold them and is left unchanged.
 
     Raises:
-        UsageError: If the number of names is not that of the classes.
+        UsageError: If the number of names is not the number of classes.
     """
     classes = model.output_shape[-1]
     if len(names) != classes:
         raise UsageError(
-            f"The class names do not fit {model.name}",
+            f"`names` must hold one name for every class of {model.name}",
             expected=f"{classes} names",
             received=len(names),
         )

@@ -1,4 +1,4 @@
-"""The first part of a network, up to a layer."""
+"""Models from the image to the output of a layer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cnnkit.models.surgery import to_fully_convolutional
 
 
 def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
-    """Returns the network from the image to the output of a layer, or of several: shared weights.
+    """Return the model from the image to the outputs of layers, with shared weights.
 
     Args:
         model: A functional or sequential model over one batch of images.
-        layers: Names of its own layers; `fc6 fc7 fc8` also name VGG's dense layers. A model inside
-            of it counts as a layer.
+        layers: Names of its own layers; `fc6 fc7 fc8` also name VGG's dense layers. A model used
+            as a layer counts as one.
 
     Raises:
-        UsageError: If there is no such layer, nearest names are offered; or it is called more than
-            once, or the model takes anything but images.
+        UsageError: If there is no such layer (the error offers the nearest names), the layer is
+            called more than once, or the model does not take RGB images alone.
 
     Example:
         >>> from cnnkit import vgg11
@@ -45,18 +45,23 @@ def _output(model: keras.Model, layer: str):
     if len(outputs) != 1:
         raise UsageError(
             f"Layer {layer!r} of {model.name!r} has {len(outputs)} outputs",
-            expected="a layer that is called once and answers with one array",
+            expected="a layer that is called once and has one output",
         )
     return outputs[0]
 
 
 def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:
-    """Returns `feature_extractor(model, *layers)` for images of any size; copies weights where it has to.
+    """Return the model from images of any size to the outputs of layers.
 
-    Dense layers after a Flatten become convolutions: `cnnkit.models.to_fully_convolutional`.
+    A model for images of one size is copied. Dense layers after a Flatten become convolutions, as
+    by `cnnkit.models.to_fully_convolutional`.
+
+    Args:
+        model: As `feature_extractor` takes it.
+        layers: Names of its layers.
 
     Raises:
-        UsageError: If it cannot be had: as `feature_extractor`, or because of layers of a fixed size.
+        UsageError: As `feature_extractor` raises it, or if layers need maps of one size.
 
     Example:
         >>> from cnnkit import vgg11

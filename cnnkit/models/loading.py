@@ -1,9 +1,10 @@
-"""Models from files, and the `weights` argument of every builder."""
+"""Load models, and open the `weights` argument of the builders."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -19,17 +20,17 @@ Weights = str | os.PathLike | WeightsFile | None
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Loads a model that cnnkit or Keras saved.
+    """Load a model that cnnkit or Keras saved.
 
-    A file that `cnnkit weights convert` wrote keeps what its network answered then; the loaded
-    model is compared with it.
+    A file from `cnnkit weights convert` holds outputs of its network, with which the outputs of the
+    loaded model are compared.
 
     Args:
         path: A `.keras` file, or a run folder that holds `model.keras`.
 
     Raises:
-        UsageError: If there is no such file, or it is no Keras model.
-        RunError: If the model does not answer as when it was converted.
+        UsageError: If there is no such file, or it is not a Keras model.
+        RunError: If the outputs differ from those at conversion.
 
     Example:
         >>> from cnnkit import load_model
@@ -44,7 +45,7 @@ def load_model(path: str | Path) -> keras.Model:
         model = keras.saving.load_model(file, compile=False)
     except (ValueError, OSError, KeyError) as error:
         raise UsageError(
-            f"{file} is no model that Keras can load", expected="a .keras file", received=error
+            f"{file} is not a model that Keras can load", expected="a .keras file", received=error
         ) from error
     check_fingerprint(model, file)
     return model
@@ -53,10 +54,16 @@ def load_model(path: str | Path) -> keras.Model:
 def find_weights(
     weights: Weights, network: str | None = None, *, include_top: bool = True, classes: int = 1000
 ) -> WeightsFile | None:
-    """Opens what a builder's `weights` argument names: None, a file, or `"imagenet"`.
+    """Open the `weights` argument of a builder: None, a file, or `"imagenet"`.
+
+    Args:
+        weights: The argument.
+        network: Name of the network in keras.applications, for `"imagenet"`.
+        include_top: Whether the network has its dense head.
+        classes: Number of classes.
 
     Raises:
-        UsageError: If there is no such file, or it is of no known kind.
+        UsageError: If there is no such file, or its kind is unknown.
         RunError: If the ImageNet weights cannot be downloaded.
     """
     if weights is None or isinstance(weights, WeightsFile):
@@ -66,19 +73,24 @@ def find_weights(
     return open_weights(weights)
 
 
-def initializer_arguments(options: dict, file: WeightsFile | None) -> dict:
-    """Returns a layer's initializer arguments; without random numbers where a file fills it."""
+def initializer_arguments(options: dict[str, Any], file: WeightsFile | None) -> dict[str, Any]:
+    """Return the initializer arguments of a layer, without random numbers if a file fills it."""
     return options if file is None else defer_initializers(options)
 
 
 def with_weights(
     model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = False
 ) -> keras.Model:
-    """Fills a network that was built with `initial`, and returns it.
+    """Assign the weights of a file to a model built with `initializer_arguments`, and return it.
+
+    Args:
+        model: The model.
+        file: The file; None leaves the model unchanged.
+        keep_mean: Whether the model keeps its own mean.
 
     Raises:
-        UsageError: If the file does not fit the network.
-        RunError: If the network does not answer as when the file was converted.
+        UsageError: If the file does not fit the model.
+        RunError: If the outputs differ from those at conversion.
     """
     if file is None:
         return model

@@ -1,8 +1,8 @@
-"""Receptive fields: which pixels a unit depends on, by arithmetic."""
+"""Receptive fields, computed from the windows of the layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -13,7 +13,7 @@ from cnnkit.errors import UsageError
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.models.graph import Graph, Node, build_graph
 
-# Layers that look at one place of the map, or at one vector.
+# Layers whose output at a position depends on that position of the map alone.
 POINTWISE = (
     Dropout,
     ReLU,
@@ -35,7 +35,7 @@ POINTWISE = (
     keras.layers.SpatialDropout2D,
 )
 
-# Layers after which nothing has a place any more.
+# Layers whose output has no positions.
 WHOLE = (
     keras.layers.Flatten,
     keras.layers.GlobalAveragePooling2D,
@@ -45,14 +45,14 @@ WHOLE = (
 
 @dataclass(frozen=True)
 class LayerWindow:
-    """How one axis of a layer's output looks at its input.
+    """The windows of a layer along one axis of its input.
 
     Attributes:
-        kernel: Places that a window looks at; None is the whole axis.
+        kernel: Positions in a window; None is the whole axis.
         stride: Step from one window to the next.
-        dilation: Step from one place of a window to the next.
-        padding: Places before the first and after the last, below zero where the layer cuts some
-            off; None is what TensorFlow calls SAME, which depends on the side.
+        dilation: Step from one position of a window to the next.
+        padding: Positions added before the first and after the last one, negative if the layer
+            crops; None is TensorFlow's SAME, which depends on the side.
     """
 
     kernel: int | None = 1
@@ -61,17 +61,17 @@ class LayerWindow:
     padding: tuple[int, int] | None = (0, 0)
 
     def extent(self, side: int) -> int:
-        """Returns the length of a window over an axis of `side` places, holes included."""
+        """Return the length of a window over an axis of `side` positions, gaps included."""
         return side if self.kernel is None else (self.kernel - 1) * self.dilation + 1
 
     def before(self, side: int) -> int:
-        """Returns the places before the first one of an axis of `side` places."""
+        """Return the positions added before the first one of an axis of `side` positions."""
         if self.padding is not None:
             return self.padding[0]
         return self._same(side) // 2
 
     def count(self, side: int) -> int:
-        """Returns the number of windows over an axis of `side` places, below one if none fits."""
+        """Return the number of windows over an axis of `side` positions, below 1 if none fits."""
         if self.kernel is None:
             return 1
         padded = side + (self._same(side) if self.padding is None else sum(self.padding))
@@ -82,8 +82,8 @@ class LayerWindow:
         return max((windows - 1) * self.stride + self.extent(side) - side, 0)
 
 
-def behaves_like(layer, kinds) -> type | None:
-    """Returns which of `kinds` a layer computes like: a subclass of one, of the same `call`."""
+def behaves_like(layer: object, kinds: Iterable[type]) -> type | None:
+    """Return the first of `kinds` that a layer is an instance of with the same `call`, or None."""
     if getattr(layer, "quantization_mode", None):
         return None
     for kind in kinds:
@@ -92,16 +92,16 @@ def behaves_like(layer, kinds) -> type | None:
     return None
 
 
-def window_of(layer) -> tuple[LayerWindow, LayerWindow] | None:
-    """Returns how the rows and the columns of a layer's output look at its input.
+def window_of(layer: keras.Operation) -> tuple[LayerWindow, LayerWindow] | None:
+    """Return the windows of a layer along the rows and along the columns.
 
-    None stands for a layer that is not known here, or that has its channels first.
+    None stands for a layer of an unknown kind, or with its channels first.
 
     Example:
         >>> import keras
         >>> from cnnkit.models.receptive_field import window_of
         >>> window_of(keras.layers.Conv2D(8, (3, 5), strides=2))[1]
-        Window(kernel=5, stride=2, dilation=1, padding=(0, 0))
+        LayerWindow(kernel=5, stride=2, dilation=1, padding=(0, 0))
     """
     if getattr(layer, "data_format", None) == "channels_first":
         return None
@@ -110,7 +110,7 @@ def window_of(layer) -> tuple[LayerWindow, LayerWindow] | None:
     if behaves_like(layer, WHOLE):
         return LayerWindow(None, 0), LayerWindow(None, 0)
     if behaves_like(layer, [keras.layers.Concatenate]):
-        # Along another axis than the channels, places would move.
+        # A concatenation along another axis than the channels would move positions.
         return (LayerWindow(), LayerWindow()) if layer.axis in (-1, 3) else None
     if behaves_like(layer, [LocalResponseNormalization]):
         side = layer.size if layer.region == "within" else 1
@@ -138,24 +138,24 @@ def window_of(layer) -> tuple[LayerWindow, LayerWindow] | None:
     return None
 
 
-def too_small_for_layer(layer, image_size: Sequence[int]) -> UsageError:
-    """Returns the error for an image, (h, w), of whose map no window of a layer has room.
+def too_small_for_layer(layer: keras.Operation, image_size: Sequence[int]) -> UsageError:
+    """Return the error for an image, (h, w), whose map is smaller than a window of a layer.
 
     Example:
         >>> import keras
         >>> from cnnkit.models.receptive_field import too_small_for_layer
         >>> str(too_small_for_layer(keras.layers.Conv2D(8, 9, name="conv2"), (7, 20)))
-        "The image is too small: layer 'conv2' has no place to look at. Received: 7 x 20."
+        "The image is too small: the window of layer 'conv2' does not fit. Received: 7 x 20."
     """
     return UsageError(
-        f"The image is too small: layer {layer.name!r} has no place to look at",
+        f"The image is too small: the window of layer {layer.name!r} does not fit",
         received=" x ".join(map(str, image_size)),
     )
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle of pixels; `bottom` and `right` are the first row and column below and beside."""
+    """A rectangle of pixels; `bottom` and `right` are the first row and column outside of it."""
 
     top: int
     left: int
@@ -164,27 +164,27 @@ class Box:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The rectangle as an index, `image[box.slices]`; for one that lies within the image."""
+        """The rectangle as an index, `image[box.slices]`, if it lies within the image."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """What the units of a layer see of an image.
+    """The receptive fields of the units of a layer.
 
-    Without the borders of the image and of the maps, the unit at (row, column) sees the `size` that
-    begins at `offset + (row, column) * stride`. The units of a layer without places, dense or
-    flattened, are all given the field of the whole map below; their stride is 0.
+    Without the borders of the image and of the maps, the field of the unit at (row, column) has
+    `size` pixels from `offset + (row, column) * stride` on. All units of a dense or flattened layer
+    have the field of the whole map below; their stride is 0.
 
     Attributes:
         layer: Name of the layer.
-        size: (rows, columns).
-        stride: (rows, columns).
-        offset: First row and column that the unit at (0, 0) sees, below zero in the padding.
+        size: (rows, columns) of a field.
+        stride: (rows, columns) from one field to the next.
+        offset: First row and column of the field of the unit at (0, 0), negative in the padding.
         image: (h, w) of the image.
         rows: (h', 2) int, for every row of the map the first row of the image and the one after
-            the last. Cut at the borders of every map on the way, not of the image alone: what only
-            padding leads to is not seen.
+            the last. Fields are cut at the borders of all maps on the way: pixels that only padding
+            leads to are left out.
         columns: (w', 2) int, the same for the columns.
     """
 
@@ -197,13 +197,13 @@ class ReceptiveField:
     columns: np.ndarray
 
     def box(self, position: tuple[int, ...] = ()) -> Box:
-        """Returns exactly what the unit at `position` sees, () in a layer without places."""
+        """Return the exact field of the unit at `position`, () in a layer without positions."""
         row, column = position or (0, 0)
         (top, bottom), (left, right) = self.rows[row].tolist(), self.columns[column].tolist()
         return Box(top, left, bottom, right)
 
     def unclipped(self, position: tuple[int, ...] = ()) -> Box:
-        """Returns what the unit would see of an endless image: the same size for every unit."""
+        """Return the field of the unit in an endless image, of the same size for every unit."""
         top, left = (
             first + index * step
             for first, index, step in zip(self.offset, position or (0, 0), self.stride, strict=True)
@@ -214,7 +214,7 @@ class ReceptiveField:
 def receptive_field(
     model: keras.Model | Graph, layer: str, image_size: tuple[int, int] | None = None
 ) -> ReceptiveField:
-    """Returns which pixels the units of a layer depend on.
+    """Return the receptive fields of the units of a layer.
 
     Args:
         model: A functional or sequential model over images, with any branches, or its graph.
@@ -222,8 +222,8 @@ def receptive_field(
         image_size: (h, w) of the image; None is the model's own.
 
     Raises:
-        UsageError: If there is no such layer, the image is too small for it or has no known size, a
-            layer on the way is of an unknown kind, or paths meet that step differently.
+        UsageError: If there is no such layer, the image is too small for it or its size is unknown,
+            a layer on the way is of an unknown kind, or branches of different strides meet.
 
     Example:
         >>> from cnnkit import zfnet
@@ -237,12 +237,12 @@ def receptive_field(
     sides = graph.image_shape[:2] if image_size is None else tuple(image_size)
     if None in sides:
         raise UsageError(
-            f"Model {graph.name!r} takes images of any size, so their borders are unknown",
+            f"`image_size` must be given, because model {graph.name!r} takes images of any size",
             hint="Give image_size=(height, width)",
         )
     axes = {0: tuple(_Axis(np.eye(side, dtype=bool), 0, 1, 1) for side in sides)}
-    for call in graph.ancestors(end):
-        axes[call.output] = _through(call, [axes[value] for value in call.inputs], sides)
+    for node in graph.ancestors(end):
+        axes[node.output] = _apply_layer(node, [axes[value] for value in node.inputs], sides)
     rows, columns = axes[end.output]
     return ReceptiveField(
         layer=layer,
@@ -257,7 +257,7 @@ def receptive_field(
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of a map: sees[i, p] is whether place i sees pixel p, the rest as in the result."""
+    """One axis of a map: sees[i, p] is whether pixel p is in the field of position i."""
 
     sees: np.ndarray
     start: int
@@ -265,7 +265,7 @@ class _Axis:
     size: int
 
     def under(self, window: LayerWindow) -> _Axis:
-        """Returns the axis of the map that `window` makes of this one."""
+        """Return the axis of the map that a layer with `window` makes of this one."""
         side = len(self.sees)
         count, before, extent = window.count(side), window.before(side), window.extent(side)
         sees = np.zeros((max(count, 0), self.sees.shape[1]), bool)
@@ -281,35 +281,37 @@ class _Axis:
         )
 
     def joined(self, other: _Axis) -> _Axis:
-        """Returns the axis of a map that is computed from this and the other one."""
+        """Return the axis of a map that is computed from this and the other one."""
         start = min(self.start, other.start)
         end = max(self.start + self.size, other.start + other.size)
         return _Axis(self.sees | other.sees, start, self.step, end - start)
 
     def spans(self) -> np.ndarray:
-        """Returns the first pixel that each place sees and the one after the last, (count, 2)."""
+        """Return the first pixel of each field and the one after the last, (count, 2)."""
         last = self.sees.shape[1] - np.argmax(self.sees[:, ::-1], axis=1)
         spans = np.stack([np.argmax(self.sees, axis=1), last], axis=1)
-        # A place over nothing but padding sees no pixel.
+        # A window over padding alone has no pixel.
         return np.where(self.sees.any(axis=1, keepdims=True), spans, 0)
 
 
-def _through(call: Node, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]):
-    layer = call.layer
-    looks = window_of(layer)
-    if looks is None or not call.is_pure:
+def _apply_layer(
+    node: Node, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]
+) -> tuple[_Axis, ...]:
+    layer = node.layer
+    windows = window_of(layer)
+    if windows is None or not node.is_pure:
         raise UsageError(
-            f"What layer {layer.name!r} sees is not known",
-            expected="convolutions, pooling, padding, dense layers and what works place by place",
-            received=f"{type(layer).__name__}{'' if call.is_pure else ' with arguments of its own'}",
+            f"The receptive field of layer {layer.name!r} is unknown",
+            expected="convolutions, pooling, padding, dense layers and pointwise layers",
+            received=type(layer).__name__ + ("" if node.is_pure else " with arguments of its own"),
         )
     result = []
-    for window, axes in zip(looks, zip(*inputs, strict=True), strict=True):
+    for window, axes in zip(windows, zip(*inputs, strict=True), strict=True):
         if len({(axis.step, len(axis.sees)) for axis in axes}) > 1:
             raise UsageError(
-                f"The paths into layer {layer.name!r} step differently over the image",
+                f"The branches into layer {layer.name!r} must have one stride and one size",
                 expected="one stride and one size of map",
-                received=", ".join(f"stride {a.step} of {len(a.sees)} places" for a in axes),
+                received=", ".join(f"stride {a.step} of {len(a.sees)} positions" for a in axes),
             )
         axis = reduce(_Axis.joined, axes).under(window)
         if not len(axis.sees):

@@ -1,4 +1,4 @@
-"""What a network costs and sees, by arithmetic."""
+"""Summaries of networks: parameters, multiply-adds, receptive fields."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -21,15 +22,16 @@ class LayerSummary:
     """One layer of a network.
 
     Attributes:
-        name: Its name.
-        kind: Its class.
-        output_shape: (h, w, c) or (units,); None where the image decides.
-        kernel: Side of its windows, None for a layer without.
+        name: Name of the layer.
+        kind: Name of its class.
+        output_shape: (h, w, c) or (units,); a side is None if it depends on the image.
+        kernel: Side of its windows; None for a layer without windows.
         stride: Step of its windows.
-        parameters: Its weights.
-        multiply_adds: Of one image; None where the image decides.
-        receptive_field: Side of the square of pixels that one position sees; None when dense.
-        activation_bytes: Of its output for one image in float32; None where the image decides.
+        parameters: Number of its weights.
+        multiply_adds: Multiply-adds for one image; None if they depend on the size of the image.
+        receptive_field: Side of the receptive field in pixels; None for a dense layer.
+        activation_bytes: Bytes of its output for one image in float32; None if they depend on the
+            size of the image.
     """
 
     name: str
@@ -45,13 +47,13 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class ConvStackCost:
-    """Convolutions of stride 1 on top of each other, all of the same number of channels C.
+    """Cost of a stack of convolutions of stride 1, all with C channels.
 
     Attributes:
-        kernels: Sides of their kernels.
-        receptive_field: Side of the square that one position of the last one sees.
-        weights_per_channel_squared: Their weights, without biases, as a multiple of C^2.
-        activations: How often the signal is rectified.
+        kernels: Sides of the kernels.
+        receptive_field: Side of the receptive field of the last convolution.
+        weights_per_channel_squared: Number of weights, without biases, divided by C^2.
+        activations: Number of activation functions.
     """
 
     kernels: tuple[int, ...]
@@ -61,8 +63,8 @@ class ConvStackCost:
 
 
 @contextmanager
-def build_without_weights(name: str, **options) -> Iterator[keras.Model]:
-    """Yields the network called `name` without memory for its weights: only shapes can be read."""
+def build_without_weights(name: str, **options: Any) -> Iterator[keras.Model]:
+    """Yield a network without memory for its weights, of which only shapes can be read."""
     with keras.StatelessScope(initialize_variables=False):
         try:
             yield build(name, **options)
@@ -72,7 +74,7 @@ def build_without_weights(name: str, **options) -> Iterator[keras.Model]:
 
 
 def summarize_network(model: keras.Model) -> list[LayerSummary]:
-    """Returns what each layer of a chain of layers costs and sees.
+    """Return a summary of each layer of a chain of layers.
 
     Raises:
         UsageError: If the layers of the model form no chain.
@@ -93,7 +95,7 @@ def summarize_network(model: keras.Model) -> list[LayerSummary]:
         shape = tuple(sides)
         look, _ = window_of(layer) or (None, None)
         if look is None or look.kernel is None:
-            # Of an unknown kind, or the whole map: from here on no square is seen.
+            # An unknown layer, or the whole map: later layers have no square receptive field.
             field, kernel, stride = None, 1, 1
         else:
             kernel, stride = look.extent(0), look.stride
@@ -116,16 +118,19 @@ def summarize_network(model: keras.Model) -> list[LayerSummary]:
 
 
 def layer_macs(rows: Sequence[LayerSummary]) -> int:
-    """Returns the multiply-adds of one image through all layers."""
+    """Return the multiply-adds of one image in all layers."""
     return sum(row.multiply_adds or 0 for row in rows)
 
 
 def conv_stack_cost(kernels: Sequence[int]) -> ConvStackCost:
-    """Returns what a stack of convolutions costs and sees (Simonyan & Zisserman, section 2.3).
+    """Return the cost of a stack of convolutions (Simonyan & Zisserman 2014, section 2.3).
+
+    Args:
+        kernels: Sides of the kernels.
 
     Example:
-        >>> conv_stack_cost((3, 3, 3)).weights_per_channel_squared, conv_stack_cost((7,)).weights_per_channel_squared
-        (27, 49)
+        >>> [conv_stack_cost(one).weights_per_channel_squared for one in ((3, 3, 3), (7,))]
+        [27, 49]
     """
     return ConvStackCost(
         tuple(kernels),

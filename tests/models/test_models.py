@@ -194,7 +194,7 @@ def test_wrong_arguments_are_refused(call, text):
 
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "model.keras").write_bytes(b"nothing")
-    with pytest.raises(UsageError, match="is no model that Keras can load"):
+    with pytest.raises(UsageError, match="is not a model that Keras can load"):
         load_model(tmp_path / "model.keras")
 
 

@@ -151,16 +151,21 @@ def test_images_of_any_size():
 def test_an_image_too_small():
     inputs = keras.Input((None, None, 1))
     model = keras.Model(inputs, conv(3, name="b")(layers.MaxPooling2D(3, 2, name="a")(inputs)))
-    with pytest.raises(UsageError, match="too small: layer 'b' has no place.* Received: 6 x 30"):
+    with pytest.raises(
+        UsageError, match="too small: the window of layer 'b' does not fit.* Received: 6 x 30"
+    ):
         receptive_field(model, "b", (6, 30))
 
 
 @pytest.mark.parametrize(
     ("layer", "text"),
     [
-        (layers.UpSampling2D(name="up"), "'up' sees is not known.*UpSampling2D"),
-        (layers.Permute((2, 1, 3), name="swap"), "'swap' sees is not known"),
-        (layers.Flatten(data_format="channels_first", name="first"), "'first' sees"),
+        (layers.UpSampling2D(name="up"), "field of layer 'up' is unknown.*UpSampling2D"),
+        (layers.Permute((2, 1, 3), name="swap"), "field of layer 'swap' is unknown"),
+        (
+            layers.Flatten(data_format="channels_first", name="first"),
+            "field of layer 'first' is unknown",
+        ),
     ],
 )
 def test_unknown_layers_are_named(layer, text):
@@ -172,5 +177,5 @@ def test_unknown_layers_are_named(layer, text):
 def test_paths_that_do_not_fit_are_refused():
     inputs = keras.Input((9, 9, 1))
     sum_ = layers.Add(name="sum")([conv(5)(inputs), layers.MaxPooling2D(2, 2, "same")(inputs)])
-    with pytest.raises(UsageError, match="into layer 'sum' step differently.*1 of 5.*2 of 5"):
+    with pytest.raises(UsageError, match="into layer 'sum' must have one stride.*1 of 5.*2 of 5"):
         receptive_field(keras.Model(inputs, sum_), "sum")

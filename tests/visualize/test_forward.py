@@ -62,7 +62,7 @@ def test_layers_that_do_not_support_a_rule_are_named(images, name, rule):
 SMALL = (8, 21)
 
 
-LINE = "The image is too small: layer 'conv2' has no place to look at. Received: 8 x 21."
+LINE = "The image is too small: the window of layer 'conv2' does not fit. Received: 8 x 21."
 
 
 def network():
