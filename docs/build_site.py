@@ -3,7 +3,7 @@
 Usage:
     python docs/build_site.py [OUTPUT]
 
-The site mirrors the repository: README.md becomes OUTPUT/index.html, docs/server.md becomes
+The site mirrors the repository: README.md becomes OUTPUT/index.html, docs/guide/server.md becomes
 OUTPUT/docs/server.html, and the API reference is OUTPUT/api/. The build fails if a public name has
 no docstring, if a docstring refers to a name that does not exist, or if a relative link is broken.
 """

@@ -9,7 +9,7 @@ between the values, the arrays are copied from these places.
 
 Without layouts, a call to a server that responds immediately takes 6 % (one image) to 10 % (a photo
 of 100 kB) more CPU time of the client, and 4 to 15 % more time (medians of three runs of
-benchmarks/client.py; docs/client.md).
+benchmarks/client.py; docs/guide/client.md).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ without validating or describing the array again: a template holds the bytes bef
 
 Without templates, a call of one image to a server that responds immediately takes 20 % more CPU
 time of the client and 12 % more time; a call of a 100 kB photo takes 8 % and 1 % more (medians of
-three runs of benchmarks/client.py; docs/client.md).
+three runs of benchmarks/client.py; docs/guide/client.md).
 """
 
 from __future__ import annotations
