@@ -270,7 +270,7 @@ class TrainingConfig:
         try:
             fields = json.loads(text)
             if not isinstance(fields, dict):
-                raise TypeError("not an object")
+                raise TypeError(f"not a JSON object: {text[:40]}")
             fields = current_names(cls, fields, str(origin), stacklevel=3)
             known = [item.name for item in dataclasses.fields(cls)]
             for name, value in fields.items():
