@@ -1,8 +1,8 @@
-"""Incremental occlusion against plain occlusion, which passes every covered image through the network.
+"""Compare incremental with plain occlusion, which runs the network on every covered image.
 
 CPU milliseconds for each place of the square: images of 224 or 227 pixels, a square of 32, a stride
-of 8. Plain occlusion runs with its fastest batch size, on a sample of the places. The differences of
-the last maps and of the probabilities are printed too.
+of 8. Plain occlusion runs with its fastest batch size, on a sample of the places. The differences
+of the last maps and of the probabilities are printed too.
 """
 
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)

@@ -180,8 +180,9 @@ def memory(folder: Path) -> None:
                         calls[i % len(calls)]()
                 mebibytes.append(process.memory_info().rss / 2**20)
         print(
-            f"  memory of a server of a small model after 1000 {kind} requests {mebibytes[0]:.1f} MiB, "
-            f"after each {REQUESTS // MEASUREMENTS} more "
+            f"  memory of a server of a small model after 1000 {kind} requests"
+            f" {mebibytes[0]:.1f} MiB,"
+            f" after each {REQUESTS // MEASUREMENTS} more "
             + ", ".join(f"{value:.1f}" for value in mebibytes[1:]),
             flush=True,
         )

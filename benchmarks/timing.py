@@ -40,7 +40,7 @@ def in_a_row(call: Callable[[], object], times: int) -> Callable[[], None]:
 
 
 def report(title: str, seconds: dict[str, float], images: int) -> None:
-    """Print the ms and images/s of each candidate, and the speed-up of the first over the others."""
+    """Print ms and images/s of each candidate, and the speed-up of the first over the others."""
     first = next(iter(seconds))
     print(f"\n{title}")
     for name, value in seconds.items():

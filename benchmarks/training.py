@@ -1,7 +1,7 @@
 """Compare the training steps of cnnkit with the same networks in Keras.
 
-AlexNet is compared with one of Keras's and TensorFlow's own operations under `train_on_batch`, VGG-16
-with keras.applications.VGG16 under `fit`. For PyTorch see networks.py.
+AlexNet is compared with one of Keras's and TensorFlow's own operations under `train_on_batch`,
+VGG-16 with keras.applications.VGG16 under `fit`. For PyTorch see networks.py.
 """
 
 from timing import interleaved, report  # isort: skip  (quiets TensorFlow before it is imported)

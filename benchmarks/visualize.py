@@ -2,8 +2,8 @@
 
 Bounds: the search takes at most 1.1 times the bare forward pass to the same layer; its state for
 all convolutions of VGG-16 is below 1 MB; its peak memory does not grow with the number of images;
-units of block3_conv3 of VGG-16 whose receptive field touches no border are projected at least 4 times
-as fast through a crop.
+units of block3_conv3 of VGG-16 whose receptive field touches no border are projected at least 4
+times as fast through a crop.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     python benchmarks/workers.py --networks cifar10_full alexnet
 
-Each worker has its own core. The time of the all-reduce is the difference to a step of one process on
-one core with the images of one worker. The workers wait for each other in every step, so that a delay
-of one delays both: run it on an otherwise idle machine with two cores.
+Each worker has its own core. The time of the all-reduce is the difference to a step of one process
+on one core with the images of one worker. The workers wait for each other in every step, so that a
+delay of one delays both: run it on an otherwise idle machine with two cores.
 """
 
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)

@@ -35,8 +35,8 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[P, R]], Callable[
         ...     warnings.simplefilter("always")
         ...     name_class(label=2)
         'class 2'
-        >>> print(caught[0].message)
-        `label` of name_class() is now called `target`. The old name will be removed in the next release.
+        >>> print(str(caught[0].message).split(". ")[0])
+        `label` of name_class() is now called `target`
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

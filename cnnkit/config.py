@@ -1,8 +1,8 @@
 """Configuration of a training run.
 
 `TrainingConfig` is the one description of its fields: their help, ranges and names on the command
-line are field metadata, from which come the checks, the options of `cnnkit train`, the docstring and
-the JSON file of a run.
+line are field metadata, from which come the checks, the options of `cnnkit train`, the docstring
+and the JSON file of a run.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def test_the_server_can_parse_the_configurations():
 
 @contextlib.contextmanager
 def rest(body):
-    """Yields the port of a fake server that returns `body` for every GET, and the requested paths."""
+    """Yield the port of a fake server that returns `body` for every GET, and the paths asked."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The tests mirror the package: every module has a test file, or is listed with the one it shares."""
+"""The tests mirror the package: a module has a test file, or is listed with the one it shares."""
 
 from pathlib import Path
 

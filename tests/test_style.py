@@ -21,7 +21,8 @@ BRITISH = re.compile(
     re.IGNORECASE,
 )
 RIDDLES = re.compile(
-    r"\bAs there\b|\bReturns (what|which|how|whether|with|where|who)\b|\bTells (whether|which|what)\b"
+    r"\bAs there\b|\bReturns (what|which|how|whether|with|where|who)\b"
+    r"|\bTells (whether|which|what)\b"
 )
 MAXIM = re.compile(r"(An?|Every|Each|One|Of|What|Where|Who|Whoever) ")
 
@@ -69,7 +70,7 @@ def test_docstrings_name_the_thing():
 
 
 def error_texts(tree):
-    """Yields the line and the first text of every error that is made, and if it has a value in it."""
+    """Yield the line and the first text of every error made, and whether it contains a value."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and node.args):
             continue

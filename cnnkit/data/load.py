@@ -1,4 +1,4 @@
-"""Opening datasets by name: `digits`, `folder:PATH`, `imagenet:PATH`, `shards:PATH`, `tfds:NAME`."""
+"""Open datasets by name: `digits`, `folder:PATH`, `imagenet:PATH`, `shards:PATH`, `tfds:NAME`."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ def evaluate(
     """Evaluate a network, or an ensemble whose probabilities are averaged.
 
     Every image is decoded once. The memory does not depend on the number of images, except for some
-    fifty bytes per image. The counts depend neither on the batch size nor on the number of replicas.
+    fifty bytes per image. The counts depend neither on the batch size nor on the number of
+    replicas.
 
     `protocol` is one of
 

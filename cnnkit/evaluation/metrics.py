@@ -55,7 +55,7 @@ class Evaluation:
     examples: tuple[ImagePrediction, ...]
 
     def confusion_matrix(self) -> np.ndarray:
-        """Return (classes, classes) int: row i, column j counts images of class i predicted as j."""
+        """Return (classes, classes) int: [i, j] counts the images of class i predicted as j."""
         matrix = np.zeros((len(self.classes), len(self.classes)), int)
         for label, predicted, images in self.confusion:
             matrix[label, predicted] = images

@@ -91,7 +91,7 @@ class Predictions:
             np.savez(file, **vars(self))
 
     def load(self, path: Path) -> None:
-        """Read predictions that `save` wrote; a truncated file or one of other shapes is ignored."""
+        """Read predictions that `save` wrote; ignore a truncated file or one of other shapes."""
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in vars(self)}

@@ -81,8 +81,9 @@ def published_errors(
 
     Example:
         >>> from cnnkit.recipes import find_recipe
-        >>> published_errors([(find_recipe("vgg-d-256").config, (256,))], "dense", 1000)
-        PublishedError(source='Simonyan & Zisserman 2014, Table 3', top1_error=0.27, top5_error=0.088)
+        >>> error = published_errors([(find_recipe("vgg-d-256").config, (256,))], "dense", 1000)
+        >>> error.source, error.top1_error, error.top5_error
+        ('Simonyan & Zisserman 2014, Table 3', 0.27, 0.088)
     """
     if classes != 1000 or any(config.image_size != 224 for config, _ in networks):
         return None

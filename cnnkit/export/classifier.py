@@ -37,7 +37,7 @@ class ServedClassifier:
 
     @property
     def model(self) -> keras.Model:
-        """Model of probabilities: (n, classes), or a fully convolutional (n, rows, columns, classes)."""
+        """Model of probabilities: (n, classes), or (n, rows, columns, classes) if convolutional."""
         return self.graph.model
 
     @property

@@ -2,15 +2,15 @@
 
     python isolated_worker.py FOLDER WORK
 
-WORK/inputs.json holds the types of the signatures' inputs by tensor name, WORK/requests.json lists the
-requests, and WORK/requests.npz holds their tensors. After each request a line of JSON goes to standard
-output, and WORK/<number>.npz holds the outputs if they are kept.
+WORK/inputs.json holds the types of the signatures' inputs by tensor name, WORK/requests.json lists
+the requests, and WORK/requests.npz holds their tensors. After each request a line of JSON goes to
+standard output, and WORK/<number>.npz holds the outputs if they are kept.
 
 The program imports TensorFlow, blocks Keras, and feeds tensors of any shape: TensorFlow Serving
 does not compare shapes with the signature either. A graph without checks can crash the process.
 
-TensorFlow 2 has no API that feeds an input of another shape than the signature's, so this file, and no
-other, loads models with `tf.compat.v1` (Session, placeholder, saved_model.load with `input_map`).
+TensorFlow 2 has no API that feeds an input of another shape than the signature's, so this file, and
+no other, loads models with `tf.compat.v1`: Session, placeholder, saved_model.load (`input_map`).
 """
 
 from __future__ import annotations

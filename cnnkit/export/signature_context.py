@@ -27,7 +27,7 @@ Outputs = dict[str, tf.Tensor]
 
 
 class DeconvnetFunction:
-    """Projects the strongest unit of a layer to the pixels, as `cnnkit.visualize.deconvnet.project`.
+    """Projects the strongest unit of a layer like `cnnkit.visualize.deconvnet.project`.
 
     The projection is computed by operations of TensorFlow alone, so that a saved graph can hold it.
 

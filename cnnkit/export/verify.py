@@ -27,7 +27,8 @@ from cnnkit.server.warmup import MAX_WARMUP_RECORDS
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor
 
-# TensorFlow stores the initialization of a model as a signature of this name; clients cannot call it.
+# TensorFlow stores the initialization of a model as a signature of this name, which clients cannot
+# call.
 INTERNAL = "__saved_model_init_op"
 
 
@@ -131,7 +132,8 @@ def _version_folder(folder: Path) -> Path:
     if not versions:
         raise UsageError(
             f"{folder} holds no version",
-            expected="a folder that `cnnkit export` wrote, such as models/digits or models/digits/1",
+            expected="a folder that `cnnkit export` wrote, such as models/digits or"
+            " models/digits/1",
         )
     newest = max(versions, key=lambda path: int(path.name))
     if not (newest / "saved_model.pb").is_file():

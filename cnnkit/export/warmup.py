@@ -29,7 +29,8 @@ def check_record_count(count: int, signatures: Sequence[str]) -> None:
     """
     if count < 0 or count * len(signatures) > MAX_WARMUP_RECORDS:
         raise UsageError(
-            f"`warmup` must be in 0..{MAX_WARMUP_RECORDS // len(signatures)} for {len(signatures)} signatures",
+            f"`warmup` must be in 0..{MAX_WARMUP_RECORDS // len(signatures)} for {len(signatures)}"
+            " signatures",
             expected=f"at most {MAX_WARMUP_RECORDS} records in all, as TensorFlow Serving allows",
             received=count,
         )

@@ -20,8 +20,8 @@ class Dropout(keras.layers.Dropout):
     All replicas of a distribution strategy share the state of Keras's seed generator, so
     `keras.layers.Dropout` drops the same units on all of them. This layer mixes the number of the
     replica into the seed. Outputs are divided by 1 - rate in training, so inference needs no
-    scaling. The mask depends on the seed and on the number of calls so far. A `.keras` file holds the
-    argument `seed` but not the number of calls: a loaded layer starts again (Keras 3.15). The
+    scaling. The mask depends on the seed and on the number of calls so far. A `.keras` file holds
+    the argument `seed` but not the number of calls: a loaded layer starts again (Keras 3.15). The
     checkpoints of a training run hold both.
 
     Input and output: any shape.

@@ -290,7 +290,10 @@ def caffenet(
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Build BVLC's CaffeNet, which pools before it normalizes: see `alexnet` for arguments, layers and errors."""
+    """Build BVLC's CaffeNet, which pools before it normalizes.
+
+    See `alexnet` for arguments, layers and errors.
+    """
     return alexnet(preset="caffenet", **locals())
 
 
@@ -317,7 +320,10 @@ def alexnet_one_weird_trick(
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Build the authors' later AlexNet without groups (Krizhevsky 2014): see `alexnet` for arguments, layers and errors."""
+    """Build the authors' later AlexNet without groups (Krizhevsky 2014).
+
+    See `alexnet` for arguments, layers and errors.
+    """
     return alexnet(preset="one-weird-trick", **locals())
 
 
@@ -344,5 +350,8 @@ def alexnet_torchvision(
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Build the network that torchvision calls AlexNet: see `alexnet` for arguments, layers and errors."""
+    """Build the network that torchvision calls AlexNet.
+
+    See `alexnet` for arguments, layers and errors.
+    """
     return alexnet(preset="torchvision", **locals())

@@ -181,7 +181,7 @@ def _convolutions(
             x = CeilMaxPooling2D(3, 2, name="pool1")(x)
             x = activation_layer(activation, f"{activation}1")(x)
         else:
-            # On even maps this is Caffe's rule: an overhanging window averages the cells in the map.
+            # On even maps this is Caffe's rule: an overhanging window averages the cells in it.
             x = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")(x)
         if normalized and number < len(FILTERS):
             x = LocalResponseNormalization(**NORMALIZATION, name=f"norm{number}")(x)

@@ -58,5 +58,5 @@ TORCH = Preprocessing(
 
 
 def caffe_preprocessing(names: Collection[str]) -> Preprocessing:
-    """Return the preprocessing of a Caffe network: VGG's if it has a layer `conv1_1`, else BVLC's."""
+    """Return the preprocessing of a Caffe network: VGG's if it has `conv1_1`, else BVLC's."""
     return VGG if "conv1_1" in names else BVLC

@@ -182,7 +182,10 @@ def vgg11_lrn(
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Build VGG-11 with local response normalization, column A-LRN of Table 1: see `vgg` for arguments, layers and errors."""
+    """Build VGG-11 with local response normalization, column A-LRN of Table 1.
+
+    See `vgg` for arguments, layers and errors.
+    """
     return vgg("A-LRN", **locals())
 
 
@@ -222,7 +225,10 @@ def vgg16_c(
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
 ) -> keras.Model:
-    """Build VGG-16 with 1 x 1 convolutions, column C of Table 1: see `vgg` for arguments, layers and errors."""
+    """Build VGG-16 with 1 x 1 convolutions, column C of Table 1.
+
+    See `vgg` for arguments, layers and errors.
+    """
     return vgg("C", **locals())
 
 

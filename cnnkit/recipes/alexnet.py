@@ -43,7 +43,8 @@ DEVIATIONS = (
     "eigenvalues",
 )
 
-# BVLC's solver: the learning rate drops every 100,000 of 450,000 steps of 256 images; 20 epochs are 100,100 steps.
+# BVLC's solver: the learning rate drops every 100,000 of 450,000 steps of 256 images; 20 epochs are
+# 100,100 steps.
 CAFFE = replace(
     PAPER,
     model="alexnet_caffe",

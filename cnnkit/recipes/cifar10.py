@@ -29,8 +29,8 @@ FULL = replace(
     lr_milestones=(121, 131),
     weight_decay_multipliers={"fc4/kernel": 250, "fc4/bias": 0},
 )
-# Krizhevsky et al. 2012, Fig. 1: no regularization of any kind. The learning rate of each activation
-# was the best after two epochs: of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh,
+# Krizhevsky et al. 2012, Fig. 1: no regularization at all. The learning rate of each activation was
+# the best after two epochs: of 0.002 and 0.004 with ReLUs, of 0.002, 0.008 and 0.02 with tanh,
 # with the biases at twice the rate.
 RELU = TrainingConfig(
     model="cifar10_full",

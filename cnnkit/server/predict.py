@@ -96,7 +96,7 @@ def prepare_predict(
 
 
 def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictResponse:
-    """Returns the response of a model server: the outputs and the model version that computed them."""
+    """Return the response: the outputs and the model version that computed them."""
     response = pb.PredictResponse()
     response.model_spec.name = call.servable.name
     response.model_spec.version.value = call.servable.version

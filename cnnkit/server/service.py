@@ -37,7 +37,9 @@ class PredictionServicer:
         reload: Handles HandleReloadConfigRequest.
 
     Example:
-        >>> service = PredictionServicer(repository, limits, scheduler, executor, reload)  # doctest: +SKIP
+        >>> service = PredictionServicer(
+        ...     repository, limits, scheduler, executor, reload
+        ... )  # doctest: +SKIP
         >>> server.add_generic_rpc_handlers(service.handlers())  # doctest: +SKIP
     """
 
@@ -111,7 +113,7 @@ class PredictionServicer:
                 _LOG.exception("A request failed")
                 text = f"{type(error).__name__}; see the server's log"
             # `context.abort` raises an error that the context keeps, and its traceback keeps the
-            # request: a reference cycle, which is collected too rarely in a process with TensorFlow.
+            # request: a reference cycle, which is collected too rarely in a TensorFlow process.
             context.set_code(code)
             context.set_details(truncate_details(text))
             return None

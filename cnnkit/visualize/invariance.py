@@ -149,8 +149,8 @@ def invariance(
             logits if it does not end in a softmax.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them.
         transform: `"translation"` (vertical), `"scale"` or `"rotation"`.
-        layers: Names of layers; None takes the first and the last but one layer with weights: layers
-            1 and 7 of AlexNet and ZFNet.
+        layers: Names of layers; None takes the first and the last but one layer with weights:
+            layers 1 and 7 of AlexNet and ZFNet.
         labels: True class of each image; None takes the most probable one of the untransformed
             image.
         amounts: Pixels downwards, factors, or degrees counter-clockwise; None takes the paper's

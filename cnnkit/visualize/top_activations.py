@@ -33,7 +33,8 @@ class TopActivations:
         layer: Name of the layer.
         values: (units, k) float32, the activations; minus infinity if there were fewer images.
         images: (units, k) int64, indices into the dataset.
-        flat_positions: (units, k) int32, row times width of the map plus column, the first among equals.
+        flat_positions: (units, k) int32, row times width of the map plus column, the first among
+            equals.
         width: Width of the map; 0 in a dense layer.
     """
 

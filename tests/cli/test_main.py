@@ -95,7 +95,11 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("train --output {run}", 2, "exists. --resume continues it, --overwrite starts again"),
         ("train --output {images}", 2, "exists and is not a run folder"),
         ("train --resume --output {run} --batch-size 8", 2, "batch_size 16, now 8"),
-        ("train --resume --overwrite --output {run}", 2, "--resume and --overwrite must not be given together"),
+        (
+            "train --resume --overwrite --output {run}",
+            2,
+            "--resume and --overwrite must not be given together",
+        ),
         ("evaluate {tmp}", 2, "No run folder"),
         ("evaluate {run} --batch-size 0", 2, "`batch_size` must be at least 1. Received: 0"),
         ("export {tmp} --output {tmp}/m", 2, "No run folder"),

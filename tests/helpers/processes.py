@@ -24,7 +24,7 @@ class Processes:
         self._logs = logs
 
     def run(self, *jobs) -> list[Outcome]:
-        """Run several at the same time; a job is (arguments, event, step after which it happens)."""
+        """Run jobs at the same time: (arguments, event, step after which the event happens)."""
         lines = [
             {
                 "words": list(map(str, words)),

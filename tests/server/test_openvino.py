@@ -24,7 +24,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (3, SIZE, SIZE, 3)).astype(np.
 
 
 class Engine(types.ModuleType):
-    """A fake of OpenVINO that runs TensorFlow's functions and multiplies their outputs by a factor."""
+    """A fake OpenVINO that runs TensorFlow's functions and multiplies the outputs by a factor."""
 
     def __init__(self, factor=1.0):
         super().__init__("openvino")

@@ -39,7 +39,7 @@ def test_responses_hold_value_lists_and_the_model_version(call_server):
     "shape", [(), (SIZE, SIZE, 3), (1, 1, SIZE, SIZE, 3), (1, 2, SIZE, 3), (1, SIZE, SIZE, 1)]
 )
 def test_an_unguarded_convolution_survives_a_wrong_shape(tmp_path, shape):
-    """A wrong rank crashes TensorFlow's convolution, so the server compares it with the signature."""
+    """A wrong rank crashes TensorFlow's convolution: the server checks it by the signature."""
     kernel = tf.constant(np.ones((3, 3, 3, 2), np.float32))
 
     class Convolution(tf.Module):

@@ -14,13 +14,13 @@ SIZE = 16
 
 @pytest.fixture(scope="module")
 def detector():
-    """conv detects a bright row under a dark one, and red pixels without green; pixels are 0..255."""
+    """conv detects a bright row under a dark one, and red without green; pixels are 0..255."""
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.Rescaling(1 / 255)(inputs)
     x = layers.Conv2D(3, 5, padding="same", activation="relu", name="conv")(x)
     y = layers.Flatten()(layers.MaxPooling2D(2, name="pool")(x))
-    model = keras.Model(inputs, ClassProbabilities(name="probabilities", class_names=("row", "red"))(
-        layers.Dense(2, name="logits")(y)))  # fmt: skip
+    probabilities = ClassProbabilities(name="probabilities", class_names=("row", "red"))
+    model = keras.Model(inputs, probabilities(layers.Dense(2, name="logits")(y)))
     kernel = np.zeros((5, 5, 3, 3))
     kernel[1, :, :, 0], kernel[3, :, :, 0] = -1, 1
     kernel[2, 2, 0, 1], kernel[2, 2, 1, 1] = 1, -1

@@ -47,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subcommand.add_argument(
             "--mean",
             metavar="R,G,B|FILE",
-            help="mean that is subtracted from 0..255, or a .binaryproto mean image (default: as usual "
-            "for such files)",
+            help="mean that is subtracted from 0..255, or a .binaryproto mean image (default: as"
+            " usual for such files)",
         )
         subcommand.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_json_argument(inspect)

@@ -213,9 +213,9 @@ def draw_layer2(args: argparse.Namespace) -> Figure:
     draw_second_layer(networks, args.output)
     return Figure(
         "; ".join(
-            f"{one.model}: {int(one.filters.dead.sum())} dead and {len(one.first_dead_units)} silent"
-            f" of {len(one.filters.kernels)} in {one.filters.layer}, {len(one.second_dead_units)}"
-            f" silent of {one.units} in {one.layer}"
+            f"{one.model}: {int(one.filters.dead.sum())} dead and {len(one.first_dead_units)}"
+            f" silent of {len(one.filters.kernels)} in {one.filters.layer},"
+            f" {len(one.second_dead_units)} silent of {one.units} in {one.layer}"
             for one in networks
         ),
         {

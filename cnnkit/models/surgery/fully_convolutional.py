@@ -104,7 +104,7 @@ def convolutional_head(chain: SequentialChain, first: str | None = None) -> int 
 
 
 def is_window(layer: keras.layers.Layer) -> bool:
-    """Return True for a convolution that can replace a dense layer: no padding, stride 1, 1 group."""
+    """Return True for a convolution that can be a dense layer: no padding, stride 1, 1 group."""
     return (
         isinstance(layer, keras.layers.Conv2D)
         and layer.groups == 1
@@ -234,7 +234,8 @@ def to_classifier(
     window, found = chain.layers[start].kernel_size, spatial_maps(chain, sides)[start]
     if found != tuple(window):
         raise UsageError(
-            f"`input_shape` must give a map of the size of the kernel of {chain.layers[start].name!r}",
+            "`input_shape` must give a map of the size of the kernel of"
+            f" {chain.layers[start].name!r}",
             expected=f"a map of {window[0]} x {window[1]}",
             received=f"{found[0]} x {found[1]} from an image of {sides[0]} x {sides[1]}",
             hint="Pass the size that the network was trained on",
@@ -274,7 +275,7 @@ def _shared(layer: keras.layers.Layer, *, to_convolution: bool) -> dict[str, Any
 
 
 def _over_last_axis(layer: keras.layers.Layer) -> keras.layers.Layer:
-    """Rebuild `layer` for the last axis, which is that of the channels before and after a Flatten."""
+    """Rebuild `layer` for the last axis, that of the channels before and after a Flatten."""
     return rebuild_layer(layer, axis=-1) if hasattr(layer, "axis") else rebuild_layer(layer)
 
 

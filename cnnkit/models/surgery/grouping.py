@@ -64,8 +64,8 @@ def group_kernel(kernel: ArrayLike, groups: int) -> np.ndarray:
         (height, width, inputs / groups, outputs), of the same dtype.
 
     Raises:
-        UsageError: If `kernel` has not four axes, its channels are not divisible by `groups`, or values
-            off the diagonal are not zero; the error gives their number.
+        UsageError: If `kernel` has not four axes, its channels are not divisible by `groups`, or
+            values off the diagonal are not zero; the error gives their number.
 
     Example:
         >>> import numpy as np
@@ -177,7 +177,8 @@ def to_grouped_convolutions(
     Example:
         >>> from cnnkit import alexnet
         >>> from cnnkit.models.surgery import to_grouped_convolutions, to_dense_convolutions
-        >>> network = to_grouped_convolutions(to_dense_convolutions(alexnet(input_shape=(64, 64, 3), classes=3)))
+        >>> dense = to_dense_convolutions(alexnet(input_shape=(64, 64, 3), classes=3))
+        >>> network = to_grouped_convolutions(dense)
         >>> tuple(network.get_layer("conv2").kernel.shape)
         (5, 5, 48, 256)
     """

@@ -40,7 +40,8 @@ def convert_weights(
     Example:
         >>> from cnnkit.models.weights.convert import convert_weights
         >>> from cnnkit.models import open_weights
-        >>> convert_weights(open_weights("vgg16.pth"), "vgg16", "vgg16.keras").name  # doctest: +SKIP
+        >>> weights = open_weights("vgg16.pth")  # doctest: +SKIP
+        >>> convert_weights(weights, "vgg16", "vgg16.keras").name  # doctest: +SKIP
         'vgg16'
     """
     output = Path(output)

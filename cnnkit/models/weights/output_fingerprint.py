@@ -87,7 +87,8 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
     difference = np.abs(np.array(computed["values"]) - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():
         raise RunError(
-            f"The output of {model.name} with the weights of {file} is not the output at conversion",
+            f"The output of {model.name} with the weights of {file} is not the output at"
+            " conversion",
             expected=f"the stored output to within {TOLERANCE * np.abs(expected).max():.3g}",
             received=f"a difference of {difference:.3g}",
             hint="Another version of the network made the file; convert the original again",

@@ -123,7 +123,8 @@ def banded_filter_gradient(
         (size, size, c, filters).
 
     Example:
-        >>> int(banded_filter_gradient(tf.ones((2, 4, 4, 1)), tf.ones((2, 4, 4, 1)), 3, 2)[1, 1, 0, 0])
+        >>> maps = tf.ones((2, 4, 4, 1))
+        >>> int(banded_filter_gradient(maps, maps, 3, 2)[1, 1, 0, 0])
         32
     """
     half = size // 2

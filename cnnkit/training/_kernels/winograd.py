@@ -18,8 +18,8 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-# Points in the order of their use, in addition to infinity. Few digits are lost if points lie near 1
-# and each other, each together with the negative of its inverse.
+# Points in the order of their use, in addition to infinity. Few digits are lost if points lie near
+# 1 and each other, each together with the negative of its inverse.
 _POINTS = (0, 1, -1, 1 / 2, -2, 2, -1 / 2)
 _FEWEST = 6
 # Bytes of U and D that are computed at a time: more leaves every cache, less reads V too often.
@@ -109,7 +109,7 @@ def _tile_matrices(size: int, points: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def _axis_matrices(length: int, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return B and A for an axis of the map, (points * tiles, length) each, from those of a tile."""
+    """Return B and A of a map's axis, (points * tiles, length) each, from those of a tile."""
     points, tile = a.shape
     half = (points - tile) // 2
     tiles = -(-length // tile)

@@ -68,7 +68,8 @@ def pool_with_switches(
     Example:
         >>> import numpy as np
         >>> from cnnkit.visualize import pool_with_switches
-        >>> pooled, switches = pool_with_switches(np.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1))
+        >>> maps = np.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1)
+        >>> pooled, switches = pool_with_switches(maps)
         >>> pooled.item(), switches.indices.item()
         (5.0, 1)
     """
@@ -95,7 +96,8 @@ def unpool(values: np.ndarray, switches: Switches) -> np.ndarray:
     Example:
         >>> import numpy as np
         >>> from cnnkit.visualize import pool_with_switches, unpool
-        >>> pooled, switches = pool_with_switches(np.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1))
+        >>> maps = np.array([[1.0, 5.0], [5.0, 2.0]]).reshape(1, 2, 2, 1)
+        >>> pooled, switches = pool_with_switches(maps)
         >>> unpool(pooled, switches)[0, :, :, 0]
         array([[0., 5.],
                [0., 0.]])

@@ -146,7 +146,11 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
     [
         ("{run} --protocol tencrop", 2, "Did you mean ten-crop"),
         ("{run} --average score", 2, "Unknown average 'score'"),
-        ("{run} --scales 16,x", 2, "--scales must be a list of different sides. Expected: 256,384,512"),
+        (
+            "{run} --scales 16,x",
+            2,
+            "--scales must be a list of different sides. Expected: 256,384,512",
+        ),
         ("{run} --scales 16,16", 2, "--scales must be a list of different sides"),
         ("{run} --scales 11", 2, "`scale` is smaller than the crop"),
         ("{run} --protocol dense --scales 5", 2, "too small"),

@@ -34,7 +34,8 @@ def failure(capfd):
         (["--versions", "newest"], "`versions` must be latest, all, latest:N"),
         (
             ["--version-labels", "stable"],
-            "--version-labels must be pairs with commas. Expected: LABEL=VERSION. Received: stable.",
+            "--version-labels must be pairs with commas. Expected: LABEL=VERSION. "
+            "Received: stable.",
         ),
         (["--version-labels", "stable=one"], "--version-labels must be pairs"),
         (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),

@@ -48,7 +48,8 @@ def test_weights_command(small_alexnet, capsys):
         (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
         (
             ["--model", "alexnet", "--labels", "no.txt"],
-            "--labels must be an existing file. Expected: class names, one a line. Received: no.txt",
+            "--labels must be an existing file. Expected: class names, one a line. "
+            "Received: no.txt",
         ),
         (["--model", "alexnet", "--model-option", "lrn"], "NAME=VALUE"),
         (["--model", "alexnet", "--model-option", "lnr=0"], "Did you mean lrn"),

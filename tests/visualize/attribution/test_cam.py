@@ -114,7 +114,7 @@ def test_grid_values_lie_at_the_centers_of_receptive_fields(images):
     [one] = gradcam(NETWORKS["ours"](), images[0], 3)
     grid = one.grid
     assert grid.shape == (9, 12)
-    # Position i of pool1, and so of conv2, depends on 4 pixels from 2 i on: its center is 2 i + 1.5.
+    # Position i of pool1, and so of conv2, depends on 4 pixels from 2 i on: center 2 i + 1.5.
     for row, column in ((5, 8), (9, 22), (12, 3)):
         r, c = (row - 1.5) / 2, (column - 1.5) / 2
         i, j = int(r), int(c)

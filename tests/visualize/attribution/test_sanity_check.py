@@ -47,8 +47,8 @@ def ranks(values):
 
 
 def test_maps_equal_those_of_the_methods(model, image):
-    seen = compare_attributions(model, image, ["deconvnet", "guided", "gradient", "saliency", "smoothgrad",
-                                  "gradcam"], "b", down_to=[], samples=3, seed=5)  # fmt: skip
+    methods = ["deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam"]
+    seen = compare_attributions(model, image, methods, "b", down_to=[], samples=3, seed=5)
     assert seen.target == 1
     for rule, values in zip(("deconvnet", "guided", "gradient"), seen.maps, strict=False):
         [expected] = deconvnet(model, image, "probabilities", 1, rule=rule)

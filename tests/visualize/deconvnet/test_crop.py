@@ -53,8 +53,8 @@ def test_equals_the_pass_of_the_whole_image(rng, name, monkeypatch):
         rows, columns = model.get_layer(layer).output.shape[1:3]
         field = receptive_field(model, layer)
         place = (rows // 2, columns // 2)
-        cut = crop_for_unit(build_graph(model), build_graph(model).ancestors(build_graph(model).node(layer)), place,
-                      images.shape[1:3])  # fmt: skip
+        graph = build_graph(model)
+        cut = crop_for_unit(graph, graph.ancestors(graph.node(layer)), place, images.shape[1:3])
         assert cut.box == field.unclipped(place) == field.box(place)
         for rule in ("deconvnet", "guided", "gradient"):
             options = {"unit": [0, 1, 2, 3], "position": place, "rule": rule}

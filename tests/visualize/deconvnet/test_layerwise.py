@@ -56,7 +56,7 @@ def test_the_transposed_filters_are_the_adjoint(rng, padding, strides, groups, d
 
 
 def test_a_kernel_with_one_nonzero_value_is_transposed():
-    # One unit of a 3 x 3 convolution: its transpose writes the kernel at the unit's receptive field.
+    # One unit of a 3 x 3 convolution: its transpose writes the kernel at its receptive field.
     inputs = keras.Input((5, 5, 1))
     model = keras.Model(inputs, keras.layers.Conv2D(1, 3, name="c")(inputs))
     kernel = np.arange(9, dtype="float32").reshape(3, 3, 1, 1)

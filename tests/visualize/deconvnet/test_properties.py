@@ -106,7 +106,7 @@ def test_a_dead_window_over_the_edge_keeps_its_signal(layer, side, first):
 
 
 def test_flat_units_are_counted_row_by_row(images):
-    # Unit (row * width + column) * channels + channel of a flattened map is the unit at that position.
+    # Unit (row * width + column) * channels + channel of a flattened map is the unit at that place.
     model = net()
     flat = keras.Model(model.input, layers.Flatten(name="flat")(model.output))
     rows, columns, channels = model.output.shape[1:]

@@ -182,7 +182,8 @@ def test_sigmoids_are_probabilities():
     [
         (
             {"square": 33},
-            "`square` must not be larger than the image. Expected: at most 32 x 40. Received: 33 x 33",
+            "`square` must not be larger than the image. Expected: at most 32 x 40. "
+            "Received: 33 x 33",
         ),
         ({"square": (5, 41)}, "`square` must not be larger than the image"),
         ({"square": 0}, "`square` must be a whole number"),
