@@ -90,13 +90,13 @@ def option_of(item: dataclasses.Field[Any]) -> Option:
 
 def with_former_names(cls: type[_T]) -> type[_T]:
     """Decorates a dataclass: its docstring lists the fields, its constructor takes former names."""
-    constructor: Callable[..., None] = cls.__init__  # type: ignore[misc]
+    constructor: Callable[..., None] = cls.__init__
 
     @functools.wraps(constructor)
     def __init__(self: object, *args: Any, **fields: Any) -> None:
         constructor(self, *args, **current_names(cls, fields, cls.__name__, stacklevel=4))
 
-    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__init__ = __init__  # type: ignore[method-assign]
     cls.__doc__ = _with_attributes(cls)
     return cls
 
@@ -141,7 +141,8 @@ def check_fields(config: Any) -> None:
     Raises:
         UsageError: If a value is wrong; the field is named.
     """
-    hints = _hints(type(config))
+    cls: type = type(config)
+    hints = _hints(cls)
     for item in dataclasses.fields(config):
         _check(item.name, hints[item.name], option_of(item), getattr(config, item.name))
 

@@ -25,10 +25,10 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         option = option_of(item)
         flag = option.flag or _flag(item.name)
         former = option.former_flag or (option.former_name and _flag(option.former_name))
-        settings = {"dest": item.name, **_settings(item.name, hints[item.name])}
+        settings: dict[str, Any] = {"dest": item.name, **_settings(item.name, hints[item.name])}
         if option.choices:
             settings["choices"] = option.choices
-        shown = (
+        shown: dict[str, Any] = (
             {}
             if settings.get("action") is argparse.BooleanOptionalAction
             else {"metavar": settings.pop("metavar", None) or option.metavar}

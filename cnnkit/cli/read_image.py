@@ -32,6 +32,7 @@ def read_image(path: str, size: int | None) -> np.ndarray:
         raise UsageError(f"No image file {path}")
     try:
         image = decode_image(tf.constant(Path(path).read_bytes()))
-        return (resize_shorter_side(image, size) if size else tf.cast(image, tf.float32)).numpy()
+        resized = resize_shorter_side(image, size) if size else tf.cast(image, tf.float32)
+        return np.asarray(resized.numpy())
     except tf.errors.InvalidArgumentError as error:
         raise DataError(f"{path} must be an image", expected=f"a {FORMATS} file") from error

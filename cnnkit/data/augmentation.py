@@ -38,6 +38,13 @@ class ColorComponents:
     eigenvalues: tuple[float, float, float]
     eigenvectors: tuple[tuple[float, float, float], ...]
 
+    @classmethod
+    def from_arrays(cls, eigenvalues: np.ndarray, eigenvectors: np.ndarray) -> ColorComponents:
+        """Return the components whose attributes are given as arrays, (3,) and (3, 3)."""
+        first, second, third = map(float, eigenvalues)
+        rows = tuple((float(one), float(two), float(three)) for one, two, three in eigenvectors)
+        return cls((first, second, third), rows)
+
 
 @dataclass(frozen=True)
 class PCAColorNoise:

@@ -115,11 +115,11 @@ def crop_image(
         extent = tf.minimum(tf.cast(tf.math.ceil(last), tf.int32), sides) - begin
     window = read(begin, extent)
 
-    def unscaled():
+    def unscaled() -> tf.Tensor:
         top, left = tf.unstack(offset - begin)
         return tf.cast(window[top : top + size[0], left : left + size[1]], tf.float32)
 
-    def rescaled():
+    def rescaled() -> tf.Tensor:
         # ResizeBilinear is the operation behind `tf.image.resize`. ScaleAndTranslate with an offset
         # has no function in `tf.image`.
         if fast:

@@ -154,7 +154,7 @@ def _inspect(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def _window_reader(
     is_jpeg: tf.Tensor, image: tf.Tensor, decode_window: Callable[[tf.Tensor], tf.Tensor]
 ) -> ReadWindow:
-    def read(begin, size):
+    def read(begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
         return tf.cond(
             is_jpeg,
             lambda: decode_window(tf.concat([begin, size], axis=0)),
@@ -171,7 +171,7 @@ def _decode_window(
     if not fast:
         return tf.io.decode_and_crop_jpeg(data, window, channels=3)
 
-    def decode_reduced(ratio):
+    def decode_reduced(ratio: int) -> Callable[[], tf.Tensor]:
         return lambda: tf.io.decode_and_crop_jpeg(
             data,
             window,

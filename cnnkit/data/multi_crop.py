@@ -21,7 +21,7 @@ from cnnkit.errors import UsageError
 
 # Top and left of each crop as fractions of the free range.
 CENTER = ((0.5, 0.5),)
-GRID = tuple(product((0.0, 0.25, 0.5, 0.75, 1.0), repeat=2))
+GRID = tuple(product((0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.25, 0.5, 0.75, 1.0)))
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def crop_batches(
             "`batch_size` must be positive", expected="at least 1", received=batch_size
         )
 
-    def load(index):
+    def load(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if len(specs) == 1 and split.load_bytes is not None:
             sides, read = file_window_reader(split.load_bytes(index))
         else:

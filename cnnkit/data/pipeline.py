@@ -124,14 +124,14 @@ def batches(
     table |= {"index": index, "label": split.labels[index], "weight": weights}
     dataset = tf.data.Dataset.from_tensor_slices(table)
 
-    def load(row):
+    def load(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         if split.load_bytes is None:
             image = augment_image(split.load_image(row["index"]), augmentation, row)
         else:
             image = augment_bytes(split.load_bytes(row["index"]), augmentation, row)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
-    def load_batch(rows):
+    def load_batch(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         images = tf.cast(tf.gather(split.pixels, rows["index"]), tf.float32)
         return {"images": images, "labels": rows["label"], "weights": rows["weight"]}
 
@@ -231,7 +231,7 @@ def report_undecodable(split: Split) -> Iterator[None]:
 def _find_undecodable(split: Split) -> list[str]:
     """Return the names of the images that cannot be decoded."""
 
-    def index_if_decodable(index):
+    def index_if_decodable(index: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
         return index + 0 * tf.size(split.load_image(index), out_type=tf.int64)
 

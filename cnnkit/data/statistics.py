@@ -104,8 +104,7 @@ def color_components(
         )
     largest = vectors[np.argmax(np.abs(vectors), axis=0), range(3)]
     vectors = vectors * np.sign(largest)
-    red, green, blue = (tuple(map(float, row)) for row in vectors)
-    return ColorComponents(tuple(map(float, values)), (red, green, blue))
+    return ColorComponents.from_arrays(values, vectors)
 
 
 def _center_crops(

@@ -107,7 +107,7 @@ def check_dataset(
 def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
     """Return `index`, `sides` and `pixels`, a digest, of all readable images."""
 
-    def measure(index):
+    def measure(index: tf.Tensor) -> dict[str, tf.Tensor]:
         image = split.load_image(index)
         sides = tf.shape(image)[:2]
         # A public operation without a function of its own in TensorFlow 2.21.

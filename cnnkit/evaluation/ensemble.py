@@ -198,7 +198,7 @@ def dense_network(member: EvaluatedModel) -> keras.Model:
     network = model if model.input_shape[1] is None else to_fully_convolutional(model)
     for layer in network.layers:
         mean = getattr(layer, "mean", None)
-        if getattr(mean, "ndim", 1) > 1 and mean.shape[0] > 1:
+        if mean is not None and getattr(mean, "ndim", 1) > 1 and mean.shape[0] > 1:
             raise UsageError(
                 f"The network {member.name} subtracts a mean image of {mean.shape[0]} x "
                 f"{mean.shape[1]} pixels, which fits no larger image",

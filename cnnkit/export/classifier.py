@@ -48,6 +48,23 @@ class ServedClassifier:
                 return Preprocessing(layer.mean, layer.std)
         return None
 
+    def find_features_layer(self) -> keras.layers.Layer:
+        """Returns the layer of features.
+
+        Raises:
+            UsageError: If the network has none.
+        """
+        if self.features_layer is None:
+            raise UsageError(
+                f"Model {self.model.name!r} has no layer of features before its logits",
+                hint="Leave features and features_bytes out of the signatures",
+            )
+        return get_layer(self.model, self.features_layer)
+
+    def features_model(self) -> keras.Model:
+        """Returns the model from the input to the layer of features."""
+        return keras.Model(self.model.inputs[0], self.find_features_layer().output)
+
     @property
     def weight_bytes(self) -> int:
         """Bytes of all parameters."""

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -141,7 +142,7 @@ def _run_until_crash(
 
 
 def _write_requests(work: Path, requests: Sequence[Request]) -> None:
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     listed = []
     for number, request in enumerate(requests):
         keys = {}

@@ -69,7 +69,8 @@ def _run(
     except tf.errors.OpError as error:
         return {"code": codes.get(error.error_code, "UNKNOWN"), "details": error.message}
     if file is not None:
-        np.savez(file, **{name: _output_array(values) for name, values in outputs.items()})
+        arrays: dict[str, Any] = {name: _output_array(values) for name, values in outputs.items()}
+        np.savez(file, **arrays)
     return {"code": "OK", "details": ""}
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -21,7 +21,6 @@ from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.isolated_model import Request
 from cnnkit.export.signature_context import IMAGE_BYTES, IMAGES
 from cnnkit.export.signatures import EXPLAIN, explained_layer, get_signature
-from cnnkit.models import get_layer
 from cnnkit.visualize import deconvnet
 
 FILE = Path("assets.extra") / "reference.npz"
@@ -67,7 +66,9 @@ class ReferenceOutputs:
         """Writes the reference file into a version folder."""
         file = folder / FILE
         file.parent.mkdir(exist_ok=True)
-        arrays = {f"file/{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(self.files)}
+        arrays: dict[str, Any] = {
+            f"file/{i}": np.frombuffer(data, np.uint8) for i, data in enumerate(self.files)
+        }
         for signature, outputs in self.outputs.items():
             arrays |= {f"answer/{signature}/{name}": array for name, array in outputs.items()}
         np.savez_compressed(file, images=self.images.astype(np.uint8), **arrays)
@@ -159,8 +160,7 @@ def _probabilities(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
 
 
 def _features(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
-    layer = get_layer(network.model, network.features_layer)
-    up_to_layer = keras.Model(network.model.inputs[0], layer.output)
+    up_to_layer = network.features_model()
     found = tf.cast(up_to_layer(images, training=False), tf.float32).numpy()
     if network.variable_size:
         found = found.mean(axis=(1, 2))

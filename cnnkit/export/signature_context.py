@@ -14,7 +14,6 @@ from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.graph_checks import ImageLimits, assert_or_invalid_argument, with_dependencies
 from cnnkit.export.image_header import validate_image_bytes
 from cnnkit.layers import backward_rule
-from cnnkit.models import get_layer
 from cnnkit.models.graph import Graph
 from cnnkit.visualize.forward import check_supports_rule, forward_pass
 
@@ -173,8 +172,7 @@ class SignatureContext:
 
     @cached_property
     def _features_model(self) -> keras.Model:
-        layer = get_layer(self._network.model, self._network.features_layer)
-        return keras.Model(self._network.model.inputs[0], layer.output)
+        return self._network.features_model()
 
     def _score_map(self, images: tf.Tensor) -> tf.Tensor:
         return self._network.model(images, training=False)

@@ -76,11 +76,7 @@ def _accept(network: ServedClassifier) -> None:
 
 
 def _require_features(network: ServedClassifier) -> None:
-    if network.features_layer is None:
-        raise UsageError(
-            f"Model {network.model.name!r} has no layer of features before its logits",
-            hint="Leave features and features_bytes out of the signatures",
-        )
+    network.find_features_layer()
 
 
 def _require_deconvnet(network: ServedClassifier) -> None:

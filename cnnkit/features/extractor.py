@@ -197,7 +197,8 @@ def _crop_side(model: keras.Model, spec: FeatureSpec) -> int:
             expected="height equal to width",
             received=f"{height} x {width}",
         )
-    if height is None and spec.image_size is None:
+    side: int | None = height or spec.image_size
+    if side is None:
         raise UsageError(
             f"`image_size` must be given: model {model.name!r} takes images of any size",
             hint="Or give `scales`, to see whole images",
@@ -208,7 +209,7 @@ def _crop_side(model: keras.Model, spec: FeatureSpec) -> int:
             expected=f"image size {height}, or scales",
             received=f"image size {spec.image_size}",
         )
-    return height or spec.image_size
+    return side
 
 
 def _check_side(submodel: keras.Model, side: int, spec: FeatureSpec) -> None:

@@ -55,7 +55,8 @@ def center_on_gray(values: np.ndarray, *, clip_fraction: float = 0.0) -> np.ndar
     magnitudes = np.abs(values[values != 0])
     if not magnitudes.size:
         return np.full_like(values, 0.5)
-    return np.clip(0.5 + values / (2 * np.quantile(magnitudes, 1 - clip_fraction)), 0, 1)
+    scaled = 0.5 + values / (2 * np.quantile(magnitudes, 1 - clip_fraction))
+    return np.asarray(np.clip(scaled, 0, 1))
 
 
 def hide_axes(axes: Iterable[Axes]) -> None:

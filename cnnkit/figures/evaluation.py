@@ -37,7 +37,7 @@ def draw_confusion(
         UsageError: If matplotlib is not installed.
     """
     used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
-    matrix, names = matrix[np.ix_(used, used)], [labels[i] for i in used]
+    matrix, names = matrix[np.ix_(used, used)], [labels[i] for i in used.tolist()]
     rows = matrix.sum(axis=1, keepdims=True)
     fractions = matrix / np.maximum(rows, 1)
     side = float(np.clip(0.42 * len(used), 3.5, 12))

@@ -117,7 +117,7 @@ def draw_correspondence(
         UsageError: If matplotlib is not installed.
     """
     figure = new_figure(1.1 * len(images) + 4.2, 1.15 * (1 + len(boxes)) + 0.5)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.1 * len(images), 4.2))
+    [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.1 * len(images), 4.2))
     grid = left.subplots(1 + len(boxes), len(images), squeeze=False)
     for line, part in zip(grid, ("whole", *boxes), strict=True):
         line[0].set_ylabel(part, fontsize=8)

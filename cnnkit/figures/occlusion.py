@@ -101,8 +101,8 @@ def _draw_projections(axes: Axes, result: OcclusionMaps, others: Sequence[Projec
         axes.text(0.5, 0.5, "no projection", ha="center", transform=axes.transAxes)
     elif not others:
         axes.imshow(center_on_gray(own.projection, clip_fraction=CLIP_FRACTION))
-        row, column = np.unravel_index(result.activity.argmin(), result.activity.shape)
-        corner = result.columns[column] - 0.5, result.rows[row] - 0.5
+        least = np.unravel_index(result.activity.argmin(), result.activity.shape)
+        corner = result.columns[least[1]] - 0.5, result.rows[least[0]] - 0.5
         height, width = result.square
         axes.add_patch(Rectangle(corner, width, height, fill=False, color="black"))
     else:

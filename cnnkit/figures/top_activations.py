@@ -39,13 +39,15 @@ def draw_top9(
         tops: Result of `cnnkit.visualize.top9` for a layer, or of `cnnkit.visualize.project_top`,
             which keeps one unit in memory at a time.
         path: PNG file to write.
-        units: Number of units; None counts `tops`, which must then be a list.
+        units: Number of units; None counts `tops`, and keeps all of them in memory.
         columns: Number of units in a row; None is 2, or 8 for more than 24 units.
 
     Raises:
         UsageError: If matplotlib is not installed.
     """
-    units = len(tops) if units is None else units
+    if units is None:
+        tops = list(tops)
+        units = len(tops)
     many = units > MANY_UNITS
     columns = min(columns or (8 if many else 2), units)
     rows = -(-units // columns)
@@ -95,7 +97,9 @@ def _make_tile(top: UnitExamples, width: int | None) -> _Tile:
         pixels = _downscale(pixels, pixels.shape[1] // width)
     strongest = top.projections[0]
     return _Tile(
-        f"{title}: {strongest.activation:.3g}", np.uint8(np.rint(255 * pixels)), strongest.rule
+        f"{title}: {strongest.activation:.3g}",
+        np.rint(255 * pixels).astype(np.uint8),
+        strongest.rule,
     )
 
 
@@ -105,7 +109,7 @@ def _downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
         return pixels
     rows, columns = (side // factor for side in pixels.shape[:2])
     complete = pixels[: rows * factor, : columns * factor]
-    return complete.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    return np.asarray(complete.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3)))
 
 
 def paste_centered(result: Projection, shape: tuple[int, ...]) -> np.ndarray:

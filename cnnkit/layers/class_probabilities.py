@@ -35,7 +35,7 @@ class ClassProbabilities(keras.layers.Activation):
 
     def __init__(
         self,
-        activation: str | Callable = "softmax",
+        activation: str | Callable[..., Any] = "softmax",
         class_names: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:

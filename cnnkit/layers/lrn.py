@@ -79,7 +79,9 @@ class LRNFunctions:
         return ops.power(d, -self.beta)
 
 
-def select_lrn(functions: LRNFunctions, *, training: bool | None) -> tuple[Callable, Callable]:
+def select_lrn(
+    functions: LRNFunctions, *, training: bool | None
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the fastest forward and backward function.
 
     TensorFlow has no fast kernel for this on a CPU. As single operations, each of which reads and
@@ -101,7 +103,7 @@ def select_lrn(functions: LRNFunctions, *, training: bool | None) -> tuple[Calla
 
 
 @functools.lru_cache
-def _compiled(functions: LRNFunctions) -> tuple[Callable, Callable]:
+def _compiled(functions: LRNFunctions) -> tuple[Callable[..., Any], Callable[..., Any]]:
     # A cache of the module: Keras would export the compiled functions of a layer with it.
     import tensorflow as tf
 
@@ -195,10 +197,10 @@ class LocalResponseNormalization(keras.layers.Layer):
         rule = current_rule()
 
         @ops.custom_gradient
-        def forward(x):
+        def forward(x: Any) -> tuple[Any, Callable[..., Any]]:
             y, d = normalize(x)
 
-            def backward(*args, upstream=None):
+            def backward(*args: Any, upstream: Any = None) -> Any:
                 dy = args[0] if upstream is None else upstream
                 # Zeiler & Fergus 2013: the deconvnet does not invert the normalization.
                 return gradient(x, y, d, dy) if rule == "gradient" else dy

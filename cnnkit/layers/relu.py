@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,8 +58,8 @@ def relu_with_rule(inputs: Any) -> Any:
         return ops.relu(inputs)
 
     @ops.custom_gradient
-    def forward(x):
-        def backward(*args, upstream=None):
+    def forward(x: Any) -> tuple[Any, Callable[..., Any]]:
+        def backward(*args: Any, upstream: Any = None) -> Any:
             # TensorFlow and JAX pass the signal by position, PyTorch by keyword.
             signal = ops.relu(args[0] if upstream is None else upstream)
             return ops.where(x > 0, signal, ops.zeros_like(signal)) if rule == "guided" else signal

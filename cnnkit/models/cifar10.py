@@ -22,7 +22,7 @@ SIZE = 32
 FILTERS = (32, 32, 64)
 # Standard deviations of the initial weights of the three convolutions.
 STDDEVS = (1e-4, 0.01, 0.01)
-NORMALIZATION = {
+NORMALIZATION: dict[str, Any] = {
     "size": 3,
     "alpha": 5e-5,
     "beta": 0.75,

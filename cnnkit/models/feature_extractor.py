@@ -40,7 +40,7 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
     return keras.Model(inputs[0], ends if len(ends) > 1 else ends[0], name=model.name)
 
 
-def _output(model: keras.Model, layer: str):
+def _output(model: keras.Model, layer: str) -> keras.KerasTensor:
     outputs = layer_outputs(model, get_layer(model, layer))
     if len(outputs) != 1:
         raise UsageError(

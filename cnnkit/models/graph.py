@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import keras
 
@@ -57,9 +58,10 @@ class Graph:
         return self.model.name
 
     @property
-    def image_shape(self) -> tuple[int | None, ...]:
+    def image_shape(self) -> tuple[int | None, int | None, int]:
         """Shape (h, w, c) of the images; None stands for a side of any length."""
-        return tuple(self.model.inputs[0].shape[1:])
+        height, width, channels = self.model.inputs[0].shape[1:]
+        return height, width, channels
 
     @property
     def output(self) -> Node:
@@ -192,7 +194,7 @@ def _read(
     return [values[id(tensor)] for tensor in outputs]
 
 
-def _has_default_arguments(record) -> bool:
+def _has_default_arguments(record: Any) -> bool:
     # None and False are what Keras fills in itself; training=True is the choice of a caller.
     rest = [*record.arguments.args[1:], *record.arguments.kwargs.values()]
     return all(value is None or value is False for value in rest)

@@ -16,7 +16,7 @@ from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.output_fingerprint import check_fingerprint
 from cnnkit.models.weights.weights_file import WeightsFile
 
-Weights = str | os.PathLike | WeightsFile | None
+Weights = str | os.PathLike[str] | WeightsFile | None
 
 
 def load_model(path: str | Path) -> keras.Model:
@@ -70,7 +70,7 @@ def find_weights(
         return weights
     if weights == IMAGENET:
         return download_imagenet_weights(network, include_top=include_top, classes=classes)
-    return open_weights(weights)
+    return open_weights(Path(weights))
 
 
 def initializer_arguments(options: dict[str, Any], file: WeightsFile | None) -> dict[str, Any]:

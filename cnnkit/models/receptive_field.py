@@ -82,7 +82,9 @@ class LayerWindow:
         return max((windows - 1) * self.stride + self.extent(side) - side, 0)
 
 
-def behaves_like(layer: object, kinds: Iterable[type]) -> type | None:
+def behaves_like(
+    layer: keras.Operation, kinds: Iterable[type[keras.layers.Layer]]
+) -> type[keras.layers.Layer] | None:
     """Return the first of `kinds` that a layer is an instance of with the same `call`, or None."""
     if getattr(layer, "quantization_mode", None):
         return None
@@ -92,7 +94,7 @@ def behaves_like(layer: object, kinds: Iterable[type]) -> type | None:
     return None
 
 
-def window_of(layer: keras.Operation) -> tuple[LayerWindow, LayerWindow] | None:
+def window_of(layer: keras.Operation) -> tuple[LayerWindow, ...] | None:
     """Return the windows of a layer along the rows and along the columns.
 
     None stands for a layer of an unknown kind, or with its channels first.
@@ -234,12 +236,13 @@ def receptive_field(
     """
     graph = build_graph(model)
     end = graph.node(layer)
-    sides = graph.image_shape[:2] if image_size is None else tuple(image_size)
-    if None in sides:
+    height, width = graph.image_shape[:2] if image_size is None else image_size
+    if height is None or width is None:
         raise UsageError(
             f"`image_size` must be given, because model {graph.name!r} takes images of any size",
             hint="Give image_size=(height, width)",
         )
+    sides = (height, width)
     axes = {0: tuple(_Axis(np.eye(side, dtype=bool), 0, 1, 1) for side in sides)}
     for node in graph.ancestors(end):
         axes[node.output] = _apply_layer(node, [axes[value] for value in node.inputs], sides)
@@ -295,7 +298,7 @@ class _Axis:
 
 
 def _apply_layer(
-    node: Node, inputs: list[tuple[_Axis, _Axis]], sides: tuple[int, ...]
+    node: Node, inputs: list[tuple[_Axis, ...]], sides: tuple[int, ...]
 ) -> tuple[_Axis, ...]:
     layer = node.layer
     windows = window_of(layer)

@@ -83,7 +83,7 @@ def build(name: str, **options: Any) -> keras.Model:
     known = inspect.signature(builder).parameters
     for option in list(options):
         new = RENAMED_OPTIONS.get(option)
-        if new in known and new not in options:
+        if new is not None and new in known and new not in options:
             warnings.warn(
                 f"The option `{option}` of {name} is now called `{new}`.",
                 FutureWarning,

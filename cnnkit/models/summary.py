@@ -141,10 +141,11 @@ def conv_stack_cost(kernels: Sequence[int]) -> ConvStackCost:
 
 
 def _multiply_adds(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int | None:
-    if None in shape:
+    sides = [side for side in shape if side is not None]
+    if len(sides) < len(shape):
         return None
     if isinstance(layer, keras.layers.Conv2D):
-        return math.prod(shape[:2]) * math.prod(layer.kernel.shape)
+        return math.prod(sides[:2]) * math.prod(layer.kernel.shape)
     if isinstance(layer, keras.layers.Dense):
-        return math.prod(shape[:-1]) * math.prod(layer.kernel.shape)
+        return math.prod(sides[:-1]) * math.prod(layer.kernel.shape)
     return 0

@@ -38,8 +38,8 @@ class VersionState:
         details: The reason, without paths.
     """
 
-    state: int
-    code: int = pb.OK
+    state: pb.ModelVersionStatus.State
+    code: pb.Code = pb.OK
     details: str = ""
 
 

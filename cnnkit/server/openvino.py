@@ -158,4 +158,4 @@ def _random_inputs(function: Any) -> dict[str, np.ndarray] | None:
     if spec.dtype != tf.float32 or not spec.shape.rank or None in spec.shape[1:]:
         return None
     shape = [spec.shape[0] or 1, *spec.shape[1:]]
-    return {name: np.float32(np.random.default_rng(0).uniform(0, 255, shape))}
+    return {name: np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import Executor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -87,7 +87,7 @@ class PredictionServicer:
             ),
             methods.RELOAD_CONFIG: self._unary(pb.ReloadConfigRequest, self._reload),
         }
-        services: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
+        services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
         for path, handle in calls.items():
             service, _, method = path.removeprefix("/").partition("/")
             services.setdefault(service, {})[method] = self._handler(handle)
@@ -96,9 +96,11 @@ class PredictionServicer:
             for service, of_service in services.items()
         ]
 
-    def _handler(self, handle: Callable[[bytes], Awaitable[bytes]]) -> grpc.RpcMethodHandler:
+    def _handler(
+        self, handle: Callable[[bytes], Awaitable[bytes]]
+    ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def respond(
-            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
         ) -> bytes | None:
             code, text = grpc.StatusCode.INTERNAL, ""
             try:
@@ -212,7 +214,7 @@ class HealthServicer(health.aio.HealthServicer):
             await self.set(service, health_pb2.HealthCheckResponse.SERVING)
 
     async def Check(  # noqa: N802 - gRPC's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse | None:
         """Returns the status of a service; NOT_FOUND for an unknown one."""
         if request.service not in ("", *self.SERVICES):

@@ -128,7 +128,9 @@ def save_checkpoint(
             checkpoints are kept.
     """
     file = folder / f"step-{global_step:09d}.npz"
-    arrays = {f"{i:05d}": np.asarray(variable.value) for i, variable in enumerate(variables)}
+    arrays: dict[str, Any] = {
+        f"{i:05d}": np.asarray(variable.value) for i, variable in enumerate(variables)
+    }
     for name, variable in zip(arrays, variables, strict=True):
         if not np.all(np.isfinite(arrays[name])):
             raise RunError(
@@ -136,8 +138,9 @@ def save_checkpoint(
                 hint="Lower the learning rate and start again",
             )
     text = json.dumps(state.to_dict()).encode()
+    arrays[STATE_KEY] = np.frombuffer(text, np.uint8)
     with staged_file(file) as staging, staging.open("wb") as handle:
-        np.savez(handle, **arrays, **{STATE_KEY: np.frombuffer(text, np.uint8)})
+        np.savez(handle, **arrays)
     for old in checkpoints_newest_first(folder)[keep:]:
         old.unlink()
     return file

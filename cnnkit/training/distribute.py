@@ -199,8 +199,8 @@ def local_results(strategy: tf.distribute.Strategy, values: Any) -> tuple[tf.Ten
 
 
 def sum_over_replicas(
-    strategy: tf.distribute.Strategy, values: Sequence, variables: Sequence[tf.Variable]
-) -> list:
+    strategy: tf.distribute.Strategy, values: Sequence[Any], variables: Sequence[tf.Variable]
+) -> list[Any]:
     """Sum values over all replicas, with the result at every copy of the variables.
 
     Args:
@@ -214,7 +214,10 @@ def sum_over_replicas(
 
 
 def update_replicas(
-    strategy: tf.distribute.Strategy, variable: tf.Variable, function: Callable, value: Any
+    strategy: tf.distribute.Strategy,
+    variable: tf.Variable,
+    function: Callable[..., Any],
+    value: Any,
 ) -> None:
     """Call `function(copy, value)` for every copy of a variable."""
     strategy.extended.update(variable, function, args=(value,))
@@ -291,7 +294,7 @@ def broadcast_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the arrays of the first process in every process."""
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, **dict[str, Any](arrays))
     received = io.BytesIO(broadcast_bytes(strategy, file.getvalue()))
     with np.load(received, allow_pickle=False) as archive:
         return dict(archive)
@@ -340,8 +343,8 @@ def _broadcast_words(strategy: tf.distribute.Strategy, words: np.ndarray) -> np.
 @functools.cache
 def _all_reduce_function(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def all_reduce(words):
-        def on_replica(words):
+    def all_reduce(words: tf.Tensor) -> tf.Tensor:
+        def on_replica(words: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             own = tf.where(tf.equal(context.replica_id_in_sync_group, 0), words, 0)
             return context.all_reduce(tf.distribute.ReduceOp.SUM, own)

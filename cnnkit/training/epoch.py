@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,7 +85,7 @@ class TrainingRun:
     monitor: LossMonitor
     stop: StopFlag = field(default_factory=StopFlag)
     is_chief: bool = True
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
     last_save: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
@@ -107,6 +106,11 @@ class TrainingRun:
     def global_step(self) -> int:
         """Number of steps since training began."""
         return self.state.epochs * self.steps_per_epoch + self.state.step
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds spent on the steps and on waiting for their input."""
+        return self.seconds.get("input", 0.0) + self.seconds.get("step", 0.0)
 
     def checkpoint_is_due(self, global_step: int) -> bool:
         """Return True if a checkpoint has to be written after the step `global_step`."""
@@ -147,7 +151,8 @@ class TrainingRun:
         try:
             yield
         finally:
-            self.seconds[phase] += time.perf_counter() - start
+            elapsed = time.perf_counter() - start
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + elapsed
 
 
 def run_epoch(run: TrainingRun) -> dict[str, Any]:
@@ -202,7 +207,7 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
             _record_step(run, epoch, *unread)
 
     for step in range(state.step + 1, count + 1):
-        before = sum(run.seconds[phase] for phase in ("input", "step"))
+        before = run.step_seconds
         with run.timed("input"):
             batch = next(feed)
         if (epoch, step) == (1, 1):
@@ -218,7 +223,7 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
             if due or run.stop.signal is not None or step == count:
                 read_previous()
                 unread = None
-        state.totals.seconds += sum(run.seconds[phase] for phase in ("input", "step")) - before
+        state.totals.seconds += run.step_seconds - before
         run.stop_if_requested()
         if due and step < count:
             run.save_checkpoint()

@@ -68,9 +68,10 @@ def training_augmentation(
     """
     noise = None
     if config.pca_color != "none":
-        values, vectors = statistics["eigenvalues"], statistics["eigenvectors"]
-        rows = tuple(tuple(map(float, row)) for row in vectors)
-        noise = PCAColorNoise(ColorComponents(tuple(map(float, values)), rows), config.pca_color)
+        components = ColorComponents.from_arrays(
+            statistics["eigenvalues"], statistics["eigenvectors"]
+        )
+        noise = PCAColorNoise(components, config.pca_color)
     return Augmentation(
         config.image_size,
         scale=config.scale,

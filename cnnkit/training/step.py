@@ -177,12 +177,12 @@ class StepRunner:
     def _total(self, counts: Any) -> tf.Tensor:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
 
-    def _apply(self, gradients: Sequence, learning_rate: tf.Tensor) -> None:
+    def _apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> None:
         """Sum the replicas' gradients and update every copy of the variables with the sum."""
         targets = [variable.value for variable in self.trainable_variables]
         gradients = sum_over_replicas(self.strategy, gradients, targets)
 
-        def update(unscale: Callable) -> None:
+        def update(unscale: Callable[[tf.Tensor], tf.Tensor]) -> None:
             for target, gradient in zip(targets, gradients, strict=True):
                 update_replicas(
                     self.strategy,
@@ -232,8 +232,8 @@ class LossScale:
 
     def apply(
         self,
-        gradients: Sequence,
-        update: Callable[[Callable], None],
+        gradients: Sequence[tf.Tensor],
+        update: Callable[[Callable[[tf.Tensor], tf.Tensor]], None],
         strategy: tf.distribute.Strategy,
     ) -> None:
         """Update the weights if the gradients are finite, then update the factor.

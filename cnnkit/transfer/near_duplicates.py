@@ -28,7 +28,7 @@ BLOCK = 1 << 22
 # In float32 an image correlates with itself to within this of 1.
 ROUNDING = 1e-6
 
-DatasetT = TypeVar("DatasetT", Dataset, MultiLabelDataset)
+DatasetT = TypeVar("DatasetT", bound=Dataset | MultiLabelDataset)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ Gradient ascent from noise (Simonyan et al. 2013, section 2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -111,13 +111,13 @@ def activation_maximization(
             expected="feature maps (h, w, c) or a vector",
             received=output_shape,
         )
-    position = _unit_position(position, output_shape[:-1])
+    index = _unit_position(position, output_shape[:-1])
     ascend = _gradient_ascent(
         model_up_to(nodes, shape, output_shape), shape, steps, rate, smoothness, jitter, seed,
         input_range,
     )  # fmt: skip
     return [
-        ascend(end.layer.name, one, position)
+        ascend(end.layer.name, one, index)
         for one in _unit_indices(graph, end, unit, output_shape[-1])
     ]
 
@@ -233,10 +233,10 @@ def _start_score(
     return float(value)
 
 
-def _image_shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tuple[int, ...]:
+def _image_shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tuple[int, int, int]:
     height, width, channels = graph.image_shape
     if image_size is not None:
-        sides = (image_size, image_size) if np.ndim(image_size) == 0 else tuple(image_size)
+        sides = tuple(image_size) if isinstance(image_size, Iterable) else (image_size, image_size)
         if (height or sides[0], width or sides[1]) != sides:
             raise UsageError(
                 f"`image_size` must be the input size of model {graph.name!r}",
@@ -244,7 +244,7 @@ def _image_shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tupl
                 received=f"{sides[0]} x {sides[1]}",
             )
         height, width = sides
-    if None in (height, width):
+    if height is None or width is None:
         raise UsageError(f"`image_size` is required: model {graph.name!r} takes images of any size")
     return height, width, channels
 

@@ -54,7 +54,8 @@ def as_classifier(model: keras.Model) -> Classifier:
         or is_softmax(activation)
         or (activation in _LINEAR and shapes[0][-1] != 1 and behaves_like(end.layer, _DENSE))
     )
-    if [len(shape) for shape in shapes] != [2] or not (exclusive or activation in _SIGMOIDS):
+    is_classifier = exclusive or activation in _SIGMOIDS
+    if end is None or [len(shape) for shape in shapes] != [2] or not is_classifier:
         raise UsageError(
             f"Model {model.name!r} is not a classifier",
             expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",

@@ -209,7 +209,7 @@ def _random_boxes(
     boxes: list[list[Box]] = []
     for _ in range(draws):
         # One part for all images, because its sizes belong together.
-        part = parts[random.integers(len(parts))]
+        part = parts[int(random.integers(len(parts)))]
         boxes.append([])
         for box in part:
             size = box.bottom - box.top, box.right - box.left

@@ -19,7 +19,12 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.layers.relu import relu_with_rule
 from cnnkit.models.graph import Graph, Node
-from cnnkit.models.receptive_field import behaves_like, too_small_for_layer, window_of
+from cnnkit.models.receptive_field import (
+    LayerWindow,
+    behaves_like,
+    too_small_for_layer,
+    window_of,
+)
 
 # Layers without an activation that follow every rule: linear layers, whose transpose is their
 # derivative (the bias drops out); max-pooling, whose derivative is the unpooling with switches; and
@@ -206,6 +211,18 @@ def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[in
     return tuple(map(int, position))
 
 
+def require_windows(layer: keras.Operation) -> tuple[LayerWindow, ...]:
+    """Returns `window_of(layer)`.
+
+    Raises:
+        UsageError: If the windows are unknown.
+    """
+    windows = window_of(layer)
+    if windows is None:
+        raise UsageError(f"The windows of layer {layer.name!r} are unknown")
+    return windows
+
+
 # The forward pass.
 
 
@@ -241,7 +258,7 @@ def forward_from(
         UsageError: If the image is known and too small for a layer. Trace with `autograph=False`:
             AutoGraph would replace this error by one of many lines.
     """
-    last_use = {value: node for node in nodes for value in node.inputs}
+    last_use: dict[int, Node | None] = {value: node for node in nodes for value in node.inputs}
     last_use |= {node.output: None for node in wanted}
     values = dict(known)
     for node in nodes:

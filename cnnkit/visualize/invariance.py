@@ -187,28 +187,27 @@ def invariance(
             expected="a classifier with the output (n, classes)",
             received=output_shape,
         )
-    if amounts is None:
-        amounts = transform_amounts(transform, images.shape[1])
-    amounts = np.asarray(amounts, float)
+    chosen = transform_amounts(transform, images.shape[1]) if amounts is None else amounts
+    steps = np.asarray(chosen, float)
 
     @tf.function(autograph=False)
-    def forward(batch):
+    def forward(batch: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         *features, logits = forward_to(nodes, batch, wanted)
         count = tf.shape(batch)[0]
         flat = [tf.cast(tf.reshape(one, (count, -1)), tf.float32) for one in features]
         return flat, tf.nn.softmax(tf.cast(logits, tf.float32))
 
-    distances = np.zeros((len(names), len(images), len(amounts)), np.float32)
+    distances = np.zeros((len(names), len(images), len(steps)), np.float32)
     norms = np.zeros((len(names), len(images)), np.float32)
-    probabilities = np.zeros((len(images), len(amounts)), np.float32)
+    probabilities = np.zeros((len(images), len(steps)), np.float32)
     classes = np.zeros(len(images), int)
     for i, image in enumerate(images):
         originals, before = forward(tf.constant(image[None]))
         classes[i] = _class_of_image(labels, i, before.numpy()[0])
-        for start in range(0, len(amounts), batch_size):
+        for start in range(0, len(steps), batch_size):
             part = slice(start, start + batch_size)
             transformed = np.stack(
-                [transform_image(image, transform, amount, fill) for amount in amounts[part]]
+                [transform_image(image, transform, amount, fill) for amount in steps[part]]
             )
             features, after = forward(tf.constant(transformed))
             probabilities[i, part] = after.numpy()[:, classes[i]]
@@ -218,7 +217,7 @@ def invariance(
         finite = np.isfinite(distances[:, i]).all(axis=1)
         if not finite.all():
             raise non_finite_error(names[int(np.argmin(finite))], i)
-    return Invariance(transform, amounts, names, distances, norms, classes, probabilities)
+    return Invariance(transform, steps, names, distances, norms, classes, probabilities)
 
 
 def _first_and_last_features(graph: Graph) -> tuple[str, str]:

@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
-from cnnkit.data import Augmentation, Dataset, Split, batches
+from cnnkit.data import Dataset, Split, batches
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.deconvnet.project import Projection, project
-from cnnkit.visualize.top_activations import TopActivations, find_top_activations
+from cnnkit.visualize.top_activations import (
+    TopActivations,
+    find_top_activations,
+    resize_augmentation,
+)
 
 # Largest relative difference between an activation and the one that the search found.
 TOLERANCE = 1e-3
@@ -184,7 +188,7 @@ def _project_unit(
     if not len(numbers):
         return UnitExamples(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
     images = _read_images(source, numbers, image_size)
-    indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks)]
+    indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks.tolist())]
     results = project(graph, images, found.layer, indices, rule=rule, batch_size=batch_size)
     for result, value in zip(results, found.values[unit, ranks], strict=True):
         if abs(result.activation - value) > TOLERANCE * abs(value):
@@ -206,7 +210,7 @@ def _read_images(
     if isinstance(source, Dataset):
         source = source.splits["test"]
     if isinstance(source, Split):
-        augmentation = Augmentation(image_size)
+        augmentation = resize_augmentation(image_size)
         [batch] = batches(source, augmentation=augmentation, batch_size=len(numbers), order=numbers)
         return batch["images"].numpy()
     return np.asarray(source[numbers], np.float32)

@@ -82,8 +82,10 @@ class TopActivations:
         )
         values, images, flat_positions = candidates
         order = np.lexsort((images, -values), axis=-1)[:, : self.values.shape[1]]
-        kept = (np.take_along_axis(one, order, axis=1) for one in (values, images, flat_positions))
-        return TopActivations(self.layer, *kept, self.width)
+        values, images, flat_positions = (
+            np.take_along_axis(one, order, axis=1) for one in (values, images, flat_positions)
+        )
+        return TopActivations(self.layer, values, images, flat_positions, self.width)
 
     def _update(self, values: np.ndarray, images: np.ndarray, flat_positions: np.ndarray) -> None:
         """Merges a batch's (units, m) activations in place; (m,) images."""
@@ -114,7 +116,7 @@ def find_top_activations(
     image_size: int | None = None,
     batch_size: int = 16,
     shard: tuple[int, int] = (0, 1),
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
     first_image: int = 0,
 ) -> dict[str, TopActivations]:
     """Finds the images with the strongest activation of each unit.
@@ -161,7 +163,7 @@ def find_top_activations(
         raise UsageError("`shard` must be (i, n) with 0 <= i < n", received=shard)
 
     @tf.function(autograph=False)
-    def search(images):
+    def search(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
         return [_strongest_positions(maps) for maps in forward_to(nodes, images, wanted)]
 
     if isinstance(source, Dataset):
@@ -212,17 +214,27 @@ def _empty_activations(layer: str, units: int, k: int, width: int) -> TopActivat
     return TopActivations(layer, values, images, np.zeros((units, k), np.int32), width)
 
 
+def resize_augmentation(image_size: int | None) -> Augmentation:
+    """Returns the augmentation that only resizes the images of a dataset.
+
+    Raises:
+        UsageError: If the size is None.
+    """
+    if image_size is None:
+        raise UsageError(
+            "`image_size` is required for a dataset and a model that takes images of any size"
+        )
+    return Augmentation(image_size)
+
+
 def _batches(
     source: Split | np.ndarray, first: int, last: int, image_size: int | None, batch_size: int
 ) -> Iterator[tuple[tf.Tensor, int]]:
     """Yields batches of one size, and how many of their rows are images."""
     if isinstance(source, Split):
-        if image_size is None:
-            raise UsageError(
-                "`image_size` is required for a dataset and a model that takes images of any size"
-            )
+        resize = resize_augmentation(image_size)
         with report_undecodable(source):
-            order, resize = np.arange(first, last), Augmentation(image_size)
+            order = np.arange(first, last)
             for batch in batches(source, augmentation=resize, batch_size=batch_size, order=order):
                 yield batch["images"], int(batch["weights"].numpy().sum())
         return

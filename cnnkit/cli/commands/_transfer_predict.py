@@ -16,7 +16,7 @@ from cnnkit.cli.load_network import (
     builder_arguments,
     load_networks,
 )
-from cnnkit.cli.transfer.inputs import is_multilabel, load_referenced_networks, load_source
+from cnnkit.cli.transfer.inputs import load_referenced_networks, load_source
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def run(args: argparse.Namespace) -> int:
     networks = _load_networks(args, probe)
     with progress_bar(len(images) * len(networks), "images") as progress:
         scores = probe.predict(networks, images, batch_size=args.batch_size, progress=progress)
-    measured = {} if source is None else _measure(probe, scores, source, truth)
+    measured = {}
+    if source is not None and truth is not None:
+        measured = _measure(probe, scores, source, truth)
     rows = [_facts(probe, name, row) for name, row in zip(images.names, scores, strict=True)]
     if args.json:
         print_json({"classifier": args.saved, **measured, "images": rows})
@@ -96,7 +98,9 @@ def _labeled_images(
     source: Dataset | MultiLabelDataset, args: argparse.Namespace
 ) -> tuple[Split, np.ndarray]:
     """Return the images, and their labels (n,) or a column of labels for each class (n, k)."""
-    if is_multilabel(args.dataset):
+    from cnnkit.data.sources.voc import MultiLabelDataset
+
+    if isinstance(source, MultiLabelDataset):
         split = args.split or "test"
         if split not in source.splits:
             raise unknown_name("split", split, source.splits)

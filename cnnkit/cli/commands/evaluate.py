@@ -173,8 +173,8 @@ def _rows(
     classes = result.classes
     if len(classes) > MAX_LISTED_CLASSES:
         shown = [one for one in classes if one.images]
-        shown.sort(key=lambda one: one.top1_error, reverse=True)
-        classes = shown[:MAX_LISTED_CLASSES]
+        shown.sort(key=lambda one: one.top1_error or 0.0, reverse=True)
+        classes = tuple(shown[:MAX_LISTED_CLASSES])
     rows = [_row(one.label, one.images, one) for one in classes]
     rows += [_row(_member_name(one), result.images, one) for one in result.members]
     total = f"all, {_member_name(members[0])}" if len(members) == 1 else "together"

@@ -68,7 +68,8 @@ def given_options(args: argparse.Namespace) -> list[str]:
 
 def served_name(args: argparse.Namespace) -> str:
     """Return the name that the model is served under."""
-    return args.name or args.models.resolve().name
+    name: str = args.name or args.models.resolve().name
+    return name
 
 
 def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -37,8 +37,12 @@ class AttributionMethod:
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-LAYER = {"layer": {"help": "layer of the maps (default: the last convolution)"}}
-BATCH_SIZE = {"batch_size": {"type": int, "default": 16, "help": "images at a time (default 16)"}}
+LAYER: dict[str, dict[str, Any]] = {
+    "layer": {"help": "layer of the maps (default: the last convolution)"}
+}
+BATCH_SIZE: dict[str, dict[str, Any]] = {
+    "batch_size": {"type": int, "default": 16, "help": "images at a time (default 16)"}
+}
 NOISE = {
     "samples": {"type": int, "default": 50, "help": "copies (default 50)"},
     "noise": {

@@ -98,7 +98,8 @@ def read_object_parts(file: Path, size: int) -> tuple[np.ndarray, dict[str, list
     from cnnkit.data.crops import crop_window
 
     entries = _read_entries(file)
-    images, boxes = [], {name: [] for name in (entries[0][1] if entries else {})}
+    images = []
+    boxes: dict[str, list[Box]] = {name: [] for name in (entries[0][1] if entries else {})}
     for name, parts in entries:
         if set(parts) != set(boxes):
             raise DataError(

@@ -44,7 +44,7 @@ class Figure:
         write_text(Path(f"{png}.json"), json.dumps(self.facts, indent=2) + "\n")
         if self.arrays:
             with staged_file(Path(f"{png}.npz")) as staged, staged.open("wb") as file:
-                np.savez_compressed(file, **self.arrays)
+                np.savez_compressed(file, **dict[str, Any](self.arrays))
 
 
 @dataclass(frozen=True)

@@ -175,13 +175,13 @@ def find_readable(files: Sequence[str]) -> np.ndarray:
         readable = np.array([whole for result in results for whole in result], bool)
     rest = np.flatnonzero(~readable)
 
-    def index_if_decodable(index, file):
+    def index_if_decodable(index: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
         pixels = tf.size(decode_image(tf.io.read_file(file)), out_type=tf.int64)
         return index + 0 * pixels
 
     if len(rest):
-        dataset = tf.data.Dataset.from_tensor_slices((rest, [files[i] for i in rest]))
+        dataset = tf.data.Dataset.from_tensor_slices((rest, [files[i] for i in rest.tolist()]))
         dataset = parallel_map(dataset, index_if_decodable).ignore_errors()
         readable[list(dataset.as_numpy_iterator())] = True
     return readable

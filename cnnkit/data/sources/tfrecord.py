@@ -134,7 +134,7 @@ def write_shards(
     folder = Path(output)
     _clear(folder)
     shards: list[tuple[str, int]] = []
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     digest = hashlib.sha256(json.dumps(dataset.class_names).encode())
     for name, split in sorted(dataset.splits.items()):
         rows = _write_split(folder, dataset, name, shards, shard_bytes, progress)

@@ -54,7 +54,7 @@ def check_dense_head(chain: SequentialChain, start: int) -> None:
     Raises:
         UsageError: If a layer has no equivalent. The error names the layer.
     """
-    allowed: tuple = ELEMENTWISE
+    allowed: tuple[type, ...] = ELEMENTWISE
     for layer in chain.layers[start + 1 :]:
         if isinstance(layer, keras.layers.Dense):
             allowed = POSITIONWISE
@@ -166,7 +166,7 @@ def to_fully_convolutional(model: keras.Model) -> keras.Model:
         )
     check_dense_head(chain, start)
     parts = copy_layers(chain.layers[:start])
-    shape = chain.shapes[start][1:]
+    shape: tuple[Any, ...] = chain.shapes[start][1:]
     for layer in chain.layers[start + 1 :]:
         if not isinstance(layer, keras.layers.Dense):
             parts.append(ChainLayer(_over_last_axis(layer), layer.get_weights()))

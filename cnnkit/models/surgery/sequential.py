@@ -191,7 +191,7 @@ def check_image_size(size: int | Sequence[int]) -> tuple[int, int]:
 
 def is_positive_int(value: object) -> bool:
     """Return True for a whole number of at least 1, of Python or NumPy."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 def check_image_input(chain: SequentialChain) -> None:
@@ -239,14 +239,15 @@ def spatial_maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[i
 
 
 def _maps(chain: SequentialChain, sides: tuple[int, int]) -> list[tuple[int, int]] | None:
-    shape: tuple[int | None, ...] = (None, *sides, chain.source.batch_shape[-1])
-    found = []
+    shape: tuple[Any, ...] = (None, *sides, chain.source.batch_shape[-1])
+    found: list[tuple[int, int]] = []
     for layer in chain.layers:
         if len(shape) != 4:
             return found
-        if min(shape[1:3]) < 1:
+        height, width = shape[1:3]
+        if min(height, width) < 1:
             return None
-        found.append(shape[1:3])
+        found.append((height, width))
         if isinstance(layer, keras.layers.Flatten):
             return found
         try:

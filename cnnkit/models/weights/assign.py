@@ -58,7 +58,7 @@ def assign_weights(model: keras.Model, file: WeightsFile, *, keep_mean: bool = F
         if layer is pairs[0][0] and file.channels == "BGR":
             kernel[...] = kernel[:, :, ::-1].copy()
         layer.kernel.assign(as_tensor_without_copy(_check_finite(kernel, stored.kernel)))
-        if bias is not None:
+        if bias is not None and stored.bias is not None:
             layer.bias.assign(as_tensor_without_copy(_check_finite(bias, stored.bias)))
     _assign_metadata(model, file, keep_mean)
 

@@ -103,7 +103,7 @@ def iter_batches(count: int, size: int) -> list[slice]:
 
 
 def target_score(
-    targets: Sequence[int], offsets: Sequence[float] | None = None
+    targets: Sequence[int] | np.ndarray, offsets: Sequence[float] | np.ndarray | None = None
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Returns a function that selects the target classes' logits of (n, classes), less offsets.
 

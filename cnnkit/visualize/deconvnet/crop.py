@@ -16,8 +16,13 @@ import tensorflow as tf
 
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.models.graph import Graph, Node
-from cnnkit.models.receptive_field import Box, LayerWindow, behaves_like, window_of
-from cnnkit.visualize.forward import apply_activation, call_layer, preactivation
+from cnnkit.models.receptive_field import Box, LayerWindow, behaves_like
+from cnnkit.visualize.forward import (
+    apply_activation,
+    call_layer,
+    preactivation,
+    require_windows,
+)
 
 # Layers that do the same at every position of a map, except at its border.
 TRANSLATION_EQUIVARIANT = (
@@ -43,7 +48,7 @@ TRANSLATION_EQUIVARIANT = (
 )
 
 # First and one past the last position, of the rows and of the columns.
-Span = tuple[tuple[int, int], tuple[int, int]]
+Span = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -93,16 +98,16 @@ def crop_for_unit(
     """
     if len(position) != 2 or not all(_is_translation_equivariant(node.layer) for node in nodes):
         return None
-    sides = {0: tuple(image_size)}
+    sides: dict[int, Sequence[int]] = {0: image_size}
     for node in nodes:
         # All inputs of a node have one size: `receptive_field` has refused other models.
         below = sides[node.inputs[0]]
-        windows = window_of(node.layer)
+        windows = require_windows(node.layer)
         sides[node.output] = tuple(w.count(s) for w, s in zip(windows, below, strict=True))
     spans: dict[int, Span] = {nodes[-1].output: tuple((at, at + 1) for at in position)}
     input_spans: dict[int, Span] = {}
     for node in reversed(nodes):
-        span, windows = spans[node.output], window_of(node.layer)
+        span, windows = spans[node.output], require_windows(node.layer)
         below = sides[node.inputs[0]]
         needed = tuple(_input_interval(*axis) for axis in zip(span, windows, below, strict=True))
         if any(low < 0 or high > side for (low, high), side in zip(needed, below, strict=True)):

@@ -24,7 +24,7 @@ import tensorflow as tf
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import RULES, CeilMaxPooling2D, Dropout, LocalResponseNormalization, SubtractMean
 from cnnkit.models.graph import build_graph
-from cnnkit.models.receptive_field import behaves_like, window_of
+from cnnkit.models.receptive_field import behaves_like
 from cnnkit.visualize.forward import (
     LAYERS_WITH_ACTIVATION,
     check_input_covers_layers,
@@ -305,7 +305,7 @@ def _pool_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
     padded = x
     if isinstance(layer, CeilMaxPooling2D):
         # The last window may overhang the map; minus infinity is never a maximum.
-        edges = [(0, 0), *((0, window.padding[1]) for window in window_of(layer)), (0, 0)]
+        edges = [(0, 0), *((0, stride - 1) for stride in layer.strides), (0, 0)]
         padded = np.pad(x, edges, constant_values=-np.inf)
     output, switches = pool_with_switches(padded, layer.pool_size, layer.strides, layer.padding)
 

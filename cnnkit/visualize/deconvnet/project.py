@@ -65,7 +65,7 @@ def deconvnet(
     images: np.ndarray,
     layer: str,
     unit: int | Sequence[int] | None = None,
-    position: tuple[int, int] | None = None,
+    position: tuple[int, ...] | None = None,
     *,
     rule: str = "deconvnet",
     batch_size: int = 16,
@@ -144,14 +144,14 @@ def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> 
 
 
 def _activation_index(
-    values: np.ndarray, unit: int, position: tuple[int, int] | None
+    values: np.ndarray, unit: int, position: tuple[int, ...] | None
 ) -> tuple[int, ...]:
     """Returns the index of a unit's activation in the layer's output, (..., unit)."""
     spatial = values.shape[:-1]
-    if position is None:
-        strongest = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
-        position = tuple(int(index) for index in strongest)
-    return (*validate_position(position, spatial), unit)
+    if position is not None:
+        return (*validate_position(position, spatial), unit)
+    strongest = np.unravel_index(int(np.argmax(values[..., unit])), spatial) if spatial else ()
+    return (*(int(index) for index in strongest), unit)
 
 
 def project(
@@ -223,8 +223,9 @@ def _project_indices(
         for start in range(0, len(numbers), batch_size):
             batch = numbers[start : start + batch_size]
             selected = [indices[n] for n in batch]
-            if cropped:
-                scores, pixels = _project_crops([regions[n] for n in batch], images, selected, rule)
+            crops = [region for n in batch if (region := regions[n]) is not None]
+            if crops:
+                scores, pixels = _project_crops(crops, images, selected, rule)
             else:
                 scores, pixels = _project_images(nodes, images, selected, rule)
             for n, score, projection in zip(batch, scores, pixels, strict=True):

@@ -21,8 +21,8 @@ from keras import ops
 from cnnkit.layers import CeilMaxPooling2D, LocalResponseNormalization
 from cnnkit.layers.grouped_conv import convolve
 from cnnkit.models.graph import Node
-from cnnkit.models.receptive_field import behaves_like, window_of
-from cnnkit.visualize.forward import forward_from, forward_to
+from cnnkit.models.receptive_field import behaves_like
+from cnnkit.visualize.forward import forward_from, forward_to, require_windows
 from cnnkit.visualize.occlusion.affected_region import AffectedRegion, gather_indices
 from cnnkit.visualize.occlusion.segments import Segments, split_segments, works_in_place
 
@@ -34,7 +34,7 @@ _MAX_POOLING = (CeilMaxPooling2D, keras.layers.MaxPooling2D)
 # A wanted output: a node, and the channel to sum over all positions or None for all of the output.
 Wanted = tuple[Node, int | None]
 # Affected regions of a map's rows and columns.
-Regions = tuple[AffectedRegion, AffectedRegion]
+Regions = tuple[AffectedRegion, ...]
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,11 @@ def _compile(
     ]
 
     @tf.function(input_signature=windows_and_indices)
-    def body(windows, indices):
+    def body(windows: list[tf.Tensor], indices: list[tf.Tensor]) -> list[tf.Tensor]:
         return _run_body(clean, windows, indices)
 
     @tf.function(input_signature=[pasted])
-    def head(maps):
+    def head(maps: list[tf.Tensor]) -> list[tf.Tensor]:
         return _run_head(clean, maps, wanted)
 
     return body, head
@@ -157,13 +157,16 @@ def _compile(
 def _affected_regions(clean: _CleanPass, rectangles: np.ndarray) -> dict[int, Regions]:
     """Returns the region of every map that the rectangles affect, by the map's number."""
     sides = clean.values[0].shape[:2]
-    image = tuple(AffectedRegion(*rectangles[:, axis].T, side) for axis, side in enumerate(sides))
+    image = tuple(
+        AffectedRegion(rectangles[:, axis, 0], rectangles[:, axis, 1], side)
+        for axis, side in enumerate(sides)
+    )
     regions = dict.fromkeys(clean.filled, image)
     for node in clean.segments.body:
         regions[node.output] = tuple(
             axis.propagate(window)
             for axis, window in zip(
-                _input_regions(node, regions), window_of(node.layer), strict=True
+                _input_regions(node, regions), require_windows(node.layer), strict=True
             )
         )
     return regions
@@ -194,7 +197,7 @@ def _body_arguments(
                 axis.input_positions(window, below.side)
                 for axis, window, below in zip(
                     regions[node.output],
-                    window_of(node.layer),
+                    require_windows(node.layer),
                     _input_regions(node, regions),
                     strict=True,
                 )

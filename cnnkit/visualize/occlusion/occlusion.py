@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import keras
@@ -207,7 +207,7 @@ def plain_occlusion(
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image.shape))])
-    def forward(images):
+    def forward(images: tf.Tensor) -> list[tf.Tensor]:
         outputs = forward_to(nodes, images, [node for node, _ in wanted])
         return [
             summed_activation(one, channel)
@@ -249,7 +249,7 @@ def _single_image(image: np.ndarray) -> np.ndarray:
 
 
 def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
-    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(pair) != 2 or any(one != int(one) or one < 1 for one in pair):
         raise UsageError(
             f"`{name}` must be a whole number of pixels, at least 1, or two of them",

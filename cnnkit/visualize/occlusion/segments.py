@@ -10,7 +10,7 @@ import keras
 from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import Node
 from cnnkit.models.receptive_field import LayerWindow, behaves_like, window_of
-from cnnkit.visualize.forward import is_softmax
+from cnnkit.visualize.forward import is_softmax, require_windows
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def split_segments(nodes: Sequence[Node]) -> Segments:
 
 def works_in_place(node: Node) -> bool:
     """Returns True for a node with one input map whose window is a single position."""
-    return len(node.inputs) == 1 and _is_pointwise(window_of(node.layer))
+    return len(node.inputs) == 1 and _is_pointwise(require_windows(node.layer))
 
 
 def _is_pointwise(windows: Sequence[LayerWindow]) -> bool:

@@ -292,10 +292,10 @@ def test_command_says_that_a_unit_does_not_fire(tmp_path, rng, capsys):
     command = ["visualize", "deconvnet", str(tmp_path / "model.keras"), str(tmp_path / "image.png"),
                "--layer", "last", "--unit", "0", "--output", str(tmp_path / "x.png")]  # fmt: skip
     assert main(command) == 1
-    assert "Unit 0 of last does not fire" in capsys.readouterr().err
+    assert "Unit 0 of last is not active on" in capsys.readouterr().err
     model.set_weights([model.get_weights()[0], np.array([-1e9, -1e9])])
     model.save(tmp_path / "model.keras")
     command = [word for word in command if word not in ("--unit", "0")]
     assert main(command) == 1
-    assert "No unit of last fires on" in capsys.readouterr().err
+    assert "No unit of last is active on" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
