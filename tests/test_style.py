@@ -28,7 +28,8 @@ MAXIM = re.compile(r"(An?|Every|Each|One|Of|What|Where|Who|Whoever) ")
 
 
 def definitions(tree):
-    return [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    return [n for n in tree.body if isinstance(n, kinds)]
 
 
 def test_a_public_name_is_defined_in_one_module():
@@ -110,5 +111,51 @@ def test_errors_name_the_argument():
         for path, tree in MODULES.items()
         for line, text, has_value in error_texts(tree)
         if is_maxim(text, has_value)
+    ]
+    assert found == []
+
+
+def public_functions(tree):
+    """Yields the name of every public function and method, and the function."""
+    for node in definitions(tree):
+        if node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef) and (
+                    method.name == "__init__" or not method.name.startswith("_")
+                ):
+                    yield f"{node.name}.{method.name}", method
+        else:
+            yield node.name, node
+
+
+def unannotated(function) -> list[str]:
+    """Returns the parameters without annotations, and `return` if the result has none."""
+    given = function.args
+    parameters = [*given.posonlyargs, *given.args, given.vararg, *given.kwonlyargs, given.kwarg]
+    missing = [one.arg for one in parameters if one is not None and one.annotation is None]
+    missing = [name for name in missing if name not in ("self", "cls")]
+    return missing if function.returns is not None else [*missing, "return"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def f(a, *b, c, **d): ...", ["a", "b", "c", "d", "return"]),
+        ("def f(self, a: int, *, c: int = 1) -> None: ...", []),
+        ("async def f(cls, a: int, /, b) -> None: ...", ["b"]),
+    ],
+)
+def test_unannotated_parameters_are_found(text, expected):
+    assert unannotated(ast.parse(text).body[0]) == expected
+
+
+def test_public_functions_are_annotated():
+    found = [
+        f"{path}:{function.lineno} {name}: {', '.join(unannotated(function))}"
+        for path, tree in MODULES.items()
+        for name, function in public_functions(tree)
+        if unannotated(function)
     ]
     assert found == []
