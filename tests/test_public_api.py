@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+import cnnkit
+from cnnkit.models.vgg import vgg16
+
 ROOT = Path(__file__).resolve().parents[1]
 RECORDED = ROOT / "tests" / "data" / "public_api.txt"
 
@@ -143,6 +146,13 @@ def test_every_module_in_the_list_of_the_package_is_public():
         f"cnnkit.{name}" for name in package.__all__ if inspect.ismodule(getattr(package, name))
     }
     assert modules <= set(public_names.PUBLIC_MODULES)
+
+
+def test_public_names():
+    assert cnnkit.vgg16 is vgg16
+    assert set(cnnkit.__all__) <= set(dir(cnnkit))
+    with pytest.raises(AttributeError, match="no attribute 'vgg17'"):
+        _ = cnnkit.vgg17
 
 
 def test_public_names_are_documented():

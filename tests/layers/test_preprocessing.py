@@ -1,0 +1,20 @@
+"""Subtraction of the mean at every precision."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from cnnkit.layers import (
+    SubtractMean,
+)
+
+
+def test_mean_is_subtracted_in_float32(tmp_path):
+    images = np.array([[[[255.0, 254.0, 253.0]]]], "float32")
+    layer = SubtractMean((254.0, 254.0, 254.0), dtype="mixed_bfloat16")
+    # bfloat16 has eight bits: 255 and 254 and 253 would be 255, 254 and 253 rounded to even ones.
+    np.testing.assert_array_equal(tf.cast(layer(images), tf.float32)[0, 0, 0], [1, 0, -1])
+    model = keras.Sequential([keras.Input((1, 1, 3)), layer])
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(tf.cast(loaded(images), tf.float32)[0, 0, 0], [1, 0, -1])

@@ -1,0 +1,47 @@
+"""Dropout whose masks differ between replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit.layers import (
+    Dropout,
+)
+from tests.helpers.layer_contract import check_layer
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "scale"),
+    [
+        (lambda **k: Dropout(0.5, **k), (2, 5, 3), 2.0),
+    ],
+    ids=["dropout"],
+)
+def test_contract(make, shape, scale, rng, tmp_path):
+    inputs = rng.normal(0, scale, shape).astype("float32")
+    outputs = check_layer(make, inputs, tmp_path, tolerances=(1e-6, 0.1 * scale, 0.02 * scale))
+    assert np.isfinite(outputs).all()
+
+
+def test_dropout_differs_on_every_replica_and_repeats_from_its_seed(mirrored):
+    with mirrored.scope():
+        layer = Dropout(0.5, seed=3)
+        layer.build((None, 200))
+        start = [v.numpy() for v in layer.variables]
+
+        @tf.function
+        def step():
+            return mirrored.run(lambda: layer(tf.ones((1, 200)), training=True))
+
+        first = [v.numpy() for v in mirrored.experimental_local_results(step())]
+        second = [v.numpy() for v in mirrored.experimental_local_results(step())]
+        for variable, value in zip(layer.variables, start, strict=True):
+            variable.assign(value)
+        again = [v.numpy() for v in mirrored.experimental_local_results(step())]
+    masks = [*first, *second]
+    for i, one in enumerate(masks):
+        assert set(np.unique(one)) == {0.0, 2.0}
+        assert 70 < np.count_nonzero(one) < 130
+        for other in masks[i + 1 :]:
+            assert np.mean(one == other) < 0.7
+    np.testing.assert_array_equal(first, again)
