@@ -4,7 +4,7 @@ import keras
 
 
 def outline(builder, **options):
-    """The network without its weights."""
+    """Build a network without allocating its weights."""
     with keras.StatelessScope():
         model = builder(**options)
         keras.utils.clear_session(free_memory=False)

@@ -17,7 +17,7 @@ def chain(*layers, side=SIDE, columns=None, name="chain"):
 
 
 def tiny(hidden=(6, 5), classes=4, softmax=True, side=SIDE, **options):
-    """No padding: 14 -> 12 -> 6 -> 4, and windows of 14 pixels every 2. Biases are not zero."""
+    """Maps without padding: 14 -> 12 -> 6 -> 4. The head sees 14 pixels every 2 pixels."""
     conv, dense = keras.layers.Conv2D, keras.layers.Dense
     begin = {"bias_initializer": "random_normal"}
     head = []
@@ -62,7 +62,7 @@ def assert_same_weights(one, other, names=None):
 
 
 def frozen_copy(model):
-    """What must not change of a model that is only read."""
+    """The weights and trainable flags of a model, to compare with later ones."""
     return (
         {name: [value.copy() for value in values] for name, values in weights(model).items()},
         [(layer.name, layer.trainable) for layer in model.layers],

@@ -84,7 +84,7 @@ print("equal")
 
 
 def test_grouped_convolution_on_a_processor_without_onednn():
-    """TensorFlow's own grouped kernel has no gradient there, and fails where a bias follows."""
+    """Without oneDNN, TensorFlow's grouped kernel has no gradient and fails before a bias."""
     environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [sys.executable, "-c", GROUPED_WITHOUT_ONEDNN]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -15,7 +15,7 @@ from tests.helpers.layer_contract import check_layer
 
 
 def lrn_by_hand(x, size, alpha, beta, k, region):
-    """The formula of the paper, one cell at a time."""
+    """The formula of the paper for one unit at a time."""
     y = np.empty_like(x, dtype=np.float64)
     half = size // 2
     for n, r, c, i in np.ndindex(*x.shape):
@@ -103,7 +103,7 @@ def test_lrn_survives_activities_whose_squares_leave_float16():
 
 
 def test_a_trained_lrn_is_exported_without_xla(rng, tmp_path):
-    """Not every server has it, and with it each new number of images would be compiled for."""
+    """Not every server has XLA, and XLA would compile for each new number of images."""
     inputs = keras.Input((4, 4, 8))
     x = LocalResponseNormalization()(keras.layers.Conv2D(8, 1)(inputs))
     model = keras.Model(inputs, keras.layers.Flatten()(x))

@@ -53,7 +53,7 @@ def test_alexnet_starts_as_the_paper_says():
 
 
 def test_the_last_window_of_224_overhangs_to_the_bottom_right(rng):
-    """55 positions, the last one over three rows and columns of zeros (the authors' ceil rule)."""
+    """There are 55 positions; the last one covers three rows and columns of zeros."""
     model = alexnet(include_top=False, input_shape=(224, 224, 3))
     conv1 = keras.Model(model.input, model.get_layer("conv1").output)
     image = rng.uniform(0, 255, (1, 224, 224, 3)).astype("float32")

@@ -46,7 +46,7 @@ def test_arguments_follow_keras_applications(builder):
     ],
 )  # fmt: skip
 def test_builders_of_one_variant_take_all_other_arguments(general, fixed, builders):
-    """With the same order, kind, annotation and default, but for the name of the model."""
+    """Order, kind, annotation and default are equal, except for the name of the model."""
     expected = dict(inspect.signature(general).parameters)
     del expected[fixed]
     for name in builders:
@@ -59,34 +59,40 @@ def test_builders_of_one_variant_take_all_other_arguments(general, fixed, builde
         assert BUILDERS[name](include_top=False, input_shape=(96, 96, 3)).name == name
 
 
-def asked_here(folder, questions):
-    """Asks an export in this process."""
+def run_in_process(folder, requests):
+    """Run the requests of a verification in this process."""
     signatures = tf.saved_model.load(str(folder)).signatures
-    replies = []
-    for question in questions:
-        inputs = {name: tf.constant(value) for name, value in question.inputs.items()}
-        outputs = signatures[question.signature](**inputs)
-        replies.append(Response("OK", "", {name: value.numpy() for name, value in outputs.items()}))
-    return replies
+    responses = []
+    for request in requests:
+        inputs = {name: tf.constant(value) for name, value in request.inputs.items()}
+        outputs = signatures[request.signature](**inputs)
+        responses.append(
+            Response("OK", "", {name: value.numpy() for name, value in outputs.items()})
+        )
+    return responses
 
 
-OF_CAFFE = ("alexnet_caffe", "caffenet")  # which need three more pixels than the others
+CAFFE_NETWORKS = ("alexnet_caffe", "caffenet")  # need three more pixels than the others
 
 
-EVERY = [(name, {"input_shape": (67, 67, 3)} if name in OF_CAFFE else {}) for name in BUILDERS] + [
+ALL_NETWORKS = [
+    (name, {"input_shape": (67, 67, 3)} if name in CAFFE_NETWORKS else {}) for name in BUILDERS
+] + [
     ("alexnet", {"sixth_conv": 32, "activation": "tanh", "lrn": False, "omit_layers": ["fc7"]}),
     ("zfnet", {"filters": (64, 128, 64), "omit_layers": ["conv4"]}),
 ]
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), EVERY, ids=[f"{name}{len(o) and list(o.values())}" for name, o in EVERY]
+    ("name", "options"),
+    ALL_NETWORKS,
+    ids=[f"{name}{len(o) and list(o.values())}" for name, o in ALL_NETWORKS],
 )
 def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     """Build, train one step, save, load, export."""
-    # In a process of their own, as in test_export.py, the answers of all networks take minutes.
+    # In a process of their own, as in test_export.py, the responses of all networks take minutes.
     export_module = importlib.import_module("cnnkit.export.export")
-    monkeypatch.setattr(export_module, "run_isolated", asked_here)
+    monkeypatch.setattr(export_module, "run_isolated", run_in_process)
     small = name.startswith(("vgg", "cifar10"))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}

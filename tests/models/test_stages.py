@@ -27,7 +27,7 @@ def test_ablations_change_what_they_name():
 
 @pytest.mark.parametrize("name", ["alexnet", "caffenet", "zfnet"])
 def test_the_old_name_of_omit_layers(name):
-    """Runs of version 0.1 hold it in their config.json."""
+    """Version 0.1 wrote `drop_layers` in the config.json of a run."""
     options = {"include_top": False, "input_shape": (67, 67, 3)}
     with pytest.warns(FutureWarning, match="`drop_layers` of .* is now called `omit_layers`"):
         model = build(name, drop_layers=["conv3"], **options)

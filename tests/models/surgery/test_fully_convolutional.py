@@ -70,7 +70,7 @@ def test_a_map_of_scores_is_the_classifier_on_every_window(rng, hidden, softmax)
 
 
 def test_maps_of_vgg_have_the_sides_of_the_paper():
-    """Five padded blocks, each halved: the width does not matter."""
+    """Five padded blocks, each of which halves the sides; their widths do not matter."""
     layers = []
     for block in range(1, 6):
         layers.append(keras.layers.Conv2D(2, 3, padding="same", name=f"block{block}_conv1"))
@@ -85,7 +85,7 @@ def test_maps_of_vgg_have_the_sides_of_the_paper():
 
 
 def test_a_map_that_is_not_square_keeps_its_order(rng):
-    """3 x 5 positions: rows and columns confused would show."""
+    """A map of 3 x 5 positions: swapped rows and columns would change the output."""
     model = chain(
         keras.layers.Conv2D(2, 3, name="conv1"), keras.layers.Flatten(), keras.layers.Dense(4),
         side=5, columns=7,
@@ -150,7 +150,7 @@ def test_other_layers_of_a_head(rng):
 
 
 def test_an_ordinary_convolution_before_the_head_can_be_kept(rng):
-    """3 x 3 over a map of 3 x 3 could be either; `first` says which."""
+    """A 3 x 3 kernel over a 3 x 3 map could be a dense layer; `first` names the first one."""
     model = chain(
         keras.layers.Conv2D(4, 3, name="conv1"), keras.layers.Flatten(name="flatten"),
         keras.layers.Dense(5, name="fc6"), keras.layers.Dense(2, name="fc7"), side=3,
