@@ -11,7 +11,7 @@ from keras import layers
 
 from cnnkit.cli.main import main
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "deconvnet.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "deconvnet.md"
 
 
 @pytest.fixture

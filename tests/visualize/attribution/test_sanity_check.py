@@ -17,7 +17,7 @@ from cnnkit.visualize import compare_attributions, deconvnet, gradcam, saliency,
 from cnnkit.visualize.attribution.base import prepare_query
 from cnnkit.visualize.attribution.sanity_check import with_shuffled_weights
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "attribution.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "attribution.md"
 SHAPE = (24, 24, 3)
 
 

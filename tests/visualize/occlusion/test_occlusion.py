@@ -313,6 +313,6 @@ def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
 
 
 def test_examples_of_the_page_run(capsys):
-    page = Path(__file__).resolve().parents[3] / "docs" / "occlusion.md"
+    page = Path(__file__).resolve().parents[3] / "docs" / "guide" / "occlusion.md"
     exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)), {})
     assert capsys.readouterr().out.startswith("(7, 7) [ 0  8 16 24 32 40 48] incremental")
