@@ -91,7 +91,7 @@ def _format_note(
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="cnnkit",
-        description="Train, look inside, export, serve and query the classic CNNs.",
+        description="Train, visualize, export, serve and query the classic CNNs.",
     )
     # `main` removes --debug before parsing, so that it can stand anywhere.
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")

@@ -82,7 +82,7 @@ def test_files_of_cnnkit_keep_their_mean(tmp_path, images):
     before, after = (m.get_layer("conv3").kernel_initializer for m in (model, again))
     assert type(before) is type(after)
     assert class_names(replace_head(model, 2).model) is None
-    with pytest.raises(UsageError, match="names do not fit"):
+    with pytest.raises(UsageError, match="`names` must hold one name for every class of alexnet"):
         set_class_names(model, ["a"])
 
 
