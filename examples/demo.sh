@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way on real handwritten digits: train, evaluate, look inside, export, serve, query.
-# Everything goes to runs/demo; run again, it starts afresh.
+# Trains on handwritten digits, then evaluates, visualizes, exports, serves and queries the network.
+# All output is in runs/demo; another run overwrites it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 run=runs/demo
@@ -17,7 +17,7 @@ image=$(ls $run/images/*.png)
 say cnnkit visualize deconvnet $run "$image" --layer conv5 --output $run/conv5.png
 say cnnkit export $run --output $run/models/digits
 
-# Port 0 is any free one; the server's first line tells which.
+# Port 0 selects a free port, which the first line of the server names.
 printf '\n$ cnnkit serve %s --port 0\n' $run/models/digits
 cnnkit serve $run/models/digits --port 0 > $run/server.log 2>&1 &
 server=$!
@@ -32,4 +32,4 @@ address=$(sed -n 's/^serving .* at \([^ ]*\).*/\1/p' $run/server.log)
 say cnnkit query "$image" --server "$address" --model digits --top 3
 kill $server
 wait $server
-printf '\nThe picture of what a unit of conv5 saw: %s\n' $run/conv5.png
+printf '\nProjection of a unit of conv5: %s\n' $run/conv5.png
