@@ -13,7 +13,6 @@ from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.decode import LayoutCache
 from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request, template_key
 from cnnkit.client.errors import (
-    ConnectionLost,
     DeadlineExceeded,
     InvalidRequest,
     InvalidResponse,
@@ -22,9 +21,10 @@ from cnnkit.client.errors import (
     ServerUnavailable,
     server_error,
 )
-from cnnkit.client.flow import Deadline, Flow, Gather, RpcFailure, Sleep, UnaryCall, backoff_delay
+from cnnkit.client.flow import Deadline, Flow, Gather, RpcFailure, Sleep, UnaryCall
 from cnnkit.client.inputs import Arrays, bind_inputs, concat_batches, split_batch
 from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
+from cnnkit.client.retry import RetryPolicy
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -58,8 +58,7 @@ class Calls:
 
     Args:
         channel_options: The server.
-        max_attempts: Maximum number of attempts of a call. A call is repeated only if the server
-            has not started to process it.
+        max_attempts: Maximum number of attempts of a call: see `RetryPolicy`.
         concurrency: Maximum number of requests in flight, if a batch is split.
 
     Attributes:
@@ -74,14 +73,15 @@ class Calls:
     def __init__(
         self, channel_options: ChannelOptions, max_attempts: int, concurrency: int
     ) -> None:
-        for name, value in (("max_attempts", max_attempts), ("concurrency", concurrency)):
-            if value < 1:
-                raise UsageError(f"`{name}` must be positive", expected=">= 1", received=value)
+        if concurrency < 1:
+            raise UsageError(
+                "`concurrency` must be positive", expected=">= 1", received=concurrency
+            )
         self.known_signatures: dict[RequestTarget, dict[str, Signature]] = {}
         self.templates = TemplateCache()
         self.layouts = LayoutCache()
         self._channel_options = channel_options
-        self._max_attempts = max_attempts
+        self._retry_policy = RetryPolicy(max_attempts)
         self._concurrency = concurrency
 
     def options(
@@ -275,10 +275,8 @@ class Calls:
                     timeout=deadline.seconds,
                     idempotent=idempotent,
                 )
-                delay = backoff_delay(attempt)
-                retryable = error.retryable or (idempotent and isinstance(error, ConnectionLost))
-                last = attempt >= self._max_attempts or delay >= deadline.left()
-                if not retry or last or not retryable:
+                delay = self._retry_policy.delay(error, attempt, deadline, idempotent=idempotent)
+                if not retry or delay is None:
                     if isinstance(error, ModelNotFound) and retry:
                         error = yield from self._add_versions(error, target, deadline)
                     raise error from failure

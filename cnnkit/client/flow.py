@@ -98,22 +98,3 @@ class Deadline:
     def left(self) -> float:
         """Return the remaining seconds, at least 0."""
         return max(self._end - time.monotonic(), 0.0)
-
-
-def backoff_delay(attempt: int) -> float:
-    """Return the seconds to wait after a failed attempt: exponential backoff with jitter.
-
-    The delay doubles with each attempt, from 0.1 s up to 2 s. It is then multiplied by a random
-    factor in 0.5..1, so that clients that failed together do not retry together.
-
-    Args:
-        attempt: Number of the failed attempt, from 1.
-
-    Example:
-        >>> 0.05 <= backoff_delay(1) <= 0.1 and 1 <= backoff_delay(30) <= 2
-        True
-    """
-    # Imported here to keep it out of the import time of the client.
-    import random
-
-    return min(0.1 * 2.0 ** (attempt - 1), 2.0) * random.uniform(0.5, 1.0)
