@@ -19,7 +19,6 @@ SHARED: dict[str, str] = {
     "cli/commands/transfer": "transfer/test_benchmark.py",
     "cli/commands/visualize": "cli/visualize/test_figure.py",
     "cli/connection": "cli/commands/test_query.py",
-    "cli/feature_arguments": "features/test_store.py",
     "cli/quiet_tensorflow": "cli/commands/test_serve.py",
     "cli/read_image": "cli/test_main.py",
     "cli/serve/embedded": "cli/commands/test_serve.py",
@@ -45,7 +44,6 @@ SHARED: dict[str, str] = {
     "features/image_batches": "features/test_extract.py",
     "figures/attribution": "visualize/attribution/test_sanity_check.py",
     "figures/canvas": "figures/test_evaluation.py",
-    "figures/explanations": "cli/commands/test_query.py",
     "figures/filters": "visualize/test_filters.py",
     "figures/invariance": "visualize/test_invariance.py",
     "figures/occlusion": "visualize/occlusion/test_occlusion.py",
@@ -54,8 +52,6 @@ SHARED: dict[str, str] = {
     "models/weights/weights_file": "models/weights/test_open.py",
     "recipes/alexnet": "recipes/test_recipes.py",
     "recipes/cifar10": "recipes/test_recipes.py",
-    "recipes/demo": "recipes/test_recipes.py",
-    "recipes/modern": "recipes/test_recipes.py",
     "recipes/recipe": "recipes/test_recipes.py",
     "recipes/vgg": "recipes/test_recipes.py",
     "recipes/zfnet": "recipes/test_recipes.py",
@@ -63,7 +59,6 @@ SHARED: dict[str, str] = {
     "training/inputs": "training/test_epoch.py",
     "visualize/classifier": "visualize/attribution/test_base.py",
     "visualize/occlusion/affected_region": "visualize/occlusion/test_incremental.py",
-    "visualize/occlusion/segments": "visualize/occlusion/test_incremental.py",
     "wire/methods": "integration/test_schema.py",
 }
 

@@ -2,11 +2,15 @@
 
 from cnnkit.figures.attribution import draw_attribution, draw_comparison, draw_synthesized
 from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_reliability
-from cnnkit.figures.explanations import draw_explanations
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_correspondence, draw_invariance
 from cnnkit.figures.occlusion import draw_occlusion
-from cnnkit.figures.projections import draw_layerwise, draw_projection, draw_rules
+from cnnkit.figures.projections import (
+    draw_explanations,
+    draw_layerwise,
+    draw_projection,
+    draw_rules,
+)
 from cnnkit.figures.top_activations import draw_feature_evolution, draw_second_layer, draw_top9
 from cnnkit.figures.training_curves import draw_training_curves
 from cnnkit.figures.transfer import draw_learning_curve, draw_neighbors

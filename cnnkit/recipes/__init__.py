@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from cnnkit.errors import unknown_name
-from cnnkit.recipes.alexnet import ALEXNET
+from cnnkit.recipes.alexnet import ALEXNET, DEMO, MODERN
 from cnnkit.recipes.cifar10 import CIFAR
-from cnnkit.recipes.demo import DEMO
-from cnnkit.recipes.modern import MODERN
 from cnnkit.recipes.recipe import Recipe as Recipe
 from cnnkit.recipes.recipe import TrainingStage as TrainingStage
 from cnnkit.recipes.vgg import VGG

@@ -11,8 +11,8 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
+from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
 from cnnkit.cli.console import add_json_argument, print_json, progress_bar
-from cnnkit.cli.feature_arguments import add_spec_arguments, spec_from_arguments
 from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 

@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cnnkit.cli.arguments import add_spec_arguments
 from cnnkit.cli.console import add_json_argument, check_png, parse_integers
-from cnnkit.cli.feature_arguments import add_spec_arguments
 from cnnkit.cli.load_network import add_network_arguments
 from cnnkit.cli.transfer.inputs import is_multilabel
 from cnnkit.errors import UsageError

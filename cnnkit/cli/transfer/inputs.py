@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.arguments import parse_model_options
-from cnnkit.cli.feature_arguments import spec_from_arguments
+from cnnkit.cli.arguments import parse_model_options, spec_from_arguments
 from cnnkit.cli.load_network import load_networks
 
 if TYPE_CHECKING:

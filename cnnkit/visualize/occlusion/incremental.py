@@ -23,8 +23,13 @@ from cnnkit.layers.grouped_conv import convolve
 from cnnkit.models.graph import Node
 from cnnkit.models.receptive_field import behaves_like
 from cnnkit.visualize.forward import forward_from, forward_to, require_windows
-from cnnkit.visualize.occlusion.affected_region import AffectedRegion, gather_indices
-from cnnkit.visualize.occlusion.segments import Segments, split_segments, works_in_place
+from cnnkit.visualize.occlusion.affected_region import (
+    AffectedRegion,
+    Segments,
+    gather_indices,
+    split_segments,
+    works_in_place,
+)
 
 # Values that wait for one pass of the head, over all rectangles: 64 MB of float32.
 HEAD_VALUES = 16 * 2**20

@@ -22,12 +22,12 @@ from cnnkit.visualize.forward import (
     check_weights,
     forward_to,
 )
+from cnnkit.visualize.occlusion.affected_region import split_segments
 from cnnkit.visualize.occlusion.incremental import (
     Wanted,
     incremental_occlusion,
     summed_activation,
 )
-from cnnkit.visualize.occlusion.segments import split_segments
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")
