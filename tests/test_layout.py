@@ -37,7 +37,7 @@ SHARED: dict[str, str] = {
     "client/base_client": "client/test_sync_client.py",
     "client/flow": "client/test_calls.py",
     "client/transport": "client/test_channel.py",
-    "export/graph_checks": "export/test_image_header.py",
+    "data/graph_checks": "export/test_image_header.py",
     "export/invalid_inputs": "export/test_verify.py",
     "export/isolated_worker": "export/test_isolated_model.py",
     "export/signature_context": "export/test_signatures.py",

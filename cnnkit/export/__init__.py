@@ -2,7 +2,7 @@
 
 from cnnkit.export.classifier import DTYPES as DTYPES
 from cnnkit.export.export import export as export
-from cnnkit.export.graph_checks import ImageLimits as ImageLimits
+from cnnkit.export.image_header import ImageLimits as ImageLimits
 from cnnkit.export.model_card import Origin as Origin
 from cnnkit.export.signatures import SIGNATURES as SIGNATURES
 from cnnkit.export.verify import Check as Check

@@ -18,7 +18,7 @@ from cnnkit.data import Augmentation
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import ServedClassifier, prepare_classifier
 from cnnkit.export.compare_outputs import compare_outputs
-from cnnkit.export.graph_checks import ImageLimits
+from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.isolated_model import ModelLoadError, run_isolated
 from cnnkit.export.model_card import Origin, describe_preprocessing, write_assets, write_card
 from cnnkit.export.reference_outputs import ReferenceOutputs, reference_outputs

@@ -7,16 +7,16 @@ hold no bytes of the request: gRPC clients expect UTF-8.
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 import tensorflow as tf
 
-from cnnkit.export.graph_checks import (
-    MAX_SIDE,
-    ByteReader,
-    ImageLimits,
-    assert_or_invalid_argument,
-    with_dependencies,
-)
+from cnnkit.data.graph_checks import ByteReader, assert_or_invalid_argument, with_dependencies
+from cnnkit.errors import UsageError
 
+# A larger side would overflow 32 bits when the image is rescaled.
+MAX_SIDE = 65_535
 # Bytes of a file that are read; only JPEG and GIF store their size after them.
 HEADER_WINDOW = 64
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
@@ -34,6 +34,40 @@ BMP_BITS = (8, 24, 32)
 # Uncompressed, without or with masks of the colors: TensorFlow supports no other compression, but
 # does not refuse it.
 BMP_COMPRESSIONS = (0, 3)
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Sizes that an exported network refuses before it decodes an image.
+
+    A file of a few kilobytes can decode to gigabytes; the limits bound the cost of a request.
+
+    Attributes:
+        images: Largest number of images in one request.
+        file_bytes: Largest encoded image, in bytes.
+        pixels: Largest encoded image, in pixels: height times width.
+        free_pixels: Largest image, in pixels, in the input `images` of a fully convolutional
+            network. Its feature maps are many times larger than the image: about 3 kB a pixel for
+            VGG-16.
+
+    Raises:
+        UsageError: If a limit is below 1.
+
+    Example:
+        >>> from cnnkit.export import ImageLimits
+        >>> ImageLimits(pixels=4_000_000).file_bytes
+        20971520
+    """
+
+    images: int = 256
+    file_bytes: int = 20 << 20
+    pixels: int = 50_000_000
+    free_pixels: int = 2048 * 2048
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if value < 1:
+                raise UsageError(f"`{name}` must be 1 or more", received=value)
 
 
 def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:

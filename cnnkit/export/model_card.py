@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation
 from cnnkit.export.classifier import ServedClassifier
-from cnnkit.export.graph_checks import ImageLimits
+from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
 
 PREPROCESSING = "preprocessing.json"

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation
 from cnnkit.data.decode import augment_bytes
+from cnnkit.data.graph_checks import assert_or_invalid_argument, with_dependencies
 from cnnkit.export.classifier import ServedClassifier
-from cnnkit.export.graph_checks import ImageLimits, assert_or_invalid_argument, with_dependencies
-from cnnkit.export.image_header import validate_image_bytes
+from cnnkit.export.image_header import ImageLimits, validate_image_bytes
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph
 from cnnkit.visualize.forward import check_supports_rule, forward_pass

@@ -15,7 +15,7 @@ import tensorflow as tf
 from cnnkit.data import Augmentation
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.export.classifier import ServedClassifier
-from cnnkit.export.graph_checks import ImageLimits
+from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.signature_context import (
     IMAGE_BYTES,
     IMAGES,

@@ -1,51 +1,10 @@
-"""Checks inside a TensorFlow graph: limits, assertions, control dependencies, reading of bytes."""
+"""Checks inside a TensorFlow graph: assertions, control dependencies, reading of bytes."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import tensorflow as tf
-
-from cnnkit.errors import UsageError
-
-# A larger side would overflow 32 bits when the image is rescaled.
-MAX_SIDE = 65_535
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Sizes that an exported network refuses before it decodes an image.
-
-    A file of a few kilobytes can decode to gigabytes; the limits bound the cost of a request.
-
-    Attributes:
-        images: Largest number of images in one request.
-        file_bytes: Largest encoded image, in bytes.
-        pixels: Largest encoded image, in pixels: height times width.
-        free_pixels: Largest image, in pixels, in the input `images` of a fully convolutional
-            network. Its feature maps are many times larger than the image: about 3 kB a pixel for
-            VGG-16.
-
-    Raises:
-        UsageError: If a limit is below 1.
-
-    Example:
-        >>> from cnnkit.export import ImageLimits
-        >>> ImageLimits(pixels=4_000_000).file_bytes
-        20971520
-    """
-
-    images: int = 256
-    file_bytes: int = 20 << 20
-    pixels: int = 50_000_000
-    free_pixels: int = 2048 * 2048
-
-    def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value < 1:
-                raise UsageError(f"`{name}` must be 1 or more", received=value)
 
 
 def assert_or_invalid_argument(
@@ -83,7 +42,7 @@ class ByteReader:
         data: () string.
 
     Example:
-        >>> from cnnkit.export.graph_checks import ByteReader
+        >>> from cnnkit.data.graph_checks import ByteReader
         >>> int(ByteReader(b"ab").big_endian(0, 2)) == 256 * ord("a") + ord("b")
         True
     """
