@@ -62,6 +62,10 @@ class RunError(CnnkitError):
     """A run folder, a checkpoint or an export that cannot be used or written."""
 
 
+class AssumptionWarning(UserWarning):
+    """A file does not say something that the result depends on, so that a custom decides it."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UsageError:
     """Returns the error for a `name` that is none of the `known` ones, nearest first.
 

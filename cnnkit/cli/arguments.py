@@ -7,6 +7,7 @@ import dataclasses
 import json
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.console import parse_integers
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cnnkit.features import FeatureSpec
 
 MODEL_OPTION_HELP = "argument of the builder, for example dropout=0 (repeatable)"
+PREPROCESSINGS = ("caffe", "torch", "tf", "unit", "raw")
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +82,68 @@ def parse_model_options(texts: Iterable[str]) -> dict[str, Any]:
         UsageError: If a text has no `=`.
     """
     return parse_pairs(texts, "--model-option")
+
+
+def add_preprocessing_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare the options for what a file does not say about its preprocessing."""
+    parser.add_argument(
+        "--preprocessing",
+        choices=PREPROCESSINGS,
+        help="what the network expects of images: caffe (BGR minus a mean), torch (torchvision's"
+        " mean and deviation), tf (-1..1), unit (0..1) or raw (0..255) (default: as the file says,"
+        " or as usual for such files)",
+    )
+    parser.add_argument(
+        "--channels", choices=("RGB", "BGR"), help="color order of the first kernel"
+    )
+    parser.add_argument(
+        "--mean",
+        metavar="R,G,B|FILE",
+        help="mean that is subtracted from 0..255, or a .binaryproto mean image",
+    )
+    parser.add_argument(
+        "--std", metavar="R,G,B", help="deviation to divide by, in 0..255; 1 for no division"
+    )
+    parser.add_argument(
+        "--scale", type=float, help="factor after the mean, as in Caffe's transform_param"
+    )
+
+
+def preprocessing_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_preprocessing_arguments` as arguments of `open_weights`.
+
+    Raises:
+        UsageError: If `--mean` or `--std` is neither numbers nor a file.
+    """
+    return {
+        "preprocessing": args.preprocessing,
+        "channels": args.channels,
+        "mean": _mean(args.mean),
+        "std": None if args.std is None else _numbers(args.std, "--std", (1, 3)),
+        "scale": args.scale,
+    }
+
+
+def _mean(text: str | None) -> Any:
+    """Return a mean color, a mean image, or None."""
+    if text is None:
+        return None
+    if Path(text).is_file():
+        from cnnkit.models.weights.read_caffe import read_mean_image
+
+        return read_mean_image(Path(text))
+    return _numbers(text, "--mean", (3,), " or FILE")
+
+
+def _numbers(text: str, option: str, counts: tuple[int, ...], other: str = "") -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts:
+        expected = " or ".join(f"{option} {','.join('RGB'[:count])}" for count in counts)
+        raise UsageError(f"{option} must be numbers", expected=expected + other, received=text)
+    return values * 3 if len(values) == 1 else values
 
 
 def parse_pairs(texts: Iterable[str], flag: str) -> dict[str, Any]:

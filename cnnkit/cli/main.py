@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from cnnkit.cli import commands
-from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.errors import AssumptionWarning, CnnkitError, UsageError
 
 FAILED = 1
 INTERRUPTED = 130
@@ -83,7 +83,7 @@ def _format_note(
     line: str | None = None,
 ) -> str:
     """Format the warnings that users of a command can act on as one line."""
-    if issubclass(category, FutureWarning):
+    if issubclass(category, (FutureWarning, AssumptionWarning)):
         return f"cnnkit: note: {message}\n"
     return _FORMAT_WARNING(message, category, filename, lineno, line)
 

@@ -7,18 +7,21 @@ arrays by name (.npz, .npy) are recognized by their content; no code in them run
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
+from cnnkit.cli.arguments import (
+    MODEL_OPTION_HELP,
+    add_preprocessing_arguments,
+    parse_model_options,
+    preprocessing_arguments,
+)
 from cnnkit.cli.console import add_json_argument, print_json, read_labels
-from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
 
-CHANNELS = ("RGB", "BGR")
 COLORS = 3
+HOW = "--preprocessing NAME, or --channels, --mean, --std, --scale"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,17 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for subcommand in (inspect, convert):
         subcommand.add_argument("file", metavar="FILE", help="weights file, or a run folder")
-        subcommand.add_argument(
-            "--channels",
-            choices=CHANNELS,
-            help="color order of the first kernel (default: as usual for such files)",
-        )
-        subcommand.add_argument(
-            "--mean",
-            metavar="R,G,B|FILE",
-            help="mean that is subtracted from 0..255, or a .binaryproto mean image (default: as"
-            " usual for such files)",
-        )
+        add_preprocessing_arguments(subcommand)
         subcommand.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_json_argument(inspect)
     convert.add_argument("--model", required=True, help="a network that `cnnkit models` lists")
@@ -71,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     file = open_weights(
         args.file,
-        channels=args.channels,
-        mean=_mean(args.mean),
+        **preprocessing_arguments(args),
         class_names=None if args.labels is None else read_labels(args.labels),
     )
     if args.action == "inspect":
@@ -93,30 +85,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mean(text: str | None) -> Any:
-    """Return a mean color, a mean image, or None.
-
-    Raises:
-        UsageError: If `text` is neither three numbers nor a file.
-    """
-    if text is None:
-        return None
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        path = Path(text)
-        if not path.is_file():
-            raise UsageError(
-                "--mean must be a color or a file", expected="--mean R,G,B or FILE", received=text
-            ) from None
-        from cnnkit.models.weights.read_caffe import read_mean_image
-
-        return read_mean_image(path)
-    if len(values) != COLORS:
-        raise UsageError("--mean must have three values", expected="R,G,B", received=text)
-    return values
-
-
 def _facts(file: WeightsFile) -> dict[str, Any]:
     import numpy as np
 
@@ -124,8 +92,9 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
 
     found = compatible_networks(file)
     preprocessing = file.preprocessing
-    mean = None if preprocessing is None else np.asarray(preprocessing.mean)
-    color = None if mean is None else mean.reshape(-1, COLORS).mean(axis=0)
+    mean, std = np.asarray(preprocessing.mean, float), preprocessing.std
+    color = mean.reshape(-1, COLORS).mean(axis=0)
+    known = preprocessing.origin != "unknown"
     return {
         "file": str(file.path),
         "kind": file.format,
@@ -136,12 +105,12 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
             for layer in file.layers
             for tensor in layer.tensors
         ],
+        "preprocessing": preprocessing.describe(),
+        "to say otherwise": HOW if preprocessing.is_assumed else None,
         "first kernel takes": file.channels,
-        "mean": None if color is None else [round(float(value), 3) for value in color],
-        "mean image": None if mean is None or mean.ndim == 1 else list(mean.shape),
-        "divided by": None
-        if preprocessing is None or preprocessing.std is None
-        else [round(float(value), 3) for value in preprocessing.std],
+        "mean": [round(float(value), 3) for value in color] if known else None,
+        "mean image": None if mean.ndim == 1 else list(mean.shape),
+        "divided by": None if std is None else [round(float(value), 3) for value in std],
         "class names": None if file.class_names is None else len(file.class_names),
         "fits": [
             fit.network + ("" if fit.include_top else " (include_top=False)")

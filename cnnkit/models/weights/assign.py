@@ -18,6 +18,7 @@ import numpy as np
 from cnnkit.errors import UsageError
 from cnnkit.layers import ClassProbabilities, SubtractMean
 from cnnkit.models.class_names import set_class_names
+from cnnkit.models.preprocessing import UNKNOWN
 from cnnkit.models.weights.match import check_normalization_match, match_layers
 from cnnkit.models.weights.weights_file import (
     OIHW,
@@ -110,7 +111,7 @@ def _check_finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
 
 def _assign_metadata(model: keras.Model, file: WeightsFile, keep_mean: bool) -> None:
     for layer in model.layers:
-        if isinstance(layer, SubtractMean) and file.preprocessing is not None:
+        if isinstance(layer, SubtractMean) and file.preprocessing.origin != UNKNOWN:
             found = file.preprocessing.for_size(*model.input_shape[1:3])
             layer.set_statistics(layer.mean if keep_mean else found.mean, found.std)
     if isinstance(model.layers[-1], ClassProbabilities) and file.class_names is not None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.errors import UsageError
+from cnnkit.models.preprocessing import Preprocessing, override_preprocessing
 from cnnkit.models.weights.read_keras import CONFIG, read_hdf5, read_keras
 from cnnkit.models.weights.read_numpy import read_npy, read_npz
 from cnnkit.models.weights.read_pytorch import read_safetensors, read_state_dict
-from cnnkit.models.weights.weights_file import CHANNELS, WeightsFile, wrap_read_errors
+from cnnkit.models.weights.weights_file import WeightsFile, wrap_read_errors
 
 FORMATS = (
     "Keras (.keras, .weights.h5, .h5), .safetensors, PyTorch (.pth), .caffemodel, or arrays by "
@@ -35,11 +35,16 @@ def open_weights(
     *,
     channels: str | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    std: Sequence[float] | float | None = None,
+    scale: float | None = None,
+    preprocessing: str | Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
 ) -> WeightsFile:
     """Open a weights file, whose format is recognized by its content.
 
-    No weights are read yet, and no code in the file is run.
+    No weights are read yet, and no code in the file is run. What a file does not say about its
+    preprocessing is taken from the custom of its format; `preprocessing.describe()` of the result
+    tells which. The arguments say otherwise.
 
     Args:
         path: The file, or a run folder.
@@ -47,33 +52,37 @@ def open_weights(
             it from the file, or the usual order for its format.
         mean: Mean that the network subtracts, (3,) or (h, w, 3) RGB in 0..255; None takes it from
             the file, or the usual mean for its format.
+        std: Standard deviation that the difference is divided by, (3,) RGB or one number for all,
+            in 0..255; 1 for no division.
+        scale: Factor of the difference, as in Caffe's `transform_param`; 1 / `std`.
+        preprocessing: All of these by a name of keras.applications' `preprocess_input`: `"caffe"`
+            (BGR minus VGG's mean), `"torch"` (mean and deviation of torchvision), `"tf"` (-1..1),
+            `"unit"` (0..1) or `"raw"` (0..255); or a `Preprocessing`.
         class_names: Names of the classes; None takes them from the file.
 
     Returns:
         The file, for the `weights` argument of every builder.
 
     Raises:
-        UsageError: If there is no such file, its format is unknown, or it is damaged.
+        UsageError: If there is no such file, its format is unknown, it is damaged, or an argument
+            is out of range.
 
     Example:
         >>> from cnnkit.models import open_weights
         >>> open_weights("vgg16-397923af.pth").format  # doctest: +SKIP
         'PyTorch weights (.pth)'
     """
-    if channels is not None and channels not in CHANNELS:
-        raise unknown_name("order of colors", channels, CHANNELS)
+    given: dict[str, Any] = {"channels": channels, "mean": mean, "std": std, "scale": scale}
+    # Checked before the file is read.
+    override_preprocessing(Preprocessing(), preprocessing, **given)
     path = Path(path)
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"No weights file {path}", expected=f"a file of {FORMATS}")
     with wrap_read_errors(file):
         found = _read(file)
-    changes: dict[str, Any] = {}
-    if channels is not None:
-        changes["channels"] = channels
-    if mean is not None:
-        std = found.preprocessing.std if found.preprocessing else None
-        changes["preprocessing"] = Preprocessing(mean, std)
+    changed = override_preprocessing(found.preprocessing, preprocessing, **given)
+    changes: dict[str, Any] = {"preprocessing": changed}
     if class_names is not None:
         changes["class_names"] = tuple(class_names)
     return dataclasses.replace(found, **changes)

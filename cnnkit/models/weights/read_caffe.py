@@ -51,7 +51,6 @@ def read_caffemodel(path: Path) -> WeightsFile:
         "Caffe weights (.caffemodel)",
         stored,
         OIHW,
-        channels="BGR",
         preprocessing=caffe_preprocessing(names),
         normalizations={
             layer.name: _lrn_parameters(layer.normalization)

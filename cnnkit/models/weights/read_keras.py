@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import VGG, Preprocessing
+from cnnkit.models.preprocessing import UNKNOWN, VGG, Preprocessing
 from cnnkit.models.weights.weights_file import (
     HWIO,
     LRNParameters,
@@ -101,7 +101,7 @@ def _read_keras_3(path: Path, open_hdf5: OpenHDF5, format: str) -> WeightsFile:
     """Read the layout of Keras 3: `layers/GROUP/vars/0`, with the layer's name as an attribute."""
     layers: list[StoredLayer] = []
     groups: list[str] = []
-    preprocessing = None
+    preprocessing = Preprocessing(origin=UNKNOWN)
     with open_hdf5() as file:
 
         def visit(group: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -115,7 +115,7 @@ def _read_keras_3(path: Path, open_hdf5: OpenHDF5, format: str) -> WeightsFile:
                 raise _unsupported_layer(path, item.attrs.get("name", group))
             if "mean" in item:
                 std = np.array(item["std"]) if "std" in item else None
-                preprocessing = Preprocessing(np.array(item["mean"]), std)
+                preprocessing = Preprocessing(np.array(item["mean"]), std).said_by_file("its mean")
             elif "0" in item and len(item["0"].shape) > 1:
                 name = item.attrs.get("name", group.split("/")[-2])
                 kernel = _stored_tensor(open_hdf5, item["0"], f"{name}/kernel")
@@ -133,8 +133,7 @@ def _read_keras_3(path: Path, open_hdf5: OpenHDF5, format: str) -> WeightsFile:
         f"{format} of keras.applications" if is_applications else format,
         tuple(sorted(layers, key=lambda layer: _sort_key(layer.name))),
         HWIO,
-        channels="BGR" if is_applications else "RGB",
-        preprocessing=VGG if is_applications else preprocessing,
+        preprocessing=VGG.by_convention("keras.applications") if is_applications else preprocessing,
     )
 
 
@@ -156,8 +155,7 @@ def _read_keras_2(path: Path, open_hdf5: OpenHDF5, file: h5py.File, root: str) -
         "Keras weights of keras.applications (.h5)",
         tuple(layers),
         HWIO,
-        channels="BGR",
-        preprocessing=VGG,
+        preprocessing=VGG.by_convention("keras.applications"),
     )
 
 

@@ -13,13 +13,14 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import Preprocessing, caffe_preprocessing
+from cnnkit.models.preprocessing import caffe_preprocessing
 from cnnkit.models.weights.weights_file import HWIO, OIHW, StoredLayer, StoredTensor, WeightsFile
 
 # conv1__kernel, conv1_W, conv1/weights, conv1.weight, conv1:kernel:0 ...
@@ -134,14 +135,14 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
 
 def _from_arrays(path: Path, format: str, tensors: Mapping[str, StoredTensor]) -> WeightsFile:
     by_layer: dict[str, dict[str, StoredTensor]] = {}
-    preprocessing = class_names = None
+    mean = class_names = None
     for name, tensor in tensors.items():
         if match := NAME.fullmatch(name):
             role = "kernel" if match["kernel"] else "bias"
             by_layer.setdefault(match["layer"], {})[role] = tensor
         elif match := MEAN.fullmatch(name):
             values = tensor.array().astype(np.float64)
-            preprocessing = Preprocessing(values[..., ::-1] if match["order"] == "bgr" else values)
+            mean = values[..., ::-1] if match["order"] == "bgr" else values
         elif name in CLASS_NAMES:
             class_names = tuple(map(str, tensor.array()))
     layers = tuple(
@@ -155,16 +156,18 @@ def _from_arrays(path: Path, format: str, tensors: Mapping[str, StoredTensor]) -
             expected="names such as conv1__kernel, conv1_W or conv1/weights",
             received=", ".join(list(tensors)[:5]),
         )
-    names = [layer.name for layer in layers]
+    preprocessing = caffe_preprocessing([layer.name for layer in layers])
+    if mean is not None:
+        preprocessing = replace(
+            preprocessing, mean=mean, reason="Caffe for BGR; the file states the mean"
+        )
     return WeightsFile(
         path,
         format,
         layers,
         _detect_layout(layers),
-        channels="BGR",
-        preprocessing=preprocessing or caffe_preprocessing(names),
+        preprocessing=preprocessing,
         class_names=class_names,
-        metadata={"order of colors": "BGR is assumed, as in Caffe"},
     )
 
 

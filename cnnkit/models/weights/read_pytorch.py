@@ -138,7 +138,7 @@ def _from_state_dict(path: Path, format: str, tensors: Mapping[str, StoredTensor
         format,
         tuple(layers),
         OIHW,
-        preprocessing=TORCH,
+        preprocessing=TORCH.by_convention("torchvision and timm"),
         match_by_name=False,
         normalizations=None if is_alexnet or is_vgg else {},
     )

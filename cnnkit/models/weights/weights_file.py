@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.models.preprocessing import UNKNOWN, Preprocessing
 
 # VGG-16's largest kernel is 411 MB. Read in blocks, hardly more than one copy of it is in memory.
 BLOCK_BYTES = 64 << 20
-CHANNELS = ("RGB", "BGR")
 
 # Axes of the kernels in the file: those of Keras, or those of Caffe and PyTorch.
 HWIO, OIHW = "HWIO", "OIHW"
@@ -116,8 +115,7 @@ class WeightsFile:
         format: Description of the format.
         layers: The layers.
         kernel_layout: Axes of the kernels, `"HWIO"` or `"OIHW"`.
-        channels: Order of the colors that the first kernel expects, `"RGB"` or `"BGR"`.
-        preprocessing: Preprocessing before the first kernel; None if unknown.
+        preprocessing: Preprocessing before the first kernel, and where it comes from.
         match_by_name: Whether the layers have standard names. Otherwise they are matched in order.
         class_names: Names of the classes, or None.
         normalizations: Parameters of the normalizations, by name; empty if the file does not
@@ -131,13 +129,17 @@ class WeightsFile:
     format: str
     layers: tuple[StoredLayer, ...]
     kernel_layout: str
-    channels: str = "RGB"
-    preprocessing: Preprocessing | None = None
+    preprocessing: Preprocessing = Preprocessing(origin=UNKNOWN)
     match_by_name: bool = True
     class_names: tuple[str, ...] | None = None
     normalizations: Mapping[str, LRNParameters] | None = field(default_factory=dict)
     norms_after_pooling: frozenset[str] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> str:
+        """Order of the colors that the first kernel expects, `"RGB"` or `"BGR"`."""
+        return self.preprocessing.channels
 
     def is_dense(self, layer: StoredLayer) -> bool:
         """Return True if `layer` is a dense layer."""

@@ -44,7 +44,7 @@ def test_weights_command(small_alexnet, capsys):
     [
         (["--model", "vgg16"], "has no weights for layer 'block1_conv1'"),
         (["--model", "alexnett"], "Did you mean alexnet"),
-        (["--model", "alexnet", "--mean", "1,2"], "--mean must have three values"),
+        (["--model", "alexnet", "--mean", "1,2"], "--mean must be numbers"),
         (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
         (
             ["--model", "alexnet", "--labels", "no.txt"],
