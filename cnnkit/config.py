@@ -254,10 +254,12 @@ class TrainingConfig:
 
     def to_json(self) -> str:
         """Returns the configuration as a JSON document."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, origin: str | Path = "the configuration") -> TrainingConfig:
+    def from_json(
+        cls, text: str | bytes, origin: str | Path = "the configuration"
+    ) -> TrainingConfig:
         """Reads a document that `to_json` wrote.
 
         Args:
@@ -270,7 +272,7 @@ class TrainingConfig:
         try:
             fields = json.loads(text)
             if not isinstance(fields, dict):
-                raise TypeError(f"not a JSON object: {text[:40]}")
+                raise TypeError(f"not a JSON object: {text[:40]!r}")
             fields = current_names(cls, fields, str(origin), stacklevel=3)
             known = [item.name for item in dataclasses.fields(cls)]
             for name, value in fields.items():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import numbers
+import os
 import textwrap
 import typing
 import warnings
@@ -59,8 +61,12 @@ class Option:
 
     def accepts(self, number: float) -> bool:
         """Returns True if `number` is finite and within the range."""
+        try:
+            finite = math.isfinite(number)
+        except OverflowError:  # An integer above the range of floats.
+            finite = False
         return (
-            math.isfinite(number)
+            finite
             and (self.minimum is None or number >= self.minimum)
             and (self.maximum is None or number <= self.maximum)
             and (self.above is None or number > self.above)
@@ -136,7 +142,10 @@ def current_names(
 
 
 def check_fields(config: Any) -> None:
-    """Checks the type and the range of every field of a configuration.
+    """Checks every field of a configuration, and replaces its values by those of JSON.
+
+    NumPy numbers become Python's, lists become tuples and paths become texts, so that a
+    configuration equals the one that is read from its file.
 
     Raises:
         UsageError: If a value is wrong; the field is named.
@@ -144,7 +153,9 @@ def check_fields(config: Any) -> None:
     cls: type = type(config)
     hints = _hints(cls)
     for item in dataclasses.fields(config):
-        _check(item.name, hints[item.name], option_of(item), getattr(config, item.name))
+        value = getattr(config, item.name)
+        plain = _checked(item.name, hints[item.name], option_of(item), value)
+        object.__setattr__(config, item.name, plain)  # The dataclass is frozen.
 
 
 @functools.cache
@@ -152,48 +163,65 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _check(name: str, hint: Any, option: Option, value: Any) -> None:
-    """Checks the type and the range of one field."""
+def _checked(name: str, hint: Any, option: Option, value: Any) -> Any:
+    """Returns the value of one field after checking its type and its range."""
     kinds = typing.get_args(hint) if type(None) in typing.get_args(hint) else (hint,)
     if value is None and type(None) in kinds:
-        return
+        return None
     kind = next(kind for kind in kinds if kind is not type(None))
     origin = typing.get_origin(kind) or kind
     if option.choices is not None:
-        if value not in option.choices:
+        if not isinstance(value, str) or value not in option.choices:
             raise unknown_name(name.replace("_", " "), value, option.choices)
-        return
+        return value
+
+    def require(good: bool, expected: str, part: str = "", received: object = value) -> None:
+        if not good:
+            raise UsageError(
+                f"`{name}{part}` must be {expected}", received=repr(received), hint=option.help
+            )
+
     if origin is tuple:
         count = None if Ellipsis in typing.get_args(kind) else len(typing.get_args(kind))
-        good = isinstance(value, tuple) and count in (None, len(value))
+        good = isinstance(value, (tuple, list)) and count in (None, len(value))
         good = good and all(_is_number(one, int) and option.accepts(one) for one in value)
         plural = "integers" if count is None else f"{count} integers"
-        _require(name, good, f"{plural} of {option.range}", value)
-    elif origin in (int, float):
+        require(good, f"{plural} of {option.range}")
+        return tuple(map(int, value))
+    if origin in (int, float):
         what = "an integer" if origin is int else "a number"
         good = _is_number(value, origin) and option.accepts(value)
-        _require(name, good, f"{what} of {option.range}" if option.range else what, value)
-    elif origin is bool:
-        _require(name, isinstance(value, bool), "True or False", value)
-    elif origin is str:
-        _require(name, isinstance(value, str) and bool(value), "a non-empty text", value)
-    else:
-        good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-        _require(name, good, "a mapping of names to values", value)
-        if option.minimum is not None:
-            for key, number in value.items():
-                good = _is_number(number, float) and option.accepts(number)
-                _require(f"{name}[{key!r}]", good, f"a number of {option.range}", number)
+        require(good, f"{what} of {option.range}" if option.range else what)
+        return origin(value)
+    if origin is bool:
+        require(isinstance(value, bool), "True or False")
+        return value
+    if origin is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        require(isinstance(value, str) and bool(value), "a non-empty text")
+        return value
+    good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    require(good, "a mapping of names to values")
+    if option.minimum is None:
+        return {key: _json_value(one, require, f"[{key!r}]") for key, one in value.items()}
+    for key, number in value.items():
+        good = _is_number(number, float) and option.accepts(number)
+        require(good, f"a number of {option.range}", f"[{key!r}]", number)
+    return {key: float(number) for key, number in value.items()}
+
+
+def _json_value(value: Any, require: Callable[..., None], part: str) -> Any:
+    """Returns a value as it is read from JSON: arrays and tuples become lists."""
+    try:
+        # `default` receives NumPy's numbers and arrays.
+        return json.loads(json.dumps(value, allow_nan=False, default=lambda one: one.tolist()))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        require(False, "a finite number, a text, or a list of them", part, value)
 
 
 def _is_number(value: object, kind: type) -> bool:
     abstract = numbers.Integral if kind is int else numbers.Real
     return isinstance(value, abstract) and not isinstance(value, bool)
-
-
-def _require(name: str, good: bool, expected: str, value: object) -> None:
-    if not good:
-        raise UsageError(f"`{name}` must be {expected}", received=repr(value))
 
 
 def _with_attributes(cls: Any) -> str:

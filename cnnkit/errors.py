@@ -66,7 +66,7 @@ class AssumptionWarning(UserWarning):
     """A file does not say something that the result depends on, so that a custom decides it."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") -> UsageError:
+def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str = "") -> UsageError:
     """Returns the error for a `name` that is none of the `known` ones, nearest first.
 
     Example:
@@ -74,7 +74,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, hint: str = "") 
         "Unknown layer 'convv5'. Expected: one of conv5, fc6. Did you mean conv5?"
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    # A name of another type, such as 5, is near to none.
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
     question = f"Did you mean {' or '.join(near)}?" if near else ""
     advice = " ".join(part for part in (question, hint) if part)
     return UsageError(

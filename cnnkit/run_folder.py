@@ -156,7 +156,7 @@ class RunFolder:
     def config(self) -> TrainingConfig:
         """The configuration."""
         file = self.path / CONFIG
-        return TrainingConfig.from_json(file.read_text(), file)
+        return TrainingConfig.from_json(file.read_bytes(), file)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -4,8 +4,12 @@ import argparse
 import dataclasses
 import json
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.config import TrainingConfig, parse_interval
@@ -41,6 +45,7 @@ def test_json_both_ways():
     [
         ("{}}", "config.json is not a training configuration"),
         ("[1]", "config.json is not a training configuration"),
+        (b"\xff\xfe{}", "config.json is not a training configuration"),
         ('{"epoch": 3}', "Unknown field 'epoch'.*Did you mean epochs"),
         ('{"epochs": "3"}', "`epochs` must be an integer of at least 1"),
     ],
@@ -78,11 +83,73 @@ def test_wrong_json(text, message):
         ({"mean": "imagnet"}, "Did you mean imagenet"),
         ({"replicas": 2}, "strategy=mirrored for more than one replica"),
         ({"jit_compile": True, "strategy": "mirrored"}, "`jit_compile` works on one device only"),
+        ({"crop": 5}, "Unknown crop 5. Expected: one of center, random, ten"),
+        ({"mean": (math.nan, 1, 1)}, r"Unknown mean \(nan, 1, 1\)"),
+        ({"stop_at_train_error": 5}, "less than 1. Received: 5. .*0.25 is 25 %"),
+        ({"checkpoint_every": 500}, "`checkpoint_every` must be a non-empty text.*Steps"),
+        (
+            {"model_options": {"dropout": math.nan}},
+            r"`model_options\['dropout'\]` must be a ",
+        ),
+        ({"model_options": {"weights": object()}}, r"`model_options\['weights'\]` must be"),
+        ({"learning_rate": 10**400}, "`learning_rate` must be a number of more than 0"),
     ],
 )
 def test_wrong_values(fields, text):
     with pytest.raises(UsageError, match=text):
         TrainingConfig(**fields)
+
+
+# Values that users pass by mistake or from NumPy, for any field.
+NUMBERS = st.one_of(
+    st.integers(-3, 2**70), st.floats(), st.builds(np.float32, st.floats(width=32)),
+    st.builds(np.int64, st.integers(-3, 2**40)), st.booleans(), st.fractions(),
+)  # fmt: skip
+SCALARS = st.one_of(NUMBERS, st.none(), st.text(max_size=4), st.builds(Path, st.just("a/b")))
+NESTED = st.one_of(
+    SCALARS,
+    st.lists(NUMBERS, max_size=3),
+    st.lists(NUMBERS, max_size=3).map(tuple),
+    st.dictionaries(st.text(max_size=4), NUMBERS, max_size=2),
+    st.lists(st.floats(), max_size=3).map(np.array),
+    st.sampled_from([one for option in FIELDS.values() for one in option.choices or ()]),
+)
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+@settings(max_examples=600)
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)), NESTED, min_size=1, max_size=3))
+def test_any_values_are_refused_by_name_or_come_back_from_json(fields):
+    try:
+        config = TrainingConfig(**fields)
+    except UsageError as error:
+        text = str(error)
+        assert "\n" not in text
+        assert any(name in text or name.replace("_", " ") in text for name in fields)
+        return
+    text = config.to_json()
+    json.loads(text, parse_constant=refuse_constant)
+    assert TrainingConfig.from_json(text) == config
+    for name, value in dataclasses.asdict(config).items():
+        option = FIELDS[name]
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            assert math.isfinite(value)
+            assert option.minimum is None or value >= option.minimum
+            assert option.above is None or value > option.above
+
+
+def test_numbers_of_numpy_lists_and_paths_become_plain():
+    config = TrainingConfig(
+        epochs=np.int64(3), learning_rate=1, scale=[256, 512], init_from=Path("run"),
+        lr_multipliers={"*": np.float32(2)}, model_options={"filters": (1, 2), "mean": np.ones(3)},
+    )  # fmt: skip
+    assert (type(config.epochs), type(config.learning_rate)) == (int, float)
+    assert (config.scale, config.init_from) == ((256, 512), "run")
+    assert (type(config.lr_multipliers["*"]), config.lr_multipliers) == (float, {"*": 2.0})
+    assert config.model_options == {"filters": [1, 2], "mean": [1.0, 1.0, 1.0]}
 
 
 def test_every_numeric_field_has_a_range():
