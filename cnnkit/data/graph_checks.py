@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import tensorflow as tf
+
+# Name of an input and the index of the row that is checked while a graph is traced.
+_CHECKED_ROW: ContextVar[tuple[str, tf.Tensor] | None] = ContextVar("checked_row", default=None)
+
+
+@contextmanager
+def checked_row(name: str, index: tf.Tensor) -> Iterator[None]:
+    """Puts `NAME[INDEX]: ` before the text of every check that is traced within the block.
+
+    Args:
+        name: Name of the input.
+        index: () int, the row that is checked.
+    """
+    token = _CHECKED_ROW.set((name, index))
+    try:
+        yield
+    finally:
+        _CHECKED_ROW.reset(token)
 
 
 def assert_or_invalid_argument(
@@ -12,12 +32,23 @@ def assert_or_invalid_argument(
 ) -> tf.Operation:
     """Returns the operation that fails with INVALID_ARGUMENT unless a condition holds.
 
+    TensorFlow writes `assertion failed: [TEXT]`; `cnnkit.client` shows the text alone.
+
     Args:
         condition: () bool.
-        message: Text of the error; ASCII.
-        values: Values that are printed after it.
+        message: Text of the error, with `{}` for each value; ASCII, a single line.
+        values: () integers or strings.
     """
-    return tf.debugging.Assert(condition, [message, *values])
+    row = _CHECKED_ROW.get()
+    if row is not None:
+        message, values = f"{row[0]}[{{}}]: {message}", (row[1], *values)
+    # One string: TensorFlow puts every further value into brackets.
+    first, *pieces = message.split("{}")
+    texts = [tf.constant(first)]
+    for value, piece in zip(values, pieces, strict=True):
+        value = tf.convert_to_tensor(value)
+        texts += [value if value.dtype == tf.string else tf.strings.as_string(value), piece]
+    return tf.debugging.Assert(condition, [tf.strings.join(texts)])
 
 
 def with_dependencies(

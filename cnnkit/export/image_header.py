@@ -46,9 +46,10 @@ class ImageLimits:
         images: Largest number of images in one request.
         file_bytes: Largest encoded image, in bytes.
         pixels: Largest encoded image, in pixels: height times width.
-        free_pixels: Largest image, in pixels, in the input `images` of a fully convolutional
-            network. Its feature maps are many times larger than the image: about 3 kB a pixel for
-            VGG-16.
+        request_pixels: Largest number of pixels of all encoded images of one request together.
+        free_pixels: Largest number of pixels of all `images` of one request together, for a fully
+            convolutional network. Its feature maps are many times larger than the images: about
+            3 kB a pixel for VGG-16.
 
     Raises:
         UsageError: If a limit is below 1.
@@ -63,6 +64,7 @@ class ImageLimits:
     file_bytes: int = 20 << 20
     pixels: int = 50_000_000
     free_pixels: int = 2048 * 2048
+    request_pixels: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
@@ -70,7 +72,7 @@ class ImageLimits:
                 raise UsageError(f"`{name}` must be 1 or more", received=value)
 
 
-def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:
+def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the bytes of an image file after checking that they are cheap to decode.
 
     Call it while a graph is traced. Animated GIF files are cut after their first frame.
@@ -80,7 +82,7 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:
         limits: Sizes that are refused.
 
     Returns:
-        () string, which depends on every check.
+        The file, () string, and its number of pixels, () int64; both depend on every check.
 
     Raises:
         tf.errors.InvalidArgumentError: When the graph runs, if the file is too large, of another
@@ -91,13 +93,15 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:
         >>> from cnnkit.export import ImageLimits
         >>> from cnnkit.export.image_header import validate_image_bytes
         >>> png = tf.io.encode_png(tf.zeros((4, 6, 3), tf.uint8))
-        >>> bool(tf.function(lambda data: validate_image_bytes(data, ImageLimits()))(png) == png)
-        True
+        >>> validate = tf.function(lambda data: validate_image_bytes(data, ImageLimits()))
+        >>> file, pixels = validate(png)
+        >>> bool(file == png), int(pixels)
+        (True, 24)
     """
     length = tf.strings.length(data)
     small = assert_or_invalid_argument(
         length <= limits.file_bytes,
-        "an image file has too many bytes; it has, and may have:",
+        "the file has {} bytes, and may have {}",
         length,
         limits.file_bytes,
     )
@@ -109,13 +113,13 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:
     formats = _match_formats(header)
     known = assert_or_invalid_argument(
         tf.reduce_any(formats),
-        f"an image file is none of {', '.join(FORMATS[:-1])} and {FORMATS[-1]}",
+        f"the file is none of {', '.join(FORMATS[:-1])} and {FORMATS[-1]}",
     )
     index = tf.argmax(formats, output_type=tf.int32)
     least = tf.gather(HEADER_BYTES, index)
     whole = assert_or_invalid_argument(
         length >= least,
-        "an image file is too short for its header; its bytes, and at least:",
+        "the file has {} bytes, too few for its header of {}",
         length,
         least,
     )
@@ -134,13 +138,13 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tf.Tensor:
         (tf.reduce_min(sides) >= 1)
         & (tf.reduce_max(sides) <= MAX_SIDE)
         & (tf.reduce_prod(sides) <= limits.pixels),
-        f"an image has no pixels, a side above {MAX_SIDE}, or too many pixels; its height, "
-        "its width, and the pixels it may have:",
+        "the image has {} x {} pixels (height x width), and may have 1 to "
+        f"{MAX_SIDE} on a side and {{}} in all",
         sides[0],
         sides[1],
         limits.pixels,
     )
-    return with_dependencies(fits, data)[0]
+    return tuple(with_dependencies(fits, data, tf.reduce_prod(sides)))
 
 
 def _match_formats(header: ByteReader) -> tf.Tensor:
@@ -162,7 +166,8 @@ def _bmp_size(header: ByteReader) -> tf.Tensor:
         (header.little_endian(14, 4) >= BMP_INFO_BYTES)
         & tf.reduce_any(header.little_endian(28, 2) == BMP_BITS)
         & tf.reduce_any(header.little_endian(30, 4) == BMP_COMPRESSIONS),
-        "a BMP file is compressed, or has not 8, 24 or 32 bits a pixel; its bits, and compression:",
+        "a BMP file must have 8, 24 or 32 bits a pixel and no compression; it has {} bits and "
+        "compression {}",
         header.little_endian(28, 2),
         header.little_endian(30, 4),
     )

@@ -16,6 +16,7 @@ from cnnkit.data import Augmentation
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
+from cnnkit.wire.pixels import LARGEST_PIXEL, LEAST_PIXEL
 
 PREPROCESSING = "preprocessing.json"
 LABELS = "labels.txt"
@@ -161,7 +162,8 @@ def _preprocessing_text(network: ServedClassifier, preprocessing: Mapping[str, A
     return [
         f"Encoded images: the shorter side becomes {preprocessing['shorter_side_before_crop']} "
         f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken.",
-        f"Images as numbers: RGB in 0..255, {sizes}.",
+        f"Images as numbers: RGB in 0..255, {sizes}. NaN and values outside of {LEAST_PIXEL:g} to "
+        f"{LARGEST_PIXEL:g} are refused.",
         f"The network itself {normalization}.",
     ]
 

@@ -19,9 +19,10 @@ from cnnkit.data import Augmentation, decode_image
 from cnnkit.data.decode import augment_bytes
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.isolated_model import Request
-from cnnkit.export.signature_context import IMAGE_BYTES, IMAGES
+from cnnkit.export.signature_context import IMAGE_BYTES
 from cnnkit.export.signatures import EXPLAIN, explained_layer, get_signature
 from cnnkit.visualize import deconvnet
+from cnnkit.wire.pixels import IMAGES
 
 FILE = Path("assets.extra") / "reference.npz"
 PHOTOGRAPHS = ("china.jpg", "flower.jpg")

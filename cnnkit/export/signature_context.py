@@ -10,15 +10,20 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation
 from cnnkit.data.decode import augment_bytes
-from cnnkit.data.graph_checks import assert_or_invalid_argument, with_dependencies
+from cnnkit.data.graph_checks import (
+    assert_or_invalid_argument,
+    checked_row,
+    with_dependencies,
+)
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits, validate_image_bytes
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph
 from cnnkit.visualize.forward import check_supports_rule, forward_pass
+from cnnkit.wire.pixels import IMAGES, INVALID_PIXEL, LARGEST_PIXEL, LEAST_PIXEL
 
 RULE = "deconvnet"
-IMAGES, IMAGE_BYTES = "images", "image_bytes"
+IMAGE_BYTES = "image_bytes"
 # Image files decoded at the same time: each may take 150 MB of pixels.
 PARALLEL_DECODES = 4
 
@@ -125,27 +130,37 @@ class SignatureContext:
         )
 
     def check_images(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns (n, h, w, 3) images that depend on the checks of their shape and number."""
-        network, limits = self._network, self._limits
+        """Returns (n, h, w, 3) images that depend on the checks of their shape and pixels."""
         shape = self.inputs[IMAGES].shape
         # Before anything else: an image of another rank would end the whole server process.
         images = tf.ensure_shape(images, shape)
         given = tf.shape(images, tf.int64)
-        checks = [_check_count(given[0], limits)]
-        if network.variable_size:
-            checks.append(
-                assert_or_invalid_argument(
-                    (tf.reduce_min(given[1:3]) >= network.image_size)
-                    & (given[1] * given[2] <= limits.free_pixels),
-                    "an image has too few or too many pixels; its height, its width, the least "
-                    "side, and the pixels it may have:",
-                    given[1],
-                    given[2],
-                    network.image_size,
-                    limits.free_pixels,
-                )
-            )
-        return tf.ensure_shape(with_dependencies(checks, images)[0], shape)
+        checks = [_check_count(given[0], self._limits)]
+        if self._network.variable_size:
+            checks += self._check_free_size(given)
+        [images] = with_dependencies(checks, images)
+        images = with_dependencies(_check_pixels(images), images)[0]
+        return tf.ensure_shape(images, shape)
+
+    def _check_free_size(self, given: tf.Tensor) -> list[tf.Operation]:
+        """Checks the shape (n, h, w, 3) of images of a fully convolutional network."""
+        side, most = self._network.image_size, self._limits.free_pixels
+        return [
+            assert_or_invalid_argument(
+                tf.reduce_min(given[1:3]) >= side,
+                "images of {} x {} pixels are too small; each side must be at least {}",
+                given[1],
+                given[2],
+                side,
+            ),
+            assert_or_invalid_argument(
+                tf.reduce_prod(given[:3]) <= most,
+                "a request of {} images of {} x {} pixels is too large; all images together may "
+                "have {} pixels",
+                *tf.unstack(given[:3]),
+                most,
+            ),
+        ]
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """Returns (n, classes) probabilities; the mean over the positions of a score map."""
@@ -180,23 +195,59 @@ class SignatureContext:
     def _decode(self, image_bytes: tf.Tensor) -> tf.Tensor:
         """Decodes, rescales and crops (n,) image files to (n, side, side, 3) float32."""
         image_bytes = tf.ensure_shape(image_bytes, (None,))
-        checked = _check_count(tf.size(image_bytes, tf.int64), self._limits)
+        count = _check_count(tf.size(image_bytes, tf.int64), self._limits)
+        [image_bytes] = with_dependencies(count, image_bytes)
+        # The headers of all files before any is decoded, one after the other: of several bad files
+        # the first is named.
+        files, pixels = tf.map_fn(
+            self._check_file,
+            (image_bytes, tf.range(tf.size(image_bytes))),
+            parallel_iterations=1,
+            fn_output_signature=(tf.string, tf.int64),
+        )
+        together = assert_or_invalid_argument(
+            tf.reduce_sum(pixels) <= self._limits.request_pixels,
+            "the {} images of a request have {} pixels together, and may have {}",
+            tf.size(files),
+            tf.reduce_sum(pixels),
+            self._limits.request_pixels,
+        )
         side = self._augmentation.image_size
         return tf.map_fn(
-            lambda data: augment_bytes(
-                validate_image_bytes(data, self._limits), self._augmentation, {}
-            ),
-            with_dependencies(checked, image_bytes)[0],
+            lambda data: augment_bytes(data, self._augmentation, {}),
+            with_dependencies(together, files)[0],
             parallel_iterations=PARALLEL_DECODES,
             fn_output_signature=tf.TensorSpec((side, side, 3), tf.float32),
         )
+
+    def _check_file(self, row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        data, index = row
+        with checked_row(IMAGE_BYTES, index):
+            return validate_image_bytes(data, self._limits)
 
 
 def _check_count(images: tf.Tensor, limits: ImageLimits) -> tf.Operation:
     return assert_or_invalid_argument(
         # Empty batches are refused here: the error of TensorFlow's convolutions is obscure.
         (images >= 1) & (images <= limits.images),
-        "a request has no image or too many; it has, and may have:",
+        "a request has {} images, and must have 1 to {}",
         images,
         limits.images,
     )
+
+
+def _check_pixels(images: tf.Tensor) -> tf.Tensor:
+    """Returns True, or fails if an image holds NaN or a value far outside of 0..255."""
+    # NaN is in no range.
+    valid = (images >= LEAST_PIXEL) & (images <= LARGEST_PIXEL)
+
+    def refuse() -> tf.Tensor:
+        row = tf.argmin(tf.reduce_all(valid, axis=(1, 2, 3)), output_type=tf.int32)
+        value = tf.boolean_mask(images[row], ~valid[row])[0]
+        # "%g", as Python formats it in `find_invalid_pixel`.
+        text = tf.strings.as_string(value, shortest=True)
+        with checked_row(IMAGES, row):
+            failed = assert_or_invalid_argument(tf.constant(False), INVALID_PIXEL, text)
+        return with_dependencies(failed, tf.constant(False))[0]
+
+    return tf.cond(tf.reduce_all(valid), lambda: tf.constant(True), refuse)

@@ -18,11 +18,11 @@ from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.signature_context import (
     IMAGE_BYTES,
-    IMAGES,
     DeconvnetFunction,
     Outputs,
     SignatureContext,
 )
+from cnnkit.wire.pixels import IMAGES
 
 DEFAULT = "serving_default"
 EXPLAIN = "explain_bytes"

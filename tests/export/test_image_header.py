@@ -23,7 +23,7 @@ ONE_FILE = [tf.TensorSpec((), tf.string)]
 def guarded():
     """A function that checks and decodes a file, as the signatures do."""
     return tf.function(
-        lambda data: decode_image(validate_image_bytes(data, LIMITS)),
+        lambda data: decode_image(validate_image_bytes(data, LIMITS)[0]),
         input_signature=ONE_FILE,
         autograph=False,
     )
@@ -109,25 +109,25 @@ def as_bmp(height, width):
 @pytest.mark.parametrize(
     ("data", "sides"),
     [
-        (large_png(20_000, 20_000), "[20000] [20000]"),
-        (large_png(1, 70_000), "[1] [70000]"),
-        (as_png(2**32 - 1, 5), "[4294967295] [5]"),
-        (as_png(5, 0), "[5] [0]"),
-        (as_jpeg(20_000, 30_000), "[20000] [30000]"),
-        (as_gif(screen=(9_000, 8_000)), "[9000] [8000]"),
-        (as_gif(picture=(60_000, 50_000)), "[60000] [50000]"),
-        (as_bmp(20_000, 30_000), "[20000] [30000]"),
-        (as_bmp(-20_000, 30_000), "[20000] [30000]"),
-        (as_bmp(30, -50), "[30] [-50]"),
-        (as_webp("lossy webp", 9_000, 16_000), "[9000] [16000]"),
-        (as_webp("lossless webp", 9_000, 16_000), "[9000] [16000]"),
-        (as_webp("webp with alpha", 9_000, 70_000), "[9000] [70000]"),
+        (large_png(20_000, 20_000), "20000 x 20000"),
+        (large_png(1, 70_000), "1 x 70000"),
+        (as_png(2**32 - 1, 5), "4294967295 x 5"),
+        (as_png(5, 0), "5 x 0"),
+        (as_jpeg(20_000, 30_000), "20000 x 30000"),
+        (as_gif(screen=(9_000, 8_000)), "9000 x 8000"),
+        (as_gif(picture=(60_000, 50_000)), "60000 x 50000"),
+        (as_bmp(20_000, 30_000), "20000 x 30000"),
+        (as_bmp(-20_000, 30_000), "20000 x 30000"),
+        (as_bmp(30, -50), "30 x -50"),
+        (as_webp("lossy webp", 9_000, 16_000), "9000 x 16000"),
+        (as_webp("lossless webp", 9_000, 16_000), "9000 x 16000"),
+        (as_webp("webp with alpha", 9_000, 70_000), "9000 x 70000"),
     ],
 )  # fmt: skip
 def test_sides_are_read_before_anything_is_decoded(guard, data, sides):
     text = refusal(guard, data)
-    assert "too many pixels" in text
-    assert f"{sides} [1000000]" in text
+    most = "and may have 1 to 65535 on a side and 1000000 in all"
+    assert f"[the image has {sides} pixels (height x width), {most}]" in text
 
 
 def test_the_largest_image_and_one_pixel_more(guarded):
@@ -143,7 +143,7 @@ def test_a_webp_canvas_of_another_size_is_refused(guarded):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_short_header_is_refused(guard, kind):
     # A JPEG file has its size anywhere, so libjpeg searches it.
-    text = "Invalid JPEG data" if kind == "JPEG" else "too short for its header"
+    text = "Invalid JPEG data" if kind == "JPEG" else "too few for its header of"
     assert text in refusal(guard, TRUNCATED_FILES[kind])
 
 
@@ -168,14 +168,16 @@ def test_other_formats_are_refused(guard, data):
 
 def test_files_of_too_many_bytes_are_refused(guard):
     text = refusal(guard, GOOD["png"] + bytes(1 << 20))
-    assert f"too many bytes; it has, and may have:] [{len(GOOD['png']) + (1 << 20)}]" in text
+    assert f"[the file has {len(GOOD['png']) + (1 << 20)} bytes, and may have 1048576]" in text
 
 
 def test_compressed_and_strange_bmp_files_are_refused(guard):
     for place, value in ((30, 1), (28, 4), (14, 12)):
         data = bytearray(GOOD["bmp"])
         data[place] = value
-        assert "a BMP file is compressed" in refusal(guard, bytes(data))
+        assert "a BMP file must have 8, 24 or 32 bits a pixel and no compression" in refusal(
+            guard, bytes(data)
+        )
 
 
 def animation(**options):

@@ -9,8 +9,10 @@ from cnnkit.errors import UsageError
 from cnnkit.export import ImageLimits, export
 from cnnkit.export import signatures as signatures_module
 from cnnkit.export.classifier import prepare_classifier
+from cnnkit.export.invalid_inputs import large_png
 from cnnkit.export.signatures import get_signature
 from cnnkit.visualize import deconvnet
+from cnnkit.wire.pixels import find_invalid_pixel
 from tests.helpers.exported_network import LABELS, decode_reference, image_files, small_alexnet
 
 
@@ -94,8 +96,61 @@ def test_a_batch_has_images_and_not_too_many(signatures, count):
         ("features", {"images": tf.zeros((count, 64, 64, 3))}),
         ("explain_bytes", {"image_bytes": tf.constant([b"x"] * count, tf.string)}),
     ):
-        with pytest.raises(tf.errors.InvalidArgumentError, match=rf"no image or too many.*{count}"):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError,
+            match=rf"a request has {count} images, and must have 1 to 256\]",
+        ):
             signatures[name](**given)
+
+
+@pytest.mark.parametrize("signature", ["serving_default", "features"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e5, 319.5, -65, 65535])
+def test_invalid_pixels_are_refused_with_the_index_of_their_image(signatures, signature, value):
+    images = np.full((4, 64, 64, 3), 100, np.float32)
+    images[2, 5, 6, 1] = value
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        signatures[signature](images=tf.constant(images))
+    # The same text as that of the client and of the embedded server.
+    assert f"[{find_invalid_pixel(images)}]" in caught.value.message
+    assert (
+        f"[images[2]: pixels must be in 0..255 (-64 to 319 is accepted), received {value:g}]"
+        in (caught.value.message)
+    )
+
+
+def test_pixels_that_interpolation_moved_out_of_the_range_are_accepted(model, signatures):
+    images = np.full((2, 64, 64, 3), 100, np.float32)
+    images[1, 0], images[1, 1] = -64, 319
+    found = signatures["serving_default"](images=tf.constant(images))["probabilities"]
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-6)
+
+
+def test_the_bad_file_of_a_request_is_named(signatures):
+    good = list(image_files())
+    for index, bad, text in (
+        (0, b"text" * 20, "the file is none of JPEG, PNG, GIF, BMP and WebP"),
+        (3, good[0][:20], "the file has 20 bytes, too few for its header of 33"),
+        (7, large_png(20_000, 20_000), "the image has 20000 x 20000 pixels"),
+    ):
+        files = [*good[:index], bad, *good[index:], b"also bad" * 9]
+        for name in ("serving_bytes", "classify_bytes", "features_bytes", "explain_bytes"):
+            with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+                signatures[name](image_bytes=tf.constant(files))
+            assert f"[image_bytes[{index}]: {text}" in caught.value.message
+
+
+def test_the_pixels_of_all_files_of_a_request_are_limited(model, tmp_path):
+    folder = export(
+        model, LABELS, tmp_path / "animals", signatures=["serving_bytes"],
+        limits=ImageLimits(request_pixels=1_000_000),
+    )  # fmt: skip
+    loaded = tf.saved_model.load(str(folder))
+    file = large_png(1000, 250)
+    answer = loaded.signatures["serving_bytes"](image_bytes=tf.constant([file] * 4))
+    assert answer["probabilities"].shape == (4, 6)
+    text = "the 5 images of a request have 1250000 pixels together, and may have 1000000"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=text):
+        loaded.signatures["serving_bytes"](image_bytes=tf.constant([file] * 5))
 
 
 @pytest.mark.parametrize(
@@ -136,9 +191,15 @@ def test_larger_images_of_a_fully_convolutional_export(model, tmp_path):
     )
     length = np.linalg.norm(loaded.signatures["features"](images=tf.constant(wide))["features"])
     assert length == pytest.approx(1, abs=1e-5)
-    for shape in ((1, 32, 64, 3), (1, 300, 200, 3)):
-        with pytest.raises(tf.errors.InvalidArgumentError, match="too few or too many pixels"):
+    for shape, text in (
+        ((1, 32, 64, 3), "images of 32 x 64 pixels are too small; each side must be at least 64"),
+        ((1, 300, 200, 3), "a request of 1 images of 300 x 200 pixels is too large"),
+        # Each image is small enough, all of them are not.
+        ((9, 64, 80, 3), "all images together may have 40000 pixels"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=text):
             default(images=tf.zeros(shape))
+    assert default(images=tf.zeros((7, 64, 80, 3)))["probabilities"].shape == (7, 6)
 
 
 def test_every_signature_has_the_input_and_outputs_of_the_table(exported, signatures):

@@ -64,6 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limits.add_argument("--max-images", type=int, metavar="N", help="images in a request")
     limits.add_argument("--max-file-bytes", type=int, metavar="N", help="bytes of an image file")
     limits.add_argument("--max-pixels", type=int, metavar="N", help="pixels of an image file")
+    limits.add_argument(
+        "--max-request-pixels", type=int, metavar="N", help="pixels of all files of a request"
+    )
+    limits.add_argument(
+        "--max-free-pixels",
+        type=int,
+        metavar="N",
+        help="pixels of all `images` of a request, for --fully-convolutional",
+    )
     others = parser.add_argument_group("for a model or weights without a run")
     others.add_argument("--labels", metavar="FILE", help="class names, one a line")
     add_builder_arguments(others, seed=False)
@@ -155,5 +164,7 @@ def _limits(args: argparse.Namespace) -> ImageLimits:
         "images": args.max_images,
         "file_bytes": args.max_file_bytes,
         "pixels": args.max_pixels,
+        "request_pixels": args.max_request_pixels,
+        "free_pixels": args.max_free_pixels,
     }
     return ImageLimits(**{name: value for name, value in given.items() if value is not None})

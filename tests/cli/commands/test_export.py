@@ -50,7 +50,8 @@ def exported(folder, *options):
 
 
 def test_a_run_brings_its_classes_its_scale_and_its_error(run_folder, tmp_path, capsys):
-    exported([run_folder], "--output", str(tmp_path / "pets"), "--json", "--max-pixels", "5000")
+    words = ["--max-pixels", "5000", "--max-request-pixels", "9000", "--max-free-pixels", "7000"]
+    exported([run_folder], "--output", str(tmp_path / "pets"), "--json", *words)
     document = json.loads(capsys.readouterr().out)
     assert document == {"folder": str(tmp_path / "pets" / "1"), "version": 1}
     card = (tmp_path / "pets" / "1" / "README.md").read_text()
@@ -59,7 +60,8 @@ def test_a_run_brings_its_classes_its_scale_and_its_error(run_folder, tmp_path, 
     assert "/home/me" not in card
     facts = json.loads((tmp_path / "pets" / "1" / "assets" / "preprocessing.json").read_text())
     assert facts["shorter_side_before_crop"] == 44
-    assert facts["limits"]["pixels"] == 5000
+    limits = {"pixels": 5000, "request_pixels": 9000, "free_pixels": 7000}
+    assert facts["limits"] == {"images": 256, "file_bytes": 20971520, **limits}
 
 
 def test_a_model_brings_its_classes_or_is_told_them(model, tmp_path):
