@@ -47,10 +47,12 @@ class Graph:
     Attributes:
         model: The model.
         nodes: Every call of a layer, each after the calls whose values it takes.
+        outputs: Numbers of the values that the model returns.
     """
 
     model: keras.Model = field(repr=False)
     nodes: tuple[Node, ...]
+    outputs: tuple[int, ...]
 
     @property
     def name(self) -> str:
@@ -65,8 +67,20 @@ class Graph:
 
     @property
     def output(self) -> Node:
-        """The node that makes the output of the model, the last one of several."""
-        return self.nodes[-1]
+        """The node that makes the output of the model.
+
+        Raises:
+            UsageError: If the model has several outputs, or returns its image.
+        """
+        found = [node for node in self.nodes if node.output in self.outputs]
+        if len(self.outputs) != 1 or len(found) != 1:
+            raise UsageError(
+                f"Model {self.name!r} must have one output",
+                expected="one output, made by a layer",
+                received=", ".join(str(tuple(one.shape)) for one in self.model.outputs),
+                hint="Choose one: keras.Model(model.inputs[0], model.outputs[0])",
+            )
+        return found[0]
 
     def node(self, name: str) -> Node:
         """Return the node of a layer; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
@@ -75,6 +89,7 @@ class Graph:
             UsageError: If there is no such layer, or it is called more than once.
         """
         count = Counter(node.layer.name for node in self.nodes)
+        _check_name(name)
         for candidate in (name, ALIASES.get(name)):
             if count[candidate] > 1:
                 raise UsageError(
@@ -121,7 +136,9 @@ def build_graph(model: keras.Model | Graph) -> Graph:
             expected="one input of shape (n, h, w, c)",
             received=f"inputs of shape {', '.join(str(tuple(one.shape)) for one in inputs)}",
         )
-    return Graph(model, read_nodes(model))
+    nodes: list[Node] = []
+    values = _read_model(model, nodes)
+    return Graph(model, tuple(nodes), tuple(values))
 
 
 def input_output_tensors(
@@ -155,10 +172,15 @@ def read_nodes(model: keras.Model, *, expand: bool = True) -> tuple[Node, ...]:
     Raises:
         UsageError: If the model has no graph.
     """
-    inputs, outputs = input_output_tensors(model)
     nodes: list[Node] = []
-    _read(outputs, {id(one): -number for number, one in enumerate(inputs)}, nodes, expand)
+    _read_model(model, nodes, expand=expand)
     return tuple(nodes)
+
+
+def _read_model(model: keras.Model, nodes: list[Node], *, expand: bool = True) -> list[int]:
+    """Append the nodes of a model, and return the numbers of its outputs."""
+    inputs, outputs = input_output_tensors(model)
+    return _read(outputs, {id(one): -number for number, one in enumerate(inputs)}, nodes, expand)
 
 
 def _read(
@@ -230,6 +252,7 @@ def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
         >>> get_layer(vgg11(input_shape=(32, 32, 3)), "fc7").name
         'fc2'
     """
+    _check_name(name)
     layers = {layer.name: layer for layer in model.layers}
     for candidate in (name, ALIASES.get(name)):
         if candidate in layers:
@@ -237,31 +260,45 @@ def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     raise unknown_name("layer", name, layers)
 
 
-def logits_tensor(model: keras.Model) -> keras.KerasTensor:
-    """Return the symbolic tensor of the logits: the input of a final softmax, else the output.
+def made_by(
+    tensor: keras.KerasTensor,
+) -> tuple[keras.Operation, tuple[keras.KerasTensor, ...], keras.KerasTensor | None]:
+    """Return the layer that makes a symbolic tensor, and the tensors that it takes in this call.
 
-    Raises:
-        UsageError: If the softmax is fused into the last layer, so that no tensor holds the logits.
+    If the layer is a model, the third value is its own output that the tensor stands for; else it
+    is None.
+    """
+    layer, index, number = tensor._keras_history
+    is_model = isinstance(layer, keras.Model) and getattr(layer, "outputs", None)
+    inputs = tuple(layer._inbound_nodes[index].input_tensors)
+    return layer, inputs, layer.outputs[number] if is_model else None
+
+
+def output_layer(model: keras.Model) -> keras.Operation | None:
+    """Return the layer that makes the only output of a model; models used as layers are opened.
+
+    None stands for a model with several outputs, or without a graph of layers.
 
     Example:
+        >>> import keras
         >>> from cnnkit import vgg11
-        >>> from cnnkit.models import logits_tensor
-        >>> logits_tensor(vgg11(input_shape=(32, 32, 3))).shape
-        (None, 1000)
+        >>> from cnnkit.models.graph import output_layer
+        >>> inner = vgg11(input_shape=(32, 32, 3))
+        >>> output_layer(keras.Sequential([keras.Input((32, 32, 3)), inner])).name
+        'predictions'
     """
-    last = model.layers[-1]
-    if ends_in_softmax(last):
-        return last.input
-    if getattr(last, "activation", None) is keras.activations.softmax:
-        raise UsageError(
-            f"Layer {last.name!r} ends in a fused softmax, so no tensor holds its logits",
-            expected="a softmax in a layer of its own, or none",
-        )
-    return model.output
+    try:
+        _, outputs = input_output_tensors(model)
+    except UsageError:
+        return None
+    if len(outputs) != 1:
+        return None
+    layer, _, inner = made_by(outputs[0])
+    while inner is not None:
+        layer, _, inner = made_by(inner)
+    return layer
 
 
-def ends_in_softmax(layer: keras.layers.Layer) -> bool:
-    """Return True if `layer` is a softmax and nothing else."""
-    return isinstance(layer, keras.layers.Softmax) or (
-        isinstance(layer, keras.layers.Activation) and layer.activation is keras.activations.softmax
-    )
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise UsageError("`layer` must be the name of a layer", received=repr(name))

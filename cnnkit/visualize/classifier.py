@@ -6,36 +6,52 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
-from scipy.special import softmax
+import tensorflow as tf
+from scipy.special import expit, softmax
 
 from cnnkit.errors import UsageError
+from cnnkit.models.class_names import class_count
 from cnnkit.models.graph import Graph, Node, build_graph
+from cnnkit.models.logits import output_activation
 from cnnkit.models.receptive_field import behaves_like
-from cnnkit.visualize.forward import is_softmax
 
 _DENSE = (keras.layers.Dense,)
-_LINEAR = (None, keras.activations.linear)
-_SIGMOIDS = (keras.activations.sigmoid, keras.ops.sigmoid)
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A model with one output, (n, classes).
+    """A model with one output, (n, classes), or (n, 1) for two classes.
+
+    A model with one unit is a classifier of two classes, as Keras's binary labels number them:
+    class 1 (yes) has the unit's logit z and the probability sigmoid(z), class 0 (no) has -z and
+    1 - sigmoid(z).
 
     Attributes:
         graph: The model's graph.
         nodes: From the image to the classes, all of them plain.
-        exclusive: Whether the classes are mutually exclusive: the model ends in a softmax or in the
+        exclusive: Whether the classes share one probability: the model ends in a softmax or in the
             logits of one. If not, every class has a probability of its own, by a sigmoid.
+        classes: Number of classes.
     """
 
     graph: Graph
     nodes: tuple[Node, ...]
     exclusive: bool
+    classes: int
 
-    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
-        """Returns the probabilities, (n, classes), for the last node's output of `forward_to`."""
-        return softmax(outputs, axis=-1) if self.exclusive else outputs
+    @property
+    def end(self) -> Node:
+        """The node that makes the output."""
+        return self.nodes[-1]
+
+    def class_logits(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Returns (n, classes) float32 logits for outputs of `end` before its activation."""
+        logits = tf.cast(outputs, tf.float32)
+        return logits if logits.shape[-1] == self.classes else tf.concat([-logits, logits], axis=-1)
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Returns the probabilities, (n, classes), for logits of `class_logits`."""
+        return softmax(logits, axis=-1) if self.exclusive else expit(logits)
 
 
 def as_classifier(model: keras.Model) -> Classifier:
@@ -46,20 +62,16 @@ def as_classifier(model: keras.Model) -> Classifier:
             several outputs, or a layer is called with extra arguments.
     """
     graph = build_graph(model)
-    shapes = [tuple(output.shape) for output in model.outputs]
-    end = graph.nodes[-1] if graph.nodes else None
-    activation = getattr(end and end.layer, "activation", None)
-    exclusive = end is not None and (
-        is_softmax(end.layer)
-        or is_softmax(activation)
-        or (activation in _LINEAR and shapes[0][-1] != 1 and behaves_like(end.layer, _DENSE))
-    )
-    is_classifier = exclusive or activation in _SIGMOIDS
-    if end is None or [len(shape) for shape in shapes] != [2] or not is_classifier:
+    end = graph.output
+    [output] = model.outputs
+    activation = output_activation(end.layer)
+    is_linear = getattr(end.layer, "activation", None) in (None, keras.activations.linear)
+    is_dense = is_linear and behaves_like(end.layer, _DENSE)
+    if len(output.shape) != 2 or not (activation or is_dense):
         raise UsageError(
             f"Model {model.name!r} is not a classifier",
             expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
-            received=f"{end and end.layer.name} of shape {', '.join(map(str, shapes))}",
+            received=f"{end.layer.name} of shape {tuple(output.shape)}",
         )
     nodes = graph.ancestors(end)
     for node in nodes:
@@ -69,4 +81,6 @@ def as_classifier(model: keras.Model) -> Classifier:
                 " supported here",
                 received=type(node.layer).__name__,
             )
-    return Classifier(graph, nodes, bool(exclusive))
+    classes = class_count(model)
+    exclusive = activation == "softmax" or (activation is None and output.shape[-1] > 1)
+    return Classifier(graph, nodes, exclusive, classes)

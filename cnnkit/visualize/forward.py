@@ -19,6 +19,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.layers.relu import relu_with_rule
 from cnnkit.models.graph import Graph, Node
+from cnnkit.models.logits import activation_kind, output_activation
 from cnnkit.models.receptive_field import (
     LayerWindow,
     behaves_like,
@@ -56,14 +57,18 @@ SUPPORTED_LAYERS = (
 LAYERS_WITH_ACTIVATION = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
 
 _RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
-_SOFTMAXES = (keras.activations.softmax, keras.ops.softmax, tf.nn.softmax)
 
 
 # Checks of a model.
 
 
-def check_supports_rule(nodes: Sequence[Node], rule: str) -> None:
+def check_supports_rule(nodes: Sequence[Node], rule: str, *, logits: bool = False) -> None:
     """Checks that the last of `nodes` can be projected back to the image by a rule.
+
+    Args:
+        nodes: From the image to a layer. A softmax at its end is left out.
+        rule: The backward rule.
+        logits: Whether a sigmoid at its end is left out too.
 
     Raises:
         UsageError: If a layer is of an unknown kind, or its backward pass does not follow the rule;
@@ -72,7 +77,10 @@ def check_supports_rule(nodes: Sequence[Node], rule: str) -> None:
     for node in nodes:
         layer = node.layer
         known = window_of(layer) is not None and node.is_pure
-        if known and (rule == "gradient" or _follows_rule(layer, last=node is nodes[-1])):
+        left_out: tuple[str, ...] = ("softmax", "sigmoid") if logits else ("softmax",)
+        if node is not nodes[-1]:
+            left_out = ()
+        if known and (rule == "gradient" or _follows_rule(layer, left_out)):
             continue
         activation = getattr(layer, "activation", None)
         received = type(layer).__name__
@@ -89,13 +97,14 @@ def check_supports_rule(nodes: Sequence[Node], rule: str) -> None:
         )
 
 
-def _follows_rule(layer: keras.layers.Layer, *, last: bool) -> bool:
+def _follows_rule(layer: keras.layers.Layer, left_out: Sequence[str]) -> bool:
+    if is_relu(layer) or activation_kind(layer) in left_out:
+        return True
     if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         activation = layer.activation
         linear = activation is keras.activations.linear or activation is None
-        return linear or is_relu(activation) or (last and is_softmax(activation))
-    supported = bool(behaves_like(layer, SUPPORTED_LAYERS))
-    return supported or is_relu(layer) or (last and is_softmax(layer))
+        return linear or is_relu(activation) or activation_kind(activation) in left_out
+    return bool(behaves_like(layer, SUPPORTED_LAYERS))
 
 
 def is_relu(activation: Any) -> bool:
@@ -108,7 +117,7 @@ def is_relu(activation: Any) -> bool:
 
 def is_softmax(activation: Any) -> bool:
     """Returns True for a softmax, as a layer or as an activation function."""
-    return activation in _SOFTMAXES or bool(behaves_like(activation, [keras.layers.Softmax]))
+    return activation_kind(activation) == "softmax"
 
 
 def check_weights(nodes: Sequence[Node]) -> None:
@@ -236,39 +245,62 @@ def forward_pass(nodes: Sequence[Node], images: tf.Tensor) -> tf.Tensor:
         nodes: From the image to a layer, checked by `check_supports_rule`.
         images: (n, h, w, c) float32.
     """
-    return forward_to(nodes, images, nodes[-1:])[0]
+    end = nodes[-1]
+    return forward_to(nodes, images, [end], logits=softmaxes([end]))[0]
 
 
-def forward_to(nodes: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node]) -> list[tf.Tensor]:
-    """Returns the outputs of the `wanted` ones of `nodes`. A softmax at the end is skipped."""
-    return forward_from(nodes, {0: images}, wanted)
+def softmaxes(nodes: Sequence[Node]) -> list[Node]:
+    """Returns those of `nodes` that end in a softmax, fused or not."""
+    return [node for node in nodes if output_activation(node.layer) == "softmax"]
+
+
+def forward_to(
+    nodes: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node], *, logits: Sequence[Node] = ()
+) -> list[tf.Tensor]:
+    """Returns the outputs of the `wanted` ones of `nodes` for images: see `forward_from`."""
+    return forward_from(nodes, {0: images}, wanted, logits=logits)
 
 
 def forward_from(
-    nodes: Sequence[Node], known: Mapping[int, Any], wanted: Sequence[Node]
+    nodes: Sequence[Node],
+    known: Mapping[int, Any],
+    wanted: Sequence[Node],
+    *,
+    logits: Sequence[Node] = (),
 ) -> list[tf.Tensor]:
     """Returns the outputs of the `wanted` ones of `nodes`, computed from `known` values.
 
     Args:
-        nodes: Calls in an order in which they can be computed; a softmax at the end is skipped.
+        nodes: Calls in an order in which they can be computed.
         known: Values by their numbers, where the pass begins: `{0: images}` for the whole pass.
         wanted: Calls whose outputs are returned.
+        logits: Those of `wanted` whose output is returned as it is before its activation.
 
     Raises:
-        UsageError: If the image is known and too small for a layer. Trace with `autograph=False`:
-            AutoGraph would replace this error by one of many lines.
+        UsageError: If an activation cannot be left out, or the image is known and too small for a
+            layer. Trace with `autograph=False`: AutoGraph would replace this error by one of many
+            lines.
     """
-    last_use: dict[int, Node | None] = {value: node for node in nodes for value in node.inputs}
-    last_use |= {node.output: None for node in wanted}
+    last_use = {value: node for node in nodes for value in node.inputs}
+    # Layers that are called twice have nodes of their own, so the number of the value is the key.
+    wanted_values = {node.output for node in wanted}
+    logit_values = {node.output for node in logits}
     values = dict(known)
+    results: dict[int, tf.Tensor] = {}
     for node in nodes:
         inputs = [values[value] for value in node.inputs]
         check_input_covers_layers(node.layer, inputs, known.get(0))
-        values[node.output] = call_layer(node.layer, inputs, last=node is nodes[-1])
+        is_result, as_logits = node.output in wanted_values, node.output in logit_values
+        if as_logits:
+            results[node.output] = output_before_activation(node.layer, inputs)
+        if node.output in last_use or (is_result and not as_logits):
+            values[node.output] = call_layer(node.layer, inputs)
+            if is_result and not as_logits:
+                results[node.output] = values[node.output]
         for value in set(node.inputs):
             if last_use[value] is node:
                 del values[value]
-    return [values[node.output] for node in wanted]
+    return [results[node.output] for node in wanted]
 
 
 def check_input_covers_layers(
@@ -293,17 +325,36 @@ def check_input_covers_layers(
             raise too_small_for_layer(layer, image.shape[1:3])
 
 
-def call_layer(layer: keras.layers.Layer, inputs: Sequence[Any], *, last: bool) -> tf.Tensor:
-    """Returns the output of a layer. A softmax is skipped if the layer is the last one."""
+def call_layer(layer: keras.layers.Layer, inputs: Sequence[Any]) -> tf.Tensor:
+    """Returns the output of a layer; its ReLU follows the backward rule."""
     if behaves_like(layer, LAYERS_WITH_ACTIVATION):
-        return apply_activation(layer.activation, preactivation(layer, *inputs), last=last)
-    if is_relu(layer) or (last and is_softmax(layer)):
-        return apply_activation(layer, *inputs, last=last)
+        return apply_activation(layer.activation, preactivation(layer, *inputs))
+    if is_relu(layer):
+        return apply_activation(layer, *inputs)
     if behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal maxima.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
         return pooled if layer.keepdims else pooled[:, 0, 0]
     return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
+
+
+def output_before_activation(layer: keras.layers.Layer, inputs: Sequence[Any]) -> tf.Tensor:
+    """Returns the output of a layer before its ReLU, softmax, sigmoid or other activation.
+
+    Raises:
+        UsageError: If the layer has an activation that cannot be separated from it.
+    """
+    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
+        return preactivation(layer, *inputs)
+    if is_relu(layer) or activation_kind(layer) is not None:
+        return inputs[0]
+    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+        raise UsageError(
+            f"The activation of layer {layer.name!r} cannot be separated from the layer",
+            expected="a dense layer, a convolution or an activation",
+            received=type(layer).__name__,
+        )
+    return call_layer(layer, inputs)
 
 
 def preactivation(
@@ -342,8 +393,6 @@ def _convolve_with_padding(
     return groups[0] if len(groups) == 1 else ops.concatenate(groups, -1)
 
 
-def apply_activation(activation: Any, x: tf.Tensor, *, last: bool) -> tf.Tensor:
-    """Applies an activation: a ReLU follows the rule, and a softmax is skipped if `last`."""
-    if is_relu(activation):
-        return relu_with_rule(x)
-    return x if last and is_softmax(activation) else activation(x)
+def apply_activation(activation: Any, x: tf.Tensor) -> tf.Tensor:
+    """Applies an activation; a ReLU follows the backward rule."""
+    return relu_with_rule(x) if is_relu(activation) else activation(x)

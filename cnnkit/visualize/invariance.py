@@ -11,7 +11,9 @@ import tensorflow as tf
 from scipy import ndimage
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.graph import Graph, build_graph
+from cnnkit.models.class_names import class_index
+from cnnkit.visualize.attribution.tf_keras_vis import logits_after
+from cnnkit.visualize.classifier import Classifier, as_classifier
 from cnnkit.visualize.forward import (
     as_image_batch,
     check_supports_rule,
@@ -134,7 +136,7 @@ def invariance(
     transform: str,
     *,
     layers: Sequence[str] | None = None,
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int | str] | None = None,
     amounts: Sequence[float] | None = None,
     fill: float = GRAY,
     batch_size: int = 16,
@@ -145,14 +147,13 @@ def invariance(
     are `fill`. Distances are Euclidean, over all units of a layer.
 
     Args:
-        model: A classifier, as `cnnkit.visualize.deconvnet` takes it. Its outputs are taken as
-            logits if it does not end in a softmax.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it, of layers with known windows.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them.
         transform: `"translation"` (vertical), `"scale"` or `"rotation"`.
         layers: Names of layers; None takes the first and the last but one layer with weights:
             layers 1 and 7 of AlexNet and ZFNet.
-        labels: True class of each image; None takes the most probable one of the untransformed
-            image.
+        labels: True class of each image, by number or name; None takes the most probable one of
+            the untransformed image. A network with one output has the classes 0 (no) and 1 (yes).
         amounts: Pixels downwards, factors, or degrees counter-clockwise; None takes the paper's
             range: see `transform_amounts`.
         fill: Value of pixels from outside of the image, 0..255.
@@ -173,44 +174,44 @@ def invariance(
         >>> found.layers, found.distances.shape
         (('conv1', 'fc7'), (2, 1, 3))
     """
-    graph = build_graph(model)
+    classifier = as_classifier(model)
+    graph = classifier.graph
     images = as_image_batch(graph, images)
-    names = tuple(layers) if layers is not None else _first_and_last_features(graph)
-    wanted = [*(graph.node(name) for name in names), graph.output]
-    nodes = graph.ancestors(*wanted)
+    if labels is not None and len(labels) != len(images):
+        raise UsageError(
+            "`labels` must hold one class for every image",
+            expected=f"{len(images)} classes",
+            received=list(labels),
+        )
+    names = tuple(layers) if layers is not None else _first_and_last_features(classifier)
+    wanted = [graph.node(name) for name in names]
+    nodes = graph.ancestors(*wanted, classifier.end)
     check_supports_rule(nodes, "gradient")
     check_weights(nodes)
-    output_shape = model.output_shape
-    if len(output_shape) != 2:
-        raise UsageError(
-            f"Model {model.name!r} has no class probabilities",
-            expected="a classifier with the output (n, classes)",
-            received=output_shape,
-        )
     chosen = transform_amounts(transform, images.shape[1]) if amounts is None else amounts
     steps = np.asarray(chosen, float)
 
     @tf.function(autograph=False)
     def forward(batch: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        *features, logits = forward_to(nodes, batch, wanted)
+        features = forward_to(nodes, batch, wanted)
         count = tf.shape(batch)[0]
         flat = [tf.cast(tf.reshape(one, (count, -1)), tf.float32) for one in features]
-        return flat, tf.nn.softmax(tf.cast(logits, tf.float32))
+        return flat, logits_after(classifier, {0: batch})
 
     distances = np.zeros((len(names), len(images), len(steps)), np.float32)
     norms = np.zeros((len(names), len(images)), np.float32)
     probabilities = np.zeros((len(images), len(steps)), np.float32)
     classes = np.zeros(len(images), int)
     for i, image in enumerate(images):
-        originals, before = forward(tf.constant(image[None]))
-        classes[i] = _class_of_image(labels, i, before.numpy()[0])
+        originals, logits = forward(tf.constant(image[None]))
+        classes[i] = _class_of_image(model, labels, i, logits.numpy()[0])
         for start in range(0, len(steps), batch_size):
             part = slice(start, start + batch_size)
             transformed = np.stack(
                 [transform_image(image, transform, amount, fill) for amount in steps[part]]
             )
-            features, after = forward(tf.constant(transformed))
-            probabilities[i, part] = after.numpy()[:, classes[i]]
+            features, logits = forward(tf.constant(transformed))
+            probabilities[i, part] = classifier.probabilities(logits.numpy())[:, classes[i]]
             for n, (one, original) in enumerate(zip(features, originals, strict=True)):
                 distances[n, i, part] = tf.norm(one - original, axis=1).numpy()
                 norms[n, i] = tf.norm(original).numpy()
@@ -220,27 +221,23 @@ def invariance(
     return Invariance(transform, steps, names, distances, norms, classes, probabilities)
 
 
-def _first_and_last_features(graph: Graph) -> tuple[str, str]:
+def _first_and_last_features(classifier: Classifier) -> tuple[str, str]:
     weighted = [
         node.layer.name
-        for node in graph.nodes
+        for node in classifier.nodes
         if isinstance(node.layer, keras.layers.Conv2D | keras.layers.Dense)
     ]
     if len(weighted) < 2:
         raise UsageError(
-            f"Model {graph.name!r} has only one layer with weights",
+            f"Model {classifier.graph.name!r} has only one layer with weights",
             hint="Name the layers",
         )
     return weighted[0], weighted[-2]
 
 
-def _class_of_image(labels: Sequence[int] | None, image: int, probabilities: np.ndarray) -> int:
+def _class_of_image(
+    model: keras.Model, labels: Sequence[int | str] | None, image: int, logits: np.ndarray
+) -> int:
     if labels is None:
-        return int(np.argmax(probabilities))
-    if len(labels) <= image or not 0 <= labels[image] < len(probabilities):
-        raise UsageError(
-            f"`labels` must hold a class of the model for image {image}",
-            expected=f"one label for each image, 0 to {len(probabilities) - 1}",
-            received=list(labels),
-        )
-    return int(labels[image])
+        return int(np.argmax(logits))
+    return class_index(model, labels[image])

@@ -19,6 +19,7 @@ from cnnkit.visualize.forward import (
     check_weights,
     forward_to,
     non_finite_error,
+    softmaxes,
 )
 
 
@@ -125,7 +126,7 @@ def find_top_activations(
         model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
-        layers: Names of layers.
+        layers: Names of layers. At a softmax, fused or not, the activations are the logits.
         k: Images for each unit.
         image_size: Side of a dataset's images, for a model that takes images of any size.
         batch_size: Images at a time.
@@ -164,7 +165,8 @@ def find_top_activations(
 
     @tf.function(autograph=False)
     def search(images: tf.Tensor) -> list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]:
-        return [_strongest_positions(maps) for maps in forward_to(nodes, images, wanted)]
+        outputs = forward_to(nodes, images, wanted, logits=softmaxes(wanted))
+        return [_strongest_positions(maps) for maps in outputs]
 
     if isinstance(source, Dataset):
         source = source.splits["test"]

@@ -1,27 +1,16 @@
-"""Layers by name and the logits."""
+"""Layers by name, and the output of a graph."""
 
-import keras
 import pytest
 
 from cnnkit import vgg11
 from cnnkit.errors import UsageError
-from cnnkit.models import get_layer, logits_tensor
+from cnnkit.models import get_layer
 
 
 def test_vgg_head_and_aliases():
     model = vgg11(input_shape=(32, 32, 3), classes=3)
     assert get_layer(model, "fc6") is model.get_layer("fc1")
     assert get_layer(model, "fc8") is model.get_layer("predictions")
-    assert logits_tensor(model) is model.get_layer("predictions").output
-    plain = vgg11(input_shape=(32, 32, 3), classes=3, classifier_activation=None)
-    assert logits_tensor(plain) is plain.output
-
-
-def test_a_fused_softmax_hides_the_logits():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name="d")(inputs))
-    with pytest.raises(UsageError, match="'d' ends in a fused softmax"):
-        logits_tensor(model)
 
 
 @pytest.mark.parametrize(

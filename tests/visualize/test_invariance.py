@@ -84,17 +84,14 @@ def test_invalid_arguments(detector):
     for options, text in (
         ({"transform": "turn"}, "Unknown transformation 'turn'"),
         ({"transform": "scale", "amounts": [0]}, "`amount` of a scale must be above 0"),
-        ({"transform": "scale", "labels": [2]}, "one label for each image, 0 to 1"),
-        (
-            {"transform": "scale", "labels": []},
-            "`labels` must hold a class of the model for image 0",
-        ),
+        ({"transform": "scale", "labels": [2]}, "has no class 2. Expected: 0 to 1"),
+        ({"transform": "scale", "labels": []}, "`labels` must hold one class for every image"),
         ({"transform": "scale", "layers": ["conv3"]}, "Unknown layer 'conv3'"),
     ):
         with pytest.raises(UsageError, match=text):
             invariance(detector, image, **options)
     headless = keras.Model(detector.input, detector.get_layer("pool2").output)
-    with pytest.raises(UsageError, match="has no class probabilities"):
+    with pytest.raises(UsageError, match="is not a classifier"):
         invariance(headless, image, "scale")
     with pytest.raises(UsageError, match="`images` must have the shape of the model.s input"):
         invariance(detector, image[:8], "scale")
@@ -134,7 +131,7 @@ def test_invariance_command(detector, tmp_path, capsys):
     picture.unlink()
     for more, said in (
         (["--target", "0", "cat"], "Unknown class 'cat'"),
-        (["--target", "0"], "`labels` must hold a class of the model for image 1"),
+        (["--target", "0"], "`labels` must hold one class for every image. Expected: 2"),
         (["--transform", "turn"], "Unknown transformation 'turn'"),
         (["--layer", "conv9"], "Unknown layer 'conv9'"),
     ):

@@ -109,7 +109,7 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
     """Attribute the score of a class to the pixels by a method and draw the map."""
     from cnnkit import visualize
     from cnnkit.figures import draw_attribution
-    from cnnkit.models import class_names
+    from cnnkit.models.class_names import class_captions
 
     model = load_from_arguments(args).model
     image = read_image_for(model, args)
@@ -120,7 +120,7 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
             f"The {result.method} map of class {result.target} is zero for {args.image}",
             hint="Take another layer, or the most probable class",
         )
-    names = class_names(model)
+    names = class_captions(model)
     name = names[result.target] if names else None
     draw_attribution(image, result, args.output, name=name)
     row, column = map(int, np.unravel_index(result.map.argmax(), result.map.shape))
@@ -164,7 +164,7 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 def draw_compare(args: argparse.Namespace) -> Figure:
     """Apply every method to the trained and to the randomized networks and draw the maps."""
     from cnnkit.figures import draw_comparison
-    from cnnkit.models import class_names
+    from cnnkit.models.class_names import class_captions
     from cnnkit.visualize import compare_attributions
 
     model = load_from_arguments(args).model
@@ -174,7 +174,7 @@ def draw_compare(args: argparse.Namespace) -> Figure:
         model, image, **methods, target=args.target, down_to=args.down_to,
         layer=args.layer, samples=args.samples, seed=args.seed,
     )  # fmt: skip
-    names = class_names(model)
+    names = class_captions(model)
     name = names[result.target] if names else None
     draw_comparison(image, result, args.output, name=name)
     correlations = {

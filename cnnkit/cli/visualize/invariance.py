@@ -35,7 +35,7 @@ def draw_invariance_figure(args: argparse.Namespace) -> Figure:
     """Measure the distances and probabilities and draw them."""
     from cnnkit.cli.read_image import read_image
     from cnnkit.figures import draw_invariance
-    from cnnkit.models import class_index, class_names
+    from cnnkit.models.class_names import class_captions, class_index
     from cnnkit.visualize import invariance
 
     model = load_from_arguments(args).model
@@ -51,7 +51,7 @@ def draw_invariance_figure(args: argparse.Namespace) -> Figure:
         invariance(model, images, name, layers=args.layer, labels=targets, fill=args.fill)
         for name in args.transform
     ]
-    known = class_names(model)
+    known = class_captions(model)
     classes = [known[label] if known else str(label) for label in rows[0].labels]
     names = [f"{Path(f).stem}: {name}" for f, name in zip(args.image, classes, strict=True)]
     draw_invariance(images, rows, args.output, names=names, fill=args.fill)

@@ -42,7 +42,7 @@ def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
     """Cover the image place by place and draw the outputs."""
     from cnnkit.cli.read_image import read_image
     from cnnkit.figures import draw_occlusion
-    from cnnkit.models import class_names
+    from cnnkit.models.class_names import class_captions
     from cnnkit.visualize import deconvnet, occlusion
 
     model = load_from_arguments(args).model
@@ -64,7 +64,7 @@ def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
     if args.others:
         images = np.stack([read_image(file, model.input_shape[1]) for file in args.others])
         others = deconvnet(model, images, result.layer, result.unit)
-    names = class_names(model)
+    names = class_captions(model)
     draw_occlusion(image, result, args.output, names=names, others=others)
     facts = {
         name: getattr(result, name)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnkit.errors import RunError
 from cnnkit.layers import SubtractMean
-from cnnkit.models.graph import logits_tensor
+from cnnkit.models.logits import logits_tensor
 
 MEMBER = "fingerprint.json"
 # Side of the fixed image for a network whose input may have any size.

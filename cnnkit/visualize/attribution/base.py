@@ -28,8 +28,9 @@ class Attribution:
     Attributes:
         method: `"saliency"`, `"smoothgrad"`, `"gradcam"`, `"gradcam++"` or `"scorecam"`.
         image: Index of the image in the input batch.
-        target: Index of the class.
-        score: Logit of the class: the input of the softmax or the sigmoid.
+        target: Index of the class. A network with one output has the classes 0 (no) and 1 (yes).
+        score: Logit of the class, the input of the softmax or the sigmoid; of class 0 (no) its
+            negative.
         map: (h, w) float32, 0 or more. The scale differs between maps: compare within one only.
         gradient: (h, w, c) float32, signed. `map` is its largest absolute value over the channels.
             None for methods without a gradient by the pixels.
@@ -85,7 +86,7 @@ def prepare_query(
     check_weights(classifier.nodes)
     batches = (tf.constant(images[part]) for part in iter_batches(len(images), batch_size))
     logits = np.concatenate(
-        [np.zeros((0, model.output_shape[-1]), np.float32)]
+        [np.zeros((0, classifier.classes), np.float32)]
         + [logits_after(classifier, {0: batch}).numpy() for batch in batches]
     )
     for i in np.flatnonzero(~np.isfinite(logits).all(axis=1)):

@@ -12,15 +12,19 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from scipy.stats import spearmanr
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
+from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Node
 from cnnkit.visualize.attribution.base import Attribution, AttributionQuery, prepare_query
 from cnnkit.visualize.attribution.cam import gradcam, gradcam_plus_plus, scorecam
 from cnnkit.visualize.attribution.saliency import saliency, smoothgrad
-from cnnkit.visualize.deconvnet.project import deconvnet
+from cnnkit.visualize.attribution.tf_keras_vis import logits_after
+from cnnkit.visualize.classifier import Classifier, as_classifier
+from cnnkit.visualize.forward import check_supports_rule, non_finite_error
 
 RULES = ("deconvnet", "guided", "gradient")
 METHODS = {
@@ -185,8 +189,7 @@ def _compute_map(
     seed: int,
 ) -> np.ndarray:
     if method in RULES:
-        end = prepare_query(model, images, target, 1).classifier.nodes[-1].layer.name
-        return deconvnet(model, images, end, target, rule=method)[0].projection
+        return _project_class(as_classifier(model), images, target, method)
     options: dict[str, Any] = {}
     if method == "smoothgrad":
         options = {"samples": samples, "seed": seed}
@@ -194,6 +197,21 @@ def _compute_map(
         options = {"layer": layer}
     function: Callable[..., list[Attribution]] = METHODS[method]
     return function(model, images, target, **options)[0].map
+
+
+def _project_class(
+    classifier: Classifier, images: np.ndarray, target: int, rule: str
+) -> np.ndarray:
+    """Returns the projection of a class's logit to the pixels, (h, w, c)."""
+    batch = tf.constant(images)
+    check_supports_rule(classifier.nodes, rule, logits=True)
+    with backward_rule(rule), tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(batch)
+        score = logits_after(classifier, {0: batch})[:, target]
+    projection: np.ndarray = tape.gradient(score, batch).numpy()[0]
+    if not np.isfinite(projection).all():
+        raise non_finite_error(classifier.end.layer.name, 0)
+    return projection
 
 
 def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:

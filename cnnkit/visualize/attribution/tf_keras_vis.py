@@ -21,16 +21,10 @@ import tensorflow as tf
 
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import Node
-from cnnkit.models.receptive_field import behaves_like
 from cnnkit.visualize.classifier import Classifier
 from cnnkit.visualize.forward import (
-    LAYERS_WITH_ACTIVATION,
-    call_layer,
-    check_input_covers_layers,
     forward_from,
     forward_to,
-    is_relu,
-    preactivation,
 )
 
 # Name of the layer of feature maps in the model that `model_up_to_layer` returns.
@@ -75,40 +69,18 @@ def without_activation(nodes: Sequence[Node], known: Mapping[int, Any]) -> tf.Te
         UsageError: If the layer has an activation that cannot be separated from it.
     """
     end = nodes[-1]
-    below = [node for node in nodes if node.output in end.inputs and node.output not in known]
-    outputs = forward_from(_nodes_between(nodes[:-1], known, below), known, below)
-    values = {**known, **{node.output: one for node, one in zip(below, outputs, strict=True)}}
-    inputs = [values[value] for value in end.inputs]
-    check_input_covers_layers(end.layer, inputs, known.get(0))
-    if behaves_like(end.layer, LAYERS_WITH_ACTIVATION):
-        return _as_float(preactivation(end.layer, *inputs))
-    if is_relu(end.layer):
-        return _as_float(inputs[0])
-    if getattr(end.layer, "activation", None) not in (None, keras.activations.linear):
-        raise UsageError(
-            f"The activation of layer {end.layer.name!r} cannot be separated from the layer",
-            expected="a dense layer, a convolution or an activation",
-            received=type(end.layer).__name__,
-        )
-    return _as_float(call_layer(end.layer, inputs, last=True))
-
-
-def _nodes_between(
-    nodes: Sequence[Node], known: Mapping[int, Any], ends: Sequence[Node]
-) -> tuple[Node, ...]:
-    """Returns the nodes on the way from the known values to the ends."""
-    needed = {end.output for end in ends}
-    kept = []
+    needed = {end.output}
+    remaining: list[Node] = []
     for node in reversed(nodes):
-        if node.output in needed and node.output not in known:
+        if node.output in needed and (node.output not in known or node is end):
             needed.update(node.inputs)
-            kept.append(node)
-    return tuple(kept[::-1])
+            remaining.insert(0, node)
+    return _as_float(forward_from(remaining, known, [end], logits=[end])[0])
 
 
 def logits_after(classifier: Classifier, known: Mapping[int, Any]) -> tf.Tensor:
-    """Returns the input of a classifier's last softmax or sigmoid, (n, classes) float32."""
-    return without_activation(classifier.nodes, known)
+    """Returns the logits of the classes, (n, classes) float32: see `Classifier.class_logits`."""
+    return classifier.class_logits(without_activation(classifier.nodes, known))
 
 
 def model_up_to_logits(classifier: Classifier, shape: tuple[int, ...], classes: int) -> keras.Model:

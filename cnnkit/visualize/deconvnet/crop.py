@@ -16,10 +16,12 @@ import tensorflow as tf
 
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.models.graph import Graph, Node
+from cnnkit.models.logits import output_activation
 from cnnkit.models.receptive_field import Box, LayerWindow, behaves_like
 from cnnkit.visualize.forward import (
     apply_activation,
     call_layer,
+    output_before_activation,
     preactivation,
     require_windows,
 )
@@ -158,8 +160,7 @@ def forward_crop(region: CropRegion, pixels: tf.Tensor) -> tf.Tensor:
     for node in region.nodes:
         needed = region.input_spans[node.output]
         inputs = [_slice(values[value], region.spans[value], needed) for value in node.inputs]
-        last = node is region.nodes[-1]
-        values[node.output] = _call_without_padding(node.layer, inputs, last=last)
+        values[node.output] = _call_without_padding(node, inputs, last=node is region.nodes[-1])
     return values[region.nodes[-1].output]
 
 
@@ -172,16 +173,17 @@ def _slice(values: tf.Tensor, span: Span, needed: Span) -> tf.Tensor:
     return values[:, top:bottom, left:right]
 
 
-def _call_without_padding(
-    layer: keras.layers.Layer, inputs: Sequence[tf.Tensor], *, last: bool
-) -> tf.Tensor:
+def _call_without_padding(node: Node, inputs: Sequence[tf.Tensor], *, last: bool) -> tf.Tensor:
+    """Returns the output of a layer whose inputs hold the padding. A last softmax is skipped."""
+    layer = node.layer
     if behaves_like(layer, [keras.layers.ZeroPadding2D, keras.layers.Cropping2D]):
         return inputs[0]
     if behaves_like(layer, [CeilMaxPooling2D, keras.layers.MaxPooling2D]):
         return tf.nn.max_pool2d(*inputs, layer.pool_size, layer.strides, "VALID")
     if behaves_like(layer, [keras.layers.AveragePooling2D]):
         return tf.nn.avg_pool2d(*inputs, layer.pool_size, layer.strides, "VALID")
+    skipped = last and output_activation(layer) == "softmax"
     if behaves_like(layer, [keras.layers.Conv2D]):
         linear = preactivation(layer, *inputs, padding="valid")
-        return apply_activation(layer.activation, linear, last=last)
-    return call_layer(layer, inputs, last=last)
+        return linear if skipped else apply_activation(layer.activation, linear)
+    return output_before_activation(layer, inputs) if skipped else call_layer(layer, inputs)

@@ -80,8 +80,8 @@ def incremental_occlusion(
 
     Returns:
         A function of rectangles, (n, 2, 2) int, the first row and one past the last, then the
-        columns; and of a batch size. It returns (n,) or (n, ...) for each of `wanted`; a softmax at
-        the end of `nodes` is skipped.
+        columns; and of a batch size. It returns (n,) or (n, ...) for each of `wanted`: for the
+        last of `nodes` its output before a softmax or a sigmoid.
     """
     clean = _clean_pass(nodes, image, filled, wanted)
     body, head = _compile(clean, wanted)
@@ -145,11 +145,11 @@ def _compile(
         for v, channel in clean.pasted
     ]
 
-    @tf.function(input_signature=windows_and_indices)
+    @tf.function(input_signature=windows_and_indices, autograph=False)
     def body(windows: list[tf.Tensor], indices: list[tf.Tensor]) -> list[tf.Tensor]:
         return _run_body(clean, windows, indices)
 
-    @tf.function(input_signature=[pasted])
+    @tf.function(input_signature=[pasted], autograph=False)
     def head(maps: list[tf.Tensor]) -> list[tf.Tensor]:
         return _run_head(clean, maps, wanted)
 
@@ -273,7 +273,8 @@ def _run_head(
     known = dict(zip(clean.pasted, pasted, strict=True))
     missing = [(node, channel) for node, channel in wanted if (node.output, channel) not in known]
     maps = {v: one for (v, channel), one in known.items() if channel is None}
-    outputs = forward_from(clean.segments.head, maps, [node for node, _ in missing])
+    head, ends = clean.segments.head, [node for node, _ in missing]
+    outputs = forward_from(head, maps, ends, logits=[one for one in ends if one is head[-1]])
     for (node, channel), one in zip(missing, outputs, strict=True):
         known[node.output, channel] = summed_activation(one, channel)
     return [known[node.output, channel] for node, channel in wanted]

@@ -42,14 +42,15 @@ class OcclusionMaps:
 
     Attributes:
         probability: Probability of the class `target`, float32.
-        score: Logit of the class, the input of the softmax; without a softmax the probability.
+        score: Logit of the class, the input of the softmax or the sigmoid.
         label: The most probable class, int64.
         activity: Sum of the feature map `unit` of `layer`, float32.
         rows: (r,) int, first row of the square.
         columns: (c,) int, first column of the square.
         square: (height, width); at a clipped edge less of it lies in the image.
         fill: (3,) float32, color of the square.
-        target: Index of the class whose probability is recorded.
+        target: Index of the class whose probability is recorded. A network with one output has
+            the classes 0 (no) and 1 (yes).
         layer: Name of the layer whose feature map is recorded.
         unit: Index of the feature map.
         image_size: (h, w) of the image.
@@ -168,9 +169,10 @@ def occlusion(
     rectangles = _rectangles(image.shape, rows, columns, square)
     sweep = incremental_occlusion if method == "incremental" else plain_occlusion
     filled = np.broadcast_to(color, image.shape)
-    wanted = [(node, unit), (classifier.nodes[-1], None)]
-    activities, scores = sweep(classifier.nodes, image, filled, wanted)(rectangles, batch_size)
-    scores = _checked_scores(model.name, activities, scores)
+    wanted = [(node, unit), (classifier.end, None)]
+    activities, outputs = sweep(classifier.nodes, image, filled, wanted)(rectangles, batch_size)
+    scores = classifier.class_logits(outputs).numpy()
+    _check_finite_outputs(model.name, activities, scores)
     probabilities = classifier.probabilities(scores)
     labels = scores.argmax(axis=-1)
     index = int(labels[-1]) if index is None else index
@@ -206,9 +208,10 @@ def plain_occlusion(
     arguments and result it shares.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *image.shape))])
+    @tf.function(input_signature=[tf.TensorSpec((None, *image.shape))], autograph=False)
     def forward(images: tf.Tensor) -> list[tf.Tensor]:
-        outputs = forward_to(nodes, images, [node for node, _ in wanted])
+        ends = [node for node, _ in wanted]
+        outputs = forward_to(nodes, images, ends, logits=[one for one in ends if one is nodes[-1]])
         return [
             summed_activation(one, channel)
             for one, (_, channel) in zip(outputs, wanted, strict=True)
@@ -227,14 +230,12 @@ def plain_occlusion(
     return occlude
 
 
-def _checked_scores(name: str, activities: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    scores = scores.astype(np.float32)
+def _check_finite_outputs(name: str, activities: np.ndarray, scores: np.ndarray) -> None:
     if not (np.isfinite(activities).all() and np.isfinite(scores).all()):
         raise DataError(
             f"Model {name!r} has outputs for the covered image that are not finite",
             hint="Check the image and the weights",
         )
-    return scores
 
 
 # Checks of the arguments.

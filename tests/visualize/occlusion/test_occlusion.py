@@ -172,8 +172,11 @@ def test_sigmoids_are_probabilities():
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, name="c")(inputs))
     model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(x))
     image = random_image((12, 12, 3))
-    seen = occlusion(model, image, 4, 4, 0)
+    seen = occlusion(model, image, 4, 4, 0, target=1)
     assert seen.clean_probability == pytest.approx(float(model(image[None])[0, 0]), abs=1e-6)
+    assert seen.clean_label == (seen.clean_probability > 0.5)
+    no = occlusion(model, image, 4, 4, 0, target=0)
+    np.testing.assert_allclose(no.probability, 1 - seen.probability, atol=1e-6)
     assert np.ptp(seen.probability) > 1e-3
 
 
