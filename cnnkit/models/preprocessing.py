@@ -139,6 +139,29 @@ def caffe_preprocessing(names: Collection[str]) -> Preprocessing:
     return (VGG if "conv1_1" in names else BVLC).by_convention("Caffe")
 
 
+def from_statistics(mean: Any, std: Any = None) -> Preprocessing:
+    """Return the preprocessing of a mean and a deviation, of images in 0..255 or in 0..1.
+
+    Args:
+        mean: (3,) or (h, w, 3), RGB.
+        std: (3,), RGB, or None.
+
+    Returns:
+        The preprocessing, with the origin `"unknown"` if the numbers fit both ranges or neither.
+    """
+    mean = np.asarray(mean, float)
+    std = None if std is None else np.asarray(std, float)
+    telling = np.concatenate([mean[mean != 0], [] if std is None else std[std != 1]])
+    if telling.size and (telling <= 1).all():
+        return Preprocessing(255 * mean, np.full(3, 255.0) if std is None else 255 * std)
+    if telling.size and (telling > 1).all():
+        return Preprocessing(mean, std)
+    reason = (
+        f"mean {mean.reshape(-1, 3)[0]} and deviation {std} do not tell the range of the images"
+    )
+    return Preprocessing(origin=UNKNOWN, reason=reason)
+
+
 def find_preset(name: str) -> Preprocessing:
     """Return a preset: `caffe`, `torch`, `tf`, `unit` or `raw`.
 

@@ -143,11 +143,19 @@ def check_normalization_match(model: keras.Model, file: WeightsFile) -> None:
     if file.normalizations is None and layers:
         raise UsageError(
             f"{file.path} is of a network without normalization, which {model.name} has",
-            hint="For torchvision's AlexNet: preset='torchvision'",
+            hint="For torchvision's AlexNet: preset='torchvision'; for others: lrn=False",
         )
-    for name, layer in layers.items():
-        declared = (file.normalizations or {}).get(name)
-        if declared is not None and _rounded(declared) != _rounded(_parameters(layer)):
+    if file.normalizations and len(file.normalizations) != len(layers):
+        raise UsageError(
+            f"{file.path} was trained with other normalization layers than {model.name} has",
+            expected=", ".join(layers) or "none",
+            received=", ".join(file.normalizations),
+        )
+    # In order, because VGG's normalization has another name in Caffe.
+    for (name, layer), declared in zip(
+        layers.items(), (file.normalizations or {}).values(), strict=False
+    ):
+        if _rounded(declared) != _rounded(_parameters(layer)):
             raise UsageError(
                 f"{file.path} was trained with another normalization {name!r} than {model.name}",
                 expected=_parameters(layer),

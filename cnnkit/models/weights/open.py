@@ -101,7 +101,7 @@ def _read(file: Path) -> WeightsFile:
         return read_safetensors(file)
     if head.startswith(PICKLE):
         if OLD_TORCH in head:
-            return read_state_dict(file, mmap=False)
+            return read_state_dict(file)
         raise UsageError(
             f"{file} is a Python pickle, which can run code when it is opened",
             expected=FORMATS,
@@ -127,7 +127,7 @@ def _read_zip(file: Path) -> WeightsFile:
     if CONFIG in names:
         return read_keras(file)
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return read_state_dict(file, mmap=True)
+        return read_state_dict(file)
     if names and all(name.endswith(".npy") for name in names):
         return read_npz(file)
     raise UsageError(

@@ -52,11 +52,7 @@ def read_caffemodel(path: Path) -> WeightsFile:
         stored,
         OIHW,
         preprocessing=caffe_preprocessing(names),
-        normalizations={
-            layer.name: _lrn_parameters(layer.normalization)
-            for layer in layers
-            if layer.type in LRN and layer.HasField("normalization")
-        },
+        normalizations=_normalizations(layers),
         norms_after_pooling=_norms_after_pooling(layers),
         metadata={"network": net.name} if net.name else {},
     )
@@ -128,6 +124,20 @@ def _reader(
         return values.reshape(shape)[part]
 
     return read
+
+
+def _normalizations(
+    layers: Iterable[schema.Layer | schema.OldLayer],
+) -> dict[str, LRNParameters] | None:
+    """Return the parameters of the normalizations; None for a network without any.
+
+    Caffe writes the layers without weights too. A file without those does not tell. Parameters
+    that are not in the file have Caffe's defaults, which the schema repeats.
+    """
+    found = {
+        layer.name: _lrn_parameters(layer.normalization) for layer in layers if layer.type in LRN
+    }
+    return found if found or all(layer.blobs for layer in layers) else None
 
 
 def _lrn_parameters(declared: schema.Normalization) -> LRNParameters:

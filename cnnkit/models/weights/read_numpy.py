@@ -1,18 +1,11 @@
-"""Reading NumPy's files of arrays by name (`.npz`, `.npy`), as converters from Caffe write them.
-
-An `.npy` file with a dictionary is a pickle. NumPy pickles arrays with its private function
-`_reconstruct`, in `numpy.core.multiarray` before NumPy 2 and in `numpy._core.multiarray` since, so
-the unpickler here has to know these names. Nothing else in a file is called.
-"""
+"""Reading NumPy's files of arrays by name (`.npz`, `.npy`), as converters from Caffe write them."""
 
 from __future__ import annotations
 
-import codecs
 import io
-import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -20,25 +13,18 @@ from typing import IO, Any
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import caffe_preprocessing
+from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, caffe_preprocessing, from_statistics
+from cnnkit.models.weights.unpickle import ArrayUnpickler, Unread
 from cnnkit.models.weights.weights_file import HWIO, OIHW, StoredLayer, StoredTensor, WeightsFile
 
 # conv1__kernel, conv1_W, conv1/weights, conv1.weight, conv1:kernel:0 ...
 NAME = re.compile(
     r"(?P<layer>.+?)(?:__|/|\.|:|_)(?:(?P<kernel>kernel|weights?|W|w)|biases|bias|b)(?::0)?"
 )
-MEAN = re.compile(r"(?:.*_)?mean(?:_(?P<order>rgb|bgr))?")
+STATISTIC = re.compile(r"(?:.*_)?(?P<kind>mean|std)(?:_(?P<order>rgb|bgr))?")
 CLASS_NAMES = ("class_names", "labels")
-# Taken from an array rather than imported, because its module is private.
-RECONSTRUCT = np.empty(0).__reduce__()[0]
-# All the functions that a pickle of a dictionary of arrays needs.
-ALLOWED = {
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    "numpy.core.multiarray._reconstruct": RECONSTRUCT,
-    "numpy._core.multiarray._reconstruct": RECONSTRUCT,
-    "_codecs.encode": codecs.encode,
-}
+# Numbers beside the weights, such as a learning rate.
+NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 
 
 def read_npz(path: Path) -> WeightsFile:
@@ -48,8 +34,8 @@ def read_npz(path: Path) -> WeightsFile:
         UsageError: If an array is not numeric, or no name is that of a kernel.
     """
     with zipfile.ZipFile(path) as archive:
-        shapes = {
-            member.removesuffix(".npy"): _read_shape(archive, member)
+        headers = {
+            member.removesuffix(".npy"): _read_member_header(archive, member)
             for member in archive.namelist()
         }
 
@@ -61,9 +47,10 @@ def read_npz(path: Path) -> WeightsFile:
         return read
 
     tensors = {
-        name: StoredTensor(name, shape, reader(name), True) for name, shape in shapes.items()
+        name: StoredTensor(name, shape, reader(name), True) for name, (shape, _) in headers.items()
     }
-    return _from_arrays(path, "arrays by name (.npz)", tensors)
+    dtypes = {name: dtype for name, (_, dtype) in headers.items()}
+    return _from_arrays(path, "arrays by name (.npz)", tensors, dtypes)
 
 
 def read_npy(path: Path) -> WeightsFile:
@@ -80,7 +67,7 @@ def read_npy(path: Path) -> WeightsFile:
                 f"{path} has one array, not the weights of a network",
                 received=f"{dtype} {shape}",
             )
-        content = _ArrayUnpickler(io.BytesIO(file.read()), encoding="latin1").load()
+        content = ArrayUnpickler(io.BytesIO(file.read()), encoding="latin1").read(path)
     content = content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
     if not isinstance(content, Mapping):
         raise UsageError(
@@ -89,32 +76,34 @@ def read_npy(path: Path) -> WeightsFile:
             received=type(content).__name__,
         )
     tensors = {}
+    for name, values in _named_arrays(path, content):
+        tensors[name] = StoredTensor(name, values.shape, values.__getitem__, True)
+    dtypes = {name: tensor.array().dtype for name, tensor in tensors.items()}
+    return _from_arrays(path, "arrays by name (.npy)", tensors, dtypes)
+
+
+def _named_arrays(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the arrays of a dictionary of layers, which are lists, dictionaries or arrays."""
     for layer, arrays in content.items():
-        if isinstance(arrays, (list, tuple)):
-            arrays = dict(zip(("weights", "biases"), arrays, strict=False))
-        if not isinstance(arrays, Mapping):
+        if isinstance(arrays, (list, tuple)) and all(np.ndim(array) for array in arrays):
+            roles = ("weights", "biases", *map(str, range(2, len(arrays))))
+            arrays = dict(zip(roles, arrays, strict=False))
+        if not isinstance(arrays, Mapping) or isinstance(arrays, Unread):
             arrays = {"": arrays}
         for role, values in arrays.items():
-            name, array = f"{layer}/{role}".removesuffix("/"), np.asarray(values)
-            tensors[name] = StoredTensor(name, array.shape, array.__getitem__, True)
-    return _from_arrays(path, "arrays by name (.npy)", tensors)
+            name = f"{layer}/{role}".removesuffix("/")
+            if isinstance(values, Unread) and values.path in NUMPY_SCALARS:
+                continue
+            if isinstance(values, Unread):
+                raise UsageError(
+                    f"{path} has a pickle of more than arrays",
+                    received=f"{name}, a pickle that calls {values.path}",
+                    hint="If you trust it, open it with numpy and save the arrays with numpy.savez",
+                )
+            yield name, np.asarray(values)
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickler of containers and arrays."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        function = f"{module}.{name}"
-        if function not in ALLOWED:
-            raise UsageError(
-                "The `.npy` file has a pickle of more than arrays",
-                received=f"a pickle that calls {function}",
-                hint="If you trust it, open it with numpy and save the arrays with numpy.savez",
-            )
-        return ALLOWED[function]
-
-
-def _read_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
+def _read_member_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
     with archive.open(member) as file:
         shape, dtype = _read_header(file)
     if dtype.hasobject:
@@ -122,7 +111,7 @@ def _read_shape(archive: zipfile.ZipFile, member: str) -> tuple[int, ...]:
             f"{member} in {archive.filename} is not an array of numbers",
             expected="arrays that numpy.load reads without allow_pickle",
         )
-    return shape
+    return shape, dtype
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -133,45 +122,80 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def _from_arrays(path: Path, format: str, tensors: Mapping[str, StoredTensor]) -> WeightsFile:
+def _from_arrays(
+    path: Path,
+    format: str,
+    tensors: Mapping[str, StoredTensor],
+    dtypes: Mapping[str, np.dtype],
+) -> WeightsFile:
     by_layer: dict[str, dict[str, StoredTensor]] = {}
-    mean = class_names = None
+    statistics: dict[str, np.ndarray] = {}
+    class_names = None
+    left_out = []
     for name, tensor in tensors.items():
         if match := NAME.fullmatch(name):
             role = "kernel" if match["kernel"] else "bias"
             by_layer.setdefault(match["layer"], {})[role] = tensor
-        elif match := MEAN.fullmatch(name):
+            if dtypes[name].kind != "f":
+                raise UsageError(
+                    f"{path} has numbers of an unsupported type in {name}",
+                    expected="floating point numbers of 64, 32 or 16 bits",
+                    received=dtypes[name],
+                )
+        elif (match := STATISTIC.fullmatch(name)) and tensor.shape[-1:] == (3,):
             values = tensor.array().astype(np.float64)
-            mean = values[..., ::-1] if match["order"] == "bgr" else values
+            statistics[match["kind"]] = values[..., ::-1] if match["order"] == "bgr" else values
         elif name in CLASS_NAMES:
             class_names = tuple(map(str, tensor.array()))
-    layers = tuple(
-        StoredLayer(layer, roles["kernel"], roles.get("bias"))
-        for layer, roles in by_layer.items()
-        if "kernel" in roles
+        else:
+            left_out.append(name)
+    layers = sorted(
+        (
+            StoredLayer(layer, roles["kernel"], roles.get("bias"))
+            for layer, roles in by_layer.items()
+            if "kernel" in roles
+        ),
+        key=_sort_key,
     )
-    if not layers:
+    unknown = [name for name in left_out if tensors[name].shape and dtypes[name].kind == "f"]
+    if unknown or not layers:
         raise UsageError(
             f"{path} has arrays of unknown names",
             expected="names such as conv1__kernel, conv1_W or conv1/weights",
-            received=", ".join(list(tensors)[:5]),
-        )
-    preprocessing = caffe_preprocessing([layer.name for layer in layers])
-    if mean is not None:
-        preprocessing = replace(
-            preprocessing, mean=mean, reason="Caffe for BGR; the file states the mean"
+            received=", ".join((unknown or list(tensors))[:5]),
         )
     return WeightsFile(
         path,
         format,
-        layers,
+        tuple(layers),
         _detect_layout(layers),
-        preprocessing=preprocessing,
+        preprocessing=_find_preprocessing([layer.name for layer in layers], statistics),
         class_names=class_names,
+        metadata={"arrays left out": ", ".join(left_out)} if left_out else {},
     )
 
 
-def _detect_layout(layers: tuple[StoredLayer, ...]) -> str:
+def _find_preprocessing(
+    names: Sequence[str], statistics: Mapping[str, np.ndarray]
+) -> Preprocessing:
+    usual = caffe_preprocessing(names)
+    if "mean" not in statistics:
+        return usual
+    stated = from_statistics(statistics["mean"], statistics.get("std"))
+    if stated.origin == UNKNOWN:
+        return replace(stated, channels=usual.channels)
+    return replace(
+        usual, mean=stated.mean, std=stated.std, reason="Caffe for BGR; the file states the mean"
+    )
+
+
+def _sort_key(layer: StoredLayer) -> tuple[bool, bool, list[int]]:
+    """Sort in the order of the network, in which a file need not list its layers."""
+    digits = [int(number) for number in re.findall(r"\d+", layer.name)]
+    return len(layer.kernel.shape) == 2, layer.name.startswith("pred"), digits
+
+
+def _detect_layout(layers: Iterable[StoredLayer]) -> str:
     """Detect the layout of the kernels from the one over the three colors."""
     over_colors = [
         OIHW if shape[1] == 3 and shape[2] == shape[3] and shape[0] > 3 else HWIO

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from cnnkit import load_model
+from cnnkit import alexnet, load_model
+from cnnkit.cli.load_network import load_network
 from cnnkit.cli.main import main
-from tests.helpers.weights_files import write_small_alexnet
+from tests.helpers.weights_files import SIDE, arrays_by_name, randomized, write_small_alexnet
 
 
 @pytest.fixture
@@ -37,6 +38,26 @@ def test_weights_command(small_alexnet, capsys):
     text = capsys.readouterr().out
     assert "a Keras model (.keras)" in text
     assert "caffenet (include_top=False)" in text
+
+
+def test_dense_layers_in_any_order(tmp_path, capsys):
+    """bvlc_alexnet.npy has fc6, fc8, fc7; the number of classes is that of fc8."""
+    model = randomized(alexnet(input_shape=(SIDE, SIDE, 3), classes=5, hidden_units=7))
+    found = arrays_by_name(model)
+    names = ["fc6", "fc8", "fc7", *(name for name in found if "conv" in name)]
+    file = str(tmp_path / "a.npy")
+    np.save(file, {name: list(found[name]) for name in names}, allow_pickle=True)
+    options = ["--model", "alexnet", "--model-option", f"input_shape=[{SIDE},{SIDE},3]"]
+    options += ["--model-option", "hidden_units=7"]
+    assert main(["weights", "inspect", file]) == 0
+    assert "fc8/weights  7 x 5" in capsys.readouterr().out
+    output = str(tmp_path / "a.keras")
+    assert main(["weights", "convert", file, *options, "--output", output]) == 0
+    for one, other in zip(load_model(output).get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert load_network(file, model="alexnet", options={
+        "input_shape": (SIDE, SIDE, 3), "hidden_units": 7
+    }).model.output_shape == (None, 5)  # fmt: skip
 
 
 @pytest.mark.parametrize(

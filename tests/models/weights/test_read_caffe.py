@@ -6,10 +6,11 @@ import tensorflow as tf
 
 from cnnkit import load_model
 from cnnkit.errors import UsageError
-from cnnkit.models import alexnet, open_weights, vgg11, zfnet
+from cnnkit.models import alexnet, open_weights, vgg, vgg11, zfnet
 from cnnkit.models.weights.read_caffe import read_mean_image
 from tests.helpers.weights_files import (
     BVLC_MEAN,
+    LRN,
     SIDE,
     VGG_MEAN,
     assert_close,
@@ -88,13 +89,51 @@ def test_caffemodel_of_other_networks(tmp_path, builder, options, double):
         del options["classes"]
         options.pop("hidden_units", None)
         model = randomized(builder(**options))
-    rows = caffe_layers(model, pool_first=True, lrn=None)
+    # Krizhevsky's constants in Caffe's convention, which divides alpha by the size of the window.
+    lrn = {"local_size": 5, "alpha": 5e-4, "beta": 0.75, "k": 2}
+    rows = caffe_layers(model, pool_first=True, lrn=lrn)
     (tmp_path / "a.caffemodel").write_bytes(caffemodel(rows, v1=double, double=double))
     ours = builder(weights=tmp_path / "a.caffemodel", **options)
     for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other.astype("float32"))
     mean = VGG_MEAN if builder is vgg11 else BVLC_MEAN
     np.testing.assert_allclose(ours.get_layer("preprocessing").mean, mean, rtol=1e-6)
+
+
+def test_declared_and_missing_normalizations_decide(tmp_path):
+    """A file that has layers without weights declares all its normalizations."""
+    options = {"include_top": False, "input_shape": (131, 131, 3)}
+    rows = caffe_layers(randomized(alexnet(preset="caffe", **options)))
+    bare = [row for row in rows if row[1] != "LRN"]
+    (tmp_path / "bare.caffemodel").write_bytes(caffemodel(bare))
+    with pytest.raises(UsageError, match="a network without normalization, which alexnet has"):
+        alexnet(preset="caffe", weights=tmp_path / "bare.caffemodel", **options)
+    alexnet(preset="caffe", lrn=False, weights=tmp_path / "bare.caffemodel", **options)
+    (tmp_path / "lrn.caffemodel").write_bytes(caffemodel(rows))
+    with pytest.raises(UsageError, match="other normalization layers than alexnet has"):
+        alexnet(preset="caffe", lrn=False, weights=tmp_path / "lrn.caffemodel", **options)
+    # An LRN layer without parameters has Caffe's defaults: alpha 1.
+    defaults = [(*row[:5], None) for row in rows]
+    (tmp_path / "defaults.caffemodel").write_bytes(caffemodel(defaults))
+    with pytest.raises(UsageError, match="another normalization 'norm1'.*alpha=0.2,"):
+        alexnet(preset="caffe", weights=tmp_path / "defaults.caffemodel", **options)
+    # Without them the file does not tell.
+    weights = [row for row in rows if row[4]]
+    (tmp_path / "weights.caffemodel").write_bytes(caffemodel(weights))
+    assert open_weights(tmp_path / "weights.caffemodel").normalizations == {}
+
+
+def test_normalization_of_vgg_has_another_name_in_caffe(tmp_path):
+    options = {"include_top": False, "input_shape": (SIDE, SIDE, 3)}
+    model = randomized(vgg("A-LRN", **options))
+    rows = caffe_layers(model)
+    rows.insert(1, ("norm1", "LRN", "conv1_1", "norm1", [], {**LRN, "alpha": 5e-4, "k": 2}))
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(rows))
+    ours = vgg("A-LRN", weights=tmp_path / "a.caffemodel", **options)
+    for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UsageError, match="Expected: none. Received: norm1"):
+        vgg11(weights=tmp_path / "a.caffemodel", **options)
 
 
 def test_mean_image_is_cut_to_the_center(tmp_path, rng):

@@ -7,7 +7,14 @@ import pytest
 
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, open_weights
-from tests.helpers.weights_files import BVLC_MEAN, SIDE, PickleBomb, arrays_by_name, randomized
+from tests.helpers.weights_files import (
+    BVLC_MEAN,
+    SIDE,
+    PickleBomb,
+    arrays_by_name,
+    assert_close,
+    randomized,
+)
 
 
 @pytest.mark.parametrize("style", ["lists.npy", "dictionaries.npy", "python2.npy", "npz", "oihw"])
@@ -48,6 +55,69 @@ def test_arrays_by_name(tmp_path, style):
     np.testing.assert_allclose(ours.get_layer("preprocessing").mean, mean, rtol=1e-6)
     rgb = alexnet(weights=open_weights(path, channels="RGB"), **options)
     np.testing.assert_array_equal(rgb.get_layer("conv1").kernel, found["conv1"][0])
+
+
+@pytest.mark.parametrize("order", [("fc6", "fc8", "fc7"), ("fc8", "fc7", "fc6")])
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_order_in_the_file_does_not_matter(tmp_path, kind, order):
+    """bvlc_alexnet.npy has fc6, fc8, fc7."""
+    options = {"input_shape": (SIDE, SIDE, 3), "classes": 5, "hidden_units": 7}
+    model = randomized(alexnet(**options))
+    found = arrays_by_name(model)
+    names = [*order, *(name for name in found if name not in order)]
+    path = tmp_path / f"a.{kind}"
+    if kind == "npy":
+        content = {name: list(found[name]) for name in names}
+        np.save(path, {**content, "step": np.float64(3)}, allow_pickle=True)
+    else:
+        np.savez(path, **{f"{name}_{'Wb'[i]}": found[name][i] for name in names for i in (1, 0)})
+    file = open_weights(path)
+    assert file.classes == 5
+    assert [layer.name for layer in file.layers] == list(found)
+    ours = alexnet(weights=path, **options)
+    for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_stated_mean_and_deviation_are_used(tmp_path, images):
+    options = {"include_top": False, "input_shape": (SIDE, SIDE, 3)}
+    model = randomized(alexnet(include_preprocessing=False, **options))
+    arrays = {}
+    for name, (kernel, bias) in arrays_by_name(model).items():
+        arrays[f"{name}_W"], arrays[f"{name}_b"] = kernel, bias
+    mean, std = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.25, 0.3])
+    np.savez(tmp_path / "unit.npz", mean_rgb=mean, std_rgb=std, **arrays)
+    np.savez(tmp_path / "bytes.npz", mean_bgr=255 * mean[::-1], std_rgb=255 * std, **arrays)
+    expected = model(((images / 255 - mean) / std).astype("float32"))
+    for name in ("unit.npz", "bytes.npz"):
+        assert_close(alexnet(weights=tmp_path / name, **options)(images), expected, 1e-5)
+    np.savez(tmp_path / "mixed.npz", mean_rgb=255 * mean, std_rgb=std, **arrays)
+    assert "do not tell the range" in open_weights(tmp_path / "mixed.npz").preprocessing.describe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"bn1_gamma": np.ones(96, "f4")}, "arrays of unknown names.* Received: bn1_gamma"),
+        ({"bn1_moving_mean": np.ones(96, "f4")}, "unknown names.* Received: bn1_moving_mean"),
+        ({"conv1_W": np.ones((11, 11, 3, 96), "i1")}, "unsupported type in conv1_W.* int8"),
+        ({"conv1_W": np.ones((11, 11, 3, 96), "V2")}, "unsupported type in conv1_W"),
+        ({"conv1_W": np.ones((11, 11, 3, 96), "c8")}, "unsupported type in conv1_W"),
+    ],
+)
+def test_arrays_that_would_be_left_out_are_refused(small_alexnet, changes, text):
+    arrays = {**np.load(small_alexnet / "small.npz"), **changes}
+    np.savez(small_alexnet / "changed.npz", **arrays)
+    with pytest.raises(UsageError, match=text):
+        open_weights(small_alexnet / "changed.npz")
+
+
+def test_lists_of_more_than_a_kernel_and_a_bias_are_refused(tmp_path):
+    scale = [np.ones(4, "f4")] * 3
+    kernel = [np.ones((3, 3, 3, 4), "f4"), np.ones(4, "f4")]
+    np.save(tmp_path / "a.npy", {"conv1": kernel, "bn1": scale}, allow_pickle=True)
+    with pytest.raises(UsageError, match="arrays of unknown names.* Received: bn1/2"):
+        open_weights(tmp_path / "a.npy")
 
 
 def test_no_code_in_a_pickle_runs(tmp_path, capsys):

@@ -1,5 +1,10 @@
 """Files of PyTorch against PyTorch itself."""
 
+import argparse
+import collections
+import pathlib
+import sys
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -119,14 +124,246 @@ def test_a_whole_vgg16_equals_pytorch(tmp_path, rng):
     assert_close(ours(images), expected, 1e-4)
 
 
-@pytest.mark.parametrize("new", [True, False])
-def test_pytorch_code_is_not_run(tmp_path, capsys, new):
-    torch = pytest.importorskip("torch")
-    content = {"features.0.weight": torch.zeros(64, 3, 3, 3), "more": PickleBomb()}
-    torch.save(content, tmp_path / "bomb.pth", _use_new_zipfile_serialization=new)
-    with pytest.raises(UsageError, match="is not a PyTorch state dictionary, or is incomplete"):
-        open_weights(tmp_path / "bomb.pth")
-    torch.save([1, 2], tmp_path / "list.pth", _use_new_zipfile_serialization=new)
-    with pytest.raises(UsageError, match="state dictionary. Received: list"):
-        open_weights(tmp_path / "list.pth")
+ALEXNET = {
+    "preset": "torchvision",
+    "input_shape": (131, 131, 3),
+    "classes": 5,
+    "hidden_units": 32,
+    "classifier_activation": None,
+}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """torchvision's AlexNet in PyTorch, images, and its outputs for them."""
+    pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    network = torch_network("alexnet", rng)
+    images = rng.uniform(0, 255, (2, 131, 131, 3)).astype("float32")
+    return network, images, torch_outputs(network, images / 255, *IMAGENET)
+
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def torch_outputs(network, images, mean=0, std=1):
+    import torch
+
+    images = (images - np.array(mean)) / np.array(std)
+    with torch.no_grad():
+        return network(torch.from_numpy(images.transpose(0, 3, 1, 2).astype("float32"))).numpy()
+
+
+RENAMED = {
+    "parallel features": lambda name: name.replace("features.", "features.module."),
+    "parallel parts": lambda name: name.replace(".", ".module.", 1),
+    "compiled layer": lambda name: name.replace("classifier.4", "classifier.4._orig_mod"),
+    "lightning": lambda name: f"model.{name}",
+    "attribute": lambda name: f"net.{name}",
+    "compiled": lambda name: f"_orig_mod.{name}",
+    "nested": lambda name: f"module._orig_mod.model.{name}",
+    "behind normalization": lambda name: f"1.{name}",
+    "called as a stage": lambda name: f"classifier.{name}",
+}
+CONTAINERS = ("net", "weights", "network", "model_state", "state_dict", "model", "model_state_dict")
+
+
+@pytest.mark.parametrize("kind", [*RENAMED, *CONTAINERS, "deep", "parts", "module"])
+def test_names_and_containers_of_checkpoints(tmp_path, trained, kind):
+    import torch
+
+    network, images, expected = trained
+    state = network.state_dict()
+    if kind in RENAMED:
+        content = {RENAMED[kind](name): value for name, value in state.items()}
+    elif kind in CONTAINERS:
+        momentum = {0: {"momentum_buffer": torch.ones(3)}}
+        content = {kind: state, "epoch": 3, "optimizer": {"state": momentum}, "scheduler": state}
+    elif kind == "deep":
+        content = {"checkpoint": {"ema": {"state_dict": {"module": state}}}, "best": [1, 2]}
+    elif kind == "parts":
+        content = {part: getattr(network, part).state_dict() for part in ("classifier", "features")}
+    else:
+        content = {"model": network, "epoch": 3}
+    torch.save(content, tmp_path / "a.pth")
+    file = open_weights(tmp_path / "a.pth")
+    assert_close(alexnet(weights=file, **ALEXNET)(images), expected, 1e-4)
+    # Nothing of this hides that the network has no normalization.
+    with pytest.raises(UsageError, match="without normalization, which alexnet has"):
+        alexnet(weights=file, **{**ALEXNET, "preset": "one-weird-trick"})
+
+
+@pytest.mark.parametrize("kind", ["scalar", "namespace", "array", "bomb", "subclass"])
+@pytest.mark.parametrize("new", [True, False], ids=["zip", "old"])
+def test_objects_beside_the_tensors_are_not_made(tmp_path, trained, capsys, kind, new):
+    import torch
+
+    network, images, expected = trained
+    state = network.state_dict()
+    more = {
+        "scalar": {"accuracy": np.float64(0.5), "history": np.ones(3), "device": state},
+        "namespace": {"args": argparse.Namespace(lr=0.1, path=pathlib.PurePosixPath("/x"))},
+        "bomb": {"more": PickleBomb()},
+    }
+    if kind == "array":
+        content = {name: value.numpy() for name, value in state.items()}
+    elif kind == "subclass":
+        content = collections.defaultdict(dict, state)
+    else:
+        content = {"state_dict": state, **more[kind]}
+        content.pop("device", None)
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=new)
+    file = open_weights(tmp_path / "a.pth")
+    assert_close(alexnet(weights=file, **ALEXNET)(images), expected, 1e-4)
+    left_out = {
+        "namespace": "argparse.Namespace, pathlib.PurePosixPath",
+        "bomb": "builtins.print",
+        "subclass": "collections.defaultdict, builtins.dict",
+    }
+    assert file.metadata.get("objects left out", "").replace("__builtin__", "builtins") == (
+        left_out.get(kind, "")
+    )
     assert "this code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "float64", "channels last", "shared"])
+@pytest.mark.parametrize("format", ["zip", "old", "safetensors"])
+def test_numbers_and_layouts_of_tensors(tmp_path, trained, kind, format):
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    _, images, _ = trained
+    network = torch_network("alexnet", np.random.default_rng(0))
+    if kind == "channels last":
+        network = network.to(memory_format=torch.channels_last)
+    elif kind != "shared":
+        # The network in float32 with the numbers that the file has.
+        network = network.to(getattr(torch, kind)).float()
+    state = network.state_dict()
+    if kind == "shared":
+        together = torch.cat([value.flatten() for value in state.values()])
+        parts = together.split([value.numel() for value in state.values()])
+        state = {
+            name: part.view(state[name].shape) for name, part in zip(state, parts, strict=True)
+        }
+    elif kind != "channels last":
+        state = {name: value.to(getattr(torch, kind)) for name, value in state.items()}
+    if format == "safetensors":
+        if kind == "shared":
+            pytest.skip("safetensors refuses to write tensors that share memory")
+        state = {name: value.contiguous() for name, value in state.items()}
+        save_torch(state, tmp_path / "a.pth")
+    else:
+        torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=format == "zip")
+    expected = torch_outputs(network, images / 255, *IMAGENET)
+    assert_close(alexnet(weights=tmp_path / "a.pth", **ALEXNET)(images), expected, 1e-4)
+
+
+def test_reading_needs_no_pytorch(tmp_path, trained, monkeypatch):
+    import torch
+
+    network, images, expected = trained
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert_close(alexnet(weights=tmp_path / "a.pth", **ALEXNET)(images), expected, 1e-4)
+
+
+def test_a_module_that_normalizes_is_read(tmp_path, trained):
+    """Networks that take images in 0..1 often begin with a module of two buffers."""
+    import torch
+
+    class Normalize(torch.nn.Module):
+        def __init__(self, mean, std):
+            super().__init__()
+            self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+            self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+        def forward(self, x):
+            return (x - self.mean) / self.std
+
+    network, images, _ = trained
+    for factor in (1, 255):
+        normalize = Normalize([0.5 * factor] * 3, [0.2 * factor, 0.3 * factor, 0.25 * factor])
+        whole = torch.nn.Sequential(normalize, network)
+        torch.save(whole.state_dict(), tmp_path / "a.pth")
+        expected = torch_outputs(whole, images * factor / 255)
+        ours = alexnet(weights=tmp_path / "a.pth", **ALEXNET)
+        assert_close(ours(images), expected, 1e-4)
+        assert (
+            "stated in the file: 0.mean"
+            in open_weights(tmp_path / "a.pth").preprocessing.describe()
+        )
+
+
+def test_room_for_a_normalization_is_said(tmp_path):
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    layers = [nn.Conv2d(3, 64, 11), nn.ReLU(), nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)]
+    network = nn.Sequential()
+    network.add_module("features", nn.Sequential(*layers, nn.Conv2d(64, 192, 5)))
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    file = open_weights(tmp_path / "a.pth")
+    assert file.normalizations == {}
+    assert "between features.0 and features.4" in file.metadata["normalization"]
+
+
+def refused_files(network):
+    """Files that must not be read, by the text of the error."""
+    import torch
+    from torch.nn.utils import prune
+
+    state = network.state_dict()
+    double = {name: 2 * value for name, value in state.items()}
+    pruned = torch_network("alexnet", np.random.default_rng(0))
+    prune.l1_unstructured(pruned.classifier[4], "weight", 0.5)
+    quantized = torch.quantize_per_tensor(state["features.0.weight"], 0.1, 0, torch.qint8)
+    return {
+        "more than one network.* Received: state_dict, ema": {"state_dict": state, "ema": double},
+        "more than one network.* Received: student, tea": {
+            **{f"student.{name}": value for name, value in state.items()},
+            **{f"teacher.{name}": value for name, value in double.items()},
+        },
+        "does not tell the order": {
+            **state, "features.module.0.weight": double["features.0.weight"]
+        },
+        "unknown names.* Received: criterion": {**state, "criterion.weight": torch.ones(5)},
+        "unknown names.* Received: layer1.0": {"layer1.0.weight": torch.ones(5, 3, 3, 3)},
+        "has classifier.4.weight_(orig|mask), which": pruned.state_dict(),
+        "Received: torch._utils._rebuild_qtensor": {**state, "features.0.weight": quantized},
+        "Received: torch.CharStorage": {
+            **state, "features.0.weight": state["features.0.weight"].to(torch.int8)
+        },
+        "_rebuild_sparse_tensor": {
+            **state, "features.0.weight": state["features.0.weight"].to_sparse()
+        },
+        "weights of another kind: features.2.weight": {**state, "features.2.weight": torch.ones(3)},
+        "not a PyTorch state dictionary.* Received: list": [1, 2],
+        "not a PyTorch state dictionary.* Received: .*print": PickleBomb(),
+        "batch normalization": {**state, "features.1.running_mean": torch.ones(3)},
+    }  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_other_files_are_refused_in_one_line(tmp_path, trained, capsys):
+    import torch
+
+    network, *_ = trained
+    cases = refused_files(network)
+    for text, content in cases.items():
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(UsageError, match=text) as error:
+            open_weights(tmp_path / "a.pth")
+        assert str(error.value).isprintable()
+    assert "this code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_named(tmp_path, trained):
+    import torch
+
+    network, images, _ = trained
+    example = torch.zeros(1, 3, 131, 131)
+    torch.jit.trace(network, example).save(str(tmp_path / "a.pt"))
+    with pytest.raises(UsageError, match="is a TorchScript archive") as error:
+        open_weights(tmp_path / "a.pt")
+    assert "torch.save(torch.jit.load('a.pt').state_dict(), 'weights.pth')" in str(error.value)
