@@ -81,7 +81,9 @@ def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> N
     for axes, one in zip(grid, results, strict=False):
         axes.imshow(np.clip(one.image / 255, 0, 1))
         axes.set_title(
-            f"{one.layer} unit {one.unit}\n{one.start:.3g} → {one.activation:.3g}", fontsize=9
+            f"{one.layer} unit {one.unit}\n{one.start:.3g} → {one.activation:.3g}"
+            + ("" if one.fires else ": does not fire"),
+            fontsize=9,
         )
     below = 0.35 / (2.9 * rows + 0.35)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.4 / (2.9 * rows + 0.35), bottom=below,

@@ -3,13 +3,21 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
+from scipy import ndimage
 
+from cnnkit.cli.main import main
+from cnnkit.cli.read_image import read_image
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import ClassProbabilities
+from cnnkit.models import build, open_weights
 from cnnkit.visualize import activation_maximization
+from cnnkit.visualize.activation_maximization import _fourier_image, _Transformations
 
 SIZE = 16
+# No random transformations.
+FIXED = {"jitter": 0, "rotation": 0, "scaling": 0}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,7 @@ def detector():
 
 
 def test_the_pattern_appears_at_the_requested_position(detector, rng):
-    options = {"steps": 60, "smoothness": 0.01, "jitter": 0}
+    options = {"steps": 300, **FIXED}
     row, red = activation_maximization(detector, "conv", [0, 1], position=(6, 9), **options)
     assert (row.position, row.layer, row.unit, red.unit) == ((6, 9), "conv", 0, 1)
     # The maximum: 5 pixels of 3 colors at 1, as many at 0, and the bias.
@@ -48,8 +56,6 @@ def test_the_pattern_appears_at_the_requested_position(detector, rng):
     assert image[5, 7:12].max() < 15
     assert red.image[6, 9, 0] > 240
     assert red.image[6, 9, 1] < 15
-    # Noise outside of the receptive field is only smoothed.
-    assert np.abs(image[10:] - 127.5).max() < 40
     assert image.min() >= 0
     assert image.max() <= 255
 
@@ -59,43 +65,107 @@ def test_the_default_position_is_the_center(detector):
     assert made.position == (4, 4)
 
 
-def test_jitter_is_undone(detector):
-    [made] = activation_maximization(
-        detector, "conv", 0, position=(6, 9), steps=60, jitter=1, smoothness=0.01
-    )
-    # The activation is that of the returned image.
+def test_the_activation_is_that_of_the_returned_image(detector):
+    [made] = activation_maximization(detector, "conv", 0, position=(6, 9), steps=60)
     maps = keras.Model(detector.input, detector.get_layer("conv").output)(made.image[None])
     assert made.activation == pytest.approx(float(maps[0, 6, 9, 0]), rel=1e-5)
-    assert made.activation > 3
-    # After one step of a unit with a receptive field of 5 x 5, the other pixels are still noise.
-    [made] = activation_maximization(
-        detector, "conv", 0, position=(6, 9), steps=1, jitter=4, smoothness=0, seed=1
+    assert made.activation > 3 > made.start
+
+
+@pytest.mark.parametrize("shape", [(8, 12, 3), (7, 9, 1)])
+def test_the_image_is_the_inverse_fourier_transform_in_imagenets_colors(shape, rng):
+    """NumPy's transform, and the covariance of ImageNet's colors that Lucid publishes."""
+    height, width, channels = shape
+    size, to_image = _fourier_image(shape, (-1.0, 3.0))
+    assert size == (2, channels, height, width // 2 + 1)
+    given = rng.normal(0, 0.3, size)
+    image = to_image(tf.constant(given, tf.float32)).numpy()[0]
+    logits = -np.log(4 / (image + 1) - 1)
+    planes = np.empty(shape)
+    for channel in range(channels):
+        spectrum = given[0, channel] + 1j * given[1, channel]
+        for row in range(height):
+            for column in range(width // 2 + 1):
+                vertical, horizontal = min(row, height - row) / height, column / width
+                frequency = max(np.sqrt(vertical**2 + horizontal**2), 1 / max(height, width))
+                spectrum[row, column] *= np.sqrt(height * width) / frequency / 4
+        planes[:, :, channel] = np.fft.irfft2(spectrum, (height, width))
+    if channels == 3:
+        # Standard deviations of the decorrelated colors, as Lucid rounds them.
+        lucid = np.array([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+        covariance = lucid @ lucid.T
+        mix, *_ = np.linalg.lstsq(planes.reshape(-1, 3), logits.reshape(-1, 3), rcond=None)
+        np.testing.assert_allclose(planes @ mix, logits, rtol=1e-4, atol=1e-5)
+        measured = mix.T @ mix
+        np.testing.assert_allclose(
+            measured / np.trace(measured), covariance / np.trace(covariance), atol=0.01
+        )
+    else:
+        np.testing.assert_allclose(planes, logits, rtol=1e-4, atol=1e-5)
+
+
+class _Fixed:
+    """A generator of the largest or the smallest number."""
+
+    def __init__(self, largest):
+        self.largest = largest
+
+    def uniform(self, low, high, count):
+        return np.full(count, high if self.largest else low)
+
+    def integers(self, low, high, shape):
+        return np.full(shape, high - 1 if self.largest else low)
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_transformations_are_those_of_scipy(largest, rng):
+    """A rotation by 30 degrees, a size of 1.25 or 0.75, a shift of 2 pixels, about the center."""
+    image = ndimage.gaussian_filter(rng.uniform(0, 255, (21, 25)), 2)
+    [matrix] = _Transformations(2, 30, 0.25).sample(_Fixed(largest), 1, image.shape)
+    given = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None, :, :, None], transforms=matrix, output_shape=image.shape,
+        fill_value=0.0, interpolation="BILINEAR", fill_mode="REFLECT",
+    )[0, :, :, 0]  # fmt: skip
+    sign = 1 if largest else -1
+    size, angle = 1 + sign * 0.25, np.deg2rad(sign * 30)
+    inverse = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]) / size
+    center = (np.array(image.shape) - 1) / 2
+    offset = center - inverse @ center + sign * 2
+    expected = ndimage.affine_transform(image, inverse, offset, order=1, mode="reflect")
+    np.testing.assert_allclose(given, expected, atol=1e-3)
+
+
+def test_an_image_under_shifts_excites_its_unit_wherever_it_lies(detector):
+    """Unit 1 is red minus green of one pixel: shifts of 3 pixels spread its stimulus."""
+    shifts = {"jitter": 3, "rotation": 0, "scaling": 0}
+    spread, fixed = (
+        activation_maximization(detector, "conv", 1, position=(8, 8), steps=200, **options)[0].image
+        for options in (shifts, FIXED)
     )
-    noise = np.random.default_rng(1).normal(127.5, 255 / 50, (SIZE, SIZE, 3))
-    changed = (np.abs(made.image - noise) > 1e-3).any(axis=2)
-    assert 0 < changed.sum() <= 25
-    # The jitter determines which of them the unit saw.
-    assert changed[4:9, 7:12].sum() != changed.sum()
+    weakest = [(one[5:12, 5:12, 0] - one[5:12, 5:12, 1]).min() for one in (spread, fixed)]
+    assert weakest[0] > 100 > weakest[1] + 50
 
 
-def test_every_step_starts_from_pixels_within_the_range():
-    """Red above the range of pixels would activate a unit that depends on green as well."""
-    inputs = keras.Input((6, 6, 3))
-    x = layers.Conv2D(2, 1, activation="relu", name="pair")(inputs)
-    model = keras.Model(inputs, layers.Conv2D(1, 1, name="sum")(x))
-    pair = np.array([[1, 1], [0, -1], [0, 0]], "float32").reshape(1, 1, 3, 2)
-    model.get_layer("pair").set_weights([pair, np.array([0, -300])])
-    model.get_layer("sum").set_weights([np.array([1, 2]).reshape(1, 1, 2, 1), np.zeros(1)])
-    options = {"smoothness": 0, "jitter": 0}
-    # The first step is one of 30 times the rate: from 128 to above 428.
-    [made] = activation_maximization(model, "sum", 0, steps=4, rate=12, **options)
-    [after_one] = activation_maximization(model, "sum", 0, steps=1, rate=12, **options)
-    assert made.image[3, 3, 0] == after_one.image[3, 3, 0] == 255
-    assert made.image[3, 3, 1] == after_one.image[3, 3, 1] > 100
+def test_a_unit_that_did_not_fire_is_reported(tmp_path, capsys):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3, activation="relu", name="conv")(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(model.output))
+    kernel = np.ones((3, 3, 3, 2), "float32") / 27
+    # The largest mean of a window is 255.
+    model.get_layer("conv").set_weights([kernel, np.array([-200, -300])])
+    fires, silent = activation_maximization(model, "conv", [0, 1], steps=200, **FIXED)
+    assert fires.fires and 0 < fires.activation <= 55
+    assert not silent.fires and silent.start < silent.activation <= -45
+    model.save(tmp_path / "m.keras")
+    arguments = ["visualize", "activation-maximization", f"{tmp_path}/m.keras", "--layer", "conv"]
+    assert main([*arguments, "--unit", "0", "1", "--output", f"{tmp_path}/made.png"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("it did not fire") == 1
+    assert "unit 1: " in printed.split("it did not fire")[0].rsplit(";")[-1]
 
 
 def test_classes_by_their_logits_and_names(detector):
-    [red] = activation_maximization(detector, unit="red", steps=60, jitter=0, smoothness=0)
+    [red] = activation_maximization(detector, unit="red", steps=300, **FIXED)
     assert (red.layer, red.unit, red.position) == ("probabilities", 1, ())
     assert red.activation == pytest.approx(1, abs=0.05)
     with pytest.raises(DataError, match="Unit 0 of probabilities has no gradient.*another seed"):
@@ -141,6 +211,8 @@ def test_models_that_take_images_of_any_size():
         ({"rate": 0}, "`rate` is out of its range"),
         ({"smoothness": -1}, "`smoothness` is out of its range"),
         ({"jitter": -1}, "`jitter` is out of its range"),
+        ({"rotation": 181}, "`rotation` is out of its range"),
+        ({"scaling": 1}, "`scaling` is out of its range"),
         ({"input_range": (1, 1)}, "`input_range` is out of its range"),
         (
             {"image_size": 12},
@@ -151,3 +223,17 @@ def test_models_that_take_images_of_any_size():
 def test_invalid_arguments(detector, options, text):
     with pytest.raises(UsageError, match=text):
         activation_maximization(detector, **options)
+
+
+@pytest.mark.slow
+def test_units_of_a_trained_alexnet_are_excited_more_than_by_photographs(shared):
+    weights = open_weights(shared("data/alexnet_bvlc_conv.npz"))
+    model = build("alexnet_caffe", weights=weights, include_top=False, input_shape=(227, 227, 3))
+    units = [40, 120, 172]
+    made = activation_maximization(model, "conv5", units)
+    maps = keras.Model(model.input, model.get_layer("conv5").output)
+    photos = [read_image(str(path), 227) for path in sorted(shared("data/photos").iterdir())]
+    strongest = maps(np.stack(photos)).numpy()[..., units].max((0, 1, 2))
+    for one, photo in zip(made, strongest, strict=True):
+        assert one.fires
+        assert one.activation > 3 * photo

@@ -15,9 +15,9 @@ def add_maximization_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unit", nargs="+", default=["0"], help="units, or names of classes (default 0)"
     )
-    parser.add_argument("--steps", type=int, default=200, help="(default 200)")
+    parser.add_argument("--steps", type=int, default=128, help="(default 128)")
     parser.add_argument(
-        "--smoothness", type=float, default=1, help="weight of total variation (default 1)"
+        "--smoothness", type=float, default=0, help="weight of total variation (default 0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     add_image_size_argument(parser)
@@ -40,6 +40,7 @@ def draw_maximization(args: argparse.Namespace) -> Figure:
     return Figure(
         "; ".join(
             f"{one.layer} unit {one.unit}: {one.start:.3g} for noise, {one.activation:.3g} now"
+            + ("" if one.fires else ", so it did not fire: the image does not show what excites it")
             for one in images
         ),
         {
@@ -51,6 +52,7 @@ def draw_maximization(args: argparse.Namespace) -> Figure:
                     "position": list(one.position),
                     "start": one.start,
                     "activation": one.activation,
+                    "fires": one.fires,
                 }
                 for one in images
             ],
@@ -63,7 +65,8 @@ ACTIVATION_MAXIMIZATION = FigureCommand(
     """Optimize images to activate units.
 
 Starts with noise and follows the gradient of the unit's activation (Simonyan et al. 2013, section
-2). The images of several units are drawn in one figure.""",
+2), in the Fourier space of the image and under random transformations (Olah et al. 2017). The
+images of several units are drawn in one figure.""",
     add_maximization_arguments,
     draw_maximization,
 )

@@ -124,15 +124,6 @@ def model_up_to_layer(
     return _EagerModel([image], above([image, maps]))
 
 
-def model_up_to(
-    nodes: Sequence[Node], shape: tuple[int, ...], output_shape: tuple[int, ...]
-) -> keras.Model:
-    """Returns a model images -> output of the last of `nodes` before its activation."""
-    image = keras.Input(shape, dtype="float32")
-    values = _function_layer(lambda x: without_activation(nodes, {0: x}), output_shape)(image)
-    return _EagerModel([image], values)
-
-
 class _EagerModel(keras.Model):
     """A model whose `predict` has no progress bar and runs eagerly.
 
