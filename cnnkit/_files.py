@@ -1,11 +1,14 @@
-"""Atomic writes: a file appears complete or not at all."""
+"""Atomic writes, by which a file appears complete or not at all, and JSON texts."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cnnkit.errors import RunError
 
@@ -103,3 +106,27 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with staged_file(path) as staging:
         staging.write_text(text)
+
+
+def json_text(document: object, *, indent: int | None = None) -> str:
+    """Return a document as JSON; a number that is not finite becomes null, because JSON has none.
+
+    Args:
+        document: Mappings, lists, tuples, texts, numbers (NumPy's too), booleans and None.
+        indent: Number of spaces of a level; None writes one line.
+
+    Example:
+        >>> json_text({"loss": float("nan"), "epoch": 1})
+        '{"loss": null, "epoch": 1}'
+    """
+    return json.dumps(_without_infinities(document), indent=indent, allow_nan=False)
+
+
+def _without_infinities(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_infinities(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_infinities(one) for one in value]
+    if type(value).__module__ == "numpy":  # Not imported: the file needs no NumPy otherwise.
+        return _without_infinities(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -190,7 +190,7 @@ class TrainingConfig:
     weight_mapping: str = config_field(
         "by-name",
         "Layers that take their weights from init_from, as in `cnnkit.models.copy_weights`.",
-        choices=("by-name", "vgg-staged"),
+        choices=("by-name", "features", "vgg-staged"),
         former_name="init_rule",
     )
     seed: int = config_field(

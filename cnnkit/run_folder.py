@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit._files import STAGING_PREFIX, staged_file, write_text
+from cnnkit._files import STAGING_PREFIX, json_text, staged_file, write_text
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
 
@@ -111,7 +111,7 @@ class RunFolder:
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True)
         write_text(self.path / LABELS, "".join(f"{name}\n" for name in class_names))
-        write_text(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        write_text(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
         with staged_file(self.path / STATISTICS) as staging, staging.open("wb") as file:
             np.savez(file, **(statistics or {}))

@@ -1,8 +1,21 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and JSON texts."""
 
+import json
+import math
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from cnnkit._files import STAGING_PREFIX, append_line, make_folder, staged_file, write_text
+import cnnkit
+from cnnkit._files import (
+    STAGING_PREFIX,
+    append_line,
+    json_text,
+    make_folder,
+    staged_file,
+    write_text,
+)
 from cnnkit.errors import RunError
 
 
@@ -36,3 +49,37 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     ):
         with pytest.raises(RunError, match="could not be written. Received: No.*Make room there"):
             write()
+
+
+def test_json_has_no_numbers_that_are_not_finite():
+    document = {
+        "a": math.nan, "b": [1.5, -math.inf, (np.float32("nan"), np.int64(3))], "c": "NaN",
+        "d": np.array([1.0, np.inf]), "e": {"f": None, "g": True}, 3: 1e-300,
+    }  # fmt: skip
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    assert json.loads(json_text(document, indent=1), parse_constant=refuse) == {
+        "a": None, "b": [1.5, None, [None, 3]], "c": "NaN", "d": [1.0, None],
+        "e": {"f": None, "g": True}, "3": 1e-300,
+    }  # fmt: skip
+
+
+# Digests and messages between processes; their texts are not documents of users, or are refused.
+NOT_DOCUMENTS = {
+    "_files.py", "config.py", "config_fields.py", "cli/train_stages.py", "data/sources/tfrecord.py",
+    "evaluation/result_store.py", "export/isolated_model.py", "export/isolated_worker.py",
+    "features/extractor.py", "features/store.py", "models/weights/output_fingerprint.py",
+    "training/checkpoint.py", "training/distribute.py", "training/train.py",
+}  # fmt: skip
+
+
+def test_documents_are_written_by_json_text():
+    package = Path(cnnkit.__file__).parent
+    files = {
+        file.relative_to(package).as_posix()
+        for file in package.rglob("*.py")
+        if "json.dump" in file.read_text()
+    }
+    assert files <= NOT_DOCUMENTS

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from cnnkit._files import json_text
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def print_line(text: str, file: TextIO) -> None:
 
 def print_json(document: object, *, indent: int | None = None) -> None:
     """Print a JSON document on standard output."""
-    print(json.dumps(document, indent=indent))
+    print(json_text(document, indent=indent))
 
 
 def add_json_argument(parser: argparse._ActionsContainer, help: str | None = None) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cnnkit._files import write_text
+from cnnkit._files import json_text, write_text
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
 from cnnkit.recipes import TrainingStage
@@ -51,7 +51,7 @@ def write_stages(output: Path, stages: Sequence[TrainingStage]) -> None:
         )
     output.mkdir(parents=True)
     write_text(
-        output / STAGES_FILE, json.dumps([dataclasses.asdict(stage) for stage in stages], indent=2)
+        output / STAGES_FILE, json_text([dataclasses.asdict(stage) for stage in stages], indent=2)
     )
 
 

@@ -15,6 +15,9 @@ class TerminalProgress(Callback):
     Args:
         out: The stream of the lines.
         show_times: Whether to print the seconds that each part of the training took.
+
+    Attributes:
+        process: Index of this process among those of the training.
     """
 
     def __init__(self, out: TextIO, *, show_times: bool = False) -> None:
@@ -22,10 +25,11 @@ class TerminalProgress(Callback):
         self._show_times = show_times
         self._epochs = 0
         self._bar: Any = None
+        self.process = 0
 
     def on_train_begin(self, facts: Mapping[str, Any]) -> None:
         """Print the model, the dataset, the devices and the deviations from the paper."""
-        self._epochs = facts["epochs"]
+        self._epochs, self.process = facts["epochs"], facts["process"]
         devices = facts["devices"]
         replicas = f"{len(devices)} replica{'s' if len(devices) > 1 else ''} on the {devices[0]}"
         self._print(

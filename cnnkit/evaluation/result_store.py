@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnkit._files import make_folder, write_text
+from cnnkit._files import json_text, make_folder, write_text
 from cnnkit.errors import RunError, UsageError
 
 FOLDER = "evaluations"
@@ -65,14 +65,14 @@ def save_results(document: Mapping[str, Any], path: Path) -> Path:
         RunError: If the file cannot be written.
     """
     make_folder(path.parent)
-    plain = json.loads(json.dumps(document))
+    plain = json.loads(json_text(document))
     number, file = 1, path
     while file.exists():
         if _counts(read_results(file)) == _counts(plain):
             return file
         number += 1
         file = path.with_stem(f"{path.stem}-{number}")
-    write_text(file, json.dumps(plain, indent=1) + "\n")
+    write_text(file, json_text(plain, indent=1) + "\n")
     return file
 
 

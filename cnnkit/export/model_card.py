@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._files import json_text
 from cnnkit.data import Augmentation
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
@@ -78,7 +78,7 @@ def write_assets(
     """
     labels_file, preprocessing_file = folder / LABELS, folder / PREPROCESSING
     labels_file.write_text("".join(f"{label}\n" for label in labels))
-    preprocessing_file.write_text(json.dumps(preprocessing, indent=2) + "\n")
+    preprocessing_file.write_text(json_text(preprocessing, indent=2) + "\n")
     return [labels_file, preprocessing_file]
 
 

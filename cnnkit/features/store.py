@@ -23,7 +23,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit._files import STAGING_PREFIX, staged_file, write_text
+from cnnkit._files import STAGING_PREFIX, json_text, staged_file, write_text
 from cnnkit.data import Dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, stream_features
@@ -97,7 +97,7 @@ class FeatureIndex:
         """Return the content of the index file."""
         fields = {SPEC_KEY if name == "spec" else name: value for name, value in vars(self).items()}
         fields = {"format": FORMAT, "fingerprint": self.fingerprint, **fields}
-        return json.dumps({**fields, SPEC_KEY: self.spec.to_dict()}, indent=2) + "\n"
+        return json_text({**fields, SPEC_KEY: self.spec.to_dict()}, indent=2) + "\n"
 
     def check_compatible(self, other: FeatureIndex, folder: Path) -> None:
         """Check that another store holds parts of the same features.
@@ -321,7 +321,7 @@ def _write_part(
     with staged_file(_values_file(folder, part)) as staged, staged.open("wb") as file:
         np.save(file, values)
     names_and_labels = {"names": names, "labels": labels.tolist()}
-    write_text(_names_file(folder, part), json.dumps(names_and_labels))
+    write_text(_names_file(folder, part), json_text(names_and_labels))
 
 
 def _is_whole(folder: Path, index: FeatureIndex, part: int) -> bool:

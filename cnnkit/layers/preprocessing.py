@@ -66,7 +66,13 @@ class SubtractMean(keras.layers.Layer):
                 expected="3 values, or (height, width, 3)",
                 received=self.mean.shape,
             )
-        if self.std is not None and (self.std.shape != (3,) or not (self.std > 0).all()):
+        if not np.isfinite(self.mean).all():
+            raise UsageError(
+                "`mean` must be finite", received=np.array2string(self.mean, threshold=3)
+            )
+        if self.std is not None and not (
+            self.std.shape == (3,) and np.isfinite(self.std).all() and (self.std > 0).all()
+        ):
             raise UsageError(
                 "`std` must hold one deviation for each channel",
                 expected="3 values above zero",

@@ -18,6 +18,7 @@ from cnnkit.models.logits import logits_tensor as logits_tensor
 from cnnkit.models.registry import BUILDERS as BUILDERS
 from cnnkit.models.registry import PAPERS as PAPERS
 from cnnkit.models.registry import build as build
+from cnnkit.models.registry import check_options as check_options
 from cnnkit.models.summary import summarize_network as summarize_network
 from cnnkit.models.surgery import SurgeryResult as SurgeryResult
 from cnnkit.models.surgery import copy_weights as copy_weights

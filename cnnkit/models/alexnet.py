@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig
+from cnnkit.errors import unknown_name
+from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
 from cnnkit.models.stages import (
     NON_OVERLAPPING,
@@ -180,13 +180,12 @@ def alexnet(
         >>> alexnet().count_params()
         60965224
     """
+    check_arguments(locals())
     if preset not in PRESETS:
         raise unknown_name("preset", preset, PRESETS)
     chosen = PRESETS[preset]
     initializer = chosen.initializer if initializer is None else initializer
     bias_value = chosen.bias_value if bias_value is None else bias_value
-    if groups not in (1, 2):
-        raise UsageError("`groups` must be 1 or 2", expected="groups=1 or 2", received=groups)
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
     head = HeadConfig(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+import numbers
+import reprlib
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +23,115 @@ HIDDEN_UNITS = 4096
 IMAGE_SIZE = 224
 # The search for the smallest image that a network takes ends here.
 LARGEST_SEARCHED_SIDE = 1024
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Check the types and the ranges of a builder's arguments, by name.
+
+    The values that only one builder knows, such as its presets, are checked by that builder.
+
+    Args:
+        arguments: Arguments by name. Names that no builder of the package has are ignored.
+
+    Raises:
+        UsageError: If a value is wrong; the argument is named.
+    """
+    for name, value in arguments.items():
+        if name in _ARGUMENTS:
+            expected, accepts = _ARGUMENTS[name]
+            if not accepts(value):
+                raise UsageError(f"`{name}` must be {expected}", received=reprlib.repr(value))
+    activation = arguments.get("classifier_activation")
+    if activation is not None and not callable(activation):
+        _check_keras_activation(activation)
+
+
+def _check_keras_activation(activation: object) -> None:
+    known = sorted(name for name in dir(keras.activations) if name.islower() and name[0] != "_")
+    known = [name for name in known if name not in ("deserialize", "get", "serialize")]
+    if not isinstance(activation, str) or activation not in known:
+        raise unknown_name("`classifier_activation`", activation, known)
+
+
+def _is_integer(value: object, least: int = 1) -> bool:
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_integer and int(value) >= least  # type: ignore[call-overload]
+
+
+def _is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and least <= value <= most
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_sequence(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+        return False
+    return np.ndim(value) <= 1 and all(accepts(one) for one in value)
+
+
+def _is_mean(value: Any) -> bool:
+    try:
+        array = np.asarray(value, "float64")
+    except (TypeError, ValueError):
+        return False
+    return array.shape[-1:] == (3,) and array.ndim in (1, 3) and bool(np.isfinite(array).all())
+
+
+def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+_BOOL = ("True or False", _is_bool)
+_COUNT = ("an integer of at least 1", _is_integer)
+_TEXT = ("a text", _is_text)
+# Arguments of the builders: what they must be in words, and the function that tells.
+_ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "include_top": _BOOL,
+    "include_preprocessing": _BOOL,
+    "lrn": _BOOL,
+    "overlapping_pooling": _BOOL,
+    "classes": _COUNT,
+    "hidden_units": _COUNT,
+    "groups": ("1 or 2", lambda value: _is_integer(value) and value <= 2),
+    "sixth_conv": ("None or a number of filters of at least 1", _or_none(_is_integer)),
+    "dropout": ("a fraction of 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "bias_value": ("None or a finite number", _or_none(_is_number)),
+    "weight_stddev": ("a number of at least 0", lambda value: _is_number(value, 0)),
+    "filters": (
+        "three integers of at least 1, the filters of conv3, conv4 and conv5",
+        lambda value: _is_sequence(value, _is_integer) and len(value) == 3,
+    ),
+    # A text is refused by `omit_layers_from`, which knows the names.
+    "omit_layers": (
+        "a list of names of layers",
+        lambda value: _is_text(value) or _is_sequence(value, _is_text),
+    ),
+    "input_shape": (
+        "None or (height, width, 3) in pixels",
+        _or_none(lambda value: _is_sequence(value, _or_none(_is_integer))),
+    ),
+    "mean": (
+        "None for ImageNet's, or finite numbers of shape (3,) or (height, width, 3), RGB in 0..255",
+        _or_none(_is_mean),
+    ),
+    "activation": _TEXT,
+    "preset": _TEXT,
+    "config": _TEXT,
+    "initializer": ("None or a text", _or_none(_is_text)),
+    "pooling": ("None, avg or max", _or_none(_is_text)),
+    "name": (
+        "None or a text without slashes",
+        _or_none(lambda value: _is_text(value) and "/" not in value),
+    ),
+}
 
 
 def activation_argument(kind: str) -> keras.layers.Layer | str:
@@ -80,7 +193,8 @@ def input_block(
     if input_shape is None:
         side = size if include_top else None
         input_shape = (side, side, 3)
-    shape = tuple(input_shape)
+    # Keras takes Python's numbers only.
+    shape = tuple(side if side is None else int(side) for side in input_shape)
     if len(shape) != 3 or shape[2] != 3:
         raise UsageError(
             "`input_shape` must be that of RGB images",
@@ -101,6 +215,12 @@ def input_block(
     inputs = keras.Input(shape, name="images")
     if not include_preprocessing:
         return inputs, inputs
+    if mean is not None and 0 < np.max(mean) < 1:
+        warnings.warn(
+            "`mean` lies in 0..1, and images in 0..255: multiply a mean of PyTorch by 255",
+            UserWarning,
+            stacklevel=4,
+        )
     mean = Preprocessing(IMAGENET_MEAN if mean is None else mean).for_size(*sides).mean
     return inputs, SubtractMean(mean, name="preprocessing")(inputs)
 
@@ -177,24 +297,18 @@ def classifier_head(
             expected="pooling=None, or include_top=False",
             received=f"pooling={pooling!r}, include_top=True",
         )
-    if classes < 1 or head.units < 1:
-        raise UsageError(
-            "`classes` and `hidden_units` must be at least 1",
-            expected="classes >= 1 and hidden_units >= 1",
-            received=f"classes={classes}, hidden_units={head.units}",
-        )
     x = keras.layers.Flatten(name="flatten")(x)
     *hidden, logits = head.names
     for name in hidden:
         dense = keras.layers.Dense(
-            head.units,
+            int(head.units),
             activation=activation_argument(head.activation),
             name=name,
             **hidden_initializers(),
         )
-        dropout = Dropout(head.dropout, name=f"{name}_dropout")
+        dropout = Dropout(float(head.dropout), name=f"{name}_dropout")
         x = dense(dropout(x)) if head.dropout_first else dropout(dense(x))
-    x = keras.layers.Dense(classes, dtype="float32", name=logits, **output_initializers())(x)
+    x = keras.layers.Dense(int(classes), dtype="float32", name=logits, **output_initializers())(x)
     if classifier_activation is None:
         return x
     return ClassProbabilities(classifier_activation, dtype="float32", name="probabilities")(x)

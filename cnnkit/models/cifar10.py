@@ -14,6 +14,7 @@ from cnnkit.models.blocks import (
     HeadConfig,
     activation_argument,
     activation_layer,
+    check_arguments,
     classifier_head,
     input_block,
 )
@@ -78,6 +79,7 @@ def cifar10_full(
         >>> build("cifar10_full").count_params()
         89578
     """
+    check_arguments(locals())
     inputs, x = _input_block("cifar10_full", input_shape, include_top, include_preprocessing, mean)
     x = _convolutions(x, activation, initializer, normalized=lrn)
     outputs = classifier_head(
@@ -119,6 +121,7 @@ def cifar10_quick(
         >>> build("cifar10_quick").count_params()
         145578
     """
+    check_arguments(locals())
     inputs, x = _input_block("cifar10_quick", input_shape, include_top, include_preprocessing, mean)
     x = _convolutions(x, activation, initializer, normalized=False)
     if include_top:

@@ -68,6 +68,10 @@ def find_weights(
     """
     if weights is None or isinstance(weights, WeightsFile):
         return weights
+    if not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights):
+        raise UsageError(
+            "`weights` must be None, a file or what `open_weights` returned", received=repr(weights)
+        )
     if weights == IMAGENET:
         return download_imagenet_weights(network, include_top=include_top, classes=classes)
     return open_weights(Path(weights))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from cnnkit.models.alexnet import (
     alexnet_torchvision,
     caffenet,
 )
+from cnnkit.models.blocks import check_arguments
 from cnnkit.models.cifar10 import cifar10_full, cifar10_quick
 from cnnkit.models.vgg import vgg11, vgg11_lrn, vgg13, vgg16, vgg16_c, vgg19
 from cnnkit.models.zfnet import zfnet
@@ -77,19 +78,42 @@ def build(name: str, **options: Any) -> keras.Model:
         >>> build("alexnet", classes=10, input_shape=(64, 64, 3)).name
         'alexnet'
     """
+    current = check_options(name, options)
+    return BUILDERS[name](**current)
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the name of a network and the arguments of its builder without building it.
+
+    Args:
+        name: A key of `BUILDERS`.
+        options: Arguments of the builder.
+
+    Returns:
+        The options by their current names.
+
+    Raises:
+        UsageError: If there is no such network, it has no such option, or a value is wrong.
+
+    Example:
+        >>> from cnnkit.models import check_options
+        >>> check_options("vgg16", {"dropout": 0})
+        {'dropout': 0}
+    """
     if name not in BUILDERS:
         raise unknown_name("model", name, BUILDERS)
-    builder = BUILDERS[name]
-    known = inspect.signature(builder).parameters
-    for option in list(options):
+    known = inspect.signature(BUILDERS[name]).parameters
+    current = dict(options)
+    for option in options:
         new = RENAMED_OPTIONS.get(option)
         if new is not None and new in known and new not in options:
             warnings.warn(
                 f"The option `{option}` of {name} is now called `{new}`.",
                 FutureWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-            options[new] = options.pop(option)
+            current[new] = current.pop(option)
         elif option not in known:
             raise unknown_name(f"option of {name}", option, known)
-    return builder(**options)
+    check_arguments(current)
+    return current

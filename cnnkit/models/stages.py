@@ -236,7 +236,7 @@ def _apply_stage(
         x = keras.layers.ZeroPadding2D((edges, edges), name=f"pad{number}")(x)
     late = stage.activation_last
     x = GroupedConv2D(
-        stage.filters,
+        int(stage.filters),
         stage.kernel,
         strides=stage.stride,
         padding="same" if stage.pad_before is None else "valid",

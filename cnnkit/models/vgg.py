@@ -10,7 +10,13 @@ import numpy as np
 
 from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
-from cnnkit.models.blocks import HeadConfig, activation_argument, classifier_head, input_block
+from cnnkit.models.blocks import (
+    HeadConfig,
+    activation_argument,
+    check_arguments,
+    classifier_head,
+    input_block,
+)
 from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 
 # Simonyan & Zisserman 2014, Table 1: the columns, top to bottom. A word is "kernel-filters" for a
@@ -88,6 +94,7 @@ def vgg(
         >>> vgg("A").count_params()
         132863336
     """
+    check_arguments(locals())
     if config not in COLUMNS:
         raise unknown_name("VGG configuration", config, COLUMNS)
     if initializer not in INITIALIZERS:

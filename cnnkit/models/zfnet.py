@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit.errors import UsageError, unknown_name
-from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig
+from cnnkit.errors import unknown_name
+from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
 from cnnkit.models.stages import (
     NON_OVERLAPPING,
@@ -106,14 +106,9 @@ def zfnet(
         >>> zfnet(classes=10, input_shape=(64, 64, 3), hidden_units=16).name
         'zfnet'
     """
+    check_arguments(locals())
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
-    if len(filters) != 3:
-        raise UsageError(
-            "`filters` must hold three numbers",
-            expected="filters of conv3, conv4 and conv5",
-            received=filters,
-        )
     last = (replace(stage, filters=n) for stage, n in zip(STAGES[2:], filters, strict=True))
     head = HeadConfig(("fc6", "fc7", "fc8"), hidden_units, dropout, activation=activation)
     stages, head = omit_layers_from("ZFNet", (*STAGES[:2], *last), head, omit_layers)

@@ -18,6 +18,8 @@ from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.models.surgery.sequential import layers_with_weights
+from cnnkit.run_folder import RunFolder
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.step import LossScale, StepRunner
 
@@ -35,6 +37,56 @@ class TrainingComponents:
     model: keras.Model
     step_runner: StepRunner
     build_model: Callable[[], keras.Model]
+
+    def float32_model(self) -> keras.Model:
+        """Return a copy of the network that computes in float32.
+
+        Its variables belong to the strategy in whose scope it is called.
+        """
+        with _dtype_policy("float32"):
+            model = self.build_model()
+        model.set_weights(self.model.get_weights())
+        return model
+
+
+# Class names that a message lists at most.
+LISTED_CLASSES = 3
+# Options of a builder that training decides, with the field that does it.
+DECIDED_OPTIONS = {
+    "classes": "the dataset has its number of classes",
+    "input_shape": "set `image_size` (--image-size)",
+    "mean": "set `mean` (--mean)",
+    "weights": "set `init_from` (--init-from)",
+}
+
+
+def check_model_options(config: TrainingConfig) -> None:
+    """Check the network and the options of a configuration, before anything slow is done.
+
+    Raises:
+        UsageError: If there is no such network or option, a value is out of range, or training
+            decides the option itself.
+    """
+    options = config.model_options
+    models.check_options(config.model, options)
+    for name, reason in DECIDED_OPTIONS.items():
+        if name in options:
+            raise UsageError(
+                f"`model_options` must not hold {name} in training: {reason}",
+                received=f"{name}={options[name]!r}",
+            )
+    if not options.get("include_top", True):
+        raise UsageError("`include_top` must be True in training, which fits the classifier")
+    if options.get("classifier_activation", "softmax") not in ("softmax", None):
+        raise UsageError(
+            "`classifier_activation` must be softmax or None in training, whose loss is the "
+            "cross-entropy of a softmax",
+            received=options["classifier_activation"],
+        )
+    if config.init_from and not options.get("include_preprocessing", True):
+        raise UsageError(
+            "`include_preprocessing` must be True with `init_from`, whose weights need their mean"
+        )
 
 
 def build_components(
@@ -62,13 +114,14 @@ def build_components(
     }
 
     def build_model() -> keras.Model:
-        model = models.build(config.model, **options)
+        with _seeded(config.seed):
+            model = models.build(config.model, **options)
         models.set_class_names(model, class_names)
         if "std" in statistics:
             model.get_layer("preprocessing").set_statistics(statistics["mean"], statistics["std"])
         return model
 
-    with strategy.scope(), _seeded(config.seed), _dtype_policy(config.precision):
+    with strategy.scope(), _dtype_policy(config.precision):
         model = build_model()
         optimizer = SGD(
             config.learning_rate,
@@ -96,12 +149,7 @@ def save_model(config: TrainingConfig, components: TrainingComponents, path: Pat
     Raises:
         RunError: If the file cannot be written.
     """
-    model = components.model
-    if config.precision != "float32":
-        with _dtype_policy("float32"):
-            float32_model = components.build_model()
-        float32_model.set_weights(model.get_weights())
-        model = float32_model
+    model = components.model if config.precision == "float32" else components.float32_model()
     with staged_file(path) as staging:
         model.save(staging)
 
@@ -158,6 +206,50 @@ def initialize_from(
             expected="a network with layers of the same names and shapes",
         )
     return copied
+
+
+def initialization_messages(
+    initial_model: keras.Model,
+    config: TrainingConfig,
+    copied: models.SurgeryResult,
+    class_names: Sequence[str],
+) -> list[str]:
+    """Return what `initialize_from` did, one sentence each.
+
+    An output layer that fits by its shape may be of other classes, which is said by their names.
+
+    Args:
+        initial_model: The network whose weights were read.
+        config: The configuration.
+        copied: Result of `initialize_from`.
+        class_names: Names of the classes of the dataset.
+    """
+    origin, after = config.init_from, tuple(class_names)
+    messages = [f"weights of {origin} in {', '.join(copied.copied)}"]
+    if copied.reinitialized:
+        messages.append(f"new weights in {', '.join(copied.reinitialized)}")
+    run = RunFolder(Path(origin or ""))
+    before = run.class_names if run.exists() else models.class_names(initial_model)
+    head = layers_with_weights(copied.model.layers)[-1].name
+    if head not in copied.copied or before == after:
+        return messages
+    if before is None:
+        messages.append(
+            f"{head} begins with weights of {origin}, whose classes have no names: make sure that "
+            f"they are {_listed(after)} in this order"
+        )
+    else:
+        what = "in another order" if set(before) == set(after) else "others"
+        messages.append(
+            f"{head} begins with weights of {origin}, whose classes are {what}: {_listed(before)} "
+            f"there, {_listed(after)} here; --weight-mapping features gives {head} new weights"
+        )
+    return messages
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:LISTED_CLASSES])
+    return f"{shown} ..." if len(names) > LISTED_CLASSES else shown
 
 
 @contextmanager

@@ -34,7 +34,8 @@ class Callback:
             facts: Facts about the run: `run` (path of the folder), `model`, `parameters`,
                 `training_images`, `test_images`, `classes`, `unreadable` (files left out),
                 `devices` (kind of each replica), `epochs`, `first_epoch`, `first_step`,
-                `deviations` (from the paper).
+                `deviations` (from the paper), `process` (index
+                of this process, from 0).
         """
 
     def on_message(self, message: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit._files import staged_file, write_text
+from cnnkit._files import json_text, staged_file, write_text
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
 from cnnkit.errors import RunError, UsageError
@@ -250,4 +250,4 @@ def truncate_metrics(run: RunFolder, epochs: int) -> None:
             expected=f"lines for the epochs 1 to {epochs}",
             received=f"{len(lines)} lines",
         )
-    write_text(run.metrics_file, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(run.metrics_file, "".join(json_text(line) + "\n" for line in lines))

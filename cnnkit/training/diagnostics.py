@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -10,9 +11,15 @@ import tensorflow as tf
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
 from cnnkit.errors import RunError
+from cnnkit.training.checkpoint import MetricTotals
+from cnnkit.training.cluster import TF_CONFIG
 
-# Fewest and most steps whose mean loss decides whether it is stuck; an epoch if it is between.
-WINDOW_STEPS = (50, 1000)
+# A loss at chance is reported after an epoch, or after this many images of each class if that is
+# more. Public logs of VGG-16 from scratch on ImageNet show chance for about 3,000 steps of 256
+# images, 768 images of each class, before the loss falls.
+PATIENCE_PER_CLASS = 1000
+# The mean loss over this fraction of those images decides.
+WINDOW_FRACTION = 1 / 4
 # Relative distance from ln(classes) within which a loss is stuck.
 STUCK_TOLERANCE = 0.005
 # Fraction of the first learning rate below which the weights no longer change.
@@ -31,6 +38,7 @@ def startup_warnings(
         more = len(missing) - LISTED_CLASSES
         listed = ", ".join(missing[:LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
         messages.append(f"no training images of {len(missing)} classes: {listed}")
+    messages += _settings_without_effect(config)
     replicas = strategy.num_replicas_in_sync
     if config.strategy == "mirrored" and replicas == 1:
         messages.append("there is one device to mirror on: this equals the default strategy")
@@ -38,6 +46,36 @@ def startup_warnings(
         messages.append(
             f"a batch of {config.batch_size} is smaller than the {replicas} replicas, "
             "some of which will have nothing to do"
+        )
+    return messages
+
+
+def _settings_without_effect(config: TrainingConfig) -> list[str]:
+    """Return a sentence about each field that was set and changes nothing."""
+    is_step, is_plateau = config.schedule == "step", config.schedule == "plateau"
+    drops = is_plateau or (is_step and bool(config.lr_milestones))
+    has_effect = {
+        "lr_milestones": (is_step, "the schedule step"),
+        "lr_decay": (drops, "a schedule that drops the learning rate"),
+        "patience": (is_plateau, "the schedule plateau"),
+        "max_drops": (is_plateau, "the schedule plateau"),
+        "weight_mapping": (config.init_from is not None, "init_from"),
+        "central_square": (config.crop != "center", "the crops random and ten"),
+    }
+    default = type(config)()
+    messages = [
+        f"{name}={getattr(config, name)} has no effect: it belongs to {owner}"
+        for name, (used, owner) in has_effect.items()
+        if not used and getattr(config, name) != getattr(default, name)
+    ]
+    if config.warmup_epochs >= config.epochs:
+        messages.append(
+            f"the learning rate never reaches {config.learning_rate:g}: warmup_epochs is "
+            f"{config.warmup_epochs:g} of {config.epochs} epochs"
+        )
+    if TF_CONFIG in os.environ and config.strategy != "multiworker":
+        messages.append(
+            f"{TF_CONFIG} is set, but this process trains alone: strategy=multiworker joins others"
         )
     return messages
 
@@ -72,49 +110,67 @@ def check_finite_loss(loss: float, *, step: int, epoch: int, learning_rate: floa
         )
 
 
+def check_finite_held_out_loss(loss: float, *, epoch: int) -> None:
+    """Check that the loss of the held-out images is finite.
+
+    Raises:
+        RunError: If it is not.
+    """
+    if not math.isfinite(loss):
+        raise RunError(
+            f"The loss of the held-out images is not finite after epoch {epoch}",
+            received=loss,
+            hint="Lower the learning rate and start again; the earlier checkpoints are kept",
+        )
+
+
 class LossMonitor:
     """Detect a loss that stays at chance level and a learning rate near 0; each is reported once.
 
     Args:
         classes: Number of classes.
         learning_rate: Initial learning rate.
+        training_images: Number of images of an epoch.
 
     Example:
-        >>> monitor = LossMonitor(classes=10, learning_rate=0.1)
-        >>> monitor.update(2.0, learning_rate=1e-9, steps_per_epoch=100)
+        >>> monitor = LossMonitor(classes=10, learning_rate=0.1, training_images=1438)
+        >>> monitor.update(2.0, images=64, learning_rate=1e-9)
         ['the learning rate has fallen to 1e-09: nothing changes any more']
     """
 
-    def __init__(self, classes: int, learning_rate: float) -> None:
+    def __init__(self, classes: int, learning_rate: float, training_images: int) -> None:
         self._chance_loss = math.log(classes)
         self._negligible_rate = learning_rate * NEGLIGIBLE_RATE
-        self._losses: list[float] = []
+        self._patience = max(training_images, PATIENCE_PER_CLASS * classes)
+        self._window = MetricTotals()
+        self._images = 0
         self._reported: set[str] = set()
 
-    def update(self, loss: float, learning_rate: float, steps_per_epoch: int) -> list[str]:
+    def update(self, loss: float, images: int, learning_rate: float) -> list[str]:
         """Return the new warnings after a step, one sentence each.
 
         Args:
             loss: Mean loss of the step.
+            images: Number of images of the step.
             learning_rate: Learning rate of the step.
-            steps_per_epoch: Number of steps of an epoch.
         """
         messages = {}
-        fewest, most = WINDOW_STEPS
-        window = max(fewest, min(steps_per_epoch, most))
         if learning_rate < self._negligible_rate:
             messages["rate"] = (
                 f"the learning rate has fallen to {learning_rate:.1g}: nothing changes any more"
             )
-        self._losses.append(loss)
-        if len(self._losses) == window:
-            mean = math.fsum(self._losses) / window
-            self._losses.clear()
-            if abs(mean - self._chance_loss) <= STUCK_TOLERANCE * self._chance_loss:
+        self._images += images
+        self._window.add(images, loss * images, 0)
+        if self._window.images >= WINDOW_FRACTION * self._patience:
+            mean, self._window = self._window.mean_loss, MetricTotals()
+            stuck = abs(mean - self._chance_loss) <= STUCK_TOLERANCE * self._chance_loss
+            if stuck and self._images >= self._patience:
                 messages["chance"] = (
-                    f"the loss stays at ln(classes) = {self._chance_loss:.3f}, that of guessing; "
-                    "known cures: --model-option bias_value=0.1 (Caffe's), --model-option "
-                    "initializer=glorot, another learning rate"
+                    f"after {self._images:,} images the loss is still ln(classes) = "
+                    f"{self._chance_loss:.3f}, that of guessing (VGG-16 from scratch on ImageNet "
+                    "leaves it after about 770,000 images); known cures: --model-option "
+                    "initializer=glorot, another learning rate, for AlexNet --model-option "
+                    "bias_value=0.1 (Caffe's), for a deep VGG --weight-mapping vgg-staged"
                 )
         new = [text for kind, text in messages.items() if kind not in self._reported]
         self._reported.update(messages)

@@ -15,7 +15,6 @@ import contextlib
 import functools
 import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +25,7 @@ import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import RunError, UsageError
+from cnnkit.training.cluster import cluster_resolver
 
 # Two replicas on a CPU gain no speed; they show that the code works on replicas.
 CPU_REPLICAS = 2
@@ -52,8 +52,8 @@ def get_strategy(
         worker_index: Index of this process in `workers`, from 0.
 
     Raises:
-        UsageError: If there are fewer devices than replicas, the processes are not given, or
-            TensorFlow was used before.
+        UsageError: If there are fewer devices than replicas, the processes are not given or not
+            as TensorFlow needs them, or TensorFlow was used before.
 
     Example:
         >>> from cnnkit.training import get_strategy
@@ -97,26 +97,7 @@ def _mirrored(replicas: int) -> tf.distribute.MirroredStrategy:
 def _multiworker(
     workers: tuple[str, ...], worker_index: int | None
 ) -> tf.distribute.MultiWorkerMirroredStrategy:
-    if workers:
-        if worker_index is None or not 0 <= worker_index < len(workers):
-            raise UsageError(
-                "`worker_index` must be the position of this process in `workers`",
-                expected=f"an index of 0 to {len(workers) - 1}",
-                received=worker_index,
-            )
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec({"worker": list(workers)}),
-            task_type="worker",
-            task_id=worker_index,
-            rpc_layer="grpc",
-        )
-    elif "TF_CONFIG" in os.environ:
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    else:
-        raise UsageError(
-            "The strategy multiworker needs `workers` or TF_CONFIG",
-            expected="workers=[host:port, ...] and a worker_index, or TF_CONFIG in the environment",
-        )
+    resolver = cluster_resolver(workers, worker_index)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     try:

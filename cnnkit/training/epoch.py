@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -21,9 +22,15 @@ from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import TrainingComponents
 from cnnkit.training.callbacks import Callback
 from cnnkit.training.checkpoint import MetricTotals, TrainingState, save_checkpoint
-from cnnkit.training.diagnostics import LossMonitor, check_finite_loss, pixel_range_warnings
+from cnnkit.training.diagnostics import (
+    LossMonitor,
+    check_finite_held_out_loss,
+    check_finite_loss,
+    pixel_range_warnings,
+)
 from cnnkit.training.distribute import process_index_and_count
 from cnnkit.training.schedule import learning_rate_at
+from cnnkit.training.step import ValidationRunner
 
 # A shell reports 128 + N for a process that was ended by signal N.
 SHELL_SIGNAL_BASE = 128
@@ -159,14 +166,14 @@ def run_epoch(run: TrainingRun) -> dict[str, Any]:
     """Train the remaining steps of the epoch, validate, and return the metrics.
 
     Raises:
-        RunError: If the loss is not finite.
+        RunError: If the loss of a step or of the held-out images is not finite.
         Interrupted: If a signal arrived; the state is saved.
     """
     epoch = run.state.epochs + 1
     run.callbacks.on_epoch_begin(epoch)
     train_steps(run, epoch)
     with run.timed("validation"):
-        held_out = _validate(run)
+        held_out = _validate(run, epoch)
     totals = run.state.totals
     count = run.steps_per_epoch
     return {
@@ -237,15 +244,35 @@ def _record_step(
     run.state.totals.add(images, loss, correct)
     run.state.step = step
     run.callbacks.on_train_batch_end(epoch, step, run.steps_per_epoch, images, loss / images)
-    for message in run.monitor.update(loss / images, learning_rate, run.steps_per_epoch):
+    for message in run.monitor.update(loss / images, images, learning_rate):
         run.callbacks.on_message(message)
 
 
-def _validate(run: TrainingRun) -> MetricTotals:
+def _validate(run: TrainingRun, epoch: int) -> MetricTotals:
+    """Measure loss and accuracy on the held-out images.
+
+    The activations of a network in float16 may exceed its largest number, 65,504, where those of
+    the saved network, which computes in float32, do not. Then the images are measured in float32.
+    """
+    totals = _measure(run, run.components.step_runner)
+    if not math.isfinite(totals.loss) and run.config.precision != "float32":
+        run.callbacks.on_message(
+            f"the held-out loss of epoch {epoch} exceeds the range of {run.config.precision}; it "
+            "was measured in float32, in which the network is saved"
+        )
+        strategy = run.components.step_runner.strategy
+        with strategy.scope():
+            runner = ValidationRunner(run.components.float32_model(), strategy)
+        totals = _measure(run, runner)
+    check_finite_held_out_loss(totals.loss, epoch=epoch)
+    return totals
+
+
+def _measure(run: TrainingRun, runner: ValidationRunner) -> MetricTotals:
     images, totals = run.dataset.splits["test"], MetricTotals()
     size = run.config.batch_size
     for step, batch in enumerate(_batches(run, images, run.held_out_augmentation)):
-        loss, correct = (float(x) for x in run.components.step_runner.validate(batch).numpy())
+        loss, correct = (float(x) for x in runner.validate(batch).numpy())
         totals.add(min(size, len(images) - step * size), loss, correct)
         run.stop_if_requested()
     return totals

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -52,6 +53,16 @@ def compute_input_statistics(
         statistics["eigenvalues"] = np.array(components.eigenvalues)
         statistics["eigenvectors"] = np.array(components.eigenvectors)
     return statistics
+
+
+def check_augmentation(config: TrainingConfig) -> None:
+    """Check the fields about images, before anything slow is done.
+
+    Raises:
+        UsageError: If fields of the configuration contradict each other.
+    """
+    training_augmentation(dataclasses.replace(config, pca_color="none"), {})
+    held_out_augmentation(config)
 
 
 def training_augmentation(

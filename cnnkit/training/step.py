@@ -21,7 +21,44 @@ from cnnkit.training.optimizer import SGD
 Batch = Mapping[str, tf.Tensor]
 
 
-class StepRunner:
+class ValidationRunner:
+    """Compiled validation step of a network. Create it inside `strategy.scope()`.
+
+    Args:
+        model: The network.
+        strategy: The distribution strategy.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+        self.strategy = strategy
+        # Cross-entropy from the logits: exact where a softmax has underflowed.
+        self.network = keras.Model(model.input, logits_tensor(model))
+
+    def validate(self, batch: Batch) -> tf.Tensor:
+        """Return the loss and the correct images of a batch, as `StepRunner.train` does."""
+        return self._validate(shard_batch(batch, self.strategy))
+
+    @tf.function
+    def _validate(self, batch: Batch) -> tf.Tensor:
+        return self._total(
+            self.strategy.run(lambda batch: self._forward(batch, False)[1], (batch,))
+        )
+
+    def _forward(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        labels, weights = batch["labels"], batch["weights"]
+        logits = tf.cast(self.network(batch["images"], training=training), tf.float32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        # Rows of weight 0 pad the batch. `where`, not a product: 0 times infinity is NaN.
+        loss = tf.reduce_sum(tf.where(weights > 0, losses * weights, 0))
+        predictions = tf.argmax(logits, axis=-1, output_type=labels.dtype)
+        correct = tf.cast(predictions == labels, tf.float32)
+        return loss, tf.stack([loss, tf.reduce_sum(correct * weights)])
+
+    def _total(self, counts: Any) -> tf.Tensor:
+        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
+
+
+class StepRunner(ValidationRunner):
     """Compiled training and validation steps of a network.
 
     The gradient of a step is that of the mean loss over all images of the batch, whatever the
@@ -51,13 +88,11 @@ class StepRunner:
         jit_compile: bool = False,
     ) -> None:
         conv_gradient_mode()  # An error here is clearer than one while TensorFlow traces a step.
+        super().__init__(model, strategy)
         self.optimizer = optimizer
-        self.strategy = strategy
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale = loss_scale
         self.jit_compile = jit_compile
-        # Cross-entropy from the logits: exact where a softmax has underflowed.
-        self.network = keras.Model(model.input, logits_tensor(model))
         self.trainable_variables = self.network.trainable_variables
         optimizer.build(self.trainable_variables)
         self.checkpoint_variables = [*model.variables, *optimizer.variables]
@@ -103,10 +138,6 @@ class StepRunner:
         self._apply_accumulated(rate)
         return tf.add_n(counts)
 
-    def validate(self, batch: Batch) -> tf.Tensor:
-        """Return the loss and the correct images of a batch, as `train` does."""
-        return self._validate(shard_batch(batch, self.strategy))
-
     @tf.function
     def train_on_replicas(
         self, batch: Batch, images: tf.Tensor, learning_rate: tf.Tensor
@@ -146,22 +177,6 @@ class StepRunner:
 
         self._apply(self.strategy.run(take), learning_rate)
 
-    @tf.function
-    def _validate(self, batch: Batch) -> tf.Tensor:
-        return self._total(
-            self.strategy.run(lambda batch: self._forward(batch, False)[1], (batch,))
-        )
-
-    def _forward(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        labels, weights = batch["labels"], batch["weights"]
-        logits = tf.cast(self.network(batch["images"], training=training), tf.float32)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        # Rows of weight 0 pad the batch. `where`, not a product: 0 times infinity is NaN.
-        loss = tf.reduce_sum(tf.where(weights > 0, losses * weights, 0))
-        predictions = tf.argmax(logits, axis=-1, output_type=labels.dtype)
-        correct = tf.cast(predictions == labels, tf.float32)
-        return loss, tf.stack([loss, tf.reduce_sum(correct * weights)])
-
     def _gradients(self, batch: Batch, images: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value()
         kernels = fast_conv_gradients(jit_compile=self.jit_compile)
@@ -173,9 +188,6 @@ class StepRunner:
             variables = [variable.value for variable in self.trainable_variables]
             return tf.gradients(loss, variables), counts
         return tape.gradient(loss, self.trainable_variables), counts
-
-    def _total(self, counts: Any) -> tf.Tensor:
-        return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
 
     def _apply(self, gradients: Sequence[tf.Tensor], learning_rate: tf.Tensor) -> None:
         """Sum the replicas' gradients and update every copy of the variables with the sum."""

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit._files import append_line
+from cnnkit._files import append_line, json_text
 from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, cache_in_memory, load_dataset
@@ -26,7 +26,9 @@ from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import (
     TrainingComponents,
     build_components,
+    check_model_options,
     initial_preprocessing,
+    initialization_messages,
     initialize_from,
     load_initial_model,
     save_model,
@@ -56,6 +58,7 @@ from cnnkit.training.distribute import (
 from cnnkit.training.environment import describe_environment
 from cnnkit.training.epoch import TrainingRun, run_epoch
 from cnnkit.training.inputs import (
+    check_augmentation,
     compute_input_statistics,
     held_out_augmentation,
     training_augmentation,
@@ -167,7 +170,7 @@ def _finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
     if config.stop_at_train_error is not None:
         state.reached = 1 - metrics["accuracy"] <= config.stop_at_train_error
     if run.is_chief:
-        append_line(run.folder.metrics_file, json.dumps(metrics))
+        append_line(run.folder.metrics_file, json_text(metrics))
     state.next_epoch()
     run.save_checkpoint()
     run.callbacks.on_epoch_end(metrics)
@@ -206,12 +209,15 @@ def prepare_run(
         check_resumable_configuration(RunFolder.open(folder.path), config)
     elif is_chief:
         folder.check_available(overwrite=overwrite)
+    if not resume:
+        check_model_options(config)
+        check_augmentation(config)
+    initial_model = _initial_model(config, folder, resume=resume) if is_chief else None
     dataset = _load_dataset(config, download=download)
     work = {"configuration": dataclasses.asdict(config), "dataset": dataset.fingerprint}
     check_same_configuration_everywhere(strategy, work)
-    initial_model, statistics = None, {}
+    statistics: dict[str, np.ndarray] = {}
     if is_chief:
-        initial_model = _initial_model(config, folder, resume=resume)
         statistics = _input_statistics(config, folder, dataset, initial_model, resume=resume)
     statistics = broadcast_arrays(strategy, statistics)
     augmentations = training_augmentation(config, statistics), held_out_augmentation(config)
@@ -221,7 +227,7 @@ def prepare_run(
     if is_chief:
         if initial_model is not None:
             copied = initialize_from(initial_model, config, components.model)
-            messages.append(f"weights of {config.init_from} in {', '.join(copied.copied)}")
+            messages += initialization_messages(initial_model, config, copied, dataset.class_names)
         if resume:
             state = _restore(config, folder, dataset, components)
         else:
@@ -236,7 +242,9 @@ def prepare_run(
         held_out_augmentation=augmentations[1],
         state=_broadcast_state(strategy, state, components),
         callbacks=CallbackList(callbacks),
-        monitor=LossMonitor(len(dataset.class_names), config.learning_rate),
+        monitor=LossMonitor(
+            len(dataset.class_names), config.learning_rate, len(dataset.splits["train"])
+        ),
         is_chief=is_chief,
     )
     stored = folder.environment if is_chief else metadata
@@ -313,4 +321,5 @@ def _facts(run: TrainingRun) -> dict[str, Any]:
         "epochs": config.epochs,
         "first_epoch": state.epochs + 1,
         "first_step": state.step + 1,
+        "process": process_index_and_count(run.components.step_runner.strategy)[0],
     }

@@ -21,7 +21,7 @@ import numpy as np
 import skops.io
 from sklearn.pipeline import Pipeline
 
-from cnnkit._files import STAGING_PREFIX, write_error, write_text
+from cnnkit._files import STAGING_PREFIX, json_text, write_error, write_text
 from cnnkit.data import Split
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
@@ -175,7 +175,7 @@ class LinearProbe:
             shutil.rmtree(staged, ignore_errors=True)
             staged.mkdir()
             skops.io.dump(self.pipeline, staged / PIPELINE)
-            write_text(staged / METADATA, json.dumps({"format": FORMAT, **stored}, indent=2) + "\n")
+            write_text(staged / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
             staged.rename(path)
         except OSError as error:
             raise write_error(path, error) from error

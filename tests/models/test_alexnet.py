@@ -115,7 +115,7 @@ def test_presets_begin_as_their_sources_say():
     ("call", "text"),
     [
         (lambda: alexnet(input_shape=(63, 64, 3)), "at least 64. Received: 63 x 64"),
-        (lambda: alexnet(groups=3), "groups=1 or 2. Received: 3"),
+        (lambda: alexnet(groups=3), "`groups` must be 1 or 2. Received: 3"),
         (lambda: alexnet(initializer="he"), "Unknown initializer 'he'"),
         (lambda: alexnet(preset="cafe"), "Did you mean caffe"),
         (lambda: alexnet(activation="relu6"), "Unknown activation 'relu6'"),

@@ -1,11 +1,42 @@
 """The input block and the classifier head."""
 
+import inspect
+import math
+
 import keras
 import numpy as np
 import pytest
 
-from cnnkit import alexnet, vgg16
+from cnnkit import alexnet, load_model, vgg16
 from cnnkit.errors import UsageError
+from cnnkit.models import BUILDERS, vgg, zfnet
+
+NAN, INFINITY = math.nan, math.inf
+NO_FLAG = ("yes", 1, None, "False")
+NO_COUNT = (0, -1, 1.5, "10", None, True, NAN, (3,))
+# Values that are refused, by argument.
+WRONG = {
+    "include_top": NO_FLAG, "include_preprocessing": NO_FLAG, "lrn": NO_FLAG,
+    "overlapping_pooling": NO_FLAG, "classes": NO_COUNT, "hidden_units": NO_COUNT,
+    "groups": (0, 3, "2", 1.0, None),
+    "sixth_conv": (0, 1.5, "256", False),
+    "dropout": (1.5, -0.1, NAN, "0.5", None, True),
+    "bias_value": (NAN, INFINITY, "1", (1,)),
+    "weight_stddev": (-1, NAN, INFINITY, "0.1", None),
+    "filters": (384, (384, 384), (384, 384, 0), (384.0, 384, 256), "abc", None),
+    "omit_layers": (5, "conv3", ("conv9",), (3,), None),
+    "input_shape": (224, "224", (224, 224), (224, 224, 1), (3, 224, 224), (224.0, 224, 3),
+                    (-64, 64, 3), (0, 64, 3), ("64", "64", 3), {64: 64}, (True, 64, 3), ()),
+    "mean": ("imagenet", 5, (1, 2), (NAN, 1, 1), (1, INFINITY, 1), ((1, 2, 3),), "", {}),
+    "activation": ("relu6", 5, None, ["relu"]),
+    "preset": ("cafe", 5, None, ["caffe"]),
+    "config": ("F", 5, None, ["D"]),
+    "initializer": ("he", 5, ["glorot"]),
+    "pooling": ("mean", 5, ["avg"], True),
+    "classifier_activation": ("softmx", 5, ["softmax"], "get", ""),
+    "name": ("", 5, "a/b", ["a"]),
+    "weights": (5, True, "", ["file"], "no/such/file.h5"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -27,7 +58,7 @@ def test_mixed_precision_ends_in_float32(policy, rng):
     [
         (lambda: alexnet(input_shape=(224, 224, 1)), "RGB images"),
         (lambda: vgg16(input_shape=(None, None, 3)), "known image size"),
-        (lambda: alexnet(classes=0), "classes >= 1 and hidden_units >= 1. Received: classes=0"),
+        (lambda: alexnet(classes=0), "`classes` must be an integer of at least 1. Received: 0"),
         (lambda: alexnet(pooling="mean", include_top=False), "Unknown pooling 'mean'"),
         (lambda: alexnet(pooling="avg"), "pooling=None, or include_top=False"),
     ],
@@ -37,3 +68,32 @@ def test_wrong_arguments_are_refused(call, text):
         call()
     assert text in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("builder", [*BUILDERS, "vgg"])
+def test_every_wrong_argument_of_every_builder_is_named(builder):
+    build = BUILDERS.get(builder, vgg)
+    for name in inspect.signature(build).parameters:
+        for value in WRONG[name]:
+            with pytest.raises(UsageError) as error:
+                build(**{name: value})
+            text = str(error.value)
+            assert "\n" not in text
+            named = {"config": "VGG configuration", "weights": "weights"}.get(name, name)
+            assert named in text or str(value) in text, text
+
+
+def test_a_name_that_is_nearly_right_is_offered():
+    with pytest.raises(UsageError, match="Did you mean softmax"):
+        alexnet(classifier_activation="softmx")
+
+
+def test_numbers_of_numpy_are_taken_and_saved(tmp_path):
+    model = zfnet(
+        classes=np.int64(5), hidden_units=np.int32(8), dropout=np.float32(0.25),
+        input_shape=np.array([64, 64, 3]), mean=np.ones(3), filters=np.array([4, 4, 4]),
+        lrn=np.bool_(True),
+    )  # fmt: skip
+    model.save(tmp_path / "model.keras")
+    assert load_model(tmp_path / "model.keras").output_shape == (None, 5)
+    assert model.get_layer("fc6_dropout").rate == 0.25

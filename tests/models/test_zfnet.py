@@ -45,7 +45,7 @@ def test_zfnet_shapes():
             "`omit_layers` of ZFNet must name layers that can be left out",
         ),
         (lambda: zfnet(filters=(384, 384)), "filters of conv3, conv4 and conv5"),
-        (lambda: zfnet(hidden_units=0), "hidden_units >= 1"),
+        (lambda: zfnet(hidden_units=0), "`hidden_units` must be an integer of at least 1"),
         (lambda: zfnet(input_shape=(20, 20, 3)), "too small for ZFNet"),
     ],
 )

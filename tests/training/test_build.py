@@ -10,9 +10,9 @@ from safetensors.numpy import save_file
 from cnnkit import load_model
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
-from cnnkit.models import alexnet, class_names
+from cnnkit.models import alexnet, class_names, set_class_names
 from cnnkit.run_folder import RunFolder
-from cnnkit.training import train
+from cnnkit.training import Callback, train
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -124,3 +124,68 @@ def test_init_from_begins_with_another_runs_weights(tmp_path):
     with pytest.raises(UsageError, match="No model at"):
         train(dataclasses.replace(second, init_from="/no/where"), tmp_path / "third")
     assert not (tmp_path / "third").exists()
+
+
+class Messages(Callback):
+    def __init__(self):
+        self.texts = []
+
+    def on_message(self, message):
+        self.texts.append(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"classes": 7}, "`model_options` must not hold classes in training: the dataset has its"),
+        ({"input_shape": [96, 96, 3]}, "must not hold input_shape.*`image_size`"),
+        ({"mean": [1, 2, 3]}, "must not hold mean.*`mean`"),
+        ({"weights": "file.h5"}, "must not hold weights.*`init_from`"),
+        ({"include_top": False}, "`include_top` must be True in training"),
+        ({"classifier_activation": "sigmoid"}, "`classifier_activation` must be softmax or None"),
+        ({"dropout": 1.5}, "`dropout` must be a fraction of 0 to 1. Received: 1.5"),
+        ({"lrn": "False"}, "`lrn` must be True or False"),
+        ({"dropuot": 0.5}, "Unknown option of alexnet 'dropuot'.*Did you mean dropout"),
+        ({"include_preprocessing": False}, "`include_preprocessing` must be True with `init_from`"),
+    ],
+)
+def test_options_that_training_decides_are_refused_before_the_images(tmp_path, options, text):
+    config = TrainingConfig(
+        model="alexnet", model_options=options, dataset="folder:/no/where", init_from="/no/where"
+    )
+    with pytest.raises(UsageError, match=text):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "mapping", "said"),
+    [
+        (("above", "below"), "by-name", None),
+        (("below", "above"), "by-name", "whose classes are in another order: below, above there"),
+        (("cat", "dog"), "by-name", "whose classes are others: cat, dog there, above, below here"),
+        (("cat", "dog"), "features", None),
+        (None, "by-name", "whose classes have no names: make sure that they are above, below"),
+    ],
+)
+def test_an_output_layer_of_other_classes_is_told(tmp_path, config, names, mapping, said):
+    initial = alexnet(
+        classes=2, input_shape=(64, 64, 3), hidden_units=8, preset="torchvision", name="initial"
+    )
+    if names is not None:
+        set_class_names(initial, names)
+    initial.save(tmp_path / "initial.keras")
+    messages = Messages()
+    begun = dataclasses.replace(
+        config, init_from=str(tmp_path / "initial.keras"), weight_mapping=mapping
+    )
+    model = load_model(train(begun, tmp_path / "run", callbacks=[messages]).path)
+    about = [text for text in messages.texts if "whose classes" in text]
+    assert len(about) == (said is not None)
+    assert said is None or said in about[0]
+    same = np.allclose(model.get_layer("fc8").kernel, initial.get_layer("fc8").kernel, atol=1e-6)
+    assert same == (mapping == "by-name")
+    np.testing.assert_allclose(
+        model.get_layer("fc7").kernel, initial.get_layer("fc7").kernel, atol=1e-6
+    )
+    assert ("new weights in fc8" in messages.texts) == (mapping == "features")

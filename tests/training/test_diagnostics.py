@@ -57,23 +57,77 @@ def test_pixels_of_another_range_are_told(tmp_path):
 
 
 def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
-    """A rate that changes nothing, on a network that guesses: ln(10), seen after 50 steps."""
+    """A rate that changes nothing, on a network that guesses: ln(10)."""
     notes = Notes()
     config = dataclasses.replace(
         CONFIG, epochs=8, learning_rate=1e-12, model_options={"scale": 1e-9}
     )
     train(config, tmp_path / "run", callbacks=[notes])
     [note] = notes.texts
-    assert note.startswith(f"the loss stays at ln(classes) = {math.log(10):.3f}")
+    # 1,000 images of each of the ten classes: in the seventh epoch of 1,438 images.
+    assert note.startswith("after 10,")
+    assert f"images the loss is still ln(classes) = {math.log(10):.3f}" in note
     assert "bias_value=0.1" in note
     assert "initializer=glorot" in note
 
 
 def test_a_loss_that_falls_is_not_stuck():
-    monitor = LossMonitor(10, 0.1)
+    monitor = LossMonitor(10, 0.1, 50_000)
     rng = np.random.default_rng(0)
-    for step in range(500):
-        assert monitor.update(2.25 - step / 500 + rng.normal() / 10, 0.1, 500) == []
+    for step in range(2000):
+        assert monitor.update(2.25 - step / 2000 + rng.normal() / 10, 128, 0.1) == []
+
+
+def test_images_decide_when_a_loss_is_stuck():
+    """VGG-16 from scratch on ImageNet: chance for about 3,000 steps of 256 images is usual."""
+    chance = math.log(1000)
+    usual = LossMonitor(1000, 0.01, 1_281_167)
+    told = [usual.update(chance, 256, 0.01) for _ in range(3000)]
+    assert not any(told)
+    told = [usual.update(chance - step / 500, 256, 0.01) for step in range(4000)]
+    assert not any(told)
+
+    # The first steps, far above chance, do not hide that the rest is stuck.
+    for batch in (32, 256, 2048):
+        stuck = LossMonitor(1000, 0.01, 1_281_167)
+        steps = -(-1_300_000 // batch)
+        losses = [7.9 if step * batch < 60_000 else chance for step in range(steps)]
+        texts = [text for loss in losses for text in stuck.update(loss, batch, 0.01)]
+        [text] = texts
+        images = int(text.split()[1].replace(",", ""))
+        assert 1_281_167 <= images < 1_281_167 + 4 * batch
+
+
+def test_settings_without_effect_are_told():
+    images = Split(np.array([0, 1], np.int32), ("a", "b"), None)
+    source = Dataset("x", ("cat", "dog"), {"train": images}, "")
+
+    def told(**fields):
+        config = dataclasses.replace(CONFIG, **fields)
+        return startup_warnings(config, source, get_strategy("default"))
+
+    assert told() == []
+    assert told(lr_milestones=(1,), lr_decay=0.5) == []
+    [note] = told(schedule="cosine", lr_milestones=(1,))
+    assert note == "lr_milestones=(1,) has no effect: it belongs to the schedule step"
+    [note] = told(lr_decay=0.5)
+    assert note.startswith("lr_decay=0.5 has no effect")
+    assert told(schedule="plateau", patience=2, lr_decay=0.5) == []
+    assert len(told(patience=2, max_drops=1)) == 2
+    [note] = told(weight_mapping="vgg-staged")
+    assert note.endswith("it belongs to init_from")
+    [note] = told(warmup_epochs=1)
+    assert note.startswith("the learning rate never reaches 0.01: warmup_epochs is 1 of 1 epochs")
+    [note] = told(central_square=True)
+    assert note.startswith("central_square=True has no effect")
+
+
+def test_a_process_that_trains_alone_despite_tf_config_is_told(monkeypatch):
+    images = Split(np.array([0, 1], np.int32), ("a", "b"), None)
+    source = Dataset("x", ("cat", "dog"), {"train": images}, "")
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    [note] = startup_warnings(CONFIG, source, get_strategy("default"))
+    assert note.startswith("TF_CONFIG is set, but this process trains alone")
 
 
 def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):

@@ -1,14 +1,18 @@
 """The images of an epoch: their order, their augmentation, and one that cannot be decoded."""
 
 import dataclasses
+import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
-from cnnkit.data import batches
-from cnnkit.errors import DataError
-from cnnkit.training import epoch, train
+from cnnkit.cli.main import main
+from cnnkit.data import batches, load_dataset
+from cnnkit.errors import DataError, RunError
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import Callback, epoch, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 
 
@@ -59,3 +63,61 @@ def test_an_image_that_breaks_in_training_is_named(tmp_path, image_folder):
     fields = {"dataset": f"folder:{folder}", "mean": "imagenet", "epochs": 1}
     with pytest.raises(DataError, match="1 of the images cannot be decoded. Received: .*00.jpg"):
         train(dataclasses.replace(CONFIG, **fields), tmp_path / "run")
+
+
+class Messages(Callback):
+    def __init__(self):
+        self.texts = []
+
+    def on_message(self, message):
+        self.texts.append(message)
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_a_held_out_loss_beyond_float16_is_that_of_the_saved_network(tmp_path):
+    """One step so large that activations pass 65,504; the cross-entropy by hand in NumPy."""
+    messages = Messages()
+    config = dataclasses.replace(
+        CONFIG, precision="mixed_float16", learning_rate=1e4, batch_size=2000, epochs=1
+    )
+    run = train(config, tmp_path / "run", callbacks=[messages])
+    [line] = (
+        json.loads(text, parse_constant=refuse_constant)
+        for text in run.metrics_file.read_text().splitlines()
+    )
+    held_out = load_dataset("digits", seed=CONFIG.seed).splits["test"]
+    whole = keras.saving.load_model(run.model_file)
+    network = keras.Model(whole.input, whole.get_layer("fc8").output)
+    images = np.stack([held_out.load_image(i).numpy() for i in range(len(held_out))])
+    logits = network.predict(images.astype("float32"), verbose=0).astype("float64")
+    largest = logits.max(axis=1)
+    total = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
+    losses = total - logits[np.arange(len(logits)), held_out.labels]
+    assert line["val_loss"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert line["val_loss"] > 65504
+    assert line["val_accuracy"] == np.mean(logits.argmax(axis=1) == held_out.labels)
+    [text] = [text for text in messages.texts if "held-out loss" in text]
+    assert "exceeds the range of mixed_float16; it was measured in float32" in text
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
+def test_a_held_out_loss_that_is_not_finite_ends_the_run(tmp_path, precision):
+    config = dataclasses.replace(
+        CONFIG, precision=precision, learning_rate=1e25, batch_size=2000, epochs=1
+    )
+    with pytest.raises(RunError, match="held-out images is not finite after epoch 1.*Lower the"):
+        train(config, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").metrics == []
+    assert not (tmp_path / "run" / "model.keras").exists()
+
+
+def test_the_command_fails_where_the_held_out_loss_is_not_finite(tmp_path, capsys):
+    words = ["--model", "tiny", "--image-size", "8", "--epochs", "1", "--batch-size", "2000"]
+    words += ["--learning-rate", "1e25", "--strategy", "default"]
+    assert main(["train", *words, "--output", str(tmp_path / "run")]) == 1
+    captured = capsys.readouterr()
+    assert "done:" not in captured.out
+    assert "The loss of the held-out images is not finite after epoch 1" in captured.err

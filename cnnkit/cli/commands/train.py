@@ -138,8 +138,7 @@ def _train_and_report(
         return stopped.exit_code
     finally:
         terminal.close()
-    # Of several worker processes, the first one reports.
-    if not args.worker_index:
+    if terminal.process == 0:  # Of several processes, the first one reports.
         _report(runs, as_json=args.json)
     return 0
 

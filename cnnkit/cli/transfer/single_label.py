@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,11 +95,11 @@ def _save(
 
 def _draw(figure: Path, scores: Sequence[TransferScore], facts: dict[str, object]) -> None:
     """Draw recall against the number of training images, and write the JSON beside the figure."""
-    from cnnkit._files import write_text
+    from cnnkit._files import json_text, write_text
     from cnnkit.figures import draw_learning_curve
 
     draw_learning_curve(scores, figure, title=str(facts["dataset"]))
-    write_text(figure.with_suffix(".json"), json.dumps(facts, indent=2) + "\n")
+    write_text(figure.with_suffix(".json"), json_text(facts, indent=2) + "\n")
 
 
 def _row(score: TransferScore) -> dict[str, object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit._files import staged_file, write_text
+from cnnkit._files import json_text, staged_file, write_text
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.errors import DataError, unknown_name
 
@@ -41,7 +40,7 @@ class Figure:
 
         They keep the whole name of the PNG file, so that they replace only its own data.
         """
-        write_text(Path(f"{png}.json"), json.dumps(self.facts, indent=2) + "\n")
+        write_text(Path(f"{png}.json"), json_text(self.facts, indent=2) + "\n")
         if self.arrays:
             with staged_file(Path(f"{png}.npz")) as staged, staged.open("wb") as file:
                 np.savez_compressed(file, **dict[str, Any](self.arrays))

@@ -7,7 +7,7 @@ import keras
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.surgery.sequential import SurgeryResult, layers_with_weights, weight_shapes
 
-COPY_RULES = ("by-name", "vgg-staged")
+COPY_RULES = ("by-name", "features", "vgg-staged")
 
 # Simonyan & Zisserman 2014, section 3.1: the deeper columns start from the first four convolutions
 # and the last three dense layers of column A. Counted from the input, A's second convolution
@@ -25,6 +25,7 @@ def copy_weights(source: keras.Model, target: keras.Model, rule: str = "by-name"
         source: The network whose weights are read.
         target: The network whose weights are written.
         rule: `"by-name"`: every layer of the same name and shapes; others stay unchanged.
+            `"features"`: the same without the last layer of `target`, for other classes.
             `"vgg-staged"`: the initialization of the deeper VGG networks (Simonyan & Zisserman
             2014, section 3.1): `block1_conv1 block2_conv1 block3_conv1 block3_conv2`, and those of
             `fc1 fc2 predictions` that both networks have. Shapes must be equal.
@@ -59,6 +60,8 @@ def copy_weights(source: keras.Model, target: keras.Model, rule: str = "by-name"
         fitting = [
             name for name in fitting if weight_shapes(sources[name]) == weight_shapes(targets[name])
         ]
+        if rule == "features":
+            fitting = [name for name in fitting if name != list(targets)[-1]]
     values = [(targets[name], sources[name].get_weights()) for name in fitting]
     for layer, weights in values:
         layer.set_weights(weights)
