@@ -123,8 +123,10 @@ def window_of(layer: keras.Operation) -> tuple[LayerWindow, ...] | None:
         return tuple(LayerWindow(padding=(-first, -last)) for first, last in layer.cropping)
     if behaves_like(layer, [CeilMaxPooling2D]):
         return tuple(
-            LayerWindow(size, stride, padding=(0, stride - 1))
-            for size, stride in zip(layer.pool_size, layer.strides, strict=True)
+            LayerWindow(size, stride, padding=(0, overhang))
+            for size, stride, overhang in zip(
+                layer.pool_size, layer.strides, layer.overhang, strict=True
+            )
         )
     padding = None if getattr(layer, "padding", None) == "same" else (0, 0)
     if behaves_like(layer, [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D]):

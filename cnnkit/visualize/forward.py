@@ -385,7 +385,7 @@ def _convolve_with_padding(
         return layer.convolution_op(x, kernel)
     # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
     groups = [
-        ops.conv(channels, filters, layer.strides, padding, dilation_rate=layer.dilation_rate)
+        ops.conv(channels, filters, layer.strides, padding, "channels_last", layer.dilation_rate)
         for channels, filters in zip(
             ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
         )

@@ -305,7 +305,7 @@ def _pool_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
     padded = x
     if isinstance(layer, CeilMaxPooling2D):
         # The last window may overhang the map; minus infinity is never a maximum.
-        edges = [(0, 0), *((0, stride - 1) for stride in layer.strides), (0, 0)]
+        edges = [(0, 0), *((0, overhang) for overhang in layer.overhang), (0, 0)]
         padded = np.pad(x, edges, constant_values=-np.inf)
     output, switches = pool_with_switches(padded, layer.pool_size, layer.strides, layer.padding)
 
