@@ -365,7 +365,7 @@ def _fill(values: npt.NDArray[Any], shape: tuple[int, ...], zero: object) -> npt
     size = max(len(last), 8) if isinstance(last, bytes) else values.itemsize
     if (count - values.size) * size > MAX_REPEATED_BYTES:
         raise TensorError(
-            "The list of values must not repeat its last value so often",
+            "`tensor_shape` must not repeat the last value so often",
             expected=f"repeated values of {MAX_REPEATED_BYTES} bytes at most",
             received=f"{values.size} values for the shape {list(shape)}",
         )

@@ -137,7 +137,7 @@ def test_one_repeated_value_may_stand_for_a_few_images(call_server, dtype, png):
         request.inputs["image_bytes"].CopyFrom(tensor)
         code, text = error_of_call(call_server, methods.PREDICT, request)
         assert code == "INVALID_ARGUMENT"
-        assert "must not repeat its last value so often" in text
+        assert "must not repeat the last value so often" in text
 
 
 def test_the_second_input_of_a_wrong_type_is_named(call_server):

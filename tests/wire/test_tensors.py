@@ -129,7 +129,7 @@ def test_the_memory_of_repeated_values_is_limited():
             for decode in (decode_tensor, lambda proto: decode_tensor_bytes(
                 memoryview(proto.SerializeToString())
             )):  # fmt: skip
-                with pytest.raises(TensorError, match="repeat its last value so often"):
+                with pytest.raises(TensorError, match="repeat the last value so often"):
                     decode(tensor)
 
 
