@@ -19,6 +19,8 @@ from cnnkit.config_fields import check_fields, config_field, current_names, with
 from cnnkit.errors import RunError, UsageError, unknown_name
 
 _SECONDS_PER_MINUTE = 60.0
+# Arguments of `cnnkit.models.open_weights` about the images that weights were trained with.
+INIT_OPTIONS = ("preprocessing", "channels", "mean", "std", "scale")
 
 
 @with_former_names
@@ -187,6 +189,13 @@ class TrainingConfig:
         "Run folder, `.keras` file or third-party weights file with the initial weights.",
         metavar="MODEL",
     )
+    init_options: Mapping[str, Any] = config_field(
+        {},
+        """What the weights of init_from expect of images, where their file does not say it:
+        preprocessing, channels, mean, std or scale of `cnnkit.models.open_weights`, for example
+        preprocessing=caffe.""",
+        flag="--init-option",
+    )
     weight_mapping: str = config_field(
         "by-name",
         "Layers that take their weights from init_from, as in `cnnkit.models.copy_weights`.",
@@ -239,6 +248,15 @@ class TrainingConfig:
         parse_interval(self.checkpoint_every)
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise UsageError("`scale` must be (smallest, largest)", received=self.scale)
+        for name in self.init_options:
+            if name not in INIT_OPTIONS:
+                raise unknown_name("option of init_from", name, INIT_OPTIONS)
+        if self.init_options and self.init_from is None:
+            raise UsageError(
+                "`init_options` is about the file of init_from",
+                expected="init_from with init_options",
+                received=dict(self.init_options),
+            )
         if self.jit_compile and self.strategy != "default":
             raise UsageError(
                 "`jit_compile` works on one device only",

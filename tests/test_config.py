@@ -201,7 +201,8 @@ def test_every_field_has_an_option():
         "--momentum", "0.8", "--weight-decay", "0.1", "--weight-decay-on-biases",
         "--lr-multiplier", "*/bias=2", "--weight-decay-multiplier", "fc/*=0",
         "--max-filter-rms", "0.1", "--precision", "mixed_bfloat16", "--jit-compile",
-        "--init-from", "run", "--weight-mapping", "vgg-staged", "--seed", "7",
+        "--init-from", "run", "--init-option", "preprocessing=caffe",
+        "--weight-mapping", "vgg-staged", "--seed", "7",
         "--deterministic", "--strategy", "default", "--replicas", "1",
         "--checkpoint-every", "5m", "--keep-checkpoints", "3", "--keep-best", "--keep-epochs", "1",
     ]  # fmt: skip

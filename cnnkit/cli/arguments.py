@@ -84,8 +84,14 @@ def parse_model_options(texts: Iterable[str]) -> dict[str, Any]:
     return parse_pairs(texts, "--model-option")
 
 
-def add_preprocessing_arguments(parser: argparse._ActionsContainer) -> None:
-    """Declare the options for what a file does not say about its preprocessing."""
+def add_preprocessing_arguments(parser: argparse._ActionsContainer, *, scale: bool = True) -> None:
+    """Declare the options for what a file does not say about its preprocessing.
+
+    Args:
+        parser: A parser or an argument group.
+        scale: Whether to declare `--scale`, which many commands have for the size of images; it is
+            the inverse of `--std`.
+    """
     parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
@@ -104,13 +110,18 @@ def add_preprocessing_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--std", metavar="R,G,B", help="deviation to divide by, in 0..255; 1 for no division"
     )
-    parser.add_argument(
-        "--scale", type=float, help="factor after the mean, as in Caffe's transform_param"
-    )
+    if scale:
+        parser.add_argument(
+            "--scale", type=float, help="factor after the mean, as in Caffe's transform_param"
+        )
 
 
-def preprocessing_arguments(args: argparse.Namespace) -> dict[str, Any]:
+def preprocessing_arguments(args: argparse.Namespace, *, scale: bool = True) -> dict[str, Any]:
     """Return the options of `add_preprocessing_arguments` as arguments of `open_weights`.
+
+    Args:
+        args: The parsed arguments.
+        scale: Whether they have the `--scale` of `add_preprocessing_arguments`.
 
     Raises:
         UsageError: If `--mean` or `--std` is neither numbers nor a file.
@@ -120,7 +131,7 @@ def preprocessing_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "channels": args.channels,
         "mean": _mean(args.mean),
         "std": None if args.std is None else _numbers(args.std, "--std", (1, 3)),
-        "scale": args.scale,
+        "scale": args.scale if scale else None,
     }
 
 

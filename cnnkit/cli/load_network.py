@@ -9,7 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.arguments import MODEL_OPTION_HELP, parse_model_options
+from cnnkit.cli.arguments import (
+    MODEL_OPTION_HELP,
+    add_preprocessing_arguments,
+    parse_model_options,
+    preprocessing_arguments,
+)
 from cnnkit.cli.console import read_labels
 from cnnkit.errors import UsageError
 
@@ -93,7 +98,7 @@ def add_network_arguments(
 
 
 def add_builder_arguments(parser: argparse._ActionsContainer, *, seed: bool = True) -> None:
-    """Declare the options that name the network of a weights file.
+    """Declare the options that say what a weights file does not: its network, its preprocessing.
 
     Args:
         parser: A parser or an argument group.
@@ -107,6 +112,7 @@ def add_builder_arguments(parser: argparse._ActionsContainer, *, seed: bool = Tr
     parser.add_argument(
         "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
+    add_preprocessing_arguments(parser, scale=False)
     if seed:
         parser.add_argument("--model-seed", type=int, default=0, help="of `random` weights")
 
@@ -115,11 +121,12 @@ def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of `add_builder_arguments` as keyword arguments of `load_network`.
 
     Raises:
-        UsageError: If a `--model-option` has no value.
+        UsageError: If a `--model-option` has no value, or `--mean` or `--std` is not a color.
     """
     return {
         "model": args.model,
         "options": parse_model_options(args.model_option),
+        "preprocessing": preprocessing_arguments(args, scale=False),
         "seed": getattr(args, "model_seed", 0),
     }
 
@@ -129,6 +136,7 @@ def load_network(
     *,
     model: str | None = None,
     options: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     seed: int = 0,
     labels_file: str | None = None,
     classifier: bool = False,
@@ -139,6 +147,8 @@ def load_network(
         path: The folder or file, or `random` or `imagenet` for a network without a file.
         model: Architecture of a weights file; None takes the only one that fits.
         options: Arguments of the architecture's builder.
+        preprocessing: What the file does not say about its preprocessing, as arguments of
+            `open_weights`.
         seed: Seed of `random` weights.
         labels_file: File of the class names, one a line, in place of the network's own.
         classifier: Whether to refuse weights without dense layers, and to take a `.keras` file as
@@ -149,19 +159,29 @@ def load_network(
         RunError: If a converted model does not give the outputs that it gave when converted.
     """
     from cnnkit import models
+    from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing, override_preprocessing
     from cnnkit.run_folder import RunFolder
 
     options = options or {}
+    given = {name: value for name, value in (preprocessing or {}).items() if value is not None}
     labels = None if labels_file is None else read_labels(labels_file)
     place = Path(path)
     if path in (RANDOM, IMAGENET) and (model is not None or not place.exists()):
+        if given:
+            stated = override_preprocessing(Preprocessing(IMAGENET_MEAN), **_preset(given))
+            options = {**options, "preprocessing": stated}
         network = _fresh_network(path, model, options, seed)
         return LoadedModel(network, path, given_labels=labels)
     saved = place.suffix == ".keras" and not (classifier and model is not None)
     if saved or place.is_dir() or not place.exists():
+        if given:
+            raise UsageError(
+                f"{path} holds its own preprocessing",
+                expected="a weights file with --preprocessing, --channels, --mean or --std",
+            )
         run = RunFolder(place)
         return LoadedModel(models.load_model(path), path, run if run.exists() else None, labels)
-    weights = models.open_weights(path)
+    weights = models.open_weights(path, **given)
     if classifier and weights.classes is None:
         raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
     head = {"include_top": False} if weights.classes is None else {"classes": weights.classes}
@@ -169,6 +189,11 @@ def load_network(
         model or _only_compatible(weights), weights=weights, **{**options, **head}
     )
     return LoadedModel(network, path, given_labels=labels)
+
+
+def _preset(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `open_weights` as those of `override_preprocessing`."""
+    return {{"preprocessing": "preset"}.get(name, name): value for name, value in given.items()}
 
 
 def load_from_arguments(args: argparse.Namespace) -> LoadedModel:
@@ -185,6 +210,7 @@ def load_networks(
     *,
     model: str | None = None,
     options: Mapping[str, Any] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> list[keras.Model]:
     """Load several networks; `model` names one architecture for all, or one each, with commas.
@@ -201,7 +227,9 @@ def load_networks(
         )
     named = names * len(paths) if len(names) == 1 else names
     return [
-        load_network(path, model=name, options=options, seed=seed).model
+        load_network(
+            path, model=name, options=options, preprocessing=preprocessing, seed=seed
+        ).model
         for path, name in zip(paths, named, strict=True)
     ]
 

@@ -15,6 +15,7 @@ from cnnkit.models.class_names import set_class_names as set_class_names
 from cnnkit.models.graph import get_layer as get_layer
 from cnnkit.models.loading import load_model as load_model
 from cnnkit.models.logits import logits_tensor as logits_tensor
+from cnnkit.models.preprocessing import Preprocessing as Preprocessing
 from cnnkit.models.registry import BUILDERS as BUILDERS
 from cnnkit.models.registry import PAPERS as PAPERS
 from cnnkit.models.registry import build as build

@@ -13,6 +13,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
+from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.models.stages import (
     NON_OVERLAPPING,
     OVERLAPPING,
@@ -133,6 +134,7 @@ def alexnet(
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build AlexNet (Krizhevsky et al. 2012, section 3.5 and Fig. 2).
 
@@ -171,6 +173,8 @@ def alexnet(
             1 the loss stays at ln(classes) for long on little data; Caffe uses 0.1.
         mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
+        preprocessing: What the weights were trained for, where their file does not say it: a name
+            as `open_weights` takes it, such as `"caffe"` or `"torch"`, or a `Preprocessing`.
 
     Raises:
         UsageError: If an argument is out of range, or the image is too small.
@@ -216,6 +220,7 @@ def alexnet(
         classifier_activation=classifier_activation,
         include_preprocessing=include_preprocessing,
         mean=mean,
+        preprocessing=preprocessing,
     )
 
 
@@ -261,6 +266,7 @@ def alexnet_caffe(
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build BVLC's AlexNet: see `alexnet` for arguments, layers and errors."""
     return alexnet(preset="caffe", **locals())
@@ -288,6 +294,7 @@ def caffenet(
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build BVLC's CaffeNet, which pools before it normalizes.
 
@@ -318,6 +325,7 @@ def alexnet_one_weird_trick(
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build the authors' later AlexNet without groups (Krizhevsky 2014).
 
@@ -348,6 +356,7 @@ def alexnet_torchvision(
     initializer: str | None = None,
     bias_value: float | None = None,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build the network that torchvision calls AlexNet.
 

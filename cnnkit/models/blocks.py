@@ -15,7 +15,12 @@ import numpy as np
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import ClassProbabilities, Dropout, ReLU, SubtractMean
-from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing
+from cnnkit.models.preprocessing import (
+    IMAGENET_MEAN,
+    PRESETS,
+    Preprocessing,
+    override_preprocessing,
+)
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid")
 POOLINGS = ("avg", "max")
@@ -122,6 +127,14 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "None for ImageNet's, or finite numbers of shape (3,) or (height, width, 3), RGB in 0..255",
         _or_none(_is_mean),
     ),
+    "preprocessing": (
+        f"None, a Preprocessing, or one of {', '.join(PRESETS)}",
+        lambda value: (
+            value is None
+            or isinstance(value, Preprocessing)
+            or (isinstance(value, str) and value in PRESETS)
+        ),
+    ),
     "activation": _TEXT,
     "preset": _TEXT,
     "config": _TEXT,
@@ -174,6 +187,7 @@ def input_block(
     include_top: bool,
     include_preprocessing: bool,
     mean: Sequence[float] | np.ndarray | None,
+    preprocessing: str | Preprocessing | None,
     final_side: Callable[[int], int],
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     """Return the input tensor of a network and the tensor that its first convolution takes.
@@ -185,6 +199,7 @@ def input_block(
         include_top: Whether a dense head follows, which needs a known height and width.
         include_preprocessing: Whether the model subtracts `mean` itself.
         mean: RGB mean in 0..255, (3,) or at least (height, width, 3); None is ImageNet's color.
+        preprocessing: Mean and deviation by a name, or a `Preprocessing`; `mean` replaces its mean.
         final_side: Maps a side of the input to the side of the last feature map.
 
     Raises:
@@ -221,8 +236,9 @@ def input_block(
             UserWarning,
             stacklevel=4,
         )
-    mean = Preprocessing(IMAGENET_MEAN if mean is None else mean).for_size(*sides).mean
-    return inputs, SubtractMean(mean, name="preprocessing")(inputs)
+    chosen = override_preprocessing(Preprocessing(IMAGENET_MEAN), preprocessing)
+    chosen = (chosen if mean is None else replace(chosen, mean=mean)).for_size(*sides)
+    return inputs, SubtractMean(chosen.mean, chosen.std, name="preprocessing")(inputs)
 
 
 def least_side(final_side: Callable[[int], int]) -> int:
@@ -287,9 +303,9 @@ def classifier_head(
         raise unknown_name("pooling", pooling, POOLINGS)
     if not include_top:
         if pooling == "avg":
-            return keras.layers.GlobalAveragePooling2D("channels_last", name="global_pool")(x)
+            return keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
         if pooling == "max":
-            return keras.layers.GlobalMaxPooling2D("channels_last", name="global_pool")(x)
+            return keras.layers.GlobalMaxPooling2D(name="global_pool")(x)
         return x
     if pooling is not None:
         raise UsageError(
@@ -297,7 +313,7 @@ def classifier_head(
             expected="pooling=None, or include_top=False",
             received=f"pooling={pooling!r}, include_top=True",
         )
-    x = keras.layers.Flatten("channels_last", name="flatten")(x)
+    x = keras.layers.Flatten(name="flatten")(x)
     *hidden, logits = head.names
     for name in hidden:
         dense = keras.layers.Dense(

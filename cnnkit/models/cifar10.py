@@ -18,6 +18,7 @@ from cnnkit.models.blocks import (
     classifier_head,
     input_block,
 )
+from cnnkit.models.preprocessing import Preprocessing
 
 SIZE = 32
 FILTERS = (32, 32, 64)
@@ -49,6 +50,7 @@ def cifar10_full(
     activation: str = "relu",
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build Caffe's cifar10_full: three convolutions of 5 x 5, one dense layer.
 
@@ -70,6 +72,7 @@ def cifar10_full(
             without normalization are the kind of network of Krizhevsky et al. 2012, Fig. 1.
         initializer: `"paper"`: Caffe's normal weights. `"glorot"`: Glorot uniform weights.
         mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3).
+        preprocessing: Mean and deviation by a name such as `"torch"`, or a `Preprocessing`.
 
     Raises:
         UsageError: If an argument is out of range, or the image does not fit.
@@ -80,7 +83,9 @@ def cifar10_full(
         89578
     """
     check_arguments(locals())
-    inputs, x = _input_block("cifar10_full", input_shape, include_top, include_preprocessing, mean)
+    inputs, x = _input_block(
+        "cifar10_full", input_shape, include_top, include_preprocessing, mean, preprocessing
+    )
     x = _convolutions(x, activation, initializer, normalized=lrn)
     outputs = classifier_head(
         x,
@@ -107,6 +112,7 @@ def cifar10_quick(
     activation: str = "relu",
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build Caffe's cifar10_quick: `cifar10_full` without normalization and one more dense layer.
 
@@ -122,10 +128,12 @@ def cifar10_quick(
         145578
     """
     check_arguments(locals())
-    inputs, x = _input_block("cifar10_quick", input_shape, include_top, include_preprocessing, mean)
+    inputs, x = _input_block(
+        "cifar10_quick", input_shape, include_top, include_preprocessing, mean, preprocessing
+    )
     x = _convolutions(x, activation, initializer, normalized=False)
     if include_top:
-        x = keras.layers.Flatten("channels_last", name="flatten4")(x)
+        x = keras.layers.Flatten(name="flatten4")(x)
         x = keras.layers.Dense(QUICK_UNITS, name="fc4", **_normal(initializer, 0.1))(x)
     outputs = classifier_head(
         x,
@@ -146,6 +154,7 @@ def _input_block(
     include_top: bool,
     include_preprocessing: bool,
     mean: Sequence[float] | np.ndarray | None,
+    preprocessing: str | Preprocessing | None,
 ) -> tuple[keras.KerasTensor, keras.KerasTensor]:
     inputs, x = input_block(
         network,
@@ -154,6 +163,7 @@ def _input_block(
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         mean=mean,
+        preprocessing=preprocessing,
         final_side=lambda side: side // 2**HALVINGS,
     )
     if any(side is not None and side % 2**HALVINGS for side in x.shape[1:3]):
@@ -176,7 +186,6 @@ def _convolutions(
             filters,
             5,
             padding="same",
-            data_format="channels_last",
             activation=None if first else activation_argument(activation),
             name=f"conv{number}",
             **_normal(initializer, stddev),
@@ -186,9 +195,7 @@ def _convolutions(
             x = activation_layer(activation, f"{activation}1")(x)
         else:
             # On even maps this is Caffe's rule: an overhanging window averages the cells in it.
-            x = keras.layers.AveragePooling2D(
-                3, 2, padding="same", data_format="channels_last", name=f"pool{number}"
-            )(x)
+            x = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")(x)
         if normalized and number < len(FILTERS):
             x = LocalResponseNormalization(**NORMALIZATION, name=f"norm{number}")(x)
     return x

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit.errors import UsageError
+from cnnkit.models.preprocessing import (
+    FILE,
+    Preprocessing,
+    override_preprocessing,
+    warn_if_assumed,
+)
 from cnnkit.models.weights.assign import assign_weights, defer_initializers, restore_initializers
 from cnnkit.models.weights.download import IMAGENET, download_imagenet_weights
 from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.output_fingerprint import check_fingerprint
 from cnnkit.models.weights.weights_file import WeightsFile
 
+HOW_TO_STATE = "preprocessing= of the builder, or --preprocessing, says otherwise."
 Weights = str | os.PathLike[str] | WeightsFile | None
 
 
@@ -52,29 +62,47 @@ def load_model(path: str | Path) -> keras.Model:
 
 
 def find_weights(
-    weights: Weights, network: str | None = None, *, include_top: bool = True, classes: int = 1000
+    weights: Weights,
+    network: str | None = None,
+    *,
+    include_top: bool = True,
+    classes: int = 1000,
+    mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> WeightsFile | None:
     """Open the `weights` argument of a builder: None, a file, or `"imagenet"`.
+
+    A warning tells when a convention, not the file or an argument, decides about the preprocessing.
 
     Args:
         weights: The argument.
         network: Name of the network in keras.applications, for `"imagenet"`.
         include_top: Whether the network has its dense head.
         classes: Number of classes.
+        mean: Mean of the builder, in place of that of the file.
+        preprocessing: Preprocessing of the builder, in place of that of the file.
 
     Raises:
         UsageError: If there is no such file, or its kind is unknown.
         RunError: If the ImageNet weights cannot be downloaded.
     """
-    if weights is None or isinstance(weights, WeightsFile):
-        return weights
-    if not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights):
+    if weights is None:
+        return None
+    if not isinstance(weights, (str, os.PathLike, WeightsFile)) or not weights:
         raise UsageError(
             "`weights` must be None, a file or what `open_weights` returned", received=repr(weights)
         )
-    if weights == IMAGENET:
-        return download_imagenet_weights(network, include_top=include_top, classes=classes)
-    return open_weights(Path(weights))
+    # Checked before a file is opened.
+    override_preprocessing(Preprocessing(), preprocessing, mean=mean)
+    if isinstance(weights, WeightsFile):
+        found = weights
+    elif weights == IMAGENET:
+        found = download_imagenet_weights(network, include_top=include_top, classes=classes)
+    else:
+        found = open_weights(Path(weights))
+    changed = override_preprocessing(found.preprocessing, preprocessing, mean=mean)
+    warn_if_assumed(changed, found.path, HOW_TO_STATE)
+    return replace(found, preprocessing=changed)
 
 
 def initializer_arguments(options: dict[str, Any], file: WeightsFile | None) -> dict[str, Any]:
@@ -82,15 +110,8 @@ def initializer_arguments(options: dict[str, Any], file: WeightsFile | None) -> 
     return options if file is None else defer_initializers(options)
 
 
-def with_weights(
-    model: keras.Model, file: WeightsFile | None, *, keep_mean: bool = False
-) -> keras.Model:
+def with_weights(model: keras.Model, file: WeightsFile | None) -> keras.Model:
     """Assign the weights of a file to a model built with `initializer_arguments`, and return it.
-
-    Args:
-        model: The model.
-        file: The file; None leaves the model unchanged.
-        keep_mean: Whether the model keeps its own mean.
 
     Raises:
         UsageError: If the file does not fit the model.
@@ -98,8 +119,8 @@ def with_weights(
     """
     if file is None:
         return model
-    assign_weights(model, file, keep_mean=keep_mean)
+    assign_weights(model, file)
     restore_initializers(model)
-    if not keep_mean:
+    if file.preprocessing.origin == FILE:
         check_fingerprint(model, file.path)
     return model

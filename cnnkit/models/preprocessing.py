@@ -168,7 +168,7 @@ def find_preset(name: str) -> Preprocessing:
     Raises:
         UsageError: If there is no such preset.
     """
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise unknown_name("preprocessing", name, PRESETS)
     return PRESETS[name]
 
@@ -209,7 +209,7 @@ def override_preprocessing(
     if all(value is None for value in given):
         return found
     if preset is not None:
-        found = find_preset(preset) if isinstance(preset, str) else preset
+        found = preset if isinstance(preset, Preprocessing) else find_preset(preset)
     if channels is not None and channels not in CHANNELS:
         raise unknown_name("order of colors", channels, CHANNELS)
     new_mean = found.mean if mean is None else _checked_mean(mean)

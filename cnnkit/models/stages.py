@@ -20,6 +20,7 @@ from cnnkit.models.blocks import (
     input_block,
 )
 from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
+from cnnkit.models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def build_staged_network(
     classifier_activation: str | None,
     include_preprocessing: bool,
     mean: Sequence[float] | np.ndarray | None,
+    preprocessing: str | Preprocessing | None,
 ) -> keras.Model:
     """Build a network of stages and a dense head.
 
@@ -193,11 +195,12 @@ def build_staged_network(
         classifier_activation: Activation over the logits; None returns the logits.
         include_preprocessing: Whether the model subtracts `mean` itself.
         mean: RGB mean in 0..255; None is that of `weights`, or ImageNet's.
+        preprocessing: What the weights were trained for, as `cnnkit.models.alexnet` takes it.
 
     Raises:
         UsageError: If an argument is out of range, or the image is too small.
     """
-    file = find_weights(weights)
+    file = find_weights(weights, mean=mean, preprocessing=preprocessing)
     inputs, x = input_block(
         network.title,
         input_shape,
@@ -205,6 +208,7 @@ def build_staged_network(
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         mean=mean,
+        preprocessing=preprocessing,
         final_side=network.final_side,
     )
     for number, stage in network.stages.items():
@@ -221,7 +225,7 @@ def build_staged_network(
         output_initializers=lambda: initializer_arguments(initializers.output(), file),
     )
     model = keras.Model(inputs, outputs, name=name)
-    return with_weights(model, file, keep_mean=mean is not None)
+    return with_weights(model, file)
 
 
 def _apply_stage(
@@ -233,16 +237,13 @@ def _apply_stage(
 ) -> keras.KerasTensor:
     if stage.pad_before or stage.pad_after:
         edges = (stage.pad_before or 0, stage.pad_after)
-        x = keras.layers.ZeroPadding2D(
-            (edges, edges), data_format="channels_last", name=f"pad{number}"
-        )(x)
+        x = keras.layers.ZeroPadding2D((edges, edges), name=f"pad{number}")(x)
     late = stage.activation_last
     x = GroupedConv2D(
         int(stage.filters),
         stage.kernel,
         strides=stage.stride,
         padding="same" if stage.pad_before is None else "valid",
-        data_format="channels_last",
         groups=network.groups if stage.grouped else 1,
         activation=None if late else activation_argument(network.activation),
         name=f"conv{number}",
@@ -254,12 +255,7 @@ def _apply_stage(
         following.append(norm)
     if stage.pooled:
         kind = CeilMaxPooling2D if stage.ceil else keras.layers.MaxPooling2D
-        pool = kind(
-            network.pooling.size,
-            network.pooling.stride,
-            data_format="channels_last",
-            name=f"pool{number}",
-        )
+        pool = kind(network.pooling.size, network.pooling.stride, name=f"pool{number}")
         following.insert(0 if stage.pool_first else len(following), pool)
     if late:
         following.append(activation_layer(network.activation, f"{network.activation}{number}"))

@@ -18,6 +18,7 @@ from cnnkit.models.blocks import (
     input_block,
 )
 from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
+from cnnkit.models.preprocessing import Preprocessing
 
 # Simonyan & Zisserman 2014, Table 1: the columns, top to bottom. A word is "kernel-filters" for a
 # convolution with its ReLU, or LRN; max-pooling ends every block.
@@ -56,6 +57,7 @@ def vgg(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build the VGG network of one column of Table 1 (Simonyan & Zisserman 2014).
 
@@ -85,6 +87,8 @@ def vgg(
             many implementations take 0.01 for it.
         mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
+        preprocessing: What the weights were trained for, where their file does not say it: a name
+            as `open_weights` takes it, such as `"caffe"` or `"torch"`, or a `Preprocessing`.
 
     Raises:
         UsageError: If an argument is out of range, or the image is too small.
@@ -106,10 +110,18 @@ def vgg(
         include_top=include_top,
         include_preprocessing=include_preprocessing,
         mean=mean,
+        preprocessing=preprocessing,
         final_side=lambda side: side >> len(blocks),
     )
 
-    file = find_weights(weights, DOWNLOADED.get(config), include_top=include_top, classes=classes)
+    file = find_weights(
+        weights,
+        DOWNLOADED.get(config),
+        include_top=include_top,
+        classes=classes,
+        mean=mean,
+        preprocessing=preprocessing,
+    )
 
     def initializers() -> dict[str, Any]:
         if initializer == "glorot":
@@ -129,14 +141,11 @@ def vgg(
                 filters,
                 kernel,
                 padding="same",
-                data_format="channels_last",
                 activation=activation_argument(activation),
                 name=f"block{number}_conv{position}",
                 **initializers(),
             )(x)
-        x = keras.layers.MaxPooling2D(
-            2, 2, data_format="channels_last", name=f"block{number}_pool"
-        )(x)
+        x = keras.layers.MaxPooling2D(2, 2, name=f"block{number}_pool")(x)
     outputs = classifier_head(
         x,
         HeadConfig(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),
@@ -149,7 +158,7 @@ def vgg(
     )
     default = f"vgg_{config.lower().replace('-', '_')}"
     model = keras.Model(inputs, outputs, name=name or default)
-    return with_weights(model, file, keep_mean=mean is not None)
+    return with_weights(model, file)
 
 
 # The builders below repeat the arguments of `vgg`, so that editors, type checkers and
@@ -171,6 +180,7 @@ def vgg11(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-11, column A of Table 1: see `vgg` for arguments, layers and errors."""
     return vgg("A", **locals())
@@ -191,6 +201,7 @@ def vgg11_lrn(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-11 with local response normalization, column A-LRN of Table 1.
 
@@ -214,6 +225,7 @@ def vgg13(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-13, column B of Table 1: see `vgg` for arguments, layers and errors."""
     return vgg("B", **locals())
@@ -234,6 +246,7 @@ def vgg16_c(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-16 with 1 x 1 convolutions, column C of Table 1.
 
@@ -257,6 +270,7 @@ def vgg16(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-16, column D of Table 1: see `vgg` for arguments, layers and errors."""
     return vgg("D", **locals())
@@ -277,6 +291,7 @@ def vgg19(
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build VGG-19, column E of Table 1: see `vgg` for arguments, layers and errors."""
     return vgg("E", **locals())

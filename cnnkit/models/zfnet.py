@@ -13,6 +13,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
+from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.models.stages import (
     NON_OVERLAPPING,
     OVERLAPPING,
@@ -68,6 +69,7 @@ def zfnet(
     dropout: float = 0.5,
     initializer: str = "paper",
     mean: Sequence[float] | np.ndarray | None = None,
+    preprocessing: str | Preprocessing | None = None,
 ) -> keras.Model:
     """Build ZFNet (Zeiler & Fergus 2013, arXiv v3, Fig. 3).
 
@@ -97,6 +99,8 @@ def zfnet(
         initializer: `"paper"`: normal weights, biases 0. `"glorot"`: Glorot uniform weights.
         mean: RGB mean in 0..255 that is subtracted, a color (3,) or an image (h, w, 3) at least as
             large as the input; None is that of `weights`, or ImageNet's.
+        preprocessing: What the weights were trained for, where their file does not say it: a name
+            as `open_weights` takes it, such as `"caffe"` or `"torch"`, or a `Preprocessing`.
 
     Raises:
         UsageError: If an argument is out of range, or the image is too small.
@@ -138,4 +142,5 @@ def zfnet(
         classifier_activation=classifier_activation,
         include_preprocessing=include_preprocessing,
         mean=mean,
+        preprocessing=preprocessing,
     )

@@ -167,7 +167,7 @@ def load_initial_model(config: TrainingConfig) -> keras.Model:
     path = Path(config.init_from or "")
     if path.is_dir() or path.suffix == ".keras" or not path.exists():
         return models.load_model(path)
-    file = models.open_weights(path)
+    file = models.open_weights(path, **config.init_options)
     shape = {"include_top": False} if file.classes is None else {"classes": file.classes}
     return models.build(config.model, weights=file, **{**config.model_options, **shape})
 

@@ -9,7 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.arguments import parse_model_options, spec_from_arguments
+from cnnkit.cli.arguments import (
+    parse_model_options,
+    preprocessing_arguments,
+    spec_from_arguments,
+)
 from cnnkit.cli.load_network import load_networks
 
 if TYPE_CHECKING:
@@ -94,10 +98,15 @@ def extract_features_of(
 def model_reference(args: argparse.Namespace) -> dict[str, object]:
     """Return the names of the networks as JSON, with absolute paths."""
     paths = ((path, Path(path)) for path in args.models)
+    is_image = args.mean is not None and Path(args.mean).is_file()
     return {
         "models": [str(file.resolve()) if file.exists() else path for path, file in paths],
         "model": args.model,
         "model_option": args.model_option,
+        "preprocessing": args.preprocessing,
+        "channels": args.channels,
+        "mean": str(Path(args.mean).resolve()) if is_image else args.mean,
+        "std": args.std,
         "model_seed": args.model_seed,
     }
 
@@ -108,9 +117,12 @@ def load_referenced_networks(reference: Mapping[str, Any]) -> list[keras.Model]:
     Raises:
         UsageError: If a network is not there any more.
     """
+    # References written by version 0.1.0 have no preprocessing.
+    stated = dict.fromkeys(("preprocessing", "channels", "mean", "std")) | dict(reference)
     return load_networks(
         reference["models"],
         model=reference["model"],
         options=parse_model_options(reference["model_option"]),
+        preprocessing=preprocessing_arguments(argparse.Namespace(**stated), scale=False),
         seed=reference["model_seed"],
     )

@@ -18,7 +18,6 @@ import numpy as np
 from cnnkit.errors import UsageError
 from cnnkit.layers import ClassProbabilities, SubtractMean
 from cnnkit.models.class_names import set_class_names
-from cnnkit.models.preprocessing import UNKNOWN
 from cnnkit.models.weights.match import check_normalization_match, match_layers
 from cnnkit.models.weights.weights_file import (
     OIHW,
@@ -32,7 +31,7 @@ from cnnkit.models.weights.weights_file import (
 ALIGNMENT = 64
 
 
-def assign_weights(model: keras.Model, file: WeightsFile, *, keep_mean: bool = False) -> None:
+def assign_weights(model: keras.Model, file: WeightsFile) -> None:
     """Assign the weights, the preprocessing and the class names of a file to a network.
 
     Kernels are transposed to Keras's axes, the inputs of the first dense layer are reordered to
@@ -43,7 +42,6 @@ def assign_weights(model: keras.Model, file: WeightsFile, *, keep_mean: bool = F
     Args:
         model: A network of `cnnkit.models`, or any network of the same layers.
         file: Result of `open_weights`.
-        keep_mean: Whether the network keeps its own mean.
 
     Raises:
         UsageError: If the file has other layers, a tensor has another shape or numbers that are
@@ -61,7 +59,7 @@ def assign_weights(model: keras.Model, file: WeightsFile, *, keep_mean: bool = F
         layer.kernel.assign(as_tensor_without_copy(_check_finite(kernel, stored.kernel)))
         if bias is not None and stored.bias is not None:
             layer.bias.assign(as_tensor_without_copy(_check_finite(bias, stored.bias)))
-    _assign_metadata(model, file, keep_mean)
+    _assign_metadata(model, file)
 
 
 def _read_kernel(
@@ -109,11 +107,11 @@ def _check_finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
     return values
 
 
-def _assign_metadata(model: keras.Model, file: WeightsFile, keep_mean: bool) -> None:
+def _assign_metadata(model: keras.Model, file: WeightsFile) -> None:
     for layer in model.layers:
-        if isinstance(layer, SubtractMean) and file.preprocessing.origin != UNKNOWN:
+        if isinstance(layer, SubtractMean):
             found = file.preprocessing.for_size(*model.input_shape[1:3])
-            layer.set_statistics(layer.mean if keep_mean else found.mean, found.std)
+            layer.set_statistics(found.mean, found.std)
     if isinstance(model.layers[-1], ClassProbabilities) and file.class_names is not None:
         set_class_names(model, file.class_names)
 

@@ -17,6 +17,8 @@ from cnnkit.models.weights.weights_file import WeightsFile
 
 IMAGENET = "imagenet"
 CLASSES = 1000
+# What keras.applications' `preprocess_input` does for both networks.
+PREPROCESSING = "caffe"
 HOST = "https://storage.googleapis.com/"
 WEIGHTS = HOST + "tensorflow/keras-applications/"
 
@@ -91,9 +93,10 @@ def download_imagenet_weights(
         )
     file = download_file(FILES[network, include_top])
     if not include_top:
-        return open_weights(file)
+        return open_weights(file, preprocessing=PREPROCESSING)
     index = json.loads(download_file(CLASS_NAMES).read_text())
-    return open_weights(file, class_names=[index[str(i)][1] for i in range(CLASSES)])
+    names = [index[str(i)][1] for i in range(CLASSES)]
+    return open_weights(file, preprocessing=PREPROCESSING, class_names=names)
 
 
 def download_file(file: RemoteFile) -> Path:

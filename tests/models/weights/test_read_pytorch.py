@@ -5,12 +5,19 @@ import collections
 import pathlib
 import sys
 
+import keras
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from cnnkit.errors import UsageError
-from cnnkit.models import alexnet, open_weights, vgg11, vgg16
+from cnnkit import load_model
+from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.main import main
+from cnnkit.config import TrainingConfig
+from cnnkit.errors import AssumptionWarning, UsageError
+from cnnkit.models import Preprocessing, alexnet, logits_tensor, open_weights, vgg11, vgg16
+from cnnkit.models.preprocessing import override_preprocessing
+from cnnkit.training.build import load_initial_model
 from tests.helpers.weights_files import SIDE, PickleBomb, assert_close, randomized, state_dict_of
 
 VGG11_PLACES = (0, 3, 6, 8, 11, 13, 16, 18)
@@ -108,6 +115,93 @@ def test_pytorch_files_equal_pytorch(tmp_path, rng, kind):
     if kind == "alexnet":
         with pytest.raises(UsageError, match="without normalization, which alexnet has"):
             alexnet(weights=tmp_path / "plain.pth", **{**options, "preset": "one-weird-trick"})
+
+
+# Weights with torchvision's names that were not trained with its mean and deviation: Caffe's VGG as
+# others converted it, and torchvision's IMAGENET1K_FEATURES.
+CAFFE_MEAN, FEATURES_MEAN = (123.68, 116.779, 103.939), (122.99925, 116.9991, 103.9992)
+STATED = {
+    "caffe": {"preprocessing": "caffe"},
+    "in numbers": {"channels": "BGR", "mean": CAFFE_MEAN, "std": 1},
+    "scaled": {"channels": "BGR", "mean": CAFFE_MEAN, "std": 1, "scale": 0.5},
+    "features": {"mean": FEATURES_MEAN, "std": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def vgg_file(tmp_path_factory):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    network = torch_network("vgg11", rng)
+    path = tmp_path_factory.mktemp("vgg") / "vgg11.pth"
+    torch.save(network.state_dict(), path)
+    return path, network, rng.uniform(0, 255, (2, SIDE, SIDE, 3)).astype("float32")
+
+
+def stated_options(stated):
+    """The same as options of the command line."""
+    words = []
+    for name, value in stated.items():
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        words += [f"--{name}", text]
+    return words
+
+
+def network_from(door, path, stated, folder):
+    options = {"input_shape": (SIDE, SIDE, 3), "classes": 5}
+    shape = ["--model-option", f"input_shape=[{SIDE},{SIDE},3]"]
+    if door == "open_weights":
+        return vgg11(weights=open_weights(path, **stated), **options)
+    if door == "builder":
+        given = override_preprocessing(
+            Preprocessing(), stated.get("preprocessing"),
+            **{name: value for name, value in stated.items() if name != "preprocessing"},
+        )  # fmt: skip
+        return vgg11(weights=path, preprocessing=given, **options)
+    if door == "convert":
+        words = ["--model", "vgg11", "--output", str(folder / "a.keras"), *shape]
+        assert main(["weights", "convert", str(path), *words, *stated_options(stated)]) == 0
+        return load_model(folder / "a.keras")
+    if door == "train":
+        pairs = {name: np.array(value).tolist() for name, value in stated.items()}
+        config = TrainingConfig(
+            model="vgg11", model_options={"input_shape": (SIDE, SIDE, 3)}, init_from=str(path),
+            init_options=pairs,
+        )  # fmt: skip
+        return load_initial_model(config)
+    if "scale" in stated:
+        pytest.skip("other commands have --std for it")
+    parser = argparse.ArgumentParser()
+    add_network_arguments(parser)
+    words = [str(path), "--model", "vgg11", *shape, *stated_options(stated)]
+    return load_from_arguments(parser.parse_args(words)).model
+
+
+@pytest.mark.parametrize("door", ["open_weights", "builder", "convert", "train", "commands"])
+@pytest.mark.parametrize("kind", STATED)
+def test_what_the_file_does_not_say_can_be_said(tmp_path, vgg_file, recwarn, kind, door):
+    path, network, images = vgg_file
+    mean = np.array(FEATURES_MEAN if kind == "features" else CAFFE_MEAN)
+    inputs = (images - mean) * (0.5 if kind == "scaled" else 1)
+    inputs = inputs if kind == "features" else inputs[..., ::-1]
+    expected = torch_outputs(network, inputs)
+    model = network_from(door, path, STATED[kind], tmp_path)
+    assert_close(keras.Model(model.input, logits_tensor(model))(images), expected, 1e-4)
+    assumed = [one for one in recwarn if issubclass(one.category, AssumptionWarning)]
+    # Mean and deviation alone leave RGB to the convention.
+    assert bool(assumed) == (kind == "features" and door != "builder")
+
+
+def test_a_convention_is_a_warning(vgg_file):
+    path, *_ = vgg_file
+    options = {"input_shape": (SIDE, SIDE, 3), "classes": 5}
+    with pytest.warns(AssumptionWarning, match="divided by 58.4 57.1 57.4, assumed: convention of"):
+        vgg11(weights=path, **options)
+    # The mean alone leaves the deviation to the convention.
+    with pytest.warns(AssumptionWarning, match="minus 1.0 2.0 3.0, divided by 58.4 57.1 57.4"):
+        vgg11(weights=path, mean=[1, 2, 3], **options)
+    with pytest.raises(UsageError, match="`preprocessing` must be None, a Pre"):
+        vgg11(weights=path, preprocessing="imagenet", **options)
 
 
 @pytest.mark.slow
