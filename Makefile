@@ -45,7 +45,7 @@ test-backends: $(VENV)/dev.stamp  ## networks and layers without TensorFlow, aga
 			-c constraints.txt keras pytest $$backend && \
 		CNNKIT_ANSWERS=build/answers KERAS_BACKEND=$$backend PYTHONPATH=. \
 			$(VENV)-$$backend/bin/python -m pytest -c tests/backends/pytest.ini --noconftest \
-			tests/backends/check_backend.py || exit 1; \
+			tests/backends/check_backend.py tests/layers/test_keras_harness.py || exit 1; \
 	done
 
 lint: $(VENV)/dev.stamp

@@ -15,6 +15,7 @@ from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.flow import Flow, Gather, RpcFailure, Sleep, Step, UnaryCall
 from cnnkit.client.image_calls import Explanation, Images, Prediction
 from cnnkit.client.metadata import Signature, VersionStatus
+from cnnkit.client.predict_calls import predict_flow
 from cnnkit.client.transport import AsyncTransport
 from cnnkit.wire import methods
 
@@ -64,7 +65,7 @@ class AsyncClient(BaseClient):
     ) -> dict[str, npt.NDArray[Any]]:
         """See `Client.predict`."""
         options = self._calls.options(model, version, version_label, timeout, batch_size)
-        return await self._run(self._calls.predict(inputs, signature, outputs, options))
+        return await self._run(predict_flow(self._calls, inputs, signature, outputs, options))
 
     @renamed_argument("label", "version_label")
     async def classify(

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.decode import LayoutCache
-from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request, template_key
+from cnnkit.client.encode import RequestTarget, TemplateCache
 from cnnkit.client.errors import (
     DeadlineExceeded,
-    InvalidRequest,
     InvalidResponse,
     ModelNotFound,
     ServerError,
@@ -22,10 +20,9 @@ from cnnkit.client.errors import (
     server_error,
 )
 from cnnkit.client.flow import Deadline, Flow, Gather, RpcFailure, Sleep, UnaryCall
-from cnnkit.client.inputs import Arrays, bind_inputs, concat_batches, split_batch
 from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
 from cnnkit.client.retry import RetryPolicy
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError
@@ -46,11 +43,13 @@ class CallOptions:
         target: The model.
         deadline: End of the caller's time.
         batch_size: Maximum number of rows of a request; None for the default.
+        row_names: Names of the rows of the batch in errors, such as paths; empty for none.
     """
 
     target: RequestTarget
     deadline: Deadline
     batch_size: int | None = None
+    row_names: Sequence[str] = ()
 
 
 class Calls:
@@ -65,6 +64,8 @@ class Calls:
         known_signatures: Signatures by name, for each model that metadata were requested of.
         templates: Templates of earlier Predict requests.
         layouts: Layouts of earlier Predict responses.
+        address: Address of the server.
+        concurrency: Maximum number of requests in flight, if a batch is split.
 
     Raises:
         UsageError: `max_attempts` or `concurrency` is below 1.
@@ -82,7 +83,8 @@ class Calls:
         self.layouts = LayoutCache()
         self._channel_options = channel_options
         self._retry_policy = RetryPolicy(max_attempts)
-        self._concurrency = concurrency
+        self.address = channel_options.address
+        self.concurrency = concurrency
 
     def options(
         self,
@@ -104,48 +106,6 @@ class Calls:
         """Return a deadline `timeout` seconds from now; None stands for the client's default."""
         return Deadline(self._channel_options.timeout if timeout is None else timeout)
 
-    def predict(
-        self,
-        given: npt.ArrayLike | Mapping[str, npt.ArrayLike],
-        signature: str,
-        outputs: str | Iterable[str] | None,
-        options: CallOptions,
-    ) -> Flow[Arrays]:
-        """Run a model on a batch: see `Client.predict`."""
-        outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
-        target = options.target
-        known = self.known_signatures.get(target)
-        key = template_key(given, target, signature, outputs, options.batch_size)
-        if known is not None and key is not None:
-            request = self.templates.get(key, known.get(signature), given)
-            if request is not None:
-                _, arrays = yield from self._predict(request, options)
-                return arrays
-        try:
-            parts = yield from self._bind(given, signature, outputs, options)
-        except UsageError:
-            if known is None:
-                raise
-            # The cached signatures may be of a version that the server has replaced since.
-            self.known_signatures.pop(target, None)
-            parts = yield from self._bind(given, signature, outputs, options)
-        if len(parts) == 1:
-            _, arrays = yield from self._send(parts[0], signature, outputs, options)
-            return arrays
-        responses = yield Gather(
-            (self._send(part, signature, outputs, options) for part in parts), self._concurrency
-        )
-        newest = max(version for version, _ in responses)
-        # If a new version was loaded meanwhile, repeat the parts that an older one computed.
-        late = [index for index, (version, _) in enumerate(responses) if version != newest]
-        if late:
-            pinned = CallOptions(RequestTarget(target.model, version=newest), options.deadline)
-            again = (self._send(parts[index], signature, outputs, pinned) for index in late)
-            repeated = yield Gather(again, self._concurrency)
-            for index, response in zip(late, repeated, strict=True):
-                responses[index] = response
-        return concat_batches([arrays for _, arrays in responses])
-
     def metadata(self, options: CallOptions) -> Flow[dict[str, Signature]]:
         """Request the signatures of a model again, ignoring the cached ones."""
         self.known_signatures.pop(options.target, None)
@@ -155,14 +115,7 @@ class Calls:
         """Return the signatures of a model, and request them only once."""
         target = options.target
         if target not in self.known_signatures:
-            response = yield from self.call(
-                methods.GET_MODEL_METADATA,
-                pb.GetModelMetadataRequest(
-                    model_spec=target.model_spec(), metadata_field=[methods.SIGNATURE_DEF]
-                ),
-                pb.GetModelMetadataResponse.FromString,
-                options,
-            )
+            response = yield from self._request_metadata(options)
             packed = response.metadata[methods.SIGNATURE_DEF].value
             definitions = self._parse(packed, pb.SignatureDefMap.FromString, target)
             self.known_signatures[target] = signatures(definitions)
@@ -170,9 +123,22 @@ class Calls:
 
     def status(self, options: CallOptions, *, retry: bool = True) -> Flow[list[VersionStatus]]:
         """Request the states of a model's versions."""
+        target = options.target
+        if target.version_label is not None:
+            # TensorFlow Serving ignores the label of a status request, but not of other requests.
+            labeled = yield from self._request_metadata(options, retry=retry)
+            if not labeled.model_spec.HasField("version"):
+                raise InvalidResponse(
+                    f"{self.address} does not say which version of "
+                    f"{target.model!r} has the label {target.version_label!r}",
+                    code="INTERNAL",
+                    details="GetModelMetadata returned no version",
+                    hint="Give the version by its number",
+                )
+            target = RequestTarget(target.model, version=labeled.model_spec.version.value)
         response = yield from self.call(
             methods.GET_MODEL_STATUS,
-            pb.GetModelStatusRequest(model_spec=options.target.model_spec()),
+            pb.GetModelStatusRequest(model_spec=target.model_spec()),
             pb.GetModelStatusResponse.FromString,
             options,
             retry=retry,
@@ -191,7 +157,7 @@ class Calls:
                 return []
 
         names = [names] if isinstance(names, str) else list(names)
-        found = yield Gather(map(states, names), self._concurrency)
+        found = yield Gather(map(states, names), self.concurrency)
         return dict(zip(names, found, strict=True))
 
     def wait_until_ready(
@@ -270,7 +236,7 @@ class Calls:
                 error = server_error(
                     failure.code,
                     failure.details,
-                    address=self._channel_options.address,
+                    address=self.address,
                     model=target.model,
                     timeout=deadline.seconds,
                     idempotent=idempotent,
@@ -283,46 +249,17 @@ class Calls:
             attempt += 1
             yield Sleep(delay)
 
-    def _bind(
-        self,
-        given: npt.ArrayLike | Mapping[str, npt.ArrayLike],
-        signature: str,
-        outputs: tuple[str, ...],
-        options: CallOptions,
-    ) -> Flow[list[Arrays]]:
-        """Validate the inputs and split them into requests; cache the template of a single one."""
-        known = yield from self.signatures(options)
-        if signature not in known:
-            raise unknown_name("signature", signature, known)
-        selected = known[signature]
-        for name in outputs:
-            if name not in selected.outputs:
-                raise unknown_name("output", name, selected.outputs)
-        parts = split_batch(bind_inputs(given, selected), selected, options.batch_size)
-        key = template_key(given, options.target, signature, outputs, options.batch_size)
-        if key is not None and len(parts) == 1:
-            self.templates.put(key, selected, given, parts[0])
-        return parts
-
-    def _send(
-        self, part: Arrays, signature: str, outputs: tuple[str, ...], options: CallOptions
-    ) -> Flow[tuple[int, Arrays]]:
-        """Send arrays; return the version that computed the outputs, and the outputs."""
-        # A generator: the parts of a batch are serialized one by one, each when it is sent.
-        request = encode_predict_request(options.target, signature, part, outputs)
-        return (yield from self._predict(request, options))
-
-    def _predict(self, request: bytes, options: CallOptions) -> Flow[tuple[int, Arrays]]:
-        """Send a serialized Predict request."""
-        try:
-            return (
-                yield from self.call(
-                    methods.PREDICT, request, self.layouts.decode, options, idempotent=False
-                )
-            )
-        except (InvalidRequest, ModelNotFound):
-            self.known_signatures.pop(options.target, None)
-            raise
+    def _request_metadata(
+        self, options: CallOptions, *, retry: bool = True
+    ) -> Flow[pb.GetModelMetadataResponse]:
+        """Request the signatures of a version, and its number."""
+        request = pb.GetModelMetadataRequest(
+            model_spec=options.target.model_spec(), metadata_field=[methods.SIGNATURE_DEF]
+        )
+        parse = pb.GetModelMetadataResponse.FromString
+        return (
+            yield from self.call(methods.GET_MODEL_METADATA, request, parse, options, retry=retry)
+        )
 
     def _parse(
         self, raw: bytes, parse: Callable[[bytes], ResponseT], target: RequestTarget
@@ -333,7 +270,7 @@ class Calls:
         except (DecodeError, TensorError) as error:
             details = str(error)
         raise InvalidResponse(
-            f"The response of {self._channel_options.address} for {target.model!r} is invalid",
+            f"The response of {self.address} for {target.model!r} is invalid",
             # The code that gRPC itself uses for a response it cannot parse.
             code="INTERNAL",
             details=details,

@@ -25,6 +25,26 @@ from typing import ClassVar, NamedTuple
 
 from cnnkit.errors import CnnkitError
 
+# Texts of TensorFlow around that of a failed check, and the row that a text of cnnkit begins with.
+_ASSERTION = re.compile(r"assertion failed: \[(.*)\]")
+_SEVERAL = re.compile(r"\d+ root error\(s\) found\.?\s*\(0\)\s*(?:[A-Z_]+: |[A-Z][\w ]+: )?")
+_ROW = re.compile(r"\A\w+\[\d+\]: ")
+
+
+def error_text(details: str) -> str:
+    r"""Return the sentence for a reader in the details of a gRPC status.
+
+    Later lines name nodes of the server's graph, which do not help a caller.
+
+    Example:
+        >>> error_text("assertion failed: [a request has 0 images]\n\t [[{{node x}}]]")
+        'a request has 0 images'
+    """
+    first = _SEVERAL.sub("", details.strip()).partition("\n")[0]
+    failed = _ASSERTION.fullmatch(first.strip())
+    # Graphs of version 0.1.0 have each value in brackets of its own.
+    return first if failed is None else failed[1].replace("] [", " ")
+
 
 class ServerError(CnnkitError):
     """A call for which the model server returned no result.
@@ -50,10 +70,8 @@ class ServerError(CnnkitError):
     def __init__(self, problem: str, *, code: str, details: str, hint: str | None = None) -> None:
         self.code = code
         self.details = details
-        # Later lines name nodes of the server's graph, which do not help a caller.
-        first = details.strip().partition("\n")[0]
-        received = f"{code}: {first}" if first else code
-        super().__init__(problem, received=received, hint=hint)
+        text = _ROW.sub("", error_text(details))
+        super().__init__(problem, received=f"{code}: {text}" if text else code, hint=hint)
 
 
 class ServerUnavailable(ServerError):
@@ -89,7 +107,27 @@ class ModelNotFound(ServerError):
 
 
 class InvalidRequest(ServerError):
-    """The server rejected the request as invalid."""
+    """The server rejected the request as invalid.
+
+    Args:
+        problem: See `ServerError`.
+        code: See `ServerError`.
+        details: See `ServerError`.
+        hint: See `ServerError`.
+        row: Index of the row of the batch that the server refuses, or None if it is not known.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        code: str,
+        details: str,
+        hint: str | None = None,
+        row: int | None = None,
+    ) -> None:
+        super().__init__(problem, code=code, details=details, hint=hint)
+        self.row = row
 
 
 class MessageTooLarge(ServerError):
@@ -156,6 +194,7 @@ STATUS_TEXTS = (
 # Refusals that name what to change: batching of TensorFlow 2.21, TensorFlow Serving 2.21.
 _MAX_BATCH = re.compile(r"larger than maximum input batch size (\d+)")
 _UNKNOWN_SIGNATURE = "Serving signature key"
+_MERGED_SHAPES = "padding is turned off"
 
 
 # The class of an error, its text with {address}, {model} and {timeout}, and its hint.
@@ -193,8 +232,8 @@ def server_error(
         >>> server_error("DEADLINE_EXCEEDED", "", address="a:1", model="m", timeout=2).problem
         'a:1 did not answer within 2 s'
     """
-    # Later lines are a dump of the server's graph, which may contain any word.
-    first = details.partition("\n")[0]
+    # Without later lines: they are a dump of the server's graph, which may contain any word.
+    first = error_text(details)
     found = {known.meaning for known in STATUS_TEXTS if known.text in first}
     if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and "busy" in found:
         error, problem, hint = _BUSY
@@ -282,4 +321,9 @@ def _advice(text: str) -> str | None:
         return f"Send at most {largest[1]} at once: batch_size={largest[1]}"
     if text.startswith(_UNKNOWN_SIGNATURE):
         return "metadata() lists the model's signatures"
+    if _MERGED_SHAPES in text:
+        return (
+            "The server merges requests (batching), and another caller sent images of another "
+            "size: send it again, or turn batching off"
+        )
     return None

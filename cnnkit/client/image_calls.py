@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from cnnkit.client.calls import CallOptions, Calls
 from cnnkit.client.flow import Flow
 from cnnkit.client.inputs import Arrays
 from cnnkit.client.metadata import Signature
+from cnnkit.client.predict_calls import predict_flow
 from cnnkit.errors import DataError, UsageError
+from cnnkit.wire.pixels import find_invalid_pixel
 
 # Number of classes returned for an image by default.
 DEFAULT_TOP = 5
+# Pixels scaled to 0..1 or -1..1, or standardized with ImageNet's statistics, are within this range.
+_LARGEST_NORMALIZED = 3
 
 Image = str | Path | bytes | npt.NDArray[Any]
 Images = Image | Iterable[Image]
@@ -93,6 +98,35 @@ def read_images(images: Images) -> npt.NDArray[Any]:
     for index, image in enumerate(several):
         encoded[index] = _read(image)
     return encoded
+
+
+def check_pixels(batch: npt.NDArray[Any]) -> None:
+    """Check that pixels are in 0..255, which the signatures of images expect.
+
+    Args:
+        batch: The images, as returned by `read_images`.
+
+    Raises:
+        UsageError: An image holds NaN or a value far outside of 0..255.
+
+    Warns:
+        UserWarning: The pixels look as if they were normalized, for example to 0..1.
+
+    Example:
+        >>> check_pixels(np.full((1, 2, 2, 3), 255))
+    """
+    if batch.dtype.kind not in "fiu" or not batch.size:
+        return
+    problem = find_invalid_pixel(batch)
+    if problem is not None:
+        raise UsageError(problem)
+    least, largest = float(batch.min()), float(batch.max())
+    if max(-least, largest) <= _LARGEST_NORMALIZED and (batch != np.round(batch)).any():
+        warnings.warn(
+            f"`images` hold values in {least:.3g}..{largest:.3g}, as after a normalization; models "
+            "exported by cnnkit expect pixels in 0..255 and normalize them",
+            stacklevel=2,
+        )
 
 
 def select_signature(
@@ -212,11 +246,22 @@ def _read(image: object) -> bytes:
     return encoded
 
 
+def _prepare(images: Images, options: CallOptions) -> tuple[npt.NDArray[Any], CallOptions]:
+    """Return the batch to send, and options that name its images in errors."""
+    names: list[str] = []
+    if not isinstance(images, np.ndarray) or images.dtype.kind in "OSU":
+        images = [images] if isinstance(images, str | Path | bytes) else list(images)
+        names = [str(image) if isinstance(image, str | Path) else "" for image in images]
+    batch = read_images(images)
+    check_pixels(batch)
+    return batch, replace(options, row_names=names)
+
+
 def classify_flow(
     calls: Calls, images: Images, top: int | None, options: CallOptions
 ) -> Flow[list[list[Prediction]]]:
     """Classify images: see `Client.classify`."""
-    batch, model = read_images(images), options.target.model
+    (batch, options), model = _prepare(images, options), options.target.model
     check_top(top, None, model)
     known = yield from calls.signatures(options)
     names = ("classify_bytes", "serving_bytes", "serving_default")
@@ -224,7 +269,7 @@ def classify_flow(
     check_top(top, output_class_count(known[name]), model)
     has_labels = "labels" in known[name].outputs
     wanted = ["labels", "scores"] if has_labels else ["probabilities"]
-    outputs = yield from calls.predict(batch, name, wanted, options)
+    outputs = yield from predict_flow(calls, batch, name, wanted, options)
     check_top(top, outputs[wanted[0]].shape[-1], model)
     top_k = top_k_from_labels if has_labels else top_k_from_probabilities
     return top_k(outputs, top or DEFAULT_TOP)
@@ -232,11 +277,11 @@ def classify_flow(
 
 def features_flow(calls: Calls, images: Images, options: CallOptions) -> Flow[npt.NDArray[Any]]:
     """Compute features of images: see `Client.features`."""
-    batch = read_images(images)
+    batch, options = _prepare(images, options)
     known = yield from calls.signatures(options)
     names = ("features_bytes", "features")
     name = select_signature(known, names, batch, options.target.model)
-    outputs = yield from calls.predict(batch, name, ["features"], options)
+    outputs = yield from predict_flow(calls, batch, name, ["features"], options)
     return outputs["features"]
 
 
@@ -244,11 +289,11 @@ def explain_flow(
     calls: Calls, images: Images, layer: str | None, options: CallOptions
 ) -> Flow[list[Explanation]]:
     """Explain predictions: see `Client.explain`."""
-    batch, model = read_images(images), options.target.model
+    (batch, options), model = _prepare(images, options), options.target.model
     known = yield from calls.signatures(options)
     wanted = "explain_bytes" if layer is None else f"explain_bytes_{layer}"
     name = select_signature(known, [wanted], batch, model)
-    outputs = yield from calls.predict(batch, name, (), options)
+    outputs = yield from predict_flow(calls, batch, name, (), options)
     if "projection" not in outputs:
         raise UsageError(
             f"Signature {name} of {model!r} must have an output `projection`",

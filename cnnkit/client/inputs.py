@@ -34,7 +34,8 @@ def bind_inputs(
         Arrays by input name, ready to be sent.
 
     Raises:
-        UsageError: A name, dtype or shape does not match the signature, or a batch is empty.
+        UsageError: A name, dtype or shape does not match the signature, a batch is empty, or an
+            image (an input with four axes) holds NaN or infinity.
 
     Example:
         >>> images = TensorSpec("float32", (None, 2))
@@ -61,9 +62,35 @@ def bind_inputs(
             expected=", ".join(signature.inputs),
             received=", ".join(named) or "none",
         )
-    return {
+    bound = {
         name: coerce_input(values, signature.inputs[name], name) for name, values in named.items()
     }
+    check_finite(bound)
+    return bound
+
+
+def check_finite(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise a `UsageError` for an image that holds NaN or infinity.
+
+    A network answers it with a plausible number: a ReLU turns NaN into 0.
+
+    Args:
+        arrays: Arrays by input name; those with four axes hold images.
+
+    Example:
+        >>> check_finite({"images": np.zeros((1, 2, 2, 3), np.float32)})
+    """
+    for name, array in arrays.items():
+        # NumPy's minimum and maximum keep NaN, and need no array of the same size.
+        if array.ndim != 4 or array.dtype.kind != "f" or not array.size:
+            continue
+        if np.isfinite(array.min()) and np.isfinite(array.max()):
+            continue
+        row = int(np.isfinite(array).reshape(len(array), -1).all(axis=1).argmin())
+        raise UsageError(
+            f"Input {name!r} must hold finite numbers",
+            received=f"{array[row][~np.isfinite(array[row])].flat[0]:g} in {name}[{row}]",
+        )
 
 
 def coerce_input(values: npt.ArrayLike, spec: TensorSpec, name: str) -> npt.NDArray[Any]:
@@ -158,8 +185,9 @@ def _with_batch_axis(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> np
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-# Rows of a request by default. Larger batches hardly increase a server's throughput.
-DEFAULT_BATCH_ROWS = 64
+# Rows of a request by default: as many as serving/batching.config permits. Larger batches hardly
+# increase a server's throughput.
+DEFAULT_BATCH_ROWS = 32
 # Bytes of a request if several can be made, at most. Protobuf's limit of a message is 2 GiB.
 MAX_REQUEST_BYTES = 2**28
 # Up to this number of inputs, each may use an equal share of MAX_REQUEST_BYTES.
@@ -173,7 +201,7 @@ def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[
         inputs: Arrays by input name, as returned by `bind_inputs`.
         signature: The signature. Rows can be split only if the first size of every input and output
             is free.
-        rows: Maximum number of rows of a request. None stands for 64, and for fewer if the rows are
+        rows: Maximum number of rows of a request. None stands for 32, and for fewer if the rows are
             very large.
 
     Returns:

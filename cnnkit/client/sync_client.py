@@ -16,6 +16,7 @@ from cnnkit.client.flow import Flow, RpcFailure, Sleep, Step, UnaryCall
 from cnnkit.client.image_calls import Explanation, Images, Prediction
 from cnnkit.client.metadata import Signature, VersionStatus
 from cnnkit.client.parallel import run_parallel
+from cnnkit.client.predict_calls import predict_flow
 from cnnkit.client.transport import SyncTransport
 from cnnkit.wire import methods
 
@@ -71,7 +72,7 @@ class Client(BaseClient):
             version_label: Label of a version, instead of its number.
             signature: Name of the signature.
             outputs: Names of the outputs to return; all by default.
-            batch_size: Maximum number of rows of a request, 64 by default. A larger batch is split
+            batch_size: Maximum number of rows of a request, 32 by default. A larger batch is split
                 into several requests, which are sent concurrently. One version of the model
                 computes all of them.
             timeout: Seconds for the whole call, instead of the client's default.
@@ -88,7 +89,7 @@ class Client(BaseClient):
             {'probabilities': array([[0.1, ...]], dtype=float32)}
         """
         options = self._calls.options(model, version, version_label, timeout, batch_size)
-        return self._run(self._calls.predict(inputs, signature, outputs, options))
+        return self._run(predict_flow(self._calls, inputs, signature, outputs, options))
 
     @renamed_argument("label", "version_label")
     def classify(
@@ -113,7 +114,7 @@ class Client(BaseClient):
             version: Version number; the newest version by default.
             version_label: Label of a version, instead of its number.
             top: Number of classes per image. By default 5, or all if the model returns fewer.
-            batch_size: Maximum number of images of a request, 64 by default.
+            batch_size: Maximum number of images of a request, 32 by default.
             timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
@@ -152,7 +153,7 @@ class Client(BaseClient):
             model: Name of the model on the server.
             version: Version number; the newest version by default.
             version_label: Label of a version, instead of its number.
-            batch_size: Maximum number of images of a request, 64 by default.
+            batch_size: Maximum number of images of a request, 32 by default.
             timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:
@@ -191,7 +192,7 @@ class Client(BaseClient):
                 model must have been exported with this layer.
             version: Version number; the newest version by default.
             version_label: Label of a version, instead of its number.
-            batch_size: Maximum number of images of a request, 64 by default.
+            batch_size: Maximum number of images of a request, 32 by default.
             timeout: Seconds for the whole call, instead of the client's default.
 
         Returns:

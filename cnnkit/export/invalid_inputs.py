@@ -6,13 +6,22 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from cnnkit.export.image_header import FORMATS
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 # More axes than an exported signature has.
 MAX_AXES = 5
+
+# Values that no image holds. Networks answer them with plausible numbers: a ReLU turns NaN into 0.
+INVALID_PIXELS = (math.nan, math.inf, 3e38)
+IMAGE_AXES = 4
+
+# Numbers of TensorFlow's types for handles, which no message can hold.
+RESOURCE, VARIANT = 20, 21
 
 # The first bytes of a file of each format.
 TRUNCATED_FILES: Mapping[str, bytes] = {
@@ -25,13 +34,16 @@ TRUNCATED_FILES: Mapping[str, bytes] = {
 
 
 def invalid_arrays(shape: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields descriptions and arrays that do not fit the shape of an input.
+    """Yields descriptions and arrays that do not fit the shape of an input, or hold no pixels.
 
     Args:
         shape: Shape of the input in the signature; -1 for any size.
     """
     valid = [8 if size == -1 else size for size in shape]
     valid[0] = 1
+    if len(shape) == IMAGE_AXES:
+        for value in INVALID_PIXELS:
+            yield f"an image of {value:g}", np.full(valid, value, np.float32)
     for axes in range(MAX_AXES + 1):
         if axes != len(shape):
             yield f"{axes} axes", np.zeros((valid + [1] * MAX_AXES)[:axes], np.float32)
@@ -56,6 +68,38 @@ def invalid_images(pixels: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if pixels is not None:
         side = math.isqrt(pixels) + 1
         yield f"a PNG file of {side} x {side} pixels", _strings(large_png(side, side))
+
+
+def hostile_tensors(dtype: int) -> Iterator[tuple[str, pb.TensorProto]]:
+    """Yields descriptions and messages of a few bytes that claim far more than they carry.
+
+    TensorFlow Serving decodes them before it looks at the signature: some end it, the others
+    allocate gigabytes. serving/README.md says what to do.
+
+    Args:
+        dtype: Type of the input.
+    """
+    for count in (0, 2):
+        yield f"{count} resources", _declare(RESOURCE, count)
+    yield "a variant", _declare(VARIANT, 1)
+    repeated = _declare(dtype, 50_000, 64, 64, 3)
+    many = _declare(dtype, 1_000_000)
+    endless = _declare(dtype, 2**40)
+    for tensor in (repeated, many, endless):
+        if dtype == pb.DT_STRING:
+            tensor.string_val.append(b"x" * 40_000)
+        else:
+            tensor.float_val.append(1.0)
+    yield "one value repeated for 50000 x 64 x 64 x 3", repeated
+    yield "one value repeated a million times", many
+    yield "2^40 elements", endless
+
+
+def _declare(dtype: int, *shape: int) -> pb.TensorProto:
+    tensor = pb.TensorProto(dtype=cast("pb.DataType", dtype))
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    return tensor
 
 
 def large_png(height: int, width: int) -> bytes:

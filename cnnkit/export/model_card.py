@@ -161,7 +161,8 @@ def _preprocessing_text(network: ServedClassifier, preprocessing: Mapping[str, A
     ) + (f" and divides by {std}" if std is not None else "")
     return [
         f"Encoded images: the shorter side becomes {preprocessing['shorter_side_before_crop']} "
-        f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken.",
+        f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken. WebP files "
+        "need a server on TensorFlow 2.20 or newer.",
         f"Images as numbers: RGB in 0..255, {sizes}. NaN and values outside of {LEAST_PIXEL:g} to "
         f"{LARGEST_PIXEL:g} are refused.",
         f"The network itself {normalization}.",

@@ -19,7 +19,8 @@ from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits, validate_image_bytes
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph
-from cnnkit.visualize.forward import check_supports_rule, forward_pass
+from cnnkit.visualize.forward import forward_pass
+from cnnkit.visualize.rule_support import check_supports_rule
 from cnnkit.wire.pixels import IMAGES, INVALID_PIXEL, LARGEST_PIXEL, LEAST_PIXEL
 
 RULE = "deconvnet"

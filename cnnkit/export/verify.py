@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,16 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
 from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
-from cnnkit.export.invalid_inputs import invalid_arrays, invalid_images
+from cnnkit.export.invalid_inputs import hostile_tensors, invalid_arrays, invalid_images
 from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_isolated
 from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
 from cnnkit.export.warmup import read_warmup_records
+from cnnkit.server import ServerLimits
+from cnnkit.server.predict import read_inputs
 from cnnkit.server.servable import read_signature_definitions
+from cnnkit.server.status_error import StatusError
 from cnnkit.server.warmup import MAX_WARMUP_RECORDS
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor
@@ -78,8 +82,9 @@ def verify_export(folder: str | Path) -> Verification:
 
     Requests run in subprocesses without Keras; a request that crashes one of them would also crash
     a model server. The checks cover: signatures and their shapes, the outputs for the stored
-    reference images, the refusal of inputs of wrong rank or shape and of broken or too large
-    images, the warm-up records, and the size of the files of weights.
+    reference images, the refusal of inputs of wrong rank or shape, of pixels such as NaN, and of
+    broken or too large images, the refusal of requests that claim more than they carry, the warm-up
+    records, and the size of the files of weights.
 
     Args:
         folder: A version folder, or a model folder, whose newest version is checked.
@@ -101,6 +106,7 @@ def verify_export(folder: str | Path) -> Verification:
     except (DecodeError, RunError) as error:
         return Verification(folder, (Check("SavedModel", False, f"cannot be read: {error}"),))
     checks = [_check_default(signatures), *shown, _check_labels(folder), _check_weights(folder)]
+    checks += _check_hostile(folder, signatures)
     references = ReferenceOutputs.read(folder)
     preprocessing = _read_preprocessing(folder)
     invalid = list(_invalid_requests(signatures, preprocessing))
@@ -226,6 +232,36 @@ def _invalid_requests(
             continue
         for description, values in invalid:
             yield description, Request(name, {key: values})
+
+
+def _check_hostile(folder: Path, signatures: Iterable[str]) -> Iterator[Check]:
+    """Yields a check of each signature: whether a server of cnnkit refuses hostile requests."""
+    limits = ServerLimits()
+    definitions = read_signature_definitions(folder).signature_def
+    for name in signatures:
+        expected = definitions[name].inputs
+        if len(expected) != 1:
+            continue
+        [(key, info)] = expected.items()
+        refused, accepted, begun = 0, None, time.perf_counter()
+        for description, tensor in hostile_tensors(info.dtype):
+            try:
+                read_inputs(
+                    {key: tensor},
+                    expected,
+                    max_tensor_bytes=limits.max_request_bytes,
+                    max_rows=limits.max_request_rows,
+                )
+            except StatusError:
+                refused += 1
+            else:
+                accepted = accepted or f"{description}: is accepted"
+        took = 1e3 * (time.perf_counter() - begun)
+        detail = accepted or (
+            f"{refused} hostile requests refused in {took:.0f} ms by `cnnkit serve`; TensorFlow "
+            "Serving does not survive them: serving/README.md"
+        )
+        yield Check(f"requests to {name}", accepted is None, detail)
 
 
 def _read_warmup(

@@ -192,11 +192,11 @@ def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str
     below = 0.4 / (3.2 * len(explanations) + 0.4)
     rows = figure.subplots(len(explanations), 2, squeeze=False)
     for (left, right), (name, one) in zip(rows, explanations, strict=True):
-        left.set_explanation_title(_short(Path(name).name), fontsize=10)
+        left.set_title(_short(Path(name).name), fontsize=10)
         if one.image is not None:
             left.imshow(np.clip(one.image / 255, 0, 1))
         right.imshow(center_on_gray(one.projection))
-        right.set_explanation_title(_explanation_title(one), fontsize=10)
+        right.set_title(_explanation_title(one), fontsize=10)
         hide_axes((left, right))
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
     caption = "the deconvnet's projections; gray is 0, each on its own scale"

@@ -188,6 +188,8 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.k = k
         self.alpha_convention = alpha_convention
         self.region = region
+        self.input_spec = keras.layers.InputSpec(ndim=4)
+        self._build_at_init()
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         cells = self.size if self.region == "across" else self.size**2

@@ -34,7 +34,8 @@ class SubtractMean(keras.layers.Layer):
             leaves out the division.
 
     Raises:
-        UsageError: If `mean` or `std` has another shape, or a deviation is not above zero.
+        UsageError: If `mean` or `std` has another shape, a deviation is not above zero, or the
+            images have another number of channels or another size than a mean image.
 
     Example:
         >>> import numpy as np
@@ -47,6 +48,7 @@ class SubtractMean(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.set_statistics(mean, std)
+        self._build_at_init()
 
     def set_statistics(self, mean: ArrayLike, std: ArrayLike | None = None) -> None:
         """Replace the mean and the deviation. Functions traced before keep the old ones.
@@ -80,6 +82,7 @@ class SubtractMean(keras.layers.Layer):
             )
 
     def call(self, inputs: Any) -> Any:
+        self._check_image(tuple(inputs.shape))
         width = inputs.shape[2]
         centered = ops.cast(inputs, "float32") - _tile_row(self.mean, width)
         if self.std is not None:
@@ -87,7 +90,23 @@ class SubtractMean(keras.layers.Layer):
         return ops.cast(centered, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        self._check_image(tuple(input_shape))
         return input_shape
+
+    def _check_image(self, shape: tuple[int | None, ...]) -> None:
+        """Refuse what NumPy's rules would stretch: one channel, or one row, to the mean's."""
+        expected = (None, *(self.mean.shape if self.mean.ndim == 3 else (None, None, 3)))
+        if len(shape) != 4 or any(
+            None not in (side, wanted) and side != wanted
+            for side, wanted in zip(shape, expected, strict=True)
+        ):
+            raise UsageError(
+                f"The input of {self.name!r} must be RGB images of the size of the mean image"
+                if self.mean.ndim == 3
+                else f"The input of {self.name!r} must be RGB images",
+                expected=f"(n, {', '.join(str(side or '*') for side in expected[1:])})",
+                received=shape,
+            )
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
         store["mean"] = self.mean

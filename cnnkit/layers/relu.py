@@ -33,12 +33,18 @@ class ReLU(keras.layers.Layer):
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         self.supports_masking = True
+        # Like Keras's layers without weights: what fuses a layer counts as built once it exists.
+        self._build_at_init()
 
     def call(self, inputs: Any) -> Any:
         return relu_with_rule(inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return input_shape
+
+    def compute_output_spec(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        # Keras would take the compute dtype of the policy.
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
 
 
 def relu_with_rule(inputs: Any) -> Any:

@@ -37,6 +37,9 @@ class Dropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
+        if training and self.rate == 1:
+            # Dividing by 1 - rate would give zeros with a gradient of NaN.
+            return keras.ops.zeros_like(inputs)
         if not training or self.rate == 0 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training)
         import tensorflow as tf

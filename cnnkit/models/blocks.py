@@ -303,9 +303,9 @@ def classifier_head(
         raise unknown_name("pooling", pooling, POOLINGS)
     if not include_top:
         if pooling == "avg":
-            return keras.layers.GlobalAveragePooling2D(name="global_pool")(x)
+            return keras.layers.GlobalAveragePooling2D("channels_last", name="global_pool")(x)
         if pooling == "max":
-            return keras.layers.GlobalMaxPooling2D(name="global_pool")(x)
+            return keras.layers.GlobalMaxPooling2D("channels_last", name="global_pool")(x)
         return x
     if pooling is not None:
         raise UsageError(
@@ -313,7 +313,7 @@ def classifier_head(
             expected="pooling=None, or include_top=False",
             received=f"pooling={pooling!r}, include_top=True",
         )
-    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Flatten("channels_last", name="flatten")(x)
     *hidden, logits = head.names
     for name in hidden:
         dense = keras.layers.Dense(

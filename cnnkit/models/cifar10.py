@@ -133,7 +133,7 @@ def cifar10_quick(
     )
     x = _convolutions(x, activation, initializer, normalized=False)
     if include_top:
-        x = keras.layers.Flatten(name="flatten4")(x)
+        x = keras.layers.Flatten("channels_last", name="flatten4")(x)
         x = keras.layers.Dense(QUICK_UNITS, name="fc4", **_normal(initializer, 0.1))(x)
     outputs = classifier_head(
         x,
@@ -186,6 +186,7 @@ def _convolutions(
             filters,
             5,
             padding="same",
+            data_format="channels_last",
             activation=None if first else activation_argument(activation),
             name=f"conv{number}",
             **_normal(initializer, stddev),
@@ -195,7 +196,9 @@ def _convolutions(
             x = activation_layer(activation, f"{activation}1")(x)
         else:
             # On even maps this is Caffe's rule: an overhanging window averages the cells in it.
-            x = keras.layers.AveragePooling2D(3, 2, padding="same", name=f"pool{number}")(x)
+            x = keras.layers.AveragePooling2D(
+                3, 2, padding="same", data_format="channels_last", name=f"pool{number}"
+            )(x)
         if normalized and number < len(FILTERS):
             x = LocalResponseNormalization(**NORMALIZATION, name=f"norm{number}")(x)
     return x

@@ -97,7 +97,7 @@ def class_index(model: keras.Model, label: int | str) -> int:
     names = (class_captions(model) or ()) if class_names(model) else ()
     if isinstance(label, bool) or not isinstance(label, Integral | str):
         raise UsageError(
-            "A class must be given by its name or its number",
+            "`label` must be the name or the number of a class",
             expected=f"a name or a whole number, 0 to {classes - 1}",
             received=repr(label),
         )

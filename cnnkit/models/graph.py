@@ -1,14 +1,15 @@
 """Read the graph of a Keras model.
 
-No other module of the package reads Keras's own records of a graph (`_keras_history` and
-`_inbound_nodes`, which Keras 3.15 keeps private). `build_graph` returns the graph that everything
-else walks: build it once for a model and hand it on.
+No other module of the package reads Keras's own records of a graph (`_keras_history`,
+`_inbound_nodes` and their arguments, which Keras 3.15 keeps private). `build_graph` returns the
+graph that everything else walks: build it once for a model and hand it on.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,15 +23,17 @@ ALIASES = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
 
 @dataclass(frozen=True)
 class Node:
-    """One call of one layer.
+    """One call of one layer, or of one operation such as `x + y` or `keras.ops.relu(x)`.
 
     Attributes:
-        layer: The layer.
+        layer: The layer or operation.
         inputs: Numbers of the values that the call takes. 0 is the model's input.
-        output: Number of the value that the call makes; one number also stands for several outputs.
-        is_pure: Whether the call has one output, which depends on `inputs` alone: no argument
-            such as `training=True` was given.
+        output: Number of the value that the call makes. A call with several outputs makes a list
+            of them; each is the value of a node of its own, named for example `split:0`.
+        is_pure: Whether the call has one output, which depends on `inputs` alone: it has no further
+            argument but `training`, which is False here as in `model.predict`.
         tensors: The symbolic outputs.
+        record: Keras's record of the call; None for one output of a call with several.
     """
 
     layer: keras.Operation
@@ -38,6 +41,59 @@ class Node:
     output: int
     is_pure: bool
     tensors: tuple[keras.KerasTensor, ...] = field(compare=False, repr=False)
+    record: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def operation(self) -> str | None:
+        """Class of an operation of `keras.ops`, such as `"TrueDivide"`; None for a layer."""
+        is_layer = isinstance(self.layer, keras.layers.Layer)
+        return None if is_layer or self.record is None else type(self.layer).__name__
+
+    @property
+    def constants(self) -> list[Any]:
+        """The arguments of the call that are not computed from the image, without None."""
+        if self.record is None:
+            return []
+        given = keras.tree.flatten((self.record.arguments.args, self.record.arguments.kwargs))
+        return [one for one in given if one is not None and not keras.backend.is_keras_tensor(one)]
+
+    @property
+    def demands_training(self) -> bool:
+        """Whether the graph says `training=True` and that is not the layer's own default."""
+        kwargs = self.record.arguments.kwargs if self.record else {}
+        default = inspect.signature(self.layer.call).parameters.get("training")
+        return kwargs.get("training") is True and not (default and default.default is True)
+
+    @property
+    def input_shapes(self) -> list[tuple[int | None, ...]]:
+        """Symbolic shapes of the values that the call takes."""
+        return [tuple(one.shape) for one in self.record.input_tensors] if self.record else []
+
+    def call(self, inputs: Sequence[Any]) -> Any:
+        """Return the output of the call for the values it takes, as `model.predict` computes it.
+
+        Constants and the structure of the arguments are those of the user's graph. `training` is
+        False, whatever the graph says: Keras itself replaces it in `predict`.
+        """
+        if self.record is None:
+            return self.layer.call(*inputs)
+        tensors = map(id, self.record.input_tensors)
+        args, kwargs = self.record.arguments.fill_in(dict(zip(tensors, inputs, strict=True)))
+        if isinstance(self.layer, keras.layers.Layer):
+            kwargs = {**kwargs, "training": False}
+        made = self.layer(*args, **kwargs)
+        return made if len(self.record.outputs) == 1 else keras.tree.flatten(made)
+
+
+class _SelectOutput(keras.Operation):
+    """Selects one output of an operation with several."""
+
+    def __init__(self, operation: keras.Operation, index: int) -> None:
+        super().__init__(name=f"{operation.name}:{index}")
+        self.index = index
+
+    def call(self, outputs: Sequence[Any]) -> Any:
+        return outputs[self.index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +142,8 @@ class Graph:
         """Return the node of a layer; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
 
         Raises:
-            UsageError: If there is no such layer, or it is called more than once.
+            UsageError: If there is no such layer, it is called more than once, or it has several
+                outputs.
         """
         count = Counter(node.layer.name for node in self.nodes)
         _check_name(name)
@@ -97,7 +154,13 @@ class Graph:
                     expected="a layer with a name of its own that is called once",
                 )
             if count[candidate]:
-                return next(node for node in self.nodes if node.layer.name == candidate)
+                found = next(node for node in self.nodes if node.layer.name == candidate)
+                if len(found.tensors) > 1:
+                    raise UsageError(
+                        f"Layer {candidate!r} has {len(found.tensors)} outputs",
+                        expected=f"one of {candidate}:0 to {candidate}:{len(found.tensors) - 1}",
+                    )
+                return found
         raise unknown_name("layer", name, count)
 
     def ancestors(self, *nodes: Node) -> tuple[Node, ...]:
@@ -211,14 +274,26 @@ def _read(
             # The inputs are numbered from 0 down, so node number n makes value n.
             made = [len(nodes) + 1] * len(record.outputs)
             pure = len(record.outputs) == 1 and _has_default_arguments(record)
-            nodes.append(Node(layer, tuple(given), made[0], pure, tuple(record.outputs)))
+            nodes.append(Node(layer, tuple(given), made[0], pure, tuple(record.outputs), record))
+            if len(made) > 1 and expand:
+                made = _append_outputs(nodes)
         values.update(zip(map(id, record.outputs), made, strict=True))
     return [values[id(tensor)] for tensor in outputs]
 
 
+def _append_outputs(nodes: list[Node]) -> list[int]:
+    """Append a node for each output of the last node; return the numbers of their values."""
+    call = nodes[-1]
+    for index, tensor in enumerate(call.tensors):
+        select = _SelectOutput(call.layer, index)
+        nodes.append(Node(select, (call.output,), len(nodes) + 1, False, (tensor,)))
+    return [node.output for node in nodes[-len(call.tensors) :]]
+
+
 def _has_default_arguments(record: Any) -> bool:
-    # None and False are what Keras fills in itself; training=True is the choice of a caller.
-    rest = [*record.arguments.args[1:], *record.arguments.kwargs.values()]
+    # None and False are what Keras fills in itself, and training=True what its augmentation does.
+    kwargs = record.arguments.kwargs.items()
+    rest = [*record.arguments.args[1:], *(one for name, one in kwargs if name != "training")]
     return all(value is None or value is False for value in rest)
 
 

@@ -8,7 +8,7 @@ import keras
 
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import input_output_tensors, made_by, output_layer
-from cnnkit.models.receptive_field import behaves_like
+from cnnkit.models.layer_window import behaves_like
 
 # Activation functions by the name of the function that they compute.
 _FUNCTIONS = {

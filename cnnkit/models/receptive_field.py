@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -10,134 +10,8 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.models.graph import Graph, Node, build_graph
-
-# Layers whose output at a position depends on that position of the map alone.
-POINTWISE = (
-    Dropout,
-    ReLU,
-    SubtractMean,
-    keras.layers.Activation,
-    keras.layers.Add,
-    keras.layers.Average,
-    keras.layers.BatchNormalization,
-    keras.layers.Dense,
-    keras.layers.Dropout,
-    keras.layers.ELU,
-    keras.layers.Identity,
-    keras.layers.LeakyReLU,
-    keras.layers.Normalization,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-    keras.layers.Softmax,
-    keras.layers.SpatialDropout2D,
-)
-
-# Layers whose output has no positions.
-WHOLE = (
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-)
-
-
-@dataclass(frozen=True)
-class LayerWindow:
-    """The windows of a layer along one axis of its input.
-
-    Attributes:
-        kernel: Positions in a window; None is the whole axis.
-        stride: Step from one window to the next.
-        dilation: Step from one position of a window to the next.
-        padding: Positions added before the first and after the last one, negative if the layer
-            crops; None is TensorFlow's SAME, which depends on the side.
-    """
-
-    kernel: int | None = 1
-    stride: int = 1
-    dilation: int = 1
-    padding: tuple[int, int] | None = (0, 0)
-
-    def extent(self, side: int) -> int:
-        """Return the length of a window over an axis of `side` positions, gaps included."""
-        return side if self.kernel is None else (self.kernel - 1) * self.dilation + 1
-
-    def before(self, side: int) -> int:
-        """Return the positions added before the first one of an axis of `side` positions."""
-        if self.padding is not None:
-            return self.padding[0]
-        return self._same(side) // 2
-
-    def count(self, side: int) -> int:
-        """Return the number of windows over an axis of `side` positions, below 1 if none fits."""
-        if self.kernel is None:
-            return 1
-        padded = side + (self._same(side) if self.padding is None else sum(self.padding))
-        return (padded - self.extent(side)) // self.stride + 1
-
-    def _same(self, side: int) -> int:
-        windows = -(-side // self.stride)
-        return max((windows - 1) * self.stride + self.extent(side) - side, 0)
-
-
-def behaves_like(
-    layer: keras.Operation, kinds: Iterable[type[keras.layers.Layer]]
-) -> type[keras.layers.Layer] | None:
-    """Return the first of `kinds` that a layer is an instance of with the same `call`, or None."""
-    if getattr(layer, "quantization_mode", None):
-        return None
-    for kind in kinds:
-        if isinstance(layer, kind) and type(layer).call is kind.call:
-            return kind
-    return None
-
-
-def window_of(layer: keras.Operation) -> tuple[LayerWindow, ...] | None:
-    """Return the windows of a layer along the rows and along the columns.
-
-    None stands for a layer of an unknown kind, or with its channels first.
-
-    Example:
-        >>> import keras
-        >>> from cnnkit.models.receptive_field import window_of
-        >>> window_of(keras.layers.Conv2D(8, (3, 5), strides=2))[1]
-        LayerWindow(kernel=5, stride=2, dilation=1, padding=(0, 0))
-    """
-    if getattr(layer, "data_format", None) == "channels_first":
-        return None
-    if behaves_like(layer, POINTWISE):
-        return LayerWindow(), LayerWindow()
-    if behaves_like(layer, WHOLE):
-        return LayerWindow(None, 0), LayerWindow(None, 0)
-    if behaves_like(layer, [keras.layers.Concatenate]):
-        # A concatenation along another axis than the channels would move positions.
-        return (LayerWindow(), LayerWindow()) if layer.axis in (-1, 3) else None
-    if behaves_like(layer, [LocalResponseNormalization]):
-        side = layer.size if layer.region == "within" else 1
-        return LayerWindow(side, padding=None), LayerWindow(side, padding=None)
-    if behaves_like(layer, [keras.layers.ZeroPadding2D]):
-        return tuple(LayerWindow(padding=tuple(sides)) for sides in layer.padding)
-    if behaves_like(layer, [keras.layers.Cropping2D]):
-        return tuple(LayerWindow(padding=(-first, -last)) for first, last in layer.cropping)
-    if behaves_like(layer, [CeilMaxPooling2D]):
-        return tuple(
-            LayerWindow(size, stride, padding=(0, stride - 1))
-            for size, stride in zip(layer.pool_size, layer.strides, strict=True)
-        )
-    padding = None if getattr(layer, "padding", None) == "same" else (0, 0)
-    if behaves_like(layer, [keras.layers.MaxPooling2D, keras.layers.AveragePooling2D]):
-        return tuple(
-            LayerWindow(size, stride, padding=padding)
-            for size, stride in zip(layer.pool_size, layer.strides, strict=True)
-        )
-    if behaves_like(layer, [keras.layers.Conv2D]):
-        return tuple(
-            LayerWindow(*one, padding)
-            for one in zip(layer.kernel_size, layer.strides, layer.dilation_rate, strict=True)
-        )
-    return None
+from cnnkit.models.layer_window import LayerWindow, node_windows
 
 
 def too_small_for_layer(layer: keras.Operation, image_size: Sequence[int]) -> UsageError:
@@ -301,8 +175,8 @@ def _apply_layer(
     node: Node, inputs: list[tuple[_Axis, ...]], sides: tuple[int, ...]
 ) -> tuple[_Axis, ...]:
     layer = node.layer
-    windows = window_of(layer)
-    if windows is None or not node.is_pure:
+    windows = node_windows(node)
+    if windows is None:
         raise UsageError(
             f"The receptive field of layer {layer.name!r} is unknown",
             expected="convolutions, pooling, padding, dense layers and pointwise layers",

@@ -237,13 +237,16 @@ def _apply_stage(
 ) -> keras.KerasTensor:
     if stage.pad_before or stage.pad_after:
         edges = (stage.pad_before or 0, stage.pad_after)
-        x = keras.layers.ZeroPadding2D((edges, edges), name=f"pad{number}")(x)
+        x = keras.layers.ZeroPadding2D(
+            (edges, edges), data_format="channels_last", name=f"pad{number}"
+        )(x)
     late = stage.activation_last
     x = GroupedConv2D(
         int(stage.filters),
         stage.kernel,
         strides=stage.stride,
         padding="same" if stage.pad_before is None else "valid",
+        data_format="channels_last",
         groups=network.groups if stage.grouped else 1,
         activation=None if late else activation_argument(network.activation),
         name=f"conv{number}",
@@ -255,7 +258,12 @@ def _apply_stage(
         following.append(norm)
     if stage.pooled:
         kind = CeilMaxPooling2D if stage.ceil else keras.layers.MaxPooling2D
-        pool = kind(network.pooling.size, network.pooling.stride, name=f"pool{number}")
+        pool = kind(
+            network.pooling.size,
+            network.pooling.stride,
+            data_format="channels_last",
+            name=f"pool{number}",
+        )
         following.insert(0 if stage.pool_first else len(following), pool)
     if late:
         following.append(activation_layer(network.activation, f"{network.activation}{number}"))

@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from cnnkit.models.receptive_field import window_of
+from cnnkit.models.layer_window import window_of
 from cnnkit.models.registry import build
 from cnnkit.models.surgery.sequential import as_sequential
 

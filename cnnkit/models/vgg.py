@@ -141,11 +141,14 @@ def vgg(
                 filters,
                 kernel,
                 padding="same",
+                data_format="channels_last",
                 activation=activation_argument(activation),
                 name=f"block{number}_conv{position}",
                 **initializers(),
             )(x)
-        x = keras.layers.MaxPooling2D(2, 2, name=f"block{number}_pool")(x)
+        x = keras.layers.MaxPooling2D(
+            2, 2, data_format="channels_last", name=f"block{number}_pool"
+        )(x)
     outputs = classifier_head(
         x,
         HeadConfig(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),

@@ -13,6 +13,7 @@ from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
+from cnnkit.wire.pixels import IMAGES, find_invalid_pixel
 from cnnkit.wire.tensors import MAX_TENSOR_BYTES, decode_tensor, encode_values
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def prepare_predict(
 ) -> PreparedCall:
     """Decodes and checks a Predict request.
 
-    Shapes are checked against the signature before the graph runs: a tensor of the wrong rank
-    crashes TensorFlow's convolution and with it the whole process.
+    Types and shapes are checked against the signature before the graph runs: a tensor of the wrong
+    rank crashes TensorFlow's convolution and with it the whole process. Pixels are checked for
+    every export of cnnkit: graphs of version 0.1.0 and OpenVINO do not.
 
     Args:
         request: The request.
@@ -84,15 +86,48 @@ def prepare_predict(
         raise StatusError(
             grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
         )
-    inputs = _read_inputs(request.inputs, definition.inputs, max_tensor_bytes)
     outputs = _select_outputs(request.output_filter, definition.outputs)
-    _check_inputs(request.inputs, inputs, definition.inputs)
-    rows = _common_rows(inputs.values())
+    inputs, rows = read_inputs(
+        request.inputs, definition.inputs, max_tensor_bytes=max_tensor_bytes, max_rows=max_rows
+    )
+    if servable.takes_pixels and IMAGES in inputs:
+        problem = find_invalid_pixel(inputs[IMAGES])
+        if problem is not None:
+            raise invalid_argument(problem)
+    return PreparedCall(servable, signature, inputs, outputs, rows)
+
+
+def read_inputs(
+    given: Mapping[str, pb.TensorProto],
+    expected: Mapping[str, pb.TensorInfo],
+    *,
+    max_tensor_bytes: int = MAX_TENSOR_BYTES,
+    max_rows: int | None = None,
+) -> tuple[dict[str, np.ndarray], int | None]:
+    """Decodes the inputs of a request if they fit a signature.
+
+    Nothing is decoded before its type and its shape are checked: a message of 30 bytes can declare
+    a tensor of any size.
+
+    Args:
+        given: The tensors of the request.
+        expected: The inputs of the signature.
+        max_tensor_bytes: Largest input in memory, however short its message.
+        max_rows: Largest first dimension; None for any.
+
+    Returns:
+        The arrays by name, and their first size if it is the same for every input, else None.
+
+    Raises:
+        StatusError: If the tensors do not fit.
+    """
+    _check_names(given, expected)
+    rows = _check_shapes(given, expected)
     if rows is not None and max_rows is not None and rows > max_rows:
         raise invalid_argument(
             f"Task size {rows} is larger than maximum input batch size {max_rows}"
         )
-    return PreparedCall(servable, signature, inputs, outputs, rows)
+    return {name: _decode(name, given[name], max_tensor_bytes) for name in sorted(expected)}, rows
 
 
 def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictResponse:
@@ -106,11 +141,9 @@ def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictR
     return response
 
 
-def _read_inputs(
-    given: Mapping[str, pb.TensorProto],
-    expected: Mapping[str, pb.TensorInfo],
-    max_tensor_bytes: int,
-) -> dict[str, np.ndarray]:
+def _check_names(
+    given: Mapping[str, pb.TensorProto], expected: Mapping[str, pb.TensorInfo]
+) -> None:
     if len(given) != len(expected):
         raise invalid_argument(
             f"input size does not match signature: {len(given)}!={len(expected)} "
@@ -118,7 +151,6 @@ def _read_inputs(
             f"Sent extra: {_set(set(given) - set(expected))}. "
             f"Missing but required: {_set(set(expected) - set(given))}."
         )
-    inputs = {}
     for name in sorted(expected):
         if name not in given:
             raise invalid_argument(
@@ -126,12 +158,14 @@ def _read_inputs(
                 "request and no default value provided. Inputs expected to be in the request "
                 f"{_set(given)}, or default input alias set: "
             )
-        try:
-            inputs[name] = decode_tensor(given[name], max_bytes=max_tensor_bytes)
-        except TensorError as error:
-            # Clients show the first line; the second one names the fault of the tensor.
-            raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error
-    return inputs
+
+
+def _decode(name: str, tensor: pb.TensorProto, max_bytes: int) -> np.ndarray:
+    try:
+        return decode_tensor(tensor, max_bytes=max_bytes)
+    except TensorError as error:
+        # Clients show the first line; the second one names the fault of the tensor.
+        raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error
 
 
 def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:
@@ -145,37 +179,33 @@ def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) ->
     return chosen or tuple(sorted(known))
 
 
-def _check_inputs(
-    given: Mapping[str, pb.TensorProto],
-    inputs: Mapping[str, np.ndarray],
-    expected: Mapping[str, pb.TensorInfo],
-) -> None:
-    for position, (name, array) in enumerate(inputs.items()):
-        info = expected[name]
+def _check_shapes(
+    given: Mapping[str, pb.TensorProto], expected: Mapping[str, pb.TensorInfo]
+) -> int | None:
+    """Checks declared types and shapes, and returns the first size if all inputs have the same."""
+    rows: set[int | None] = set()
+    for position, (name, info) in enumerate(sorted(expected.items())):
+        shape = [dim.size for dim in given[name].tensor_shape.dim]
+        rows.add(shape[0] if shape else None)
         if given[name].dtype != info.dtype:
             raise invalid_argument(
                 f"Expects arg[{position}] to be {_type_name(info.dtype)} "
                 f"but {_type_name(given[name].dtype)} is provided"
             )
-        if info.tensor_shape.unknown_rank:
+        if info.tensor_shape.unknown_rank or given[name].tensor_shape.unknown_rank:
             continue
         sizes = [dim.size for dim in info.tensor_shape.dim]
-        fits = array.ndim == len(sizes) and all(
-            expected_size in (-1, size)
-            for expected_size, size in zip(sizes, array.shape, strict=True)
+        fits = len(shape) == len(sizes) and all(
+            expected_size in (-1, size) for expected_size, size in zip(sizes, shape, strict=True)
         )
         if not fits:
             wanted = ",".join("?" if size == -1 else str(size) for size in sizes)
-            received = ",".join(map(str, array.shape))
+            received = ",".join(map(str, shape))
             raise invalid_argument(
                 f"Shape of tensor {name} [{received}] is not compatible with expected shape "
                 f"[{wanted}]."
             )
-
-
-def _common_rows(arrays: Iterable[np.ndarray]) -> int | None:
-    sizes = {array.shape[0] if array.ndim else None for array in arrays}
-    return sizes.pop() if len(sizes) == 1 else None
+    return rows.pop() if len(rows) == 1 else None
 
 
 def _type_name(number: int) -> str:

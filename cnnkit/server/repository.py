@@ -137,10 +137,14 @@ class ModelRepository:
     def version_states(self, spec: pb.ModelSpec) -> dict[int, VersionState]:
         """Returns the states of the versions of a `model_spec`, by default all, the newest first.
 
+        A version label is ignored, as by TensorFlow Serving: a client that depends on it here would
+        fail there.
+
         Raises:
-            StatusError: If there is no such model, version or label.
+            StatusError: If there is no such model or version.
         """
-        version = self._requested_version(spec)
+        by_label = spec.WhichOneof("version_choice") == "version_label"
+        version = None if by_label and spec.name else self._requested_version(spec)
         states = self._models[spec.name].states if spec.name in self._models else {}
         if version is None:
             if states:

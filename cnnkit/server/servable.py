@@ -6,6 +6,7 @@ no other, reads them with `tensorflow.core.protobuf`, which TensorFlow does not 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from cnnkit.errors import RunError
 from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+
+# File of an export of cnnkit that describes its inputs.
+_PREPROCESSING = Path("assets", "preprocessing.json")
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -36,6 +40,10 @@ class SavedModelServable:
         version: Number of the version.
         folder: The SavedModel.
 
+    Attributes:
+        definitions: The signature definitions, as servers publish them.
+        takes_pixels: Whether an export of cnnkit says that its `images` are in 0..255.
+
     Raises:
         RunError: If the folder holds no SavedModel that can be loaded and served.
 
@@ -49,6 +57,7 @@ class SavedModelServable:
         self.version = version
         try:
             self.definitions = read_signature_definitions(folder)
+            self.takes_pixels = _takes_pixels(folder)
             # This object keeps the graph's variables alive.
             self._model = tf.saved_model.load(str(folder), tags=["serve"])
         except RunError:
@@ -126,3 +135,12 @@ def read_signature_definitions(folder: Path) -> pb.SignatureDefMap:
         received=folder,
         hint="Export the model again",
     )
+
+
+def _takes_pixels(folder: Path) -> bool:
+    try:
+        facts = json.loads((folder / _PREPROCESSING).read_text(encoding="utf-8"))
+        return "limits" in facts and "0..255" in facts["images"]
+    # Other programs may write a file of this name that holds anything.
+    except (OSError, ValueError, TypeError, LookupError):
+        return False

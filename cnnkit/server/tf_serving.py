@@ -10,6 +10,9 @@ from types import TracebackType
 from cnnkit.errors import RunError
 
 BINARY = "tensorflow_model_server"
+# Calls at the same time; further ones are refused. The program's default is four for each core, so
+# that eight callers of a machine with two cores fail most of the time.
+GRPC_MAX_THREADS = 64
 
 
 def find_model_server() -> Path | None:
@@ -48,6 +51,7 @@ class ModelServerProcess:
             f"--port={port}",
             f"--model_name={name}",
             f"--model_base_path={folder.resolve()}",
+            f"--grpc_max_threads={GRPC_MAX_THREADS}",
         ]
         try:
             # In a session of its own, so that Ctrl-C reaches only this process, which then ends

@@ -18,7 +18,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.visualize.attribution.tf_keras_vis import without_activation
-from cnnkit.visualize.forward import check_supports_rule, check_weights, validate_position
+from cnnkit.visualize.forward import check_weights, validate_position
 
 INPUT_RANGE = (0.0, 255.0)
 
@@ -117,7 +117,6 @@ def activation_maximization(
     graph = build_graph(model)
     end = graph.output if layer is None else graph.node(layer)
     nodes = graph.ancestors(end)
-    check_supports_rule(nodes, "gradient")
     check_weights(nodes)
     shape = _image_shape(graph, image_size)
     if jitter is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -13,9 +14,7 @@ from cnnkit.errors import UsageError
 from cnnkit.models.class_names import class_count
 from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.models.logits import output_activation
-from cnnkit.models.receptive_field import behaves_like
-
-_DENSE = (keras.layers.Dense,)
+from cnnkit.visualize.rule_support import is_linear
 
 
 @dataclass(frozen=True)
@@ -58,29 +57,34 @@ def as_classifier(model: keras.Model) -> Classifier:
     """Returns a model as a `Classifier`.
 
     Raises:
-        UsageError: If it does not end in a softmax, a sigmoid or the logits of a dense layer, has
-            several outputs, or a layer is called with extra arguments.
+        UsageError: If it does not end in a softmax, a sigmoid or logits, or has several outputs.
     """
     graph = build_graph(model)
     end = graph.output
     [output] = model.outputs
     activation = output_activation(end.layer)
-    is_linear = getattr(end.layer, "activation", None) in (None, keras.activations.linear)
-    is_dense = is_linear and behaves_like(end.layer, _DENSE)
-    if len(output.shape) != 2 or not (activation or is_dense):
+    nodes = graph.ancestors(end)
+    if len(output.shape) != 2 or not (activation or _are_logits(nodes)):
         raise UsageError(
             f"Model {model.name!r} is not a classifier",
-            expected="one output (n, classes): a softmax, a sigmoid, or a dense layer of logits",
+            expected="one output (n, classes): a softmax, a sigmoid, or logits of a linear layer",
             received=f"{end.layer.name} of shape {tuple(output.shape)}",
         )
-    nodes = graph.ancestors(end)
-    for node in nodes:
-        if not node.is_pure:
-            raise UsageError(
-                f"Layer {node.layer.name!r} is called with extra arguments, which are not"
-                " supported here",
-                received=type(node.layer).__name__,
-            )
     classes = class_count(model)
     exclusive = activation == "softmax" or (activation is None and output.shape[-1] > 1)
     return Classifier(graph, nodes, exclusive, classes)
+
+
+def _are_logits(nodes: Sequence[Node]) -> bool:
+    """Returns True if the last of `nodes` is linear, and is no mean or sum of probabilities."""
+    by_value = {node.output: node for node in nodes}
+    waiting = [nodes[-1]]
+    while waiting:
+        node = waiting.pop()
+        if output_activation(node.layer) is not None:
+            return False
+        if node is nodes[-1] and not is_linear(node):
+            return False
+        if is_linear(node) and not getattr(node.layer, "weights", ()):
+            waiting += [by_value[value] for value in node.inputs if value in by_value]
+    return True

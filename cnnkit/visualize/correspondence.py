@@ -19,7 +19,6 @@ from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.forward import (
     as_image_batch,
-    check_supports_rule,
     check_weights,
     forward_to,
     non_finite_error,
@@ -124,7 +123,6 @@ def correspondence(
     _check_boxes(images, boxes)
     wanted = [graph.node(layer) for layer in layers]
     nodes = graph.ancestors(*wanted)
-    check_supports_rule(nodes, "gradient")
     check_weights(nodes)
     forward = tf.function(lambda batch: forward_to(nodes, batch, wanted), autograph=False)
 

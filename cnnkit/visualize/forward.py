@@ -16,108 +16,14 @@ import tensorflow as tf
 from keras import ops
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.layers.relu import relu_with_rule
 from cnnkit.models.graph import Graph, Node
+from cnnkit.models.layer_window import LayerWindow, behaves_like, node_windows
 from cnnkit.models.logits import activation_kind, output_activation
-from cnnkit.models.receptive_field import (
-    LayerWindow,
-    behaves_like,
-    too_small_for_layer,
-    window_of,
-)
-
-# Layers without an activation that follow every rule: linear layers, whose transpose is their
-# derivative (the bias drops out); max-pooling, whose derivative is the unpooling with switches; and
-# cnnkit's normalization, whose own backward pass reads the rule.
-SUPPORTED_LAYERS = (
-    CeilMaxPooling2D,
-    Dropout,
-    LocalResponseNormalization,
-    SubtractMean,
-    keras.layers.Add,
-    keras.layers.Average,
-    keras.layers.AveragePooling2D,
-    keras.layers.BatchNormalization,
-    keras.layers.Concatenate,
-    keras.layers.Cropping2D,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Identity,
-    keras.layers.MaxPooling2D,
-    keras.layers.Normalization,
-    keras.layers.Rescaling,
-    keras.layers.SpatialDropout2D,
-    keras.layers.ZeroPadding2D,
-)
-
-# Layers with an `activation` argument.
-LAYERS_WITH_ACTIVATION = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
-
-_RELUS = (keras.activations.relu, keras.ops.relu, tf.nn.relu)
-
+from cnnkit.models.receptive_field import too_small_for_layer
+from cnnkit.visualize.rule_support import LAYERS_WITH_ACTIVATION, is_relu
 
 # Checks of a model.
-
-
-def check_supports_rule(nodes: Sequence[Node], rule: str, *, logits: bool = False) -> None:
-    """Checks that the last of `nodes` can be projected back to the image by a rule.
-
-    Args:
-        nodes: From the image to a layer. A softmax at its end is left out.
-        rule: The backward rule.
-        logits: Whether a sigmoid at its end is left out too.
-
-    Raises:
-        UsageError: If a layer is of an unknown kind, or its backward pass does not follow the rule;
-            the layer is named.
-    """
-    for node in nodes:
-        layer = node.layer
-        known = window_of(layer) is not None and node.is_pure
-        left_out: tuple[str, ...] = ("softmax", "sigmoid") if logits else ("softmax",)
-        if node is not nodes[-1]:
-            left_out = ()
-        if known and (rule == "gradient" or _follows_rule(layer, left_out)):
-            continue
-        activation = getattr(layer, "activation", None)
-        received = type(layer).__name__
-        if not node.is_pure:
-            received += " with extra call arguments"
-        elif activation not in (None, keras.activations.linear):
-            name = getattr(activation, "__name__", type(activation).__name__)
-            received += f" with activation {name}"
-        raise UsageError(
-            f"Layer {layer.name!r} does not support the backward rule {rule!r}",
-            expected="convolutions, dense layers, pooling, normalization, plain ReLUs, and a "
-            "softmax at the end only",
-            received=received,
-        )
-
-
-def _follows_rule(layer: keras.layers.Layer, left_out: Sequence[str]) -> bool:
-    if is_relu(layer) or activation_kind(layer) in left_out:
-        return True
-    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
-        activation = layer.activation
-        linear = activation is keras.activations.linear or activation is None
-        return linear or is_relu(activation) or activation_kind(activation) in left_out
-    return bool(behaves_like(layer, SUPPORTED_LAYERS))
-
-
-def is_relu(activation: Any) -> bool:
-    """Returns True for a layer or an activation function that is max(x, 0) and nothing else."""
-    if behaves_like(activation, [keras.layers.ReLU]):
-        options = activation.max_value, activation.negative_slope, activation.threshold
-        return options == (None, 0, 0)
-    return activation in _RELUS or bool(behaves_like(activation, [ReLU]))
-
-
-def is_softmax(activation: Any) -> bool:
-    """Returns True for a softmax, as a layer or as an activation function."""
-    return activation_kind(activation) == "softmax"
 
 
 def check_weights(nodes: Sequence[Node]) -> None:
@@ -220,15 +126,15 @@ def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[in
     return tuple(map(int, position))
 
 
-def require_windows(layer: keras.Operation) -> tuple[LayerWindow, ...]:
-    """Returns `window_of(layer)`.
+def require_windows(node: Node) -> tuple[LayerWindow, ...]:
+    """Returns `node_windows(node)`.
 
     Raises:
         UsageError: If the windows are unknown.
     """
-    windows = window_of(layer)
+    windows = node_windows(node)
     if windows is None:
-        raise UsageError(f"The windows of layer {layer.name!r} are unknown")
+        raise UsageError(f"The windows of layer {node.layer.name!r} are unknown")
     return windows
 
 
@@ -289,12 +195,12 @@ def forward_from(
     results: dict[int, tf.Tensor] = {}
     for node in nodes:
         inputs = [values[value] for value in node.inputs]
-        check_input_covers_layers(node.layer, inputs, known.get(0))
+        check_input_covers_layers(node, inputs, known.get(0))
         is_result, as_logits = node.output in wanted_values, node.output in logit_values
         if as_logits:
-            results[node.output] = output_before_activation(node.layer, inputs)
+            results[node.output] = output_before_activation(node, inputs)
         if node.output in last_use or (is_result and not as_logits):
-            values[node.output] = call_layer(node.layer, inputs)
+            values[node.output] = call_node(node, inputs)
             if is_result and not as_logits:
                 results[node.output] = values[node.output]
         for value in set(node.inputs):
@@ -303,58 +209,65 @@ def forward_from(
     return [results[node.output] for node in wanted]
 
 
-def check_input_covers_layers(
-    layer: keras.layers.Layer, inputs: Sequence[Any], image: Any | None
-) -> None:
+def check_input_covers_layers(node: Node, inputs: Sequence[Any], image: Any | None) -> None:
     """Checks that a window of a layer fits into its inputs.
 
     TensorFlow does not check it: its convolution returns an empty map or uninitialized memory.
 
     Args:
-        layer: Any layer; layers that are not known to work on windows are skipped.
+        node: A call of any layer; layers that are not known to work on windows are skipped.
         inputs: The layer's inputs.
         image: (n, h, w, c), the image that the inputs were computed from; None skips the check.
 
     Raises:
         UsageError: If it does not fit; the image's size is named.
     """
-    if image is None or len(inputs[0].shape) != 4:
+    windows = node_windows(node) or ()
+    if image is None or not windows or len(inputs[0].shape) != 4:
         return
-    for window, side in zip(window_of(layer) or (), inputs[0].shape[1:3], strict=False):
+    for window, side in zip(windows, inputs[0].shape[1:3], strict=True):
         if side is not None and window.count(side) < 1:
-            raise too_small_for_layer(layer, image.shape[1:3])
+            raise too_small_for_layer(node.layer, image.shape[1:3])
 
 
-def call_layer(layer: keras.layers.Layer, inputs: Sequence[Any]) -> tf.Tensor:
-    """Returns the output of a layer; its ReLU follows the backward rule."""
-    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
-        return apply_activation(layer.activation, preactivation(layer, *inputs))
+def call_node(node: Node, inputs: Sequence[Any]) -> Any:
+    """Returns the output of a node.
+
+    ReLUs follow the backward rule. Everything else is called as the model itself calls it.
+    """
+    layer = node.layer
     if is_relu(layer):
-        return apply_activation(layer, *inputs)
-    if behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
+        return relu_with_rule(*inputs)
+    if behaves_like(layer, LAYERS_WITH_ACTIVATION) and is_relu(layer.activation):
+        return relu_with_rule(preactivation(layer, *inputs))
+    channels_last = getattr(layer, "data_format", None) == "channels_last"
+    if channels_last and behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal maxima.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
         return pooled if layer.keepdims else pooled[:, 0, 0]
-    return layer(inputs if len(inputs) > 1 else inputs[0], training=False)
+    return node.call(inputs)
 
 
-def output_before_activation(layer: keras.layers.Layer, inputs: Sequence[Any]) -> tf.Tensor:
-    """Returns the output of a layer before its ReLU, softmax, sigmoid or other activation.
+def output_before_activation(node: Node, inputs: Sequence[Any]) -> tf.Tensor:
+    """Returns the output of a node before its ReLU, softmax, sigmoid or other activation.
+
+    A layer of an unknown kind is taken as it is.
 
     Raises:
-        UsageError: If the layer has an activation that cannot be separated from it.
+        UsageError: If a layer of an unknown kind ends in a softmax or a sigmoid.
     """
+    layer = node.layer
     if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         return preactivation(layer, *inputs)
     if is_relu(layer) or activation_kind(layer) is not None:
         return inputs[0]
-    if getattr(layer, "activation", None) not in (None, keras.activations.linear):
+    if output_activation(layer) is not None:
         raise UsageError(
             f"The activation of layer {layer.name!r} cannot be separated from the layer",
             expected="a dense layer, a convolution or an activation",
             received=type(layer).__name__,
         )
-    return call_layer(layer, inputs)
+    return call_node(node, inputs)
 
 
 def preactivation(
@@ -369,13 +282,35 @@ def preactivation(
     """
     if isinstance(layer, keras.layers.Activation):
         return x
-    x = ops.cast(x, layer.compute_dtype)
-    kernel = ops.cast(layer.kernel, layer.compute_dtype)
-    if isinstance(layer, keras.layers.Conv2D):
-        x = _convolve_with_padding(layer, x, kernel, padding)
+    dtype = layer.compute_dtype
+    x = ops.cast(x, dtype)
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [ops.cast(one, dtype) for one in (layer.depthwise_kernel, layer.pointwise_kernel)]
+        x = ops.separable_conv(x, *kernels, **_convolution_options(layer, padding))
+    elif isinstance(layer, keras.layers.DepthwiseConv2D):
+        kernel = ops.cast(layer.kernel, dtype)
+        x = ops.depthwise_conv(x, kernel, **_convolution_options(layer, padding))
+    elif isinstance(layer, keras.layers.Conv2DTranspose):
+        options = {**_convolution_options(layer, None), "output_padding": layer.output_padding}
+        x = ops.conv_transpose(x, ops.cast(layer.kernel, dtype), **options)
+    elif isinstance(layer, keras.layers.Conv2D):
+        x = _convolve_with_padding(layer, x, ops.cast(layer.kernel, dtype), padding)
     else:
-        x = ops.matmul(x, kernel)
-    return x + ops.cast(layer.bias, layer.compute_dtype) if layer.use_bias else x
+        x = ops.matmul(x, ops.cast(layer.kernel, dtype))
+    if not layer.use_bias:
+        return x
+    bias = ops.cast(layer.bias, dtype)
+    is_first = getattr(layer, "data_format", None) == "channels_first"
+    return x + (ops.reshape(bias, (-1, 1, 1)) if is_first else bias)
+
+
+def _convolution_options(layer: keras.layers.Layer, padding: str | None) -> dict[str, Any]:
+    return {
+        "strides": layer.strides,
+        "padding": padding or layer.padding,
+        "data_format": layer.data_format,
+        "dilation_rate": layer.dilation_rate,
+    }
 
 
 def _convolve_with_padding(
@@ -385,7 +320,7 @@ def _convolve_with_padding(
         return layer.convolution_op(x, kernel)
     # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
     groups = [
-        ops.conv(channels, filters, layer.strides, padding, dilation_rate=layer.dilation_rate)
+        ops.conv(channels, filters, layer.strides, padding, "channels_last", layer.dilation_rate)
         for channels, filters in zip(
             ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
         )

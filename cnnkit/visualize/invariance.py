@@ -16,7 +16,6 @@ from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier
 from cnnkit.visualize.forward import (
     as_image_batch,
-    check_supports_rule,
     check_weights,
     forward_to,
     non_finite_error,
@@ -147,7 +146,7 @@ def invariance(
     are `fill`. Distances are Euclidean, over all units of a layer.
 
     Args:
-        model: A classifier, as `cnnkit.visualize.saliency` takes it, of layers with known windows.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them.
         transform: `"translation"` (vertical), `"scale"` or `"rotation"`.
         layers: Names of layers; None takes the first and the last but one layer with weights:
@@ -186,7 +185,6 @@ def invariance(
     names = tuple(layers) if layers is not None else _first_and_last_features(classifier)
     wanted = [graph.node(name) for name in names]
     nodes = graph.ancestors(*wanted, classifier.end)
-    check_supports_rule(nodes, "gradient")
     check_weights(nodes)
     chosen = transform_amounts(transform, images.shape[1]) if amounts is None else amounts
     steps = np.asarray(chosen, float)

@@ -15,7 +15,6 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.visualize.forward import (
     check_image_shape,
-    check_supports_rule,
     check_weights,
     forward_to,
     non_finite_error,
@@ -157,7 +156,6 @@ def find_top_activations(
     graph = build_graph(model)
     wanted = [graph.node(layer) for layer in layers]
     nodes = graph.ancestors(*wanted)
-    check_supports_rule(nodes, "gradient")
     check_weights(nodes)
     number, count = shard
     if not 0 <= number < count:

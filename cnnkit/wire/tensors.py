@@ -28,9 +28,11 @@ from cnnkit.wire.dtypes import (
 )
 from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
 
-# Protobuf's limit of a message. A list that repeats its last value can claim more than it carries:
-# without a limit, a message of 30 bytes could allocate any amount of memory.
+# Protobuf's limit of a message.
 MAX_TENSOR_BYTES = 2**31
+# A list that repeats its last value can claim more than it carries: without a limit, a message of
+# 30 bytes could allocate any amount of memory. Servers send every value; few clients repeat one.
+MAX_REPEATED_BYTES = 2**24
 
 # Number of the field tensor_content.
 CONTENT_FIELD = 4
@@ -146,7 +148,8 @@ def decode_tensor(proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES) -
         shares the message's bytes.
 
     Raises:
-        TensorError: The shape is negative, unknown or too large, or the values do not fill it.
+        TensorError: The shape is negative, unknown or too large, the values do not fill it, or the
+            repeated ones would take more than 16 MiB.
 
     Example:
         >>> decode_tensor(to_tensor_proto([[1, 2]])).tolist()
@@ -357,7 +360,16 @@ def _fill(values: npt.NDArray[Any], shape: tuple[int, ...], zero: object) -> npt
         )
     if values.size == count:
         return values.reshape(shape)
+    last = values[-1] if values.size else zero
+    # The copies of a string share its bytes here, but not in a tensor of TensorFlow.
+    size = max(len(last), 8) if isinstance(last, bytes) else values.itemsize
+    if (count - values.size) * size > MAX_REPEATED_BYTES:
+        raise TensorError(
+            "`tensor_shape` must not repeat the last value so often",
+            expected=f"repeated values of {MAX_REPEATED_BYTES} bytes at most",
+            received=f"{values.size} values for the shape {list(shape)}",
+        )
     filled = np.empty(count, values.dtype)
     filled[: values.size] = values
-    filled[values.size :] = values[-1] if values.size else zero
+    filled[values.size :] = last
     return filled.reshape(shape)

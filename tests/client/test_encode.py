@@ -5,13 +5,14 @@ import threading
 import numpy as np
 import pytest
 
-from cnnkit.client import encode, inputs
+from cnnkit.client import encode, inputs, predict_calls
 from cnnkit.client.calls import CallOptions, Calls
 from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.encode import RequestTarget
 from cnnkit.client.errors import InvalidRequest
 from cnnkit.client.flow import Deadline, Gather, RpcFailure, UnaryCall
 from cnnkit.client.metadata import Signature, TensorSpec
+from cnnkit.client.predict_calls import predict_flow
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor, encode_values
@@ -40,7 +41,7 @@ class Server:
     def ask(self, array, outputs=(), rows=None, failure=None):
         """Sends an array; returns the only request that was made."""
         begun = len(self.requests)
-        flow = self.calls.predict(array, "s", outputs, options(rows))
+        flow = predict_flow(self.calls, array, "s", outputs, options(rows))
         step = next(flow)
         try:
             while True:
@@ -77,7 +78,7 @@ def test_the_second_is_sent_as_the_first(rng, dtype):
 def test_only_the_first_is_validated(rng, monkeypatch):
     server = Server(signature())
     server.ask(np.zeros((2, 2, 3), np.float32))
-    monkeypatch.setattr("cnnkit.client.calls.bind_inputs", None)
+    monkeypatch.setattr("cnnkit.client.predict_calls.bind_inputs", None)
     array = rng.uniform(size=(2, 2, 3)).astype(np.float32)
     check(server.ask(array), array)
     with pytest.raises(TypeError):
@@ -102,12 +103,12 @@ def test_what_is_wrong_is_refused_after_what_was_right(wrong):
         server.ask(np.zeros((2, 2, 3), np.float32))
     known = server.calls.known_signatures[TARGET]
     for _ in range(2):
-        flow = server.calls.predict(wrong, "s", (), options())
+        flow = predict_flow(server.calls, wrong, "s", (), options())
         # It asks for the metadata again: the model may have changed.
         assert next(flow).method.endswith("GetModelMetadata")
         server.calls.known_signatures[TARGET] = known
     with pytest.raises(UsageError):
-        list(server.calls._bind(wrong, "s", (), options()))
+        list(predict_calls._bind(server.calls, wrong, "s", (), options()))
 
 
 def test_arrays_that_are_not_sent_as_they_lie_in_memory(rng):
@@ -140,7 +141,7 @@ def test_so_many_strings_are_one_request_or_several_by_their_lengths(monkeypatch
     for length, rows in ((10, None), (790, None), (810, None), (10, 2)):
         given = np.array([b"a" * length] * 2, object)
         if length == 810:
-            flow = server.calls.predict(given, "s", (), options(rows))
+            flow = predict_flow(server.calls, given, "s", (), options(rows))
             assert isinstance(next(flow), Gather)
         else:
             check(server.ask(given, rows=rows), given)
@@ -154,7 +155,7 @@ def test_a_template_is_for_one_batch_size():
     array = np.zeros((3, 2, 3), np.float32)
     for rows in (None, 3, None):
         check(server.ask(array, rows=rows), array)
-    flow = server.calls.predict(array, "s", (), options(2))
+    flow = predict_flow(server.calls, array, "s", (), options(2))
     assert not isinstance(next(flow), UnaryCall), "two requests"
 
 
@@ -164,8 +165,8 @@ def test_another_version_of_the_model_is_checked_against():
     server.ask(array)
     server.calls.known_signatures[TARGET] = {"s": signature(shape=(None, 2, 4))}
     with pytest.raises(UsageError, match="wrong shape"):
-        list(server.calls._bind(array, "s", (), options()))
-    flow = server.calls.predict(array, "s", (), options())
+        list(predict_calls._bind(server.calls, array, "s", (), options()))
+    flow = predict_flow(server.calls, array, "s", (), options())
     assert next(flow).method.endswith("GetModelMetadata")
 
 

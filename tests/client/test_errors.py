@@ -18,7 +18,7 @@ from cnnkit.client import (
     ServerUnreachable,
     TLSError,
 )
-from cnnkit.client.errors import STATUS_TEXTS, server_error
+from cnnkit.client.errors import STATUS_TEXTS, error_text, server_error
 from tests.helpers.fake_servers import fake_server
 
 
@@ -59,6 +59,44 @@ def test_codes_become_errors(code, details, kind, text):
     assert "\n" not in str(caught.value)
     assert text in str(caught.value)
     assert (caught.value.code, caught.value.details) == (code, details)
+
+
+@pytest.mark.parametrize(
+    ("details", "text"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("first\nsecond", "first"),
+        (
+            "assertion failed: [image_bytes[3]: the file is ...]\n\t [[{{node map/Assert}}]]",
+            "image_bytes[3]: the file is ...",
+        ),
+        # A graph exported by version 0.1.0.
+        (
+            "assertion failed: [a request has too many; it has, and may have:] [257] [256]\n\t [[",
+            "a request has too many; it has, and may have: 257 256",
+        ),
+        (
+            "2 root error(s) found.\n  (0) INVALID_ARGUMENT: assertion failed: [bad]\n\t [[{{x}}]]"
+            "\n  (1) INVALID_ARGUMENT: assertion failed: [worse]\n0 successful operations.",
+            "bad",
+        ),
+        ("2 root error(s) found.\n  (0) Invalid argument: bad\n  (1) Invalid argument: x", "bad"),
+    ],
+)
+def test_an_error_shows_one_sentence(details, text):
+    assert error_text(details) == text
+    error = ServerError("No", code="INVALID_ARGUMENT", details=details)
+    assert "assertion failed" not in str(error)
+    assert "{{" not in str(error)
+    assert error.details == details
+
+
+def test_shapes_that_a_server_merges_are_explained():
+    text = "Tensors with name 'x' from different tasks have different shapes and padding is " \
+        "turned off. Set pad_variable_length_inputs to true, or ensure that ..."  # fmt: skip
+    error = server_error("FAILED_PRECONDITION", text, address="a:1", model="m", timeout=1)
+    assert "another caller sent images of another size: send it again" in str(error)
 
 
 def test_only_a_predict_call_blames_its_input():

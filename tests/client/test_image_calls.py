@@ -1,5 +1,7 @@
 """classify, features and explain with pixels and with encoded images, and models."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,39 @@ def test_explain_a_layer(client):
     assert first.label is first.score is None
     assert [int(one.outputs["unit"]) for one in (first, second)] == [7, 8]
     assert [float(one.outputs["activation"]) for one in (first, second)] == [2.5, 3.5]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38, -3e38, 65535, -104])
+def test_pixels_out_of_range_are_not_sent(client, model, value):
+    images = np.full((2, 2, 2, 3), 100.0)
+    images[1, 1, 0, 2] = value
+    for call in (client.classify, client.features):
+        with pytest.raises(UsageError) as caught:
+            call(images, model="hours")
+        assert str(caught.value) == (
+            f"images[1]: pixels must be in 0..255 (-64 to 319 is accepted), received {value:g}."
+        )
+    assert model.asked == []
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.linspace(0, 1, 12).reshape(1, 2, 2, 3),
+        np.linspace(-1, 1, 12).reshape(1, 2, 2, 3),
+        np.linspace(-2.1, 2.6, 12, dtype=np.float16).reshape(1, 2, 2, 3),
+    ],
+)
+def test_normalized_pixels_are_sent_with_a_warning(client, images):
+    with pytest.warns(UserWarning, match=r"as after a normalization; .* expect pixels in 0..255"):
+        client.classify(images, model="hours")
+
+
+@pytest.mark.parametrize("images", [np.zeros((1, 2, 2, 3)), np.uint8([[[[0, 1, 2]] * 2] * 2])])
+def test_dark_images_are_no_reason_for_a_warning(client, images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        client.classify(images, model="hours")
 
 
 def test_what_the_model_does_not_offer(client, model):

@@ -24,7 +24,7 @@ def test_a_batch_in_parts_some_at_once(rng):
         assert model.most_at_once == 3
         model.rows.clear()
         np.testing.assert_array_equal(client.predict(x, model="m")["y"], 2 * x)
-        assert sorted(model.rows) == [39, 64]
+        assert sorted(model.rows) == [7, 32, 32, 32]
         with pytest.raises(UsageError, match="batch_size >= 1"):
             client.predict(x, model="m", batch_size=0)
     for name in ("max_attempts", "concurrency"):

@@ -4,16 +4,20 @@ import socket
 import threading
 import time
 
+import grpc
 import pytest
 
 from cnnkit.client import (
     Client,
     DeadlineExceeded,
+    InvalidResponse,
+    ModelNotFound,
     ServerError,
     ServerUnavailable,
 )
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
 from tests.helpers.fake_servers import Doubling, fake_server
 
 
@@ -128,6 +132,71 @@ def test_wait_until_ready_for_a_model_that_cannot_be_loaded():
     assert "Version 3 of 'm' cannot be loaded. Received: NOT_FOUND: no variables" in one_line(
         caught.value
     )
+
+
+def serve_labels(states, labels):
+    """Answers as TensorFlow Serving: a status call ignores the label, a metadata call does not."""
+
+    def answer(path, request, context):
+        if path == methods.GET_MODEL_METADATA:
+            spec = pb.GetModelMetadataRequest.FromString(request).model_spec
+            if spec.version_label not in labels:
+                text = f"Unrecognized servable version label: {spec.version_label}"
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+            response = pb.GetModelMetadataResponse()
+            response.model_spec.version.value = labels[spec.version_label]
+            return response.SerializeToString()
+        spec = pb.GetModelStatusRequest.FromString(request).model_spec
+        wanted = spec.version.value if spec.HasField("version") else None
+        response = pb.GetModelStatusResponse()
+        for version, state in states.items():
+            if wanted in (None, version):
+                response.model_version_status.add(version=version, state=state)
+        return response.SerializeToString()
+
+    return answer
+
+
+AVAILABLE, END = pb.ModelVersionStatus.AVAILABLE, pb.ModelVersionStatus.END
+
+
+def test_the_status_of_a_label_is_that_of_its_version():
+    states, labels = {3: END, 2: AVAILABLE, 1: AVAILABLE}, {"stable": 1, "old": 3}
+    with fake_server(serve_labels(states, labels)) as address, Client(address) as client:
+        assert [one.version for one in client.status("m")] == [3, 2, 1]
+        assert [one.version for one in client.status("m", version_label="stable")] == [1]
+        # A label may move.
+        labels["stable"] = 2
+        assert [one.version for one in client.status("m", version_label="stable")] == [2]
+        with pytest.raises(ModelNotFound, match="Unrecognized servable version label: canary"):
+            client.status("m", version_label="canary")
+
+
+def test_wait_until_ready_waits_for_the_label():
+    """Another version that is available is not what was asked for."""
+    labels = {}
+    changes = []
+
+    def note(change):
+        changes.append(change)
+        labels["stable"] = 1
+
+    server = serve_labels({2: AVAILABLE, 1: AVAILABLE}, labels)
+    with fake_server(server) as address, Client(address) as client:
+        with pytest.raises(ModelNotFound, match="Unrecognized servable version label: stable"):
+            client.wait_until_ready("m", timeout=0.3, version_label="stable")
+        client.wait_until_ready("m", timeout=5, version_label="stable", on_change=note)
+    assert changes[1:] == ["version 1 AVAILABLE"]
+
+
+def test_a_server_that_does_not_resolve_labels_is_reported():
+    answer = pb.GetModelMetadataResponse().SerializeToString()
+    with (
+        fake_server(lambda *call: answer) as address,
+        Client(address) as client,
+        pytest.raises(InvalidResponse, match=r"which version of 'm' has the label 'stable'"),
+    ):
+        client.status("m", version_label="stable")
 
 
 def test_old_names_of_arguments_are_accepted_with_a_warning():

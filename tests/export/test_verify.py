@@ -12,6 +12,7 @@ from cnnkit.export import isolated_model, verify, verify_export
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.warmup import read_warmup_records
 from cnnkit.server.warmup import WARMUP_FILE
+from cnnkit.wire.pixels import find_invalid_pixel
 
 
 def failures(found):
@@ -30,11 +31,39 @@ def test_a_sound_version(model_folder, capsys):
     )
     assert checks["labels"]["detail"] == "3 classes"
     assert checks["warm-up"]["detail"] == "4 records of batch 1 answered"
-    assert checks["guards of serving_default"]["detail"] == "8 wrong inputs refused"
+    assert checks["guards of serving_default"]["detail"] == "11 wrong inputs refused"
     assert checks["guards of serving_bytes"]["detail"] == "10 wrong inputs refused"
     assert checks["answers of serving_bytes"]["detail"].startswith(
         ("equal", "probabilities differ")
     )
+
+
+def test_hostile_requests_are_refused_before_they_are_decoded(version, monkeypatch):
+    fake_responses(monkeypatch, sound_responses)
+    checks = {check.name: check for check in verify_export(version).checks}
+    for name in ("serving_default", "serving_bytes"):
+        check = checks[f"requests to {name}"]
+        assert check.passed
+        assert check.detail.startswith("6 hostile requests refused in ")
+        assert int(check.detail.split()[5]) < 1000
+    monkeypatch.setattr(verify, "read_inputs", lambda *given, **limits: None)
+    failed = failures(verify_export(version))
+    assert failed["requests to serving_bytes"] == "0 resources: is accepted"
+
+
+def test_an_export_that_accepts_nan_fails(unguarded, monkeypatch):
+    """A network answers NaN with a plausible number."""
+
+    def change(folder, requests, skip_after_crash):
+        return [
+            isolated_model.Response("OK" if np.isnan(array).any() else "INVALID_ARGUMENT", "", {})
+            for request in requests
+            for array in request.inputs.values()
+        ]
+
+    fake_responses(monkeypatch, change)
+    failed = failures(verify_export(unguarded))
+    assert failed["guards of serving_default"] == "an image of nan: is accepted"
 
 
 def test_an_export_without_checks_fails(unguarded):
@@ -74,7 +103,9 @@ def sound_responses(folder, requests, skip_after_crash=True):
 
 def _is_photograph(request, references):
     [array] = request.inputs.values()
-    return array[0] in references.files if array.dtype == object else bool(np.any(array))
+    if array.dtype == object:
+        return array[0] in references.files
+    return find_invalid_pixel(array) is None and bool(np.any(array))
 
 
 @pytest.mark.parametrize(

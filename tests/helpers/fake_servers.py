@@ -70,6 +70,7 @@ class Doubling:
             return self._predict(pb.PredictRequest.FromString(request), context)
         if path == methods.GET_MODEL_METADATA:
             response = pb.GetModelMetadataResponse()
+            response.model_spec.version.value = self.version
             definitions = pb.SignatureDefMap(
                 signature_def={
                     "serving_default": pb.SignatureDef(
@@ -116,6 +117,7 @@ class Brightness:
 
     Attributes:
         asked: The signature and the images of each Predict call.
+        refusal: The text for an image that cannot be decoded.
         state: The state of its version 3.
         looks: Released at each status call.
     """
@@ -124,6 +126,7 @@ class Brightness:
 
     def __init__(self) -> None:
         self.asked = []
+        self.refusal = "Unknown image file format."
         self.state = pb.ModelVersionStatus.AVAILABLE
         self.looks = threading.Semaphore(0)
 
@@ -143,7 +146,7 @@ class Brightness:
         self.asked.append((signature, images.tolist()))
         if images.dtype.kind == "O":
             if any(image.startswith(b"X") for image in images):
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "Unknown image file format.")
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
             day = np.array([0.75 if image.startswith(b"B") else 0.25 for image in images])
         else:
             day = images.mean((1, 2, 3)) / 255

@@ -15,6 +15,7 @@ from cnnkit.client import (
     Signature,
     TensorSpec,
     VersionStatus,
+    image_calls,
 )
 from cnnkit.client.encode import RequestTarget
 from cnnkit.errors import CnnkitError, UsageError
@@ -204,7 +205,7 @@ def test_classify_answers_five_classes_at_most_unless_told_otherwise(client, png
     assert len(client.classify(png(0, 9, 0), model="colors", version=1)[0]) == len(COLORS)
     probabilities = np.linspace(0, 1, 20)[np.newaxis]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client._calls, "predict", lambda *given: without_steps(probabilities))
+        patch.setattr(image_calls, "predict_flow", lambda *given: without_steps(probabilities))
         assert len(client.classify(b"...", model="colors", version=1)[0]) == 5
 
 

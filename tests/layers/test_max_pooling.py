@@ -1,7 +1,9 @@
 """Max pooling whose last window may overhang."""
 
 import numpy as np
+import pytest
 
+from cnnkit.errors import UsageError
 from cnnkit.layers import CeilMaxPooling2D
 
 
@@ -15,3 +17,28 @@ def test_ceil_pooling_is_pooling_over_a_map_continued_by_minus_infinity(rng):
         for r, c in [(0, 0), (positions - 1, 0), (positions - 1, positions - 1)]:
             window = x[0, 2 * r : 2 * r + 3, 2 * c : 2 * c + 3]
             np.testing.assert_array_equal(outputs[0, r, c], window.max(axis=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("size", "stride"), [(2, 3), (1, 4), (3, 2), (2, 2), (3, 1), ((3, 2), (2, 5))]
+)
+def test_positions_and_maxima_are_those_of_a_loop(size, stride, rng):
+    """A window that would begin beyond the map is left out, as in PyTorch's `ceil_mode`."""
+    layer = CeilMaxPooling2D(size, stride)
+    (high, wide), (down, across) = layer.pool_size, layer.strides
+    for height, width in [(5, 6), (6, 7), (7, 8), (8, 5), (9, 9)]:
+        x = rng.normal(-5, 1, (1, height, width, 1)).astype("float32")
+        rows = [r for r in range(0, height, down) if r == 0 or r + high < height + down]
+        columns = [c for c in range(0, width, across) if c == 0 or c + wide < width + across]
+        expected = [[x[0, r : r + high, c : c + wide].max() for c in columns] for r in rows]
+        outputs = np.asarray(layer(x))
+        np.testing.assert_array_equal(outputs[0, ..., 0], expected)
+        assert layer.compute_output_shape(x.shape) == outputs.shape
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("padding", "same"), ("data_format", "channels_first")]
+)
+def test_arguments_of_keras_that_the_layer_does_not_follow_are_refused(name, value):
+    with pytest.raises(UsageError, match=f"`{name}` of CeilMaxPooling2D must be.*{value}"):
+        CeilMaxPooling2D(3, 2, **{name: value})

@@ -2,8 +2,10 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from cnnkit.errors import UsageError
 from cnnkit.layers import (
     SubtractMean,
 )
@@ -18,3 +20,20 @@ def test_mean_is_subtracted_in_float32(tmp_path):
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(tf.cast(loaded(images), tf.float32)[0, 0, 0], [1, 0, -1])
+
+
+@pytest.mark.parametrize(
+    ("mean", "shape"),
+    [
+        ((1, 2, 3), (1, 4, 5, 1)),
+        ((1, 2, 3), (4, 5, 3)),
+        (np.ones((4, 5, 3)), (1, 1, 5, 3)),
+        (np.ones((4, 5, 3)), (1, 4, 1, 3)),
+        (np.ones((4, 5, 3)), (1, 4, 5, 1)),
+    ],
+)
+def test_images_that_would_be_stretched_to_the_mean_are_refused(mean, shape):
+    with pytest.raises(UsageError, match="must be RGB images.*Received"):
+        SubtractMean(mean)(np.ones(shape, "float32"))
+    with pytest.raises(UsageError, match="must be RGB images.*Received"):
+        SubtractMean(mean)(keras.Input(batch_shape=shape))

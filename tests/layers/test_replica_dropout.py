@@ -45,3 +45,16 @@ def test_dropout_differs_on_every_replica_and_repeats_from_its_seed(mirrored):
         for other in masks[i + 1 :]:
             assert np.mean(one == other) < 0.7
     np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
+def test_the_gradient_is_the_mask(rate):
+    x = tf.Variable(tf.ones((4, 50)))
+    with tf.GradientTape() as tape:
+        y = Dropout(rate, seed=1)(x, training=True)
+    gradient = tape.gradient(y, x, unconnected_gradients="zero").numpy()
+    np.testing.assert_array_equal(gradient, y)
+    assert set(np.unique(gradient)) <= {
+        np.float32(0),
+        np.float32(1 / (1 - rate) if rate < 1 else 0),
+    }

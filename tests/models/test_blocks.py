@@ -9,7 +9,7 @@ import pytest
 
 from cnnkit import alexnet, load_model, vgg16
 from cnnkit.errors import UsageError
-from cnnkit.models import BUILDERS, vgg, zfnet
+from cnnkit.models import BUILDERS, build, vgg, zfnet
 
 NAN, INFINITY = math.nan, math.inf
 NO_FLAG = ("yes", 1, None, "False")
@@ -73,11 +73,11 @@ def test_wrong_arguments_are_refused(call, text):
 
 @pytest.mark.parametrize("builder", [*BUILDERS, "vgg"])
 def test_every_wrong_argument_of_every_builder_is_named(builder):
-    build = BUILDERS.get(builder, vgg)
-    for name in inspect.signature(build).parameters:
+    make = BUILDERS.get(builder, vgg)
+    for name in inspect.signature(make).parameters:
         for value in WRONG[name]:
             with pytest.raises(UsageError) as error:
-                build(**{name: value})
+                make(**{name: value})
             text = str(error.value)
             assert "\n" not in text
             named = {"config": "VGG configuration", "weights": "weights"}.get(name, name)
@@ -98,3 +98,50 @@ def test_numbers_of_numpy_are_taken_and_saved(tmp_path):
     model.save(tmp_path / "model.keras")
     assert load_model(tmp_path / "model.keras").output_shape == (None, 5)
     assert model.get_layer("fc6_dropout").rate == 0.25
+
+
+@pytest.fixture
+def channels_first():
+    keras.config.set_image_data_format("channels_first")
+    yield
+    keras.config.set_image_data_format("channels_last")
+
+
+SMALL = {"classes": 3, "hidden_units": 8, "input_shape": (64, 64, 3)}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("alexnet", SMALL),
+        ("alexnet_caffe", {"include_top": False, "pooling": "avg"}),
+        ("zfnet", {"include_top": False, "pooling": "max"}),
+        ("vgg11_lrn", {"include_top": False}),
+        ("cifar10_full", {"classes": 3}),
+        ("cifar10_quick", {"classes": 3}),
+    ],
+)
+def test_keras_set_to_channels_first_changes_nothing(name, options, channels_first, rng):
+    network = build(name, **options)
+    keras.config.set_image_data_format("channels_last")
+    other = build(name, **options)
+    other.set_weights(network.get_weights())
+    images = rng.uniform(0, 255, (2, *(network.input_shape[1] or 80,) * 2, 3)).astype("float32")
+    expected = other(images, training=False)
+    keras.config.set_image_data_format("channels_first")
+    np.testing.assert_array_equal(network(images, training=False), expected)
+    formats = {getattr(layer, "data_format", "channels_last") for layer in network.layers}
+    assert formats == {"channels_last"}
+
+
+# Keras quantizes what can be, and warns of the other layers.
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method:UserWarning")
+def test_a_network_with_fused_activations_can_be_quantized(rng):
+    network, other = (build("alexnet", **SMALL, classifier_activation=None) for _ in range(2))
+    other.set_weights(network.get_weights())
+    images = rng.uniform(0, 255, (4, 64, 64, 3)).astype("float32")
+    # Before its first call.
+    network.quantize("int8")
+    expected = other(images, training=False).numpy()
+    difference = np.abs(network(images, training=False).numpy() - expected)
+    assert 0 < difference.max() < 0.05 * np.abs(expected).max()

@@ -106,5 +106,5 @@ def test_the_two_classes_of_one_output():
 
 @pytest.mark.parametrize("label", [1.7, [0, 1], None, True, (1,), np.float32(1)])
 def test_a_class_is_a_name_or_a_number(label):
-    with pytest.raises(UsageError, match="A class must be given by its name or its number"):
+    with pytest.raises(UsageError, match="`label` must be the name or the number of a class"):
         class_index(small(layers.Softmax()), label)

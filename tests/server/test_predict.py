@@ -1,11 +1,15 @@
 """Checks and responses of Predict calls, sent without the checks of the client."""
 
+import time
+import tracemalloc
+
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cnnkit.client import Client
+from cnnkit.export.invalid_inputs import hostile_tensors
 from cnnkit.server import EmbeddedServer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -74,8 +78,66 @@ def test_a_tensor_whose_shape_is_huge_is_refused(call_server):
         tensor.tensor_shape.dim.add(size=size)
     code, text = error_of_call(call_server, methods.PREDICT, predict_request(images=tensor))
     assert code == "INVALID_ARGUMENT"
-    assert text.splitlines()[0] == "tensor parsing error: images"
-    assert "`tensor_shape` must not be larger than the limit" in text
+    assert text == f"Task size {2**40} is larger than maximum input batch size 256"
+
+
+HOSTILE = [
+    (name, dtype, tensor)
+    for dtype in (pb.DT_FLOAT, pb.DT_STRING)
+    for name, tensor in hostile_tensors(dtype)
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tensor"),
+    [row[1:] for row in HOSTILE],
+    ids=[f"{name} of {pb.DataType.Name(dtype)}" for name, dtype, _ in HOSTILE],
+)
+def test_hostile_requests_are_refused_fast_and_cost_no_memory(call_server, dtype, tensor):
+    """TensorFlow Serving ends, or allocates gigabytes, before it reads the signature."""
+    is_string = dtype == pb.DT_STRING
+    request = predict_request(**{"image_bytes" if is_string else "images": tensor})
+    request.model_spec.signature_name = "serving_bytes" if is_string else "serving_default"
+    tracemalloc.start()
+    begun = time.perf_counter()
+    code, _ = error_of_call(call_server, methods.PREDICT, request)
+    took = time.perf_counter() - begun
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert code == "INVALID_ARGUMENT"
+    assert took < 1
+    assert peak < 2**21
+    good = predict_request(images=to_tensor_proto(np.zeros((1, SIZE, SIZE, 3), np.float32)))
+    assert call_server(methods.PREDICT, good, pb.PredictResponse).outputs
+
+
+@pytest.mark.parametrize("dtype", [pb.DT_FLOAT, pb.DT_STRING])
+def test_one_repeated_value_may_stand_for_a_few_images(call_server, dtype, png):
+    is_string = dtype == pb.DT_STRING
+    tensor = pb.TensorProto(dtype=dtype)
+    for size in (3,) if is_string else (3, SIZE, SIZE, 3):
+        tensor.tensor_shape.dim.add(size=size)
+    if is_string:
+        tensor.string_val.append(png(64, 64, 64))
+    else:
+        tensor.float_val.append(64)
+    request = predict_request(**{"image_bytes" if is_string else "images": tensor})
+    request.model_spec.signature_name = "serving_bytes" if is_string else "serving_default"
+    response = call_server(methods.PREDICT, request, pb.PredictResponse)
+    images = np.full((3, SIZE, SIZE, 3), 64)
+    np.testing.assert_allclose(
+        decode_tensor(response.outputs["probabilities"]),
+        expected_probabilities(images, 64),
+        atol=1e-6,
+    )
+    # A file of 100 kB that a request of 100 kB repeats 200 times would take 20 MB in the graph.
+    if is_string:
+        tensor.string_val[0] = bytes(100_000)
+        tensor.tensor_shape.dim[0].size = 200
+        request.inputs["image_bytes"].CopyFrom(tensor)
+        code, text = error_of_call(call_server, methods.PREDICT, request)
+        assert code == "INVALID_ARGUMENT"
+        assert "must not repeat the last value so often" in text
 
 
 def test_the_second_input_of_a_wrong_type_is_named(call_server):

@@ -1,4 +1,4 @@
-"""Models and images that the forward pass refuses."""
+"""The forward pass is that of the model; images that it refuses."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from keras import layers
 
 from cnnkit import visualize
 from cnnkit.errors import UsageError
-from cnnkit.visualize import Box, deconvnet
+from cnnkit.visualize import Box
 
 
 @pytest.fixture(scope="module")
@@ -15,47 +15,6 @@ def images():
     images = np.random.default_rng(0).normal(size=(2, 13, 15, 3)).astype("float32")
     images[1, 2:9, 3:10] = 0.2
     return images
-
-
-class Scaled(layers.Conv2D):
-    """Computes something else than the convolution it inherits from."""
-
-    def call(self, inputs):
-        return super().call(inputs) ** 2
-
-
-REFUSED = {
-    "elu": (lambda: layers.Conv2D(2, 3, activation="elu", name="L"), "Conv2D with activation elu"),
-    "relu6": (lambda: layers.ReLU(6.0, name="L"), "ReLU"),
-    "leaky": (lambda: layers.Activation("leaky_relu", name="L"), "activation leaky_relu"),
-    "slope": (lambda: layers.LeakyReLU(name="L"), "LeakyReLU"),
-    "softmax inside": (lambda: layers.Softmax(name="L"), "Softmax"),
-    "fused softmax inside": (lambda: layers.Dense(2, activation="softmax", name="L"), "softmax"),
-    "overridden": (lambda: Scaled(2, 3, name="L"), "Scaled"),
-    "separable": (lambda: layers.SeparableConv2D(2, 3, name="L"), "SeparableConv2D"),
-    "upsampling": (lambda: layers.UpSampling2D(name="L"), "UpSampling2D"),
-    "lambda": (lambda: layers.Lambda(lambda x: x * x, name="L"), "Lambda"),
-    "product": (lambda: lambda x: layers.Multiply(name="L")([x, x]), "Multiply"),
-    "operation": (lambda: keras.ops.relu, "Relu"),
-    "training": (lambda: lambda x: layers.BatchNormalization(name="L")(x, training=True),
-                 "extra call arguments"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("rule", ["deconvnet", "guided"])
-def test_layers_that_do_not_support_a_rule_are_named(images, name, rule):
-    make, text = REFUSED[name]
-    inputs = keras.Input((13, 15, 3))
-    x = make()(layers.Conv2D(2, 3)(inputs))
-    model = keras.Model(inputs, layers.Conv2D(2, 3, name="top")(x))
-    layer = "relu" if name == "operation" else "L"
-    with pytest.raises(
-        UsageError, match=f"{layer}.*does not support the backward rule '{rule}'.*{text}"
-    ):
-        deconvnet(model, images, "top", rule=rule)
-    # Layers below it can be projected.
-    assert deconvnet(model, images, model.layers[1].name, rule=rule)
 
 
 # conv1 returns 4 x 17 and pool1 2 x 8, and conv2 needs three rows.

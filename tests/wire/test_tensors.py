@@ -109,6 +109,30 @@ def test_bfloat16_without_ml_dtypes_is_float32(monkeypatch):
         assert read.tolist() == [1.0, -2.5]
 
 
+def test_the_memory_of_repeated_values_is_limited():
+    """A list shorter than the shape repeats its last value; an empty one stands for zeros."""
+    for dtype, values, size in (
+        (pb.DT_FLOAT, {"float_val": [7]}, 4),
+        (pb.DT_DOUBLE, {}, 8),
+        (pb.DT_HALF, {"half_val": [0x3C00]}, 2),
+        (pb.DT_STRING, {"string_val": [b"x" * 2**20]}, 2**20),
+        (pb.DT_STRING, {"string_val": [b"x"]}, 8),
+        (pb.DT_INT64, {"int64_val": [1]}, 8),
+    ):
+        most = 2**24 // size + bool(values)
+        for count, fits in ((most, True), (most + 1, False)):
+            tensor = pb.TensorProto(dtype=dtype, **values)
+            tensor.tensor_shape.dim.add(size=count)
+            if fits:
+                assert decode_tensor(tensor).shape == (count,)
+                continue
+            for decode in (decode_tensor, lambda proto: decode_tensor_bytes(
+                memoryview(proto.SerializeToString())
+            )):  # fmt: skip
+                with pytest.raises(TensorError, match="repeat the last value so often"):
+                    decode(tensor)
+
+
 def test_strings_keep_their_trailing_zeros_and_text_is_utf8():
     assert decode_tensor(to_tensor_proto([b"a\0\0", b"\0"])).tolist() == [b"a\0\0", b"\0"]
     assert decode_tensor(to_tensor_proto("é")).item() == "é".encode()

@@ -71,7 +71,7 @@ def as_sequential(model: keras.Model) -> SequentialChain:
             raise _not_sequential(model, f"{len(node.inputs)} tensors into {layer.name!r}")
         if len(node.tensors) != 1:
             raise _not_sequential(model, f"{len(node.tensors)} tensors out of {layer.name!r}")
-        if not node.is_pure:
+        if not node.is_pure or node.demands_training:
             raise _not_sequential(model, f"layer {layer.name!r} called with arguments of its own")
     # Each node takes one value and the model has one output, so every node feeds the next one.
     taken = [inputs[0], *(node.tensors[0] for node in nodes)][: len(nodes)]

@@ -24,7 +24,8 @@ from cnnkit.visualize.attribution.cam import gradcam, gradcam_plus_plus, scoreca
 from cnnkit.visualize.attribution.saliency import saliency, smoothgrad
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier
-from cnnkit.visualize.forward import check_supports_rule, non_finite_error
+from cnnkit.visualize.forward import non_finite_error
+from cnnkit.visualize.rule_support import check_supports_rule
 
 RULES = ("deconvnet", "guided", "gradient")
 METHODS = {

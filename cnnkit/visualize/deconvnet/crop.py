@@ -16,11 +16,12 @@ import tensorflow as tf
 
 from cnnkit.layers import CeilMaxPooling2D, Dropout, LocalResponseNormalization, ReLU, SubtractMean
 from cnnkit.models.graph import Graph, Node
+from cnnkit.models.layer_window import CONVOLUTIONS, LayerWindow, behaves_like, node_windows
 from cnnkit.models.logits import output_activation
-from cnnkit.models.receptive_field import Box, LayerWindow, behaves_like
+from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.forward import (
     apply_activation,
-    call_layer,
+    call_node,
     output_before_activation,
     preactivation,
     require_windows,
@@ -39,7 +40,7 @@ TRANSLATION_EQUIVARIANT = (
     keras.layers.AveragePooling2D,
     keras.layers.BatchNormalization,
     keras.layers.Concatenate,
-    keras.layers.Conv2D,
+    *CONVOLUTIONS,
     keras.layers.Cropping2D,
     keras.layers.Dropout,
     keras.layers.Identity,
@@ -98,18 +99,18 @@ def crop_for_unit(
         >>> crop_for_unit(graph, nodes, (0, 9), (64, 64)) is None
         True
     """
-    if len(position) != 2 or not all(_is_translation_equivariant(node.layer) for node in nodes):
+    if len(position) != 2 or not all(_is_translation_equivariant(node) for node in nodes):
         return None
     sides: dict[int, Sequence[int]] = {0: image_size}
     for node in nodes:
         # All inputs of a node have one size: `receptive_field` has refused other models.
         below = sides[node.inputs[0]]
-        windows = require_windows(node.layer)
+        windows = require_windows(node)
         sides[node.output] = tuple(w.count(s) for w, s in zip(windows, below, strict=True))
     spans: dict[int, Span] = {nodes[-1].output: tuple((at, at + 1) for at in position)}
     input_spans: dict[int, Span] = {}
     for node in reversed(nodes):
-        span, windows = spans[node.output], require_windows(node.layer)
+        span, windows = spans[node.output], require_windows(node)
         below = sides[node.inputs[0]]
         needed = tuple(_input_interval(*axis) for axis in zip(span, windows, below, strict=True))
         if any(low < 0 or high > side for (low, high), side in zip(needed, below, strict=True)):
@@ -120,7 +121,10 @@ def crop_for_unit(
     return CropRegion(tuple(nodes), spans, input_spans)
 
 
-def _is_translation_equivariant(layer: keras.layers.Layer) -> bool:
+def _is_translation_equivariant(node: Node) -> bool:
+    layer = node.layer
+    if node.operation is not None or node_windows(node) is None:
+        return False
     if layer.compute_dtype != "float32":
         # Convolutions of half types use other algorithms, depending on the size.
         return False
@@ -183,7 +187,7 @@ def _call_without_padding(node: Node, inputs: Sequence[tf.Tensor], *, last: bool
     if behaves_like(layer, [keras.layers.AveragePooling2D]):
         return tf.nn.avg_pool2d(*inputs, layer.pool_size, layer.strides, "VALID")
     skipped = last and output_activation(layer) == "softmax"
-    if behaves_like(layer, [keras.layers.Conv2D]):
+    if behaves_like(layer, CONVOLUTIONS):
         linear = preactivation(layer, *inputs, padding="valid")
         return linear if skipped else apply_activation(layer.activation, linear)
-    return output_before_activation(layer, inputs) if skipped else call_layer(layer, inputs)
+    return output_before_activation(node, inputs) if skipped else call_node(node, inputs)

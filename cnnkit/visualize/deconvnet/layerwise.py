@@ -24,14 +24,9 @@ import tensorflow as tf
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import RULES, CeilMaxPooling2D, Dropout, LocalResponseNormalization, SubtractMean
 from cnnkit.models.graph import build_graph
-from cnnkit.models.receptive_field import behaves_like
-from cnnkit.visualize.forward import (
-    LAYERS_WITH_ACTIVATION,
-    check_input_covers_layers,
-    check_supports_rule,
-    is_relu,
-    preactivation,
-)
+from cnnkit.models.layer_window import behaves_like
+from cnnkit.visualize.forward import check_input_covers_layers, preactivation
+from cnnkit.visualize.rule_support import LAYERS_WITH_ACTIVATION, check_supports_rule, is_relu
 
 
 @dataclass(frozen=True)
@@ -174,7 +169,7 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
     for node in nodes:
         if len(node.inputs) > 1:
             raise _unsupported_layer_error(node.layer)
-        check_input_covers_layers(node.layer, [x], images)
+        check_input_covers_layers(node, [x], images)
         for step in _layer_steps(node.layer, x):
             steps.append(step)
             x = step.output
@@ -305,7 +300,7 @@ def _pool_step(layer: keras.layers.Layer, x: np.ndarray) -> LayerwiseStep:
     padded = x
     if isinstance(layer, CeilMaxPooling2D):
         # The last window may overhang the map; minus infinity is never a maximum.
-        edges = [(0, 0), *((0, stride - 1) for stride in layer.strides), (0, 0)]
+        edges = [(0, 0), *((0, overhang) for overhang in layer.overhang), (0, 0)]
         padded = np.pad(x, edges, constant_values=-np.inf)
     output, switches = pool_with_switches(padded, layer.pool_size, layer.strides, layer.padding)
 

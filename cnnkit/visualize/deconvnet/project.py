@@ -15,16 +15,17 @@ import tensorflow as tf
 from cnnkit.errors import UsageError
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph, Node, build_graph
-from cnnkit.models.receptive_field import Box, receptive_field
+from cnnkit.models.layer_window import node_windows
+from cnnkit.models.receptive_field import Box, ReceptiveField, receptive_field
 from cnnkit.visualize.deconvnet.crop import CropRegion, crop_for_unit, forward_crop
 from cnnkit.visualize.forward import (
     as_image_batch,
-    check_supports_rule,
     check_weights,
     forward_pass,
     non_finite_error,
     validate_position,
 )
+from cnnkit.visualize.rule_support import check_supports_rule
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Projection:
         activation: The activation.
         projection: (h, w, 3) float32, signed: the pixels are not rectified.
         rule: The backward rule.
-        box: Receptive field of the unit within the image; the projection is zero elsewhere.
+        box: Receptive field of the unit within the image; the projection is zero elsewhere. It is
+            the whole image if the windows of a layer below are not known.
         unclipped: Receptive field without the image's borders: the same size for all units of a
             layer.
     """
@@ -213,10 +215,15 @@ def _project_indices(
     batch_size: int,
 ) -> list[Projection]:
     """Projects activations of the last of `nodes`, after all checks: see `project`."""
-    field = receptive_field(graph, layer, images.shape[1:3])
-    regions = [
-        crop_for_unit(graph, nodes, position, images.shape[1:3]) for _, *position, _ in indices
-    ]
+    sides = images.shape[1:3]
+    whole = Box(0, 0, *sides)
+    field: ReceptiveField | None
+    regions: list[CropRegion | None]
+    if all(node_windows(node) is not None for node in nodes):
+        field = receptive_field(graph, layer, sides)
+        regions = [crop_for_unit(graph, nodes, position, sides) for _, *position, _ in indices]
+    else:
+        field, regions = None, [None] * len(indices)
     results: dict[int, Projection] = {}
     for cropped in (False, True):
         numbers = [n for n, region in enumerate(regions) if (region is not None) == cropped]
@@ -241,8 +248,8 @@ def _project_indices(
                     activation=float(score),
                     projection=projection,
                     rule=rule,
-                    box=field.box(tuple(position)),
-                    unclipped=field.unclipped(tuple(position)),
+                    box=field.box(tuple(position)) if field else whole,
+                    unclipped=field.unclipped(tuple(position)) if field else whole,
                 )
     return [results[n] for n in range(len(indices))]
 

@@ -7,7 +7,7 @@ columns, and for n rectangles at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -15,8 +15,9 @@ import numpy as np
 
 from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import Node
-from cnnkit.models.receptive_field import LayerWindow, behaves_like, window_of
-from cnnkit.visualize.forward import is_softmax, require_windows
+from cnnkit.models.layer_window import LayerWindow, behaves_like, node_windows
+from cnnkit.visualize.forward import require_windows
+from cnnkit.visualize.rule_support import is_softmax
 
 
 @dataclass(frozen=True)
@@ -110,35 +111,52 @@ class Segments:
     head: tuple[Node, ...]
 
 
-def split_segments(nodes: Sequence[Node]) -> Segments:
-    """Divides the nodes of a network into segments."""
+def split_segments(
+    nodes: Sequence[Node], sizes: Mapping[int, Sequence[int]] | None = None
+) -> Segments:
+    """Divides the nodes of a network into segments.
+
+    Layers and activations that are not known to work position by position go to the head, and so do
+    all layers above them.
+
+    Args:
+        nodes: The nodes of a network.
+        sizes: By the number of each value, its shape without the batch; None takes the symbolic
+            shapes, in which the sides may be unknown.
+    """
     pixels, maps = {0}, {0}
     prefix: list[Node] = []
     body: list[Node] = []
     head: list[Node] = []
     for node in nodes:
-        has_windows = node.is_pure and not _mixes_positions(node.layer)
-        windows = window_of(node.layer) if has_windows else None
+        windows = None if _has_softmax(node.layer) else node_windows(node)
+        if sizes and len({tuple(sizes[value][:2]) for value in node.inputs}) > 1:
+            # A small map is repeated over a large one.
+            windows = None
         if windows and _is_pointwise(windows) and pixels.issuperset(node.inputs):
             pixels.add(node.output)
             prefix.append(node)
         elif (
             windows
             and windows[0].kernel
-            and _is_translation_equivariant(node.layer)
             and maps.issuperset(node.inputs)
+            and _is_translation_equivariant(node)
         ):
             body.append(node)
         else:
             head.append(node)
             continue
         maps.add(node.output)
+    flat = {node.output for node in prefix if len(node.tensors[0].shape) != 4}
+    if any(flat.intersection(node.inputs) for node in head):
+        # Only maps of several channels are pasted.
+        return Segments((), (), tuple(nodes))
     return Segments(tuple(prefix), tuple(body), tuple(head))
 
 
 def works_in_place(node: Node) -> bool:
     """Returns True for a node with one input map whose window is a single position."""
-    return len(node.inputs) == 1 and _is_pointwise(require_windows(node.layer))
+    return len(node.inputs) == 1 and _is_pointwise(require_windows(node))
 
 
 def _is_pointwise(windows: Sequence[LayerWindow]) -> bool:
@@ -148,13 +166,24 @@ def _is_pointwise(windows: Sequence[LayerWindow]) -> bool:
     )
 
 
-def _mixes_positions(layer: keras.layers.Layer) -> bool:
-    """Returns True for a softmax, which `window_of` takes for pointwise whatever its axis is."""
+def _has_softmax(layer: keras.Operation) -> bool:
+    """Returns True for a softmax: the last one of a network must stay in the head."""
     return is_softmax(layer) or is_softmax(getattr(layer, "activation", None))
 
 
-def _is_translation_equivariant(layer: keras.layers.Layer) -> bool:
-    """Returns True for a layer with a window that does the same at every position of a map."""
+def _is_translation_equivariant(node: Node) -> bool:
+    """Returns True for a node with a window that does the same at every position of a map."""
+    if {len(shape) for shape in (*node.input_shapes, node.tensors[0].shape)} != {4}:
+        return False
+    if node.operation is not None:
+        return all(max((1, *np.shape(one)[:-1])) == 1 for one in node.constants)
+    return _layer_is_equivariant(node.layer)
+
+
+def _layer_is_equivariant(layer: keras.layers.Layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    if isinstance(activation, keras.layers.Layer) and not _layer_is_equivariant(activation):
+        return False
     if behaves_like(layer, [SubtractMean]):
         return layer.mean.ndim == 1
     if behaves_like(layer, [keras.layers.PReLU]):

@@ -21,8 +21,8 @@ from keras import ops
 from cnnkit.layers import CeilMaxPooling2D, LocalResponseNormalization
 from cnnkit.layers.grouped_conv import convolve
 from cnnkit.models.graph import Node
-from cnnkit.models.receptive_field import behaves_like
-from cnnkit.visualize.forward import forward_from, forward_to, require_windows
+from cnnkit.models.layer_window import CONVOLUTIONS, behaves_like
+from cnnkit.visualize.forward import forward_from, forward_to, preactivation, require_windows
 from cnnkit.visualize.occlusion.affected_region import (
     AffectedRegion,
     Segments,
@@ -111,9 +111,14 @@ def incremental_occlusion(
 def _clean_pass(
     nodes: Sequence[Node], image: np.ndarray, filled: np.ndarray, wanted: Sequence[Wanted]
 ) -> _CleanPass:
-    segments = split_segments(nodes)
     outputs = forward_to(nodes, image[None], nodes)
-    values = {node.output: one[0] for node, one in zip(nodes, outputs, strict=True)}
+    values = {
+        node.output: one[0]
+        for node, one in zip(nodes, outputs, strict=True)
+        if len(node.tensors) == 1
+    }
+    values[0] = tf.constant(image)
+    segments = split_segments(nodes, {value: one.shape for value, one in values.items()})
     filled_values = {0: filled}
     if segments.prefix:
         outputs = forward_to(segments.prefix, filled[None], segments.prefix)
@@ -123,7 +128,6 @@ def _clean_pass(
     head_inputs = {v for node in segments.head for v in node.inputs}
     pasted: list[tuple[int, int | None]] = [(v, None) for v in sorted(maps & head_inputs)]
     pasted += [(node.output, channel) for node, channel in wanted if node.output in maps]
-    values[0] = tf.constant(image)
     return _CleanPass(segments, values, filled_values, tuple(dict.fromkeys(pasted)))
 
 
@@ -171,7 +175,7 @@ def _affected_regions(clean: _CleanPass, rectangles: np.ndarray) -> dict[int, Re
         regions[node.output] = tuple(
             axis.propagate(window)
             for axis, window in zip(
-                _input_regions(node, regions), require_windows(node.layer), strict=True
+                _input_regions(node, regions), require_windows(node), strict=True
             )
         )
     return regions
@@ -186,6 +190,8 @@ def _input_regions(node: Node, regions: Mapping[int, Regions]) -> list[AffectedR
 
 def _order_by_region_size(clean: _CleanPass, rectangles: np.ndarray) -> np.ndarray:
     """Returns an order of the rectangles by the size of their region at the end of the body."""
+    if not clean.segments.body:
+        return np.arange(len(rectangles))
     rows, columns = _affected_regions(clean, rectangles)[clean.segments.body[-1].output]
     return np.lexsort((columns.end - columns.first, rows.end - rows.first))
 
@@ -202,7 +208,7 @@ def _body_arguments(
                 axis.input_positions(window, below.side)
                 for axis, window, below in zip(
                     regions[node.output],
-                    require_windows(node.layer),
+                    require_windows(node),
                     _input_regions(node, regions),
                     strict=True,
                 )
@@ -242,7 +248,7 @@ def _run_body(
     for node in clean.segments.body:
         inputs = [values[v] for v in node.inputs]
         if works_in_place(node):
-            values[node.output] = node.layer(*inputs, training=False)
+            values[node.output] = node.call(inputs)
         else:
             values[node.output] = _recompute(clean, node, inputs, remaining)
     result = []
@@ -263,7 +269,7 @@ def _recompute(
         _gather(clean.values[v], one, i, padding)
         for v, one, i in zip(node.inputs, inputs, index, strict=True)
     ]
-    return _apply_without_padding(node.layer, gathered, index[0] > 0)
+    return _apply_without_padding(node, gathered, index[0] > 0)
 
 
 def _run_head(
@@ -300,16 +306,15 @@ def _gather(
     return tf.gather(tf.concat(candidates, axis=0), index)
 
 
-def _apply_without_padding(
-    layer: keras.layers.Layer, maps: Sequence[tf.Tensor], on_map: tf.Tensor
-) -> tf.Tensor:
+def _apply_without_padding(node: Node, maps: Sequence[tf.Tensor], on_map: tf.Tensor) -> tf.Tensor:
     """Returns a layer's output for windows that already contain the padding.
 
     Args:
-        layer: A layer of the body.
+        node: A node of the body.
         maps: (n, k, l, c) each, the layer's inputs.
         on_map: (n, k, l) bool, False for padding.
     """
+    layer = node.layer
     if behaves_like(layer, [keras.layers.Conv2D]):
         kernel = ops.cast(layer.kernel, layer.compute_dtype)
         y = convolve(layer, ops.cast(maps[0], layer.compute_dtype), kernel, "valid")
@@ -330,4 +335,6 @@ def _apply_without_padding(
         return layer(maps[0])[:, edge:-edge, edge:-edge]
     if behaves_like(layer, [keras.layers.ZeroPadding2D, keras.layers.Cropping2D]):
         return maps[0]
-    return layer(maps, training=False)
+    if behaves_like(layer, CONVOLUTIONS):
+        return layer.activation(preactivation(layer, maps[0], padding="valid"))
+    return node.call(maps)

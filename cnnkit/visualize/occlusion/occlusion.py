@@ -18,7 +18,6 @@ from cnnkit.visualize.deconvnet.project import Projection, deconvnet
 from cnnkit.visualize.forward import (
     as_image_batch,
     check_batch_size,
-    check_supports_rule,
     check_weights,
     forward_to,
 )
@@ -28,6 +27,7 @@ from cnnkit.visualize.occlusion.incremental import (
     incremental_occlusion,
     summed_activation,
 )
+from cnnkit.visualize.rule_support import check_supports_rule
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")

@@ -176,7 +176,12 @@ def test_serve_runs_tensorflow_serving_where_it_is_installed(colors_folder, inst
     # It was asked to end, not killed after the time it is given for that.
     assert time.monotonic() - begun < 8
     assert err == repr(
-        [("model_base_path", str(colors_folder)), ("model_name", "shades"), ("port", str(port))]
+        [
+            ("grpc_max_threads", "64"),
+            ("model_base_path", str(colors_folder)),
+            ("model_name", "shades"),
+            ("port", str(port)),
+        ]
     )
     # The child went with it.
     with socket.socket() as probe:

@@ -142,6 +142,8 @@ TABLE = [
     ("no such row", network("scalar", x=images(2)), "INVALID_ARGUMENT", "Shape of tensor x [2] is not compatible with expected shape []."),
     ("status of an unknown model", status(name="nope"), "NOT_FOUND", "Could not find any versions of model nope"),
     ("status of an unknown version", status(name="colors", **VERSION_9), "NOT_FOUND", "Could not find version 9 of model colors"),
+    # A status request ignores a label, even an unknown one.
+    ("status of an unknown label", status(name="colors", version_label="nope"), "OK", ""),
     ("bad metadata field", metadata("foo"), "INVALID_ARGUMENT", "Metadata field foo is not supported"),
     ("no metadata field", metadata(), "INVALID_ARGUMENT", "GetModelMetadataRequest must specify at least one metadata_field"),
     ("classify", (methods.CLASSIFY, pb.ClassificationRequest(model_spec={"name": "colors"})), "INVALID_ARGUMENT", "No classification inputs found in SignatureDef"),

@@ -82,8 +82,65 @@ def a_mean_image(x):
 
 def unknown_in_the_middle(x):
     """A layer without known windows is computed in full."""
-    x = layers.DepthwiseConv2D(3, activation="relu")(layers.Conv2D(6, 3)(x))
+    x = layers.Resizing(20, 30)(layers.Conv2D(6, 3, activation="relu")(x))
     return layers.Conv2D(4, 3, name="after")(x)
+
+
+def depthwise(x):
+    x = layers.DepthwiseConv2D(3, strides=2, padding="same", depth_multiplier=2)(x)
+    x = layers.SeparableConv2D(6, 3, padding="same", activation="silu")(x)
+    return layers.DepthwiseConv2D((2, 3), dilation_rate=2, use_bias=False, activation="relu")(x)
+
+
+def operations(x):
+    """Operators, constants, a gate that sees the whole map, layers of augmentation."""
+    x = layers.RandomFlip()(x) / 2.0 - np.array([0.1, 0.2, 0.3], "float32")
+    x = x * random_image()
+    x = keras.ops.relu(layers.Conv2D(6, 3, strides=2)(x))
+    y = keras.ops.silu(layers.Conv2D(6, 3, padding="same")(layers.GaussianNoise(0.5)(x)))
+    x = keras.ops.maximum(x + 2 * y, -y)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(layers.Conv2D(6, 3)(x))
+    return layers.Conv2D(4, 3)(x * keras.ops.sigmoid(gate))
+
+
+def reversed_channels(x):
+    """Values without an axis of channels, as preprocess_input makes them."""
+    x = keras.ops.stack([x[..., 2], x[..., 1], x[..., 0]], axis=-1) + np.ones((1, 1, 1, 3))
+    return layers.Conv2D(6, 3, activation="relu")(x)
+
+
+def small_map_over_a_large_one(x):
+    large = layers.Conv2D(4, 5, strides=2, activation="relu")(x)
+    small = layers.Conv2D(4, (13, 17), activation="tanh")(large)
+    return layers.Conv2D(4, 3)(layers.Add()([large, small]))
+
+
+def normalized(x):
+    """An activation that looks across the whole map."""
+    return x / (0.01 + keras.ops.max(keras.ops.abs(x), axis=(1, 2), keepdims=True))
+
+
+def normalizing_activation(x):
+    x = layers.Conv2D(6, 3, strides=2, activation=normalized)(x)
+    return layers.Conv2D(4, 3, activation="relu")(x)
+
+
+def normalizing_layer(x):
+    x = layers.Activation(normalized)(layers.Conv2D(6, 3, strides=2)(x))
+    return layers.Conv2D(4, 3, activation="relu")(x)
+
+
+class Standardized(layers.Conv2D):
+    """A convolution of standardized kernels, as Keras tells authors to write it."""
+
+    def convolution_op(self, inputs, kernel):
+        mean = keras.ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        return super().convolution_op(inputs, (kernel - mean) / keras.ops.std(kernel))
+
+
+def own_convolution(x):
+    x = layers.Conv2D(6, 3, strides=2)(x)
+    return layers.Conv2D(4, 3)(Standardized(6, 3, activation="relu")(x))
 
 
 BODIES = (
@@ -94,4 +151,10 @@ BODIES = (
     skipping,
     a_mean_image,
     unknown_in_the_middle,
+    depthwise,
+    operations,
+    small_map_over_a_large_one,
+    own_convolution,
 )
+# Computed in full: no layer above the image is known to work on windows.
+PLAIN_BODIES = (reversed_channels, normalizing_activation, normalizing_layer)

@@ -1,5 +1,7 @@
 """Incremental occlusion, its segments and affected regions against the plain sweep."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,14 @@ from cnnkit.models.graph import build_graph
 from cnnkit.visualize import occlusion
 from cnnkit.visualize.occlusion.incremental import incremental_occlusion
 from cnnkit.visualize.occlusion.occlusion import plain_occlusion
-from tests.visualize.occlusion.networks import BODIES, METHODS, classifier, random_image
+from tests.visualize.occlusion.networks import (
+    BODIES,
+    METHODS,
+    classifier,
+    normalizing_activation,
+    normalizing_layer,
+    random_image,
+)
 
 
 @pytest.mark.parametrize("body", BODIES)
@@ -46,6 +55,21 @@ def test_every_map_equals_that_of_the_plain_sweep(body):
     for expected, got, (node, _) in zip(one, other, wanted, strict=True):
         assert np.ptp(expected, axis=0).max() > 1e-3, "the squares are seen"
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-5, err_msg=node.layer.name)
+
+
+@pytest.mark.parametrize("body", [normalizing_activation, normalizing_layer])
+def test_an_activation_that_looks_across_the_map_is_computed_plainly(body):
+    model = classifier(body)
+    image = random_image()
+    grid = occlusion(model, image, 8, 8, 1)
+    predicted = []
+    for row, column in itertools.product(grid.rows, grid.columns):
+        covered = image.copy()
+        covered[row : row + 8, column : column + 8] = 1
+        predicted.append(covered)
+    expected = model.predict(np.stack(predicted), verbose=0)[:, grid.target]
+    np.testing.assert_allclose(grid.probability.ravel(), expected, rtol=0, atol=1e-6)
+    assert np.ptp(expected) > 1e-3
 
 
 @pytest.mark.parametrize("build", [alexnet, zfnet])

@@ -158,11 +158,13 @@ def test_the_model_is_not_changed():
 
 def test_a_model_without_known_windows_is_computed_plainly():
     inputs = keras.Input((12, 12, 3))
-    x = layers.GlobalAveragePooling2D()(layers.DepthwiseConv2D(3)(inputs))
+    x = layers.GlobalAveragePooling2D()(layers.UpSampling2D(2)(inputs))
     model = keras.Model(inputs, layers.Dense(2)(x))
     image = np.ones((12, 12, 3))
     assert occlusion(model, image, 4, 4, 0, unit=0).method == "plain"
-    assert occlusion(model, image, 4, 4, 0, unit=0).projection is None
+    x = layers.Flatten()(layers.UnitNormalization()(inputs))
+    plain = keras.Model(inputs, layers.Dense(2)(x))
+    assert occlusion(plain, image, 4, 4, 0, unit=0).projection is None
     with pytest.raises(UsageError, match=r"first.*Use method=.plain."):
         occlusion(model, image, 4, 4, 0, "incremental")
 

@@ -1,0 +1,141 @@
+"""The error of a refused batch names the row, and images that hold no pixels are not sent."""
+
+import grpc
+import numpy as np
+import pytest
+
+from cnnkit.client import Client, InvalidRequest
+from cnnkit.errors import UsageError
+from cnnkit.wire import methods
+from tests.helpers.fake_servers import Brightness, Doubling, fake_server
+
+
+@pytest.fixture
+def model():
+    return Brightness()
+
+
+@pytest.fixture
+def client(model):
+    with fake_server(model) as address, Client(address) as opened:
+        yield opened
+
+
+def refused(client, images, **options):
+    with pytest.raises(InvalidRequest) as caught:
+        client.classify(images, model="hours", **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_the_only_bad_image_is_found_although_the_server_does_not_name_it(client, model, count):
+    for bad in range(count):
+        files = [b"B%d" % index for index in range(count)]
+        files[bad] = b"X"
+        model.asked.clear()
+        error = refused(client, files)
+        assert error.row == bad
+        assert f"refuses image_bytes[{bad}] of this request to 'hours'" in str(error)
+        assert error.details == "Unknown image file format."
+        # After the whole batch, no image that the server can decode is sent twice.
+        accepted = [file for _, sent in model.asked if b"X" not in sent for file in sent]
+        assert len(accepted) == len(set(accepted))
+        assert len(model.asked) <= 2 + 2 * np.log2(count)
+
+
+def test_the_first_of_several_bad_images_is_named(client):
+    assert refused(client, [b"B", b"X1", b"B", b"X2", b"X3"]).row == 1
+
+
+def test_the_image_is_named_by_its_path_and_its_place_in_the_whole_batch(client, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(7)]
+    for path in paths:
+        path.write_bytes(b"X" if path.stem == "5" else b"B")
+    for batch_size in (None, 1, 2, 4):
+        error = refused(client, paths, batch_size=batch_size)
+        assert f"refuses image_bytes[5] ({paths[5]}) of this request" in str(error)
+        assert error.row == 5
+    with pytest.raises(InvalidRequest, match=r"image_bytes\[1\] \(.*5.png\)"):
+        client.features([b"B", paths[5]], model="hours")
+    with pytest.raises(InvalidRequest, match=r"image_bytes\[1\] of"):
+        client.explain(iter([paths[0], b"X"]), model="hours")
+
+
+def test_a_template_of_an_earlier_request_changes_nothing(client):
+    def files(*texts):
+        array = np.empty(len(texts), object)
+        array[:] = texts
+        return array
+
+    ask = {"model": "hours", "signature": "classify_bytes"}
+    client.predict(files(b"B1", b"B2", b"B3"), **ask)
+    with pytest.raises(InvalidRequest, match=r"image_bytes\[2\]"):
+        client.predict(files(b"B1", b"B2", b"X3"), **ask)
+
+
+def test_a_row_that_the_server_names_is_not_searched(client, model):
+    model.refusal = (
+        "assertion failed: [image_bytes[2]: the file is none of JPEG and PNG]\n\t [[{{node map}}]]"
+    )
+    error = refused(client, [b"B", b"B", b"X"])
+    assert error.row == 2
+    assert len(model.asked) == 1
+    assert str(error).endswith(
+        "refuses image_bytes[2] of this request to 'hours'. Received: INVALID_ARGUMENT: "
+        "the file is none of JPEG and PNG."
+    )
+    assert error.details == model.refusal
+
+
+def test_a_row_of_another_caller_is_not_blamed_on_this_one(client, model):
+    model.refusal = "assertion failed: [image_bytes[17]: the file is none of JPEG and PNG]"
+    error = refused(client, [b"B", b"X"])
+    assert error.row is None
+    assert "image_bytes" not in str(error)
+    assert "refuses an image of another caller: send this request again" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(None, InvalidRequest), ("DEADLINE_EXCEEDED", InvalidRequest), ("OUT_OF_RANGE", None)],
+)
+def test_without_a_single_bad_row_the_first_error_stays(code, kind):
+    """A server may refuse a batch and accept each image, or be gone during the search."""
+    served = Brightness()
+
+    def answer(path, request, context):
+        if path == methods.PREDICT:
+            if not served.asked:
+                served.asked.append(request)
+                first = "OUT_OF_RANGE" if kind is None else "INVALID_ARGUMENT"
+                context.abort(grpc.StatusCode[first], "the first one")
+            if code is not None:
+                context.abort(grpc.StatusCode[code], "the second one")
+        return served(path, request, context)
+
+    with fake_server(answer) as address, Client(address, max_attempts=1) as client:
+        error = refused(client, [b"B"] * 4)
+    assert (error.row, error.details) == (None, "the first one")
+    assert "refuses this request" in str(error)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_images_with_nan_or_infinity_are_not_sent(client, model, value):
+    images = np.full((3, 2, 2, 3), 100, np.float32)
+    client.predict(images, model="hours")
+    model.asked.clear()
+    bad = images.copy()
+    bad[1, 0, 1, 2] = value
+    text = f"Input 'images' must hold finite numbers. Received: {value:g} in images\\[1\\]"
+    # With a template of the first request, as float64, and as one of several parts.
+    for given, options in ((bad, {}), (bad.astype(np.float64), {}), (bad, {"batch_size": 1})):
+        with pytest.raises(UsageError, match=text):
+            client.predict(given, model="hours", **options)
+    assert model.asked == []
+
+
+def test_nan_is_sent_to_a_model_of_other_numbers():
+    with fake_server(Doubling()) as address, Client(address) as client:
+        found = client.predict(np.float32([[np.nan, 1]]), model="m")["y"]
+    np.testing.assert_array_equal(found, [[np.nan, 2]])
