@@ -160,11 +160,12 @@ _GRPC = "gRPC C core 1.76 to 1.85"
 _STRERROR = "strerror() of the operating system, quoted by gRPC C core"
 _ENVOY = "Envoy 1.30"
 _SERVING = "TensorFlow Serving 2.21"
+_FULL_THREADS = "Server Threadpool Exhausted"
 STATUS_TEXTS = (
     # The server refuses the call before it starts to process it.
     StatusText("batch scheduling queue", "busy", "batching of TensorFlow 2.21"),
     StatusText("labels does not init", "busy", _SERVING),
-    StatusText("Server Threadpool Exhausted", "busy", "gRPC C++ server of TensorFlow Serving 2.21"),
+    StatusText(_FULL_THREADS, "busy", "gRPC C++ server of TensorFlow Serving 2.21"),
     StatusText("The server is stopping", "busy", "cnnkit.server.batching"),
     # An established connection ended.
     StatusText("Stream removed", "broken", _GRPC),
@@ -237,6 +238,8 @@ def server_error(
     found = {known.meaning for known in STATUS_TEXTS if known.text in first}
     if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and "busy" in found:
         error, problem, hint = _BUSY
+        if _FULL_THREADS in first:
+            hint = f"{hint}. TensorFlow Serving takes --grpc_max_threads calls at once"
     elif code == "UNAVAILABLE":
         error, problem, hint = _classify_unavailable(found, address, idempotent)
     else:

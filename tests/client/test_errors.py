@@ -34,7 +34,7 @@ def refuse(code, details):
     [
         ("UNAVAILABLE", "Socket closed", ConnectionLost, "broke during a call"),
         ("UNAVAILABLE", "The batch scheduling queue is full", ServerBusy, "try again"),
-        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", ServerBusy, "try again"),
+        ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted", ServerBusy, "--grpc_max_threads"),
         ("RESOURCE_EXHAUSTED", "memory", ServerError, "at its limit"),
         ("UNIMPLEMENTED", "", ServerError, "8500 by custom"),
         ("INTERNAL", "oops\nnode 3", ServerError, "Received: INTERNAL: oops. The server's log"),
