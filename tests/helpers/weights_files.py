@@ -17,16 +17,22 @@ CAFFE = {
         ("local_size", 1, UINT32, ""), ("alpha", 2, FLOAT, ""), ("beta", 3, FLOAT, ""),
         ("norm_region", 4, INT32, ""), ("k", 5, FLOAT, ""),
     ],
+    "TransformationParameter": [
+        ("scale", 1, FLOAT, ""), ("mirror", 2, INT32, ""), ("crop_size", 3, UINT32, ""),
+        ("mean_file", 4, STRING, ""), ("mean_value", 5, FLOAT, "repeated"),
+    ],
     "ConvolutionParameter": [("num_output", 1, UINT32, ""), ("group", 5, UINT32, "")],
     "V1LayerParameter": [
         ("bottom", 2, STRING, "repeated"), ("top", 3, STRING, "repeated"), ("name", 4, STRING, ""),
         ("type", 5, INT32, ""), ("blobs", 6, "BlobProto", "repeated"),
         ("convolution_param", 10, "ConvolutionParameter", ""),
         ("lrn_param", 18, "LRNParameter", ""),
+        ("transform_param", 36, "TransformationParameter", ""),
     ],
     "LayerParameter": [
         ("name", 1, STRING, ""), ("type", 2, STRING, ""), ("bottom", 3, STRING, "repeated"),
         ("top", 4, STRING, "repeated"), ("blobs", 7, "BlobProto", "repeated"),
+        ("transform_param", 100, "TransformationParameter", ""),
         ("convolution_param", 106, "ConvolutionParameter", ""),
         ("lrn_param", 118, "LRNParameter", ""),
     ],
@@ -39,7 +45,7 @@ VGG_MEAN = np.array([123.68, 116.779, 103.939], "float32")
 BVLC_MEAN = np.array([122.67891434, 116.66876762, 104.00698793], "float32")
 SIDE = 64  # leaves VGG a map of 2 x 2, so that the order of the flattened map matters
 LRN = {"local_size": 5, "alpha": 1e-4, "beta": 0.75}  # k is left at Caffe's own 1
-V1_TYPES = {"Convolution": 4, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
+V1_TYPES = {"Data": 5, "Convolution": 4, "InnerProduct": 14, "LRN": 15, "Pooling": 17, "ReLU": 18}
 
 
 def caffe_messages():
@@ -68,9 +74,9 @@ MESSAGES = caffe_messages()
 
 
 def caffemodel(layers, *, v1=False, double=False, name="Net") -> bytes:
-    """A .caffemodel of (name, type, bottom, top, arrays, lrn) rows, new or until 2015 (`v1`)."""
+    """A .caffemodel of (name, type, bottom, top, arrays, parameters) rows, or until 2015 (`v1`)."""
     net = MESSAGES["NetParameter"](name=name)
-    for layer, kind, bottom, top, arrays, lrn in layers:
+    for layer, kind, bottom, top, arrays, stated in layers:
         entry = (net.layers if v1 else net.layer).add(name=layer)
         entry.type = V1_TYPES[kind] if v1 else kind
         entry.bottom.append(bottom)
@@ -83,9 +89,12 @@ def caffemodel(layers, *, v1=False, double=False, name="Net") -> bytes:
                 blob.num, blob.channels, blob.height, blob.width = padded
             else:
                 blob.shape.dim.extend(array.shape)
-        if lrn is not None:
-            for key, value in lrn.items():
-                setattr(entry.lrn_param, key, value)
+        parameters = entry.transform_param if kind == "Data" else entry.lrn_param
+        for key, value in (stated or {}).items():
+            if isinstance(value, list):
+                getattr(parameters, key).extend(value)
+            else:
+                setattr(parameters, key, value)
     return net.SerializeToString()
 
 

@@ -44,12 +44,22 @@ class Normalization(_message.Message):
     k: float
     def __init__(self, local_size: _Optional[int] = ..., alpha: _Optional[float] = ..., beta: _Optional[float] = ..., region: _Optional[int] = ..., k: _Optional[float] = ...) -> None: ...
 
+class Transformation(_message.Message):
+    __slots__ = ("scale", "mean_file", "mean_value")
+    SCALE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FILE_FIELD_NUMBER: _ClassVar[int]
+    MEAN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    scale: float
+    mean_file: str
+    mean_value: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, scale: _Optional[float] = ..., mean_file: _Optional[str] = ..., mean_value: _Optional[_Iterable[float]] = ...) -> None: ...
+
 class OldestLayer(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class OldLayer(_message.Message):
-    __slots__ = ("layer", "bottom", "top", "name", "type", "blobs", "normalization")
+    __slots__ = ("layer", "bottom", "top", "name", "type", "blobs", "normalization", "transformation")
     LAYER_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +67,7 @@ class OldLayer(_message.Message):
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMATION_FIELD_NUMBER: _ClassVar[int]
     layer: OldestLayer
     bottom: _containers.RepeatedScalarFieldContainer[str]
     top: _containers.RepeatedScalarFieldContainer[str]
@@ -64,23 +75,26 @@ class OldLayer(_message.Message):
     type: int
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
     normalization: Normalization
-    def __init__(self, layer: _Optional[_Union[OldestLayer, _Mapping]] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., type: _Optional[int] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ...) -> None: ...
+    transformation: Transformation
+    def __init__(self, layer: _Optional[_Union[OldestLayer, _Mapping]] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., type: _Optional[int] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ..., transformation: _Optional[_Union[Transformation, _Mapping]] = ...) -> None: ...
 
 class Layer(_message.Message):
-    __slots__ = ("name", "type", "bottom", "top", "blobs", "normalization")
+    __slots__ = ("name", "type", "bottom", "top", "blobs", "transformation", "normalization")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     BOTTOM_FIELD_NUMBER: _ClassVar[int]
     TOP_FIELD_NUMBER: _ClassVar[int]
     BLOBS_FIELD_NUMBER: _ClassVar[int]
+    TRANSFORMATION_FIELD_NUMBER: _ClassVar[int]
     NORMALIZATION_FIELD_NUMBER: _ClassVar[int]
     name: str
     type: str
     bottom: _containers.RepeatedScalarFieldContainer[str]
     top: _containers.RepeatedScalarFieldContainer[str]
     blobs: _containers.RepeatedCompositeFieldContainer[Blob]
+    transformation: Transformation
     normalization: Normalization
-    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., bottom: _Optional[_Iterable[str]] = ..., top: _Optional[_Iterable[str]] = ..., blobs: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., transformation: _Optional[_Union[Transformation, _Mapping]] = ..., normalization: _Optional[_Union[Normalization, _Mapping]] = ...) -> None: ...
 
 class Net(_message.Message):
     __slots__ = ("name", "old_layers", "layers")

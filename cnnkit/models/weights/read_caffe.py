@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import caffe_preprocessing
+from cnnkit.models.preprocessing import Preprocessing, caffe_preprocessing
 from cnnkit.models.weights import caffe_weights_pb2 as schema
 from cnnkit.models.weights.weights_file import (
     OIHW,
@@ -45,13 +46,13 @@ def read_caffemodel(path: Path) -> WeightsFile:
     stored = tuple(_stored_layer(path, layer) for layer in layers if layer.blobs)
     if not stored:
         raise UsageError(f"{path} is not a weights file of a known format")
-    names = [layer.name for layer in stored]
+    preprocessing = _find_preprocessing(layers, [layer.name for layer in stored])
     return WeightsFile(
         path,
         "Caffe weights (.caffemodel)",
         stored,
         OIHW,
-        preprocessing=caffe_preprocessing(names),
+        preprocessing=preprocessing,
         normalizations=_normalizations(layers),
         norms_after_pooling=_norms_after_pooling(layers),
         metadata={"network": net.name} if net.name else {},
@@ -124,6 +125,31 @@ def _reader(
         return values.reshape(shape)[part]
 
     return read
+
+
+def _find_preprocessing(
+    layers: Iterable[schema.Layer | schema.OldLayer], names: list[str]
+) -> Preprocessing:
+    """Return what the data layer of a training network states, or Caffe's custom.
+
+    Caffe subtracts the mean from BGR images in 0..255, and multiplies by the scale afterwards. A
+    mean image is in another file.
+    """
+    usual = caffe_preprocessing(names)
+    stated = {
+        (one.scale, one.mean_file, tuple(one.mean_value))
+        for one in (layer.transformation for layer in layers if layer.HasField("transformation"))
+    }
+    if len(stated) != 1:
+        return usual
+    [(scale, mean_file, bgr)] = stated
+    std = None if scale == 1 else (1 / scale,) * 3
+    if mean_file:
+        return replace(usual, std=std, reason=f"Caffe; the file names the mean image {mean_file}")
+    if len(bgr) not in (0, 1, 3) or not scale > 0:
+        return usual
+    mean = (bgr or (0.0,)) * (1 if len(bgr) == 3 else 3)
+    return replace(usual, mean=mean[::-1], std=std).said_by_file("its data layer")
 
 
 def _normalizations(

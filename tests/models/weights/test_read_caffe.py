@@ -136,6 +136,30 @@ def test_normalization_of_vgg_has_another_name_in_caffe(tmp_path):
         vgg11(weights=tmp_path / "a.caffemodel", **options)
 
 
+@pytest.mark.parametrize("v1", [False, True], ids=["new", "until-2015"])
+def test_the_data_layer_of_a_training_network_is_read(tmp_path, images, v1):
+    """Caffe's data_transformer: (pixel - mean_value) * scale, on BGR."""
+    options = {"include_top": False, "input_shape": (SIDE, SIDE, 3)}
+    model = randomized(vgg11(include_preprocessing=False, **options))
+    rows = caffe_layers(model)
+    path = tmp_path / "a.caffemodel"
+    for stated, mean, scale in (
+        ({"mean_value": [104.0, 117.0, 124.0], "scale": 0.5}, (124, 117, 104), 0.5),
+        ({"mean_value": [128.0], "scale": 1 / 128, "mirror": 1}, (128, 128, 128), 1 / 128),
+        ({"crop_size": 64}, (0, 0, 0), 1),
+    ):
+        data = ("data", "Data", "x", "data", [], stated)
+        path.write_bytes(caffemodel([data, *rows], v1=v1))
+        expected = model(((images - np.array(mean)) * scale).astype("float32"))
+        assert_close(vgg11(weights=path, **options)(images), expected, 1e-5)
+        assert not open_weights(path).preprocessing.is_assumed
+    data = ("data", "Data", "x", "data", [], {"mean_file": "/imagenet.binaryproto"})
+    path.write_bytes(caffemodel([data, *rows], v1=v1))
+    said = open_weights(path).preprocessing
+    assert said.is_assumed
+    assert "names the mean image /imagenet.binaryproto" in said.describe()
+
+
 def test_mean_image_is_cut_to_the_center(tmp_path, rng):
     bgr = rng.uniform(90, 130, (3, 140, 133)).astype("float32")
     (tmp_path / "mean.binaryproto").write_bytes(binaryproto(bgr))
