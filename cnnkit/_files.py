@@ -1,19 +1,31 @@
-"""Atomic writes, by which a file appears complete or not at all, and JSON texts."""
+"""Text files: atomic writes, JSON texts, and lines read in the encoding that a file names.
+
+A file that is written appears complete or not at all.
+"""
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cnnkit.errors import RunError
+from cnnkit.errors import DataError, RunError
 
 # Beginning of the name of a file that is being written.
 STAGING_PREFIX = ".aside-"
+# Marks at the beginning of a file that name its encoding. That of UTF-32 begins with UTF-16's.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 @contextmanager
@@ -70,7 +82,7 @@ def append_line(path: Path, line: str) -> None:
         RunError: If the file cannot be written.
     """
     try:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -103,9 +115,9 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file in UTF-8 atomically."""
     with staged_file(path) as staging:
-        staging.write_text(text)
+        staging.write_text(text, encoding="utf-8")
 
 
 def json_text(document: object, *, indent: int | None = None) -> str:
@@ -130,3 +142,62 @@ def _without_infinities(value: Any) -> Any:
     if type(value).__module__ == "numpy":  # Not imported: the file needs no NumPy otherwise.
         return _without_infinities(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    r"""Return the content of a text file of `lines`, for example of class names.
+
+    Raises:
+        DataError: If a line contains a line break, so that it would be read as two.
+
+    Example:
+        >>> join_lines(["cat", "dog"])
+        'cat\ndog\n'
+    """
+    lines = list(lines)
+    for line in lines:
+        if "\n" in line or "\r" in line:
+            raise DataError(f"The name {line!r} contains a line break", expected="one line")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Read the lines of a text file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark.
+
+    Lines end in `\n`, `\r\n` or `\r`. Other characters that `str.splitlines` takes for a line
+    break can be part of a name.
+
+    Raises:
+        DataError: If the file cannot be read, or its encoding cannot be known.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder) / "labels.txt"
+        ...     _ = path.write_bytes("\ufeffcat\r\ndog\r\n".encode("utf-16-le"))
+        ...     read_lines(path)
+        ['cat', 'dog']
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read", received=error.strerror or error) from error
+    marked = (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark))
+    encoding = next(marked, "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path} must be text in UTF-8, or in UTF-16 with a byte order mark",
+            received=f"the byte 0x{data[error.start]:02x} in line {line}",
+            hint=f"Save it in UTF-8, for example with `iconv -f LATIN1 -t UTF-8 {path}`",
+        ) from error
+    if "\0" in text:
+        raise DataError(
+            f"{path} must be text in UTF-8, or in UTF-16 with a byte order mark",
+            received="zero bytes",
+            hint="Save it in UTF-8",
+        )
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if not lines[-1] else lines

@@ -22,7 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit._files import STAGING_PREFIX, json_text, staged_file, write_text
+from cnnkit._files import (
+    STAGING_PREFIX,
+    join_lines,
+    json_text,
+    read_lines,
+    staged_file,
+    write_text,
+)
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
 
@@ -106,11 +113,15 @@ class RunFolder:
             class_names: The class names.
             environment: Contents of environment.json.
             statistics: Arrays of statistics.npz.
+
+        Raises:
+            DataError: If a class name contains a line break; nothing is deleted then.
         """
+        names = join_lines(class_names)
         if self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoints.mkdir(parents=True)
-        write_text(self.path / LABELS, "".join(f"{name}\n" for name in class_names))
+        write_text(self.path / LABELS, names)
         write_text(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")
         with staged_file(self.path / STATISTICS) as staging, staging.open("wb") as file:
@@ -161,7 +172,7 @@ class RunFolder:
     @property
     def class_names(self) -> tuple[str, ...]:
         """The class names."""
-        return tuple((self.path / LABELS).read_text().splitlines())
+        return tuple(read_lines(self.path / LABELS))
 
     @property
     def statistics(self) -> dict[str, np.ndarray]:

@@ -11,12 +11,14 @@ import cnnkit
 from cnnkit._files import (
     STAGING_PREFIX,
     append_line,
+    join_lines,
     json_text,
     make_folder,
+    read_lines,
     staged_file,
     write_text,
 )
-from cnnkit.errors import RunError
+from cnnkit.errors import DataError, RunError
 
 
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
@@ -83,3 +85,46 @@ def test_documents_are_written_by_json_text():
         if "json.dump" in file.read_text()
     }
     assert files <= NOT_DOCUMENTS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_read_in_the_encoding_that_the_file_names(tmp_path, encoding, end):
+    # U+0085, U+2028 and the form feed are line breaks of str.splitlines, but not of text files.
+    names = ["cat", "caf\u00e9 \u732b", "", "one\u0085\u2028\x0cname"]
+    (tmp_path / "file").write_bytes(end.join([*names, ""]).encode(encoding))
+    assert read_lines(tmp_path / "file") == names
+    (tmp_path / "file").write_bytes(end.join(names).encode(encoding))
+    assert read_lines(tmp_path / "file") == names
+
+
+@pytest.mark.parametrize("mark", ["fffe", "feff"])
+def test_lines_are_read_in_both_byte_orders(tmp_path, mark):
+    order = {"fffe": "le", "feff": "be"}[mark]
+    (tmp_path / "file").write_bytes(bytes.fromhex(mark) + "cat\ndog\n".encode(f"utf-16-{order}"))
+    assert read_lines(tmp_path / "file") == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ("chat\nbo\u00e9\n".encode("latin-1"), "the byte 0xe9 in line 2. Save it in UTF-8.*iconv"),
+        ("cat\n".encode("utf-16-le"), "zero bytes"),
+        (b"\xff\xfec", "UTF-16 with a byte order mark"),
+    ],
+)
+def test_an_unknown_encoding_is_not_guessed(tmp_path, data, text):
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(DataError, match=text):
+        read_lines(tmp_path / "file")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(DataError, match="cannot be read. Received: Is a directory"):
+        read_lines(tmp_path)
+
+
+def test_a_line_break_in_a_name_is_refused():
+    assert join_lines(["a\u2028b", ""]) == "a\u2028b\n\n"
+    with pytest.raises(DataError, match=r"The name 'a\\nb' contains a line break"):
+        join_lines(["a\nb"])

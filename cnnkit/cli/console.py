@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cnnkit._files import json_text
+from cnnkit._files import json_text, read_lines
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+    from cnnkit.data import Dataset
 
 
 @contextmanager
@@ -78,6 +81,12 @@ def print_line(text: str, file: TextIO) -> None:
         print(text, file=file, flush=True)
 
 
+def print_left_out(dataset: Dataset) -> None:
+    """Print on standard error how many files of a dataset are left out and why, if any are."""
+    if text := dataset.describe_left_out():
+        print(f"note: {dataset.spec}: {text}", file=sys.stderr)
+
+
 def print_json(document: object, *, indent: int | None = None) -> None:
     """Print a JSON document on standard output."""
     print(json_text(document, indent=indent))
@@ -141,8 +150,11 @@ def check_png(path: str | Path, option: str = "--output") -> Path:
 def read_labels(path: str | Path, option: str = "--labels") -> tuple[str, ...]:
     """Read class names from a text file, one a line.
 
+    Spaces around a name and blank lines at the end do not count.
+
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or a line between two names is blank.
+        DataError: If the encoding of the file cannot be known.
     """
     if not Path(path).is_file():
         raise UsageError(
@@ -150,7 +162,16 @@ def read_labels(path: str | Path, option: str = "--labels") -> tuple[str, ...]:
             expected="class names, one a line",
             received=path,
         )
-    return tuple(Path(path).read_text().splitlines())
+    names = [line.strip() for line in read_lines(Path(path))]
+    while names and not names[-1]:
+        names.pop()
+    if not names or "" in names:
+        raise UsageError(
+            f"{option} must hold a class name in every line",
+            expected="class names, one a line",
+            received=f"{path}, blank in line {names.index('') + 1 if names else 1}",
+        )
+    return tuple(names)
 
 
 def parse_integers(text: str) -> tuple[int, ...]:

@@ -8,6 +8,9 @@ from typing import Any, TextIO
 from cnnkit.cli.console import open_bar, print_line
 from cnnkit.training import Callback
 
+# Names of so many classes are printed.
+MAX_LISTED_CLASSES = 5
+
 
 class TerminalProgress(Callback):
     """Prints lines to a stream, and shows a bar if standard error is a terminal.
@@ -28,18 +31,19 @@ class TerminalProgress(Callback):
         self.process = 0
 
     def on_train_begin(self, facts: Mapping[str, Any]) -> None:
-        """Print the model, the dataset, the devices and the deviations from the paper."""
+        """Print the model, the dataset, the files left out, the devices and the deviations."""
         self._epochs, self.process = facts["epochs"], facts["process"]
         devices = facts["devices"]
         replicas = f"{len(devices)} replica{'s' if len(devices) > 1 else ''} on the {devices[0]}"
+        left_out = f"; {facts['left_out']}" if facts["left_out"] else ""
+        few = facts["classes"] <= MAX_LISTED_CLASSES
+        names = f" ({', '.join(facts['class_names'])})" if few else ""
         self._print(
-            f"{facts['model']}, {facts['parameters']:,} parameters, {facts['classes']} classes; "
+            f"{facts['model']}, {facts['parameters']:,} parameters, "
+            f"{facts['classes']} classes{names}; "
             f"{facts['training_images']:,} training and {facts['test_images']:,} held-out images; "
-            f"{replicas}"
+            f"{replicas}{left_out}"
         )
-        if facts["unreadable"]:
-            files = facts["unreadable"]
-            self._print(f"left out {len(files)} unreadable: {', '.join(files[:3])}")
         for deviation in facts["deviations"]:
             self._print(f"deviates from the paper: {deviation}")
         if facts["first_epoch"] > 1 or facts["first_step"] > 1:

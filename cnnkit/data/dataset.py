@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._file_tree import count_left_out
 from cnnkit.data.decode import decode_image
 
 TEST_FRACTION = 0.2
 # A few broken files are common in collected images; more of them mean a wrong folder.
 MAX_UNREADABLE = 0.01
+# Reasons of files that are left out: should be images, and images of a third split.
+UNREADABLE = "unreadable"
+UNUSED_SPLIT = "in the unused split"
+# Stands between a dataset's folder and the name of the split to hold out.
+HELD_OUT_MARK = "#"
+MAX_SHOWN = 3
 
 # A graph function of an index, () int64.
 LoadByIndex = Callable[[tf.Tensor], tf.Tensor]
@@ -76,14 +83,47 @@ class Dataset:
         splits: `train` and `test`.
         fingerprint: SHA-256, in hexadecimal. It changes when the list of images, a label or a
             split changes.
-        unreadable: Files that were left out because they are not images.
+        left_out: Names of the files below the dataset's folder that are not used, by reason.
+        label_files: Names of the files that labels were read from.
+        empty_folders: Names of the folders in the place of a class folder without any image.
+
+    The images of all splits, `left_out` and `label_files` are together all files below the folder.
     """
 
     spec: str
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     fingerprint: str
-    unreadable: tuple[str, ...] = ()
+    left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    label_files: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """Names of the files that were left out because they cannot be read as images."""
+        return self.left_out.get(UNREADABLE, ())
+
+    def describe_left_out(self) -> str | None:
+        """Return in words how many files are left out and why; None if there is nothing to say.
+
+        Example:
+            >>> left_out = {"hidden": ("a/.DS_Store",), "unreadable": ("a/1.png", "b/2.png")}
+            >>> Dataset("folder:images", ("a", "b"), {}, "", left_out).describe_left_out()
+            '3 files left out: 2 unreadable, 1 hidden'
+        """
+        counts = {reason: len(names) for reason, names in self.left_out.items() if names}
+        parts = [count_left_out(counts)] if counts else []
+        root = self.spec.rpartition(HELD_OUT_MARK)[0] or self.spec
+        parts += [
+            f"{root}{HELD_OUT_MARK}{reason.removeprefix(UNUSED_SPLIT).strip()} holds that split out"
+            for reason in self.left_out
+            if reason.startswith(UNUSED_SPLIT)
+        ]
+        if self.empty_folders:
+            shown = ", ".join(self.empty_folders[:MAX_SHOWN])
+            more = len(self.empty_folders) - MAX_SHOWN
+            parts.append(f"no images in {shown}" + (f" and {more} more" if more > 0 else ""))
+        return "; ".join(parts) or None
 
 
 def stratified_holdout(

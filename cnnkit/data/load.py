@@ -21,18 +21,19 @@ def load_dataset(
         spec: One of:
 
             - `digits`: the 1,797 handwritten digits of scikit-learn, 8 x 8 gray.
-            - `folder:PATH`: one subfolder per class, images of any size, in `PATH` itself or in
-              `PATH/train` and `PATH/test`.
-            - `imagenet:PATH`: ImageNet as its archives unpack, `PATH/train` and `PATH/val`.
+            - `folder:PATH`: one subfolder per class, images of any size at any depth, in `PATH`
+              itself or in `PATH/train` and `PATH/test`, or names like these. `folder:PATH#val`
+              holds out another folder than `test`.
+            - `imagenet:PATH`: ImageNet as its archives, Kaggle's or Tiny ImageNet's unpack.
             - `shards:PATH`: the output of `cnnkit data shard`.
             - `tfds:NAME`: a dataset of TensorFlow Datasets that is already prepared.
         seed: Seed of the split of a dataset that has no test split.
         download: Whether TensorFlow Datasets may download and prepare the dataset.
-        max_unreadable: Largest fraction of a folder's files, 0..1, that may be unreadable. They are
-            left out.
+        max_unreadable: Largest fraction of the files in class folders, 0..1, that may be unreadable
+            or broken links. They are left out.
 
     Returns:
-        The dataset with its splits `train` and `test`.
+        The dataset with its splits `train` and `test`, and the files that it leaves out.
 
     Raises:
         UsageError: If there is no such dataset.

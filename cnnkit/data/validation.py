@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,20 +49,29 @@ class DatasetReport:
 
     Attributes:
         splits: Report of each split, by name.
-        left_out: Files that were left out when the dataset was opened, because they are not images.
+        files: Number of files found below the dataset's folder; for a dataset without a folder,
+            the number of images.
+        left_out: Names of the files that were left out when the dataset was opened, by reason.
+        label_files: Names of the files that labels were read from.
+        empty_folders: Names of the folders in the place of a class folder without any image.
         duplicates: Pairs of names: the first training image with the pixels of a test image, and
             that test image.
     """
 
     splits: dict[str, SplitReport]
-    left_out: tuple[str, ...]
+    files: int
+    left_out: Mapping[str, tuple[str, ...]]
+    label_files: tuple[str, ...]
+    empty_folders: tuple[str, ...]
     duplicates: tuple[tuple[str, str], ...]
 
     @property
     def passed(self) -> bool:
-        """True if every image is readable and no test image is a training image."""
+        """True if every file is a readable image that is used, and no test image is in training."""
         unreadable = any(split.unreadable for split in self.splits.values())
-        return not (self.left_out or self.duplicates or unreadable)
+        return not (
+            any(self.left_out.values()) or self.empty_folders or self.duplicates or unreadable
+        )
 
 
 def check_dataset(
@@ -101,7 +110,15 @@ def check_dataset(
         if pixels in by_pixels["train"]
         for name in names
     )
-    return DatasetReport(splits, dataset.unreadable, duplicates)
+    files = sum(map(len, dataset.splits.values())) + sum(map(len, dataset.left_out.values()))
+    return DatasetReport(
+        splits,
+        files + len(dataset.label_files),
+        dataset.left_out,
+        dataset.label_files,
+        dataset.empty_folders,
+        duplicates,
+    )
 
 
 def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np.ndarray]:

@@ -138,16 +138,41 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
         )
     spec = spec or known.pop()
     # The seed of the training splits a dataset that has no test split.
-    own = [run.config.seed for run in runs if run.config.dataset == spec]
-    seeds = list(dict.fromkeys(own or [runs[0].config.seed]))
-    datasets = [load_dataset(spec, seed=seed) for seed in seeds]
-    if len({dataset.fingerprint for dataset in datasets}) > 1:
+    datasets = {seed: load_dataset(spec, seed=seed) for seed in {run.config.seed for run in runs}}
+    # A dataset that was moved is recognized by its fingerprint.
+    own = [
+        run.config.seed
+        for run in runs
+        if run.config.dataset == spec
+        or trained_fingerprint(run) == datasets[run.config.seed].fingerprint
+    ]
+    seed = own[0] if own else runs[0].config.seed
+    if len({datasets[own_seed].fingerprint for own_seed in own}) > 1:
         raise UsageError(
             f"The runs held out different images of {spec}, by their different seeds: test images "
             "of one are training images of another",
             expected="runs of one --seed, or a dataset with a test split of its own",
         )
-    return datasets[0], seeds[0]
+    return datasets[seed], seed
+
+
+def trained_fingerprint(run: RunFolder) -> str | None:
+    """Return the fingerprint of the dataset that a run was trained on; None if it is not known."""
+    fingerprint: str | None = run.environment.get("dataset", {}).get("fingerprint")
+    return fingerprint
+
+
+def runs_of_changed_dataset(runs: Sequence[RunFolder], dataset: Dataset) -> list[RunFolder]:
+    """Return the runs that were trained on this dataset before it changed.
+
+    Its test images may have been training images then.
+    """
+    return [
+        run
+        for run in runs
+        if run.config.dataset == dataset.spec
+        and trained_fingerprint(run) not in (None, dataset.fingerprint)
+    ]
 
 
 def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Split:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._files import json_text
+from cnnkit._files import join_lines, json_text
 from cnnkit.data import Augmentation
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
@@ -77,7 +77,7 @@ def write_assets(
         The paths of both files.
     """
     labels_file, preprocessing_file = folder / LABELS, folder / PREPROCESSING
-    labels_file.write_text("".join(f"{label}\n" for label in labels))
+    labels_file.write_text(join_lines(labels), encoding="utf-8")
     preprocessing_file.write_text(json_text(preprocessing, indent=2) + "\n")
     return [labels_file, preprocessing_file]
 
@@ -132,7 +132,7 @@ def write_card(
         CREDIT,
         "",
     ]
-    (folder / "README.md").write_text("\n".join(lines))
+    (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def _facts_table(network: ServedClassifier, labels: Sequence[str], origin: Origin) -> list[str]:

@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from cnnkit.errors import RunError, UsageError
+from cnnkit._files import read_lines
+from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
 from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
@@ -188,7 +189,10 @@ def _check_labels(folder: Path) -> Check:
     file = folder / "assets" / LABELS
     if not file.is_file():
         return Check("labels", None, "none are stored")
-    return Check("labels", True, f"{len(file.read_text().splitlines())} classes")
+    try:
+        return Check("labels", True, f"{len(read_lines(file))} classes")
+    except DataError as error:
+        return Check("labels", False, str(error))
 
 
 def _check_weights(folder: Path) -> Check:

@@ -32,7 +32,8 @@ class Callback:
 
         Args:
             facts: Facts about the run: `run` (path of the folder), `model`, `parameters`,
-                `training_images`, `test_images`, `classes`, `unreadable` (files left out),
+                `training_images`, `test_images`, `classes`, `class_names`, `unreadable` (names of
+                files), `left_out` (number of all files left out and why, in words, or None),
                 `devices` (kind of each replica), `epochs`, `first_epoch`, `first_step`,
                 `deviations` (from the paper), `process` (index
                 of this process, from 0).

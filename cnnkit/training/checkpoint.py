@@ -186,8 +186,9 @@ def checkpoints_newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.npz"), reverse=True)
 
 
-# A resumed run may be longer, and may write and keep files more or less often.
-CHANGEABLE = {"epochs", "checkpoint_every", "keep_checkpoints", "keep_epochs"}
+# A resumed run may be longer, may write and keep files more or less often, and may find its dataset
+# in another place: `check_resumable_dataset` compares the images.
+CHANGEABLE = {"epochs", "checkpoint_every", "keep_checkpoints", "keep_epochs", "dataset"}
 
 
 def check_resumable_configuration(run: RunFolder, config: TrainingConfig) -> None:
@@ -226,10 +227,10 @@ def check_resumable_dataset(run: RunFolder, dataset: Dataset) -> None:
     before = run.environment["dataset"]["fingerprint"]
     if before != dataset.fingerprint:
         raise RunError(
-            f"The dataset {dataset.spec} has changed since the run {run.path} was started",
+            f"The dataset {dataset.spec} is not that of the run {run.path}, or has changed since",
             expected=f"fingerprint {before[:12]}",
             received=dataset.fingerprint[:12],
-            hint="Restore it, or train in another --output",
+            hint="Restore it or give its place with --dataset, or train in another --output",
         )
 
 

@@ -40,6 +40,8 @@ def describe_environment(
             "fingerprint": dataset.fingerprint,
             "images": {name: len(split) for name, split in dataset.splits.items()},
             "unreadable": list(dataset.unreadable),
+            "left_out": {reason: len(names) for reason, names in dataset.left_out.items()},
+            "empty_folders": list(dataset.empty_folders),
         },
     }
 

@@ -89,8 +89,8 @@ def train(
     Args:
         config: The configuration.
         output: Path of the run folder.
-        resume: Continue the run in `output`. Only `epochs` and the fields about checkpoints may
-            differ from its configuration.
+        resume: Continue the run in `output`. Only `epochs`, the fields about checkpoints and the
+            place of the same dataset may differ from its configuration.
         overwrite: Start again if `output` is already a run folder.
         download: Whether a TensorFlow dataset may be downloaded.
         callbacks: Objects that are notified of the progress.
@@ -214,6 +214,8 @@ def prepare_run(
         check_augmentation(config)
     initial_model = _initial_model(config, folder, resume=resume) if is_chief else None
     dataset = _load_dataset(config, download=download)
+    if is_chief and resume:
+        check_resumable_dataset(folder, dataset)
     work = {"configuration": dataclasses.asdict(config), "dataset": dataset.fingerprint}
     check_same_configuration_everywhere(strategy, work)
     statistics: dict[str, np.ndarray] = {}
@@ -229,7 +231,7 @@ def prepare_run(
             copied = initialize_from(initial_model, config, components.model)
             messages += initialization_messages(initial_model, config, copied, dataset.class_names)
         if resume:
-            state = _restore(config, folder, dataset, components)
+            state = _restore(config, folder, components)
         else:
             environment = describe_environment(dataset, config.seed, strategy)
             folder.create(config, dataset.class_names, {**metadata, **environment}, statistics)
@@ -286,10 +288,9 @@ def _input_statistics(
 
 
 def _restore(
-    config: TrainingConfig, folder: RunFolder, dataset: Dataset, components: TrainingComponents
+    config: TrainingConfig, folder: RunFolder, components: TrainingComponents
 ) -> TrainingState:
     """Restore the newest checkpoint and drop what was written after it."""
-    check_resumable_dataset(folder, dataset)
     folder.remove_partial_files()
     folder.write_config(config)
     state = restore_checkpoint(folder.checkpoints, components.step_runner.checkpoint_variables)
@@ -316,7 +317,9 @@ def _facts(run: TrainingRun) -> dict[str, Any]:
         "training_images": len(dataset.splits["train"]),
         "test_images": len(dataset.splits["test"]),
         "classes": len(dataset.class_names),
+        "class_names": dataset.class_names,
         "unreadable": dataset.unreadable,
+        "left_out": dataset.describe_left_out(),
         "devices": replica_devices(run.components.step_runner.strategy),
         "epochs": config.epochs,
         "first_epoch": state.epochs + 1,

@@ -66,6 +66,14 @@ def test_a_figure_is_a_png_in_an_existing_folder(tmp_path):
 def test_labels_are_lines(tmp_path):
     (tmp_path / "labels").write_text("ant\nhoney bee\n")
     assert read_labels(tmp_path / "labels") == ("ant", "honey bee")
+    (tmp_path / "labels").write_bytes("\ufeffant \r\nhoney bee\r\n\r\n  ".encode())
+    assert read_labels(tmp_path / "labels") == ("ant", "honey bee")
+    (tmp_path / "labels").write_bytes("ant\nbee\n".encode("utf-16"))
+    assert read_labels(tmp_path / "labels") == ("ant", "bee")
+    for text, line in (("ant\n\nbee\n", 2), ("\n\n", 1)):
+        (tmp_path / "labels").write_text(text)
+        with pytest.raises(UsageError, match=f"--labels must hold .* blank in line {line}"):
+            read_labels(tmp_path / "labels")
     with pytest.raises(UsageError, match="--labels must be an existing file"):
         read_labels(tmp_path / "none")
 

@@ -146,7 +146,7 @@ def test_a_broken_image_is_named(small_folder):
 
 
 def test_an_undecodable_image_is_named(flawed_folder, tmp_path):
-    (flawed_folder / "train" / "dark" / "notes.txt").unlink()
+    (flawed_folder / "train" / "dark" / "torn.jpg").unlink()
     split = load_dataset(f"folder:{flawed_folder}").splits["train"]
     with pytest.raises(DataError, match="1 of the images cannot.*Received: train/dark/6.jpg"):
         mean_image(split, 8)

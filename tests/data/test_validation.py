@@ -13,7 +13,11 @@ def test_check_finds_what_is_planted(flawed_folder):
         load_dataset(f"folder:{flawed_folder}")
     report = check_dataset(load_dataset(f"folder:{flawed_folder}", max_unreadable=1.0))
     assert not report.passed
-    assert report.left_out == (str(flawed_folder / "train/dark/notes.txt"),)
+    assert report.left_out == {
+        "of other types": ("train/dark/notes.txt",),
+        "unreadable": ("train/dark/torn.jpg",),
+    }
+    assert report.files == sum(file.is_file() for file in flawed_folder.rglob("*")) == 22
     assert report.splits["train"].unreadable == ("train/dark/6.jpg",)
     assert report.splits["test"].unreadable == ()
     assert report.duplicates == (("train/light/4.jpg", "test/light/same.png"),)

@@ -5,10 +5,21 @@ import numpy as np
 import pytest
 
 from cnnkit import alexnet, vgg11
+from cnnkit.config import TrainingConfig
+from cnnkit.data import load_dataset
+from cnnkit.errors import UsageError
 from cnnkit.evaluation import EvaluatedModel, evaluate
-from cnnkit.evaluation.ensemble import dense_network, evaluated_model, score_function
+from cnnkit.evaluation.ensemble import (
+    dense_network,
+    evaluated_model,
+    held_out_images,
+    runs_of_changed_dataset,
+    score_function,
+)
 from cnnkit.evaluation.predictions import log_softmax
+from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import CLASSES, LABELS, SIZE, images, network, split_of
+from tests.helpers.images import write_files
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +68,42 @@ def test_a_network_of_any_size_is_tested_densely(split):
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     result = evaluate(EvaluatedModel("any", model, (16,), SIZE), split, LABELS, protocol="dense")
     assert result.images == 8
+
+
+@pytest.fixture
+def moved(tmp_path):
+    """Two runs with different seeds on a dataset without splits, which was moved since."""
+    names = [f"{label}/{i}.png" for label in LABELS for i in range(5)]
+    write_files(tmp_path / "before", names)
+    runs = []
+    for seed in (0, 1):
+        source = load_dataset(f"folder:{tmp_path / 'before'}", seed=seed)
+        run = RunFolder(tmp_path / f"run{seed}")
+        config = TrainingConfig(dataset=source.spec, image_size=SIZE, seed=seed)
+        run.create(config, LABELS, {"dataset": {"fingerprint": source.fingerprint}})
+        runs.append(run)
+    (tmp_path / "before").rename(tmp_path / "after")
+    return runs, tmp_path / "after"
+
+
+def test_runs_of_a_moved_dataset_keep_their_held_out_images(moved):
+    runs, folder = moved
+    source, seed = held_out_images(runs[1:], f"folder:{folder}")
+    assert seed == 1
+    expected = load_dataset(f"folder:{folder}", seed=1).splits["test"].names
+    assert source.splits["test"].names == expected
+    with pytest.raises(UsageError, match="held out different images of folder:.*after"):
+        held_out_images(runs, f"folder:{folder}")
+    # A dataset of neither of the runs is split by the first seed.
+    write_files(folder, ["a/new.png"])
+    assert held_out_images(runs[::-1], f"folder:{folder}")[1] == 1
+
+
+def test_a_dataset_that_changed_since_the_training_is_noticed(moved):
+    runs, folder = moved
+    folder.rename(folder.with_name("before"))
+    source, _ = held_out_images(runs[:1], None)
+    assert runs_of_changed_dataset(runs[:1], source) == []
+    write_files(folder.with_name("before"), ["a/new.png"])
+    source, _ = held_out_images(runs[:1], None)
+    assert runs_of_changed_dataset(runs[:1], source) == runs[:1]

@@ -46,6 +46,20 @@ def noise_jpeg(value, seed=0):
     return tf.io.encode_jpeg(pixels, quality=95).numpy()
 
 
+def png(value=0, side=4):
+    """Returns a PNG file of one gray."""
+    return encoded(np.full((side, side, 3), value, np.uint8), "PNG")
+
+
+def write_files(root, names, data=None):
+    """Writes files with their folders; without `data` each is an image of another gray."""
+    for value, name in enumerate(names):
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(value) if data is None else data)
+    return root
+
+
 def load_file(split, index):
     return split.load_bytes(tf.constant(index, tf.int64)).numpy()
 
@@ -95,6 +109,7 @@ def write_flawed_folder(root):
             for i in range(count):
                 (folder / f"{i}.jpg").write_bytes(noise_jpeg(100 * label, seed=i + 10 * count))
     (root / "train" / "dark" / "notes.txt").write_text("no image")
+    (root / "train" / "dark" / "torn.jpg").write_bytes(noise_jpeg(0)[:100])
     broken = noise_jpeg(0)
     (root / "train" / "dark" / "6.jpg").write_bytes(broken[:100] + b"\xff\xd9")
     pixels = tf.io.decode_jpeg((root / "train" / "light" / "4.jpg").read_bytes())

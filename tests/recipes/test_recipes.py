@@ -1,6 +1,7 @@
 """Recipes against the numbers in the papers; recipes of several stages."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -155,6 +156,19 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     capsys.readouterr()
     assert main([*words, "--recipe", "chain"]) == 2
     assert "--resume continues it" in capsys.readouterr().err
+
+
+def test_parts_whose_dataset_was_moved_are_resumed(tmp_path, chain, image_folder):
+    shutil.copytree(image_folder, tmp_path / "before")
+    folder = tmp_path / "chain"
+    words = ["train", "--output", str(folder), "--epochs", "1", "--dataset"]
+    assert main([*words, f"folder:{tmp_path}/before", "--recipe", "chain"]) == 0
+    second = RunFolder(folder / "second")
+    second.model_file.unlink()
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert main([*words, f"folder:{tmp_path}/after", "--resume"]) == 0
+    assert second.model_file.is_file()
+    assert second.config.dataset == f"folder:{tmp_path}/after"
 
 
 def test_a_run_keeps_its_deviations_and_its_command(tmp_path, capsys):

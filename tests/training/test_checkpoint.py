@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import checkpoint, train
@@ -171,12 +172,33 @@ def test_resume_with_another_configuration_names_the_fields(tmp_path):
         train(CONFIG, tmp_path / "none", resume=True)
 
 
+def test_a_run_whose_dataset_was_moved_is_resumed(tmp_path, image_folder, capsys):
+    before, after = tmp_path / "before", tmp_path / "elsewhere" / "after"
+    shutil.copytree(image_folder, before)
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{before}", epochs=2, deterministic=True)
+    whole = train(config, tmp_path / "whole")
+    run = train(dataclasses.replace(config, epochs=1), tmp_path / "run")
+    after.parent.mkdir()
+    before.rename(after)
+    resume = ["train", "--resume", "--output", str(run.path), "--epochs", "2"]
+    assert main(resume) == 2
+    assert "No folder" in (error := capsys.readouterr().err) and "give its new path" in error
+    assert main([*resume, "--dataset", f"folder:{after}"]) == 0
+    assert run.config.dataset == f"folder:{after}"
+    for a, b in zip(weights_of(whole), weights_of(run), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(RunError, match="folder:.*test is not that of the run .*--dataset"):
+        other = shutil.copytree(after / "above", tmp_path / "test" / "above")
+        shutil.copytree(other, tmp_path / "test" / "below")
+        train(dataclasses.replace(config, dataset=f"folder:{tmp_path}/test"), run.path, resume=True)
+
+
 def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder):
     images = shutil.copytree(image_folder, tmp_path / "images")
     config = dataclasses.replace(CONFIG, dataset=f"folder:{images}", epochs=1)
     run = train(config, tmp_path / "run")
     (images / "above" / "00.jpg").unlink()
-    with pytest.raises(RunError, match="has changed since the run"):
+    with pytest.raises(RunError, match="is not that of the run .* or has changed since"):
         train(dataclasses.replace(config, epochs=2), run.path, resume=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 SPEC_HELP = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
 # Number of files that are listed on the terminal; --json lists all.
 MAX_LISTED = 10
+# The reason of `cnnkit.data.dataset`, which imports TensorFlow.
+UNREADABLE = "unreadable"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = subcommands.add_parser(
         "check",
         help="read every image once and report what is there",
-        description="Read every image once: images of each class, sizes, unreadable files, and "
-        "test images that are training images. The exit code is 0 whatever is found, unless "
-        "--strict is given.",
+        description="Read every image once: images of each class, sizes, the files that are left "
+        "out and why, and test images that are training images. The exit code is 0 whatever is "
+        "found, unless --strict is given.",
     )
     shard = subcommands.add_parser(
         "shard",
@@ -47,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--strict",
         action="store_true",
-        help="exit code 1 if an image is unreadable, or in both splits",
+        help="exit code 1 if a file is left out or unreadable, a class folder is empty, or an "
+        "image is in both splits",
     )
     for subcommand in (check, shard):
         add_json_argument(subcommand)
@@ -97,14 +101,33 @@ def _print_report(report: DatasetReport) -> None:
                     f"{name}: {side} {sides.smallest} to {sides.largest} pixels, "
                     f"median {sides.median}"
                 )
-    unreadable = [name for split in report.splits.values() for name in split.unreadable]
-    broken = [*report.left_out, *unreadable]
-    _print_list(f"{len(broken)} unreadable", broken)
+    _print_files(report)
     same = [f"{test} is {train}" for train, test in report.duplicates]
     _print_list(f"{len(same)} test images that are training images", same)
 
 
-def _print_list(title: str, lines: list[str]) -> None:
+def _print_files(report: DatasetReport) -> None:
+    """Print how many of the files are used, and those that are not by reason."""
+    left_out = {reason: list(names) for reason, names in report.left_out.items()}
+    unreadable = left_out.pop(UNREADABLE, [])
+    unreadable += [name for split in report.splits.values() for name in split.unreadable]
+    images = sum(split.images for split in report.splits.values())
+    labels = len(report.label_files)
+    print(
+        f"{report.files:,} files found: {images:,} images used, "
+        + (f"{labels:,} read for labels, " if labels else "")
+        + f"{report.files - images - labels:,} left out"
+    )
+    for reason, names in sorted(left_out.items()):
+        _print_list(f"{len(names):,} {reason}", names)
+    _print_list(f"{len(unreadable):,} {UNREADABLE}", unreadable)
+    if report.empty_folders:
+        _print_list(
+            f"{len(report.empty_folders)} class folders without images", report.empty_folders
+        )
+
+
+def _print_list(title: str, lines: Sequence[str]) -> None:
     print(title)
     for line in lines[:MAX_LISTED]:
         print(f"  {line}")
@@ -124,8 +147,8 @@ def _shard(args: argparse.Namespace) -> int:
         print_json({"dataset": f"shards:{args.output}", "files": files, "images": images})
         return 0
     print(f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images")
-    if source.unreadable:
-        _print_list(f"left out {len(source.unreadable)} unreadable", list(source.unreadable))
+    if left_out := source.describe_left_out():
+        print(left_out)
     return 0
 
 

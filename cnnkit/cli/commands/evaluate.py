@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cnnkit.cli.console import (
     add_json_argument,
     parse_integers,
     print_json,
+    print_left_out,
     progress_bar,
     table,
 )
@@ -115,7 +117,12 @@ def _evaluate(
         same networks and protocol.
     """
     from cnnkit.evaluation import evaluate
-    from cnnkit.evaluation.ensemble import align_classes, evaluated_run, held_out_images
+    from cnnkit.evaluation.ensemble import (
+        align_classes,
+        evaluated_run,
+        held_out_images,
+        runs_of_changed_dataset,
+    )
     from cnnkit.evaluation.protocols import check_average, find_protocol
     from cnnkit.evaluation.published import published_errors
     from cnnkit.evaluation.result_store import progress_path, result_path, save_results, sha256
@@ -124,6 +131,13 @@ def _evaluate(
     find_protocol(args.protocol)
     check_average(args.average)
     source, seed = held_out_images(runs, args.dataset)
+    print_left_out(source)
+    for one in runs_of_changed_dataset(runs, source):
+        print(
+            f"note: {source.spec} has changed since {one.path} was trained: test images may have "
+            "been training images",
+            file=sys.stderr,
+        )
     labels = runs[0].class_names
     split = align_classes(source, labels)
     strategy = get_strategy(args.strategy, args.replicas)

@@ -12,7 +12,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
-from cnnkit.cli.console import add_json_argument, print_json, progress_bar
+from cnnkit.cli.console import add_json_argument, print_json, print_left_out, progress_bar
 from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 
@@ -78,6 +78,7 @@ def _write(args: argparse.Namespace) -> FeatureIndex:
 
     spec = spec_from_arguments(args, args.layer)
     source = load_dataset(args.dataset, seed=args.seed)
+    print_left_out(source)
     model = load_from_arguments(args).model
     total = len(select_features_split(source, args.split)) // args.shard[1]
     with progress_bar(total, args.layer) as progress:

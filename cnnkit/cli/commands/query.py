@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
 from cnnkit.cli.console import add_json_argument, print_json
 from cnnkit.errors import DataError, UsageError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 NamedImage = tuple[str, Path | bytes]
 
 _STDIN = "-"
-_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp"})
+_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
 # A figure of more rows is too long to be looked at.
 _MAX_EXPLAINED = 16
 
@@ -96,9 +97,9 @@ def _find_images(paths: list[str]) -> list[NamedImage]:
                 raise UsageError("`PATH` - must be given once", received=" ".join(paths))
             images.append((_STDIN, _read_stdin()))
         elif Path(path).is_dir():
-            images += ((str(file), file) for file in _image_files(Path(path)))
+            images += ((printable(str(file)), file) for file in _image_files(Path(path)))
         elif Path(path).is_file():
-            images.append((path, Path(path)))
+            images.append((printable(path), Path(path)))
         else:
             raise UsageError("`PATH` must be an existing image file or folder", received=path)
     return images
@@ -112,14 +113,25 @@ def _read_stdin() -> bytes:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    files = (file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES)
-    found = sorted(file for file in files if file.is_file())
+    """Return the image files below a folder, and print how many other files there are."""
+    found: list[Path] = []
+    left_out: dict[str, int] = {}
+    for file in find_files(folder):
+        reason = file.reason
+        if reason is None and Path(file.name).suffix.lower() not in _SUFFIXES:
+            reason = OTHER_TYPE
+        if reason is None:
+            found.append(Path(file.path))
+        else:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    if left_out:
+        print(f"note: {folder}: {count_left_out(left_out)}", file=sys.stderr)
     if not found:
         raise UsageError(
             f"{folder} has no image files",
             expected=f"files {' '.join(sorted(_SUFFIXES))}",
         )
-    return found
+    return sorted(found)
 
 
 def _check(args: argparse.Namespace, images: list[NamedImage]) -> None:

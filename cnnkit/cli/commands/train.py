@@ -91,7 +91,10 @@ def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None)
             "is trained by one process"
         )
     if args.resume and has_stages(output):
-        stages = read_stages(output)
+        stages = [
+            dataclasses.replace(stage, config=apply_overrides(stage.config, args))
+            for stage in read_stages(output)
+        ]
     elif args.resume or recipe is None:
         raise UsageError(f"No run folder {output}", expected="a folder that `cnnkit train` wrote")
     else:

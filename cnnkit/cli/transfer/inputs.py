@@ -14,6 +14,7 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
     spec_from_arguments,
 )
+from cnnkit.cli.console import print_left_out
 from cnnkit.cli.load_network import load_networks
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def load_source(spec: str) -> Dataset | MultiLabelDataset:
         return load_voc(spec.removeprefix(VOC))
     from cnnkit.data import load_dataset
 
-    return load_dataset(spec)
+    source = load_dataset(spec)
+    print_left_out(source)
+    return source
 
 
 def load_without_overlap(args: argparse.Namespace) -> tuple[Any, list[dict[str, object]]]:

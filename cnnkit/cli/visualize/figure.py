@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnkit._files import json_text, staged_file, write_text
+from cnnkit.cli.console import print_left_out
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.errors import DataError, unknown_name
 
@@ -140,7 +141,9 @@ def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:
     """
     from cnnkit.data import load_dataset
 
-    splits = load_dataset(dataset, seed=seed).splits
+    source = load_dataset(dataset, seed=seed)
+    print_left_out(source)
+    splits = source.splits
     if split not in splits:
         raise unknown_name("split", split, splits)
     return splits[split]

@@ -1,232 +1,156 @@
-"""Folders of images with one subfolder per class.
-
-Files that are not images are left out if they are few. The files are listed, checked and
-fingerprinted here for every dataset of single files, `cnnkit.data.sources.imagenet` too.
-"""
+"""Folders of images with one subfolder per class, possibly below folders of the splits."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from cnnkit.data.dataset import MAX_UNREADABLE, Dataset, Split, stratified_holdout
-from cnnkit.data.decode import FORMATS, decode_image
-from cnnkit.data.pipeline import MAX_NAMES_IN_ERROR, WORKERS, parallel_map
+from cnnkit.data.dataset import HELD_OUT_MARK, MAX_UNREADABLE, Dataset
+from cnnkit.data.sources.image_files import dataset_from_files
+from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolders
 from cnnkit.errors import DataError, UsageError
 
-# First and last bytes of a whole JPEG file.
-JPEG_BEGIN, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-FILES_PER_TASK = 256
-
-
-class ImageFile(NamedTuple):
-    """Path of an image file, index of its class, and its size in bytes."""
-
-    path: str
-    label: int
-    size: int
+# Names of the folders of each split, in any case: train, Training, train_set ...
+SPLIT_NAMES = {
+    role: re.compile(rf"({names})([ _-]?(set|data|images))?", re.IGNORECASE)
+    for role, names in {
+        "train": "train|training",
+        "test": "test|testing|eval|evaluation",
+        "val": "val|valid|validation|dev",
+    }.items()
+}
 
 
 def load_image_folder(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) -> Dataset:
-    """Open a folder of class folders, or one with `train` and `test` folders of them.
+    """Open a folder of class folders, or one with folders of splits that hold class folders.
 
     Every file is checked, so that files that are not images are found before any work begins.
 
     Args:
-        root: The folder.
-        seed: Seed of the split of a folder without `train` and `test`.
-        max_unreadable: Largest fraction of the files, 0..1, that may be unreadable.
+        root: The folder. A folder with `train` and one of `test` and `val`, or names like these,
+            has splits. `test` is held out, or `val` if there is no `test`; `PATH#NAME` holds out
+            another folder.
+        seed: Seed of the split of a folder without splits.
+        max_unreadable: Largest fraction of the files in the class folders, 0..1, that may be
+            unreadable.
 
     Raises:
         UsageError: If there is no such folder.
         DataError: If it has no class folders or no images, too many of its files are unreadable,
-            or `test` has classes that `train` lacks.
+            the held-out folder has classes that `train` lacks, or it is not clear which folders
+            are the splits.
     """
-    path = Path(root)
-    if not path.is_dir():
-        raise UsageError(f"No folder {root}", expected="folder:PATH of an existing folder")
-    has_splits = (path / "train").is_dir() and (path / "test").is_dir()
-    class_names = class_folders(path / "train" if has_splits else path)
-    if has_splits:
-        check_same_classes(path, "test", class_names)
-    folders = {name: path / name for name in ("train", "test")} if has_splits else {"all": path}
-    files = {name: files_by_class(folder, class_names) for name, folder in folders.items()}
-    return dataset_from_files(f"folder:{root}", path, class_names, files, seed, max_unreadable)
+    path, held_out = _parse_root(root)
+    layout = _find_layout(path, held_out)
+    return dataset_from_files(f"folder:{root}", layout, sort_files(layout), seed, max_unreadable)
 
 
-def subfolders(path: Path) -> list[str]:
-    """Return the names of the visible folders in `path`, in order."""
-    with os.scandir(path) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+def _parse_root(root: str) -> tuple[Path, str | None]:
+    """Return the folder and the name of the folder to hold out, if one is given."""
+    if Path(root).is_dir():
+        return Path(root), None
+    folder, mark, held_out = root.rpartition(HELD_OUT_MARK)
+    if not (mark and folder and Path(folder).is_dir()):
+        raise UsageError(
+            f"No folder {root}",
+            expected="folder:PATH of an existing folder",
+            hint="If it was moved, give its new path",
+        )
+    return Path(folder), held_out
 
 
-def class_folders(path: Path) -> tuple[str, ...]:
-    """Return the names of the class folders in `path`.
-
-    Raises:
-        DataError: If there are fewer than two.
-    """
+def _find_layout(path: Path, held_out: str | None) -> FolderLayout:
+    """Find the folders of the splits."""
     names = subfolders(path)
-    if len(names) < 2:
-        raise DataError(
-            f"{path} is not a dataset",
-            expected="a subfolder for each class",
-            received=names or "none",
+    roles = _find_roles(path, names)
+    train = [name for name, role in roles.items() if role == "train"]
+    others = [name for name, role in roles.items() if role != "train"]
+    if held_out is not None and (held_out not in names or held_out in train or not train):
+        raise UsageError(
+            f"{path} has no folder {held_out} to hold out",
+            expected=f"{path}{HELD_OUT_MARK}NAME, a folder beside train",
+            received=", ".join(names) or "no folders",
         )
-    return tuple(names)
+    if not train or not (others or held_out):
+        _refuse_splits_in_classes(path, names)
+        return FolderLayout(path, {"all": ""})
+    if len(train) > 1:
+        raise DataError(
+            f"{path} has several folders of training images",
+            expected="one",
+            received=", ".join(train),
+            hint="Move all but one elsewhere",
+        )
+    test = held_out or _default_held_out(path, train[0], {name: roles[name] for name in others})
+    unused = tuple(name for name in others if name != test)
+    return FolderLayout(path, {"train": train[0], "test": test}, unused=unused)
 
 
-def check_same_classes(path: Path, test: str, class_names: Sequence[str]) -> None:
-    """Check that every class in the folder `test` of `path` is one of `class_names`.
+def _find_roles(path: Path, names: list[str]) -> dict[str, str]:
+    """Return the role of each folder of a split.
+
+    A name that only contains `train`, `test` or `val`, such as `seg_train` and `val2017`, counts
+    where no folder has that name alone, and folders for training and testing share a class folder.
+    """
+    roles = {name: role for name in names if (role := split_role(name))}
+    given = set(roles.values())
+    if "train" in given and given != {"train"}:
+        return roles
+    for name in names:
+        words = (split_role(word) for word in re.split("[^a-z]+", name.lower()))
+        if (role := next(filter(None, words), None)) and role not in given:
+            roles.setdefault(name, role)
+    inner = {name: set(subfolders(path / name)) for name in roles}
+    train = [inner[name] for name, role in roles.items() if role == "train"]
+    others = [inner[name] for name, role in roles.items() if role != "train"]
+    return roles if any(one & other for one in train for other in others) else {}
+
+
+def _default_held_out(path: Path, train: str, roles: dict[str, str]) -> str:
+    """Choose the folder to hold out: the one of the role `test`, else `val`, that has classes."""
+    classes = set(subfolders(path / train))
+    labeled = [name for name in roles if classes & set(subfolders(path / name))]
+    chosen = [name for name in labeled if roles[name] == "test"] or labeled
+    if not chosen:
+        imagenet = (path / "val" / "val_annotations.txt").is_file()
+        raise DataError(
+            f"{path} has no class folders to hold out",
+            expected=f"folders of the classes of {train} in {' or '.join(roles)}",
+            hint=f"imagenet:{path} reads this layout"
+            if imagenet
+            else f"folder:{path / train} holds out a part of the training images",
+        )
+    if len(chosen) > 1:
+        raise DataError(
+            f"{path} has several folders to hold out",
+            expected=f"folder:{path}{HELD_OUT_MARK}NAME with one of {', '.join(chosen)}",
+        )
+    return chosen[0]
+
+
+def split_role(name: str) -> str | None:
+    """Return `train`, `test` or `val` for the name of a split's folder, None for another.
+
+    Example:
+        >>> split_role("Training"), split_role("valid"), split_role("trains")
+        ('train', 'val', None)
+    """
+    return next((role for role, names in SPLIT_NAMES.items() if names.fullmatch(name)), None)
+
+
+def _refuse_splits_in_classes(path: Path, names: list[str]) -> None:
+    """Check that the class folders do not hold folders of splits, which would be mixed.
 
     Raises:
-        DataError: If there are others.
+        DataError: If one does.
     """
-    unknown = sorted(set(subfolders(path / test)) - set(class_names))
-    if unknown:
-        raise DataError(
-            f"{path / test} has classes that {path / 'train'} lacks", received=", ".join(unknown)
-        )
-
-
-def image_files(folder: Path, label: int) -> list[ImageFile]:
-    """Return the visible files in `folder`, in order, all of the class `label`."""
-    with os.scandir(folder) as entries:
-        files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
-        found = [ImageFile(e.path, label, e.stat().st_size) for e in files]
-    return sorted(found)
-
-
-def files_by_class(folder: Path, class_names: Sequence[str]) -> list[ImageFile]:
-    """Return the files of the class folders in `folder`; a class folder may be missing.
-
-    Raises:
-        DataError: If there are no files.
-    """
-    files = [
-        file
-        for label, name in enumerate(class_names)
-        if (folder / name).is_dir()
-        for file in image_files(folder / name, label)
-    ]
-    if not files:
-        raise DataError(f"No images in {folder}", expected=f"{FORMATS} files in its class folders")
-    return files
-
-
-def dataset_from_files(
-    spec: str,
-    root: Path,
-    class_names: Sequence[str],
-    files: Mapping[str, list[ImageFile]],
-    seed: int,
-    max_unreadable: float,
-) -> Dataset:
-    """Make a dataset of image files, leaving out a few unreadable ones.
-
-    A JPEG file with the right first and last bytes counts as readable without being decoded, so
-    that a million of them are checked in a minute. Every other file is decoded once.
-
-    Args:
-        spec: The text that the dataset was opened with.
-        root: The folder that the names of the images are relative to.
-        class_names: Names of the classes.
-        files: The files of the splits `train` and `test`; or of `all`, which is split by `seed`.
-        seed: Seed of the split of `all`.
-        max_unreadable: Largest fraction of the files, 0..1, that may be left out.
-
-    Raises:
-        DataError: If more files are unreadable, or a split has no images.
-    """
-    readable = {name: find_readable([f.path for f in rows]) for name, rows in files.items()}
-    unreadable = [
-        file.path
-        for name, rows in files.items()
-        for file, good in zip(rows, readable[name], strict=True)
-        if not good
-    ]
-    _check_unreadable(str(root), unreadable, sum(map(len, files.values())), max_unreadable)
-    kept: dict[str, list[ImageFile]] = {}
-    for name, rows in files.items():
-        kept[name] = [file for file, good in zip(rows, readable[name], strict=True) if good]
-        if not kept[name]:
-            raise DataError(f"No images for the split {name} of {root}")
-    if "all" in kept:
-        rows = kept.pop("all")
-        test = stratified_holdout(np.array([file.label for file in rows], np.int32), seed)
-        for name, members in (("train", ~test), ("test", test)):
-            kept[name] = [rows[i] for i in np.flatnonzero(members)]
-    splits = {name: _split_from_files(root, rows) for name, rows in kept.items()}
-    return Dataset(spec, tuple(class_names), splits, _fingerprint(root, kept), tuple(unreadable))
-
-
-def find_readable(files: Sequence[str]) -> np.ndarray:
-    """Return a mask of the files that are images, (n,) bool: see `dataset_from_files`."""
-    tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
-    with ThreadPoolExecutor(4 * WORKERS) as pool:
-        results = pool.map(lambda task: [_is_whole_jpeg(file) for file in task], tasks)
-        readable = np.array([whole for result in results for whole in result], bool)
-    rest = np.flatnonzero(~readable)
-
-    def index_if_decodable(index: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
-        # The size makes the decoding part of the graph; only the index is kept.
-        pixels = tf.size(decode_image(tf.io.read_file(file)), out_type=tf.int64)
-        return index + 0 * pixels
-
-    if len(rest):
-        dataset = tf.data.Dataset.from_tensor_slices((rest, [files[i] for i in rest.tolist()]))
-        dataset = parallel_map(dataset, index_if_decodable).ignore_errors()
-        readable[list(dataset.as_numpy_iterator())] = True
-    return readable
-
-
-def _is_whole_jpeg(path: str) -> bool:
-    with Path(path).open("rb", buffering=0) as file:
-        if file.read(len(JPEG_BEGIN)) != JPEG_BEGIN:
-            return False
-        file.seek(-len(JPEG_END), os.SEEK_END)
-        return file.read() == JPEG_END
-
-
-def _check_unreadable(root: str, unreadable: Sequence[str], total: int, maximum: float) -> None:
-    if len(unreadable) > maximum * total:
-        more = len(unreadable) - MAX_NAMES_IN_ERROR
-        shown = ", ".join(unreadable[:MAX_NAMES_IN_ERROR])
-        raise DataError(
-            f"{len(unreadable)} of {total} files in {root} are not images",
-            expected=f"{FORMATS}, at most {maximum:.0%} of the files unreadable",
-            received=shown + (f" and {more} more" if more > 0 else ""),
-            hint="Remove or repair them: `cnnkit data check` names them all",
-        )
-
-
-def _split_from_files(root: Path, files: Sequence[ImageFile]) -> Split:
-    with tf.device("CPU:0"):
-        # The type is given because TensorFlow makes an empty list numeric, and with one image per
-        # class the test split is empty.
-        table = tf.constant([file.path for file in files], tf.string)
-    return Split.from_files(
-        np.array([file.label for file in files], np.int32),
-        [_relative(file, root) for file in files],
-        lambda index: tf.io.read_file(tf.gather(table, index)),
-    )
-
-
-def _relative(file: ImageFile, root: Path) -> str:
-    return file.path.removeprefix(f"{root}{os.sep}")
-
-
-def _fingerprint(root: Path, files: Mapping[str, Sequence[ImageFile]]) -> str:
-    digest = hashlib.sha256()
-    for split, rows in sorted(files.items()):
-        for file in rows:
-            name = _relative(file, root)
-            digest.update(f"{split}\t{name}\t{file.label}\t{file.size}\n".encode())
-    return digest.hexdigest()
+    for name in names:
+        roles = {split_role(inner): inner for inner in subfolders(path / name)}
+        test = roles.get("test") or roles.get("val")
+        if "train" in roles and test:
+            raise DataError(
+                f"{path} has folders of splits inside of a class folder",
+                expected=f"{roles['train']}/CLASS and {test}/CLASS in {path}",
+                received=f"{name}/{roles['train']} and {name}/{test}",
+                hint=f"Move them, or open folder:{path / name} if its splits hold class folders",
+            )

@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._files import STAGING_PREFIX, staged_file
-from cnnkit.data.dataset import Dataset, LoadByIndex, Split
+from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError, UsageError
 
@@ -80,7 +80,9 @@ def load_shards(root: str) -> Dataset:
         tuple(about["labels"]),
         splits,
         about["fingerprint"],
-        tuple(about["unreadable"]),
+        {reason: tuple(names) for reason, names in _left_out(about).items()},
+        tuple(about.get("label_files", ())),
+        tuple(about.get("empty_folders", ())),
     )
 
 
@@ -98,6 +100,13 @@ def _read_index(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             received=about["format"],
         )
     return about, arrays
+
+
+def _left_out(about: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the left-out files by reason; version 0.1.0 stored the unreadable ones only."""
+    return about.get("left_out") or (
+        {UNREADABLE: about["unreadable"]} if about["unreadable"] else {}
+    )
 
 
 def write_shards(
@@ -154,6 +163,9 @@ def write_shards(
         "shards": shards,
         "fingerprint": digest.hexdigest(),
         "unreadable": dataset.unreadable,
+        "left_out": dict(dataset.left_out),
+        "label_files": dataset.label_files,
+        "empty_folders": dataset.empty_folders,
     }
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
     with staged_file(folder / INDEX) as aside, aside.open("wb") as file:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._files import read_lines
 from cnnkit.data.dataset import Split
 from cnnkit.errors import DataError, UsageError
 
@@ -124,7 +125,7 @@ def _read_split(
 def _read_list(file: Path) -> dict[str, int]:
     """Return the label of each image that a list file names."""
     rows = {}
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(file), start=1):
         words = line.split()
         if not words:
             continue

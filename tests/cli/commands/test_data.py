@@ -1,12 +1,13 @@
 """The command `cnnkit data`."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
 
 from cnnkit.cli.main import main
-from tests.helpers.images import write_flawed_folder
+from tests.helpers.images import write_files, write_flawed_folder
 
 
 @pytest.fixture
@@ -18,7 +19,8 @@ def test_check_on_the_command_line(flawed_folder, capsys):
     words = ["data", "check", f"folder:{flawed_folder}"]
     assert main(words) == 0
     text = capsys.readouterr().out
-    assert "2 unreadable" in text and "train/dark/6.jpg" in text and "notes.txt" in text
+    assert "22 files found: 19 images used, 3 left out\n1 of other types\n" in text
+    assert "2 unreadable\n  train/dark/torn.jpg\n  train/dark/6.jpg\n" in text
     assert "test/light/same.png is train/light/4.jpg" in text
     assert "train: height 12 to 12 pixels, median 12" in text
     assert main([*words, "--strict", "--json"]) == 1
@@ -27,6 +29,40 @@ def test_check_on_the_command_line(flawed_folder, capsys):
     assert document["splits"]["train"]["classes"] == {"dark": 6, "light": 6}
     assert main(["data", "check", "digits", "--strict"]) == 0
     assert "0 unreadable\n0 test images that are training images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("add", "line"),
+    [
+        (lambda root: write_files(root, ["train/dark/.DS_Store"], b""), "1 hidden"),
+        (lambda root: write_files(root, ["Thumbs.db"], b""), "1 of the operating system"),
+        (lambda root: write_files(root, ["train/dark/a.txt"], b"text"), "1 of other types"),
+        (lambda root: write_files(root, ["train/dark/a.jpg"], b"torn"), "1 unreadable"),
+        (lambda root: write_files(root, ["train/a.png"]), "1 outside the class folders"),
+        (lambda root: write_files(root, ["train/annotations/a.xml"], b""), "1 of annotations"),
+        (lambda root: write_files(root, ["val/dark/a.png"]), "1 in the unused split val"),
+        (lambda root: (root / "train/dark/x.jpg").symlink_to("none"), "1 behind broken links"),
+        (lambda root: (root / "train/dark/up").symlink_to(root), "1 behind cyclic links"),
+        (lambda root: os.mkfifo(root / "train/dark/x.jpg"), "1 special (pipe, socket or device)"),
+        (lambda root: (root / "train/light2").mkdir(), "1 class folders without images"),
+    ],
+)
+def test_strict_fails_on_everything_that_is_left_out(tmp_path, capsys, add, line):
+    names = [
+        f"{s}/{c}/{i}.png" for s in ("train", "test") for c in ("dark", "light") for i in (1, 2)
+    ]
+    write_files(tmp_path, names)
+    words = ["data", "check", f"folder:{tmp_path}", "--strict"]
+    assert main(words) == 0
+    assert "8 files found: 8 images used, 0 left out\n0 unreadable\n" in capsys.readouterr().out
+    add(tmp_path)
+    assert main(words) == 1
+    assert line in capsys.readouterr().out.splitlines()
+    assert main(words[:-1]) == 0
+    found = sum(len(files) for _, _, files in os.walk(tmp_path))
+    found += sum(path.is_symlink() and path.is_dir() for path in tmp_path.rglob("*"))
+    text = capsys.readouterr().out
+    assert f"{found} files found: 8 images used, {found - 8} left out" in text
 
 
 def test_shard_on_the_command_line(image_folder, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -76,8 +77,13 @@ def test_a_folder_is_all_images_in_it(query, brightness):
     for name in ("b/2.JPG", "b/1.png", "a.gif", "notes.txt", "b/deep/3.webp"):
         Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
         Path("photos", name).write_bytes(b"B" + name.encode())
+    Path("photos", "b", "._1.png").write_bytes(b"no image")
+    Path("photos", "b", "gone.png").symlink_to("gone.png")
     code, out, err = query("photos", *brightness.options, "--top", "1")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == (
+        "note: photos: 3 files left out: 1 behind broken links, 1 hidden, 1 of other types\n"
+    )
     names = ["photos/a.gif", "photos/b/1.png", "photos/b/2.JPG", "photos/b/deep/3.webp"]
     assert [line.split() for line in out.splitlines()] == [
         [name, "day", "0.7500"] for name in names
@@ -86,12 +92,21 @@ def test_a_folder_is_all_images_in_it(query, brightness):
     assert sent == [[b"Ba.gif"], [b"Bb/1.png"], [b"Bb/2.JPG"], [b"Bb/deep/3.webp"]]
 
 
+def test_a_name_that_is_not_utf8_is_shown_escaped(query, brightness):
+    Path("photos").mkdir()
+    for name in (Path("photos", os.fsdecode(b"caf\xe9.png")), Path(os.fsdecode(b"\xff.png"))):
+        name.write_bytes(b"B1")
+    code, out, err = query("photos", os.fsdecode(b"\xff.png"), *brightness.options, "--top", "1")
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == [r"photos/caf\xe9.png", r"\xff.png"]
+
+
 def test_a_folder_without_images(query, brightness):
     Path("photos").mkdir()
     Path("photos/notes.txt").write_text("B")
     code, out, err = query("photos", *brightness.options)
     assert (code, out) == (2, "")
-    assert "has no image files. Expected: files .bmp .gif .jpeg" in err
+    assert "has no image files. Expected: files .bmp .gif .jfif" in err
 
 
 def test_standard_input(query, brightness, monkeypatch):

@@ -11,6 +11,7 @@ from cnnkit import models
 from cnnkit.cli.commands import train as train_command
 from cnnkit.cli.main import main, main_train
 from cnnkit.training import callbacks
+from tests.helpers.images import write_files
 from tests.helpers.tiny_network import tiny
 
 
@@ -23,13 +24,30 @@ def test_train_prints_a_line_an_epoch(image_folder, tmp_path, capsys):
     options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
     assert main(["train", *options, "--output", str(tmp_path / "run")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("alexnet, 20,176,258 parameters, 2 classes; 32 training and 8")
+    assert lines[0].startswith(
+        "alexnet, 20,176,258 parameters, 2 classes (above, below); 32 training and 8 held-out"
+    )
     assert lines[0].endswith("2 replicas on the CPU")
     deviations = [line for line in lines if line.startswith("deviates from the paper: ")]
     assert "deviates from the paper: batch_size is 16 instead of the recipe's 64" in deviations
     assert lines[1:-2] == deviations
     assert lines[-2].startswith("epoch 1/1  loss ")
     assert lines[-1].startswith(f"done: {tmp_path / 'run'}, ")
+
+
+def test_the_first_line_tells_what_is_left_out(tiny_network, tmp_path, capsys):
+    write_files(
+        tmp_path / "set", [f"{c}/{s}/{i}.png" for c in "ab" for s in "xy" for i in range(5)]
+    )
+    write_files(tmp_path / "set", ["a/.DS_Store", "a/x/notes.txt", "b/notes.txt"], b"no image")
+    words = ["--dataset", f"folder:{tmp_path / 'set'}", "--model", "tiny", "--image-size", "8"]
+    words += ["--epochs", "1", "--strategy", "default", "--output", str(tmp_path / "run")]
+    assert main(["train", *words]) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert " 2 classes (a, b); 16 training and 4 held-out images; " in first
+    assert first.endswith("; 3 files left out: 2 of other types, 1 hidden")
+    stored = json.loads((tmp_path / "run" / "environment.json").read_text())["dataset"]
+    assert stored["left_out"] == {"of other types": 2, "hidden": 1}
 
 
 def test_train_json_is_one_document(image_folder, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Shards: their bytes, their fingerprint, and damaged ones."""
 
+import json
 import os
 import shutil
 
@@ -10,7 +11,7 @@ import tensorflow as tf
 from cnnkit.data import Augmentation, batches, load_dataset, write_shards
 from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
 from cnnkit.errors import DataError, UsageError
-from tests.helpers.images import load_file
+from tests.helpers.images import load_file, write_files
 
 
 @pytest.fixture
@@ -79,6 +80,27 @@ def test_fingerprint_of_shards_is_that_of_their_images(image_folder, shards, tmp
         if "above/01.png" in split.names
     ]
     assert load_file(split, index).endswith(b"\0")
+
+
+def test_shards_tell_what_was_left_out(tmp_path):
+    write_files(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(3)])
+    write_files(tmp_path / "set", ["a/.DS_Store", "readme.txt"], b"no image")
+    (tmp_path / "set" / "empty").mkdir()
+    before = load_dataset(f"folder:{tmp_path / 'set'}")
+    write_shards(before, tmp_path / "s")
+    after = load_dataset(f"shards:{tmp_path / 's'}")
+    assert after.left_out == before.left_out
+    assert after.empty_folders == ("empty",)
+    # Version 0.1.0 stored the unreadable files only.
+    with np.load(tmp_path / "s" / INDEX) as stored:
+        arrays = dict(stored)
+    about = json.loads(arrays["about"].tobytes())
+    about = {key: about[key] for key in about if key not in ("left_out", "empty_folders")}
+    about = {**about, "unreadable": ["a/torn.png"]}
+    del about["label_files"]
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(tmp_path / "s" / INDEX, **arrays)
+    assert load_dataset(f"shards:{tmp_path / 's'}").left_out == {"unreadable": ("a/torn.png",)}
 
 
 def test_pixels_without_files_become_png_files(tmp_path):

@@ -53,7 +53,11 @@ def test_torn_layouts(voc_folder, tmp_path):
         (main / name).unlink() if text is None else (main / name).write_text(text)
         with pytest.raises(DataError, match=message):
             load_voc(tmp_path)
-    load_voc(tmp_path)
+    whole = load_voc(tmp_path)
+    text = good["car_test.txt"]
+    for encoded in (text.encode("utf-8-sig"), f"{text}\n\n".replace("\n", "\r\n").encode("utf-16")):
+        (main / "car_test.txt").write_bytes(encoded)
+        assert load_voc(tmp_path).fingerprint == whole.fingerprint
     (tmp_path / "JPEGImages").unlink()
     with pytest.raises(DataError, match="No image .*000000.jpg"):
         load_voc(tmp_path)

@@ -1,0 +1,144 @@
+"""Find all files below a folder, with the reason why a file is not meant to be an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+# Reasons, as they are printed behind a number of files.
+HIDDEN = "hidden"
+SYSTEM = "of the operating system"
+BROKEN_LINK = "behind broken links"
+CYCLIC_LINK = "behind cyclic links"
+NOT_REGULAR = "special (pipe, socket or device)"
+NO_ACCESS = "in folders without permission"
+OTHER_TYPE = "of other types"
+
+# Files and folders that operating systems, archives and network drives create, in lower case.
+SYSTEM_NAMES = frozenset(
+    {
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "@recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "icon\r",
+    }
+)
+
+
+class FoundFile(NamedTuple):
+    """A file below a folder.
+
+    Attributes:
+        path: The path to open, with the folder. Bytes of the name that are not UTF-8 are
+            surrogates, as in all of Python's functions of files.
+        name: The path relative to the folder.
+        size: Size in bytes; 0 if there is a reason.
+        reason: Why the file is not meant to be an image; None if there is no reason.
+    """
+
+    path: str
+    name: str
+    size: int
+    reason: str | None
+
+
+def find_files(folder: str | os.PathLike[str]) -> Iterator[FoundFile]:
+    """Yield every file below a folder, in order of the names, folder by folder.
+
+    Links are followed, except into a folder around the link. Files in hidden folders and in those
+    of the operating system are yielded too, with that reason.
+
+    Args:
+        folder: An existing folder.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat.png", ".DS_Store"):
+        ...         _ = Path(folder, name).write_bytes(b"")
+        ...     [(file.name, file.reason) for file in find_files(folder)]
+        [('.DS_Store', 'hidden'), ('cat.png', None)]
+    """
+    root = os.fspath(folder)
+    yield from _walk(root, "", None, {_identity(root)})
+
+
+def is_ordinary(name: str) -> bool:
+    """Return True if a file name is neither hidden nor one of the operating system."""
+    return _reason_of_name(name) is None
+
+
+def printable(name: str) -> str:
+    r"""Return a file name that can be printed and stored; bytes that are not UTF-8 are escaped.
+
+    Example:
+        >>> printable("caf\udce9.jpg")
+        'caf\\xe9.jpg'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def count_left_out(left_out: Mapping[str, int]) -> str:
+    """Return in words how many files are left out for each reason, the most frequent first.
+
+    Example:
+        >>> count_left_out({"hidden": 1, "of other types": 2})
+        '3 files left out: 2 of other types, 1 hidden'
+    """
+    total = sum(left_out.values())
+    reasons = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{count:,} {reason}" for reason, count in reasons if count)
+    return f"{total:,} file{'s' if total > 1 else ''} left out: {listed}"
+
+
+def _walk(
+    path: str, name: str, reason: str | None, around: set[tuple[int, int]]
+) -> Iterator[FoundFile]:
+    """Yield the files below `path`; all of them have the given reason, if there is one."""
+    try:
+        with os.scandir(path) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
+        yield FoundFile(path, name, 0, reason or NO_ACCESS)
+        return
+    for entry in entries:
+        inner = f"{name}{os.sep}{entry.name}" if name else entry.name
+        why = reason or _reason_of_name(entry.name)
+        try:
+            status = entry.stat()
+            is_folder = entry.is_dir()
+        except OSError:
+            # The target is missing, or the link leads to itself.
+            yield FoundFile(entry.path, inner, 0, why or BROKEN_LINK)
+            continue
+        if is_folder:
+            identity = _identity(entry.path)
+            if identity in around:
+                yield FoundFile(entry.path, inner, 0, why or CYCLIC_LINK)
+            else:
+                yield from _walk(entry.path, inner, why, around | {identity})
+        elif entry.is_file():
+            yield FoundFile(entry.path, inner, 0 if why else status.st_size, why)
+        else:
+            yield FoundFile(entry.path, inner, 0, why or NOT_REGULAR)
+
+
+def _reason_of_name(name: str) -> str | None:
+    if name.startswith("."):
+        return HIDDEN
+    return SYSTEM if name.lower() in SYSTEM_NAMES else None
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    # Not the status of the entry, which has no numbers on Windows.
+    status = Path(folder).stat()
+    return status.st_dev, status.st_ino
