@@ -3,14 +3,17 @@
 import keras
 import numpy as np
 
-POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+# Largest difference from float32, as a fraction of the largest output. bfloat16 keeps 8 bits, so
+# rounding the input and the output costs up to 2 * 2**-9 of each; float16 keeps 11 bits. The layers
+# measured stay below two thirds of these bounds; a result 3 % off does not.
+TOLERANCES = {"float32": 1e-6, "mixed_bfloat16": 2**-7, "mixed_float16": 2**-10}
 
 
-def check_layer(make, inputs: np.ndarray, directory, tolerances=(1e-6, 3e-2, 5e-3)) -> np.ndarray:
+def check_layer(make, inputs: np.ndarray, directory) -> np.ndarray:
     """Checks the layer that `make(dtype=...)` returns on `inputs`; returns its float32 output."""
     reference = None
     weights = None
-    for policy, tolerance in zip(POLICIES, tolerances, strict=True):
+    for policy, tolerance in TOLERANCES.items():
         layer = make(dtype=policy)
         tensor = keras.Input(inputs.shape[1:])
         model = keras.Model(tensor, layer(tensor))
@@ -23,7 +26,8 @@ def check_layer(make, inputs: np.ndarray, directory, tolerances=(1e-6, 3e-2, 5e-
         values = keras.ops.convert_to_numpy(keras.ops.cast(outputs, "float32"))
         if reference is None:
             reference = values
-        np.testing.assert_allclose(values, reference, rtol=tolerance, atol=tolerance)
+        difference = np.abs(values - reference).max() / np.abs(reference).max()
+        assert difference <= tolerance
 
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()

@@ -19,7 +19,7 @@ from tests.helpers.layer_contract import check_layer
 )
 def test_contract(make, shape, scale, rng, tmp_path):
     inputs = rng.normal(0, scale, shape).astype("float32")
-    outputs = check_layer(make, inputs, tmp_path, tolerances=(1e-6, 0.1 * scale, 0.02 * scale))
+    outputs = check_layer(make, inputs, tmp_path)
     assert np.isfinite(outputs).all()
 
 
