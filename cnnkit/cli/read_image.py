@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cnnkit.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    import keras
 
-def read_image(path: str, size: int | None) -> np.ndarray:
+
+def read_image(path: str, size: int | Sequence[int] | None, channels: int | None = 3) -> np.ndarray:
     """Read an image file in the size of a network.
 
     Args:
         path: The file.
-        size: Side of the central crop in pixels; None leaves the image as it is.
+        size: Side of the crop in pixels, or its height and width: the largest center crop of this
+            shape is rescaled. None leaves the image as it is.
+        channels: 3 for RGB; 1 for gray, by the luminance of ITU-R BT.601.
 
     Returns:
-        The image, (size, size, 3) float32 RGB in 0..255, or (height, width, 3) without a size.
+        The image, (height, width, channels) float32 in 0..255.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or the network takes no RGB or gray images.
         DataError: If it cannot be decoded.
     """
     import tensorflow as tf
 
     from cnnkit.data import decode_image, resize_shorter_side
+    from cnnkit.data.crops import array_window_reader, crop_image, fit_images
     from cnnkit.data.decode import FORMATS
 
     if not Path(path).is_file():
         raise UsageError(f"No image file {path}")
     try:
         image = decode_image(tf.constant(Path(path).read_bytes()))
-        resized = resize_shorter_side(image, size) if size else tf.cast(image, tf.float32)
-        return np.asarray(resized.numpy())
     except tf.errors.InvalidArgumentError as error:
         raise DataError(f"{path} must be an image", expected=f"a {FORMATS} file") from error
+    sides = np.array([size, size] if isinstance(size, int) else size)
+    if size is None:
+        image = tf.cast(image, tf.float32)
+    elif sides[0] == sides[1]:
+        image = resize_shorter_side(image, int(sides[0]))
+    else:
+        given = np.array(image.shape[:2], np.int32)
+        window = (given, *center_window(given, sides), sides)
+        image = crop_image(
+            array_window_reader(image), *(tf.constant(one, tf.int32) for one in window)
+        )
+    return np.asarray(fit_images(image, (None, None, channels)).numpy())
+
+
+def center_window(image_sides: np.ndarray, sides: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the size of an image rescaled to cover a window, and the offset of the window in it.
+
+    Args:
+        image_sides: (2,) height and width of the image.
+        sides: (2,) height and width of the window, which lies in the center.
+    """
+    scaled = np.maximum(np.rint(image_sides * (sides / image_sides).max()), sides).astype(int)
+    return scaled, (scaled - sides) // 2
+
+
+def read_image_for(path: str, model: keras.Model) -> np.ndarray:
+    """Read an image file at the input size and with the channels of a network.
+
+    Raises:
+        UsageError: As `read_image`, or if one side of the input is free and the other is not.
+        DataError: If it cannot be decoded.
+    """
+    _, height, width, channels = model.input_shape
+    if (height is None) != (width is None):
+        raise UsageError(
+            f"Model {model.name!r} must have a fixed input size, or none",
+            received=f"{height} x {width}",
+        )
+    return read_image(path, None if height is None else (height, width), channels)

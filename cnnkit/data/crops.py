@@ -6,14 +6,18 @@ Every function below handles the pair (height, width) in one tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation
+from cnnkit.errors import UsageError
 
 # Reads a window of an image: (2,) int32 top and left, (2,) int32 height and width -> uint8 pixels.
 ReadWindow = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+# Weights of red, green and blue in the luminance of ITU-R BT.601, in units of 1 / 65536 as Pillow
+# rounds them. They sum to 1, so that a gray pixel keeps its value.
+LUMINANCE = (19595, 38470, 7471)
 # Decoders smooth colors over neighboring pixels, so a window needs these around it to decode to
 # the same pixels as the whole image.
 NEIGHBORS = 2
@@ -138,6 +142,37 @@ def crop_image(
     # Images of the right size are common, and rescaling a small one takes longer than decoding it.
     crop = tf.cond(tf.reduce_all(scaled == sides), unscaled, rescaled)
     return tf.ensure_shape(crop, (None, None, 3))
+
+
+def fit_images(images: tf.Tensor, shape: Sequence[int | None]) -> tf.Tensor:
+    """Crop the center of RGB images to the shape of a network's input, gray if it has one channel.
+
+    Args:
+        images: (..., h, w, 3) float32.
+        shape: Height, width and channels of the input; None leaves a side as it is.
+
+    Raises:
+        UsageError: If the network has neither 1 nor 3 channels.
+
+    Example:
+        >>> fit_images(tf.ones((2, 32, 32, 3)), (16, 32, 1)).shape
+        TensorShape([2, 16, 32, 1])
+    """
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise UsageError(
+            "`model` must take RGB or gray images",
+            expected="an input of 3 channels or 1",
+            received=f"{channels} channels",
+        )
+    for axis, side in ((-3, height), (-2, width)):
+        if side is not None and images.shape[axis] != side:
+            free = tf.shape(images)[axis] - side
+            images = tf.gather(images, tf.range(side) + free // 2, axis=axis)
+    if channels == 1:
+        weights = tf.constant(LUMINANCE, tf.float32) / 65536
+        images = tf.reduce_sum(tf.cast(images, tf.float32) * weights, axis=-1, keepdims=True)
+    return images
 
 
 def flip_and_color(image: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -15,10 +15,13 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data import Dataset, Split, load_dataset
+from cnnkit.data.crops import fit_images
 from cnnkit.data.multi_crop import CropSpec
 from cnnkit.errors import DataError, UsageError
 from cnnkit.evaluation.protocols import TestProtocol
 from cnnkit.models import load_model, logits_tensor, to_fully_convolutional
+from cnnkit.models.class_names import class_count
+from cnnkit.models.logits import output_activation
 from cnnkit.models.surgery.sequential import as_sequential, spatial_maps
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.inputs import held_out_augmentation
@@ -61,27 +64,62 @@ class EvaluatedModel:
 
 
 def evaluated_model(
-    model: keras.Model, scales: Sequence[int] | None, name: str | None = None
+    model: keras.Model,
+    scales: Sequence[int] | None,
+    name: str | None = None,
+    own_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> EvaluatedModel:
     """Return a model with the crops of its own input size.
 
     Args:
-        model: A classifier of square images of a fixed size.
-        scales: Shorter sides of the rescaled image; None for the input size.
+        model: A classifier of images of a fixed size. If they are no squares, a rectangle is cut
+            from the center of a square of the longer side.
+        scales: Shorter sides of the rescaled image; None for the longer side of the input.
         name: Name in the results; None for the name of the model.
+        own_names: Class names of the model; None if they are those of the evaluation.
+        class_names: Class names of the evaluation.
 
     Raises:
-        UsageError: If the input size is not fixed, or not square.
+        UsageError: If the input size is not fixed, or the model has other classes.
     """
     _, height, width, *_ = model.input_shape
-    if height is None or height != width:
+    if height is None or width is None:
         raise UsageError(
-            f"Model {model.name!r} has no fixed square input, so the size of its crops is unknown",
-            expected="a model for images of one size, height equal to width",
+            f"Model {model.name!r} has no fixed input, so the size of its crops is unknown",
+            expected="a model for images of one size",
             received=f"{height} x {width}",
             hint="Pass an EvaluatedModel with its size",
         )
-    return EvaluatedModel(name or model.name, model, tuple(scales or (height,)), height)
+    side = max(height, width)
+    columns = None
+    if own_names is not None and class_names is not None:
+        if len(own_names) != class_count(model):
+            raise UsageError(
+                f"The classes of model {name or model.name!r} do not fit their names",
+                expected=f"{class_count(model)} names",
+                received=f"{len(own_names)}: {_first_few(own_names)}",
+                hint="Give them with --labels",
+            )
+        columns = _columns(own_names, class_names, name or model.name)
+    return EvaluatedModel(name or model.name, model, tuple(scales or (side,)), side, columns)
+
+
+def _columns(
+    own_names: Sequence[str], class_names: Sequence[str], where: str
+) -> tuple[int, ...] | None:
+    """Return the outputs of a network in the order of the evaluation's classes; None if equal."""
+    if tuple(class_names) == tuple(own_names):
+        return None
+    _check_unique(own_names, where)
+    if set(class_names) != set(own_names):
+        other = sorted(set(class_names) ^ set(own_names))
+        raise UsageError(
+            f"The networks have different classes: {where} differs from the first",
+            expected=f"the same {len(class_names)} classes in every network",
+            received=f"only one of them knows {_first_few(other)}",
+        )
+    return tuple(list(own_names).index(name) for name in class_names)
 
 
 def evaluated_run(
@@ -101,17 +139,7 @@ def evaluated_run(
     """
     model = load_model(run.finished_model())
     augmentation = held_out_augmentation(run.config)
-    columns = None
-    if tuple(class_names) != run.class_names:
-        _check_unique(run.class_names, str(run.path))
-        if set(class_names) != set(run.class_names):
-            other = sorted(set(class_names) ^ set(run.class_names))
-            raise UsageError(
-                f"The runs have different classes: {run.path} differs from the first",
-                expected=f"the same {len(class_names)} classes in every run",
-                received=f"only one of them knows {_first_few(other)}",
-            )
-        columns = tuple(run.class_names.index(name) for name in class_names)
+    columns = _columns(run.class_names, class_names, str(run.path))
     sides = tuple(scales or augmentation.scales[:1])
     return EvaluatedModel(str(run.path), model, sides, augmentation.image_size, columns)
 
@@ -120,7 +148,7 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
     """Open the dataset of an evaluation.
 
     Args:
-        runs: Runs whose networks are evaluated.
+        runs: Runs whose networks are evaluated; networks of files have none.
         spec: As `cnnkit.data.load_dataset` takes it; None for the dataset of the runs.
 
     Returns:
@@ -138,7 +166,8 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
         )
     spec = spec or known.pop()
     # The seed of the training splits a dataset that has no test split.
-    datasets = {seed: load_dataset(spec, seed=seed) for seed in {run.config.seed for run in runs}}
+    seeds = {run.config.seed for run in runs} or {0}
+    datasets = {seed: load_dataset(spec, seed=seed) for seed in seeds}
     # A dataset that was moved is recognized by its fingerprint.
     own = [
         run.config.seed
@@ -146,7 +175,7 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
         if run.config.dataset == spec
         or trained_fingerprint(run) == datasets[run.config.seed].fingerprint
     ]
-    seed = own[0] if own else runs[0].config.seed
+    seed = own[0] if own else next((run.config.seed for run in runs), 0)
     if len({datasets[own_seed].fingerprint for own_seed in own}) > 1:
         raise UsageError(
             f"The runs held out different images of {spec}, by their different seeds: test images "
@@ -273,14 +302,22 @@ def score_function(network: keras.Model, *, flip: bool, average: str) -> ScoreFu
 
 
 def _logits_function(network: keras.Model) -> ScoreFunction:
-    """Return a function to the logits, or to the logarithms of a softmax inside the last layer."""
+    """Return a function to the logits, or to the logarithms of the network's probabilities.
+
+    A network with one output has two classes; those of sigmoids are divided by their sum.
+    """
+    by_sigmoid = output_activation(network) == "sigmoid"
     try:
-        inner, fused = keras.Model(network.input, logits_tensor(network)), False
+        inner, fused = keras.Model(network.input, logits_tensor(network)), by_sigmoid
     except UsageError:
         inner, fused = network, True
+    is_binary = class_count(network) != network.output_shape[-1]
 
     def logits(images: tf.Tensor) -> tf.Tensor:
-        values = tf.cast(inner(images, training=False), tf.float32)
+        fitted = fit_images(images, network.input_shape[1:])
+        values = tf.cast(inner(fitted, training=False), tf.float32)
+        if is_binary:
+            values = tf.concat([1 - values if fused else tf.zeros_like(values), values], axis=-1)
         # Log probabilities are the logits minus a constant, which a softmax ignores.
         return tf.math.log(tf.maximum(values, SMALLEST)) if fused else values
 

@@ -31,6 +31,7 @@ from cnnkit.evaluation.ensemble import (
 from cnnkit.evaluation.metrics import Evaluation, summarize_predictions
 from cnnkit.evaluation.predictions import Predictions, aggregate_views, average_log_probabilities
 from cnnkit.evaluation.protocols import TestProtocol, check_average, find_protocol
+from cnnkit.models.class_names import class_count
 from cnnkit.training.distribute import local_results, shard_batch
 
 # Scores are collected for as many images as fit in this memory, at most for this many.
@@ -74,7 +75,8 @@ def evaluate(
     - `"dense+multi-crop"`: the mean of the two.
 
     Args:
-        models: One classifier or several, (n, h, h, 3) RGB 0..255 -> (n, classes).
+        models: One classifier or several, (n, h, w, 3) RGB 0..255 -> (n, classes), or (n, h, w, 1)
+            gray. One with a single sigmoid or logit has two classes.
         split: Labeled images.
         class_names: Class names.
         protocol: Name of the test protocol.
@@ -144,7 +146,7 @@ def evaluate(
 
 
 def _check_classes(member: EvaluatedModel, class_names: Sequence[str]) -> None:
-    classes = member.model.output_shape[-1]
+    classes = class_count(member.model)
     if classes != len(class_names):
         raise UsageError(
             f"The classes of model {member.name!r} do not fit `class_names`",

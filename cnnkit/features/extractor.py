@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit.data.crops import fit_images
 from cnnkit.errors import UsageError
 from cnnkit.features.spec import FeatureSpec
 from cnnkit.models.feature_extractor import feature_extractor, with_variable_input_size
@@ -93,7 +94,7 @@ class FeatureExtractor:
     """Feature vectors of one or several layers of a network.
 
     Args:
-        model: A functional or sequential Keras model over RGB images in 0..255.
+        model: A functional or sequential Keras model over RGB or gray images in 0..255.
         spec: How an image becomes a vector of its layer.
         extra_layers: Names of other layers, extracted in the same pass with the same spec.
 
@@ -162,7 +163,8 @@ class FeatureExtractor:
         return vectors
 
     def _vectors(self, images: tf.Tensor) -> list[tf.Tensor]:
-        output = self._submodel(images, training=False)
+        fitted = fit_images(images, self._submodel.input_shape[1:])
+        output = self._submodel(fitted, training=False)
         return [self._pooled(maps) for maps in (output if len(self.layers) > 1 else [output])]
 
     def _pooled(self, maps: tf.Tensor) -> tf.Tensor:
@@ -191,22 +193,23 @@ def l2_normalize(vectors: np.ndarray) -> np.ndarray:
 
 def _crop_side(model: keras.Model, spec: FeatureSpec) -> int:
     height, width = model.input_shape[1:3]
-    if height != width:
+    if (height is None) != (width is None):
         raise UsageError(
-            f"Model {model.name!r} must take square images",
-            expected="height equal to width",
+            f"Model {model.name!r} must have a fixed input size, or none",
             received=f"{height} x {width}",
         )
-    side: int | None = height or spec.image_size
+    # A rectangle is cut from the center of the square crop.
+    longer = None if height is None else max(height, width)
+    side: int | None = longer or spec.image_size
     if side is None:
         raise UsageError(
             f"`image_size` must be given: model {model.name!r} takes images of any size",
             hint="Or give `scales`, to see whole images",
         )
-    if None not in (height, spec.image_size) and height != spec.image_size:
+    if None not in (longer, spec.image_size) and longer != spec.image_size:
         raise UsageError(
             f"`image_size` must fit model {model.name!r}, which takes images of one size",
-            expected=f"image size {height}, or scales",
+            expected=f"image size {longer}, or scales",
             received=f"image size {spec.image_size}",
         )
     return side
@@ -232,7 +235,9 @@ def _check_side(submodel: keras.Model, side: int, spec: FeatureSpec) -> None:
 
 def _fits(submodel: keras.Model, side: int) -> bool:
     try:
-        shapes = submodel.compute_output_shape((1, side, side, 3))
+        height, width, channels = submodel.input_shape[1:]
+        shape = (1, side if height is None else height, side if width is None else width, channels)
+        shapes = submodel.compute_output_shape(shape)
     except ValueError:
         # Keras raises it where a window does not fit into the map.
         return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Attribution, AttributionComparison, SynthesizedImage
@@ -33,7 +33,7 @@ def draw_attribution(
     """
     figure = new_figure(9.6, 3.7)
     original, alone, over = figure.subplots(1, 3)
-    pixels = np.clip(image / 255, 0, 1)
+    pixels = as_rgb(image)
     strength = to_unit_range(result.map)
     original.imshow(pixels)
     original.set_title("image", fontsize=10)
@@ -79,7 +79,7 @@ def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> N
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     hide_axes(grid)
     for axes, one in zip(grid, results, strict=False):
-        axes.imshow(np.clip(one.image / 255, 0, 1))
+        axes.imshow(as_rgb(one.image))
         axes.set_title(
             f"{one.layer} unit {one.unit}\n{one.start:.3g} → {one.activation:.3g}"
             + ("" if one.fires else ": does not fire"),
@@ -130,7 +130,7 @@ def draw_comparison(
     figure = new_figure(1.75 * columns, height)
     grid = figure.subplots(rows, columns, squeeze=False)
     hide_axes(grid.flat)
-    grid[0, 0].imshow(np.clip(image / 255, 0, 1))
+    grid[0, 0].imshow(as_rgb(image))
     grid[0, 0].set_title(name or f"class {result.target}", fontsize=9)
     for axes, stage in zip(grid[1:, 0], result.stages, strict=True):
         text = f"weights random\nfrom the top\ndown to {stage}"

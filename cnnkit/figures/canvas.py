@@ -42,6 +42,23 @@ def save_figure(figure: Figure, path: str | Path, *, dpi: int) -> None:
         figure.savefig(staged, format="png", dpi=dpi)
 
 
+def as_rgb(image: np.ndarray) -> np.ndarray:
+    """Scale pixels of 0..255 to 0..1, and repeat a single channel: matplotlib would color it.
+
+    Args:
+        image: (h, w, 3) RGB or (h, w, 1) gray, in 0..255.
+
+    Returns:
+        (h, w, 3).
+    """
+    return _repeat_gray(np.clip(image / 255, 0, 1))
+
+
+def _repeat_gray(pixels: np.ndarray) -> np.ndarray:
+    is_gray = pixels.ndim == 3 and pixels.shape[-1] == 1
+    return np.repeat(pixels, 3, axis=-1) if is_gray else pixels
+
+
 def center_on_gray(values: np.ndarray, *, clip_fraction: float = 0.0) -> np.ndarray:
     """Scale signed values to 0..1 with zero at 0.5, which keeps sign and color.
 
@@ -50,13 +67,13 @@ def center_on_gray(values: np.ndarray, *, clip_fraction: float = 0.0) -> np.ndar
         clip_fraction: Fraction of the nonzero values, the largest ones, that become black or white.
 
     Returns:
-        Values in 0..1, of the same shape.
+        Values in 0..1, of the same shape; a single channel (h, w, 1) is repeated to three.
     """
     magnitudes = np.abs(values[values != 0])
     if not magnitudes.size:
-        return np.full_like(values, 0.5)
+        return _repeat_gray(np.full_like(values, 0.5))
     scaled = 0.5 + values / (2 * np.quantile(magnitudes, 1 - clip_fraction))
-    return np.asarray(np.clip(scaled, 0, 1))
+    return _repeat_gray(np.asarray(np.clip(scaled, 0, 1)))
 
 
 def hide_axes(axes: Iterable[Axes]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import new_figure, save_figure
+from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Filters
@@ -40,8 +40,7 @@ def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None
         for place, index in enumerate(kernels):
             row, column = divmod(place, columns)
             axes = figure.add_subplot(grid[tower * (rows + 1) + row, column])
-            largest = float(np.abs(found.kernels[index]).max()) or 1.0
-            axes.imshow(0.5 + found.kernels[index] / (2 * largest))
+            axes.imshow(center_on_gray(found.kernels[index]))
             axes.set(xticks=[], yticks=[])
             axes.set_frame_on(bool(found.dead[index] or found.dominating[index]))
             for spine in axes.spines.values():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def _transformed_images(
         np.concatenate([transform_image(image, transform, one, fill) for one in amounts], axis=1)
         for image in images
     ]
-    return np.clip(np.concatenate(lines) / 255, 0, 1)
+    return as_rgb(np.concatenate(lines))
 
 
 def draw_correspondence(
@@ -125,7 +125,7 @@ def draw_correspondence(
             image = images[i].copy()
             if part in boxes:
                 image[boxes[part][i].slices] = fill
-            axes.imshow(np.clip(image / 255, 0, 1))
+            axes.imshow(as_rgb(image))
             axes.set(xticks=[], yticks=[])
     left.subplots_adjust(left=0.08, right=0.99, top=0.98, bottom=0.06, wspace=0.05, hspace=0.05)
     _draw_delta_bars(right.subplots(), found)

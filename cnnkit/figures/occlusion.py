@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, center_on_gray, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +59,7 @@ def draw_occlusion(
     pixels = np.array(image, np.float32)
     top, left = result.rows[row], result.columns[column]
     pixels[top : top + result.square[0], left : left + result.square[1]] = result.fill
-    covered.imshow(np.clip(pixels / 255, 0, 1))
+    covered.imshow(as_rgb(pixels))
     covered.set_title("covered where the probability\nof the class is lowest", fontsize=9)
     _draw_grid(activity, result, result.activity, figure)
     activity.set_title(

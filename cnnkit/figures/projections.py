@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     """
     figure = new_figure(7, 3.8)
     left, right = figure.subplots(1, 2)
-    left.imshow(np.clip(image / 255, 0, 1))
+    left.imshow(as_rgb(image))
     left.set_title("image")
     largest = float(np.abs(result.projection).max())
     right.imshow(center_on_gray(result.projection))
@@ -64,7 +64,7 @@ def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: st
     figure = new_figure(2.2 * columns, 2.5 * len(rows) + 0.4)
     for axes, results in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         field = results[0].box.slices
-        axes[0].imshow(np.clip(image[field] / 255, 0, 1))
+        axes[0].imshow(as_rgb(image[field]))
         axes[0].set_title(f"{results[0].layer} unit {results[0].unit}", fontsize=9)
         for one, result in zip(axes[1:], results, strict=True):
             one.imshow(center_on_gray(result.projection[field]))
@@ -157,12 +157,13 @@ def _draw_layerwise_row(left: Axes, right: Axes, row: _LayerwiseRow) -> None:
     if row.before is None:
         right.set_title("image", fontsize=9)
         left.set_title("projection, not rectified", fontsize=9)
-        forward, backward = np.clip(row.step.input[0] / 255, 0, 1), row.signal
+        forward, backward = as_rgb(row.step.input[0]), row.signal
     else:
         forward, backward = row.step.input[0][..., row.channel], row.signal[..., row.channel]
         text = FORWARD_TEXT[row.before.kind]
         right.set_title(f"{row.before.layer} {text}, map {row.channel}", fontsize=9)
-        left.set_title(f"{BACKWARD_TEXT[row.step.kind]} {row.step.layer}", fontsize=9)
+        way = BACKWARD_TEXT.get(row.step.kind, "through")
+        left.set_title(f"{way} {row.step.layer}", fontsize=9)
         if row.step.switches is not None:
             indices = row.step.switches.indices[0, ..., row.channel]
             y, x = np.divmod(indices, row.step.switches.input_shape[2])
@@ -194,7 +195,7 @@ def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str
     for (left, right), (name, one) in zip(rows, explanations, strict=True):
         left.set_title(_short(Path(name).name), fontsize=10)
         if one.image is not None:
-            left.imshow(np.clip(one.image / 255, 0, 1))
+            left.imshow(as_rgb(one.image))
         right.imshow(center_on_gray(one.projection))
         right.set_title(_explanation_title(one), fontsize=10)
         hide_axes((left, right))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import FeatureEvolution, Projection, SecondLayerFilters, UnitExamples
@@ -91,7 +91,7 @@ def _make_tile(top: UnitExamples, width: int | None) -> _Tile:
         center_on_gray(paste_centered(result, patch.shape), clip_fraction=CLIP_FRACTION)
         for result, patch in zip(top.projections, top.patches, strict=True)
     ]
-    patches = [np.clip(patch / 255, 0, 1) for patch in top.patches]
+    patches = [as_rgb(patch) for patch in top.patches]
     pixels = np.concatenate([square_grid(projections), square_grid(patches)], axis=1)
     if width is not None:
         pixels = _downscale(pixels, pixels.shape[1] // width)
@@ -216,7 +216,7 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
                     [center_on_gray(one, clip_fraction=CLIP_FRACTION) for one in projections]
                 )
             )
-            right.imshow(square_grid([np.clip(t.patches[0] / 255, 0, 1) for t in tops]))
+            right.imshow(square_grid([as_rgb(t.patches[0]) for t in tops]))
     rules = sorted({t.projections[0].rule for n in networks for t in n.examples if t.projections})
     caption = f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}"
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)
@@ -227,11 +227,12 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
 def _second_layer_title(network: SecondLayerFilters) -> str:
     kernels = network.filters
     height, width = kernels.kernels.shape[1:3]
+    field = network.receptive_field
     return (
         f"{network.model}, {kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
         f" {int(kernels.dead.sum())} dead, {len(network.first_dead_units)} silent\n"
-        f"{network.layer}: {len(network.second_dead_units)} of {network.units} silent,"
-        f" one every {network.receptive_field.stride[0]} pixels"
+        f"{network.layer}: {len(network.second_dead_units)} of {network.units} silent"
+        + (f", one every {field.stride[0]} pixels" if field else "")
     )
 
 

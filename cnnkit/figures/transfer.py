@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,5 +116,5 @@ def draw_neighbors(
 
 
 def _draw_image(axes: Axes, image: np.ndarray, title: str, **style: Any) -> None:
-    axes.imshow(np.clip(image / 255, 0, 1))
+    axes.imshow(as_rgb(image))
     axes.set_title(title, fontsize=7, pad=2, **style)

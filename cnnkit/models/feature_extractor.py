@@ -6,7 +6,13 @@ import keras
 
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
-from cnnkit.models.graph import get_layer, input_output_tensors, layer_outputs
+from cnnkit.models.graph import (
+    ALIASES,
+    get_layer,
+    input_output_tensors,
+    layer_outputs,
+    read_nodes,
+)
 from cnnkit.models.surgery import to_fully_convolutional
 
 
@@ -15,12 +21,12 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
 
     Args:
         model: A functional or sequential model over one batch of images.
-        layers: Names of its own layers; `fc6 fc7 fc8` also name VGG's dense layers. A model used
-            as a layer counts as one.
+        layers: Names of its layers; `fc6 fc7 fc8` also name VGG's dense layers. A model used as a
+            layer counts as one, and its own layers can be named too.
 
     Raises:
         UsageError: If there is no such layer (the error offers the nearest names), the layer is
-            called more than once, or the model does not take RGB images alone.
+            called more than once, or the model does not take RGB or gray images alone.
 
     Example:
         >>> from cnnkit import vgg11
@@ -30,10 +36,10 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
     """
     inputs, _ = input_output_tensors(model)
     shapes = [tuple(one.shape) for one in inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] != 3:
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][3] not in (1, 3):
         raise UsageError(
-            f"Model {model.name!r} does not take RGB images alone",
-            expected="one input of shape (n, h, w, 3)",
+            f"Model {model.name!r} does not take RGB or gray images alone",
+            expected="one input of shape (n, h, w, 3) or (n, h, w, 1)",
             received=", ".join(map(str, shapes)),
         )
     ends = [_output(model, layer) for layer in layers]
@@ -41,6 +47,24 @@ def feature_extractor(model: keras.Model, *layers: str) -> keras.Model:
 
 
 def _output(model: keras.Model, layer: str) -> keras.KerasTensor:
+    inner = [] if _has_layer(model, layer) else _models_with_layer(model, layer)
+    if len(inner) > 1:
+        raise UsageError(
+            f"Layer {layer!r} is in {len(inner)} models used as layers of {model.name!r}",
+            expected="a layer with a name of its own",
+            received=", ".join(one.name for one in inner),
+        )
+    if inner:
+        [part] = inner
+        calls = [node for node in read_nodes(model, expand=False) if node.layer is part]
+        if len(calls) != 1:
+            raise UsageError(
+                f"Model {part.name!r}, with layer {layer!r}, is called {len(calls)} times",
+                expected="a model that is called once",
+            )
+        below = keras.Model(part.inputs, _output(part, layer), name=part.name)
+        tensors = calls[0].record.input_tensors
+        return below(tensors[0] if len(tensors) == 1 else list(tensors))
     outputs = layer_outputs(model, get_layer(model, layer))
     if len(outputs) != 1:
         raise UsageError(
@@ -48,6 +72,16 @@ def _output(model: keras.Model, layer: str) -> keras.KerasTensor:
             expected="a layer that is called once and has one output",
         )
     return outputs[0]
+
+
+def _has_layer(model: keras.Model, name: str) -> bool:
+    return bool({name, ALIASES.get(name)} & {layer.name for layer in model.layers})
+
+
+def _models_with_layer(model: keras.Model, name: str) -> list[keras.Model]:
+    """Return the models used as layers that have a layer of this name, at any depth."""
+    models = [one for one in model.layers if isinstance(one, keras.Model)]
+    return [one for one in models if _has_layer(one, name) or _models_with_layer(one, name)]
 
 
 def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:
@@ -82,7 +116,8 @@ def with_variable_input_size(model: keras.Model, *layers: str) -> keras.Model:
     if any(isinstance(one, keras.layers.Flatten) for one in part.layers):
         return feature_extractor(to_fully_convolutional(model), *layers)
     try:
-        free = keras.models.clone_model(part, input_tensors=keras.Input((None, None, 3)))
+        inputs = keras.Input((None, None, part.input_shape[3]))
+        free = keras.models.clone_model(part, input_tensors=inputs)
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"Model {model.name!r} takes images of one size only",

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from cnnkit.errors import UsageError
+from cnnkit.models.graph import read_nodes
 
 # A filter is dead below this fraction of the median RMS, and dominating above this multiple.
 DEAD = 0.1
@@ -20,7 +21,8 @@ class Filters:
 
     Attributes:
         layer: Name of the convolution.
-        kernels: (n, h, w, 3), the filters in the order of their feature maps; RGB.
+        kernels: (n, h, w, c), the filters in the order of their feature maps, over the channels of
+            the image: 3 for RGB, 1 for gray.
         rms: (n,), the root mean square of each filter (Zeiler & Fergus 2013, section 3.1).
         dead: (n,) bool, True if the RMS is below a tenth of the median.
         dominating: (n,) bool, True if the RMS is above three times the median.
@@ -36,13 +38,13 @@ class Filters:
 
 
 def filters(model: keras.Model) -> Filters:
-    """Returns the filters of the convolution over the image's colors.
+    """Returns the filters of the convolution over the image.
 
     Args:
-        model: A model over RGB images.
+        model: A model over RGB or gray images; models used as layers are opened.
 
     Raises:
-        UsageError: If its first convolution is not over three channels.
+        UsageError: If its first convolution is not over the three colors, or the gray values.
 
     Example:
         >>> from cnnkit import zfnet
@@ -50,11 +52,15 @@ def filters(model: keras.Model) -> Filters:
         >>> filters(zfnet(include_top=False)).kernels.shape
         (96, 7, 7, 3)
     """
-    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    if not convolutions or convolutions[0].kernel.shape[2] != 3:
+    try:
+        layers = [node.layer for node in read_nodes(model)]
+    except UsageError:
+        layers = model.layers
+    convolutions = [layer for layer in layers if isinstance(layer, keras.layers.Conv2D)]
+    if not convolutions or convolutions[0].kernel.shape[2] not in (1, 3):
         raise UsageError(
             f"Model {model.name!r} has no filters over the colors of an image",
-            expected="a first convolution over three channels",
+            expected="a first convolution over three channels, or one",
         )
     first, *others = convolutions
     kernels = np.moveaxis(keras.ops.convert_to_numpy(first.kernel).astype(np.float32), -1, 0)

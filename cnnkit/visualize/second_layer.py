@@ -10,7 +10,9 @@ import numpy as np
 
 from cnnkit.data import Dataset, Split
 from cnnkit.models.graph import build_graph
+from cnnkit.models.layer_window import node_windows
 from cnnkit.models.receptive_field import ReceptiveField, receptive_field
+from cnnkit.visualize.deconvnet.project import check_projection
 from cnnkit.visualize.filters import Filters, filters
 from cnnkit.visualize.top9 import UnitExamples, project_top, sample_units
 from cnnkit.visualize.top_activations import find_top_activations
@@ -28,7 +30,7 @@ class SecondLayerFilters:
         units: Number of units in the second layer.
         second_dead_units: Units of the second layer that fire for no image.
         receptive_field: Receptive field of the second layer's units; its `stride` is the distance
-            between neighboring units, in pixels.
+            between neighboring units, in pixels. None if the windows of a layer are not known.
         examples: The strongest activation of some units of the second layer.
     """
 
@@ -38,7 +40,7 @@ class SecondLayerFilters:
     layer: str
     units: int
     second_dead_units: tuple[int, ...]
-    receptive_field: ReceptiveField
+    receptive_field: ReceptiveField | None
     examples: tuple[UnitExamples, ...]
 
 
@@ -87,6 +89,7 @@ def second_layer_filters(
     """
     first = filters(model)
     graph = build_graph(model)
+    check_projection(graph, [layer], rule)
     found = find_top_activations(
         graph, source, [first.layer, layer], 1, image_size=image_size, batch_size=batch_size
     )
@@ -102,6 +105,8 @@ def second_layer_filters(
     sides = (image_size, image_size) if image_size else None
     if sides is None and isinstance(source, np.ndarray):
         sides = source.shape[1:3]
+    nodes = graph.ancestors(graph.node(layer))
+    known = all(node_windows(node) is not None for node in nodes)
     return SecondLayerFilters(
         model=model.name,
         filters=first,
@@ -110,5 +115,5 @@ def second_layer_filters(
         units=len(found[layer].values),
         second_dead_units=second_dead,
         examples=tuple(examples),
-        receptive_field=receptive_field(graph, layer, sides),
+        receptive_field=receptive_field(graph, layer, sides) if known else None,
     )

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 
 from cnnkit.data import Dataset, Split, batches
+from cnnkit.data.crops import fit_images
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.deconvnet.project import Projection, project
+from cnnkit.visualize.deconvnet.project import Projection, check_projection, project
 from cnnkit.visualize.top_activations import (
     TopActivations,
     find_top_activations,
@@ -91,6 +92,7 @@ def top9(
         (3, (3, 27, 27, 3))
     """
     graph = build_graph(model)
+    check_projection(graph, layers, rule)
     if found is None:
         found = find_top_activations(
             graph, source, layers, k, image_size=image_size, batch_size=batch_size
@@ -147,9 +149,8 @@ def project_top(
         0
     """
     graph = build_graph(model)
-    size = image_size or graph.image_shape[0]
     for unit in _checked_units(found, units):
-        yield _project_unit(graph, source, found, unit, rule, batch_size, size)
+        yield _project_unit(graph, source, found, unit, rule, batch_size, image_size)
 
 
 def sample_units(count: int, size: int, seed: int) -> list[int]:
@@ -186,8 +187,9 @@ def _project_unit(
     ranks = np.flatnonzero(found.values[unit] > 0)
     numbers = found.images[unit, ranks]
     if not len(numbers):
-        return UnitExamples(found.layer, unit, (), np.zeros((0, 0, 0, 3), np.float32))
-    images = _read_images(source, numbers, image_size)
+        none = np.zeros((0, 0, 0, graph.image_shape[2]), np.float32)
+        return UnitExamples(found.layer, unit, (), none)
+    images = _read_images(graph, source, numbers, image_size)
     indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks.tolist())]
     results = project(graph, images, found.layer, indices, rule=rule, batch_size=batch_size)
     for result, value in zip(results, found.values[unit, ranks], strict=True):
@@ -205,20 +207,20 @@ def _project_unit(
 
 
 def _read_images(
-    source: Dataset | Split | np.ndarray, numbers: np.ndarray, image_size: int | None
+    graph: Graph, source: Dataset | Split | np.ndarray, numbers: np.ndarray, image_size: int | None
 ) -> np.ndarray:
     if isinstance(source, Dataset):
         source = source.splits["test"]
     if isinstance(source, Split):
-        augmentation = resize_augmentation(image_size)
+        augmentation = resize_augmentation(graph, image_size)
         [batch] = batches(source, augmentation=augmentation, batch_size=len(numbers), order=numbers)
-        return batch["images"].numpy()
+        return np.asarray(fit_images(batch["images"], graph.image_shape))
     return np.asarray(source[numbers], np.float32)
 
 
 def _receptive_patch(image: np.ndarray, box: Box) -> np.ndarray:
     """Returns the pixels of an image in a box, gray beyond the image's border."""
-    patch = np.full((box.bottom - box.top, box.right - box.left, 3), GRAY, np.float32)
+    patch = np.full((box.bottom - box.top, box.right - box.left, image.shape[2]), GRAY, np.float32)
     rows, columns = (
         np.clip(np.arange(first, end), 0, side - 1)
         for first, end, side in (

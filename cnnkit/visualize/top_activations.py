@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
+from cnnkit.data.crops import fit_images
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.visualize.forward import (
@@ -171,9 +172,7 @@ def find_top_activations(
     first, last = (len(source) * i // count for i in (number, number + 1))
     start = first_image + first
     found: dict[str, TopActivations] = {}
-    for images, size in _batches(
-        source, first, last, image_size or graph.image_shape[0], batch_size
-    ):
+    for images, size in _batches(source, first, last, graph, image_size, batch_size):
         check_image_shape(graph, images.shape)
         index = np.arange(start, start + size)
         for layer, (values, flat_positions, width) in zip(layers, search(images), strict=True):
@@ -214,12 +213,19 @@ def _empty_activations(layer: str, units: int, k: int, width: int) -> TopActivat
     return TopActivations(layer, values, images, np.zeros((units, k), np.int32), width)
 
 
-def resize_augmentation(image_size: int | None) -> Augmentation:
+def resize_augmentation(graph: Graph, image_size: int | None) -> Augmentation:
     """Returns the augmentation that only resizes the images of a dataset.
 
+    Args:
+        graph: The network. From the square images a rectangle is cut by `fit_images`.
+        image_size: Side of the images, for a network that takes images of any size.
+
     Raises:
-        UsageError: If the size is None.
+        UsageError: If the size is not known.
     """
+    height, width, _ = graph.image_shape
+    if image_size is None and height is not None and width is not None:
+        image_size = max(height, width)
     if image_size is None:
         raise UsageError(
             "`image_size` is required for a dataset and a model that takes images of any size"
@@ -228,15 +234,21 @@ def resize_augmentation(image_size: int | None) -> Augmentation:
 
 
 def _batches(
-    source: Split | np.ndarray, first: int, last: int, image_size: int | None, batch_size: int
+    source: Split | np.ndarray,
+    first: int,
+    last: int,
+    graph: Graph,
+    image_size: int | None,
+    batch_size: int,
 ) -> Iterator[tuple[tf.Tensor, int]]:
     """Yields batches of one size, and how many of their rows are images."""
     if isinstance(source, Split):
-        resize = resize_augmentation(image_size)
+        resize = resize_augmentation(graph, image_size)
         with report_undecodable(source):
             order = np.arange(first, last)
             for batch in batches(source, augmentation=resize, batch_size=batch_size, order=order):
-                yield batch["images"], int(batch["weights"].numpy().sum())
+                images = fit_images(batch["images"], graph.image_shape)
+                yield images, int(batch["weights"].numpy().sum())
         return
     for start in range(first, last, batch_size):
         images = np.asarray(source[start : min(start + batch_size, last)], np.float32)

@@ -28,10 +28,19 @@ def test_dead_and_dominating_filters_are_found():
     assert filters(alexnet(include_top=False)).towers == 2
 
 
+def test_gray_and_nested_models():
+    inner = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, name="c")])
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip(), inner])
+    found = filters(model)
+    assert (found.layer, found.kernels.shape) == ("c", (2, 3, 3, 1))
+    expected = inner.get_layer("c").kernel.numpy()[..., 1]
+    np.testing.assert_array_equal(found.kernels[1], expected)
+
+
 def test_a_model_without_colors_is_refused():
-    inputs = keras.Input((8, 8, 1))
-    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="gray")
-    with pytest.raises(UsageError, match="Model 'gray' has no filters over the colors"):
+    inputs = keras.Input((8, 8, 5))
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="spectral")
+    with pytest.raises(UsageError, match="Model 'spectral' has no filters over the colors"):
         filters(model)
 
 

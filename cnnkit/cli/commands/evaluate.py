@@ -1,7 +1,8 @@
 """Measure the errors of trained networks by the test protocols of the papers.
 
-Several runs are an ensemble, whose probabilities are averaged. Results are kept in the first run's
-folder, in `evaluations`; a command that was stopped goes on when it is run again.
+Several networks are an ensemble, whose probabilities are averaged. Results are kept in the folder
+`evaluations` in the first run, or beside the first file; a command that was stopped goes on when it
+is run again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.console import (
@@ -20,6 +22,7 @@ from cnnkit.cli.console import (
     progress_bar,
     table,
 )
+from cnnkit.cli.load_network import add_network_arguments, builder_arguments, load_network
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
@@ -34,9 +37,19 @@ MAX_LISTED_CLASSES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="folders that `cnnkit train` wrote")
+    add_network_arguments(
+        parser, "runs", nargs="+", help="run folders, .keras files, or weights files of others"
+    )
     parser.add_argument(
-        "--dataset", metavar="SPEC", help="dataset of the test images (default: the run's)"
+        "--dataset",
+        metavar="SPEC",
+        help="dataset of the test images (default: the run's; required for files)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="class names of the networks in files, one a line (default: the network's own, or the"
+        " dataset's in their order)",
     )
     parser.add_argument(
         "--protocol",
@@ -62,9 +75,14 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, save the results and print a table."""
     scales = _parse_scales(args.scales)
     _check(args)
-    runs = [RunFolder.open(path) for path in args.runs]
-    for one in runs:
+    runs = {path: RunFolder.open(path) for path in args.runs if not Path(path).is_file()}
+    for one in runs.values():
         one.finished_model()
+    if not runs and args.dataset is None:
+        raise UsageError(
+            "--dataset must name the test images: the network of a file was trained elsewhere",
+            expected="--dataset SPEC",
+        )
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -104,13 +122,18 @@ def _check(args: argparse.Namespace) -> None:
             "--replicas is out of range", expected="at least 1", received=args.replicas
         )
     if len(set(args.runs)) < len(args.runs):
-        raise UsageError("`RUN` must not be given twice", received=" ".join(args.runs))
+        raise UsageError("`MODEL` must not be given twice", received=" ".join(args.runs))
 
 
 def _evaluate(
-    args: argparse.Namespace, runs: list[RunFolder], scales: tuple[int, ...] | None
+    args: argparse.Namespace, runs: dict[str, RunFolder], scales: tuple[int, ...] | None
 ) -> tuple[dict[str, Any], list[EvaluatedModel], Evaluation, PublishedError | None]:
-    """Evaluate the runs and save the results in the first one's folder.
+    """Evaluate the networks and save the results.
+
+    Args:
+        args: The arguments.
+        runs: By path, those of the networks that are runs.
+        scales: Shorter sides of the rescaled images.
 
     Returns:
         The saved document, the members of the ensemble, the result, and the paper's errors for the
@@ -119,7 +142,6 @@ def _evaluate(
     from cnnkit.evaluation import evaluate
     from cnnkit.evaluation.ensemble import (
         align_classes,
-        evaluated_run,
         held_out_images,
         runs_of_changed_dataset,
     )
@@ -130,19 +152,19 @@ def _evaluate(
 
     find_protocol(args.protocol)
     check_average(args.average)
-    source, seed = held_out_images(runs, args.dataset)
+    source, seed = held_out_images(list(runs.values()), args.dataset)
     print_left_out(source)
-    for one in runs_of_changed_dataset(runs, source):
+    for one in runs_of_changed_dataset(list(runs.values()), source):
         print(
             f"note: {source.spec} has changed since {one.path} was trained: test images may have "
             "been training images",
             file=sys.stderr,
         )
-    labels = runs[0].class_names
-    split = align_classes(source, labels)
     strategy = get_strategy(args.strategy, args.replicas)
     with strategy.scope():
-        members = [evaluated_run(one, scales, labels) for one in runs]
+        members, labels = _load_members(args, runs, source.class_names, scales)
+    split = align_classes(source, labels)
+    networks = [runs[path].finished_model() if path in runs else Path(path) for path in args.runs]
     # The name of the result file is a hash of this dictionary.
     request = {
         "protocol": args.protocol,
@@ -150,9 +172,12 @@ def _evaluate(
         "average": args.average,
         "dataset": source.spec,
         "fingerprint": source.fingerprint,
-        "networks": [sha256(one.finished_model()) for one in runs],
+        "networks": [sha256(network) for network in networks],
     }
-    path = result_path(runs[0].path, request)
+    if len(runs) < len(networks):
+        # What else decides about the network of a file.
+        request["options"] = [args.model, args.model_option, list(labels)]
+    path = result_path(next((one.path for one in runs.values()), networks[0].parent), request)
     with progress_bar(len(split), resumed=True) as progress:
         result = evaluate(
             members,
@@ -165,8 +190,11 @@ def _evaluate(
             state=progress_path(path),
             progress=progress,
         )
-    networks = [(one.config, member.scales) for one, member in zip(runs, members, strict=True)]
-    paper = published_errors(networks, args.protocol, len(labels))
+    paper = None
+    if len(runs) == len(networks):
+        configs = [runs[path].config for path in args.runs]
+        trained = [(one, member.scales) for one, member in zip(configs, members, strict=True)]
+        paper = published_errors(trained, args.protocol, len(labels))
     document = {
         "run": args.runs[0],
         "runs": args.runs,
@@ -178,6 +206,32 @@ def _evaluate(
     file = save_results(document, path)
     progress_path(path).unlink(missing_ok=True)
     return {"file": str(file), **document}, members, result, paper
+
+
+def _load_members(
+    args: argparse.Namespace,
+    runs: dict[str, RunFolder],
+    dataset_classes: tuple[str, ...],
+    scales: tuple[int, ...] | None,
+) -> tuple[list[EvaluatedModel], tuple[str, ...]]:
+    """Return the networks in the order of the arguments, and the classes of the evaluation."""
+    from cnnkit.evaluation.ensemble import evaluated_model, evaluated_run
+    from cnnkit.models.class_names import class_captions, class_names
+
+    options = builder_arguments(args)
+    labels = next((one.class_names for one in runs.values()), ())
+    members: dict[str, EvaluatedModel] = {}
+    for path in args.runs:
+        if path in runs:
+            continue
+        loaded = load_network(path, labels_file=args.labels, classifier=True, **options)
+        saved = class_captions(loaded.model) if class_names(loaded.model) else None
+        names = loaded.given_labels or saved or dataset_classes
+        labels = labels or names
+        members[path] = evaluated_model(loaded.model, scales, path, names, labels)
+    for path, one in runs.items():
+        members[path] = evaluated_run(one, scales, labels)
+    return [members[path] for path in args.runs], labels
 
 
 def _rows(

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
     add_image_argument,
     add_target_argument,
-    read_image_for,
 )
 from cnnkit.errors import DataError
 
@@ -112,7 +112,7 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
     from cnnkit.models.class_names import class_captions
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     options = {name: getattr(args, name) for name in method.options}
     [result] = getattr(visualize, method.function)(model, image, args.target, **options)
     if not result.map.any():
@@ -168,7 +168,7 @@ def draw_compare(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import compare_attributions
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     methods = {"methods": args.methods} if args.methods else {}
     result = compare_attributions(
         model, image, **methods, target=args.target, down_to=args.down_to,

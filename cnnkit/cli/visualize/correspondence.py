@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,13 +37,14 @@ def draw_correspondence_figure(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import correspondence
 
     model = load_from_arguments(args).model
-    size = args.image_size or model.input_shape[1]
-    if size is None:
+    height, width, channels = model.input_shape[1:]
+    size = (args.image_size,) * 2 if args.image_size else (height, width)
+    if None in size:
         raise UsageError(
             f"--image-size must be given: {args.network} takes images of any size",
             expected="--image-size PIXELS",
         )
-    images, boxes = read_object_parts(Path(args.parts), size)
+    images, boxes = read_object_parts(Path(args.parts), size, channels)
     found = correspondence(
         model, images, boxes, args.layer, fill=args.fill, draws=args.draws, seed=args.seed
     )
@@ -76,27 +78,27 @@ def draw_correspondence_figure(args: argparse.Namespace) -> Figure:
     )  # fmt: skip
 
 
-def read_object_parts(file: Path, size: int) -> tuple[np.ndarray, dict[str, list[Box]]]:
+def read_object_parts(
+    file: Path, size: int | Sequence[int], channels: int = 3
+) -> tuple[np.ndarray, dict[str, list[Box]]]:
     """Read a JSON file of images and their parts.
 
     Args:
         file: The JSON file; its images are named relative to its folder.
-        size: Side of the images that the network takes, in pixels.
+        size: Side of the images that the network takes, in pixels, or (height, width).
+        channels: 3 for RGB, 1 for gray.
 
     Returns:
-        The images, (n, size, size, 3) float32 RGB in 0..255, and for each part its box in every
-        image, in pixels of these.
+        The images, (n, height, width, channels) float32 in 0..255, and for each part its box in
+        every image, in pixels of these.
 
     Raises:
         UsageError: If the file does not exist.
         DataError: If it does not have this content, or a part is outside the center crop.
     """
-    import tensorflow as tf
+    from cnnkit.cli.read_image import center_window, read_image
 
-    from cnnkit.cli.read_image import read_image
-    from cnnkit.data import Augmentation
-    from cnnkit.data.crops import crop_window
-
+    window = np.array([size, size] if isinstance(size, int) else size)
     entries = _read_entries(file)
     images = []
     boxes: dict[str, list[Box]] = {name: [] for name in (entries[0][1] if entries else {})}
@@ -108,14 +110,12 @@ def read_object_parts(file: Path, size: int) -> tuple[np.ndarray, dict[str, list
                 received=", ".join(parts),
             )
         path = str(file.parent / name)
-        images.append(read_image(path, size))
+        images.append(read_image(path, size, channels))
         sides = np.array(read_image(path, None).shape[:2])
-        scaled, offset = crop_window(tf.constant(sides, tf.int32), Augmentation(size), {})
+        scaled, offset = center_window(sides, window)
         for part, box in parts.items():
-            boxes[part].append(
-                _crop_box(box, sides, scaled.numpy(), offset.numpy(), size, f"{part!r} of {name}")
-            )
-    return np.stack(images) if images else np.zeros((0, size, size, 3)), boxes
+            boxes[part].append(_crop_box(box, sides, scaled, offset, window, f"{part!r} of {name}"))
+    return np.stack(images) if images else np.zeros((0, *window, channels)), boxes
 
 
 def _read_entries(file: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -139,7 +139,12 @@ def _read_entries(file: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
 
 
 def _crop_box(
-    box: np.ndarray, sides: np.ndarray, scaled: np.ndarray, offset: np.ndarray, size: int, name: str
+    box: np.ndarray,
+    sides: np.ndarray,
+    scaled: np.ndarray,
+    offset: np.ndarray,
+    size: np.ndarray,
+    name: str,
 ) -> Box:
     """Return a box of the image file as a box of the center crop.
 
@@ -148,7 +153,7 @@ def _crop_box(
         sides: Height and width of the file.
         scaled: Height and width of the rescaled image that is cropped.
         offset: Top and left of the crop in the rescaled image.
-        size: Side of the crop.
+        size: Height and width of the crop.
         name: Name of the part, for the error.
     """
     from cnnkit.visualize import Box

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
@@ -16,7 +17,6 @@ from cnnkit.cli.visualize.figure import (
     add_unit_argument,
     projection_facts,
     projection_summary,
-    read_image_for,
     require_active_unit,
 )
 
@@ -33,7 +33,7 @@ def draw_deconvnet(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import deconvnet
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     [result] = deconvnet(model, image, args.layer, args.unit, rule=args.rule)
     require_active_unit(result, args)
     draw_projection(image, result, args.output)
@@ -55,7 +55,7 @@ def draw_stack(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import deconvnet, forward_steps
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     [result] = deconvnet(model, image, args.layer, args.unit)
     require_active_unit(result, args)
     steps = forward_steps(model, image[None], args.layer)
@@ -79,7 +79,7 @@ def draw_rules_figure(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import deconvnet
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     rows = []
     for layer in args.layer:
         [first] = deconvnet(model, image, layer)

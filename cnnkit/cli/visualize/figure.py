@@ -16,8 +16,6 @@ from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.errors import DataError, unknown_name
 
 if TYPE_CHECKING:
-    import keras
-
     from cnnkit.data import Split
     from cnnkit.visualize import Projection
 
@@ -147,13 +145,6 @@ def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:
     if split not in splits:
         raise unknown_name("split", split, splits)
     return splits[split]
-
-
-def read_image_for(model: keras.Model, args: argparse.Namespace) -> np.ndarray:
-    """Return the image file at the input size of the network, (h, w, 3) RGB in 0..255."""
-    from cnnkit.cli.read_image import read_image
-
-    return read_image(args.image, model.input_shape[1])
 
 
 def require_active_unit(result: Projection, args: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def add_invariance_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draw_invariance_figure(args: argparse.Namespace) -> Figure:
     """Measure the distances and probabilities and draw them."""
-    from cnnkit.cli.read_image import read_image
+    from cnnkit.cli.read_image import read_image_for
     from cnnkit.figures import draw_invariance
     from cnnkit.models.class_names import class_captions, class_index
     from cnnkit.visualize import invariance
@@ -43,7 +43,7 @@ def draw_invariance_figure(args: argparse.Namespace) -> Figure:
         raise UsageError(
             f"{args.network} must be a classifier of images of one size, not of any size"
         )
-    images = np.stack([read_image(file, model.input_shape[1]) for file in args.image])
+    images = np.stack([read_image_for(file, model) for file in args.image])
     targets = None
     if args.target is not None:
         targets = [class_index(model, target) for target in args.target]

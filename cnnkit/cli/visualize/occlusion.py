@@ -7,13 +7,13 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
     add_image_argument,
     add_target_argument,
     projection_facts,
-    read_image_for,
 )
 
 
@@ -40,13 +40,12 @@ def add_occlusion_arguments(parser: argparse.ArgumentParser) -> None:
 
 def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
     """Cover the image place by place and draw the outputs."""
-    from cnnkit.cli.read_image import read_image
     from cnnkit.figures import draw_occlusion
     from cnnkit.models.class_names import class_captions
     from cnnkit.visualize import deconvnet, occlusion
 
     model = load_from_arguments(args).model
-    image = read_image_for(model, args)
+    image = read_image_for(args.image, model)
     result = occlusion(
         model,
         image,
@@ -62,7 +61,7 @@ def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
     )
     others = []
     if args.others:
-        images = np.stack([read_image(file, model.input_shape[1]) for file in args.others])
+        images = np.stack([read_image_for(file, model) for file in args.others])
         others = deconvnet(model, images, result.layer, result.unit)
     names = class_captions(model)
     draw_occlusion(image, result, args.output, names=names, others=others)

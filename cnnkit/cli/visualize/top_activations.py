@@ -50,8 +50,10 @@ def add_top9_arguments(parser: argparse.ArgumentParser) -> None:
 def draw_top9_figures(args: argparse.Namespace) -> dict[Path, Figure]:
     """Search the dataset once for all layers, then project and draw layer by layer."""
     from cnnkit.visualize import find_top_activations
+    from cnnkit.visualize.deconvnet.project import check_projection
 
     model = load_from_arguments(args).model
+    check_projection(model, args.layer, args.rule)
     images = load_split(args.dataset, args.split)
     with progress_bar(len(images)) as progress:
         found = find_top_activations(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -146,8 +147,8 @@ def scorecam(
     It takes as many passes as the layer has maps, and memory for as many images.
 
     Args:
-        model: A classifier, as `cnnkit.visualize.saliency` takes it, whose classes share one
-            probability by a softmax.
+        model: A classifier, as `cnnkit.visualize.saliency` takes it. In a network that ends in
+            sigmoids the probability is that of the class alone.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
             Masked pixels become 0.
         target: Index or name of the class; None takes the most probable class of each image.
@@ -158,8 +159,8 @@ def scorecam(
         One `Attribution` for every image, as `gradcam` returns it.
 
     Raises:
-        UsageError: If there is no such class, the model ends in a sigmoid, the model or the images
-            do not fit, or the layer does not exist or has no map.
+        UsageError: If there is no such class, the model or the images do not fit, or the layer does
+            not exist or has no map.
         DataError: If pixels, weights or outputs are not finite.
 
     Example:
@@ -172,11 +173,6 @@ def scorecam(
         (30, 30)
     """
     query = prepare_query(model, images, target, batch_size)
-    if not query.classifier.exclusive:
-        raise UsageError(
-            "`model` must end in a softmax, whose probabilities weight the maps",
-            received=f"{query.classifier.nodes[-1].layer.name} with a sigmoid",
-        )
     # One image at a time: each is as many masked images as there are maps. tf-keras-vis takes the
     # softmax of the logits itself.
     return _class_activation_maps("scorecam", query, layer, 1, batch_size=batch_size)
@@ -202,12 +198,20 @@ def _class_activation_maps(
         options: Further arguments of the method.
     """
     node, shape = _layer_with_maps(query, layer)
-    model = model_up_to_layer(query.classifier, node, query.images.shape[1:], shape, query.classes)
     module, class_name = _CLASSES[method]
-    cam = getattr(import_tf_keras_vis(module), class_name)(model)
+    method_class = getattr(import_tf_keras_vis(module), class_name)
+    shapes = query.images.shape[1:], shape
+    # Score-CAM takes the softmax of the logits z, and that of z and 0 is the sigmoid of z.
+    by_sigmoid = method == "scorecam" and not query.classifier.exclusive
+    cam = method_class(model_up_to_layer(query.classifier, node, *shapes, query.classes))
     grids: list[np.ndarray] = []
     for part in iter_batches(len(query.images), images_at_a_time):
-        score = target_score(query.targets[part], None if offsets is None else offsets[part])
+        targets: Sequence[int] | np.ndarray = query.targets[part]
+        if by_sigmoid:
+            select = partial(_logit_and_zero, target=int(targets[0]))
+            cam = method_class(model_up_to_layer(query.classifier, node, *shapes, 2, select))
+            targets = [0]
+        score = target_score(targets, None if offsets is None else offsets[part])
         computed = cam(score, query.images[part], **options, **_RAW_MAPS)
         grids += list(np.asarray(computed, np.float32))
     if not grids:
@@ -229,6 +233,12 @@ def _class_activation_maps(
     ]
 
 
+def _logit_and_zero(logits: tf.Tensor, target: int) -> tf.Tensor:
+    """Returns the logit of one class, and zero: (n, 2)."""
+    logit = logits[:, target]
+    return tf.stack([logit, tf.zeros_like(logit)], axis=1)
+
+
 def _layer_with_maps(query: AttributionQuery, layer: str | None) -> tuple[Node, tuple[int, ...]]:
     """Returns the node of a layer, or of the last convolution, and the shape of its maps."""
     nodes = query.classifier.nodes
@@ -236,7 +246,7 @@ def _layer_with_maps(query: AttributionQuery, layer: str | None) -> tuple[Node, 
     shapes = {
         node: tuple(output.shape[1:])
         for node, output in zip(nodes, forward_to(nodes, blank, nodes), strict=True)
-        if output.shape.rank == 4
+        if len(node.tensors) == 1 and output.shape.rank == 4
     }
     convolutions = [
         node

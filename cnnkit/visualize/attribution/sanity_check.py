@@ -81,8 +81,8 @@ def compare_attributions(
 
     This is the sanity check of Adebayo et al. 2018, section 3.1, with cascading randomization. A
     map that does not change with the weights does not show what the model learned. The weights are
-    randomized in a copy of the model, by shuffling the values of each variable, which keeps their
-    magnitudes and those of the outputs. (The paper draws new weights.)
+    randomized by shuffling the values of each variable, which keeps their magnitudes and those of
+    the outputs. (The paper draws new weights.) The model keeps its weights.
 
     Args:
         model: A classifier, as `cnnkit.visualize.saliency` takes it.
@@ -127,8 +127,8 @@ def compare_attributions(
     maps = tuple(compute(model, query.images, method) for method in methods)
     randomized = []
     for stage in stages:
-        shuffled = with_shuffled_weights(model, query, stage, seed)
-        randomized.append(tuple(compute(shuffled, query.images, method) for method in methods))
+        with shuffled_weights(query, stage, seed):
+            randomized.append(tuple(compute(model, query.images, method) for method in methods))
     correlations = [
         [rank_correlation(one, other) for one, other in zip(maps, row, strict=True)]
         for row in randomized
@@ -160,23 +160,34 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(spearmanr(*magnitudes).statistic)
 
 
-def with_shuffled_weights(
-    model: keras.Model, query: AttributionQuery, stage: Node, seed: int
-) -> keras.Model:
-    """Returns a copy of a model in which the weights from `stage` to the top are shuffled."""
-    copy = keras.models.clone_model(model)
-    copy.set_weights(model.get_weights())
-    nodes = prepare_query(copy, query.images, int(query.targets[0]), 1).classifier.nodes
-    first = query.classifier.nodes.index(stage)
+def shuffled_weights(query: AttributionQuery, stage: Node, seed: int) -> keras.StatelessScope:
+    """Returns a scope in which the weights from `stage` to the top are read as shuffled.
+
+    The variables keep their values. A copy of the model would need every layer and activation to be
+    rebuilt from its configuration.
+    """
+    nodes = query.classifier.nodes
+    first = nodes.index(stage)
+    shuffled: dict[int, tuple[keras.Variable, np.ndarray]] = {}
     for number, node in enumerate(nodes[first:], start=first):
-        # Frozen weights too. Variables that are never trained, such as a mean, keep their values.
-        node.layer.trainable = True
-        for which, weight in enumerate(getattr(node.layer, "trainable_weights", ())):
-            # The order of a variable does not depend on how many layers are shuffled.
+        for which, weight in enumerate(_trained_weights(node)):
+            # The order of a variable does not depend on how many layers are shuffled. A layer that
+            # is called twice is shuffled twice.
             random = np.random.default_rng((seed, number, which))
-            values = keras.ops.convert_to_numpy(weight)
-            weight.assign(random.permutation(values.ravel()).reshape(values.shape))
-    return copy
+            _, before = shuffled.get(id(weight), (weight, keras.ops.convert_to_numpy(weight)))
+            after = random.permutation(before.ravel()).reshape(before.shape)
+            shuffled[id(weight)] = weight, after
+    values = [(weight, tf.constant(after, weight.dtype)) for weight, after in shuffled.values()]
+    return keras.StatelessScope(state_mapping=values)
+
+
+def _trained_weights(node: Node) -> list[keras.Variable]:
+    """Returns the weights that a training changes unless they are frozen: a mean is not one."""
+    if not isinstance(node.layer, keras.layers.Layer):
+        return []
+    return [
+        weight for layer in node.layer._flatten_layers() for weight in layer._trainable_variables
+    ]
 
 
 def _compute_map(
@@ -217,7 +228,7 @@ def _project_class(
 
 def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
     """Returns the nodes down to which the weights are randomized."""
-    nodes = [node for node in query.classifier.nodes if _has_trainable_weights(node)]
+    nodes = [node for node in query.classifier.nodes if _trained_weights(node)]
     if names is not None:
         stages = [query.classifier.graph.node(name) for name in names]
         for stage in stages:
@@ -232,9 +243,3 @@ def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
     convolutions = [node for node in nodes if isinstance(node.layer, keras.layers.Conv2D)]
     # In this order, without duplicates.
     return list(dict.fromkeys([nodes[-1], *convolutions[-1:], nodes[0]]))
-
-
-def _has_trainable_weights(node: Node) -> bool:
-    # By the kind of layer: frozen weights count too.
-    kinds = keras.layers.Conv2D | keras.layers.Dense | keras.layers.BatchNormalization
-    return isinstance(node.layer, kinds) or bool(getattr(node.layer, "trainable_weights", ()))

@@ -102,6 +102,7 @@ def model_up_to_layer(
     shape: tuple[int, ...],
     maps_shape: tuple[int, ...],
     classes: int,
+    select: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
 ) -> keras.Model:
     """Returns a model images -> maps -> logits, whose layer of maps is called `MAPS`.
 
@@ -111,6 +112,7 @@ def model_up_to_layer(
         shape: (h, w, c) of the images.
         maps_shape: (h, w, c) of the maps.
         classes: Number of logits.
+        select: Function from the classes' logits to those of the new model.
     """
     image = keras.Input(shape, dtype="float32")
     below = classifier.graph.ancestors(node)
@@ -119,7 +121,7 @@ def model_up_to_layer(
     )(image)
     # Where paths bypass the maps, the logits need the image as well.
     above = _function_layer(
-        lambda x: logits_after(classifier, {0: x[0], node.output: x[1]}), (classes,)
+        lambda x: select(logits_after(classifier, {0: x[0], node.output: x[1]})), (classes,)
     )
     return _EagerModel([image], above([image, maps]))
 

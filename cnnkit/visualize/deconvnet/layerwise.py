@@ -23,10 +23,10 @@ import tensorflow as tf
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import RULES, CeilMaxPooling2D, Dropout, LocalResponseNormalization, SubtractMean
-from cnnkit.models.graph import build_graph
-from cnnkit.models.layer_window import behaves_like
+from cnnkit.models.graph import Node, build_graph
+from cnnkit.models.layer_window import AUGMENTATION, behaves_like
 from cnnkit.visualize.forward import check_input_covers_layers, preactivation
-from cnnkit.visualize.rule_support import LAYERS_WITH_ACTIVATION, check_supports_rule, is_relu
+from cnnkit.visualize.rule_support import check_supports_rule, is_linear, is_relu
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def unpool(values: np.ndarray, switches: Switches) -> np.ndarray:
     return unpooled.reshape(switches.input_shape)
 
 
-# Layers without a backward step. Dropout does nothing outside of training.
-SKIPPED_LAYERS = (Dropout, LocalResponseNormalization, keras.layers.Dropout)
+# Layers without a backward step. Dropout and augmentation do nothing outside of training.
+SKIPPED_LAYERS = (Dropout, LocalResponseNormalization, keras.layers.Dropout, *AUGMENTATION)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class LayerwiseStep:
     Attributes:
         layer: Name of the layer; a layer that filters and rectifies makes two steps.
         kind: `"filter"`, `"rectify"`, `"pool"` or `"normalize"` as in the paper; `"center"`,
-            `"pad"` or `"reshape"`.
+            `"pad"`, `"reshape"`, or `"linear"` for every other linear layer.
         input: (n, ...), input of the forward step.
         output: (n, ...), output of the forward step.
         backward: Function of a signal of the shape of `output` and a rule; it returns a signal of
@@ -143,8 +143,8 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
     """Computes a layer's output step by step, and returns the steps for `backward_steps`.
 
     Args:
-        model: A sequence of convolutions, dense layers, ReLUs, max-pooling, padding, local response
-            normalization, dropout and flattening.
+        model: A sequence of convolutions, dense layers, ReLUs, max-pooling, local response
+            normalization, dropout, augmentation and linear layers.
         images: (n, h, w, c), as the model takes them.
         layer: Name of a layer.
 
@@ -170,7 +170,7 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
         if len(node.inputs) > 1:
             raise _unsupported_layer_error(node.layer)
         check_input_covers_layers(node, [x], images)
-        for step in _layer_steps(node.layer, x):
+        for step in _layer_steps(node, x):
             steps.append(step)
             x = step.output
     return steps
@@ -212,8 +212,10 @@ def backward_steps(
     return signal
 
 
-def _layer_steps(layer: keras.layers.Layer, x: np.ndarray) -> Iterator[LayerwiseStep]:
-    if behaves_like(layer, LAYERS_WITH_ACTIVATION):
+def _layer_steps(node: Node, x: np.ndarray) -> Iterator[LayerwiseStep]:
+    layer = node.layer
+    filters = (keras.layers.Activation, keras.layers.Conv2D, keras.layers.Dense)
+    if behaves_like(layer, filters):
         if not isinstance(layer, keras.layers.Activation):
             step = _filter_step(layer, x)
             yield step
@@ -242,8 +244,23 @@ def _layer_steps(layer: keras.layers.Layer, x: np.ndarray) -> Iterator[Layerwise
         yield LayerwiseStep(
             layer.name, "pad", x, _call(layer, x), lambda signal, rule: signal[:, *inside]
         )
+    elif is_linear(node) and not isinstance(layer, keras.layers.GlobalMaxPooling2D):
+        yield _linear_step(node, x)
     else:
         raise _unsupported_layer_error(layer)
+
+
+def _linear_step(node: Node, x: np.ndarray) -> LayerwiseStep:
+    def backward(signal: np.ndarray, rule: str) -> np.ndarray:
+        values = tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(values)
+            output = node.call([values])
+        transposed: np.ndarray = tape.gradient(output, values, tf.constant(signal)).numpy()
+        return transposed
+
+    output = keras.ops.convert_to_numpy(node.call([x]))
+    return LayerwiseStep(node.layer.name, "linear", x, output, backward)
 
 
 def _call(layer: keras.layers.Layer, x: np.ndarray) -> np.ndarray:

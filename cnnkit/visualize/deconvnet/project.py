@@ -110,8 +110,7 @@ def deconvnet(
     """
     graph = build_graph(model)
     nodes = graph.ancestors(graph.node(layer))
-    with backward_rule(rule):
-        check_supports_rule(nodes, rule)
+    check_projection(graph, [layer], rule)
     check_weights(nodes)
     images = as_image_batch(graph, images)
     selected: list[tuple[tuple[int, ...], float]] = []
@@ -130,6 +129,19 @@ def deconvnet(
         replace(result, activation=activation)
         for result, (_, activation) in zip(results, selected, strict=True)
     ]
+
+
+def check_projection(model: keras.Model | Graph, layers: Sequence[str], rule: str) -> None:
+    """Checks that units of layers can be projected by a rule: before a search for them.
+
+    Raises:
+        UsageError: If a layer or the rule does not exist, or a layer below does not support the
+            rule.
+    """
+    graph = build_graph(model)
+    for layer in layers:
+        with backward_rule(rule):
+            check_supports_rule(graph.ancestors(graph.node(layer)), rule)
 
 
 def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> list[int]:
@@ -199,8 +211,7 @@ def project(
     """
     graph = build_graph(model)
     nodes = graph.ancestors(graph.node(layer))
-    with backward_rule(rule):
-        check_supports_rule(nodes, rule)
+    check_projection(graph, [layer], rule)
     images = as_image_batch(graph, images)
     return _project_indices(graph, nodes, images, layer, indices, rule, batch_size)
 

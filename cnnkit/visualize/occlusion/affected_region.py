@@ -130,7 +130,7 @@ def split_segments(
     head: list[Node] = []
     for node in nodes:
         windows = None if _has_softmax(node.layer) else node_windows(node)
-        if sizes and len({tuple(sizes[value][:2]) for value in node.inputs}) > 1:
+        if sizes and len({tuple(sizes.get(value, ())[:2]) for value in node.inputs}) > 1:
             # A small map is repeated over a large one.
             windows = None
         if windows and _is_pointwise(windows) and pixels.issuperset(node.inputs):

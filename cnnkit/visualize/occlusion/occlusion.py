@@ -317,7 +317,11 @@ def _recorded_unit(
     """Returns the node and the index of the feature map that is recorded."""
     nodes = classifier.nodes
     outputs = forward_to(nodes, image[None], nodes)
-    maps = {node: one[0] for node, one in zip(nodes, outputs, strict=True) if one.shape.rank == 4}
+    maps = {
+        node: one[0]
+        for node, one in zip(nodes, outputs, strict=True)
+        if len(node.tensors) == 1 and one.shape.rank == 4
+    }
     if not maps:
         raise UsageError(
             f"Model {classifier.graph.name!r} has no feature map",

@@ -7,7 +7,9 @@ import re
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
+from cnnkit import zfnet
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.evaluation import EvaluatedModel, evaluate
@@ -159,7 +161,9 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
          "among its 7: a, b, c, d, e ... Received: 10 that it does not know: 0, 1, 2, 3, 4"),
         ("{run} --replicas 2", 2, "--replicas requires --strategy mirrored"),
         ("{run} --strategy mirrored --replicas 0", 2, "at least 1"),
-        ("{run} {run}", 2, "`RUN` must not be given twice"),
+        ("{run} {run}", 2, "`MODEL` must not be given twice"),
+        ("{file}", 2, "--dataset must name the test images"),
+        ("{file} --dataset digits", 2, "do not fit their names. Expected: 7 names. Received: 10"),
         ("{run} {tmp}", 2, "No run folder"),
         ("{run} {other}", 2, "trained on different datasets"),
         ("{run} {other} --dataset folder:{data}", 2, "only one of them knows f, g"),
@@ -169,7 +173,9 @@ def test_a_stopped_command_goes_on(run, dataset, capsys, monkeypatch):
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text):
-    places = {"run": run, "tmp": tmp_path, "data": dataset}
+    places = {"run": run, "tmp": tmp_path, "data": dataset, "file": tmp_path / "net.keras"}
+    if "{file}" in words:
+        network(3).save(places["file"])
     if "{other}" in words:
         places["other"] = write_run(tmp_path / "other", 0, tmp_path, LABELS[:5])
     if "{unsplit}" in words:
@@ -197,3 +203,69 @@ def test_results_of_a_changed_network_are_others(run, capsys):
     assert second["file"].rpartition("-")[2] != first["file"].rpartition("-")[2]
     assert not second["file"].endswith("-2.json")
     assert second["confusion"] != first["confusion"]
+
+
+def gray(end):
+    """A network over gray images that are no squares."""
+    keras.utils.set_random_seed(5)
+    inputs = keras.Input((10, 12, 1))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(inputs / 128.0 - 1.0)
+    spread = keras.initializers.RandomNormal(stddev=2.0)
+    units = 1 if "binary" in end else 3
+    x = keras.layers.Dense(units, kernel_initializer=spread)(keras.layers.Flatten()(x))
+    x = keras.layers.Activation("sigmoid")(x) if "sigmoid" in end else x
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("end", ["logits", "sigmoids", "binary logit", "binary sigmoid"])
+def test_a_file_of_a_gray_network(end, tmp_path, capsys):
+    """The answers are those of `model.predict` for gray center crops, by Pillow."""
+    classes = ("no", "yes") if "binary" in end else ("a", "b", "c")
+    data = write_folder(tmp_path / "data", classes, each=8)
+    model = gray(end)
+    model.save(tmp_path / "net.keras")
+    found = evaluated(capsys, tmp_path / "net.keras", "--dataset", f"folder:{data}", "--scales", 16)
+    confusion = np.zeros((len(classes), len(classes)), int)
+    for label, name in enumerate(classes):
+        for file in (data / "test" / name).iterdir():
+            image = Image.open(file)
+            scale = 16 / min(image.size)
+            image = image.resize([round(side * scale) for side in image.size], Image.BILINEAR)
+            left, top = (image.width - 12) // 2, (image.height - 12) // 2 + 1
+            crop = np.asarray(image.convert("L"), np.float32)[top : top + 10, left : left + 12]
+            answer = model.predict(crop[None, ..., None], verbose=0)[0]
+            if len(answer) == 1:
+                answer = [0.5 if "sigmoid" in end else 0, answer[0]]
+            confusion[label, np.argmax(answer)] += 1
+    assert np.count_nonzero(confusion.sum(axis=0)) > 1, "not always the same answer"
+    counted = [[*place, int(confusion[tuple(place)])] for place in np.argwhere(confusion).tolist()]
+    assert sorted(found["confusion"]) == counted
+    assert found["file"].startswith(str(tmp_path / "evaluations"))
+
+
+def test_files_and_runs_are_an_ensemble_by_class_name(run, dataset, tmp_path, capsys):
+    shuffled = LABELS[3:] + LABELS[:3]
+    (tmp_path / "labels.txt").write_text("\n".join(shuffled))
+    network(4).save(tmp_path / "other.keras")
+    words = (run, tmp_path / "other.keras", "--labels", tmp_path / "labels.txt")
+    found = evaluated(capsys, *words)
+    columns = tuple(shuffled.index(label) for label in LABELS)
+    members = [
+        EvaluatedModel("a", network(3), (16,), SIZE),
+        EvaluatedModel("b", network(4), (12,), SIZE, columns),
+    ]
+    split = load_dataset(f"folder:{dataset}").splits["test"]
+    expected = evaluate(members, split, LABELS)
+    assert found["confusion"] == [list(one) for one in expected.confusion]
+    assert found["paper"] is None
+
+
+def test_a_weights_file_of_an_architecture(dataset, tmp_path, capsys):
+    model = zfnet(classes=7, hidden_units=8, input_shape=(64, 64, 3))
+    model.save_weights(tmp_path / "seven.weights.h5")
+    options = ["--model-option", "hidden_units=8", "--model-option", "input_shape=[64,64,3]"]
+    words = (tmp_path / "seven.weights.h5", "--model", "zfnet", *options)
+    found = evaluated(capsys, *words, "--dataset", f"folder:{dataset}")
+    split = load_dataset(f"folder:{dataset}").splits["test"]
+    expected = evaluate(model, split, LABELS)
+    assert found["confusion"] == [list(one) for one in expected.confusion]

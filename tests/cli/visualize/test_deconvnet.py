@@ -45,7 +45,13 @@ def test_rules_are_drawn_in_a_row(files, tmp_path, capsys):
 def test_stack_command(files, tmp_path, capsys):
     picture = tmp_path / "stack.png"
     command = ["visualize", "stack", *files, "--layer", "conv1", "--output", str(picture)]
-    # Rescaling is no step of the paper's.
+    assert main(command) == 0
+    assert "conv1 unit" in capsys.readouterr().out
+    assert picture.exists()
+    inputs = keras.Input((32, 32, 3))
+    x = layers.Add()([inputs, layers.Conv2D(3, 3, padding="same", activation="relu")(inputs)])
+    keras.Model(inputs, layers.Conv2D(2, 3, name="conv1")(x / 255.0)).save(files[0])
+    picture.unlink()
     assert main(command) == 2
     assert "has no step in the layer-by-layer deconvnet" in capsys.readouterr().err
     assert not picture.exists()

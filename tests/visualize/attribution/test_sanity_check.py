@@ -8,6 +8,7 @@ import keras
 import matplotlib.image
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from cnnkit.cli.main import main
@@ -15,7 +16,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import ClassProbabilities
 from cnnkit.visualize import compare_attributions, deconvnet, gradcam, saliency, smoothgrad
 from cnnkit.visualize.attribution.base import prepare_query
-from cnnkit.visualize.attribution.sanity_check import with_shuffled_weights
+from cnnkit.visualize.attribution.sanity_check import shuffled_weights
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "guide" / "attribution.md"
 SHAPE = (24, 24, 3)
@@ -95,9 +96,11 @@ def test_only_weights_from_the_stage_to_the_top_are_shuffled(model, image):
 
 def test_every_layer_from_the_stage_to_the_top_is_shuffled(model, image):
     query = prepare_query(model, image, 0, 1)
-    copy = with_shuffled_weights(model, query, query.classifier.graph.node("conv2"), seed=0)
     for name, changed in (("conv1", False), ("conv2", True), ("logits", True)):
-        one, other = (m.get_layer(name).get_weights()[0] for m in (model, copy))
+        one = model.get_layer(name).get_weights()[0]
+        with shuffled_weights(query, query.classifier.graph.node("conv2"), seed=0):
+            other = model.get_layer(name).get_weights()[0]
+        np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], one)
         assert (one != other).any() == changed
         np.testing.assert_array_equal(np.sort(one.ravel()), np.sort(other.ravel()))
 
@@ -249,3 +252,38 @@ def test_examples_of_the_page_run(capsys):
     exec("\n".join(re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)), {})
     said = capsys.readouterr().out.splitlines()
     assert said == ["(64, 64) (64, 64, 3)", "conv5 (3, 3) (64, 64)", "(2, 2)"]
+
+
+class NotRebuilt(layers.Layer):
+    """A layer of a user that cannot be rebuilt from its configuration."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def call(self, x):
+        return x * self.scale
+
+
+@pytest.mark.parametrize("activation", [tf.nn.leaky_relu, tf.nn.relu6, lambda x: x * x])
+def test_any_activation_and_layer(image, activation):
+    """By hand: the weights are assigned, and the gradient is that of the model itself."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input(SHAPE)
+    x = layers.Conv2D(4, 3, activation=activation, name="conv")(NotRebuilt(0.01)(inputs))
+    logits = layers.Dense(2, name="logits")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, layers.Softmax()(logits))
+    seen = compare_attributions(model, image, ["saliency", "gradcam"], 1, down_to=["conv"], seed=4)
+    query = prepare_query(model, image, 1, 1)
+    names = ("conv", "logits")
+    with shuffled_weights(query, query.classifier.graph.node("conv"), 4):
+        shuffled = {name: model.get_layer(name).get_weights() for name in names}
+    for name in names:
+        model.get_layer(name).set_weights(shuffled[name])
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(np.asarray(image, np.float32)[None])
+        tape.watch(pixels)
+        score = keras.Model(inputs, logits)(pixels)[:, 1]
+    expected = np.abs(tape.gradient(score, pixels)[0]).max(axis=-1)
+    np.testing.assert_allclose(seen.randomized_maps[0][0], expected, rtol=1e-4, atol=1e-9)
+    assert not np.allclose(seen.maps[0], expected, rtol=0.01)

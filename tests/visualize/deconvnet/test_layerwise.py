@@ -127,12 +127,27 @@ def test_gradient_rule_layer_by_layer(rng):
     )
 
 
+def test_other_linear_layers_pass_the_signal_by_their_transpose(rng):
+    inputs = keras.Input((9, 9, 3))
+    x = keras.layers.RandomFlip()(keras.layers.Rescaling(1 / 64)(inputs)) - 2.0
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, activation="relu")(x))
+    x = keras.layers.AveragePooling2D(2)(x)
+    model = keras.Model(inputs, keras.layers.Conv2D(2, 2, activation="relu", name="end")(x))
+    image = rng.uniform(0, 255, (9, 9, 3)).astype("float32")
+    [result] = deconvnet(model, image, "end")
+    steps = forward_steps(model, image[None], "end")
+    signal = np.zeros_like(steps[-1].output)
+    signal[(0, *result.position, result.unit)] = 1
+    assert result.projection.any()
+    np.testing.assert_allclose(backward_steps(steps, signal)[0], result.projection, atol=1e-6)
+
+
 def test_unsupported_layers_are_named(rng):
     inputs = keras.Input((8, 8, 3))
-    mean = keras.layers.AveragePooling2D(2, name="mean")(inputs)
+    largest = keras.layers.GlobalMaxPooling2D(name="largest")(inputs)
     image = np.zeros((1, 8, 8, 3))
-    with pytest.raises(UsageError, match="'mean' has no step in the layer-by-layer deconvnet"):
-        forward_steps(keras.Model(inputs, mean), image, "mean")
+    with pytest.raises(UsageError, match="'largest' has no step in the layer-by-layer deconvnet"):
+        forward_steps(keras.Model(inputs, largest), image, "largest")
     twice = keras.layers.Add(name="twice")([inputs, inputs])
     with pytest.raises(UsageError, match="'twice' has no step"):
         forward_steps(keras.Model(inputs, twice), image, "twice")
