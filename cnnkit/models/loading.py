@@ -25,7 +25,7 @@ from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.output_fingerprint import check_fingerprint
 from cnnkit.models.weights.weights_file import WeightsFile
 
-HOW_TO_STATE = "preprocessing= of the builder, or --preprocessing, says otherwise."
+HOW_TO_STATE = "preprocessing=, --preprocessing or, with --init-from, --init-option says otherwise."
 Weights = str | os.PathLike[str] | WeightsFile | None
 
 

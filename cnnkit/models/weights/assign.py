@@ -103,7 +103,12 @@ def _read_bias(layer: keras.layers.Layer, stored: StoredTensor) -> np.ndarray:
 def _check_finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
     # Row by row, because a mask of the whole array would take a quarter of its memory.
     if not all(np.isfinite(row).all() for row in values):
-        raise UsageError(f"{stored} has numbers that are not finite", expected="trained weights")
+        raise UsageError(
+            f"{stored} has numbers that are not finite",
+            expected="trained weights",
+            # Some files of features alone have placeholders for the dense layers.
+            hint="include_top=False takes the convolutions alone" if values.ndim < 3 else None,
+        )
     return values
 
 

@@ -67,13 +67,15 @@ def match_layers(
 
 
 def canonical_name(name: str) -> str:
-    """Return one name for the two names that a layer of VGG can have.
+    """Return one name for the names that a layer can have.
 
     Example:
-        >>> canonical_name("block3_conv2"), canonical_name("fc1")
-        ('conv3_2', 'fc6')
+        >>> canonical_name("block3_conv2"), canonical_name("fc1"), canonical_name("fc8_flickr")
+        ('conv3_2', 'fc6', 'fc8')
     """
     name = re.sub(r"^block(\d+)_conv(\d+)$", r"conv\1_\2", name)
+    # Caffe trains the last layer anew under another name, usually with a suffix.
+    name = re.sub(r"^fc8[-_]\w+$", "fc8", name)
     return ALIASES.get(name, name)
 
 

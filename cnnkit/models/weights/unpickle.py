@@ -214,7 +214,12 @@ def _read_archive(path: Path) -> tuple[Any, _StateUnpickler, Places]:
             content = unpickler.read(path)
         places = {}
         for name, info in members.items():
-            if name.startswith(f"{folder}data/") and info.compress_type == zipfile.ZIP_STORED:
+            if name.startswith(f"{folder}data/"):
+                if info.compress_type != zipfile.ZIP_STORED:
+                    raise UsageError(
+                        f"{path} was compressed after PyTorch wrote it",
+                        hint="Unpack it, and pack it again without compression: zip -0 -r",
+                    )
                 file.seek(info.header_offset)
                 # The header ends with the lengths of the name and of the extra field.
                 header = file.read(ZIP_HEADER_BYTES)

@@ -6,6 +6,7 @@ import pytest
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, vgg16, vgg19
 from tests.helpers.weights_files import (
+    SIDE,
     VGG_MEAN,
     arrays_by_name,
     caffe_layers,
@@ -29,6 +30,22 @@ def test_vgg_by_caffes_names(tmp_path, builder, kind):
     for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(ours.get_layer("preprocessing").mean, VGG_MEAN, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["fc8_flickr", "fc8-pascal", "fc8_oxford_102"])
+def test_the_renamed_last_layer_of_a_fine_tuned_network(tmp_path, name):
+    options = {"input_shape": (SIDE, SIDE, 3), "classes": 5, "hidden_units": 7}
+    model = randomized(alexnet(**options))
+    rows = [(name if row[0] == "fc8" else row[0], *row[1:]) for row in caffe_layers(model)]
+    rows = [row for row in rows if row[1] != "LRN"]
+    (tmp_path / "a.caffemodel").write_bytes(caffemodel(rows))
+    ours = alexnet(lrn=False, weights=tmp_path / "a.caffemodel", **options)
+    for one, other in zip(ours.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    both = [*rows, next(("fc8", *row[1:]) for row in rows if row[0] == name)]
+    (tmp_path / "b.caffemodel").write_bytes(caffemodel(both))
+    with pytest.raises(UsageError, match="has a layer that alexnet lacks"):
+        alexnet(lrn=False, weights=tmp_path / "b.caffemodel", **options)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import collections
 import pathlib
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -449,6 +450,39 @@ def test_other_files_are_refused_in_one_line(tmp_path, trained, capsys):
             open_weights(tmp_path / "a.pth")
         assert str(error.value).isprintable()
     assert "this code ran" not in capsys.readouterr().out
+
+
+def test_a_compressed_archive_is_named(tmp_path, trained):
+    import torch
+
+    network, *_ = trained
+    torch.save(network.state_dict(), tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as before,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as after,
+    ):
+        for name in before.namelist():
+            after.writestr(name, before.read(name))
+    with pytest.raises(UsageError, match="b.pth was compressed after PyTorch wrote it"):
+        open_weights(tmp_path / "b.pth")
+
+
+def test_features_with_placeholders_for_the_dense_layers(tmp_path, trained):
+    """torchvision's IMAGENET1K_FEATURES has NaN in its classifier."""
+    import torch
+
+    network, images, _ = trained
+    state = network.state_dict()
+    for name in state:
+        if name.startswith("classifier"):
+            state[name] = torch.full_like(state[name], float("nan"))
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match="not finite.*include_top=False takes the convolutions"):
+        alexnet(weights=tmp_path / "a.pth", **ALEXNET)
+    options = {"preset": "torchvision", "input_shape": (131, 131, 3), "include_top": False}
+    ours = alexnet(weights=tmp_path / "a.pth", **options)
+    expected = torch_outputs(network.features, images / 255, *IMAGENET).transpose(0, 2, 3, 1)
+    assert_close(ours(images), expected, 1e-4)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
