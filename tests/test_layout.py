@@ -20,7 +20,6 @@ SHARED: dict[str, str] = {
     "cli/commands/visualize": "cli/visualize/test_figure.py",
     "cli/connection": "cli/commands/test_query.py",
     "cli/quiet_tensorflow": "cli/commands/test_serve.py",
-    "cli/read_image": "cli/test_main.py",
     "cli/serve/embedded": "cli/commands/test_serve.py",
     "cli/serve/options": "cli/commands/test_serve_options.py",
     "cli/serve/tf_serving": "cli/commands/test_serve.py",

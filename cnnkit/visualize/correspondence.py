@@ -88,7 +88,7 @@ def correspondence(
     The distance of two images is the Hamming distance of sign(eps), divided by the number of units.
 
     Args:
-        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
+        model: A functional or sequential model over images.
         images: (n, h, w, 3), n of at least 2, as the model takes them.
         boxes: The position of each part by its name: one box for every image, in pixels.
         layers: Names of layers; the paper uses layers 5 and 7.

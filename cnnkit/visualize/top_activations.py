@@ -123,7 +123,7 @@ def find_top_activations(
     """Finds the images with the strongest activation of each unit.
 
     Args:
-        model: A functional or sequential model, as `cnnkit.visualize.deconvnet` takes it.
+        model: A functional or sequential model over images.
         source: A split, a dataset (its `test` split), or images (n, h, w, 3) as the model takes
             them.
         layers: Names of layers. At a softmax, fused or not, the activations are the logits.
