@@ -141,7 +141,9 @@ def draw_comparison(
             pixels, options = attribution_pixels(values)
             axes.imshow(pixels, **options)
             if row == 0:
-                axes.set_title(result.methods[column], fontsize=9)
+                method = result.methods[column]
+                of_maps = "cam" in method and result.layer
+                axes.set_title(f"{method} {result.layer}" if of_maps else method, fontsize=9)
             else:
                 correlation = result.correlations[row - 1, column]
                 text = "one value" if np.isnan(correlation) else f"ρ = {correlation:.2f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -11,10 +11,27 @@ import tensorflow as tf
 from scipy.special import expit, softmax
 
 from cnnkit.errors import UsageError
+from cnnkit.layers import CeilMaxPooling2D, Dropout, SubtractMean
 from cnnkit.models.class_names import class_count
 from cnnkit.models.graph import Graph, Node, build_graph
+from cnnkit.models.layer_window import behaves_like
 from cnnkit.models.logits import output_activation
 from cnnkit.visualize.rule_support import is_linear
+
+# Layers whose weights may be as large as an image.
+_STATISTICS = (SubtractMean, keras.layers.BatchNormalization, keras.layers.Normalization)
+# Layers that pick, average or pass on the values of a map.
+_PASSING = (
+    CeilMaxPooling2D,
+    Dropout,
+    keras.layers.AveragePooling2D,
+    keras.layers.Cropping2D,
+    keras.layers.Dropout,
+    keras.layers.Identity,
+    keras.layers.MaxPooling2D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.ZeroPadding2D,
+)
 
 
 @dataclass(frozen=True)
@@ -88,3 +105,66 @@ def _are_logits(nodes: Sequence[Node]) -> bool:
         if is_linear(node) and not getattr(node.layer, "weights", ()):
             waiting += [by_value[value] for value in node.inputs if value in by_value]
     return True
+
+
+def last_maps(
+    classifier: Classifier, shapes: Mapping[Node, tuple[int, ...]], *, pooled: bool
+) -> Node:
+    """Returns the node of the last feature maps on the way from the image to the classes.
+
+    It may be of any kind: a convolution, its normalization or activation, a sum of branches. Every
+    path from the image to the classes leads through it.
+
+    Args:
+        classifier: The classifier.
+        shapes: (h, w, c) of the output of every node that has maps.
+        pooled: Whether the maps may be those of the final pooling or dropout.
+
+    Raises:
+        UsageError: If there are no maps with several positions, or those of several branches lead
+            to the classes side by side.
+    """
+    nodes = classifier.nodes
+    all_maps = [node for node in nodes if node in shapes and shapes[node][0] * shapes[node][1] > 1]
+    learned = next((i for i, node in enumerate(nodes) if has_kernel(node)), len(nodes))
+    # Before the first filters is the image.
+    maps = [node for node in all_maps if node in nodes[learned:]] or all_maps
+    if not maps:
+        raise UsageError(
+            f"Model {classifier.graph.name!r} has no feature maps on the way to the classes",
+            expected="a layer with an output (n, h, w, c) of several positions",
+            hint="Give the name of a `layer`",
+        )
+    joint = [node for node in _passed_by_every_path(nodes) if node in maps]
+    if not joint or shapes[joint[-1]][:2] != shapes[maps[-1]][:2]:
+        used_by_maps = {value for node in maps for value in node.inputs}
+        ends = [node.layer.name for node in maps if node.output not in used_by_maps]
+        raise UsageError(
+            f"`layer` must be given: the maps of several layers of {classifier.graph.name!r} lead"
+            " to the classes side by side",
+            expected=f"for example one of {', '.join(ends)}",
+        )
+    makers = {node.output: node for node in maps}
+    chosen = joint[-1]
+    while not pooled and behaves_like(chosen.layer, _PASSING) and chosen.inputs[0] in makers:
+        chosen = makers[chosen.inputs[0]]
+    return chosen
+
+
+def has_kernel(node: Node) -> bool:
+    """Returns True for a convolution, a dense layer, or another layer with learned filters."""
+    if isinstance(node.layer, _STATISTICS):
+        return False
+    return any(len(weight.shape) > 1 for weight in getattr(node.layer, "weights", ()))
+
+
+def _passed_by_every_path(nodes: Sequence[Node]) -> list[Node]:
+    """Returns the nodes that every path from the image to the last of `nodes` leads through."""
+    last_use = {value: i for i, node in enumerate(nodes) for value in node.inputs}
+    passed, latest = [], last_use.get(0, -1)
+    for i, node in enumerate(nodes):
+        # No value from before is used after this node.
+        if latest <= i:
+            passed.append(node)
+        latest = max(latest, last_use.get(node.output, -1))
+    return passed

@@ -13,7 +13,7 @@ from scipy import ndimage
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
-from cnnkit.visualize.classifier import Classifier, as_classifier
+from cnnkit.visualize.classifier import Classifier, as_classifier, has_kernel
 from cnnkit.visualize.forward import (
     as_image_batch,
     check_weights,
@@ -220,11 +220,7 @@ def invariance(
 
 
 def _first_and_last_features(classifier: Classifier) -> tuple[str, str]:
-    weighted = [
-        node.layer.name
-        for node in classifier.nodes
-        if isinstance(node.layer, keras.layers.Conv2D | keras.layers.Dense)
-    ]
+    weighted = [node.layer.name for node in classifier.nodes if has_kernel(node)]
     if len(weighted) < 2:
         raise UsageError(
             f"Model {classifier.graph.name!r} has only one layer with weights",

@@ -38,7 +38,7 @@ class AttributionMethod:
 
 
 LAYER: dict[str, dict[str, Any]] = {
-    "layer": {"help": "layer of the maps (default: the last convolution)"}
+    "layer": {"help": "layer of the maps (default: the last maps before the classes)"}
 }
 BATCH_SIZE: dict[str, dict[str, Any]] = {
     "batch_size": {"type": int, "default": 16, "help": "images at a time (default 16)"}
@@ -135,8 +135,9 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
         **{key: value for key, value in options.items() if key != "layer"},
     }
     arrays = {"map": result.map, "gradient": result.gradient, "grid": result.grid}
+    maps = f", maps of {result.layer}" if result.layer else ""
     return Figure(
-        f"{result.method} of {name or f'class {result.target}'}, logit {result.score:.3g},"
+        f"{result.method} of {name or f'class {result.target}'}{maps}, logit {result.score:.3g},"
         f" largest at row {row}, column {column}",
         facts,
         {key: values for key, values in arrays.items() if values is not None},
@@ -198,6 +199,7 @@ def draw_compare(args: argparse.Namespace) -> Figure:
             "class": name,
             "score": result.score,
             "methods": list(result.methods),
+            "layer": result.layer,
             "seed": result.seed,
             "rank_correlations": correlations,
         },

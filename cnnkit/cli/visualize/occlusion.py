@@ -27,7 +27,7 @@ def add_occlusion_arguments(parser: argparse.ArgumentParser) -> None:
         "--fill", type=float, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
     )
     add_target_argument(parser)
-    parser.add_argument("--layer", help="layer whose map is recorded (default: the last map)")
+    parser.add_argument("--layer", help="layer whose map is recorded (default: the last maps)")
     parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
     parser.add_argument(
         "--others", nargs="+", default=[], metavar="IMAGE",

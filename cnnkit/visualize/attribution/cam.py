@@ -23,6 +23,7 @@ from cnnkit.visualize.attribution.base import (
     target_score,
 )
 from cnnkit.visualize.attribution.tf_keras_vis import MAPS, import_tf_keras_vis, model_up_to_layer
+from cnnkit.visualize.classifier import last_maps
 from cnnkit.visualize.forward import forward_to
 
 # Module and class of tf-keras-vis for each method.
@@ -58,7 +59,8 @@ def gradcam(
         model: A classifier, as `cnnkit.visualize.saliency` takes it.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
         target: Index or name of the class; None takes the most probable class of each image.
-        layer: Name of the layer whose maps are weighted; None takes the last convolution.
+        layer: Name of the layer whose maps are weighted; None takes the last ones on the way to the
+            classes, after their normalization and activation and before the final pooling.
         batch_size: Images at a time.
 
     Returns:
@@ -104,7 +106,8 @@ def gradcam_plus_plus(
         model: A classifier, as `cnnkit.visualize.saliency` takes it.
         images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
         target: Index or name of the class; None takes the most probable class of each image.
-        layer: Name of the layer whose maps are weighted; None takes the last convolution.
+        layer: Name of the layer whose maps are weighted; None takes the last ones on the way to the
+            classes, after their normalization and activation and before the final pooling.
         batch_size: Images at a time.
 
     Returns:
@@ -152,7 +155,8 @@ def scorecam(
         images: (n, h, w, 3) or (h, w, 3), as the model takes them; RGB in 0..255 for cnnkit models.
             Masked pixels become 0.
         target: Index or name of the class; None takes the most probable class of each image.
-        layer: Name of the layer whose maps are weighted; None takes the last convolution.
+        layer: Name of the layer whose maps are weighted; None takes the last ones on the way to the
+            classes, after their normalization and activation and before the final pooling.
         batch_size: Masked images at a time.
 
     Returns:
@@ -192,7 +196,7 @@ def _class_activation_maps(
     Args:
         method: Key of `_CLASSES`.
         query: The classifier, images and classes.
-        layer: Name of the layer; None takes the last convolution.
+        layer: Name of the layer; None takes the last maps before the classes.
         images_at_a_time: Images in one call of the method.
         offsets: (n,), subtracted from the logits.
         options: Further arguments of the method.
@@ -239,8 +243,17 @@ def _logit_and_zero(logits: tf.Tensor, target: int) -> tf.Tensor:
     return tf.stack([logit, tf.zeros_like(logit)], axis=1)
 
 
+def maps_layer(query: AttributionQuery, layer: str | None) -> Node:
+    """Returns the node of the layer whose maps are weighted; None takes the last maps.
+
+    Raises:
+        UsageError: If there is no such layer, it has no maps, or it must be given.
+    """
+    return _layer_with_maps(query, layer)[0]
+
+
 def _layer_with_maps(query: AttributionQuery, layer: str | None) -> tuple[Node, tuple[int, ...]]:
-    """Returns the node of a layer, or of the last convolution, and the shape of its maps."""
+    """Returns the node of a layer, or of the last maps, and the shape of its maps."""
     nodes = query.classifier.nodes
     blank = tf.zeros((1, *query.images.shape[1:]))
     shapes = {
@@ -248,21 +261,14 @@ def _layer_with_maps(query: AttributionQuery, layer: str | None) -> tuple[Node, 
         for node, output in zip(nodes, forward_to(nodes, blank, nodes), strict=True)
         if len(node.tensors) == 1 and output.shape.rank == 4
     }
-    convolutions = [
-        node
-        for node, shape in shapes.items()
-        if isinstance(node.layer, keras.layers.Conv2D) and shape[:2] != (1, 1)
-    ]
-    if layer is None and not convolutions:
-        raise UsageError(
-            f"Model {query.model.name!r} has no convolution with a feature map",
-            hint="Give the name of a `layer`",
-        )
-    chosen = convolutions[-1] if layer is None else query.classifier.graph.node(layer)
+    if layer is None or not shapes:
+        chosen = last_maps(query.classifier, shapes, pooled=False)
+    else:
+        chosen = query.classifier.graph.node(layer)
     if chosen not in shapes:
         raise UsageError(
             f"Layer {layer!r} has no feature map on the way to the classes",
-            expected=f"for example {(convolutions or list(shapes) or [nodes[0]])[-1].layer.name}",
+            expected=f"for example {list(shapes)[-1].layer.name}",
         )
     return chosen, shapes[chosen]
 

@@ -20,10 +20,15 @@ from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Node
 from cnnkit.visualize.attribution.base import Attribution, AttributionQuery, prepare_query
-from cnnkit.visualize.attribution.cam import gradcam, gradcam_plus_plus, scorecam
+from cnnkit.visualize.attribution.cam import (
+    gradcam,
+    gradcam_plus_plus,
+    maps_layer,
+    scorecam,
+)
 from cnnkit.visualize.attribution.saliency import saliency, smoothgrad
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
-from cnnkit.visualize.classifier import Classifier, as_classifier
+from cnnkit.visualize.classifier import Classifier, as_classifier, has_kernel
 from cnnkit.visualize.forward import non_finite_error
 from cnnkit.visualize.rule_support import check_supports_rule
 
@@ -35,6 +40,7 @@ METHODS = {
     "gradcam++": gradcam_plus_plus,
     "scorecam": scorecam,
 }
+CAMS = ("gradcam", "gradcam++", "scorecam")
 DEFAULT_METHODS = (*RULES, "saliency", "smoothgrad", "gradcam")
 
 
@@ -53,6 +59,7 @@ class AttributionComparison:
         correlations: (stages, methods) float64, Spearman's rank correlation of the absolute values
             of `randomized_maps` and of `maps`; NaN where one of them is constant.
         seed: Seed of the randomization.
+        layer: Name of the layer of class activation maps; None if there is none.
     """
 
     methods: tuple[str, ...]
@@ -63,6 +70,7 @@ class AttributionComparison:
     randomized_maps: tuple[tuple[np.ndarray, ...], ...] = field(repr=False)
     correlations: np.ndarray
     seed: int
+    layer: str | None = None
 
 
 @renamed_argument("label", "target")
@@ -93,7 +101,7 @@ def compare_attributions(
             weights.
         down_to: Names of layers with weights: a stage for each. None takes the last layer, the last
             convolution and the first layer.
-        layer: Layer of class activation maps; None takes the last convolution.
+        layer: Layer of class activation maps; None takes the last maps, as `gradcam` does.
         samples: Noisy copies of the image for `"smoothgrad"`.
         seed: Seed of the randomization and of the noise.
 
@@ -123,6 +131,8 @@ def compare_attributions(
     query = prepare_query(model, image, target, 1)
     [index] = query.targets.tolist()
     stages = _stages(query, down_to)
+    if any(method in CAMS for method in methods):
+        layer = maps_layer(query, layer).layer.name
     compute = partial(_compute_map, target=index, layer=layer, samples=samples, seed=seed)
     maps = tuple(compute(model, query.images, method) for method in methods)
     randomized = []
@@ -142,6 +152,7 @@ def compare_attributions(
         randomized_maps=tuple(randomized),
         correlations=np.array(correlations).reshape(len(stages), len(methods)),
         seed=seed,
+        layer=layer if any(method in CAMS for method in methods) else None,
     )
 
 
@@ -205,7 +216,7 @@ def _compute_map(
     options: dict[str, Any] = {}
     if method == "smoothgrad":
         options = {"samples": samples, "seed": seed}
-    elif method != "saliency":
+    elif method in CAMS:
         options = {"layer": layer}
     function: Callable[..., list[Attribution]] = METHODS[method]
     return function(model, images, target, **options)[0].map
@@ -240,6 +251,6 @@ def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
         return stages
     if not nodes:
         raise UsageError(f"Model {query.model.name!r} has no weights to randomize")
-    convolutions = [node for node in nodes if isinstance(node.layer, keras.layers.Conv2D)]
+    convolutions = [node for node in nodes if has_kernel(node) and len(node.tensors[0].shape) == 4]
     # In this order, without duplicates.
     return list(dict.fromkeys([nodes[-1], *convolutions[-1:], nodes[0]]))

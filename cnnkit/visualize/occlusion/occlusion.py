@@ -13,7 +13,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
-from cnnkit.visualize.classifier import Classifier, as_classifier
+from cnnkit.visualize.classifier import Classifier, as_classifier, last_maps
 from cnnkit.visualize.deconvnet.project import Projection, deconvnet
 from cnnkit.visualize.forward import (
     as_image_batch,
@@ -132,7 +132,8 @@ def occlusion(
         batch_size: Places that are computed at a time.
         target: Index or name of the class; None takes the most probable class of the uncovered
             image.
-        layer: Layer whose feature map is recorded; None takes the last one with feature maps.
+        layer: Layer whose feature map is recorded; None takes the last maps on the way to the
+            classes.
         unit: Index of the feature map; None takes the one with the largest sum over the uncovered
             image.
         edge: `"inside"` for whole squares only; `"clip"` covers the border that these leave too, by
@@ -322,12 +323,11 @@ def _recorded_unit(
         for node, one in zip(nodes, outputs, strict=True)
         if len(node.tensors) == 1 and one.shape.rank == 4
     }
-    if not maps:
-        raise UsageError(
-            f"Model {classifier.graph.name!r} has no feature map",
-            expected="a layer with an output (n, h, w, c)",
-        )
-    chosen = list(maps)[-1] if layer is None else classifier.graph.node(layer)
+    if layer is None or not maps:
+        shapes = {node: tuple(one.shape) for node, one in maps.items()}
+        chosen = last_maps(classifier, shapes, pooled=True)
+    else:
+        chosen = classifier.graph.node(layer)
     if chosen not in maps:
         raise UsageError(
             f"Layer {layer!r} has no feature map on the way to the classes",

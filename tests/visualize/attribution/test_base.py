@@ -59,7 +59,7 @@ def test_the_model_is_not_changed(example_model, images, capsys):
         (lambda m, x: gradcam(m, x, layer="conv7"), "Unknown layer 'conv7'.*Did you mean conv"),
         (
             lambda m, x: gradcam(m, x, layer="logits"),
-            "'logits' has no feature map.*for example conv2",
+            "'logits' has no feature map.*for example pool2",
         ),
         (lambda m, x: scorecam(m, x, layer="flat"), "'flat' has no feature map"),
         (lambda m, x: saliency(m, x, 4), "has no class 4. Expected: 0 to 3"),
@@ -105,7 +105,8 @@ def test_invalid_models_and_pixels(images):
     flat_inputs = keras.Input(SHAPE)
     dense = keras.Model(flat_inputs, layers.Dense(2)(layers.Flatten()(flat_inputs)))
     with pytest.raises(
-        UsageError, match="no convolution with a feature map. Give the name of a `layer`"
+        UsageError,
+        match="has no feature maps on the way.*Give the name of a `layer`",
     ):
         gradcam(dense, images)
     assert saliency(dense, images[:0]) == gradcam(NETWORKS["ours"](), images[:0]) == []

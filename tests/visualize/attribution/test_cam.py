@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.visualize import gradcam, gradcam_plus_plus, scorecam
+from cnnkit.errors import UsageError
+from cnnkit.visualize import compare_attributions, gradcam, gradcam_plus_plus, occlusion, scorecam
+from cnnkit.visualize.attribution.sanity_check import rank_correlation
 from tests.visualize.attribution.networks import (
     CAMS,
     NETWORKS,
@@ -22,7 +24,7 @@ def test_gradcam_equals_the_formula(example_model, images, label):
     with tape:
         targets, scores = target_logits(logits, label)
     gradients = tape.gradient(scores, maps).numpy()
-    found = gradcam(model, images, label, batch_size=2)
+    found = gradcam(model, images, label, "conv2", batch_size=2)
     for one, target, gradient, values in zip(found, targets, gradients, maps.numpy(), strict=True):
         assert (one.target, one.layer, one.method) == (target, "conv2", "gradcam")
         weights = gradient.mean(axis=(0, 1))
@@ -37,7 +39,7 @@ def test_gradcam_plus_plus_equals_the_formula(example_model, images):
     with tape:
         _, scores = target_logits(logits)
     gradients = tape.gradient(scores, maps).numpy().astype(float)
-    found = gradcam_plus_plus(model, images)
+    found = gradcam_plus_plus(model, images, layer="conv2")
     for one, g, values in zip(found, gradients, maps.numpy().astype(float), strict=True):
         weights = np.zeros(values.shape[2])
         for k in range(len(weights)):
@@ -71,7 +73,7 @@ def test_scorecam_equals_the_formula(example_model, images):
     targets = logits.numpy().argmax(1)
     maps = reference_values(model, images)[2].numpy()
     for one, target, image, values in zip(
-        scorecam(model, images, batch_size=4), targets, images, maps, strict=True
+        scorecam(model, images, layer="conv2", batch_size=4), targets, images, maps, strict=True
     ):
         expected = 0
         for k in range(values.shape[2]):
@@ -137,3 +139,150 @@ def test_grid_values_are_spaced_evenly_without_known_receptive_fields(images):
     assert one.map[0, 0] == pytest.approx(one.grid[0, 0])
     expected = 0.75 * one.grid[3] + 0.25 * one.grid[4]
     assert one.map[7, 0] == pytest.approx(expected[0], rel=1e-5)
+
+
+# Networks and the last maps on the way to their classes.
+
+
+def classes(x):
+    return layers.Dense(3, "softmax", name="top")(x)
+
+
+def averaged(x):
+    return classes(layers.GlobalAveragePooling2D()(x))
+
+
+def normalized(x):
+    x = layers.Conv2D(4, 3, name="conv", use_bias=False)(x)
+    x = layers.BatchNormalization(name="norm")(x)
+    return averaged(layers.ReLU(name="relu")(x))
+
+
+def xception(x):
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="entry")(x)
+    shortcut = layers.Conv2D(12, 3, strides=2, padding="same", name="shortcut")(x)
+    x = layers.SeparableConv2D(12, 3, padding="same", name="separable1", use_bias=False)(x)
+    x = layers.MaxPooling2D(3, 2, padding="same")(layers.BatchNormalization()(x))
+    x = layers.Add(name="sum")([x, layers.BatchNormalization()(shortcut)])
+    x = layers.SeparableConv2D(12, 3, padding="same", name="separable2", use_bias=False)(x)
+    return averaged(layers.Activation("relu", name="exit")(layers.BatchNormalization()(x)))
+
+
+def separable(x):
+    x = layers.DepthwiseConv2D(3, name="depthwise")(x)
+    x = layers.SeparableConv2D(4, 3, activation="relu", name="separable")(x)
+    x = layers.Dropout(0.5, name="drop")(layers.MaxPooling2D(2)(x))
+    return classes(layers.Flatten()(x))
+
+
+def residual(x):
+    x = layers.Conv2D(4, 3, padding="same", name="stem")(x)
+    y = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(layers.ReLU()(x)))
+    return averaged(layers.Add(name="sum")([layers.Conv2D(4, 1, name="shortcut")(x), y]))
+
+
+def gated(x):
+    """Squeeze and excitation: a path around the maps, through their mean."""
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    gate = layers.Dense(4, "sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    return averaged(layers.Multiply(name="gated")([x, gate]))
+
+
+def two_poolings(x):
+    """The same maps by their mean and their maximum."""
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    both = [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
+    return classes(layers.Concatenate()(both))
+
+
+def fully_convolutional(x):
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = layers.Conv2D(8, (18, 24), activation="relu", name="fc6")(
+        layers.SpatialDropout2D(0.5, name="drop")(x)
+    )
+    return layers.Softmax()(layers.Flatten()(layers.Conv2D(3, 1, name="fc7")(x)))
+
+
+def average_of_logits(x):
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = layers.Dense(3, name="logits")(x)
+    return layers.Softmax()(layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize(
+    ("network", "expected", "pooled"),
+    [
+        (normalized, "relu", "relu"),
+        (xception, "exit", "exit"),
+        (separable, "separable", "drop"),
+        (residual, "sum", "sum"),
+        (gated, "gated", "gated"),
+        (two_poolings, "conv", "conv"),
+        (fully_convolutional, "conv", "drop"),
+        (average_of_logits, "logits", "logits"),
+    ],
+)
+def test_the_default_maps_are_the_last_ones(images, network, expected, pooled):
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input(SHAPE)
+    model = keras.Model(inputs, network(layers.Rescaling(1 / 255)(inputs)))
+    outer = keras.Input(SHAPE)
+    for one in (model, keras.Model(outer, model(outer))):
+        assert gradcam(one, images[0])[0].layer == expected
+    # The recorded maps may be those of the final pooling.
+    assert occlusion(model, images[0], 9, 9).layer == pooled
+    assert compare_attributions(model, images[0], ["gradcam"], down_to=[]).layer == expected
+
+
+def test_maps_side_by_side_must_be_chosen(images):
+    inputs = keras.Input(SHAPE)
+    branches = [
+        layers.GlobalAveragePooling2D()(layers.Conv2D(2, size, name=f"by{size}")(inputs))
+        for size in (3, 5)
+    ]
+    model = keras.Model(inputs, classes(layers.Concatenate()(branches)))
+    with pytest.raises(UsageError, match="`layer` must be given: .* one of by5, by3"):
+        gradcam(model, images)
+    assert gradcam(model, images[0], layer="by5")[0].layer == "by5"
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Images of noise with one blob each, and its color as the class; the truth of a map."""
+    random = np.random.default_rng(0)
+    images = random.uniform(60, 120, (96, 32, 32, 3)).astype("float32")
+    labels = np.arange(96) % 3
+    for image, label in zip(images, labels, strict=True):
+        row, column = random.integers(0, 24, 2)
+        image[row : row + 8, column : column + 8, label] = 250
+    return images, labels
+
+
+@pytest.mark.parametrize("network", [xception, normalized, residual])
+def test_the_default_maps_agree_with_brute_force_occlusion(blobs, network):
+    """Covering the places that are high in the map costs the class most.
+
+    The shortcut of the residual network, its last plain convolution, has a correlation of 0.27.
+    """
+    images, labels = blobs
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((32, 32, 3))
+    model = keras.Model(inputs, network(layers.Rescaling(1 / 128, -1)(inputs)))
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            # The statistics must be known after few steps.
+            layer.momentum = 0.8
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", jit_compile=False)
+    model.fit(images, labels, batch_size=32, epochs=12, verbose=0)
+    assert (model(images[:12], training=False).numpy().argmax(1) == labels[:12]).mean() > 0.9
+    agreements = []
+    for image, label in zip(images[:6], labels[:6], strict=True):
+        covered = np.tile(image, (13, 13, 1, 1, 1))
+        for i, j in np.ndindex(13, 13):
+            covered[i, j, 2 * i : 2 * i + 8, 2 * j : 2 * j + 8] = 90
+        outputs = model(covered.reshape(-1, 32, 32, 3), training=False).numpy()
+        drop = -np.log(outputs[:, label] + 1e-9).reshape(13, 13)
+        # At the centers of the squares.
+        seen = gradcam(model, image, int(label))[0].map[4:29:2, 4:29:2]
+        agreements.append(rank_correlation(drop - drop.min(), seen))
+    assert np.mean(agreements) > 0.45
