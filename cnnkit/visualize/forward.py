@@ -164,7 +164,9 @@ def forward_to(
     nodes: Sequence[Node], images: tf.Tensor, wanted: Sequence[Node], *, logits: Sequence[Node] = ()
 ) -> list[tf.Tensor]:
     """Returns the outputs of the `wanted` ones of `nodes` for images: see `forward_from`."""
-    return forward_from(nodes, {0: images}, wanted, logits=logits)
+    # An operation such as `x[..., ::-1]` would return an array for an array.
+    known = {0: tf.convert_to_tensor(images)}
+    return forward_from(nodes, known, wanted, logits=logits)
 
 
 def forward_from(

@@ -7,15 +7,9 @@ from keras import layers
 
 from cnnkit import visualize
 from cnnkit.errors import UsageError
+from cnnkit.models.graph import build_graph
 from cnnkit.visualize import Box
-
-
-@pytest.fixture(scope="module")
-def images():
-    images = np.random.default_rng(0).normal(size=(2, 13, 15, 3)).astype("float32")
-    images[1, 2:9, 3:10] = 0.2
-    return images
-
+from cnnkit.visualize.forward import forward_to
 
 # conv1 returns 4 x 17 and pool1 2 x 8, and conv2 needs three rows.
 SMALL = (8, 21)
@@ -84,3 +78,73 @@ def test_an_image_that_is_too_small_by_a_row_is_refused(name, rng):
 def test_either_side_may_be_too_small():
     with pytest.raises(UsageError, match="Received: 21 x 8"):
         visualize.deconvnet(network(), np.ones((21, 8, 3)), "conv2")
+
+
+class TwoOutputs(keras.layers.Layer):
+    """A layer of a user with a constant argument and a dict of outputs."""
+
+    def call(self, x, scale=1.0, training=None):
+        return {"b": x * scale, "a": keras.ops.relu(x) + (1 if training else 0)}
+
+
+def two_views_of_one_inner_model(inputs):
+    inside = keras.Input((12, 12, 3))
+    inner = keras.Model(inside, layers.Conv2D(4, 3, activation="tanh")(inside))
+    flipped = inputs[:, ::-1]
+    return layers.Concatenate(name="end")([inner(inputs), inner(flipped)])
+
+
+def outputs_of_a_dict(inputs):
+    made = TwoOutputs(name="two")(layers.Conv2D(4, 3)(inputs), scale=3.0)
+    return layers.Subtract(name="end")([made["a"], made["b"]])
+
+
+def attention(inputs):
+    x = layers.Reshape((-1, 8))(layers.Conv2D(8, 4, strides=4)(inputs))
+    x, scores = layers.MultiHeadAttention(2, 4)(x, x, return_attention_scores=True)
+    x = layers.LayerNormalization()(x) * keras.ops.mean(scores)
+    return layers.Reshape((3, 3, 8), name="end")(x)
+
+
+def training_in_the_graph(inputs):
+    x = layers.BatchNormalization()(layers.GaussianNoise(0.9)(inputs, training=True), training=True)
+    return layers.Dropout(0.5, name="end")(x, training=True)
+
+
+def another_dtype(inputs):
+    x = layers.Conv2D(4, 3, dtype="mixed_float16")(inputs)
+    return layers.Activation(lambda x: x * 2, dtype="float32", name="end")(x)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [two_views_of_one_inner_model, outputs_of_a_dict, attention, training_in_the_graph,
+     another_dtype],
+)  # fmt: skip
+def test_the_forward_pass_is_that_of_predict(build, rng):
+    """The layers are called one by one as the graph says, with its constants and structures."""
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, build(inputs))
+    images = rng.uniform(-1, 1, (3, 12, 12, 3)).astype(np.float32)
+    graph = build_graph(model)
+    [found] = forward_to(graph.nodes, images, [graph.node("end")])
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-6)
+    found = visualize.find_top_activations(model, images, ["end"], 1)["end"].values[:, 0]
+    expected = model.predict(images, verbose=0).max(axis=(0, 1, 2))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_one_of_several_outputs_is_named():
+    inputs = keras.Input((12, 12, 3))
+    graph = build_graph(keras.Model(inputs, outputs_of_a_dict(inputs)))
+    with pytest.raises(UsageError, match="'two' has 2 outputs. Expected: one of two:0 to two:1"):
+        graph.node("two")
+    assert graph.node("two:1").inputs == (graph.node("end").inputs[0] - 1,)
+
+
+def test_branches_have_no_layerwise_deconvnet():
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="c")
+    model = keras.Model(inputs, layers.Add(name="end")([x(inputs), x(inputs / 2.0)]))
+    with pytest.raises(UsageError, match="'end' has no step in the layer-by-layer deconvnet"):
+        visualize.forward_steps(model, np.ones((1, 12, 12, 3)), "end")

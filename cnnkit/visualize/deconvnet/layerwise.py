@@ -164,11 +164,12 @@ def forward_steps(model: keras.Model, images: np.ndarray, layer: str) -> list[La
     graph = build_graph(model)
     nodes = graph.ancestors(graph.node(layer))
     check_supports_rule(nodes, "deconvnet")
-    x = images = np.asarray(images, np.float32)
-    steps: list[LayerwiseStep] = []
     for node in nodes:
         if len(node.inputs) > 1:
             raise _unsupported_layer_error(node.layer)
+    x = images = np.asarray(images, np.float32)
+    steps: list[LayerwiseStep] = []
+    for node in nodes:
         check_input_covers_layers(node, [x], images)
         for step in _layer_steps(node, x):
             steps.append(step)
