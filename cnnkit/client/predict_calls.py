@@ -192,7 +192,8 @@ def find_refused_row(
             "send this request again",
         ) from error
     is_encoded = all(array.ndim == 1 and array.dtype.kind == "O" for array in part.values())
-    if not is_encoded or error.code != "INVALID_ARGUMENT":
+    # A refusal with a hint is one of the request as a whole, for example of its number of rows.
+    if not is_encoded or error.code != "INVALID_ARGUMENT" or error.hint is not None:
         return None
     first, last = 0, rows
     is_refused = rows == 1

@@ -81,8 +81,10 @@ class Client(BaseClient):
             The outputs by name, each with a batch axis.
 
         Raises:
-            UsageError: The inputs do not match the signature, or there is no such signature.
-            ServerError: The call failed; see the subclasses.
+            UsageError: The inputs do not match the signature, there is no such signature, or an
+                image (an input with four axes) holds NaN or infinity.
+            ServerError: The call failed; see the subclasses. The `row` of an `InvalidRequest` is
+                the index of the row that the server refuses, if it is a single one.
 
         Example:
             >>> client.predict(pixels, model="digits", outputs="probabilities")  # doctest: +SKIP
@@ -122,10 +124,15 @@ class Client(BaseClient):
             "class 3" and so on: only the signature for encoded images returns class names.
 
         Raises:
-            UsageError: A file does not exist, the model does not accept such images, or it returns
-                fewer classes than `top`.
+            UsageError: A file does not exist, pixels are not in 0..255, the model does not accept
+                such images, or it returns fewer classes than `top`.
             DataError: A file cannot be read or is empty.
-            ServerError: The call failed. If one image cannot be decoded, all of them fail.
+            InvalidRequest: One image cannot be decoded, so that all of them fail; `row` is its
+                index.
+            ServerError: The call failed; see the subclasses.
+
+        Warns:
+            UserWarning: Pixels look as if they were normalized, for example to 0..1.
 
         Example:
             >>> client.classify(["7.png"], model="digits", top=1)  # doctest: +SKIP
@@ -248,6 +255,8 @@ class Client(BaseClient):
         timeout: float | None = None,
     ) -> list[VersionStatus]:
         """Request the states of a model's versions.
+
+        For a label, the version is requested first: servers ignore the label of a status call.
 
         Args:
             model: Name of the model on the server.

@@ -156,8 +156,7 @@ class SignatureContext:
             ),
             assert_or_invalid_argument(
                 tf.reduce_prod(given[:3]) <= most,
-                "a request of {} images of {} x {} pixels is too large; all images together may "
-                "have {} pixels",
+                "{} x {} x {} pixels (images x height x width) are too many; a request may have {}",
                 *tf.unstack(given[:3]),
                 most,
             ),

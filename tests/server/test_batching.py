@@ -1,14 +1,17 @@
 """Requests that arrive close together run as one batch."""
 
 import time
+from concurrent import futures
 
 import numpy as np
+import pytest
 
+from cnnkit.client import Client, InvalidRequest
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import to_tensor_proto
 from tests.helpers.held_server import error_of, gray_image, probabilities_of, send, served
-from tests.helpers.serving import SIZE, expected_probabilities
+from tests.helpers.serving import COLORS, SIZE, expected_probabilities
 
 
 def test_requests_within_the_window_run_as_one_batch(colors_folder, gate):
@@ -73,6 +76,32 @@ def test_one_broken_image_does_not_fail_the_others_of_its_batch(colors_folder, p
         assert code == "INVALID_ARGUMENT"
         assert "Unknown image file format" in text
         assert [int(probabilities_of(calls[i]).argmax()) for i in (0, 2)] == [0, 2]
+
+
+def test_bad_requests_among_good_ones_fail_alone_under_load(colors_folder, png):
+    """Each caller gets its own answer or its own error, whatever it was merged with."""
+    good = [png(200, 0, 0), png(0, 200, 0), png(0, 0, 200)]
+    with (
+        served(colors_folder, batch_timeout_seconds=0.005, max_batch_rows=8) as (server, _),
+        Client(server.address, timeout=60) as client,
+        futures.ThreadPoolExecutor(8) as pool,
+    ):
+
+        def ask(number):
+            files = [good[number % 3], good[(number + 1) % 3]]
+            if number % 4 == 3:
+                files.insert(number % 3, b"no image")
+                with pytest.raises(InvalidRequest) as caught:
+                    client.classify(files, model="colors")
+                assert caught.value.row == number % 3
+                assert "Unknown image file format" in str(caught.value)
+            else:
+                found = client.classify(files, model="colors", top=1)
+                assert [one.label for [one] in found] == [
+                    COLORS[number % 3], COLORS[(number + 1) % 3]
+                ]  # fmt: skip
+
+        list(pool.map(ask, range(120)))
 
 
 def test_signatures_whose_inputs_have_no_rows_together_run_alone(colors_folder):

@@ -101,6 +101,15 @@ def test_openvino_runs_signatures_of_one_array(engine, load):
     assert engine.rows == [3]
 
 
+def test_an_empty_batch_is_left_to_the_checks_of_the_graph(engine, load):
+    """OpenVINO drops them, and fails with a text of its own."""
+    servable, _ = load()
+    engine.rows.clear()
+    answered = servable.run("serving_default", {"images": IMAGES[:0]}, ["probabilities"])
+    assert answered["probabilities"].shape == (0, 4)
+    assert engine.rows == []
+
+
 @pytest.mark.parametrize("name", ["means", "probabilities"])
 @pytest.mark.parametrize("factor", [1.1, 0.9, np.nan])
 def test_tensorflow_keeps_signatures_whose_outputs_differ(engine, load, name, factor):
