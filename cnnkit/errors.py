@@ -44,8 +44,18 @@ class CnnkitError(Exception):
 
 
 def _sentence(text: str) -> str:
-    text = " ".join(text.split())
+    text = printable(" ".join(text.split()))
     return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def printable(text: str) -> str:
+    r"""Returns a text for a terminal: names inside files may hold control characters.
+
+    Example:
+        >>> printable("conv\x1b[2J")
+        'conv\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class UsageError(CnnkitError, ValueError):

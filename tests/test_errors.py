@@ -41,3 +41,8 @@ def test_unknown_names_suggest_the_nearest(name, text):
 def test_unknown_names_without_alternatives():
     error = unknown_name("layer", "a", [], hint="Build the model first")
     assert str(error) == "Unknown layer 'a'. Build the model first."
+
+
+def test_control_characters_are_shown_as_text():
+    error = UsageError("Unknown layer conv\x1b[2J", received="caf\udce9\nx")
+    assert str(error) == r"Unknown layer conv\x1b[2J. Received: caf\udce9 x."

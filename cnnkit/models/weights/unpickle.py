@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import codecs
 import collections
+import operator
 import os
 import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,17 @@ class Unread(dict[Any, Any]):
         """Leave out an item of a set."""
 
 
+@contextmanager
+def _damage_named(file: Path) -> Iterator[None]:
+    """Turn whatever the objects of a damaged pickle raise into one clear error."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{file} is damaged or incomplete", received=repr(error)) from error
+
+
 class ArrayUnpickler(pickle.Unpickler):
     """Unpickler of containers and arrays; any other object becomes an `Unread`.
 
@@ -113,10 +126,8 @@ class ArrayUnpickler(pickle.Unpickler):
         Raises:
             UsageError: If the pickle is damaged.
         """
-        try:
+        with _damage_named(file):
             return self.load()
-        except Exception as error:  # a damaged pickle calls anything with anything
-            raise UsageError(f"{file} is damaged or incomplete", received=repr(error)) from error
 
 
 @dataclass(frozen=True)
@@ -130,6 +141,12 @@ class PickledTensor:
     strides: tuple[int, ...]
 
 
+def _pickled_tensor(storage: Any, first: Any, shape: Any, strides: Any) -> PickledTensor:
+    kind, key, offset = storage
+    shape, strides = (tuple(map(operator.index, sides)) for sides in (shape, strides))
+    return PickledTensor(kind, key, operator.index(offset + first), shape, strides)
+
+
 class _StateUnpickler(ArrayUnpickler):
     """Unpickler of state dictionaries; it collects the type of each storage."""
 
@@ -139,9 +156,7 @@ class _StateUnpickler(ArrayUnpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return lambda storage, first, shape, strides, *_: PickledTensor(
-                storage[0], storage[1], storage[2] + first, tuple(shape), tuple(strides)
-            )
+            return lambda storage, *place: _pickled_tensor(storage, *place[:3])
         if module == "torch._utils" and name.startswith("_rebuild_parameter"):
             return lambda tensor, *_: tensor
         if (module, name) == ("torch._tensor", "_rebuild_from_type_v2"):
@@ -181,16 +196,17 @@ def read_torch_file(path: Path) -> TorchFile:
     Raises:
         UsageError: If the file is a TorchScript archive, of another byte order, or damaged.
     """
-    content, unpickler, places = (
-        _read_archive(path) if zipfile.is_zipfile(path) else _read_old_format(path)
-    )
+    read = _read_archive if zipfile.is_zipfile(path) else _read_old_format
+    with _damage_named(path):
+        content, unpickler, places = read(path)
+        entries = dict(_leaves(content))
     # The objects of PyTorch and NumPy are numbers and settings.
     foreign = [name for name in unpickler.unread if not name.startswith(("torch.", "numpy."))]
 
     def reader(tensor: PickledTensor) -> Callable[[slice], np.ndarray]:
         return lambda part: _read_rows(path, *places[tensor.key], tensor, part)
 
-    return TorchFile(content, dict(_leaves(content)), reader, foreign)
+    return TorchFile(content, entries, reader, foreign)
 
 
 def _read_archive(path: Path) -> tuple[Any, _StateUnpickler, Places]:
@@ -286,7 +302,7 @@ def _leaves(
         yield ".".join(name), content
     if isinstance(content, Mapping):
         for key, value in content.items():
-            if name or not TRAINING_STATE.match(str(key)):
+            if not TRAINING_STATE.match(str(key)):
                 yield from _leaves(value, (*name, str(key)), above)
 
 

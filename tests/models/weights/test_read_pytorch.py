@@ -402,6 +402,15 @@ def test_room_for_a_normalization_is_said(tmp_path):
     assert "between features.0 and features.4" in file.metadata["normalization"]
 
 
+class Rebuilt:
+    """An object whose pickle makes a tensor of nothing."""
+
+    def __reduce__(self):
+        import torch
+
+        return torch._utils._rebuild_tensor, (None, 0, (3,), (1,))
+
+
 def refused_files(network):
     """Files that must not be read, by the text of the error."""
     import torch
@@ -434,6 +443,8 @@ def refused_files(network):
         "weights of another kind: features.2.weight": {**state, "features.2.weight": torch.ones(3)},
         "not a PyTorch state dictionary.* Received: list": [1, 2],
         "not a PyTorch state dictionary.* Received: .*print": PickleBomb(),
+        "damaged or incomplete": {"features.0.weight": Rebuilt()},
+        "Received: layer.x1b.2J": {"layer\x1b[2J.weight": torch.ones(5, 3)},
         "batch normalization": {**state, "features.1.running_mean": torch.ones(3)},
     }  # fmt: skip
 
