@@ -137,8 +137,22 @@ class FeatureExtractor:
         """Return the vectors of a batch, (n, dimension) float32, for each layer.
 
         Args:
-            images: The batch at each of the `sides`, (n, h, w, 3) float32 RGB 0..255.
+            images: The batch at each of the `sides`, (n, h, w, 3) float32 RGB 0..255. A gray
+                network gets the luminance of the images, and one whose input is not square the
+                center of the square.
+
+        Raises:
+            UsageError: If the images have another shape.
         """
+        for one, side in zip(images, self.sides, strict=True):
+            height, width = ("h", "w") if self.spec.scales else (side, side)
+            shape = tuple(one.shape)
+            if len(shape) != 4 or shape[3] != 3 or (height == side and shape[1:3] != (side, side)):
+                raise UsageError(
+                    "`images` must be batches of RGB images at the sides of the extractor",
+                    expected=f"(n, {height}, {width}, 3)",
+                    received=shape,
+                )
         outputs = [self._compute_traced(tf.convert_to_tensor(one)) for one in images]
         return [
             self._combine_scales([vectors.numpy() for vectors in of_layer])

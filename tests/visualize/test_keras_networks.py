@@ -266,6 +266,8 @@ def test_features_are_the_maps(user):
     spec = FeatureSpec(layer=user.layer, l2=False)
     [found] = FeatureExtractor(user.model, spec)([square])
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
+    with pytest.raises(UsageError, match=rf"Expected: \(n, {side}, {side}, 3\)"):
+        FeatureExtractor(user.model, spec)([square[:, 1:]])
 
 
 def test_a_projection_is_the_gradient_or_refused(user):
