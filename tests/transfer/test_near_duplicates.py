@@ -1,12 +1,15 @@
 """Overlap of two sets: copies of other sizes and qualities are found, other images are not."""
 
+import argparse
 import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit.cli.load_network import add_network_arguments
 from cnnkit.cli.main import main
+from cnnkit.cli.transfer.inputs import load_referenced_networks, model_reference
 from cnnkit.data import Split, load_dataset
 from cnnkit.data.sources.voc import MultiLabelDataset
 from cnnkit.errors import UsageError
@@ -14,6 +17,7 @@ from cnnkit.features import select_features_split
 from cnnkit.transfer import drop_duplicates, find_duplicates
 from cnnkit.transfer import near_duplicates as module
 from tests.helpers.small_network import network
+from tests.helpers.weights_files import binaryproto, write_small_alexnet
 
 
 def picture(seed, height=90, width=120):
@@ -163,3 +167,28 @@ def test_the_command(folders, tmp_path, capsys):
     assert document["scores"][0]["splits"][0]["test_images"] == 3
     assert main([*words[:-4], "--overlap-threshold", "0.9"]) == 2
     assert "--overlap-threshold requires --exclude-overlap SPEC" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mean", ["10,20,30", "mean.binaryproto"])
+def test_a_reference_to_networks_keeps_their_preprocessing(tmp_path, monkeypatch, mean):
+    """A saved classifier loads its network again, perhaps from another folder."""
+    monkeypatch.chdir(tmp_path)
+    image = np.full((3, 64, 64), 5, "float32")
+    (tmp_path / "mean.binaryproto").write_bytes(binaryproto(image))
+    write_small_alexnet(tmp_path)
+    parser = argparse.ArgumentParser()
+    add_network_arguments(parser, "models", nargs="+")
+    words = ["small.npz", "--model", "alexnet", "--channels", "RGB", "--mean", mean, "--std", "2"]
+    args = parser.parse_args([*words, "--model-option", "input_shape=[64,64,3]"])
+    reference = json.loads(json.dumps(model_reference(args)))
+    monkeypatch.chdir("/")
+    [model] = load_referenced_networks(reference)
+    expected = [10, 20, 30] if mean == "10,20,30" else image.transpose(1, 2, 0)
+    np.testing.assert_array_equal(model.get_layer("preprocessing").mean, expected)
+    np.testing.assert_array_equal(model.get_layer("preprocessing").std, [2, 2, 2])
+    arrays = np.load(tmp_path / "small.npz")
+    np.testing.assert_array_equal(model.get_layer("conv1").kernel, arrays["conv1_W"])
+    # References of version 0.1.0 say nothing about it.
+    old = {name: reference[name] for name in ("models", "model", "model_option", "model_seed")}
+    [model] = load_referenced_networks(old)
+    assert model.get_layer("preprocessing").std is None
