@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cnnkit._file_tree import count_left_out
 from cnnkit.data.decode import decode_image
+from cnnkit.errors import UsageError
 
 TEST_FRACTION = 0.2
 # A few broken files are common in collected images; more of them mean a wrong folder.
@@ -43,6 +44,15 @@ class Split:
     load_image: LoadByIndex
     load_bytes: LoadByIndex | None = None
     pixels: tf.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.dtype.kind not in "iu" or labels.shape != (len(self.names),):
+            raise UsageError(
+                "`labels` must be an integer for each image, an index into the class names",
+                expected=f"integers of shape ({len(self.names)},)",
+                received=f"{labels.dtype} of shape {labels.shape}",
+            )
 
     @classmethod
     def from_pixels(cls, labels: np.ndarray, names: Sequence[str], pixels: np.ndarray) -> Split:

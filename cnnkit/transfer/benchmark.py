@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import numbers
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
 from cnnkit.data import Dataset
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
-from cnnkit.transfer.linear_classifier import class_recalls, fit_linear_classifier
+from cnnkit.transfer.linear_classifier import (
+    CLASSIFIERS,
+    check_features,
+    check_labels,
+    class_recalls,
+    fit_linear_classifier,
+)
 
 # Fei-Fei et al. 2004, as in Zeiler & Fergus 2013, section 4.3: 15 or 30 training images and at
 # most 50 test images of each class.
 PER_CLASS = 30
 TEST_PER_CLASS = 50
 SPLITS = 3
+# Classes or labels that an error lists at most.
+LISTED_CLASSES = 5
 
 
 def random_split(
-    labels: np.ndarray,
+    labels: ArrayLike,
     classes: Sequence[str],
     per_class: int,
     test_per_class: int | None,
@@ -35,7 +45,7 @@ def random_split(
     and the first ones become training images. So a larger training set contains the smaller ones.
 
     Args:
-        labels: (n,) int, indices into `classes`.
+        labels: (n,) indices into `classes`, or names of them.
         classes: Names of the classes.
         per_class: Number of training images of each class.
         test_per_class: Largest number of test images of each class; None takes all the others.
@@ -55,9 +65,9 @@ def random_split(
         (6, 10)
     """
     for name, value in (("per_class", per_class), ("test_per_class", test_per_class)):
-        if value is not None and value < 1:
-            raise UsageError(f"`{name}` must be at least 1", received=value)
-    check_split_labels(labels, classes)
+        if value is not None or name == "per_class":
+            _check_count(name, value)
+    labels = label_indices(labels, classes)
     train, test = [], []
     for label, name in enumerate(classes):
         of_class = np.flatnonzero(labels == label)
@@ -74,19 +84,48 @@ def random_split(
     return np.concatenate(train), np.concatenate(test)
 
 
-def check_split_labels(labels: np.ndarray, classes: Sequence[str]) -> None:
-    """Check that every label is an index into `classes`.
+def label_indices(labels: ArrayLike, classes: Sequence[str]) -> np.ndarray:
+    """Return labels as indices into `classes`, (n,) int, in the order of `classes`.
+
+    Args:
+        labels: (n,) indices into `classes`, or names of them.
+        classes: Names of the classes.
 
     Raises:
-        DataError: If one is not.
+        UsageError: If there is not one label for each image, or they are of another kind.
+        DataError: If one is not an index or a name of the classes.
+
+    Example:
+        >>> label_indices(["eel", "cat"], ["cat", "eel"]).tolist()
+        [1, 0]
     """
+    labels = check_labels(labels)
+    if labels.dtype.kind in "US":
+        index = {name: number for number, name in enumerate(classes)}
+        unknown = sorted(set(labels.astype(str)) - set(index))
+        if unknown:
+            raise DataError(
+                "`labels` must be names of `classes`",
+                expected=", ".join(classes[:LISTED_CLASSES]),
+                received=", ".join(unknown[:LISTED_CLASSES]),
+            )
+        return np.array([index[name] for name in labels.astype(str)], np.int64)
+    labels = labels if labels.dtype.kind in "iu" else labels.astype(np.int64)
     outside = labels[(labels < 0) | (labels >= len(classes))]
     if len(outside):
         raise DataError(
             "`labels` must be indices into `classes`: labels do not fit the classes",
             expected=f"0 to {len(classes) - 1}",
-            received=", ".join(map(str, np.unique(outside)[:5])),
+            received=", ".join(map(str, np.unique(outside)[:LISTED_CLASSES])),
         )
+    return labels
+
+
+def _check_count(name: str, value: object) -> None:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise UsageError(f"`{name}` must be an integer of at least 1", received=repr(value))
+    if int(value) < 1:
+        raise UsageError(f"`{name}` must be at least 1", received=value)
 
 
 @dataclass(frozen=True)
@@ -176,17 +215,17 @@ def score_features(
         >>> score_features(features, "fc7", per_class=5).mean
         1.0
     """
-    if splits < 1:
-        raise UsageError("`splits` must be at least 1", received=splits)
+    _check_count("splits", splits)
+    labels = label_indices(features.labels, features.classes)
+    values = check_features(features.values)
+    check_labels(labels, len(values))
     scores = []
     for split_seed in range(seed, seed + splits):
-        train, test = random_split(
-            features.labels, features.classes, per_class, test_per_class, split_seed
-        )
+        train, test = random_split(labels, features.classes, per_class, test_per_class, split_seed)
         pipeline, c = fit_linear_classifier(
-            features.values[train], features.labels[train], classifier, l2=l2, seed=split_seed
+            values[train], labels[train], classifier, l2=l2, seed=split_seed
         )
-        recalls = class_recalls(features.labels[test], pipeline.predict(features.values[test]))
+        recalls = class_recalls(labels[test], pipeline.predict(values[test]))
         scores.append(
             SplitScore(
                 split_seed, c, float(recalls.mean()), tuple(map(float, recalls)),
@@ -249,6 +288,7 @@ def evaluate_transfer(
         [('pool1', 0.97), ('pool2', 0.96)]
     """
     images = select_features_split(dataset)
+    check_classifiers(classifiers)
     check_splits(dataset, per_class, test_per_class, seed)
     features = extract_layers(
         models, images, layers, spec=spec, batch_size=batch_size, progress=progress
@@ -264,6 +304,19 @@ def evaluate_transfer(
     )
 
 
+def check_classifiers(classifiers: Iterable[str]) -> None:
+    """Check the names of classifiers, before the features are extracted.
+
+    Raises:
+        UsageError: If a classifier does not exist, or `classifiers` is not a list.
+    """
+    if isinstance(classifiers, str):
+        raise UsageError("`classifiers` must be a list of names", received=repr(classifiers))
+    for name in classifiers:
+        if not isinstance(name, str) or name not in CLASSIFIERS:
+            raise unknown_name("classifier", name, CLASSIFIERS)
+
+
 def check_splits(
     dataset: Dataset, per_class: Sequence[int], test_per_class: int | None, seed: int
 ) -> None:
@@ -274,6 +327,8 @@ def check_splits(
         DataError: If a class has too few images.
     """
     labels = select_features_split(dataset).labels
+    if not isinstance(per_class, Iterable):
+        raise UsageError("`per_class` must be a list of numbers", received=repr(per_class))
     for number in per_class:
         random_split(labels, dataset.class_names, number, test_per_class, seed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -30,8 +31,8 @@ MIN_VARIANCE = 1e-12
 
 
 def fit_linear_classifier(
-    values: np.ndarray,
-    labels: np.ndarray,
+    values: ArrayLike,
+    labels: ArrayLike,
     kind: str = "svm",
     *,
     c_values: Sequence[float] = C_VALUES,
@@ -45,7 +46,8 @@ def fit_linear_classifier(
 
     Args:
         values: (n, d) float, a feature vector for each image.
-        labels: (n,) int, at least two classes.
+        labels: (n,) integers or names, as scikit-learn takes them, of at least two classes. The
+            classes of the pipeline are in ascending order.
         kind: `"svm"` (linear, one-vs-rest) or `"softmax"` (multinomial logistic regression).
         c_values: Candidates of C; of equally good ones the first is chosen.
         l2: Whether vectors are divided by their Euclidean length first.
@@ -55,7 +57,8 @@ def fit_linear_classifier(
         A fitted scikit-learn pipeline from (n, d) features to labels, and the chosen C.
 
     Raises:
-        UsageError: If the kind does not exist, or there is only one class.
+        UsageError: If the kind does not exist, there is only one class, or the values, the labels
+            or the candidates of C are of another shape or type.
 
     Example:
         >>> import numpy as np
@@ -65,9 +68,15 @@ def fit_linear_classifier(
         >>> pipeline, c = fit_linear_classifier(values, labels)
         >>> bool(pipeline.score(values, labels) > 0.9)
         True
+        >>> names = np.array(["cat", "dog"])[labels]
+        >>> [str(name) for name in fit_linear_classifier(values, names)[0].classes_]
+        ['cat', 'dog']
     """
-    if kind not in CLASSIFIERS:
+    if not isinstance(kind, str) or kind not in CLASSIFIERS:
         raise unknown_name("classifier", kind, CLASSIFIERS)
+    check_c_values(c_values)
+    values = check_features(values)
+    labels = check_labels(labels, len(values))
     if len(np.unique(labels)) < 2:
         raise UsageError("`labels` must have at least two classes", received=len(np.unique(labels)))
     # Normalizer has no state; `fit` records the number of features.
@@ -80,6 +89,72 @@ def fit_linear_classifier(
     model.n_features_in_ = values.shape[1]
     pipeline = make_pipeline(*steps, model)
     return pipeline, c
+
+
+def check_features(values: ArrayLike) -> np.ndarray:
+    """Return feature vectors as an array, (n, d), after checking its shape and its numbers.
+
+    Raises:
+        UsageError: If they are not finite numbers of that shape.
+    """
+    array = np.asarray(values)
+    if array.ndim != 2 or not len(array) or array.dtype.kind not in "buif":
+        raise UsageError(
+            "`values` must be a feature vector for each image",
+            expected="numbers of shape (n, d)",
+            received=f"{array.dtype} of shape {array.shape}",
+        )
+    # The sum first: a test of every number takes an array of the same size.
+    if not np.isfinite(array.sum(dtype=np.float64)) and not np.isfinite(array).all():
+        raise UsageError("`values` must be finite", received="NaN or infinity")
+    return array
+
+
+def check_labels(labels: ArrayLike, count: int | None = None) -> np.ndarray:
+    """Return labels of single classes as an array, (n,), of integers, booleans or texts.
+
+    Args:
+        labels: One label for each image, as scikit-learn takes them: a column is flattened, and
+            whole numbers may be floats.
+        count: Number of images; None takes the number of labels.
+
+    Raises:
+        UsageError: If there is not one label for each image, or they are of another kind.
+    """
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:  # Lists of different lengths.
+        raise UsageError("`labels` must be one label for each image", received=error) from error
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.dtype == object and all(isinstance(label, str) for label in array.ravel()):
+        array = array.astype(str)
+    if array.ndim != 1 or count not in (None, len(array)):
+        raise UsageError(
+            "`labels` must be one label for each image",
+            expected=f"shape ({'n' if count is None else count},)",
+            received=array.shape,
+            hint="`fit_multilabel` takes images of several classes" if array.ndim == 2 else None,
+        )
+    whole = array.dtype.kind == "f" and np.isfinite(array).all() and (array % 1 == 0).all()
+    if array.dtype.kind not in "biuUS" and not whole:
+        raise UsageError(
+            "`labels` must be integers or texts", received=f"{array.dtype} {array[:3].tolist()}"
+        )
+    return array
+
+
+def check_c_values(c_values: Sequence[float]) -> None:
+    """Check the candidates of C.
+
+    Raises:
+        UsageError: If there is none, or one is not a finite number above 0.
+    """
+    array = np.asarray(c_values)
+    if array.ndim != 1 or not len(array) or array.dtype.kind not in "uif":
+        raise UsageError("`c_values` must be a list of numbers", received=repr(c_values))
+    if not (np.isfinite(array) & (array > 0)).all():
+        raise UsageError("`c_values` must be finite and above 0", received=repr(c_values))
 
 
 def project_to_row_space(rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
@@ -118,7 +193,10 @@ def class_recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 def _choose_c(
     rows: np.ndarray, labels: np.ndarray, kind: str, c_values: Sequence[float], seed: int
 ) -> float:
-    held_out = stratified_holdout(labels, seed)
+    # The value of a class seeds its draw; negative numbers and texts cannot.
+    has_seeds = labels.dtype.kind in "biuf" and (labels >= 0).all()
+    codes = labels if has_seeds else np.unique(labels, return_inverse=True)[1]
+    held_out = stratified_holdout(codes, seed)
     if len(c_values) == 1:
         return c_values[0]
     if not held_out.any() or len(np.unique(labels[~held_out])) < 2:

@@ -26,6 +26,7 @@ from cnnkit.data import Split
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
+from cnnkit.transfer.linear_classifier import check_features
 
 PIPELINE, METADATA = "pipeline.skops", "transfer.json"
 FORMAT = 1
@@ -101,6 +102,7 @@ class LinearProbe:
         Raises:
             UsageError: If the features have another dimension.
         """
+        values = check_features(values)
         if values.shape[1] != self.dimension:
             raise UsageError(
                 f"`values` must have the dimension of the classifier, {self.dimension}",

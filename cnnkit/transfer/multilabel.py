@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -14,12 +15,19 @@ from sklearn.svm import LinearSVC
 
 from cnnkit.data.dataset import TEST_FRACTION
 from cnnkit.errors import DataError, UsageError, unknown_name
-from cnnkit.transfer.linear_classifier import C_VALUES, CLASSIFIERS, DEFAULT_C, project_to_row_space
+from cnnkit.transfer.linear_classifier import (
+    C_VALUES,
+    CLASSIFIERS,
+    DEFAULT_C,
+    check_c_values,
+    check_features,
+    project_to_row_space,
+)
 
 RECALL_STEPS = 10
 
 
-def voc2010_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> float:
+def voc2010_average_precision(scores: ArrayLike, voc_labels: ArrayLike) -> float:
     """Return the area under the precision-recall curve, the definition since VOC2010.
 
     The precision at a recall is the largest precision at that recall or a higher one, so that the
@@ -34,6 +42,7 @@ def voc2010_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
         The average precision, 0..1.
 
     Raises:
+        UsageError: If the labels are not 1, -1 and 0, or not one for each score.
         DataError: If no image has the class, or a score is not finite.
 
     Example:
@@ -42,12 +51,16 @@ def voc2010_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
         >>> round(voc2010_average_precision(scores, voc_labels), 4)
         0.8333
     """
+    return _area(*_checked(scores, voc_labels, 1))
+
+
+def _area(scores: np.ndarray, voc_labels: np.ndarray) -> float:
     found, precision, positives = _precision_curve(scores, voc_labels)
     best = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(found, prepend=0) * best) / positives)
 
 
-def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> float:
+def voc2007_average_precision(scores: ArrayLike, voc_labels: ArrayLike) -> float:
     """Return the mean of the largest precisions at recalls of 0, 0.1 ... 1, as in VOC2007.
 
     The precision at a recall is the largest precision at that recall or a higher one.
@@ -60,6 +73,7 @@ def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
         The average precision, 0..1.
 
     Raises:
+        UsageError: If the labels are not 1, -1 and 0, or not one for each score.
         DataError: If no image has the class, or a score is not finite.
 
     Example:
@@ -68,6 +82,10 @@ def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
         >>> round(voc2007_average_precision(scores, voc_labels), 4)
         0.8485
     """
+    return _eleven_point(*_checked(scores, voc_labels, 1))
+
+
+def _eleven_point(scores: np.ndarray, voc_labels: np.ndarray) -> float:
     found, precision, positives = _precision_curve(scores, voc_labels)
     # Compared in whole numbers: as a float, 3 of 10 may be below a recall level of 0.3.
     best = [
@@ -78,9 +96,47 @@ def voc2007_average_precision(scores: np.ndarray, voc_labels: np.ndarray) -> flo
 
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "area": voc2010_average_precision,
-    "eleven-point": voc2007_average_precision,
+    "area": _area,
+    "eleven-point": _eleven_point,
 }
+
+
+def _checked(values: ArrayLike, voc_labels: ArrayLike, axes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores or features and their labels as arrays.
+
+    An indicator of 0 and 1, as scikit-learn takes it, is refused: its 0 would mean difficult.
+
+    Args:
+        values: (n,) or (n, m).
+        voc_labels: (n,) or (n, classes), 1, -1 or 0.
+        axes: Number of axes of both, 1 or 2.
+
+    Raises:
+        UsageError: If the arrays have other shapes, or the labels other values.
+    """
+    rows = np.asarray(values)
+    try:
+        marks = np.asarray(voc_labels)
+    except ValueError as error:  # Lists of different lengths.
+        raise UsageError("`voc_labels` must be an array", received=error) from error
+    if rows.ndim != axes or marks.ndim != axes or len(rows) != len(marks):
+        raise UsageError(
+            f"`voc_labels` must have a row for each image and {axes} axes",
+            expected=f"as many rows as the scores or features of shape {rows.shape}",
+            received=f"shape {marks.shape}",
+        )
+    if marks.dtype.kind not in "biuf" or not np.isin(marks, (-1, 0, 1)).all():
+        raise UsageError(
+            "`voc_labels` must be 1 (has the class), -1 (does not) or 0 (difficult, ignored)",
+            received=", ".join(str(one) for one in np.unique(marks.astype(str))[:5]),
+        )
+    if (marks == 0).any() and not (marks < 0).any():
+        raise UsageError(
+            "`voc_labels` must be -1 for images without the class; 0 is difficult and is ignored",
+            received="0 and 1 only",
+            hint="For an indicator y of 0 and 1, give 2 * y - 1",
+        )
+    return rows, marks
 
 
 def _precision_curve(
@@ -166,6 +222,7 @@ def score_multilabel(
         UsageError: If a classifier or a metric does not exist.
         DataError: If a class has no training images, or no test image has any class.
     """
+    test, test_labels = _checked(check_features(test), test_labels, 2)
     pipeline, c = fit_multilabel(
         train, train_labels, classes, classifier, metric=metric, l2=l2, seed=seed
     )
@@ -189,8 +246,16 @@ def average_precisions(scores: np.ndarray, voc_labels: np.ndarray) -> dict[str, 
         voc_labels: (n, classes), 1, -1 or 0.
 
     Raises:
+        UsageError: If the labels are not 1, -1 and 0, or not one for each score.
         DataError: If no image has any class.
     """
+    scores, voc_labels = _checked(scores, voc_labels, 2)
+    if scores.shape != voc_labels.shape:
+        raise UsageError(
+            "`scores` must hold one for each image and class",
+            expected=f"shape {voc_labels.shape}",
+            received=f"shape {scores.shape}",
+        )
     if not (voc_labels > 0).any():
         raise DataError("`voc_labels` must have a positive label: no test image has any class")
     return {
@@ -235,12 +300,20 @@ def fit_multilabel(
         UsageError: If the kind or the metric does not exist, or there is only one class.
         DataError: If no image has a class, or all images have it.
     """
-    if kind not in CLASSIFIERS:
+    if not isinstance(kind, str) or kind not in CLASSIFIERS:
         raise unknown_name("classifier", kind, CLASSIFIERS)
-    if metric not in METRICS:
+    if not isinstance(metric, str) or metric not in METRICS:
         raise unknown_name("metric", metric, METRICS)
+    check_c_values(c_values)
+    values, voc_labels = _checked(check_features(values), voc_labels, 2)
     if len(classes) < 2:
         raise UsageError("`classes` must have at least two names", received=len(classes))
+    if len(classes) != voc_labels.shape[1]:
+        raise UsageError(
+            "`classes` must hold a name for each column of `voc_labels`",
+            expected=f"{voc_labels.shape[1]} names",
+            received=len(classes),
+        )
     for name, column in zip(classes, voc_labels.T, strict=True):
         if not ((column > 0).any() and (column < 0).any()):
             raise DataError(

@@ -16,7 +16,7 @@ from cnnkit.data import load_dataset
 from cnnkit.data import resize_shorter_side as fit_image
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
-from cnnkit.transfer import extract_layers, score_features
+from cnnkit.transfer import evaluate_transfer, extract_layers, score_features
 from cnnkit.transfer.benchmark import random_split
 from tests.helpers.small_network import network
 
@@ -61,6 +61,59 @@ def test_a_score_is_the_mean_of_the_class_recalls(labels, rng, classifier):
     difference = found.splits[0].recall - found.splits[1].recall
     assert found.std == pytest.approx(abs(difference) / np.sqrt(2))
     assert found.mean > 0.6
+
+
+def test_names_of_classes_are_labels_in_the_order_of_the_classes(labels, rng):
+    """Recalls stand in the order of `classes`, which is not that of the alphabet."""
+    classes = ("zebra", "ant", "mule")
+    values = clusters(labels, rng, 12, 2.0)
+    by_name = np.array(classes)[labels]
+    for one, other in zip(
+        random_split(labels, classes, 5, 8, seed=3),
+        random_split(by_name.tolist(), classes, 5, 8, seed=3),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    expected, found = (
+        score_features(FeatureBatch(values, ("",) * 60, given, classes), "fc7", per_class=10)
+        for given in (labels, by_name)
+    )
+    assert found.mean == expected.mean
+    for one, other in zip(found.splits, expected.splits, strict=True):
+        assert one.recalls == other.recalls
+        assert one.pipeline.classes_.tolist() == [0, 1, 2]
+    with pytest.raises(DataError, match="`labels` must be names of `classes`.*Received: horse"):
+        random_split(["horse", "ant"] * 30, classes, 5, 8, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"per_class": 1.5}, "`per_class` must be an integer of at least 1. Received: 1.5"),
+        ({"per_class": "5"}, "`per_class` must be an integer"),
+        ({"per_class": None}, "`per_class` must be an integer"),
+        ({"test_per_class": 0}, "`test_per_class` must be at least 1"),
+        ({"splits": 1.5}, "`splits` must be an integer"),
+        ({"classifier": ["svm"]}, "Unknown classifier"),
+    ],
+)
+def test_numbers_of_another_kind_are_refused(labels, rng, fields, text):
+    features = FeatureBatch(rng.normal(size=(60, 3)), ("",) * 60, labels, CLASSES)
+    with pytest.raises(UsageError, match=text):
+        score_features(features, "fc7", **{"per_class": 5, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"classifiers": "svm"}, "`classifiers` must be a list of names. Received: 'svm'"),
+        ({"classifiers": ["svn"]}, "Unknown classifier 'svn'.*Did you mean svm"),
+        ({"per_class": 5}, "`per_class` must be a list of numbers. Received: 5"),
+    ],
+)
+def test_a_wrong_list_is_refused_before_the_features_are_extracted(fields, text):
+    with pytest.raises(UsageError, match=text):
+        evaluate_transfer(None, load_dataset("digits"), ["fc7"], **fields)
 
 
 def test_noise_scores_as_guessing(labels, rng):

@@ -194,3 +194,53 @@ def test_the_command(voc_folder, tmp_path, capsys):
         assert main([*words, *wrong]) == 2
         assert message in capsys.readouterr().err
     assert main([*words[:3], "digits", "--metric", "area"]) == 2
+
+
+INDICATOR = np.array([[1, 0], [0, 1], [1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("convert", [np.asarray, lambda marks: marks > 0, np.ndarray.tolist])
+def test_an_indicator_of_scikit_learn_is_refused(rng, convert):
+    """Its 0 would be read as difficult, and every average precision would be 1."""
+    scores, given = rng.normal(size=(4, 2)), convert(INDICATOR)
+    column = convert(INDICATOR[:, 0])
+    for call in (
+        lambda: average_precisions(scores, given),
+        lambda: fit_multilabel(scores, given, ["cat", "dog"]),
+        lambda: voc2010_average_precision(scores[:, 0], column),
+        lambda: voc2007_average_precision(scores[:, 0], column),
+        lambda: score_multilabel(scores, 2 * INDICATOR - 1, scores, given, "fc7", ["cat", "dog"]),
+    ):
+        with pytest.raises(UsageError, match="`voc_labels` must be -1 for images without"):
+            call()
+    # As advised, the value of scikit-learn for scores in which precision only falls.
+    scores = np.array([[3.0, 0], [2, 3], [1, 2], [0, 1]])
+    found = average_precisions(scores, 2 * INDICATOR - 1)["area"]
+    expected = average_precision_score(INDICATOR, scores, average=None)
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("marks", "text"),
+    [
+        ([["cat"], ["cat", "dog"], [], ["dog"]], "`voc_labels` must"),
+        (["cat", "dog", "cat", "dog"], "`voc_labels` must have a row for each image and 2 axes"),
+        ([["cat", "dog"]] * 4, r"`voc_labels` must be 1 \(has the class\), -1"),
+        (INDICATOR * 2 - 2, "`voc_labels` must be 1"),
+        ((2 * INDICATOR - 1)[:3], "`voc_labels` must have a row for each image"),
+        (np.full((4, 2), np.nan), "`voc_labels` must be 1"),
+    ],
+)
+def test_other_labels_are_refused(rng, marks, text):
+    with pytest.raises(UsageError, match=text):
+        fit_multilabel(rng.normal(size=(4, 3)), marks, ["cat", "dog"])
+    with pytest.raises(UsageError, match=text):
+        average_precisions(rng.normal(size=(4, 2)), marks)
+
+
+def test_classes_and_scores_must_fit_the_labels(rng):
+    marks = 2 * INDICATOR - 1
+    with pytest.raises(UsageError, match="`classes` must hold a name for each column.*2 names"):
+        fit_multilabel(rng.normal(size=(4, 3)), marks, ["cat", "dog", "eel"])
+    with pytest.raises(UsageError, match="`scores` must hold one for each image and class"):
+        average_precisions(rng.normal(size=(4, 3)), marks)

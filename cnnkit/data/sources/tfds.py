@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 TEST_SPLITS = ("test", "validation")
+# What TensorFlow Datasets raises for a configuration, a version or an option that it lacks, and
+# for archives that have to be downloaded by hand.
+_BUILDER_ERRORS = (ValueError, AssertionError, TypeError, RuntimeError)
 
 
 def load_tfds(name: str, seed: int, download: bool) -> Dataset:
@@ -32,23 +36,13 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
         download: Whether the dataset may be downloaded and prepared.
 
     Raises:
-        UsageError: If there is no such dataset, it is not prepared, or its examples are not labeled
-            images.
-        DataError: If it has no train split, or its files are damaged or of another format.
+        UsageError: If there is no such dataset, configuration or version, it is not prepared, its
+            files are of another format, or its examples are not labeled images.
+        DataError: If it has no labeled train split, or its files are damaged.
     """
     builder = _open_builder(name, download)
-    features = builder.info.features
-    if not {"image", "label"} <= set(features):
-        raise UsageError(
-            f"Dataset tfds:{name} is not for image classification",
-            expected="the features image and label",
-            received=", ".join(features),
-        )
-    if "train" not in builder.info.splits:
-        raise DataError(
-            f"Dataset tfds:{name} has no train split", received=", ".join(builder.info.splits)
-        )
-    test_name = next((split for split in TEST_SPLITS if split in builder.info.splits), None)
+    _check_builder(name, builder)
+    test_name = next((one for one in TEST_SPLITS if _has_labels(builder, one)), None)
     images, labels = _locate_images(builder, "train")
     if test_name:
         rows = {"train": (images, labels), "test": _locate_images(builder, test_name)}
@@ -61,9 +55,18 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     digest = hashlib.sha256(builder.info.full_name.encode())
     for _, split_labels in rows.values():
         digest.update(split_labels.tobytes())
+    class_names = tuple(builder.info.features["label"].names)
+    for split, (_, split_labels) in rows.items():
+        outside = split_labels[(split_labels < 0) | (split_labels >= len(class_names))]
+        if len(outside):
+            raise DataError(
+                f"{len(outside)} images of the split {split} of tfds:{name} have no class",
+                expected=f"labels of 0 to {len(class_names) - 1}",
+                received=int(outside[0]),
+            )
     return Dataset(
         f"tfds:{name}",
-        tuple(features["label"].names),
+        class_names,
         {split: _split_from_records(split, *row) for split, row in rows.items()},
         digest.hexdigest(),
     )
@@ -79,8 +82,15 @@ def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
         # Of more than a thousand datasets only similar names are listed in the error.
         near = difflib.get_close_matches(base, tfds.list_builders(), n=5)
         raise unknown_name("dataset", f"tfds:{base}", [f"tfds:{name}" for name in near]) from None
+    except _BUILDER_ERRORS as error:
+        raise _unknown_variant(name, error) from error
     if download:
-        builder.download_and_prepare()
+        try:
+            builder.download_and_prepare()
+        except (*_BUILDER_ERRORS, OSError) as error:
+            raise DataError(
+                f"Dataset tfds:{name} could not be prepared", received=_first_sentence(error)
+            ) from error
     if not builder.is_prepared():
         raise UsageError(
             f"Dataset tfds:{name} is not prepared on this machine",
@@ -90,15 +100,94 @@ def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
     return builder
 
 
+def _unknown_variant(name: str, error: Exception) -> UsageError:
+    """Return the error for a name that TensorFlow Datasets refuses, with what it has."""
+    import tensorflow_datasets as tfds
+
+    base = re.split("[/:]", name)[0]
+    try:
+        builder_class = tfds.builder_cls(base)
+        versions = [builder_class.VERSION, *(builder_class.SUPPORTED_VERSIONS or ())]
+        known = ", ".join(f"tfds:{base}/{config}" for config in builder_class.builder_configs)
+        known = (known or f"tfds:{base}") + f"; versions {', '.join(map(str, versions))}"
+    except Exception:  # The name is none, or its module cannot be imported.
+        known = "tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"
+    return UsageError(
+        f"Dataset tfds:{name} has no such configuration or version",
+        expected=known,
+        received=_first_sentence(error),
+    )
+
+
+def _first_sentence(error: Exception) -> str:
+    """Return the first line of a message; TensorFlow Datasets writes pages."""
+    text = re.sub(r"^Failed to construct dataset .*?}\": ", "", str(error).strip())
+    return text.partition("\n")[0] or type(error).__name__
+
+
+def _check_builder(name: str, builder: tfds.core.DatasetBuilder) -> None:
+    """Check that the files can be read and that the examples are images of one class each.
+
+    Raises:
+        UsageError, DataError: As `load_tfds`.
+    """
+    import tensorflow_datasets as tfds
+
+    file_format = builder.info.file_format
+    if file_format is not None and file_format.value != "tfrecord":
+        raise UsageError(
+            f"Dataset tfds:{name} is prepared as {file_format.value} files",
+            expected="TFRecord files",
+            received=builder.data_dir,
+            hint="Convert them with `tfds convert_format --out_file_format=tfrecord`, or prepare"
+            " the dataset with `tfds build --file_format=tfrecord`",
+        )
+    features = builder.info.features
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    found = {key: features[key] for key in kinds if key in features}
+    is_image = isinstance(found.get("image"), tfds.features.Image)
+    if (
+        len(found) < len(kinds)
+        or not all(isinstance(found[key], kind) for key, kind in kinds.items())
+        or (is_image and np.dtype(found["image"].np_dtype).kind != "u")
+    ):
+        raise UsageError(
+            f"Dataset tfds:{name} is not for image classification",
+            expected="the features image, an Image of integers, and label, a ClassLabel",
+            received=", ".join(f"{key} {_kind(feature)}" for key, feature in features.items()),
+        )
+    if "train" not in builder.info.splits:
+        raise DataError(
+            f"Dataset tfds:{name} has no train split", received=", ".join(builder.info.splits)
+        )
+
+
+def _kind(feature: tfds.features.FeatureConnector) -> str:
+    """Return the class and the data type of a feature, for errors."""
+    return f"({type(feature).__name__} {getattr(feature, 'np_dtype', '')})"
+
+
+def _has_labels(builder: tfds.core.DatasetBuilder, split: str) -> bool:
+    """Return whether a split exists and its first image has a class.
+
+    The test images of a challenge, such as ImageNet's, have the label -1.
+    """
+    if split not in builder.info.splits or not builder.info.splits[split].num_examples:
+        return False
+    return bool(_locate_images(builder, split, limit=1)[1][0] >= 0)
+
+
 def _locate_images(
-    builder: tfds.core.DatasetBuilder, split: str
+    builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None
 ) -> tuple[RecordOffsets, np.ndarray]:
-    """Return the locations of the encoded images of a split, and their labels."""
+    """Return the locations of the encoded images of a split, of the first `limit`, and labels."""
     files = [str(file) for file in builder.info.splits[split].filepaths]
     rows = []
     for number, file in enumerate(files):
         try:
             for start, record in read_records(file):
+                if limit is not None and len(rows) >= limit:
+                    break
                 features = tf.train.Example.FromString(record).features.feature
                 [image] = features["image"].bytes_list.value
                 [label] = features["label"].int64_list.value

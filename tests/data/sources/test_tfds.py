@@ -1,16 +1,18 @@
 """TensorFlow Datasets."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cnnkit.data import load_dataset
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
+
+tfds = pytest.importorskip("tensorflow_datasets")
 
 
 def test_tfds_that_is_prepared(tmp_path, monkeypatch):
-    tfds = pytest.importorskip("tensorflow_datasets")
-
     class CnnkitTinyShapes(tfds.core.GeneratorBasedBuilder):
         """Eight squares."""
 
@@ -43,3 +45,116 @@ def test_tfds_that_is_prepared(tmp_path, monkeypatch):
         for i, label in enumerate(split.labels):
             assert split.load_image(tf.constant(i, tf.int64)).numpy().mean() == 20 + 200 * label
     assert load_dataset("tfds:cnnkit_tiny_shapes").fingerprint == source.fingerprint
+
+
+class CnnkitTinySquares(tfds.core.GeneratorBasedBuilder):
+    """Eight squares in each split, with configurations; the tests replace their features."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name=name, version="1.0.0") for name in ("small", "large")
+    ]
+    FEATURES = {}
+    SPLITS = {"train": 0}
+    PIXEL = np.uint8(20)
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["dark", "light"]),
+            **self.FEATURES,
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, _):
+        return {name: self._generate_examples(label) for name, label in self.SPLITS.items()}
+
+    def _generate_examples(self, label):
+        image_shape = (6, 5, self.info.features["image"].shape[-1])
+        for i in range(8):
+            value = label if label is None or isinstance(label, int) and label < 0 else i % 2
+            if isinstance(self.info.features["label"], tfds.features.Text):
+                value = "dark"
+            yield i, {"image": np.full(image_shape, self.PIXEL), "label": value}
+
+
+@pytest.fixture
+def squares(tmp_path, monkeypatch):
+    builder = tfds.builder
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(tfds, "builder", lambda name: builder(name, data_dir=tmp_path))
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("features", "pixel", "text"),
+    [
+        (
+            {"image": tfds.features.Tensor(shape=(6, 5, 3), dtype=np.uint8)}, np.uint8(20),
+            r"is not for image classification.*Received: image \(Tensor",
+        ),
+        (
+            {"image": tfds.features.Image(shape=(None, None, 1), dtype=np.float32)},
+            np.float32(0.5), r"an Image of integers.*image \(Image <class 'numpy.float32'>",
+        ),
+        ({"label": tfds.features.Scalar(dtype=np.int64)}, np.uint8(20), r"label \(Scalar"),
+        ({"label": tfds.features.Text()}, np.uint8(20), r"label \(Text"),
+    ],
+)  # fmt: skip
+def test_other_features_are_named(squares, features, pixel, text):
+    """A float image was read as zeros, and a tensor as a damaged file."""
+    squares.setattr(CnnkitTinySquares, "FEATURES", features)
+    squares.setattr(CnnkitTinySquares, "PIXEL", pixel)
+    with pytest.raises(UsageError, match=text) as error:
+        load_dataset("tfds:cnnkit_tiny_squares", download=True)
+    assert "\n" not in str(error.value)
+
+
+def test_test_images_without_classes_are_not_the_test_split(squares):
+    """Those of ImageNet 2012 have the label -1; its validation images are the test images."""
+    squares.setattr(CnnkitTinySquares, "SPLITS", {"train": 0, "validation": 0, "test": -1})
+    source = load_dataset("tfds:cnnkit_tiny_squares", download=True)
+    assert sorted(source.splits["test"].labels.tolist()) == [0] * 4 + [1] * 4
+    assert len(source.splits["train"]) == 8
+
+
+def test_training_images_without_classes_are_refused(squares):
+    squares.setattr(CnnkitTinySquares, "SPLITS", {"train": -1, "test": 0})
+    with pytest.raises(DataError, match="8 images of the split train.*have no class.*0 to 1"):
+        load_dataset("tfds:cnnkit_tiny_squares", download=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cnnkit_tiny_squares/smal", "tfds:cnnkit_tiny_squares/small, tfds:cnnkit_tiny_squares/l"),
+        ("cnnkit_tiny_squares:9.9.9", "no such configuration or version.*only: 1.0.0"),
+        ("cnnkit_tiny_squares/small:2.0.0", "versions 1.0.0"),
+        ("cnnkit_tiny_squares/", "no such configuration or version"),
+        ("a b", "tfds:NAME, tfds:NAME/CONFIG or tfds:NAME:1.0.0"),
+        ("cnnkit_tiny_squares/no=3", "unexpected keyword argument"),
+        ("cnnkit_tiny_squarez", "Unknown dataset.*Did you mean tfds:cnnkit_tiny_squares"),
+    ],
+)
+def test_unknown_variants_are_refused_in_one_line(squares, name, text):
+    with pytest.raises(UsageError, match=text) as error:
+        load_dataset(f"tfds:{name}", download=True)
+    assert "\n" not in str(error.value)
+
+
+def test_files_of_another_format_are_named(squares, tmp_path):
+    load_dataset("tfds:cnnkit_tiny_squares", download=True)
+    [info] = tmp_path.rglob("dataset_info.json")
+    facts = json.loads(info.read_text())
+    info.write_text(json.dumps({**facts, "fileFormat": "array_record"}))
+    with pytest.raises(UsageError, match="prepared as array_record files.*tfds convert_format"):
+        load_dataset("tfds:cnnkit_tiny_squares")
+
+
+def test_archives_that_are_downloaded_by_hand_are_told(squares):
+    def fail(self, manager):
+        raise AssertionError("Manual directory x does not exist. Get a.tar\nfrom its page.")
+
+    squares.setattr(CnnkitTinySquares, "_split_generators", fail)
+    with pytest.raises(DataError, match="could not be prepared. Received: Manual directory x"):
+        load_dataset("tfds:cnnkit_tiny_squares", download=True)
