@@ -14,6 +14,7 @@ epochs/            the networks after chosen epochs, with `keep_epochs`
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from cnnkit._files import (
     json_text,
     read_lines,
     staged_file,
+    write_error,
     write_text,
 )
 from cnnkit.config import TrainingConfig
@@ -84,10 +86,13 @@ class RunFolder:
             overwrite: Whether an existing run may be deleted.
 
         Raises:
-            UsageError: If the path exists and may not be deleted. A folder that is not a run
-                folder is never deleted.
+            UsageError: If the path cannot be created, or exists and may not be deleted. A folder
+                that is not a run folder is never deleted.
         """
         if not self.path.exists():
+            parent = next(folder for folder in self.path.absolute().parents if folder.exists())
+            if not parent.is_dir() or not os.access(parent, os.W_OK):
+                raise UsageError(f"{self.path} cannot be created in {parent}")
             return
         if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= INCOMPLETE:
             return
@@ -116,11 +121,15 @@ class RunFolder:
 
         Raises:
             DataError: If a class name contains a line break; nothing is deleted then.
+            RunError: If the folder cannot be written.
         """
         names = join_lines(class_names)
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.checkpoints.mkdir(parents=True)
+        try:
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise write_error(self.path, error) from error
         write_text(self.path / LABELS, names)
         write_text(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
         write_text(self.metrics_file, "")

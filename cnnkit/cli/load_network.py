@@ -159,6 +159,7 @@ def load_network(
         RunError: If a converted model does not give the outputs that it gave when converted.
     """
     from cnnkit import models
+    from cnnkit.models.loading import options_for_weights
     from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing, override_preprocessing
     from cnnkit.run_folder import RunFolder
 
@@ -179,14 +180,21 @@ def load_network(
                 f"{path} holds its own preprocessing",
                 expected="a weights file with --preprocessing, --channels, --mean or --std",
             )
+        if options and place.exists():
+            raise UsageError(
+                f"{path} holds its own network, which --model-option does not change",
+                expected="a weights file with --model-option",
+                received=", ".join(options),
+            )
         run = RunFolder(place)
         return LoadedModel(models.load_model(path), path, run if run.exists() else None, labels)
     weights = models.open_weights(path, **given)
     if classifier and weights.classes is None:
         raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
-    head = {"include_top": False} if weights.classes is None else {"classes": weights.classes}
     network = models.build(
-        model or _only_compatible(weights), weights=weights, **{**options, **head}
+        model or _only_compatible(weights),
+        weights=weights,
+        **options_for_weights(weights, options),
     )
     return LoadedModel(network, path, given_labels=labels)
 

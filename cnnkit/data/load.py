@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.errors import UsageError, unknown_name
 
@@ -78,4 +80,5 @@ def load_dataset(
                 expected=f"one of {', '.join(DATASET_SPECS)}",
                 hint="`cnnkit transfer` supports it",
             )
-    raise unknown_name("dataset", spec, DATASET_SPECS)
+    hint = f"Did you mean folder:{spec}?" if Path(spec).is_dir() else ""
+    raise unknown_name("dataset", spec, DATASET_SPECS, hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,25 @@ def find_weights(
     changed = override_preprocessing(found.preprocessing, preprocessing, mean=mean)
     warn_if_assumed(changed, found.path, HOW_TO_STATE)
     return replace(found, preprocessing=changed)
+
+
+def options_for_weights(file: WeightsFile, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a builder with the number of classes of a weights file.
+
+    Args:
+        file: The weights. A file without dense layers is of a network without them.
+        options: Options of the builder.
+
+    Raises:
+        UsageError: If an option contradicts the file.
+    """
+    head = {"include_top": False} if file.classes is None else {"classes": file.classes}
+    for name, value in head.items():
+        if options.get(name, value) != value:
+            raise UsageError(
+                f"`{name}` must be that of {file.path}, {value}", received=options[name]
+            )
+    return {**options, **head}
 
 
 def initializer_arguments(options: dict[str, Any], file: WeightsFile | None) -> dict[str, Any]:

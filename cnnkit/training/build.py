@@ -17,6 +17,7 @@ from cnnkit._files import staged_file
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
+from cnnkit.models.loading import options_for_weights
 from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.models.surgery.sequential import layers_with_weights
 from cnnkit.run_folder import RunFolder
@@ -56,6 +57,7 @@ DECIDED_OPTIONS = {
     "classes": "the dataset has its number of classes",
     "input_shape": "set `image_size` (--image-size)",
     "mean": "set `mean` (--mean)",
+    "preprocessing": "set `mean` (--mean) or `init_from` (--init-from)",
     "weights": "set `init_from` (--init-from)",
 }
 
@@ -168,8 +170,9 @@ def load_initial_model(config: TrainingConfig) -> keras.Model:
     if path.is_dir() or path.suffix == ".keras" or not path.exists():
         return models.load_model(path)
     file = models.open_weights(path, **config.init_options)
-    shape = {"include_top": False} if file.classes is None else {"classes": file.classes}
-    return models.build(config.model, weights=file, **{**config.model_options, **shape})
+    return models.build(
+        config.model, weights=file, **options_for_weights(file, config.model_options)
+    )
 
 
 def initial_preprocessing(model: keras.Model, image_size: int) -> Preprocessing | None:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
-from cnnkit.errors import RunError
+from cnnkit.errors import DataError, RunError
 from cnnkit.training.checkpoint import MetricTotals
 from cnnkit.training.cluster import TF_CONFIG
 
@@ -42,11 +42,13 @@ def startup_warnings(
     replicas = strategy.num_replicas_in_sync
     if config.strategy == "mirrored" and replicas == 1:
         messages.append("there is one device to mirror on: this equals the default strategy")
-    if config.batch_size < replicas:
-        messages.append(
-            f"a batch of {config.batch_size} is smaller than the {replicas} replicas, "
-            "some of which will have nothing to do"
-        )
+    parts = config.gradient_accumulation_steps
+    for number, what in ((replicas, "replicas"), (parts, "parts of gradient accumulation")):
+        if config.batch_size < number:
+            messages.append(
+                f"a batch of {config.batch_size} is smaller than the {number} {what}, "
+                "some of which will have nothing to do"
+            )
     return messages
 
 
@@ -73,11 +75,31 @@ def _settings_without_effect(config: TrainingConfig) -> list[str]:
             f"the learning rate never reaches {config.learning_rate:g}: warmup_epochs is "
             f"{config.warmup_epochs:g} of {config.epochs} epochs"
         )
+    late = [epoch for epoch in config.keep_epochs if epoch > config.epochs]
+    if late:
+        messages.append(f"keep_epochs {late} lie after the last epoch, {config.epochs}")
+    if not np.float32(config.learning_rate):
+        messages.append(f"the learning rate {config.learning_rate:g} is 0 in float32")
     if TF_CONFIG in os.environ and config.strategy != "multiworker":
         messages.append(
             f"{TF_CONFIG} is set, but this process trains alone: strategy=multiworker joins others"
         )
     return messages
+
+
+def check_splits_hold_images(dataset: Dataset) -> None:
+    """Check that there are images to train on and images to validate on.
+
+    Raises:
+        DataError: If one of the two splits is empty.
+    """
+    for name, use in (("train", "training"), ("test", "held-out")):
+        if not len(dataset.splits[name]):
+            raise DataError(
+                f"The dataset {dataset.spec} has no {use} images",
+                expected="at least two images of a class, or a folder with images of each split",
+                received=", ".join(f"{one} {len(split)}" for one, split in dataset.splits.items()),
+            )
 
 
 def pixel_range_warnings(images: tf.Tensor) -> list[str]:

@@ -24,11 +24,12 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import RunError, UsageError, unknown_name
 from cnnkit.training.cluster import cluster_resolver
 
 # Two replicas on a CPU gain no speed; they show that the code works on replicas.
 CPU_REPLICAS = 2
+STRATEGIES = ("default", "mirrored", "multiworker")
 
 
 @renamed_argument("index", "worker_index")
@@ -60,6 +61,10 @@ def get_strategy(
         >>> get_strategy("default").num_replicas_in_sync
         1
     """
+    if name not in STRATEGIES:
+        raise unknown_name("strategy", name, STRATEGIES)
+    if replicas is not None and replicas < 1:
+        raise UsageError("`replicas` must be at least 1", received=replicas)
     if name != "multiworker" and (workers or worker_index is not None):
         raise UsageError(
             "`workers` and `worker_index` belong to the strategy multiworker",

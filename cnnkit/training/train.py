@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from cnnkit._files import append_line, json_text
 from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, cache_in_memory, load_dataset
+from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import (
     TrainingComponents,
@@ -43,7 +45,11 @@ from cnnkit.training.checkpoint import (
     truncate_metrics,
 )
 from cnnkit.training.determinism import deterministic_operations
-from cnnkit.training.diagnostics import LossMonitor, startup_warnings
+from cnnkit.training.diagnostics import (
+    LossMonitor,
+    check_splits_hold_images,
+    startup_warnings,
+)
 from cnnkit.training.distribute import (
     barrier,
     broadcast_arrays,
@@ -119,6 +125,7 @@ def train(
         >>> run.metrics[-1]["val_accuracy"] > 0.95  # doctest: +SKIP
         True
     """
+    _check_arguments(config, output, callbacks)
     deterministic = deterministic_operations(config.seed) if config.deterministic else None
     with deterministic or contextlib.nullcontext():
         strategy = get_strategy(
@@ -140,6 +147,25 @@ def train(
         barrier(strategy)
     run.callbacks.on_train_end(run.seconds)
     return run.folder
+
+
+def _check_arguments(config: Any, output: Any, callbacks: Any) -> None:
+    """Check the types of arguments that would fail late, after the images have been read."""
+    if not isinstance(config, TrainingConfig):
+        raise UsageError(
+            "`config` must be a TrainingConfig",
+            received=type(config).__name__,
+            hint="`find_recipe(NAME).config` is that of a recipe",
+        )
+    if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
+        raise UsageError("`output` must be the path of the run folder", received=repr(output))
+    wrong = [callback for callback in callbacks if not isinstance(callback, Callback)]
+    if wrong:
+        raise UsageError(
+            "`callbacks` must be objects of cnnkit.training.Callback",
+            received=f"{type(wrong[0]).__module__}.{type(wrong[0]).__name__}",
+            hint="Callbacks of Keras have other hooks",
+        )
 
 
 def _run_epochs(run: TrainingRun) -> None:
@@ -214,6 +240,7 @@ def prepare_run(
         check_augmentation(config)
     initial_model = _initial_model(config, folder, resume=resume) if is_chief else None
     dataset = _load_dataset(config, download=download)
+    check_splits_hold_images(dataset)
     if is_chief and resume:
         check_resumable_dataset(folder, dataset)
     work = {"configuration": dataclasses.asdict(config), "dataset": dataset.fingerprint}

@@ -130,3 +130,24 @@ def test_each_file_can_have_its_own_name():
     assert names("vgg11") == ["vgg11", "vgg11"]
     with pytest.raises(UsageError, match="one name, or 2 with commas"):
         names("vgg11,vgg11,vgg11")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"classes": 5}, "`classes` must be that of .*w.weights.h5, 3. Received: 5"),
+        ({"classes": "3"}, "`classes` must be"),
+    ],
+)
+def test_an_option_that_contradicts_the_file_is_refused(weights_file, options, text):
+    """It was replaced by the file's number of classes without a word."""
+    with pytest.raises(UsageError, match=text):
+        load_network(weights_file, model="alexnet", options={**SMALL, **options})
+    same = load_network(weights_file, model="alexnet", options={**SMALL, "classes": 3})
+    assert same.model.output_shape == (None, 3)
+
+
+def test_options_of_a_saved_network_are_refused(classifier, tmp_path):
+    classifier.save(tmp_path / "m.keras")
+    with pytest.raises(UsageError, match="which --model-option does not change.*dropout"):
+        load_network(str(tmp_path / "m.keras"), options={"dropout": 0})

@@ -140,6 +140,7 @@ class Messages(Callback):
         ({"classes": 7}, "`model_options` must not hold classes in training: the dataset has its"),
         ({"input_shape": [96, 96, 3]}, "must not hold input_shape.*`image_size`"),
         ({"mean": [1, 2, 3]}, "must not hold mean.*`mean`"),
+        ({"preprocessing": "caffe"}, "must not hold preprocessing.*`mean`"),
         ({"weights": "file.h5"}, "must not hold weights.*`init_from`"),
         ({"include_top": False}, "`include_top` must be True in training"),
         ({"classifier_activation": "sigmoid"}, "`classifier_activation` must be softmax or None"),

@@ -118,6 +118,12 @@ def test_settings_without_effect_are_told():
     assert note.endswith("it belongs to init_from")
     [note] = told(warmup_epochs=1)
     assert note.startswith("the learning rate never reaches 0.01: warmup_epochs is 1 of 1 epochs")
+    [note] = told(keep_epochs=(1, 9))
+    assert note == "keep_epochs [9] lie after the last epoch, 1"
+    [note] = told(learning_rate=1e-50)
+    assert note == "the learning rate 1e-50 is 0 in float32"
+    [note] = told(batch_size=4, gradient_accumulation_steps=5)
+    assert note.startswith("a batch of 4 is smaller than the 5 parts of gradient accumulation")
     [note] = told(central_square=True)
     assert note.startswith("central_square=True has no effect")
 

@@ -6,9 +6,11 @@ import random
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
-from cnnkit.errors import UsageError
-from cnnkit.training import train
+from cnnkit.cli.main import main
+from cnnkit.errors import DataError, UsageError
+from cnnkit.training import get_strategy, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import weights_of
 
@@ -103,3 +105,51 @@ def test_existing_runs_are_not_overwritten(tmp_path):
         with pytest.raises(UsageError, match="exists and is not a run folder"):
             train(short, other, overwrite=overwrite)
     assert (other / "thesis.tex").read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"config": {"model": "tiny"}}, "`config` must be a TrainingConfig. Received: dict"),
+        ({"output": None}, "`output` must be the path of the run folder. Received: None"),
+        ({"output": ""}, "`output` must be the path"),
+        ({"callbacks": [keras.callbacks.EarlyStopping()]}, "cnnkit.training.Callback.*EarlyStop"),
+        ({"callbacks": [print]}, "`callbacks` must be objects of cnnkit.training.Callback"),
+        ({"output": "/dev/null/run"}, "/dev/null/run cannot be created in /dev/null"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_first(tmp_path, arguments, text):
+    given = {"config": CONFIG, "output": tmp_path / "run", **arguments}
+    with pytest.raises(UsageError, match=text):
+        train(**given)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("mirored",), "Unknown strategy 'mirored'.*Did you mean mirrored"),
+        ((None,), "Unknown strategy None"),
+        (("mirrored", 0), "`replicas` must be at least 1. Received: 0"),
+        (("mirrored", -2), "`replicas` must be at least 1"),
+    ],
+)
+def test_an_unknown_strategy_is_refused(arguments, text):
+    """It was taken for `mirrored`."""
+    with pytest.raises(UsageError, match=text):
+        get_strategy(*arguments)
+
+
+def test_a_dataset_without_held_out_images_is_refused_before_training(tmp_path, capsys):
+    """With one image of each class nothing is held out; it failed after the first epoch."""
+    for name in ("dark", "light"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        pixels = np.full((8, 8, 3), 200 if name == "light" else 20, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / name / "0.png")
+    config = dataclasses.replace(CONFIG, dataset=f"folder:{tmp_path / 'images'}")
+    with pytest.raises(DataError, match="no held-out images.*Received: train 2, test 0"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    words = ["train", "--dataset", str(tmp_path / "images"), "--strategy", "default"]
+    assert main([*words, "--output", str(tmp_path / "run")]) == 2
+    assert f"Did you mean folder:{tmp_path / 'images'}?" in capsys.readouterr().err

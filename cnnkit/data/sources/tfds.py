@@ -182,7 +182,7 @@ def _locate_images(
 ) -> tuple[RecordOffsets, np.ndarray]:
     """Return the locations of the encoded images of a split, of the first `limit`, and labels."""
     files = [str(file) for file in builder.info.splits[split].filepaths]
-    rows = []
+    rows: list[tuple[int, int, int, int]] = []
     for number, file in enumerate(files):
         try:
             for start, record in read_records(file):

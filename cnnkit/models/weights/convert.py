@@ -11,6 +11,7 @@ import keras
 from cnnkit._files import staged_file
 from cnnkit.errors import UsageError
 from cnnkit.models import WeightsFile, build
+from cnnkit.models.loading import options_for_weights
 from cnnkit.models.weights.output_fingerprint import write_fingerprint
 
 
@@ -49,8 +50,7 @@ def convert_weights(
         raise UsageError("`output` must end in .keras", expected="FILE.keras", received=output)
     if output.exists() and not overwrite:
         raise UsageError(f"{output} exists", hint="Remove it, or allow to overwrite it")
-    classes = {"include_top": False} if file.classes is None else {"classes": file.classes}
-    model = build(network, weights=file, **{**classes, **options})
+    model = build(network, weights=file, **options_for_weights(file, options))
     output.parent.mkdir(parents=True, exist_ok=True)
     with staged_file(output) as aside:
         model.save(aside)
