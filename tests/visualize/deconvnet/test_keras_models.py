@@ -9,7 +9,8 @@ from keras import layers
 from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import ReLU
-from cnnkit.visualize import deconvnet
+from cnnkit.visualize import deconvnet, receptive_field
+from tests.visualize.occlusion.networks import normalized
 
 RULES = ("deconvnet", "guided", "gradient")
 
@@ -299,3 +300,22 @@ def test_command_says_that_a_unit_does_not_fire(tmp_path, rng, capsys):
     assert main(command) == 1
     assert "No unit of last is active on" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
+
+
+def test_the_gradient_through_an_activation_that_looks_across_the_map():
+    """A unit then depends on the whole image, not on the window of its convolutions."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((29, 37, 3))
+    x = layers.Conv2D(6, 3, activation=normalized)(inputs)
+    model = keras.Model(inputs, layers.Conv2D(4, 3, name="top")(x))
+    image = np.random.default_rng(0).uniform(0, 2, (29, 37, 3)).astype("float32")
+    [result] = deconvnet(model, image, "top", 1, (12, 15), rule="gradient")
+    with tf.GradientTape() as tape:
+        pixels = tf.constant(image[None])
+        tape.watch(pixels)
+        score = model(pixels)[0, 12, 15, 1]
+    expected = tape.gradient(score, pixels)[0].numpy()
+    np.testing.assert_allclose(result.projection, expected, atol=1e-5 * np.abs(expected).max())
+    assert (result.box.top, result.box.left, result.box.bottom, result.box.right) == (0, 0, 29, 37)
+    with pytest.raises(UsageError, match="receptive field of layer .* is unknown"):
+        receptive_field(model, "top")
