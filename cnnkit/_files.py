@@ -1,6 +1,6 @@
-"""Text files: atomic writes, JSON texts, and lines read in the encoding that a file names.
+"""Files and folders that appear complete or not at all, locks, JSON texts, and lines of text.
 
-A file that is written appears complete or not at all.
+Lines are read in the encoding that a file names.
 """
 
 from __future__ import annotations
@@ -9,6 +9,10 @@ import codecs
 import json
 import math
 import os
+import secrets
+import shutil
+import socket
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +20,7 @@ from typing import Any
 
 from cnnkit.errors import DataError, RunError
 
-# Beginning of the name of a file that is being written.
+# Beginning of the name of a file or folder that is being written.
 STAGING_PREFIX = ".aside-"
 # Marks at the beginning of a file that name its encoding. That of UTF-32 begins with UTF-16's.
 BYTE_ORDER_MARKS = {
@@ -50,8 +54,10 @@ def staged_file(path: Path) -> Iterator[Path]:
         ...     path.read_text()
         'cat'
     """
-    staging = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
+    staging = _staging_name(path)
     try:
+        # Exclusive, so that no link that was planted there is followed.
+        os.close(os.open(staging, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield staging
         with staging.open("rb+") as file:
             os.fsync(file.fileno())
@@ -61,6 +67,76 @@ def staged_file(path: Path) -> Iterator[Path]:
         raise write_error(path, error) from error
     finally:
         staging.unlink(missing_ok=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, and rename it to `path` when the block succeeds.
+
+    Args:
+        path: The final path: nothing, or an empty folder.
+
+    Raises:
+        RunError: If the folder cannot be written; what was at `path` is kept.
+    """
+    staging = _staging_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
+        yield staging
+        flush_folder(staging)
+        staging.rename(path)
+        flush_folder(path.parent)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging_name(path: Path) -> Path:
+    """Return a path in the same folder that no other process, on any machine, uses."""
+    return path.with_name(f"{STAGING_PREFIX}{secrets.token_hex(8)}-{path.name}")
+
+
+@contextmanager
+def exclusive_lock(file: Path, owner: str) -> Iterator[None]:
+    """Hold a lock that ends with the process, however it ends.
+
+    Where the file system has no locks, a warning says so and nothing is held.
+
+    Args:
+        file: The file of the lock, which is created.
+        owner: What the lock protects, for the error message.
+
+    Raises:
+        RunError: If another process holds the lock, or the file cannot be written.
+    """
+    try:
+        handle = file.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise write_error(file, error) from error
+    with handle:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            handle.seek(0)
+            raise RunError(
+                f"{owner} is in use",
+                received=handle.read(200).strip() or None,
+                hint="Wait until it ends, or stop it",
+            ) from error
+        except (ImportError, OSError) as error:
+            warnings.warn(
+                f"{owner} could not be locked ({error}): do not start a second process on it",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        handle.truncate(0)
+        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        handle.flush()
+        yield
 
 
 def make_folder(path: Path) -> None:

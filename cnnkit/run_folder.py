@@ -9,6 +9,7 @@ checkpoints/       states from which training can be resumed
 model.keras        the trained network
 best.keras         the most accurate network so far, with `keep_best`
 epochs/            the networks after chosen epochs, with `keep_epochs`
+.lock              held by the process that trains
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,12 @@ import numpy as np
 
 from cnnkit._files import (
     STAGING_PREFIX,
+    exclusive_lock,
     join_lines,
     json_text,
     read_lines,
     staged_file,
-    write_error,
+    staged_folder,
     write_text,
 )
 from cnnkit.config import TrainingConfig
@@ -44,7 +47,8 @@ MODEL = "model.keras"
 BEST = "best.keras"
 EPOCHS = "epochs"
 STATISTICS = "statistics.npz"
-# Entries of a folder whose creation was interrupted; CONFIG is written last.
+LOCK = ".lock"
+# Entries of a folder whose creation version 0.1.0 left unfinished: it wrote CONFIG last.
 INCOMPLETE = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
 
 
@@ -87,21 +91,24 @@ class RunFolder:
 
         Raises:
             UsageError: If the path cannot be created, or exists and may not be deleted. A folder
-                that is not a run folder is never deleted.
+                that is not a run folder is never deleted, unless it is empty.
         """
         if not self.path.exists():
             parent = next(folder for folder in self.path.absolute().parents if folder.exists())
             if not parent.is_dir() or not os.access(parent, os.W_OK):
                 raise UsageError(f"{self.path} cannot be created in {parent}")
             return
-        if self.path.is_dir() and {entry.name for entry in self.path.iterdir()} <= INCOMPLETE:
+        entries = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else {""}
+        if not entries:
             return
-        if not self.exists():
+        if not self.exists() and not entries <= INCOMPLETE:
             raise UsageError(f"{self.path} exists and is not a run folder", expected="a free path")
         if not overwrite:
             raise UsageError(
                 f"The run folder {self.path} exists",
-                hint="--resume continues it, --overwrite starts again",
+                hint="--resume continues it, --overwrite starts again"
+                if self.exists()
+                else "It was never begun: --overwrite starts again",
             )
 
     def create(
@@ -111,7 +118,9 @@ class RunFolder:
         environment: dict[str, Any],
         statistics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Create the folder and delete what was there; call `check_available` first.
+        """Create the folder, whole or not at all; call `check_available` first.
+
+        A run that was there is deleted once the new one is complete.
 
         Args:
             config: The configuration.
@@ -121,22 +130,31 @@ class RunFolder:
 
         Raises:
             DataError: If a class name contains a line break; nothing is deleted then.
-            RunError: If the folder cannot be written.
+            RunError: If the folder cannot be written, or another process trains in it.
         """
         names = join_lines(class_names)
-        try:
+        held = self.lock() if self.path.exists() else nullcontext()
+        with held, staged_folder(self.path) as staging:
+            run = RunFolder(staging)
+            run.checkpoints.mkdir()
+            write_text(staging / LABELS, names)
+            write_text(staging / ENVIRONMENT, json_text(environment, indent=2) + "\n")
+            write_text(run.metrics_file, "")
+            with staged_file(staging / STATISTICS) as arrays, arrays.open("wb") as file:
+                np.savez(file, **(statistics or {}))
+            run.write_config(config)
             if self.path.exists():
                 shutil.rmtree(self.path)
-            self.checkpoints.mkdir(parents=True)
-        except OSError as error:
-            raise write_error(self.path, error) from error
-        write_text(self.path / LABELS, names)
-        write_text(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
-        write_text(self.metrics_file, "")
-        with staged_file(self.path / STATISTICS) as staging, staging.open("wb") as file:
-            np.savez(file, **(statistics or {}))
-        # Last, because its presence makes the folder a run folder.
-        self.write_config(config)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for this process, so that no other one trains in it.
+
+        Raises:
+            RunError: If another process holds it.
+        """
+        with exclusive_lock(self.path / LOCK, f"The run folder {self.path}"):
+            yield
 
     def write_config(self, config: TrainingConfig) -> None:
         """Write config.json."""

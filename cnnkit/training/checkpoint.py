@@ -237,6 +237,9 @@ def check_resumable_dataset(run: RunFolder, dataset: Dataset) -> None:
 def truncate_metrics(run: RunFolder, epochs: int) -> None:
     """Drop the metrics of epochs after the checkpoint, which are trained again.
 
+    Of an epoch that stands there twice, because two processes trained in a folder of version 0.1.0,
+    the later line is kept.
+
     Args:
         run: The run folder.
         epochs: Number of finished epochs of the checkpoint.
@@ -244,7 +247,8 @@ def truncate_metrics(run: RunFolder, epochs: int) -> None:
     Raises:
         RunError: If the metrics of earlier epochs are missing.
     """
-    lines = [line for line in run.metrics if line["epoch"] <= epochs]
+    by_epoch = {line["epoch"]: line for line in run.metrics if line["epoch"] <= epochs}
+    lines = [by_epoch[epoch] for epoch in sorted(by_epoch)]
     if [line["epoch"] for line in lines] != list(range(1, epochs + 1)):
         raise RunError(
             f"{run.metrics_file} lacks epochs before the checkpoint",

@@ -114,8 +114,8 @@ def train(
         UsageError: If the configuration contains an unknown name, `output` exists, or a resumed
             run was started with another configuration.
         DataError: If the dataset cannot be used.
-        RunError: If the loss is not finite, the run folder cannot be written, or another worker
-            does not respond.
+        RunError: If the loss is not finite, the run folder cannot be written, another process
+            trains in it, or another worker does not respond.
         Interrupted: If a signal arrived; the state is saved.
 
     Example:
@@ -131,7 +131,7 @@ def train(
         strategy = get_strategy(
             config.strategy, config.replicas, workers=workers, worker_index=worker_index
         )
-        with translate_worker_loss(strategy):
+        with translate_worker_loss(strategy), contextlib.ExitStack() as held:
             run = prepare_run(
                 config,
                 RunFolder(Path(output)),
@@ -141,6 +141,7 @@ def train(
                 download=download,
                 callbacks=callbacks,
                 metadata=metadata or {},
+                held=held,
             )
             _run_epochs(run)
         # The others wait for the chief: if its disk is full, all of them fail.
@@ -212,6 +213,7 @@ def prepare_run(
     download: bool,
     callbacks: Sequence[Callback] = (),
     metadata: Mapping[str, Any],
+    held: contextlib.ExitStack,
 ) -> TrainingRun:
     """Prepare a run up to its first step.
 
@@ -226,6 +228,7 @@ def prepare_run(
         download: As in `train`.
         callbacks: As in `train`.
         metadata: As in `train`.
+        held: Keeps the lock of the run folder.
 
     Raises:
         UsageError, DataError, RunError: As `train`.
@@ -233,6 +236,7 @@ def prepare_run(
     is_chief = process_index_and_count(strategy)[0] == 0
     if is_chief and resume:
         check_resumable_configuration(RunFolder.open(folder.path), config)
+        held.enter_context(folder.lock())
     elif is_chief:
         folder.check_available(overwrite=overwrite)
     if not resume:
@@ -262,6 +266,7 @@ def prepare_run(
         else:
             environment = describe_environment(dataset, config.seed, strategy)
             folder.create(config, dataset.class_names, {**metadata, **environment}, statistics)
+            held.enter_context(folder.lock())
     run = TrainingRun(
         config=config,
         dataset=dataset,

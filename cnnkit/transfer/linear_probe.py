@@ -9,7 +9,6 @@ The format is skops, not pickle or joblib: loading a third-party file does not r
 from __future__ import annotations
 
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -21,7 +20,7 @@ import numpy as np
 import skops.io
 from sklearn.pipeline import Pipeline
 
-from cnnkit._files import STAGING_PREFIX, json_text, write_error, write_text
+from cnnkit._files import json_text, staged_folder, write_text
 from cnnkit.data import Split
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
@@ -172,17 +171,9 @@ class LinearProbe:
         del values["pipeline"]
         values["spec"] = asdict(self.spec)
         stored = {KEYS.get(name, name): value for name, value in values.items()}
-        staged = path.with_name(f"{STAGING_PREFIX}{path.name}")
-        try:
-            shutil.rmtree(staged, ignore_errors=True)
-            staged.mkdir()
-            skops.io.dump(self.pipeline, staged / PIPELINE)
-            write_text(staged / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
-            staged.rename(path)
-        except OSError as error:
-            raise write_error(path, error) from error
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        with staged_folder(path) as staging:
+            skops.io.dump(self.pipeline, staging / PIPELINE)
+            write_text(staging / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
 
 
 def check_no_overwrite(path: Path) -> None:

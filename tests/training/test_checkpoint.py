@@ -136,7 +136,7 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
 
 
 def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
-    """A half-written checkpoint, a torn line of metrics; a run killed while it was created."""
+    """A half-written checkpoint, a torn line of metrics; a run that 0.1.0 began to create."""
     run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
     (run.checkpoints / ".aside-99-step-000000030.npz").write_bytes(b"half")
     with run.metrics_file.open("a") as file:
@@ -148,7 +148,7 @@ def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
     begun = tmp_path / "begun"
     (begun / "checkpoints").mkdir(parents=True)
     (begun / "labels.txt").write_text("a\n")
-    assert len(train(dataclasses.replace(CONFIG, epochs=1), begun).metrics) == 1
+    assert len(train(dataclasses.replace(CONFIG, epochs=1), begun, overwrite=True).metrics) == 1
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

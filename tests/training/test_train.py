@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from cnnkit.cli.main import main
-from cnnkit.errors import DataError, UsageError
-from cnnkit.training import get_strategy, train
+from cnnkit.errors import DataError, RunError, UsageError
+from cnnkit.training import Callback, get_strategy, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import weights_of
 
@@ -19,7 +19,7 @@ def test_a_run_leaves_its_folder(tmp_path):
     run = train(CONFIG, tmp_path / "run")
     assert {path.name for path in run.path.iterdir()} == {
         "config.json", "environment.json", "metrics.jsonl", "checkpoints", "model.keras",
-        "labels.txt", "statistics.npz",
+        "labels.txt", "statistics.npz", ".lock",
     }  # fmt: skip
     assert run.config == CONFIG
     assert run.class_names == tuple("0123456789")
@@ -153,3 +153,24 @@ def test_a_dataset_without_held_out_images_is_refused_before_training(tmp_path, 
     words = ["train", "--dataset", str(tmp_path / "images"), "--strategy", "default"]
     assert main([*words, "--output", str(tmp_path / "run")]) == 2
     assert f"Did you mean folder:{tmp_path / 'images'}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [{"resume": True}, {"overwrite": True}])
+def test_two_trainings_in_one_folder_are_refused(arguments, tmp_path):
+    class Second(Callback):
+        def on_epoch_end(self, metrics):
+            with pytest.raises(RunError, match="The run folder .* is in use. Received: process "):
+                train(CONFIG, tmp_path / "run", **arguments)
+
+    run = train(dataclasses.replace(CONFIG, epochs=2), tmp_path / "run", callbacks=[Second()])
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    resumed = train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in resumed.metrics] == [1, 2, 3]
+
+
+def test_a_folder_that_two_trainings_wrote_can_be_resumed(tmp_path):
+    run = train(dataclasses.replace(CONFIG, epochs=2), tmp_path / "run")
+    first, second = run.metrics_file.read_text().splitlines()
+    run.metrics_file.write_text("\n".join([first, first, second]) + "\n")
+    resumed = train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in resumed.metrics] == [1, 2, 3]
