@@ -308,7 +308,7 @@ def _logits_function(network: keras.Model) -> ScoreFunction:
     """
     by_sigmoid = output_activation(network) == "sigmoid"
     try:
-        inner, fused = keras.Model(network.input, logits_tensor(network)), by_sigmoid
+        inner, fused = keras.Model(network.inputs[0], logits_tensor(network)), by_sigmoid
     except UsageError:
         inner, fused = network, True
     is_binary = class_count(network) != network.output_shape[-1]

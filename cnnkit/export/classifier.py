@@ -10,6 +10,7 @@ from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import SubtractMean
 from cnnkit.models import get_layer, to_fully_convolutional
 from cnnkit.models.graph import Graph, build_graph, read_nodes
+from cnnkit.models.logits import output_layer
 from cnnkit.models.preprocessing import Preprocessing
 
 # Types that the weights of an export can have.
@@ -125,14 +126,17 @@ def prepare_classifier(
 
 
 def _with_softmax(model: keras.Model) -> keras.Model:
-    activation = getattr(model.layers[-1], "activation", None)
-    is_linear = isinstance(model.layers[-1], _WITH_KERNEL) and (
-        activation is None or activation is keras.activations.linear
-    )
-    if not is_linear:
+    """Returns a model of probabilities; a model may end in its logits, also inside of a model."""
+    last = output_layer(model)
+    linear = getattr(last, "activation", None) in (None, keras.activations.linear)
+    if not (linear and isinstance(last, _WITH_KERNEL)):
         return model
-    softmax = keras.layers.Softmax(name="probabilities", dtype="float32")
-    return keras.Model(model.inputs[0], softmax(model.outputs[0]), name=model.name)
+    # One logit is that of class 1 against class 0: a softmax of it would always be 1.
+    single = model.outputs[0].shape[-1] == 1
+    end = keras.layers.Activation if single else keras.layers.Softmax
+    options = {"activation": "sigmoid"} if single else {}
+    probabilities = end(**options, name="probabilities", dtype="float32")(model.outputs[0])
+    return keras.Model(model.inputs[0], probabilities, name=model.name)
 
 
 def _layer_before_logits(model: keras.Model) -> str | None:

@@ -13,8 +13,8 @@ import keras
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import ClassProbabilities
-from cnnkit.models.graph import input_output_tensors, output_layer
-from cnnkit.models.logits import output_activation
+from cnnkit.models.graph import input_output_tensors
+from cnnkit.models.logits import output_activation, output_layer
 
 
 def class_names(model: keras.Model) -> tuple[str, ...] | None:

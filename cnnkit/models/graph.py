@@ -181,7 +181,8 @@ def build_graph(model: keras.Model | Graph) -> Graph:
         model: The model. A `Graph` is returned as it is, so that a function can take either.
 
     Raises:
-        UsageError: If the model is not built, or its input is not one batch of images.
+        UsageError: If the model is not built, its input is not one batch of images, or a layer has
+            the channels first.
 
     Example:
         >>> from cnnkit import vgg11
@@ -201,7 +202,21 @@ def build_graph(model: keras.Model | Graph) -> Graph:
         )
     nodes: list[Node] = []
     values = _read_model(model, nodes)
+    for node in nodes:
+        _check_channels_last(model, node)
     return Graph(model, tuple(nodes), tuple(values))
+
+
+def _check_channels_last(model: keras.Model, node: Node) -> None:
+    # Permute names its axes without the batch, keras.ops.transpose with it.
+    order = getattr(node.layer, "dims", None) or getattr(node.layer, "axes", None) or ()
+    from_image = 0 in node.inputs and tuple(order) in ((2, 3, 1), (0, 2, 3, 1))
+    if from_image or getattr(node.layer, "data_format", None) == "channels_first":
+        raise UsageError(
+            f"Model {model.name!r} must have its channels last",
+            expected="images and maps of shape (n, h, w, c)",
+            received=f"channels first in layer {node.layer.name!r}",
+        )
 
 
 def input_output_tensors(
@@ -347,31 +362,6 @@ def made_by(
     is_model = isinstance(layer, keras.Model) and getattr(layer, "outputs", None)
     inputs = tuple(layer._inbound_nodes[index].input_tensors)
     return layer, inputs, layer.outputs[number] if is_model else None
-
-
-def output_layer(model: keras.Model) -> keras.Operation | None:
-    """Return the layer that makes the only output of a model; models used as layers are opened.
-
-    None stands for a model with several outputs, or without a graph of layers.
-
-    Example:
-        >>> import keras
-        >>> from cnnkit import vgg11
-        >>> from cnnkit.models.graph import output_layer
-        >>> inner = vgg11(input_shape=(32, 32, 3))
-        >>> output_layer(keras.Sequential([keras.Input((32, 32, 3)), inner])).name
-        'predictions'
-    """
-    try:
-        _, outputs = input_output_tensors(model)
-    except UsageError:
-        return None
-    if len(outputs) != 1:
-        return None
-    layer, _, inner = made_by(outputs[0])
-    while inner is not None:
-        layer, _, inner = made_by(inner)
-    return layer
 
 
 def _check_name(name: object) -> None:

@@ -53,10 +53,22 @@ def load_model(path: str | Path) -> keras.Model:
         raise UsageError(f"No model at {path}", expected="a .keras file or a run folder")
     try:
         model = keras.saving.load_model(file, compile=False)
-    except (ValueError, OSError, KeyError) as error:
+    # Keras raises errors of many kinds for classes that it does not know and for files of Keras 2.
+    except (
+        ValueError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+    ) as e:
         raise UsageError(
-            f"{file} is not a model that Keras can load", expected="a .keras file", received=error
-        ) from error
+            f"{file} is not a model that Keras can load",
+            expected="a .keras file of Keras 3, whose own classes are imported and registered",
+            received=(str(e).strip() or type(e).__name__).splitlines()[0],
+            hint="Register your layers by keras.saving.register_keras_serializable",
+        ) from e
     check_fingerprint(model, file)
     return model
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from cnnkit.errors import UsageError
-from cnnkit.models.graph import input_output_tensors, made_by, output_layer
+from cnnkit.models.graph import input_output_tensors, made_by
 from cnnkit.models.layer_window import behaves_like
 
 # Activation functions by the name of the function that they compute.
@@ -42,6 +42,31 @@ def activation_kind(activation: Any) -> str | None:
     if str(getattr(activation, "__module__", "")).startswith("tensorflow."):
         return _TENSORFLOW_NAMES.get(getattr(activation, "__name__", ""))
     return None
+
+
+def output_layer(model: keras.Model) -> keras.Operation | None:
+    """Return the layer that makes the only output of a model; models used as layers are opened.
+
+    None stands for a model with several outputs, or without a graph of layers.
+
+    Example:
+        >>> import keras
+        >>> from cnnkit import vgg11
+        >>> from cnnkit.models.logits import output_layer
+        >>> inner = vgg11(input_shape=(32, 32, 3))
+        >>> output_layer(keras.Sequential([keras.Input((32, 32, 3)), inner])).name
+        'predictions'
+    """
+    try:
+        _, outputs = input_output_tensors(model)
+    except UsageError:
+        return None
+    if len(outputs) != 1:
+        return None
+    layer, _, inner = made_by(outputs[0])
+    while inner is not None:
+        layer, _, inner = made_by(inner)
+    return layer
 
 
 def output_activation(model: keras.Model | keras.Operation) -> str | None:

@@ -8,7 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from cnnkit.errors import UsageError
 from cnnkit.models import logits_tensor
+from cnnkit.models.logits import output_activation
 from cnnkit.training._kernels.conv_gradients import conv_gradient_mode, fast_conv_gradients
 from cnnkit.training.distribute import (
     local_results,
@@ -31,6 +33,12 @@ class ValidationRunner:
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy
+        if output_activation(model) == "sigmoid":
+            raise UsageError(
+                "`classifier_activation` must be a softmax, or None, for a training",
+                expected="one label for every image: the loss is the cross-entropy of a softmax",
+                received="sigmoid",
+            )
         # Cross-entropy from the logits: exact where a softmax has underflowed.
         self.network = keras.Model(model.input, logits_tensor(model))
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.svm import LinearSVC
 
 from cnnkit.data.dataset import stratified_holdout
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.errors import DataError, UsageError, unknown_name
 
 # The papers name neither the kind of SVM nor the values of C. LinearSVC is one-vs-rest with the
 # squared hinge loss. Its primal solver takes no random numbers.
@@ -59,6 +59,7 @@ def fit_linear_classifier(
     Raises:
         UsageError: If the kind does not exist, there is only one class, or the values, the labels
             or the candidates of C are of another shape or type.
+        DataError: If all features are zero.
 
     Example:
         >>> import numpy as np
@@ -77,6 +78,11 @@ def fit_linear_classifier(
     check_c_values(c_values)
     values = check_features(values)
     labels = check_labels(labels, len(values))
+    if not np.any(values):
+        raise DataError(
+            "`values` must hold a number other than zero: all features are zero",
+            hint="Take a layer that fires, or check the weights",
+        )
     if len(np.unique(labels)) < 2:
         raise UsageError("`labels` must have at least two classes", received=len(np.unique(labels)))
     # Normalizer has no state; `fit` records the number of features.

@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.models.class_names import class_index
+from cnnkit.models.class_names import class_count, class_index
 from cnnkit.models.graph import Graph, Node, build_graph
+from cnnkit.visualize.argument_checks import validate_position
 from cnnkit.visualize.attribution.tf_keras_vis import without_activation
-from cnnkit.visualize.forward import check_weights, validate_position
+from cnnkit.visualize.forward import check_weights
 
 INPUT_RANGE = (0.0, 255.0)
 
@@ -324,8 +325,11 @@ def _unit_position(position: tuple[int, int] | None, sides: tuple[int, ...]) -> 
 def _unit_indices(
     graph: Graph, end: Node, unit: int | str | Sequence[int | str], count: int
 ) -> list[int]:
-    units = [unit] if isinstance(unit, int | str | np.integer) else list(unit)
-    if end is graph.output and len(graph.model.output_shape) == 2:
+    several = not isinstance(unit, int | str) and isinstance(unit, Iterable)
+    units: Sequence[int | str] = list(unit) if several else [unit]  # type: ignore[arg-type,list-item]
+    # A network with one output has two classes and one unit.
+    is_end = graph.outputs == (end.output,) and len(graph.model.outputs[0].shape) == 2
+    if is_end and class_count(graph.model) == count:
         return [class_index(graph.model, one) for one in units]
     indices = []
     for one in units:

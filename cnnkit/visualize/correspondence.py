@@ -17,12 +17,8 @@ import tensorflow as tf
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import build_graph
 from cnnkit.models.receptive_field import Box
-from cnnkit.visualize.forward import (
-    as_image_batch,
-    check_weights,
-    forward_to,
-    non_finite_error,
-)
+from cnnkit.visualize.argument_checks import check_batch_size, check_names, check_whole_number
+from cnnkit.visualize.forward import as_image_batch, check_weights, forward_to, non_finite_error
 
 GRAY = 128.0
 RANDOM = "random"
@@ -121,6 +117,9 @@ def correspondence(
     graph = build_graph(model)
     images = as_image_batch(graph, images)
     _check_boxes(images, boxes)
+    check_names("layers", layers)
+    check_batch_size(batch_size)
+    check_whole_number("draws", draws, least=0)
     wanted = [graph.node(layer) for layer in layers]
     nodes = graph.ancestors(*wanted)
     check_weights(nodes)

@@ -50,7 +50,7 @@ def _is_finite(values: tf.Tensor) -> bool:
     return bool(tf.reduce_all(tf.math.is_finite(values)))
 
 
-# Checks of images and positions.
+# Checks of images.
 
 
 def as_image_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
@@ -64,7 +64,14 @@ def as_image_batch(graph: Graph, images: np.ndarray) -> np.ndarray:
         UsageError: If the images do not fit the model's input.
         DataError: If pixels are not finite.
     """
-    images = np.asarray(images, np.float32)
+    try:
+        images = np.asarray(images, np.float32)
+    except (ValueError, TypeError) as error:
+        raise UsageError(
+            "`images` must be an array of numbers",
+            expected="(n, h, w, c) or (h, w, c)",
+            received=error,
+        ) from error
     if images.ndim == 3:
         images = images[None]
     check_image_shape(graph, images.shape)
@@ -97,33 +104,6 @@ def non_finite_error(layer: str, image: int) -> DataError:
         f"Layer {layer!r} has values for image {image} that are not finite",
         hint="Check the image and the weights up to that layer",
     )
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Checks that a batch size is positive.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if batch_size < 1:
-        raise UsageError("`batch_size` must be at least 1", received=batch_size)
-
-
-def validate_position(position: Sequence[int], sides: Sequence[int]) -> tuple[int, ...]:
-    """Returns a position in a map with these sides as a tuple of integers.
-
-    Raises:
-        UsageError: If the position lies outside of the map.
-    """
-    if len(position) != len(sides) or any(
-        not 0 <= index < side for index, side in zip(position, sides, strict=True)
-    ):
-        raise UsageError(
-            "`position` must lie in the feature map",
-            expected=f"within {' x '.join(map(str, sides))}" if sides else "None in a dense layer",
-            received=position,
-        )
-    return tuple(map(int, position))
 
 
 def require_windows(node: Node) -> tuple[LayerWindow, ...]:
@@ -242,6 +222,8 @@ def call_node(node: Node, inputs: Sequence[Any]) -> Any:
         return relu_with_rule(*inputs)
     if behaves_like(layer, LAYERS_WITH_ACTIVATION) and is_relu(layer.activation):
         return relu_with_rule(preactivation(layer, *inputs))
+    if _is_strided_pixelwise(layer):
+        return layer.activation(preactivation(layer, *inputs))
     channels_last = getattr(layer, "data_format", None) == "channels_last"
     if channels_last and behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal maxima.
@@ -318,6 +300,10 @@ def _convolution_options(layer: keras.layers.Layer, padding: str | None) -> dict
 def _convolve_with_padding(
     layer: keras.layers.Conv2D, x: tf.Tensor, kernel: tf.Tensor, padding: str | None
 ) -> tf.Tensor:
+    if _is_strided_pixelwise(layer):
+        # TensorFlow 2.21 with oneDNN writes beyond the gradient of such a convolution, and aborts.
+        rows, columns = layer.strides
+        return ops.conv(x[:, ::rows, ::columns], kernel, 1, "valid", "channels_last")
     if padding is None:
         return layer.convolution_op(x, kernel)
     # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
@@ -328,6 +314,12 @@ def _convolve_with_padding(
         )
     ]
     return groups[0] if len(groups) == 1 else ops.concatenate(groups, -1)
+
+
+def _is_strided_pixelwise(layer: keras.Operation) -> bool:
+    """Returns True for a convolution of single pixels that skips pixels."""
+    is_pixelwise = behaves_like(layer, [keras.layers.Conv2D]) and layer.kernel_size == (1, 1)
+    return bool(is_pixelwise) and layer.groups == 1 and max(layer.strides) > 1
 
 
 def apply_activation(activation: Any, x: tf.Tensor) -> tf.Tensor:

@@ -12,14 +12,10 @@ from scipy import ndimage
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.class_names import class_index
+from cnnkit.visualize.argument_checks import check_batch_size, check_names
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier, has_kernel
-from cnnkit.visualize.forward import (
-    as_image_batch,
-    check_weights,
-    forward_to,
-    non_finite_error,
-)
+from cnnkit.visualize.forward import as_image_batch, check_weights, forward_to, non_finite_error
 
 TRANSFORMS = ("translation", "scale", "rotation")
 # Largest translation of an image of 224 pixels, read off the paper's axes: the text has no number.
@@ -182,6 +178,9 @@ def invariance(
             expected=f"{len(images)} classes",
             received=list(labels),
         )
+    check_batch_size(batch_size)
+    if layers is not None:
+        check_names("layers", layers)
     names = tuple(layers) if layers is not None else _first_and_last_features(classifier)
     wanted = [graph.node(name) for name in names]
     nodes = graph.ancestors(*wanted, classifier.end)

@@ -14,6 +14,7 @@ from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodabl
 from cnnkit.data.crops import fit_images
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import Graph, build_graph
+from cnnkit.visualize.argument_checks import check_batch_size, check_names, check_whole_number
 from cnnkit.visualize.forward import (
     check_image_shape,
     check_weights,
@@ -152,8 +153,9 @@ def find_top_activations(
         >>> found["conv5"].values.shape
         (256, 2)
     """
-    if k < 1:
-        raise UsageError("`k` must be at least 1", received=k)
+    check_whole_number("k", k)
+    check_batch_size(batch_size)
+    check_names("layers", layers)
     graph = build_graph(model)
     wanted = [graph.node(layer) for layer in layers]
     nodes = graph.ancestors(*wanted)

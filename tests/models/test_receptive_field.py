@@ -168,7 +168,7 @@ def test_an_image_too_small():
         (layers.Permute((2, 1, 3), name="swap"), "field of layer 'swap' is unknown"),
         (
             layers.Flatten(data_format="channels_first", name="first"),
-            "field of layer 'first' is unknown",
+            "must have its channels last.*channels first in layer 'first'",
         ),
     ],
 )

@@ -16,9 +16,10 @@ import tensorflow as tf
 
 from cnnkit.errors import DataError
 from cnnkit.models.class_names import class_index
+from cnnkit.visualize.argument_checks import check_batch_size
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier
-from cnnkit.visualize.forward import as_image_batch, check_batch_size, check_weights
+from cnnkit.visualize.forward import as_image_batch, check_weights
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 
 import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError
+from cnnkit.visualize.argument_checks import check_whole_number
 from cnnkit.visualize.attribution.base import (
     Attribution,
     AttributionQuery,
@@ -103,9 +105,8 @@ def smoothgrad(
         >>> smoothgrad(model, image, samples=3, seed=1)[0].gradient.shape
         (64, 64, 3)
     """
-    if samples < 1:
-        raise UsageError("`samples` must be at least 1", received=samples)
-    if not 0 <= noise < np.inf:
+    check_whole_number("samples", samples)
+    if not isinstance(noise, Real) or not 0 <= noise < np.inf:
         raise UsageError("`noise` must be 0 or more and finite", received=noise)
     query = prepare_query(model, images, target, batch_size)
     gradient = _gradient_function(query)

@@ -19,6 +19,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Node
+from cnnkit.visualize.argument_checks import check_names
 from cnnkit.visualize.attribution.base import Attribution, AttributionQuery, prepare_query
 from cnnkit.visualize.attribution.cam import (
     gradcam,
@@ -124,6 +125,9 @@ def compare_attributions(
         raise UsageError(
             "`image` must be a single image", expected="(h, w, channels)", received=np.shape(image)
         )
+    check_names("methods", methods)
+    if down_to is not None:
+        check_names("down_to", down_to)
     known = (*RULES, *METHODS)
     for method in methods:
         if method not in known:

@@ -12,19 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.errors import UsageError
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.models.layer_window import node_windows
 from cnnkit.models.receptive_field import Box, ReceptiveField, receptive_field
+from cnnkit.visualize.argument_checks import check_batch_size, unit_indices, validate_position
 from cnnkit.visualize.deconvnet.crop import CropRegion, crop_for_unit, forward_crop
-from cnnkit.visualize.forward import (
-    as_image_batch,
-    check_weights,
-    forward_pass,
-    non_finite_error,
-    validate_position,
-)
+from cnnkit.visualize.forward import as_image_batch, check_weights, forward_pass, non_finite_error
 from cnnkit.visualize.rule_support import check_supports_rule
 
 
@@ -112,6 +106,7 @@ def deconvnet(
     nodes = graph.ancestors(graph.node(layer))
     check_projection(graph, [layer], rule)
     check_weights(nodes)
+    check_batch_size(batch_size)
     images = as_image_batch(graph, images)
     selected: list[tuple[tuple[int, ...], float]] = []
     for start in range(0, len(images), batch_size):
@@ -148,13 +143,7 @@ def _units(values: np.ndarray, unit: int | Sequence[int] | None, layer: str) -> 
     count = values.shape[-1]
     if unit is None:
         return [int(np.argmax(values.reshape(-1, count).max(axis=0)))]
-    units = [unit] if isinstance(unit, int | np.integer) else list(unit)
-    for one in units:
-        if not 0 <= one < count:
-            raise UsageError(
-                f"Layer {layer!r} has no unit {one}", expected=f"0 to {count - 1}", received=one
-            )
-    return [int(one) for one in units]
+    return unit_indices(unit, count, layer)
 
 
 def _activation_index(
@@ -212,6 +201,7 @@ def project(
     graph = build_graph(model)
     nodes = graph.ancestors(graph.node(layer))
     check_projection(graph, [layer], rule)
+    check_batch_size(batch_size)
     images = as_image_batch(graph, images)
     return _project_indices(graph, nodes, images, layer, indices, rule, batch_size)
 

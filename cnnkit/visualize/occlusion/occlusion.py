@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import keras
 import numpy as np
@@ -13,14 +14,10 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
+from cnnkit.visualize.argument_checks import check_batch_size, check_whole_number, unit_indices
 from cnnkit.visualize.classifier import Classifier, as_classifier, last_maps
 from cnnkit.visualize.deconvnet.project import Projection, deconvnet
-from cnnkit.visualize.forward import (
-    as_image_batch,
-    check_batch_size,
-    check_weights,
-    forward_to,
-)
+from cnnkit.visualize.forward import as_image_batch, check_weights, forward_to
 from cnnkit.visualize.occlusion.affected_region import split_segments
 from cnnkit.visualize.occlusion.incremental import (
     Wanted,
@@ -252,7 +249,7 @@ def _single_image(image: np.ndarray) -> np.ndarray:
 
 def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
     pair = tuple(value) if isinstance(value, Iterable) else (value, value)
-    if len(pair) != 2 or any(one != int(one) or one < 1 for one in pair):
+    if len(pair) != 2 or not all(isinstance(one, Integral) and one >= 1 for one in pair):
         raise UsageError(
             f"`{name}` must be a whole number of pixels, at least 1, or two of them",
             received=value,
@@ -261,7 +258,10 @@ def _pair(value: int | tuple[int, int], name: str) -> tuple[int, int]:
 
 
 def _color(fill: float | Sequence[float], channels: int) -> np.ndarray:
-    color = np.asarray(fill, np.float32)
+    try:
+        color = np.asarray(fill, np.float32)
+    except (ValueError, TypeError):
+        color = np.full((), np.nan)
     if color.shape not in ((), (channels,)) or not np.isfinite(color).all():
         raise UsageError(
             "`fill` must be one color", expected=f"1 or {channels} numbers", received=fill
@@ -336,13 +336,9 @@ def _recorded_unit(
     name = chosen.layer.name
     values = maps[chosen].numpy()
     sums = values.sum(axis=(0, 1), dtype=np.float64)
-    index = int(sums.argmax()) if unit is None else unit
-    if not 0 <= index < len(sums):
-        raise UsageError(
-            f"Layer {name!r} has no unit {index}",
-            expected=f"0 to {len(sums) - 1}",
-            received=index,
-        )
+    if unit is not None:
+        check_whole_number("unit", unit, least=None)
+    [index] = unit_indices(int(sums.argmax()) if unit is None else unit, len(sums), name)
     if not values[..., index].any():
         if unit is None:
             raise DataError(f"No unit of {name} fires on this image")
