@@ -47,10 +47,10 @@ class Split:
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
-        if labels.dtype.kind not in "iu" or labels.shape != (len(self.names),):
+        if labels.ndim != 1 or (len(labels) and labels.dtype.kind not in "iu"):
             raise UsageError(
                 "`labels` must be an integer for each image, an index into the class names",
-                expected=f"integers of shape ({len(self.names)},)",
+                expected="integers of shape (n,)",
                 received=f"{labels.dtype} of shape {labels.shape}",
             )
 
