@@ -44,15 +44,15 @@ class CnnkitError(Exception):
 
 
 def _sentence(text: str) -> str:
-    text = printable(" ".join(text.split()))
+    text = escape_controls(" ".join(text.split()))
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-def printable(text: str) -> str:
+def escape_controls(text: str) -> str:
     r"""Returns a text for a terminal: names inside files may hold control characters.
 
     Example:
-        >>> printable("conv\x1b[2J")
+        >>> escape_controls("conv\x1b[2J")
         'conv\\x1b[2J'
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -16,7 +16,7 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import add_json_argument, print_json, read_labels
-from cnnkit.errors import printable
+from cnnkit.errors import escape_controls
 
 if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
@@ -138,4 +138,4 @@ def _text(facts: dict[str, Any]) -> str:
         f"    {tensor['name']}  {' x '.join(map(str, tensor['shape']))}"
         for tensor in facts["tensors"]
     ]
-    return "\n".join(map(printable, lines))
+    return "\n".join(map(escape_controls, lines))
