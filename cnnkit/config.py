@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,15 @@ class TrainingConfig:
     )
     fast_decode: bool = config_field(
         False, "Whether to decode images in a faster way that changes their pixels a little."
+    )
+    background: str = config_field(
+        "white",
+        """Color behind transparent pixels: white, black or #RRGGBB; `none` ignores the opacity
+        and keeps the stored color of every pixel.""",
+        metavar="COLOR",
+    )
+    exif_orientation: bool = config_field(
+        True, "Whether to turn images upright as the EXIF data in their files say."
     )
     epochs: int = config_field(90, "Number of passes over the training images.", minimum=1)
     stop_at_train_error: float | None = config_field(
@@ -246,6 +256,7 @@ class TrainingConfig:
         """Checks the type and the range of every field, and the fields that exclude each other."""
         check_fields(self)
         parse_interval(self.checkpoint_every)
+        parse_color(self.background)
         if self.scale is not None and self.scale[0] > self.scale[1]:
             raise UsageError("`scale` must be (smallest, largest)", received=self.scale)
         for name in self.init_options:
@@ -338,3 +349,28 @@ def parse_interval(text: str | None) -> tuple[int | None, float | None]:
             "`checkpoint_every` must be steps as in 500, or minutes as in 10m", received=text
         )
     return steps, seconds
+
+
+def parse_color(text: str) -> tuple[int, int, int] | None:
+    """Returns the RGB levels, 0..255, of a background.
+
+    Args:
+        text: `white`, `black` or `#RRGGBB`; or `none`, which gives None.
+
+    Raises:
+        UsageError: If `text` is none of these.
+
+    Example:
+        >>> parse_color("#ff8000")
+        (255, 128, 0)
+    """
+    named = {"white": (255, 255, 255), "black": (0, 0, 0), "none": None}
+    if text in named:
+        return named[text]
+    match = re.fullmatch("#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
+    if match is None:
+        raise UsageError(
+            "`background` must be white, black, none or a color as in #ff8000", received=text
+        )
+    red, green, blue = (int(level, 16) for level in match.groups())
+    return red, green, blue

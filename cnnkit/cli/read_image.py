@@ -2,16 +2,69 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import re
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnkit.config import parse_color
 from cnnkit.errors import DataError, UsageError
+from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
+
+    from cnnkit.data import Decoding
+
+
+# Set once for a command.
+_DECODING: ContextVar[Decoding | None] = ContextVar("decoding", default=None)
+
+
+def add_decoding_arguments(parser: argparse._ActionsContainer) -> None:
+    """Declare the options of transparency and orientation."""
+    parser.add_argument(
+        "--background",
+        metavar="COLOR",
+        help="behind transparent pixels: white, black or #RRGGBB; none ignores the opacity "
+        "(default: the run's, else white)",
+    )
+    parser.add_argument(
+        "--exif-orientation",
+        action=argparse.BooleanOptionalAction,
+        help="turn images upright as their EXIF data say (default: the run's, else yes)",
+    )
+
+
+def set_decoding(args: argparse.Namespace) -> Decoding:
+    """Decode the images of a command as its options say, or else as the run that is its network.
+
+    Raises:
+        UsageError: If the background is no color.
+    """
+    from cnnkit.data import Decoding
+
+    network = getattr(args, "network", None)
+    run = RunFolder(Path(network)) if isinstance(network, str) and Path(network).is_dir() else None
+    decoding = Decoding.from_config(run.config) if run and run.exists() else Decoding()
+    if args.background is not None:
+        decoding = dataclasses.replace(decoding, background=parse_color(args.background))
+    if args.exif_orientation is not None:
+        decoding = dataclasses.replace(decoding, exif_orientation=args.exif_orientation)
+    _DECODING.set(decoding)
+    return decoding
+
+
+def command_decoding() -> Decoding:
+    """Return the decoding of the command that runs."""
+    from cnnkit.data import Decoding
+
+    return _DECODING.get() or Decoding()
 
 
 def read_image(path: str, size: int | Sequence[int] | None, channels: int | None = 3) -> np.ndarray:
@@ -34,14 +87,20 @@ def read_image(path: str, size: int | Sequence[int] | None, channels: int | None
 
     from cnnkit.data import decode_image, resize_shorter_side
     from cnnkit.data.crops import array_window_reader, crop_image, fit_images
-    from cnnkit.data.decode import FORMATS
+    from cnnkit.data.formats import FORMATS
 
     if not Path(path).is_file():
         raise UsageError(f"No image file {path}")
     try:
-        image = decode_image(tf.constant(Path(path).read_bytes()))
+        image = decode_image(tf.constant(Path(path).read_bytes()), command_decoding())
     except tf.errors.InvalidArgumentError as error:
-        raise DataError(f"{path} must be an image", expected=f"a {FORMATS} file") from error
+        # The checks of cnnkit tell the reason in brackets; TensorFlow's texts name operations.
+        reason = re.search(r"\[(the [^\]]+)\]", error.message)
+        raise DataError(
+            f"{path} must be an image",
+            expected=f"a {FORMATS} file",
+            received=reason and reason[1],
+        ) from error
     sides = np.array([size, size] if isinstance(size, int) else size)
     if size is None:
         image = tf.cast(image, tf.float32)

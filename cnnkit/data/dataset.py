@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cnnkit._file_tree import count_left_out
 from cnnkit.data.decode import decode_image
+from cnnkit.data.formats import DEFAULT_DECODING, Decoding
 from cnnkit.errors import UsageError
 
 TEST_FRACTION = 0.2
@@ -37,6 +38,7 @@ class Split:
         load_bytes: Graph function from an index, () int64, to the bytes of the image file,
             () string; None if the images have no files or their pixels are in memory.
         pixels: (n, h, w, 3) uint8 RGB if all images are in memory, else None.
+        decoding: How the bytes of the files become images.
     """
 
     labels: np.ndarray
@@ -44,6 +46,7 @@ class Split:
     load_image: LoadByIndex
     load_bytes: LoadByIndex | None = None
     pixels: tf.Tensor | None = None
+    decoding: Decoding = DEFAULT_DECODING
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -62,9 +65,25 @@ class Split:
         return cls(labels, tuple(names), lambda index: tf.gather(table, index), pixels=table)
 
     @classmethod
-    def from_files(cls, labels: np.ndarray, names: Sequence[str], load_bytes: LoadByIndex) -> Split:
+    def from_files(
+        cls,
+        labels: np.ndarray,
+        names: Sequence[str],
+        load_bytes: LoadByIndex,
+        decoding: Decoding = DEFAULT_DECODING,
+    ) -> Split:
         """Return a split of encoded images, which are decoded when they are read."""
-        return cls(labels, tuple(names), lambda index: decode_image(load_bytes(index)), load_bytes)
+
+        def load_image(index: tf.Tensor) -> tf.Tensor:
+            return decode_image(load_bytes(index), decoding, portable=False)
+
+        return cls(labels, tuple(names), load_image, load_bytes, decoding=decoding)
+
+    def decoded(self, decoding: Decoding) -> Split:
+        """Return the same images, decoded in another way; those in memory stay as they are."""
+        if self.load_bytes is None or decoding == self.decoding:
+            return self
+        return Split.from_files(self.labels, self.names, self.load_bytes, decoding)
 
     def subset(self, indices: np.ndarray) -> Split:
         """Return the images at `indices`, (m,) int, in that order."""
@@ -77,6 +96,7 @@ class Split:
             lambda index: load_image(tf.gather(table, index)),
             None if load_bytes is None else lambda index: load_bytes(tf.gather(table, index)),
             None if self.pixels is None else tf.gather(self.pixels, table),
+            self.decoding,
         )
 
     def __len__(self) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from cnnkit.data.animation import first_gif_frame
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import (
     ReadWindow,
@@ -21,20 +23,42 @@ from cnnkit.data.crops import (
     crop_window,
     flip_and_color,
 )
+from cnnkit.data.formats import (
+    CMYK_CHANNELS,
+    DEFAULT_DECODING,
+    Decoding,
+    contains,
+    decode_other,
+    inspect_jpeg,
+)
+from cnnkit.data.orientation import (
+    UPRIGHT,
+    jpeg_orientation,
+    png_orientation,
+    stored_window,
+    upright,
+    upright_sides,
+    webp_orientation,
+)
 
-FORMATS = "JPEG, PNG, BMP, GIF or WebP"
 # Fractions of its sides at which a JPEG decoder returns an image for less work than the whole.
 REDUCTIONS = (1, 2, 4, 8)
 
 
-def decode_image(data: tf.Tensor) -> tf.Tensor:
+def decode_image(
+    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING, *, portable: bool = True
+) -> tf.Tensor:
     """Decode one encoded image to RGB.
 
-    Gray becomes three equal channels, transparency is dropped, and an animation is reduced to its
-    first frame.
+    Gray becomes three equal channels, and an animation is reduced to its first frame. What happens
+    to the orientation in EXIF data and to transparency is in `decoding`.
 
     Args:
         data: () string, the bytes of a JPEG, PNG, BMP, GIF or WebP file.
+        decoding: Background and orientation; by default images are turned upright, and white is
+            behind transparent pixels.
+        portable: Whether a graph that calls this function can be saved and run without Python.
+            False makes it much smaller, which suits an input pipeline.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -49,15 +73,51 @@ def decode_image(data: tf.Tensor) -> tf.Tensor:
         >>> decode_image(png).shape
         TensorShape([4, 6, 3])
     """
-    # TensorFlow's BMP decoder is the only one that does not convert channels, so it returns those
-    # of the file.
-    is_bmp = tf.strings.regex_full_match(tf.strings.substr(data, 0, 2), "BM")
+    file = _inspect(data, decoding, portable)
     image = tf.cond(
-        is_bmp,
-        lambda: _to_rgb(tf.io.decode_bmp(data, channels=0)),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+        file.is_jpeg,
+        lambda: upright(tf.io.decode_jpeg(file.data, channels=3), file.orientation),
+        lambda: file.image,
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+# What `find_traits` looks for in a file.
+TRAITS = ("with EXIF orientation", "with transparency", "of four colors (CMYK)", "animated")
+
+
+def find_traits(data: tf.Tensor) -> tf.Tensor:
+    """Find what a file holds besides upright, opaque pixels of one picture, (4,) bool: `TRAITS`.
+
+    Args:
+        data: () string, the bytes of a file that `decode_image` can decode.
+    """
+
+    def of_jpeg() -> tf.Tensor:
+        turned = jpeg_orientation(data) != UPRIGHT
+        four_colors = tf.io.extract_jpeg_shape(data)[2] == CMYK_CHANNELS
+        return tf.stack([turned, tf.constant(False), four_colors, tf.constant(False)])
+
+    def of_other() -> tf.Tensor:
+        on_white, on_black = (decode_image(data, Decoding((level,) * 3)) for level in (255, 0))
+        is_webp = tf.strings.substr(data, 0, 4) == b"RIFF"
+        is_png = tf.strings.substr(data, 0, 4) == b"\x89PNG"
+        turned = (is_webp & (webp_orientation(data) != UPRIGHT)) | (
+            is_png & (png_orientation(data) != UPRIGHT)
+        )
+        animated = (
+            (is_webp & contains(data, b"ANMF"))
+            | (is_png & contains(data, b"acTL"))
+            | tf.cond(
+                tf.strings.substr(data, 0, 3) == b"GIF",
+                lambda: contains(first_gif_frame(data).rest, b"\x21\xf9\x04"),
+                lambda: tf.constant(False),
+            )
+        )
+        transparent = tf.reduce_any(on_white != on_black)
+        return tf.stack([turned, transparent, tf.constant(False), animated])
+
+    return tf.cond(tf.io.is_jpeg(data), of_jpeg, of_other)
 
 
 def resize_shorter_side(image: tf.Tensor, size: int) -> tf.Tensor:
@@ -80,7 +140,12 @@ def resize_shorter_side(image: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def augment_bytes(
-    data: tf.Tensor, augmentation: Augmentation, parameters: Mapping[str, tf.Tensor]
+    data: tf.Tensor,
+    augmentation: Augmentation,
+    parameters: Mapping[str, tf.Tensor],
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    portable: bool = False,
 ) -> tf.Tensor:
     """Decode, rescale, crop, mirror and tint one image.
 
@@ -88,6 +153,8 @@ def augment_bytes(
         data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
         augmentation: The settings.
         parameters: One row of the result of `cnnkit.data.augmentation.sample_augmentation`.
+        decoding: As in `decode_image`.
+        portable: As in `decode_image`.
 
     Returns:
         (size, size, 3) float32 RGB, 0..255 plus any color noise.
@@ -101,27 +168,30 @@ def augment_bytes(
         >>> augment_bytes(file, Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-    is_jpeg, image, sides = _inspect(data)
-    scaled, offset = crop_window(sides, augmentation, parameters)
-    reduction = tf.constant(0)
+    file = _inspect(data, decoding, portable)
+    scaled, offset = crop_window(file.sides, augmentation, parameters)
+    reduction, sides = tf.constant(0), file.sides
     if augmentation.fast_decode:
         fits = tf.constant(REDUCTIONS[1:]) * tf.reduce_min(scaled) <= tf.reduce_min(sides)
-        reduction = tf.reduce_sum(tf.cast(is_jpeg & fits, tf.int32))
+        reduction = tf.reduce_sum(tf.cast(file.is_jpeg & fits, tf.int32))
         # The decoder rounds up a side that the reduction does not divide.
         sides = -(-sides // tf.gather(REDUCTIONS, reduction))
     size, fast = augmentation.image_size, augmentation.fast_decode
     read = _window_reader(
-        is_jpeg, image, lambda window: _decode_window(data, window, reduction, fast)
+        file, sides, lambda window: _decode_window(file.data, window, reduction, fast)
     )
     crop = crop_image(read, sides, scaled, offset, size, fast=fast)
     return flip_and_color(tf.ensure_shape(crop, (size, size, 3)), parameters)
 
 
-def file_window_reader(data: tf.Tensor) -> tuple[tf.Tensor, ReadWindow]:
+def file_window_reader(
+    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING
+) -> tuple[tf.Tensor, ReadWindow]:
     """Return the size of an encoded image and a function that decodes its windows.
 
     Args:
         data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
+        decoding: As in `decode_image`.
 
     Returns:
         Height and width, (2,) int32, and the reader of windows.
@@ -129,36 +199,58 @@ def file_window_reader(data: tf.Tensor) -> tuple[tf.Tensor, ReadWindow]:
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are not an image.
     """
-    is_jpeg, image, sides = _inspect(data)
-    decode_window = functools.partial(tf.io.decode_and_crop_jpeg, data, channels=3)
-    return sides, _window_reader(is_jpeg, image, decode_window)
+    file = _inspect(data, decoding, portable=False)
+    decode_window = functools.partial(tf.io.decode_and_crop_jpeg, file.data, channels=3)
+    return file.sides, _window_reader(file, file.sides, decode_window)
 
 
-def _to_rgb(image: tf.Tensor) -> tf.Tensor:
-    channels = tf.shape(image)[-1]
-    return tf.cond(channels == 1, lambda: tf.repeat(image, 3, axis=-1), lambda: image[..., :3])
+class _ImageFile(NamedTuple):
+    """An encoded image before its pixels are needed.
+
+    Attributes:
+        is_jpeg: () bool.
+        data: () string, the bytes to decode.
+        image: (h, w, 3) uint8, the upright pixels of a file that is no JPEG.
+        sides: (2,) int32, height and width of the upright image.
+        orientation: () int32, EXIF orientation of the pixels of a JPEG file.
+    """
+
+    is_jpeg: tf.Tensor
+    data: tf.Tensor
+    image: tf.Tensor
+    sides: tf.Tensor
+    orientation: tf.Tensor
 
 
-def _inspect(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return if a file is a JPEG, the pixels of any other file, and height and width."""
+def _inspect(data: tf.Tensor, decoding: Decoding, portable: bool) -> _ImageFile:
+    data = tf.convert_to_tensor(data, tf.string)
+
+    def inspect_other() -> tuple[tf.Tensor, ...]:
+        # Other formats have to be decoded to learn their size.
+        image = decode_other(data, decoding, portable=portable)
+        return data, image, tf.shape(image)[:2], tf.constant(UPRIGHT)
+
+    def inspect_jpeg_file() -> tuple[tf.Tensor, ...]:
+        decodable, stored, orientation = inspect_jpeg(data, decoding, portable=portable)
+        pixels = tf.zeros((0, 0, 3), tf.uint8)
+        return decodable, pixels, upright_sides(stored, orientation), orientation
+
     is_jpeg = tf.io.is_jpeg(data)
-    # Other formats have to be decoded to learn their size. The branches are kept small, because
-    # the one that is not taken costs time too.
-    image = tf.cond(is_jpeg, lambda: tf.zeros((0, 0, 3), tf.uint8), lambda: decode_image(data))
-    sides = tf.cond(
-        is_jpeg, lambda: tf.io.extract_jpeg_shape(data)[:2], lambda: tf.shape(image)[:2]
-    )
-    return is_jpeg, image, sides
+    return _ImageFile(is_jpeg, *tf.cond(is_jpeg, inspect_jpeg_file, inspect_other))
 
 
 def _window_reader(
-    is_jpeg: tf.Tensor, image: tf.Tensor, decode_window: Callable[[tf.Tensor], tf.Tensor]
+    file: _ImageFile, sides: tf.Tensor, decode_window: Callable[[tf.Tensor], tf.Tensor]
 ) -> ReadWindow:
+    """Return a function that reads windows of an upright image of these sides."""
+
     def read(begin: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        def read_jpeg() -> tf.Tensor:
+            window = tf.concat(stored_window(begin, size, sides, file.orientation), axis=0)
+            return upright(decode_window(window), file.orientation)
+
         return tf.cond(
-            is_jpeg,
-            lambda: decode_window(tf.concat([begin, size], axis=0)),
-            lambda: array_window_reader(image)(begin, size),
+            file.is_jpeg, read_jpeg, lambda: array_window_reader(file.image)(begin, size)
         )
 
     return read

@@ -103,5 +103,34 @@ class ByteReader:
         return tf.reduce_all(self.values[offset : offset + len(text)] == list(text))
 
     def _sum(self, offset: tf.Tensor | int, factors: list[int]) -> tf.Tensor:
-        digits = tf.gather(self.values, offset + tf.range(len(factors)))
+        offset = tf.convert_to_tensor(offset)
+        places = offset + tf.range(len(factors), dtype=offset.dtype)
+        digits = tf.gather(self.values, places)
         return tf.reduce_sum(tf.cast(digits, tf.int64) * factors)
+
+
+def read_head(data: tf.Tensor, offset: tf.Tensor | int, count: int) -> ByteReader:
+    """Returns a reader of `count` bytes from an offset on; zeros follow the end of the string.
+
+    TensorFlow's error for a read past the end would quote the bytes.
+
+    Args:
+        data: () string.
+        offset: Offset of the first byte, at most the length of the string.
+        count: Number of bytes.
+    """
+    found = tf.strings.substr(data, tf.cast(offset, tf.int64), tf.constant(count, tf.int64))
+    return ByteReader(tf.strings.substr(tf.strings.join([found, b"\0" * count]), 0, count))
+
+
+def little_endian_bytes(value: tf.Tensor, count: int) -> tf.Tensor:
+    r"""Returns a non-negative integer as `count` bytes, the lowest first, () string.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from cnnkit.data.graph_checks import little_endian_bytes
+        >>> little_endian_bytes(tf.constant(513), 3).numpy()
+        b'\x01\x02\x00'
+    """
+    digits = [tf.cast(value, tf.int64) // 256**i % 256 for i in range(count)]
+    return tf.strings.reduce_join(tf.gather([bytes([i]) for i in range(256)], digits))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
+from cnnkit.data.formats import DEFAULT_DECODING, Decoding
 from cnnkit.errors import UsageError, unknown_name
 
 DATASET_SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:NAME")
@@ -16,6 +18,7 @@ def load_dataset(
     seed: int = 0,
     download: bool = False,
     max_unreadable: float = MAX_UNREADABLE,
+    decoding: Decoding = DEFAULT_DECODING,
 ) -> Dataset:
     """Open the dataset that `spec` names.
 
@@ -33,6 +36,7 @@ def load_dataset(
         download: Whether TensorFlow Datasets may download and prepare the dataset.
         max_unreadable: Largest fraction of the files in class folders, 0..1, that may be unreadable
             or broken links. They are left out.
+        decoding: Background of transparent images, and whether EXIF orientation counts.
 
     Returns:
         The dataset with its splits `train` and `test`, and the files that it leaves out.
@@ -47,6 +51,12 @@ def load_dataset(
         >>> len(dataset.splits["train"]), len(dataset.splits["test"])
         (1438, 359)
     """
+    dataset = _open_dataset(spec, seed, download, max_unreadable)
+    splits = {name: split.decoded(decoding) for name, split in dataset.splits.items()}
+    return dataclasses.replace(dataset, splits=splits)
+
+
+def _open_dataset(spec: str, seed: int, download: bool, max_unreadable: float) -> Dataset:
     kind, _, rest = spec.partition(":")
     placeholders = dict(known.split(":") for known in DATASET_SPECS if ":" in known)
     if kind in placeholders and not rest:

@@ -139,7 +139,7 @@ def crop_batches(
 
     def load(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
         if len(specs) == 1 and split.load_bytes is not None:
-            sides, read = file_window_reader(split.load_bytes(index))
+            sides, read = file_window_reader(split.load_bytes(index), split.decoding)
         else:
             image = split.load_image(index)
             sides, read = tf.shape(image)[:2], array_window_reader(image)

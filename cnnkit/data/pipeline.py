@@ -128,7 +128,8 @@ def batches(
         if split.load_bytes is None:
             image = augment_image(split.load_image(row["index"]), augmentation, row)
         else:
-            image = augment_bytes(split.load_bytes(row["index"]), augmentation, row)
+            data = split.load_bytes(row["index"])
+            image = augment_bytes(data, augmentation, row, split.decoding)
         return {"images": image, "labels": row["label"], "weights": row["weight"]}
 
     def load_batch(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data.dataset import Dataset, Split
+from cnnkit.data.decode import TRAITS, find_traits
+from cnnkit.data.formats import call_function
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError
 
@@ -34,6 +36,8 @@ class SplitReport:
         height: Range of the heights; None if no image is readable.
         width: Range of the widths; None if no image is readable.
         unreadable: Names of the unreadable images.
+        traits: Names of the images with EXIF orientation, transparency, four colors or several
+            pictures, by trait.
     """
 
     images: int
@@ -41,6 +45,7 @@ class SplitReport:
     height: SideRange | None
     width: SideRange | None
     unreadable: tuple[str, ...]
+    traits: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def check_dataset(
 
 
 def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
-    """Return `index`, `sides` and `pixels`, a digest, of all readable images."""
+    """Return `index`, `sides`, `traits` and `pixels`, a digest, of all readable images."""
+    no_traits = tf.zeros((len(TRAITS),), tf.bool)
 
     def measure(index: tf.Tensor) -> dict[str, tf.Tensor]:
         image = split.load_image(index)
@@ -131,10 +137,14 @@ def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np
         digest = tf.raw_ops.Fingerprint(data=tf.reshape(image, (1, -1)), method="farmhash64")[0]
         # The height is part of the digest: images of two shapes may have the same bytes.
         pixels = tf.concat([digest, tf.bitcast(sides[0], tf.uint8)], axis=0)
-        return {"index": index, "sides": sides, "pixels": pixels}
+        traits = no_traits
+        if split.load_bytes is not None:
+            traits = call_function(find_traits, split.load_bytes(index), portable=False)
+        return {"index": index, "sides": sides, "pixels": pixels, "traits": traits}
 
     dataset = parallel_map(tf.data.Dataset.range(len(split)), measure).ignore_errors()
     empty = {"index": np.zeros(0, int), "sides": np.zeros((0, 2)), "pixels": np.zeros((0, 12))}
+    empty["traits"] = np.zeros((0, len(TRAITS)), bool)
     rows = []
     for batch in dataset.batch(BATCH_SIZE).prefetch(BATCHES_AHEAD).as_numpy_iterator():
         rows.append(batch)
@@ -154,6 +164,11 @@ def _split_report(
         height=height,
         width=width,
         unreadable=tuple(split.names[i] for i in unreadable),
+        traits={
+            trait: tuple(split.names[i] for i in rows["index"][found])
+            for trait, found in zip(TRAITS, rows["traits"].T, strict=True)
+            if found.any()
+        },
     )
 
 

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Dataset, Split, load_dataset
+from cnnkit.data import Dataset, Decoding, Split, load_dataset
 from cnnkit.data.crops import fit_images
 from cnnkit.data.multi_crop import CropSpec
 from cnnkit.errors import DataError, UsageError
@@ -167,7 +167,15 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
     spec = spec or known.pop()
     # The seed of the training splits a dataset that has no test split.
     seeds = {run.config.seed for run in runs} or {0}
-    datasets = {seed: load_dataset(spec, seed=seed) for seed in seeds}
+    decodings = {Decoding.from_config(run.config) for run in runs} or {Decoding()}
+    if len(decodings) > 1:
+        raise UsageError(
+            "`runs` must decode images in one way",
+            expected="one background and one exif_orientation",
+            received=f"{len(decodings)} ways",
+        )
+    [decoding] = decodings
+    datasets = {seed: load_dataset(spec, seed=seed, decoding=decoding) for seed in seeds}
     # A dataset that was moved is recognized by its fingerprint.
     own = [
         run.config.seed

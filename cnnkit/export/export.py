@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from cnnkit._files import flush_folder, write_error
-from cnnkit.data import Augmentation
+from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import ServedClassifier, prepare_classifier
 from cnnkit.export.compare_outputs import compare_outputs
@@ -144,6 +144,7 @@ def export(
     augmentation: Augmentation | None = None,
     warmup: int = 1,
     limits: ImageLimits | None = None,
+    decoding: Decoding | None = None,
     origin: Origin | None = None,
 ) -> Path:
     """Writes a version of a model folder, `output/<integer>/`.
@@ -192,6 +193,8 @@ def export(
             shorter side to the model's image size and takes the center.
         warmup: Number of requests to each signature that a server runs while it loads the version.
         limits: Sizes that are refused; None for `ImageLimits()`.
+        decoding: Background and EXIF orientation of encoded images, as in training; None for
+            `cnnkit.data.Decoding()`.
         origin: Where the model comes from, for the model card.
 
     Returns:
@@ -210,7 +213,7 @@ def export(
         >>> export(model, ["cat", "dog"], "/tmp/pets")  # doctest: +SKIP
         PosixPath('/tmp/pets/1')
     """
-    output, limits = Path(output), limits or ImageLimits()
+    output, limits, decoding = Path(output), limits or ImageLimits(), decoding or Decoding()
     check_version_free(output, version)
     classes = model.output_shape[-1]
     if classes != len(labels):
@@ -235,10 +238,10 @@ def export(
     ]
     check_record_count(warmup, names)
     references = reference_outputs(network, labels, augmentation, names, top)
-    preprocessing = describe_preprocessing(network, augmentation, limits)
+    preprocessing = describe_preprocessing(network, augmentation, limits, decoding)
     with staging_folder(output) as staging:
         assets = write_assets(staging, labels, preprocessing)
-        module = ExportedModule(network, labels, augmentation, names, top, limits, assets)
+        module = ExportedModule(network, labels, augmentation, names, top, limits, decoding, assets)
         functions = dict(module.concrete_functions)
         saved = staging / "model"
         tf.saved_model.save(module, str(saved), signatures=functions)

@@ -1,4 +1,4 @@
-"""Invalid inputs that an exported model must refuse, for `cnnkit export verify`."""
+"""Inputs for `cnnkit export verify`: those to refuse, and files of the same picture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import tensorflow as tf
 
 from cnnkit.export.image_header import FORMATS
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -31,6 +32,16 @@ TRUNCATED_FILES: Mapping[str, bytes] = {
     "BMP": b"BM\x46\x00\x00\x00\x00\x00\x00\x00\x36\x00",
     "WebP": b"RIFF\x40\x00\x00\x00WEBPVP8 \x34",
 }
+
+
+# Transparent on the left and RGB (200, 0, 0) on the right, 8 x 8 pixels.
+TRANSPARENT_WEBP = bytes.fromhex(
+    "524946461e000000574542505650384c110000002f07c001100f10831cf31f8cc247f43f0000"
+)
+# EXIF orientation 6: to be turned clockwise.
+EXIF_SEGMENT = bytes.fromhex(
+    "ffe10022 457869660000 49492a0008000000 0100 1201 0300 01000000 06000000 00000000"
+)
 
 
 def invalid_arrays(shape: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
@@ -68,6 +79,38 @@ def invalid_images(pixels: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if pixels is not None:
         side = math.isqrt(pixels) + 1
         yield f"a PNG file of {side} x {side} pixels", _strings(large_png(side, side))
+
+
+def equal_pictures(preprocessing: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields descriptions and batches of two files: a special one, and a PNG file of its pixels.
+
+    Args:
+        preprocessing: Content of the `preprocessing.json` of the exported model.
+    """
+    rng = np.random.default_rng(0)
+    palette, indices = rng.integers(0, 256, (256, 4)), rng.integers(0, 256, (16, 16))
+    info = struct.pack("<IiiHHIIiiII", 40, 16, 16, 1, 8, *[0] * 6)
+    colors, pixels = (values.astype(np.uint8).tobytes() for values in (palette, indices))
+    bmp = struct.pack("<2sIHHI", b"BM", 0, 0, 0, 14 + 40 + 1024) + info + colors + pixels
+    # A BMP file has blue first, and the last row first.
+    yield "a BMP file with a palette", _strings(bmp, _png(palette[indices[::-1]][..., 2::-1]))
+
+    background = preprocessing.get("background", (255, 255, 255))
+    half = np.full((8, 8, 3), (200, 0, 0))
+    half[:, :4] = (0, 0, 0) if background is None else background
+    yield "a transparent WebP file", _strings(TRANSPARENT_WEBP, _png(half))
+
+    sides = np.zeros((16, 16, 3), np.uint8)
+    sides[:, 8:] = 255
+    jpeg = tf.io.encode_jpeg(sides, quality=100).numpy()
+    turned = tf.io.decode_jpeg(jpeg, channels=3).numpy()
+    if preprocessing.get("exif_orientation", True):
+        turned = np.rot90(turned, -1)
+    yield "a JPEG file on its side", _strings(jpeg[:2] + EXIF_SEGMENT + jpeg[2:], _png(turned))
+
+
+def _png(image: np.ndarray) -> bytes:
+    return tf.io.encode_png(np.ascontiguousarray(image, np.uint8)).numpy()
 
 
 def hostile_tensors(dtype: int) -> Iterator[tuple[str, pb.TensorProto]]:

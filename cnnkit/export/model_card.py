@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._files import join_lines, json_text
-from cnnkit.data import Augmentation
+from cnnkit.data import Augmentation, Decoding
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
@@ -40,7 +40,10 @@ class Origin:
 
 
 def describe_preprocessing(
-    network: ServedClassifier, augmentation: Augmentation, limits: ImageLimits
+    network: ServedClassifier,
+    augmentation: Augmentation,
+    limits: ImageLimits,
+    decoding: Decoding,
 ) -> dict[str, Any]:
     """Returns the preprocessing of an exported network as the content of `preprocessing.json`.
 
@@ -48,6 +51,7 @@ def describe_preprocessing(
         network: The classifier.
         augmentation: Rescaling and crop of encoded images.
         limits: Sizes that are refused.
+        decoding: Background and orientation of encoded images.
     """
     inside = network.preprocessing
     scale, _ = augmentation.scales
@@ -61,6 +65,8 @@ def describe_preprocessing(
         # The spelling of version 0.1.0: programs that read the file compare the value.
         "crop": "centre",
         "resize": "bilinear" if augmentation.fast_decode else "bilinear, antialiased",
+        "background": decoding.background,
+        "exif_orientation": decoding.exif_orientation,
         "mean": None if inside is None else _mean_color(inside.mean),
         "std": None if inside is None or inside.std is None else _mean_color(inside.std),
         "features_layer": network.features_layer,
@@ -163,10 +169,21 @@ def _preprocessing_text(network: ServedClassifier, preprocessing: Mapping[str, A
         f"Encoded images: the shorter side becomes {preprocessing['shorter_side_before_crop']} "
         f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken. WebP files "
         "need a server on TensorFlow 2.20 or newer.",
+        _decoding_text(preprocessing),
         f"Images as numbers: RGB in 0..255, {sizes}. NaN and values outside of {LEAST_PIXEL:g} to "
         f"{LARGEST_PIXEL:g} are refused.",
         f"The network itself {normalization}.",
     ]
+
+
+def _decoding_text(preprocessing: Mapping[str, Any]) -> str:
+    color = preprocessing["background"]
+    behind = "ignored" if color is None else "replaced by RGB " + " ".join(map(str, color))
+    turned = "turned upright" if preprocessing["exif_orientation"] else "left as they are stored"
+    return (
+        f"Images with EXIF orientation are {turned}; transparency is {behind}; of an animation the "
+        "first picture is taken."
+    )
 
 
 def _limits_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) -> list[str]:

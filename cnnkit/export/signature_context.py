@@ -8,7 +8,7 @@ from functools import cached_property
 import keras
 import tensorflow as tf
 
-from cnnkit.data import Augmentation
+from cnnkit.data import Augmentation, Decoding
 from cnnkit.data.decode import augment_bytes
 from cnnkit.data.graph_checks import (
     assert_or_invalid_argument,
@@ -101,6 +101,7 @@ class SignatureContext:
         augmentation: Rescaling and crop of encoded images.
         top: Number of classes that `classify_bytes` returns.
         limits: Sizes that are refused.
+        decoding: Background and orientation of encoded images.
     """
 
     def __init__(
@@ -110,12 +111,14 @@ class SignatureContext:
         augmentation: Augmentation,
         top: int,
         limits: ImageLimits,
+        decoding: Decoding,
     ) -> None:
         self.labels = tf.constant(list(labels))
         self.top = top
         self._network = network
         self._augmentation = augmentation
         self._limits = limits
+        self._decoding = decoding
         side = None if network.variable_size else network.image_size
         shape = (None, side, side, network.model.input_shape[-1])
         self.inputs = {
@@ -214,7 +217,7 @@ class SignatureContext:
         )
         side = self._augmentation.image_size
         return tf.map_fn(
-            lambda data: augment_bytes(data, self._augmentation, {}),
+            lambda data: augment_bytes(data, self._augmentation, {}, self._decoding, portable=True),
             with_dependencies(together, files)[0],
             parallel_iterations=PARALLEL_DECODES,
             fn_output_signature=tf.TensorSpec((side, side, 3), tf.float32),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from cnnkit.data import Augmentation
+from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
@@ -186,6 +186,7 @@ class ExportedModule(tf.Module):
         signatures: Names of signatures, `explain_bytes_LAYER` included.
         top: Number of classes that `classify_bytes` returns.
         limits: Sizes that are refused.
+        decoding: Background and orientation of encoded images.
         assets: Files stored with the model.
 
     Raises:
@@ -200,12 +201,13 @@ class ExportedModule(tf.Module):
         signatures: Sequence[str],
         top: int,
         limits: ImageLimits,
+        decoding: Decoding,
         assets: Sequence[Path],
     ) -> None:
         super().__init__()
         self._weights = [variable.value for variable in network.model.weights]
         self._assets = [tf.saved_model.Asset(str(file)) for file in assets]
-        context = SignatureContext(network, labels, augmentation, top, limits)
+        context = SignatureContext(network, labels, augmentation, top, limits, decoding)
         # Traced here, once: saving and describing the module use the same graphs.
         self.concrete_functions: Mapping[str, tf.types.experimental.ConcreteFunction] = {
             name: _trace(get_signature(name), context) for name in signatures

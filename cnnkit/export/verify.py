@@ -18,7 +18,12 @@ from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
 from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
-from cnnkit.export.invalid_inputs import hostile_tensors, invalid_arrays, invalid_images
+from cnnkit.export.invalid_inputs import (
+    equal_pictures,
+    hostile_tensors,
+    invalid_arrays,
+    invalid_images,
+)
 from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_isolated
 from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
@@ -34,7 +39,7 @@ from cnnkit.wire.tensors import decode_tensor
 
 # TensorFlow stores the initialization of a model as a signature of this name, which clients cannot
 # call.
-INTERNAL = "__saved_model_init_op"
+PICTURES, INTERNAL = "serving_bytes", "__saved_model_init_op"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def verify_export(folder: str | Path) -> Verification:
     Requests run in subprocesses without Keras; a request that crashes one of them would also crash
     a model server. The checks cover: signatures and their shapes, the outputs for the stored
     reference images, the refusal of inputs of wrong rank or shape, of pixels such as NaN, and of
-    broken or too large images, the refusal of requests that claim more than they carry, the warm-up
+    broken or too large images, the answers to palettes, transparency and EXIF orientation, the
+    refusal of requests that claim more than they carry, the warm-up
     records, and the size of the files of weights.
 
     Args:
@@ -111,10 +117,12 @@ def verify_export(folder: str | Path) -> Verification:
     references = ReferenceOutputs.read(folder)
     preprocessing = _read_preprocessing(folder)
     invalid = list(_invalid_requests(signatures, preprocessing))
+    pictures = list(_picture_requests(signatures, preprocessing))
     warmup, warmup_error = _read_warmup(folder, signatures)
     requests = [
         *([] if references is None else references.requests()),
         *(request for _, request in invalid),
+        *(request for _, request in pictures),
         *warmup,
     ]
     try:
@@ -124,6 +132,7 @@ def verify_export(folder: str | Path) -> Verification:
     checks.append(Check("loading", True, "in a process without Keras"))
     checks += _check_outputs(references, preprocessing, responses)
     checks += _check_refusals(invalid, responses)
+    checks += _check_pictures(pictures, preprocessing.get("dtype", DTYPES[0]), responses)
     checks.append(warmup_error or _check_warmup(warmup, responses))
     return Verification(folder, tuple(checks))
 
@@ -326,6 +335,29 @@ def _check_refusals(
             yield Check(f"guards of {name}", False, detail)
         else:
             yield Check(f"guards of {name}", True, f"{len(tried)} wrong inputs refused")
+
+
+def _picture_requests(
+    signatures: Mapping[str, Mapping[str, _Input]], preprocessing: Mapping[str, Any]
+) -> Iterator[tuple[str, Request]]:
+    """Yields a description and a request of two files of the same picture."""
+    if preprocessing and PICTURES in signatures:
+        for description, files in equal_pictures(preprocessing):
+            given = dict.fromkeys(signatures[PICTURES], files)
+            yield description, Request(PICTURES, given, keep_outputs=True)
+
+
+def _check_pictures(
+    pictures: list[tuple[str, Request]], dtype: str, responses: Iterator[Response]
+) -> Iterator[Check]:
+    """Yields a check of each special file: whether it is answered as a PNG file of its pixels."""
+    for (description, _), response in zip(pictures, responses, strict=False):
+        if response.code != "OK":
+            yield Check(description, False, _describe_failure(response))
+            continue
+        special, plain = ({k: v[[row]] for k, v in response.outputs.items()} for row in range(2))
+        same = compare_outputs(plain, special, dtype, OTHER_PROCESSOR).is_close
+        yield Check(description, same, "its pixels" if same else "other pixels: export again")
 
 
 def _check_warmup(requests: list[Request], responses: Iterator[Response]) -> Check:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cnnkit.data import Augmentation, Dataset, Split, batches, decode_image, report_undecodable
+from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.data.crops import array_window_reader
 from cnnkit.data.multi_crop import CropSpec, extract_crops
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
@@ -114,7 +114,7 @@ def _concatenate(first: Split, second: Split) -> Split:
     names = (*first.names, *second.names)
     if first.load_bytes is not None and second.load_bytes is not None:
         load_bytes = select(first.load_bytes, second.load_bytes)
-        return Split(labels, names, lambda index: decode_image(load_bytes(index)), load_bytes)
+        return Split.from_files(labels, names, load_bytes, first.decoding)
     return Split(labels, names, select(first.load_image, second.load_image))
 
 

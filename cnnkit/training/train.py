@@ -22,7 +22,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit._files import append_line, json_text
 from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Dataset, cache_in_memory, load_dataset
+from cnnkit.data import Dataset, Decoding, cache_in_memory, load_dataset
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import (
@@ -289,7 +289,12 @@ def prepare_run(
 
 
 def _load_dataset(config: TrainingConfig, *, download: bool) -> Dataset:
-    dataset = load_dataset(config.dataset, seed=config.seed, download=download)
+    dataset = load_dataset(
+        config.dataset,
+        seed=config.seed,
+        download=download,
+        decoding=Decoding.from_config(config),
+    )
     if config.fast_decode:
         return dataset
     splits = {name: cache_in_memory(split) for name, split in dataset.splits.items()}

@@ -11,6 +11,7 @@ from cnnkit.data import Augmentation, decode_image, resize_shorter_side
 from cnnkit.data.augmentation import sample_augmentation
 from cnnkit.data.crops import augment_image
 from cnnkit.data.decode import augment_bytes
+from tests.helpers.image_formats import ROUNDING, pillow_rgb, turned_jpeg
 from tests.helpers.images import augmented, encoded, jpeg, smooth, split_of
 
 
@@ -29,13 +30,6 @@ def test_decodes_what_pillow_wrote(kind, mode):
     # Lossless formats are equal; two JPEG or WebP decoders differ by rounding.
     tolerance = 0 if kind in ("PNG", "BMP", "GIF") else 8
     assert np.abs(image - expected).max() <= tolerance
-
-
-def test_transparent_pixels_keep_their_color():
-    rgba = np.full((2, 2, 4), (10, 20, 30, 0), np.uint8)
-    np.testing.assert_array_equal(
-        decode_image(tf.constant(encoded(rgba, "PNG")))[0, 0], (10, 20, 30)
-    )
 
 
 def test_no_image_is_an_error():
@@ -92,6 +86,23 @@ def test_a_window_of_a_file_has_the_pixels_of_the_whole(rng, kind):
             # Equal pixels; the filter's weights are rounded elsewhere.
             difference = augment_bytes(data, how, choices) - augment_image(whole, how, choices)
             assert np.abs(difference).max() < 0.02
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("fast", [False, True])
+def test_windows_of_a_turned_file_are_those_of_the_upright_image(rng, orientation, fast):
+    image = smooth(rng, 168, 216, grain=24)[:147, :203]
+    data = tf.constant(turned_jpeg(orientation, image=image))
+    whole = decode_image(data)
+    difference = np.abs(whole.numpy().astype(int) - pillow_rgb(data.numpy()))
+    assert difference.max() <= ROUNDING
+    how = Augmentation(40, scale=(64, 64), crop="random", flip=True, fast_decode=fast)
+    choices = sample_augmentation(how, 6)
+    for row in range(6):
+        of_row = {name: tf.constant(rows[row]) for name, rows in choices.items()}
+        turned = augment_bytes(data, how, of_row)
+        expected = augment_image(whole, how, of_row)
+        assert np.abs(turned - expected).mean() < (8 if fast else 0.02)
 
 
 @pytest.mark.parametrize("sides", [(147, 203), (600, 410)])

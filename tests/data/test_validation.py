@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from cnnkit.data import Dataset, Split, check_dataset, load_dataset
 from cnnkit.errors import DataError
+from tests.helpers.image_formats import FORMATS
 
 
 def test_check_finds_what_is_planted(flawed_folder):
@@ -33,3 +34,23 @@ def test_the_same_bytes_in_another_shape_are_no_duplicate():
         for part, image in zip(("train", "test"), images, strict=True)
     }
     assert check_dataset(Dataset("made up", ("one",), splits, "")).passed
+
+
+def test_the_report_names_what_files_hold_besides_pixels():
+    kinds = {
+        "with EXIF orientation": ["PNG, orientation", "WebP, orientation"],
+        "with transparency": ["PNG, opacity", "GIF, transparent", "WebP, opacity"],
+        "of four colors (CMYK)": ["JPEG, lossy, CMYK"],
+        "animated": ["WebP, animated", "GIF, animated", "PNG, animated"],
+    }
+    kinds["with EXIF orientation"] += [f"JPEG, lossy, orientation {i}" for i in range(2, 9)]
+    plain = ["JPEG, lossy", "JPEG, lossy, orientation 1", "PNG", "BMP, palette", "GIF", "WebP"]
+    names = [*plain, *(name for of_kind in kinds.values() for name in of_kind)]
+    table = tf.constant([FORMATS[name] for name in names])
+    split = Split.from_files(np.zeros(len(names), np.int32), names, lambda index: table[index])
+    dataset = Dataset("made up", ("one",), {"train": split, "test": split}, "")
+    found = check_dataset(dataset).splits["train"]
+    assert found.images == len(names)
+    assert {trait: sorted(of_kind) for trait, of_kind in found.traits.items()} == {
+        trait: sorted(of_kind) for trait, of_kind in kinds.items()
+    }

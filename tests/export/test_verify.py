@@ -7,12 +7,14 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.cli.main import main
+from cnnkit.data import Decoding
 from cnnkit.errors import UsageError
-from cnnkit.export import isolated_model, verify, verify_export
+from cnnkit.export import export, isolated_model, verify, verify_export
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.warmup import read_warmup_records
 from cnnkit.server.warmup import WARMUP_FILE
 from cnnkit.wire.pixels import find_invalid_pixel
+from tests.helpers.exported_network import LABELS, small_alexnet
 
 
 def failures(found):
@@ -78,6 +80,45 @@ def test_an_export_without_checks_fails(unguarded):
     assert unknown == {"labels", "answers", "warm-up"}
 
 
+def test_pictures_that_are_answered_as_others_fail(version, monkeypatch):
+    special = ["a BMP file with a palette", "a transparent WebP file", "a JPEG file on its side"]
+    fake_responses(monkeypatch, sound_responses)
+    found = {check.name: check for check in verify_export(version).checks}
+    assert all(found[name].passed for name in special)
+
+    def change(folder, requests, skip_after_crash):
+        files = ReferenceOutputs.read(folder).files
+        responses = sound_responses(folder, requests)
+        for i, request in enumerate(requests):
+            [array] = request.inputs.values()
+            if request.keep_outputs and array.dtype == object and array[0] not in files:
+                shifted = {name: v + [[0], [0.1]] for name, v in responses[i].outputs.items()}
+                responses[i] = isolated_model.Response("OK", "", shifted)
+        return responses
+
+    fake_responses(monkeypatch, change)
+    assert failures(verify_export(version)) == dict.fromkeys(special, "other pixels: export again")
+
+
+def test_verification_follows_the_decoding_of_the_export(tmp_path):
+    folder = export(
+        small_alexnet(), LABELS, tmp_path / "net", signatures=["serving_bytes"], warmup=0,
+        decoding=Decoding(background=(0, 90, 200), exif_orientation=False),
+    )  # fmt: skip
+    assert verify_export(folder).passed
+    card = (folder / "README.md").read_text()
+    assert "left as they are stored; transparency is replaced by RGB 0 90 200" in card
+    # The special files are other pictures to it than those of the defaults.
+    assets = folder / "assets" / "preprocessing.json"
+    facts = json.loads(assets.read_text())
+    assets.write_text(
+        json.dumps({**facts, "background": [255, 255, 255], "exif_orientation": True})
+    )
+    assert set(failures(verify_export(folder))) == {
+        "a transparent WebP file", "a JPEG file on its side"
+    }  # fmt: skip
+
+
 def fake_responses(monkeypatch, change):
     """Replaces the responses of the version; no process is started."""
     monkeypatch.setattr(verify, "run_isolated", change)
@@ -90,6 +131,10 @@ def sound_responses(folder, requests, skip_after_crash=True):
     for request in requests:
         if request.keep_outputs:
             outputs = references.outputs[request.signature]
+            [array] = request.inputs.values()
+            if array.dtype == object and array[0] not in references.files:
+                # Two files of one picture.
+                outputs = {name: values[[0, 0]] for name, values in outputs.items()}
             responses.append(isolated_model.Response("OK", "", outputs))
         elif any(
             array.shape == (1,) or array.shape == (1, 64, 64, 3)

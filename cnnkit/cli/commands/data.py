@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.console import add_json_argument, print_json, progress_bar
+from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for subcommand in (check, shard):
         add_json_argument(subcommand)
+    for subcommand in (check, sample):
+        add_decoding_arguments(subcommand)
     shard.add_argument("--output", required=True, metavar="DIR", help="folder for the shards")
     sample.add_argument("--split", choices=("train", "test"), default="test")
     sample.add_argument("--count", type=int, default=1, metavar="N", help="images (default: 1)")
@@ -73,7 +76,9 @@ def _check(args: argparse.Namespace) -> int:
     from cnnkit.data import check_dataset, load_dataset
 
     # The report lists all unreadable files, however many there are.
-    source = load_dataset(args.dataset, seed=args.seed, max_unreadable=1.0)
+    source = load_dataset(
+        args.dataset, seed=args.seed, max_unreadable=1.0, decoding=set_decoding(args)
+    )
     with progress_bar(sum(map(len, source.splits.values()))) as progress:
         report = check_dataset(source, progress=progress)
     if args.json:
@@ -102,6 +107,9 @@ def _print_report(report: DatasetReport) -> None:
                     f"median {sides.median}"
                 )
     _print_files(report)
+    for trait in dict.fromkeys(trait for split in report.splits.values() for trait in split.traits):
+        found = [name for split in report.splits.values() for name in split.traits.get(trait, ())]
+        _print_list(f"{len(found):,} {trait}", found)
     same = [f"{test} is {train}" for train, test in report.duplicates]
     _print_list(f"{len(same)} test images that are training images", same)
 
@@ -158,7 +166,7 @@ def _sample(args: argparse.Namespace) -> int:
     from cnnkit._files import staged_file
     from cnnkit.data import load_dataset
 
-    source = load_dataset(args.dataset, seed=args.seed)
+    source = load_dataset(args.dataset, seed=args.seed, decoding=set_decoding(args))
     split = source.splits[args.split]
     if not 1 <= args.count <= len(split):
         raise UsageError(

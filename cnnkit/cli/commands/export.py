@@ -17,6 +17,7 @@ from cnnkit.cli.load_network import (
     builder_arguments,
     load_network,
 )
+from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="shorter side before the crop (default: the run's, else the network's)",
     )
+    add_decoding_arguments(parser)
     add_json_argument(parser)
 
 
@@ -140,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
         augmentation=_augmentation(loaded, args.scale),
         warmup=args.warmup,
         limits=_limits(args),
+        decoding=set_decoding(args),
         origin=loaded.origin,
     )
     if args.json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.console import add_json_argument, check_png, print_json
+from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.visualize import FIGURES
 
 
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_arguments(figure)
         figure.add_argument("--output", required=True, metavar="PNG", help="file of the figure")
         add_json_argument(figure)
+        add_decoding_arguments(figure)
         figure.set_defaults(draw=command.draw)
 
 
@@ -31,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
+    set_decoding(args)
     drawn = args.draw(args)
     figures = drawn if isinstance(drawn, dict) else {output: drawn}
     for path, figure in figures.items():

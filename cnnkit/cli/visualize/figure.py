@@ -13,6 +13,7 @@ import numpy as np
 from cnnkit._files import json_text, staged_file, write_text
 from cnnkit.cli.console import print_left_out
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.read_image import command_decoding
 from cnnkit.errors import DataError, unknown_name
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:
     """
     from cnnkit.data import load_dataset
 
-    source = load_dataset(dataset, seed=seed)
+    source = load_dataset(dataset, seed=seed, decoding=command_decoding())
     print_left_out(source)
     splits = source.splits
     if split not in splits:

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from cnnkit._file_tree import OTHER_TYPE, printable
 from cnnkit.data.dataset import UNREADABLE, Dataset, Split, stratified_holdout
-from cnnkit.data.decode import FORMATS, decode_image
+from cnnkit.data.decode import decode_image
+from cnnkit.data.formats import FORMATS
 from cnnkit.data.pipeline import MAX_NAMES_IN_ERROR, WORKERS, parallel_map
 from cnnkit.data.sources.sorted_files import (
     IMAGE_SUFFIXES,
@@ -199,8 +200,8 @@ def find_readable(files: Sequence[str]) -> np.ndarray:
 
     def index_if_decodable(index: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
-        pixels = tf.size(decode_image(tf.io.read_file(file)), out_type=tf.int64)
-        return index + 0 * pixels
+        image = decode_image(tf.io.read_file(file), portable=False)
+        return index + 0 * tf.size(image, out_type=tf.int64)
 
     if len(rest):
         paths = [os.fsencode(files[i]) for i in rest.tolist()]

@@ -1,0 +1,289 @@
+"""Decoding of the formats of image files, as TensorFlow graph functions.
+
+TensorFlow's decoders drop transparency, the palette of BMP files and the orientation in EXIF data,
+and invert some JPEG files of four colors. The functions here read these from the files.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from cnnkit.config import TrainingConfig, parse_color
+from cnnkit.data.animation import StillImage, first_gif_frame, first_webp_frame
+from cnnkit.data.bmp import decode_bmp
+from cnnkit.data.graph_checks import assert_or_invalid_argument, read_head, with_dependencies
+from cnnkit.data.orientation import (
+    EXIF_PREFIX,
+    UPRIGHT,
+    jpeg_orientation,
+    png_orientation,
+    upright,
+    webp_orientation,
+)
+from cnnkit.errors import UsageError
+
+FORMATS = "JPEG, PNG, BMP, GIF or WebP"
+# A JPEG segment as Adobe writes it into files of four colors, whose values are inverted.
+# TensorFlow inverts them only in files that have it. A later segment of the file counts instead.
+ADOBE_SEGMENT = b"\xff\xee\0\x0eAdobe\0\x64" + bytes(5)
+CMYK_CHANNELS = 4
+# Offset of the byte that says which channels a PNG file has.
+PNG_COLOR_TYPE = 25
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How image files become RGB, in training, evaluation and exported models alike.
+
+    Attributes:
+        background: RGB in 0..255 behind transparent and half-transparent pixels. None ignores the
+            opacity: every pixel has the color that is stored with it.
+        exif_orientation: Whether an image is turned upright as the EXIF data in its file say.
+
+    Raises:
+        UsageError: If `background` is not a color.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from cnnkit.data import Decoding, decode_image
+        >>> glass = tf.io.encode_png(tf.zeros((1, 1, 4), tf.uint8))
+        >>> decode_image(glass, Decoding(background=(0, 128, 0)))[0, 0].numpy().tolist()
+        [0, 128, 0]
+    """
+
+    background: tuple[int, int, int] | None = WHITE
+    exif_orientation: bool = True
+
+    def __post_init__(self) -> None:
+        color = self.background
+        if color is not None and not (
+            isinstance(color, tuple)
+            and len(color) == 3
+            and all(isinstance(level, int) and 0 <= level <= 255 for level in color)
+        ):
+            raise UsageError(
+                "`background` must be None or three integers of 0 to 255", received=repr(color)
+            )
+
+    @classmethod
+    def from_config(cls, config: TrainingConfig) -> Decoding:
+        """Return the decoding of a training run."""
+        return cls(parse_color(config.background), config.exif_orientation)
+
+
+DEFAULT_DECODING = Decoding()
+
+
+# A function of the bytes of a file, () string.
+OfBytes = Callable[[tf.Tensor], tf.Tensor]
+
+
+def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.Tensor:
+    """Call a function of the bytes of a file as one operation of the graph.
+
+    The graph of a rare format would be larger than the rest of an input pipeline, which is
+    prepared again for every epoch.
+
+    Args:
+        function: The function, at the top level of a module or cached: it is traced once.
+        data: () string.
+        portable: Whether the operation can be saved. Otherwise Python calls the function.
+    """
+    concrete = _trace(function)
+    [output] = concrete.outputs
+    if tf.executing_eagerly():
+        return concrete(data)
+    if portable:
+        # A branch that is not inlined, unlike a call.
+        [result] = tf.raw_ops.Case(
+            branch_index=0,
+            input=[data],
+            Tout=[output.dtype],
+            branches=[concrete],
+            output_shapes=[output.shape],
+        )
+        return result
+
+    def call(value: bytes) -> np.ndarray:
+        try:
+            with tf.device("CPU:0"):
+                return concrete(tf.constant(value)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow makes an InvalidArgumentError of it again.
+            raise ValueError(error.message) from error
+
+    result = tf.numpy_function(call, [data], output.dtype, stateful=False)
+    return tf.ensure_shape(result, output.shape)
+
+
+@functools.cache
+def _trace(function: OfBytes) -> tf.types.experimental.ConcreteFunction:
+    traced = tf.function(function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    return traced.get_concrete_function()
+
+
+def contains(data: tf.Tensor, text: bytes) -> tf.Tensor:
+    """Return () bool: True if a text is in a string, which may hold any bytes."""
+    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=text, maxsplit=1).values
+    return tf.size(pieces) > 1
+
+
+def read_orientation(
+    data: tf.Tensor, mark: bytes, function: OfBytes, decoding: Decoding, *, portable: bool
+) -> tf.Tensor:
+    """Return the EXIF orientation of a file, () int32; 1 if it does not count.
+
+    Args:
+        data: () string.
+        mark: Bytes that every file with EXIF data holds. Most files do not, and looking for them
+            takes a fifth of the time of reading the parts of the file.
+        function: Reads the orientation.
+        decoding: Says whether the orientation counts.
+        portable: As in `call_function`.
+    """
+    if not decoding.exif_orientation:
+        return tf.constant(UPRIGHT)
+    return tf.cond(
+        contains(data, mark),
+        lambda: call_function(function, data, portable=portable),
+        lambda: tf.constant(UPRIGHT),
+    )
+
+
+def inspect_jpeg(
+    data: tf.Tensor, decoding: Decoding, *, portable: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return what is needed to decode a JPEG file.
+
+    Args:
+        data: () string.
+        decoding: Whether the orientation counts.
+        portable: As in `call_function`.
+
+    Returns:
+        The bytes that TensorFlow decodes to the right colors, () string; height and width as they
+        are stored, (2,) int32; and the orientation, () int32.
+    """
+    shape = tf.io.extract_jpeg_shape(data)
+    decodable = tf.cond(
+        shape[2] == CMYK_CHANNELS,
+        lambda: tf.strings.join(
+            [tf.strings.substr(data, 0, 2), ADOBE_SEGMENT, tf.strings.substr(data, 2, -1)]
+        ),
+        lambda: data,
+    )
+    orientation = read_orientation(data, EXIF_PREFIX, jpeg_orientation, decoding, portable=portable)
+    return decodable, shape[:2], orientation
+
+
+def decode_other(data: tf.Tensor, decoding: Decoding, *, portable: bool) -> tf.Tensor:
+    """Decode a file of any format but JPEG, (h, w, 3) uint8 RGB.
+
+    Args:
+        data: () string.
+        decoding: Background and orientation.
+        portable: As in `call_function`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the bytes are not such a file.
+    """
+    image = tf.cond(
+        tf.strings.substr(data, 0, 4) == b"\x89PNG",
+        lambda: _decode_png(data, decoding, portable=portable),
+        lambda: call_function(_decoder(decoding), data, portable=portable),
+    )
+    return tf.ensure_shape(image, (None, None, 3))
+
+
+@functools.cache
+def _decoder(decoding: Decoding) -> OfBytes:
+    """Return a decoder of BMP, GIF and WebP files."""
+
+    def decode(data: tf.Tensor) -> tf.Tensor:
+        header = read_head(data, 0, 12)
+        is_webp = header.matches(0, b"RIFF") & header.matches(8, b"WEBP")
+        image = tf.case(
+            [
+                (header.matches(0, b"BM"), lambda: _flatten(decode_bmp(data), decoding)),
+                (header.matches(0, b"GIF"), lambda: _decode_gif(data, decoding)),
+                (is_webp, lambda: _decode_webp(data, decoding)),
+            ],
+            default=_refuse,
+        )
+        return tf.ensure_shape(image, (None, None, 3))
+
+    return decode
+
+
+def _refuse() -> tf.Tensor:
+    refused = assert_or_invalid_argument(tf.constant(False), f"the file is no {FORMATS} file")
+    return with_dependencies(refused, tf.zeros((0, 0, 3), tf.uint8))[0]
+
+
+def _decode_png(data: tf.Tensor, decoding: Decoding, *, portable: bool) -> tf.Tensor:
+    def decode_color() -> tf.Tensor:
+        return tf.io.decode_png(data, channels=3)
+
+    # With fewer channels TensorFlow drops a transparent color of gray and RGB files.
+    def decode_opacity() -> tf.Tensor:
+        return _flatten(tf.io.decode_png(data, channels=4), decoding)
+
+    if decoding.background is None:
+        image = decode_color()
+    else:
+        # Gray and RGB with opacity, or a color or palette entry that is transparent.
+        color_type = tf.strings.substr(data, PNG_COLOR_TYPE, 1)
+        has_opacity = (color_type == b"\x04") | (color_type == b"\x06") | contains(data, b"tRNS")
+        image = tf.cond(has_opacity, decode_opacity, decode_color)
+    return upright(
+        image, read_orientation(data, b"eXIf", png_orientation, decoding, portable=portable)
+    )
+
+
+def _decode_gif(data: tf.Tensor, decoding: Decoding) -> tf.Tensor:
+    still = first_gif_frame(data, decoding.background)
+    return _on_canvas(tf.io.decode_gif(still.data)[0], still, decoding)
+
+
+def _decode_webp(data: tf.Tensor, decoding: Decoding) -> tf.Tensor:
+    still = first_webp_frame(data)
+    # Servers on TensorFlow 2.19 cannot load a graph with `decode_webp`.
+    frame = tf.io.decode_image(still.data, expand_animations=False)
+    image = _on_canvas(_flatten(frame, decoding), still, decoding)
+    return upright(image, webp_orientation(data)) if decoding.exif_orientation else image
+
+
+def _flatten(image: tf.Tensor, decoding: Decoding) -> tf.Tensor:
+    """Return (h, w, 3 or 4) uint8 pixels on the background, (h, w, 3) uint8."""
+    color = image[..., :3]
+    if decoding.background is None:
+        return color
+
+    def blend() -> tf.Tensor:
+        # 16 bits are enough for the products; the sums divide by 255 and round to the nearest.
+        opacity = tf.cast(image[..., 3:], tf.uint16)
+        background = tf.constant(decoding.background, tf.uint16)
+        sums = tf.cast(color, tf.uint16) * opacity + background * (255 - opacity) + 128
+        return tf.cast((sums + sums // 256) // 256, tf.uint8)
+
+    opaque = tf.reduce_all(image[..., 3:] == 255)
+    return tf.cond(opaque, lambda: color, blend)
+
+
+def _on_canvas(frame: tf.Tensor, still: StillImage, decoding: Decoding) -> tf.Tensor:
+    """Return the image, (h, w, 3) uint8, of which a frame may cover a part only."""
+
+    def pad() -> tf.Tensor:
+        before, after = still.offset, still.canvas - still.offset - still.size
+        background = tf.constant(decoding.background or (0, 0, 0), tf.uint8)
+        padding = tf.concat([tf.stack([before, after], axis=1), [[0, 0]]], axis=0)
+        inside = tf.pad(tf.ones_like(frame, tf.bool), padding)
+        return tf.where(inside, tf.pad(frame, padding), background)
+
+    return tf.cond(tf.reduce_all(still.size == still.canvas), lambda: frame, pad)
