@@ -32,6 +32,7 @@ def load_dataset(
             - `imagenet:PATH`: ImageNet as its archives, Kaggle's or Tiny ImageNet's unpack.
             - `shards:PATH`: the output of `cnnkit data shard`.
             - `tfds:NAME`: a dataset of TensorFlow Datasets that is already prepared.
+              `tfds:NAME#SPLIT` holds out another split than `test`.
         seed: Seed of the split of a dataset that has no test split.
         download: Whether TensorFlow Datasets may download and prepare the dataset.
         max_unreadable: Largest fraction of the files in class folders, 0..1, that may be unreadable

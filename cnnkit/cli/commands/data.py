@@ -176,9 +176,12 @@ def _sample(args: argparse.Namespace) -> int:
         )
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    for index in range(args.count):
+    names = [Path(name).with_suffix("") for name in split.names[: args.count]]
+    # Files of the same name in several folders are told apart by the folders.
+    unique = len({name.name for name in names}) == len(names)
+    for index, name in enumerate(names):
         label = source.class_names[split.labels[index]]
-        path = output / f"{Path(split.names[index]).stem}-label-{label}.png"
+        path = output / f"{name.name if unique else '-'.join(name.parts)}-label-{label}.png"
         if path.exists():
             raise UsageError(f"{path} exists", hint="Remove it or use another --output")
         with staged_file(path) as aside:

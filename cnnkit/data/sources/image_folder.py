@@ -90,7 +90,8 @@ def _find_roles(path: Path, names: list[str]) -> dict[str, str]:
     """Return the role of each folder of a split.
 
     A name that only contains `train`, `test` or `val`, such as `seg_train` and `val2017`, counts
-    where no folder has that name alone, and folders for training and testing share a class folder.
+    where no folder has that name alone. If all names are such, they count where the folders for
+    training and testing share a class folder: `train_station` and `test_tube` are classes.
     """
     roles = {name: role for name in names if (role := split_role(name))}
     given = set(roles.values())
@@ -100,6 +101,8 @@ def _find_roles(path: Path, names: list[str]) -> dict[str, str]:
         words = (split_role(word) for word in re.split("[^a-z]+", name.lower()))
         if (role := next(filter(None, words), None)) and role not in given:
             roles.setdefault(name, role)
+    if given:
+        return roles
     inner = {name: set(subfolders(path / name)) for name in roles}
     train = [inner[name] for name, role in roles.items() if role == "train"]
     others = [inner[name] for name, role in roles.items() if role != "train"]
@@ -112,13 +115,10 @@ def _default_held_out(path: Path, train: str, roles: dict[str, str]) -> str:
     labeled = [name for name in roles if classes & set(subfolders(path / name))]
     chosen = [name for name in labeled if roles[name] == "test"] or labeled
     if not chosen:
-        imagenet = (path / "val" / "val_annotations.txt").is_file()
         raise DataError(
             f"{path} has no class folders to hold out",
             expected=f"folders of the classes of {train} in {' or '.join(roles)}",
-            hint=f"imagenet:{path} reads this layout"
-            if imagenet
-            else f"folder:{path / train} holds out a part of the training images",
+            hint=_advice(path, train, classes),
         )
     if len(chosen) > 1:
         raise DataError(
@@ -126,6 +126,15 @@ def _default_held_out(path: Path, train: str, roles: dict[str, str]) -> str:
             expected=f"folder:{path}{HELD_OUT_MARK}NAME with one of {', '.join(chosen)}",
         )
     return chosen[0]
+
+
+def _advice(path: Path, train: str, classes: set[str]) -> str:
+    """Return what to do with a folder whose splits have no common class folders."""
+    if (path / "val" / "val_annotations.txt").is_file():
+        return f"imagenet:{path} reads this layout"
+    if len(classes) > 1:
+        return f"folder:{path / train} holds out a part of the training images"
+    return "Move the images into a folder for each class"
 
 
 def split_role(name: str) -> str | None:

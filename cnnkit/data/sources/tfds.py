@@ -11,7 +11,13 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from cnnkit.data.dataset import Dataset, Split, stratified_holdout
+from cnnkit.data.dataset import (
+    HELD_OUT_MARK,
+    UNUSED_SPLIT,
+    Dataset,
+    Split,
+    stratified_holdout,
+)
 from cnnkit.data.sources.tfrecord import RecordOffsets, read_records, record_reader
 from cnnkit.errors import DataError, UsageError, unknown_name
 
@@ -31,18 +37,24 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     The images stay on disk.
 
     Args:
-        name: Name of the dataset, as `tfds.builder` takes it.
+        name: Name of the dataset, as `tfds.builder` takes it. `NAME#SPLIT` holds out that split;
+            without it `test` is held out, or `validation` if there is no labeled `test`.
         seed: Seed of the split of a dataset without a test split.
         download: Whether the dataset may be downloaded and prepared.
 
     Raises:
         UsageError: If there is no such dataset, configuration or version, it is not prepared, its
-            files are of another format, or its examples are not labeled images.
+            files are of another format, its examples are not labeled images, or it has no such
+            split to hold out.
         DataError: If it has no labeled train split, or its files are damaged.
     """
+    spec = f"tfds:{name}"
+    name, _, held_out = name.partition(HELD_OUT_MARK)
     builder = _open_builder(name, download)
     _check_builder(name, builder)
-    test_name = next((one for one in TEST_SPLITS if _has_labels(builder, one)), None)
+    if held_out and held_out not in (others := set(builder.info.splits) - {"train"}):
+        raise unknown_name("split to hold out", held_out, sorted(others))
+    test_name = held_out or next((one for one in TEST_SPLITS if _has_labels(builder, one)), None)
     images, labels = _locate_images(builder, "train")
     if test_name:
         rows = {"train": (images, labels), "test": _locate_images(builder, test_name)}
@@ -65,10 +77,15 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
                 received=int(outside[0]),
             )
     return Dataset(
-        f"tfds:{name}",
+        spec,
         class_names,
         {split: _split_from_records(split, *row) for split, row in rows.items()},
         digest.hexdigest(),
+        {
+            f"{UNUSED_SPLIT} {split}": _image_names(split, about.num_examples)
+            for split, about in builder.info.splits.items()
+            if split not in ("train", test_name)
+        },
     )
 
 
@@ -204,5 +221,8 @@ def _locate_images(
 
 
 def _split_from_records(name: str, images: RecordOffsets, labels: np.ndarray) -> Split:
-    names = [f"{name}{i:06d}" for i in range(len(labels))]
-    return Split.from_files(labels, names, record_reader(images))
+    return Split.from_files(labels, _image_names(name, len(labels)), record_reader(images))
+
+
+def _image_names(split: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{split}{i:06d}" for i in range(count))

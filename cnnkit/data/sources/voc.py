@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,7 @@ def _split_from_files(files: Sequence[Path], names: tuple[str, ...]) -> Split:
         if not file.is_file():
             raise DataError(f"No image {file}", expected=LAYOUT)
     with tf.device("CPU:0"):
-        table = tf.constant([str(file) for file in files])
+        # Bytes, because a name need not be UTF-8.
+        table = tf.constant([os.fsencode(file) for file in files])
     labels = np.zeros(len(files), np.int32)
     return Split.from_files(labels, names, lambda index: tf.io.read_file(tf.gather(table, index)))

@@ -89,3 +89,12 @@ def test_data_sample_writes_files(tmp_path, capsys):
         assert path.rpartition("-label-")[2].removesuffix(".png") in "0123456789"
     assert main(arguments) == 2
     assert "exists. Remove it or use another --output" in capsys.readouterr().err
+
+
+def test_samples_of_the_same_name_in_several_folders(tmp_path, capsys):
+    write_files(tmp_path / "set", [f"{c}/{s}/1.png" for c in "ab" for s in "xyz"])
+    words = ["data", "sample", f"folder:{tmp_path / 'set'}", "--count", "2", "--split", "train"]
+    assert main([*words, "--output", str(tmp_path / "s")]) == 0
+    paths = capsys.readouterr().out.split()
+    assert len(paths) == len(set(paths)) == 2
+    assert all(path.endswith("-1-label-a.png") for path in paths)

@@ -114,6 +114,14 @@ def test_usual_names_of_splits(tmp_path, train, test):
     )
 
 
+@pytest.mark.parametrize("test", ["test", "test1", "val"])
+def test_splits_without_class_folders_are_no_classes(tmp_path, test):
+    # As Kaggle's dogs-vs-cats: the classes are in the names of the files.
+    write_files(tmp_path, ["train/cat.0.jpg", "train/dog.0.jpg", f"{test}/1.jpg", f"{test}/2.jpg"])
+    with pytest.raises(DataError, match="no class folders to hold out.*a folder for each class"):
+        load_dataset(f"folder:{tmp_path}")
+
+
 def test_classes_that_are_named_like_splits_stay_classes(tmp_path):
     write_files(tmp_path / "vehicles", [f"{c}/{i}.png" for c in ("bus", "train") for i in range(5)])
     assert load_dataset(f"folder:{tmp_path / 'vehicles'}").class_names == ("bus", "train")

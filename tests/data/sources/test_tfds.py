@@ -116,6 +116,24 @@ def test_test_images_without_classes_are_not_the_test_split(squares):
     source = load_dataset("tfds:cnnkit_tiny_squares", download=True)
     assert sorted(source.splits["test"].labels.tolist()) == [0] * 4 + [1] * 4
     assert len(source.splits["train"]) == 8
+    assert list(source.left_out) == ["in the unused split test"]
+    with pytest.raises(DataError, match="8 images of the split test.*have no class"):
+        load_dataset("tfds:cnnkit_tiny_squares#test")
+
+
+def test_a_third_split_is_said_and_can_be_held_out(squares):
+    squares.setattr(CnnkitTinySquares, "SPLITS", {"train": 0, "validation": 0, "test": 0})
+    source = load_dataset("tfds:cnnkit_tiny_squares", download=True)
+    assert source.describe_left_out() == (
+        "8 files left out: 8 in the unused split validation; "
+        "tfds:cnnkit_tiny_squares#validation holds that split out"
+    )
+    other = load_dataset("tfds:cnnkit_tiny_squares#validation")
+    assert other.spec == "tfds:cnnkit_tiny_squares#validation"
+    assert list(other.left_out) == ["in the unused split test"]
+    assert other.splits["train"].labels.tolist() == source.splits["train"].labels.tolist()
+    with pytest.raises(UsageError, match="Unknown split to hold out 'none'.*one of test, valid"):
+        load_dataset("tfds:cnnkit_tiny_squares#none")
 
 
 def test_training_images_without_classes_are_refused(squares):
