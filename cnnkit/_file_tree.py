@@ -77,11 +77,11 @@ def is_ordinary(name: str) -> bool:
     return _reason_of_name(name) is None
 
 
-def printable(name: str) -> str:
+def printable_name(name: str) -> str:
     r"""Return a file name that can be printed and stored; bytes that are not UTF-8 are escaped.
 
     Example:
-        >>> printable("caf\udce9.jpg")
+        >>> printable_name("caf\udce9.jpg")
         'caf\\xe9.jpg'
     """
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

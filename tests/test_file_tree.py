@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from cnnkit._file_tree import find_files, is_ordinary, printable
+from cnnkit._file_tree import find_files, is_ordinary, printable_name
 from tests.helpers.images import write_files
 
 
@@ -84,5 +84,5 @@ def test_a_folder_without_permission_is_named(tmp_path):
 
 
 def test_names_that_are_not_utf8_can_be_printed():
-    assert printable(os.fsdecode(b"caf\xe9/\xff.png")) == r"caf\xe9/\xff.png"
-    assert printable("caf\u00e9/\u732b.png") == "caf\u00e9/\u732b.png"
+    assert printable_name(os.fsdecode(b"caf\xe9/\xff.png")) == r"caf\xe9/\xff.png"
+    assert printable_name("caf\u00e9/\u732b.png") == "caf\u00e9/\u732b.png"

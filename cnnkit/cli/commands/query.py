@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable
+from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable_name
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
 from cnnkit.cli.console import add_json_argument, print_json
 from cnnkit.errors import DataError, UsageError
@@ -97,9 +97,9 @@ def _find_images(paths: list[str]) -> list[NamedImage]:
                 raise UsageError("`PATH` - must be given once", received=" ".join(paths))
             images.append((_STDIN, _read_stdin()))
         elif Path(path).is_dir():
-            images += ((printable(str(file)), file) for file in _image_files(Path(path)))
+            images += ((printable_name(str(file)), file) for file in _image_files(Path(path)))
         elif Path(path).is_file():
-            images.append((printable(path), Path(path)))
+            images.append((printable_name(path), Path(path)))
         else:
             raise UsageError("`PATH` must be an existing image file or folder", received=path)
     return images

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._file_tree import OTHER_TYPE, printable
+from cnnkit._file_tree import OTHER_TYPE, printable_name
 from cnnkit.data.dataset import UNREADABLE, Dataset, Split, stratified_holdout
 from cnnkit.data.decode import decode_image
 from cnnkit.data.formats import FORMATS
@@ -70,7 +70,7 @@ def dataset_from_files(
             kept[name] = [rows[i] for i in np.flatnonzero(members)]
     tables = {
         split: [
-            (printable(file.name).removeprefix(layout.base), index_of[file.class_name], file)
+            (printable_name(file.name).removeprefix(layout.base), index_of[file.class_name], file)
             for file in rows
         ]
         for split, rows in kept.items()
@@ -99,14 +99,14 @@ def _check_class_folders(layout: FolderLayout, files: SortedFiles) -> None:
         raise DataError(
             f"{folder} is not a dataset",
             expected="a subfolder for each class",
-            received=", ".join(map(printable, names)) or "none",
+            received=", ".join(map(printable_name, names)) or "none",
             hint=_deeper_folder(layout, files),
         )
     for name in names:
-        if printable(name) != name or "\n" in name or "\r" in name:
+        if printable_name(name) != name or "\n" in name or "\r" in name:
             raise DataError(
                 f"The name of a class folder in {folder} must be UTF-8 without line breaks",
-                received=repr(printable(name)),
+                received=repr(printable_name(name)),
                 hint="Rename it",
             )
     held_out = {
@@ -136,7 +136,7 @@ def _check_known(layout: FolderLayout, held_out: set[str], class_names: Sequence
     if unknown:
         raise DataError(
             f"{layout.folder('test')} has classes that {layout.folder('train')} lacks",
-            received=", ".join(map(printable, unknown)),
+            received=", ".join(map(printable_name, unknown)),
         )
 
 
@@ -176,7 +176,7 @@ def _keep_readable(
             reason = file.reason or reason_of_suffix(file.name)
             files.leave_out(reason, file.name)
             if reason != OTHER_TYPE:
-                broken.append(printable(file.name))
+                broken.append(printable_name(file.name))
     total = len(broken) + sum(map(len, kept.values()))
     if len(broken) > max_unreadable * total:
         more = len(broken) - MAX_NAMES_IN_ERROR
@@ -231,7 +231,7 @@ def _folders_without_images(layout: FolderLayout, kept: Mapping[str, list[ImageF
             continue
         used = {file.class_name for file in kept[split]}
         names = [name for name in subfolders(layout.folder(split)) if name not in used]
-        empty += [printable(str(Path(layout.base) / folder / name)) for name in names]
+        empty += [printable_name(str(Path(layout.base) / folder / name)) for name in names]
     return empty
 
 

@@ -26,7 +26,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cnnkit._file_tree import printable
+from cnnkit._file_tree import printable_name
 from cnnkit._files import read_lines
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.sources.image_files import dataset_from_files
@@ -101,7 +101,7 @@ def load_imagenet(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) 
     if labels_file:
         # In the order of the names, because the lines of some labels files have none.
         files.images["test"].sort(key=lambda file: file.name)
-        names = [Path(printable(file.name)).name for file in files.images["test"]]
+        names = [Path(printable_name(file.name)).name for file in files.images["test"]]
         labels = _validation_labels(labels_file, names, synsets)
         files.images["test"] = [
             file._replace(class_name=synsets[label])

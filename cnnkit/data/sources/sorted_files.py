@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from cnnkit._file_tree import BROKEN_LINK, OTHER_TYPE, find_files, is_ordinary, printable
+from cnnkit._file_tree import BROKEN_LINK, OTHER_TYPE, find_files, is_ordinary, printable_name
 from cnnkit.data.dataset import UNREADABLE, UNUSED_SPLIT
 from cnnkit.errors import UsageError
 
@@ -101,7 +101,7 @@ class SortedFiles:
 
     def leave_out(self, reason: str, name: str) -> None:
         """Count a file under a reason."""
-        self.left_out.setdefault(reason, []).append(printable(name))
+        self.left_out.setdefault(reason, []).append(printable_name(name))
 
 
 def sort_files(layout: FolderLayout) -> SortedFiles:

@@ -22,6 +22,8 @@ TORN = encoded(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8),
 FOLDERS = [
     "cat", "dog", "train", "val", "test", "Valid", "seg_train", "__MACOSX", ".git", "annotations",
     "@eaDir", "deep", "caf\udce9", "#x",
+    # More often, so that there are images deep in class folders.
+    *["train", "cat", "deep"] * 3,
 ]  # fmt: skip
 FILES = ["a.png", "b.jpg", "c.txt", "none", ".DS_Store", "Thumbs.db", "d.TIF", "caf\udce9.png"]
 KINDS = [
