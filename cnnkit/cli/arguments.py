@@ -95,9 +95,8 @@ def add_preprocessing_arguments(parser: argparse._ActionsContainer, *, scale: bo
     parser.add_argument(
         "--preprocessing",
         choices=PREPROCESSINGS,
-        help="what the network expects of images: caffe (BGR minus a mean), torch (torchvision's"
-        " mean and deviation), tf (-1..1), unit (0..1) or raw (0..255) (default: as the file says,"
-        " or as usual for such files)",
+        help="what the network expects of images where its file does not say it: caffe (BGR minus a"
+        " mean), torch (torchvision's mean and deviation), tf (-1..1), unit (0..1) or raw (0..255)",
     )
     parser.add_argument(
         "--channels", choices=("RGB", "BGR"), help="color order of the first kernel"

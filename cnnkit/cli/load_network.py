@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,
+    PREPROCESSINGS,
     add_preprocessing_arguments,
     parse_model_options,
     preprocessing_arguments,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from cnnkit.data import Augmentation
     from cnnkit.export import Origin
+    from cnnkit.models.preprocessing import Preprocessing
     from cnnkit.models.weights.weights_file import WeightsFile
     from cnnkit.run_folder import RunFolder
 
@@ -155,7 +157,8 @@ def load_network(
             the weights of `model` where that is given.
 
     Raises:
-        UsageError: If there is no such file, `model` is missing, or the file does not fit it.
+        UsageError: If there is no such file, `model` is missing, the file does not fit it, or
+            neither the file nor `preprocessing` says what pixels the network expects.
         RunError: If a converted model does not give the outputs that it gave when converted.
     """
     from cnnkit import models
@@ -173,13 +176,7 @@ def load_network(
             options = {**options, "preprocessing": stated}
         network = _fresh_network(path, model, options, seed)
         return LoadedModel(network, path, given_labels=labels)
-    saved = place.suffix == ".keras" and not (classifier and model is not None)
-    if saved or place.is_dir() or not place.exists():
-        if given:
-            raise UsageError(
-                f"{path} holds its own preprocessing",
-                expected="a weights file with --preprocessing, --channels, --mean or --std",
-            )
+    if not place.exists() or place.is_dir() or _is_model(place, model, classifier):
         if options and place.exists():
             raise UsageError(
                 f"{path} holds its own network, which --model-option does not change",
@@ -187,8 +184,10 @@ def load_network(
                 received=", ".join(options),
             )
         run = RunFolder(place)
-        return LoadedModel(models.load_model(path), path, run if run.exists() else None, labels)
+        network = _load_model(path, given, is_run=run.exists())
+        return LoadedModel(network, path, run if run.exists() else None, labels)
     weights = models.open_weights(path, **given)
+    _check_pixels_are_known(path, weights.preprocessing)
     if classifier and weights.classes is None:
         raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
     network = models.build(
@@ -197,6 +196,41 @@ def load_network(
         **options_for_weights(weights, options),
     )
     return LoadedModel(network, path, given_labels=labels)
+
+
+def _is_model(file: Path, model: str | None, classifier: bool) -> bool:
+    """Return True for a file of a model that is not to be read as the weights of another."""
+    if file.suffix == ".keras":
+        return not (classifier and model is not None)
+    from cnnkit.models.loading import holds_model
+
+    return model is None and holds_model(file)
+
+
+def _load_model(path: str, given: Mapping[str, Any], *, is_run: bool) -> keras.Model:
+    """Load a run folder or a file of a model; ask what it expects if nothing says it."""
+    from cnnkit import models
+    from cnnkit.models.loading import expected_of_file
+    from cnnkit.models.preprocessing import override_preprocessing
+
+    if is_run or not Path(path).exists():
+        return models.load_model(path, preprocessing=given.get("preprocessing"))
+    expected = expected_of_file(path)
+    if not given:
+        _check_pixels_are_known(path, expected)
+        return models.load_model(path)
+    stated = override_preprocessing(expected, **_preset(given))
+    return models.load_model(path, preprocessing=stated)
+
+
+def _check_pixels_are_known(path: str, preprocessing: Preprocessing) -> None:
+    if preprocessing.origin == "unknown":
+        raise UsageError(
+            f"--preprocessing must say what pixels {path} expects",
+            expected=f"--preprocessing {', '.join(PREPROCESSINGS[:-1])} or {PREPROCESSINGS[-1]}",
+            received=preprocessing.reason or "nothing in the file",
+            hint="`unit` is for images divided by 255, `raw` for 0..255",
+        )
 
 
 def _preset(given: Mapping[str, Any]) -> dict[str, Any]:

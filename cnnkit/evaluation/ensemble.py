@@ -137,7 +137,7 @@ def evaluated_run(
         UsageError: If the run has other classes.
         RunError: If the run is not finished.
     """
-    model = load_model(run.finished_model())
+    model = load_model(run.finished_model(), preprocessing="raw")
     augmentation = held_out_augmentation(run.config)
     columns = _columns(run.class_names, class_names, str(run.path))
     sides = tuple(scales or augmentation.scales[:1])

@@ -54,6 +54,17 @@ class Preprocessing:
         """Whether the first kernel takes RGB images in 0..255 as they are."""
         return self.channels == "RGB" and self.std is None and not np.any(self.mean)
 
+    def contradicts(self, other: Preprocessing) -> bool:
+        """Whether the file states this one, and `other` has other numbers."""
+        return self.origin == FILE and (
+            self.channels != other.channels
+            or np.shape(self.mean) != np.shape(other.mean)
+            or not np.allclose(self.mean, other.mean, rtol=1e-3)
+            or not np.allclose(
+                1 if self.std is None else self.std, 1 if other.std is None else other.std, 1e-3
+            )
+        )
+
     def by_convention(self, reason: str) -> Preprocessing:
         """Return the same preprocessing as the custom `reason`, for example `"Caffe"`."""
         return replace(self, origin=CONVENTION, reason=reason)
@@ -132,6 +143,30 @@ PRESETS = {
     "unit": Preprocessing(std=(255.0, 255.0, 255.0)),
     "raw": Preprocessing(),
 }
+
+
+def compose(outside: Preprocessing, inside: Preprocessing) -> Preprocessing:
+    """Return the preprocessing that does `outside`, then `inside`, with the origin of `outside`.
+
+    Args:
+        outside: What is done to RGB images in 0..255.
+        inside: What is done to its result; its numbers are those of the channels in RGB order, as
+            if the result had that order.
+    """
+    flipped = outside.channels == "BGR"
+    std = np.ones(3) if outside.std is None else np.asarray(outside.std, float)
+    inner_mean, inner_std = np.asarray(inside.mean, float), inside.std
+    if flipped:
+        inner_mean = inner_mean[..., ::-1]
+        inner_std = None if inner_std is None else np.asarray(inner_std)[::-1]
+    mean: Any = np.asarray(outside.mean, float) + inner_mean * std
+    total = std if inner_std is None else std * np.asarray(inner_std, float)
+    return replace(
+        outside,
+        mean=tuple(mean.tolist()) if mean.ndim == 1 else mean,
+        std=None if (total == 1).all() else tuple(total.tolist()),
+        channels="BGR" if flipped != (inside.channels == "BGR") else "RGB",
+    )
 
 
 def caffe_preprocessing(names: Collection[str]) -> Preprocessing:
@@ -259,15 +294,22 @@ def _checked_std(std: Sequence[float] | float) -> np.ndarray:
     return np.broadcast_to(values, (3,))
 
 
-def warn_if_assumed(preprocessing: Preprocessing, subject: object, how: str) -> None:
+def contradiction(stated: Preprocessing, given: Preprocessing, file: object) -> UsageError:
+    """Return the error for a preprocessing that a file contradicts."""
+    return UsageError(
+        f"`preprocessing` must be what {file} states itself, or be left out",
+        expected=stated.describe(),
+        received=given.describe(),
+    )
+
+
+def warn_if_assumed(preprocessing: Preprocessing, file: object, how: str) -> None:
     """Warn about a preprocessing that neither the file nor the caller says.
 
     Args:
         preprocessing: The preprocessing that is going to be used.
-        subject: The file.
+        file: The file.
         how: How to say otherwise.
     """
     if preprocessing.is_assumed:
-        warnings.warn(
-            f"{subject}: {preprocessing.describe()}. {how}", AssumptionWarning, stacklevel=3
-        )
+        warnings.warn(f"{file}: {preprocessing.describe()}. {how}", AssumptionWarning, stacklevel=3)

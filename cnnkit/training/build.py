@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +18,9 @@ from cnnkit._files import staged_file
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
-from cnnkit.models.loading import options_for_weights
-from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.models.loading import expected_of_file, options_for_weights
+from cnnkit.models.model_input import measured_preprocessing
+from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, override_preprocessing
 from cnnkit.models.surgery.sequential import layers_with_weights
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.optimizer import SGD
@@ -167,12 +169,37 @@ def load_initial_model(config: TrainingConfig) -> keras.Model:
         UsageError: If `init_from` does not exist, or the file does not fit the network.
     """
     path = Path(config.init_from or "")
-    if path.is_dir() or path.suffix == ".keras" or not path.exists():
+    if path.is_dir() or not path.exists():
         return models.load_model(path)
+    stated = dict(config.init_options)
+    if path.suffix == ".keras":
+        expected = expected_of_file(path)
+        _check_pixels_are_known(path, expected, stated)
+        given = None
+        if stated:
+            given = override_preprocessing(expected, stated.pop("preprocessing", None), **stated)
+        model = models.load_model(path, preprocessing=given)
+        inside = measured_preprocessing(model)
+        is_nested = any(isinstance(layer, keras.Model) and layer.weights for layer in model.layers)
+        if not is_nested and (inside is None or inside.channels == "RGB"):
+            return model
+    # The layers of inner models, and a first kernel in RGB order, as the network to train has them.
     file = models.open_weights(path, **config.init_options)
+    _check_pixels_are_known(path, file.preprocessing, config.init_options)
     return models.build(
         config.model, weights=file, **options_for_weights(file, config.model_options)
     )
+
+
+def _check_pixels_are_known(
+    path: Path, preprocessing: Preprocessing, stated: Mapping[str, Any]
+) -> None:
+    if preprocessing.origin == UNKNOWN and not stated:
+        raise UsageError(
+            f"`init_options` must say what pixels {path} expects",
+            expected="preprocessing=caffe, torch, tf, unit or raw, as --init-option",
+            received=preprocessing.reason or "nothing in the file",
+        )
 
 
 def initial_preprocessing(model: keras.Model, image_size: int) -> Preprocessing | None:
@@ -184,14 +211,14 @@ def initial_preprocessing(model: keras.Model, image_size: int) -> Preprocessing 
             replaced by its mean color.
 
     Returns:
-        The preprocessing, or None if the network has no `SubtractMean` layer.
+        The preprocessing, or None if the network has none.
     """
     for layer in model.layers:
         if isinstance(layer, SubtractMean):
             fits = layer.mean.ndim == 1 or layer.mean.shape[:2] == (image_size, image_size)
             mean = layer.mean if fits else layer.mean.mean(axis=(0, 1))
             return Preprocessing(mean, layer.std)
-    return None
+    return measured_preprocessing(model)
 
 
 def initialize_from(

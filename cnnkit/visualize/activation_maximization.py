@@ -17,11 +17,10 @@ import tensorflow as tf
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.class_names import class_count, class_index
 from cnnkit.models.graph import Graph, Node, build_graph
+from cnnkit.models.model_input import pixel_range
 from cnnkit.visualize.argument_checks import validate_position
 from cnnkit.visualize.attribution.tf_keras_vis import without_activation
 from cnnkit.visualize.forward import check_weights
-
-INPUT_RANGE = (0.0, 255.0)
 
 # Principal components of ImageNet's colors in 0..1, times their standard deviations; the rows are
 # R, G and B. The eigenvalues and eigenvectors are those of the color noise of fb.resnet.torch.
@@ -70,7 +69,7 @@ def activation_maximization(
     scaling: float = 0.05,
     seed: int = 0,
     image_size: int | tuple[int, int] | None = None,
-    input_range: tuple[float, float] = INPUT_RANGE,
+    input_range: tuple[float, float] | None = None,
 ) -> list[SynthesizedImage]:
     """Synthesize images that excite units, by gradient ascent from noise.
 
@@ -97,7 +96,8 @@ def activation_maximization(
         scaling: Largest random change of size, as a fraction in 0..1.
         seed: Seed of the noise and the transformations.
         image_size: Side, or (h, w), of the image for a model that takes images of any size.
-        input_range: Smallest and largest value of a pixel. The noise is around the middle.
+        input_range: Smallest and largest value of a pixel; None takes the range that the first
+            layers of the model tell, or 0..255 with a warning. The noise is around the middle.
 
     Returns:
         One `SynthesizedImage` for every unit.
@@ -120,6 +120,7 @@ def activation_maximization(
     nodes = graph.ancestors(end)
     check_weights(nodes)
     shape = _image_shape(graph, image_size)
+    input_range = pixel_range(graph) if input_range is None else input_range
     if jitter is None:
         jitter = round(min(shape[:2]) / 28)
     _check_numbers(steps, rate, smoothness, jitter, rotation, scaling, input_range)

@@ -16,11 +16,11 @@ import tensorflow as tf
 
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import build_graph
+from cnnkit.models.model_input import gray_level
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.argument_checks import check_batch_size, check_names, check_whole_number
 from cnnkit.visualize.forward import as_image_batch, check_weights, forward_to, non_finite_error
 
-GRAY = 128.0
 RANDOM = "random"
 
 
@@ -72,7 +72,7 @@ def correspondence(
     boxes: Mapping[str, Sequence[Box]],
     layers: Sequence[str],
     *,
-    fill: float = GRAY,
+    fill: float | None = None,
     draws: int = 10,
     seed: int = 0,
     atol: float = 0.0,
@@ -88,7 +88,8 @@ def correspondence(
         images: (n, h, w, 3), n of at least 2, as the model takes them.
         boxes: The position of each part by its name: one box for every image, in pixels.
         layers: Names of layers; the paper uses layers 5 and 7.
-        fill: Gray value of the occluded part, 0..255.
+        fill: Gray value of the occluded part; None takes the middle of the range that the model
+            expects, or that the images have: 128, 0.5 or 0.
         draws: Number of random draws. Each draw occludes a box at random in every image, of the
             size of one of its parts.
         seed: Seed of the draws.
@@ -116,6 +117,7 @@ def correspondence(
     """
     graph = build_graph(model)
     images = as_image_batch(graph, images)
+    gray = gray_level(graph, images) if fill is None else fill
     _check_boxes(images, boxes)
     check_names("layers", layers)
     check_batch_size(batch_size)
@@ -130,7 +132,7 @@ def correspondence(
     # For every layer and image, (places, units): a byte each.
     signs: list[list[np.ndarray]] = [[] for _ in layers]
     for i, image in enumerate(images):
-        occluded = [_occlude(image, place[i], fill) for place in places]
+        occluded = [_occlude(image, place[i], gray) for place in places]
         changes = _change_signs(forward, image, occluded, batch_size, atol)
         for layer_signs, layer, change in zip(signs, layers, changes, strict=True):
             if change is None:

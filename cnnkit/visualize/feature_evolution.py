@@ -97,7 +97,7 @@ def feature_evolution(
     chosen: Mapping[str, Sequence[int]] = {}
     by_epoch = []
     for epoch in used:
-        graph = build_graph(load_model(kept[epoch]))
+        graph = build_graph(load_model(kept[epoch], preprocessing="raw"))
         found = find_top_activations(graph, source, layers, 1, batch_size=batch_size)
         chosen = chosen or {
             layer: _layer_units(units, layer, len(found[layer].values), count, seed)

@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.class_names import class_index
+from cnnkit.models.model_input import gray_level
 from cnnkit.visualize.argument_checks import check_batch_size, check_names
 from cnnkit.visualize.attribution.tf_keras_vis import logits_after
 from cnnkit.visualize.classifier import Classifier, as_classifier, has_kernel
@@ -133,7 +134,7 @@ def invariance(
     layers: Sequence[str] | None = None,
     labels: Sequence[int | str] | None = None,
     amounts: Sequence[float] | None = None,
-    fill: float = GRAY,
+    fill: float | None = None,
     batch_size: int = 16,
 ) -> Invariance:
     """Measures the change of features and class probability under a transformation of images.
@@ -151,7 +152,8 @@ def invariance(
             the untransformed image. A network with one output has the classes 0 (no) and 1 (yes).
         amounts: Pixels downwards, factors, or degrees counter-clockwise; None takes the paper's
             range: see `transform_amounts`.
-        fill: Value of pixels from outside of the image, 0..255.
+        fill: Value of pixels from outside of the image; None takes the middle of the range that
+            the model expects, or that the images have: 128, 0.5 or 0.
         batch_size: Images at a time.
 
     Raises:
@@ -172,6 +174,7 @@ def invariance(
     classifier = as_classifier(model)
     graph = classifier.graph
     images = as_image_batch(graph, images)
+    fill = gray_level(graph, images) if fill is None else fill
     if labels is not None and len(labels) != len(images):
         raise UsageError(
             "`labels` must hold one class for every image",

@@ -53,7 +53,7 @@ def test_a_keras_file(classifier, tmp_path):
     classifier.save(tmp_path / "m.keras")
     path = str(tmp_path / "m.keras")
     # The file names its network: --model has no use.
-    loaded = load_network(path, model="vgg11")
+    loaded = load_network(path, model="vgg11", preprocessing={"preprocessing": "raw"})
     assert loaded.model.count_params() == classifier.count_params()
     assert loaded.labels == ("0", "1")
     assert loaded.augmentation is None
@@ -63,7 +63,9 @@ def test_a_keras_file(classifier, tmp_path):
     named.save(tmp_path / "named.keras")
     assert load_network(str(tmp_path / "named.keras")).labels == ("cat", "dog")
     (tmp_path / "names").write_text("ant\nbee\n")
-    given = load_network(path, labels_file=str(tmp_path / "names"))
+    given = load_network(
+        path, preprocessing={"preprocessing": "raw"}, labels_file=str(tmp_path / "names")
+    )
     assert given.labels == ("ant", "bee")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from cnnkit.errors import UsageError
 from cnnkit.layers import ClassProbabilities, SubtractMean
 from cnnkit.models.class_names import set_class_names
+from cnnkit.models.preprocessing import warn_if_assumed
 from cnnkit.models.weights.match import check_normalization_match, match_layers
 from cnnkit.models.weights.weights_file import (
     OIHW,
@@ -27,6 +28,7 @@ from cnnkit.models.weights.weights_file import (
     wrap_read_errors,
 )
 
+HOW_TO_STATE = "preprocessing=, --preprocessing or, with --init-from, --init-option says otherwise."
 # TensorFlow's kernels require this alignment, in bytes.
 ALIGNMENT = 64
 
@@ -37,7 +39,8 @@ def assign_weights(model: keras.Model, file: WeightsFile) -> None:
     Kernels are transposed to Keras's axes, the inputs of the first dense layer are reordered to
     (height, width, channels), and the first kernel is reordered to RGB. A network without its
     dense layers takes the convolutions of a file that has them. Hardly more than one copy of the
-    largest kernel is in memory besides the network.
+    largest kernel is in memory besides the network. A warning tells when a convention, not the file
+    or an argument, decides about the preprocessing.
 
     Args:
         model: A network of `cnnkit.models`, or any network of the same layers.
@@ -50,6 +53,7 @@ def assign_weights(model: keras.Model, file: WeightsFile) -> None:
     """
     pairs = match_layers(model, file)
     check_normalization_match(model, file)
+    warn_if_assumed(file.preprocessing, file.path, HOW_TO_STATE)
     for layer, stored in pairs:
         with wrap_read_errors(file.path):
             kernel = _read_kernel(model, layer, stored, file)

@@ -32,15 +32,22 @@ def match_layers(
     """
     targets = [layer for layer in model.layers if hasattr(layer, "kernel")]
     stored = list(file.layers)
-    if file.match_by_name:
-        named = {canonical_name(layer.name): layer for layer in stored}
+    named = {canonical_name(layer.name): layer for layer in stored}
+    in_order = list(zip(targets, stored, strict=False))
+    # Names such as conv2d_1 say the order only.
+    says_order_only = (
+        not any(canonical_name(layer.name) in named for layer in targets)
+        and len(in_order) == len(targets)
+        and all(_stored_shape(*pair, file) == tuple(pair[0].kernel.shape) for pair in in_order)
+    )
+    if file.match_by_name and not says_order_only:
         missing = [layer for layer in targets if canonical_name(layer.name) not in named]
         pairs = [
             (layer, named[canonical_name(layer.name)]) for layer in targets if layer not in missing
         ]
     else:
         missing = targets[len(stored) :]
-        pairs = list(zip(targets, stored, strict=False))
+        pairs = in_order
     for layer, found in pairs:
         _check_shapes(model, layer, found, file)
     if missing:
@@ -88,9 +95,7 @@ def _check_shapes(
 ) -> None:
     kernel, bias = stored.kernel, stored.bias
     expected = tuple(layer.kernel.shape)
-    found = _to_keras_axes(kernel.shape, file.kernel_layout)
-    if isinstance(layer, keras.layers.Dense) and len(found) == 4:
-        found = (int(np.prod(found[:3])), found[3])
+    found = _stored_shape(layer, stored, file)
     if found != expected:
         raise UsageError(
             f"{file.path} does not fit {model.name}: {kernel} is not the kernel of {layer.name!r}",
@@ -104,6 +109,16 @@ def _check_shapes(
             expected=tuple(layer.bias.shape) if layer.use_bias else "none",
             received=bias or "none",
         )
+
+
+def _stored_shape(
+    layer: keras.layers.Layer, stored: StoredLayer, file: WeightsFile
+) -> tuple[int, ...]:
+    """Return the shape of a kernel of the file as that of the layer."""
+    found = _to_keras_axes(stored.kernel.shape, file.kernel_layout)
+    if isinstance(layer, keras.layers.Dense) and len(found) == 4:
+        return (int(np.prod(found[:3])), found[3])
+    return found
 
 
 def _shape_hint(expected: tuple[int, ...], found: tuple[int, ...]) -> str | None:

@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import Preprocessing, override_preprocessing
-from cnnkit.models.weights.read_keras import CONFIG, read_hdf5, read_keras
+from cnnkit.models.preprocessing import (
+    Preprocessing,
+    contradiction,
+    override_preprocessing,
+)
+from cnnkit.models.weights.keras_groups import CONFIG
+from cnnkit.models.weights.read_keras import read_keras
 from cnnkit.models.weights.read_numpy import read_npy, read_npz
 from cnnkit.models.weights.read_pytorch import read_safetensors, read_state_dict
 from cnnkit.models.weights.weights_file import WeightsFile, wrap_read_errors
@@ -64,8 +69,8 @@ def open_weights(
         The file, for the `weights` argument of every builder.
 
     Raises:
-        UsageError: If there is no such file, its format is unknown, it is damaged, or an argument
-            is out of range.
+        UsageError: If there is no such file, its format is unknown, it is damaged, an argument is
+            out of range, or `preprocessing` contradicts what the file says.
 
     Example:
         >>> from cnnkit.models import open_weights
@@ -82,6 +87,8 @@ def open_weights(
     with wrap_read_errors(file):
         found = _read(file)
     changed = override_preprocessing(found.preprocessing, preprocessing, **given)
+    if preprocessing is not None and found.preprocessing.contradicts(changed):
+        raise contradiction(found.preprocessing, changed, file)
     changes: dict[str, Any] = {"preprocessing": changed}
     if class_names is not None:
         changes["class_names"] = tuple(class_names)
@@ -92,7 +99,7 @@ def _read(file: Path) -> WeightsFile:
     with file.open("rb") as handle:
         head = handle.read(HEAD_BYTES)
     if head.startswith(HDF5):
-        return read_hdf5(file)
+        return read_keras(file)
     if head.startswith(ZIP):
         return _read_zip(file)
     if head.startswith(NPY):

@@ -1,24 +1,38 @@
-"""Reading Keras's weights: `.keras`, `.weights.h5`, and the `.h5` files of keras.applications.
+"""Reading Keras's files: the weights, and what a file says of the images that its network expects.
 
-Keras documents none of the layouts inside its files. All that is known of them is in this module;
-the tests write files with the installed Keras.
+The classes, names and order of the layers decide; where a file has none, its groups of weights.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from cnnkit.errors import UsageError
-from cnnkit.models.preprocessing import UNKNOWN, VGG, Preprocessing
+from cnnkit.models.model_input import measure_preprocessing, name_layers, outside_of
+from cnnkit.models.preprocessing import PRESETS, UNKNOWN, VGG, Preprocessing, compose
+from cnnkit.models.weights.keras_config import (
+    PACKAGE,
+    ConfigLayer,
+    build_from_config,
+    flatten_layers,
+    image_shape,
+    keras_applications_preprocessing,
+    leading_models,
+    read_layers,
+)
+from cnnkit.models.weights.keras_groups import (
+    NORMALIZATION,
+    KerasFile,
+    LayerGroup,
+    open_keras,
+    read_groups,
+    unsupported_layer,
+)
 from cnnkit.models.weights.weights_file import (
     HWIO,
     LRNParameters,
@@ -27,136 +41,204 @@ from cnnkit.models.weights.weights_file import (
     WeightsFile,
 )
 
-CONFIG = "config.json"
-WEIGHTS = "model.weights.h5"
-# HDF5 groups that only networks of cnnkit have: their mean, their dropout, their ReLU. Keras makes
-# the names from the class names of the layers.
-CNNKIT_GROUPS = ("subtract_mean", "dropout", "activation/vars", "probabilities")
+# Classes whose weights are a kernel and a bias.
+KERNEL_KINDS = ("conv2d", "dense", "grouped_conv2d")
+MEAN_LAYER = "subtract_mean"
+# Groups of layers that do nothing to the pixels before the first convolution of a VGG network.
+VGG_GROUPS = ("input_layer", "conv2d", "max_pooling2d", "average_pooling2d", "flatten", "dense",
+              "dropout", "functional", "sequential", "global_average_pooling2d",
+              "global_max_pooling2d", "activation", "re_lu", "softmax")  # fmt: skip
+VGG_LAYERS = ("block1_conv1", "block1_conv2", "block2_conv1", "block2_conv2", "block3_conv1")
+VGG_UNITS = (64, 64, 128, 128, 256)
 
-OpenHDF5 = Callable[[], AbstractContextManager[h5py.File]]
+# Layers whose weights are settings of the preprocessing.
+SETTINGS = (NORMALIZATION, MEAN_LAYER)
+NORMALIZATION_ROLES = {"kernel": "mean", "bias": "variance"}
+COUNT = ("2", "count")
+NOTHING_STATED = "not stated in the file"
 
 
 def read_keras(path: Path) -> WeightsFile:
-    """Read a `.keras` file: its weights, and the class names in its configuration.
+    """Read the weights of a `.keras`, `.weights.h5` or `.h5` file, and what it says of itself.
 
     Raises:
         UsageError: If the file has no weights, or weights of other layers than convolutions and
             dense layers.
     """
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read(CONFIG))
-        if WEIGHTS not in archive.namelist():
-            raise UsageError(f"{path} has no weights", expected=f"{WEIGHTS} inside the .keras file")
-
-    @contextmanager
-    def open_hdf5() -> Iterator[h5py.File]:
-        with (
-            zipfile.ZipFile(path) as archive,
-            archive.open(WEIGHTS) as member,
-            h5py.File(member) as file,
-        ):
-            yield file
-
-    found = _read_keras_3(path, open_hdf5, "a Keras model (.keras)")
-    layers = {layer["name"]: layer for layer in config["config"].get("layers", ())}
-    names = [layer["config"].get("class_names") for layer in layers.values()]
+    file = open_keras(path)
+    layers = () if file.model is None else read_layers(file.model)
+    with file.open_hdf5() as handle:
+        groups = read_groups(file, handle, layers)
+    outside, inside = _file_input(file, groups, layers)
+    stored = _stored_layers(path, groups, is_unordered=not layers)
+    flat = [layer for _, layer in flatten_layers(layers)]
     normalizations = {
-        name: _lrn_parameters(layer["config"])
-        for name, layer in layers.items()
-        if layer["class_name"] == "LocalResponseNormalization"
+        layer.name: _lrn_parameters(layer.config)
+        for layer in flat
+        if layer.kind == "LocalResponseNormalization"
     }
-    return dataclasses.replace(
-        found,
-        class_names=next((tuple(value) for value in names if value), None),
-        normalizations=normalizations or None,
-        norms_after_pooling=_norms_after_pooling(list(layers), normalizations),
+    has_config = bool(layers)
+    class_names = [layer.config.get("class_names") for layer in flat]
+    return WeightsFile(
+        path,
+        file.format,
+        tuple(stored),
+        HWIO,
+        preprocessing=compose(outside, inside),
+        class_names=next((tuple(value) for value in class_names if value), None),
+        normalizations=normalizations or (None if has_config else {}),
+        norms_after_pooling=_norms_after_pooling([layer.name for layer in flat], normalizations),
+        metadata={"written by": f"Keras {file.version}"} if file.version else {},
     )
 
 
-def read_hdf5(path: Path) -> WeightsFile:
-    """Read a `.weights.h5` file, or an older `.h5` file with or without the model's layers.
+def keras_input(file: KerasFile) -> Preprocessing:
+    """Return what has to be done to RGB images in 0..255 for the model in a file.
 
     Raises:
-        UsageError: If the file has no weights of Keras, or weights of other layers than
-            convolutions and dense layers.
+        UsageError: If the weights in the file are not whole.
     """
-
-    @contextmanager
-    def open_hdf5() -> Iterator[h5py.File]:
-        with h5py.File(path) as file:
-            yield file
-
-    with open_hdf5() as file:
-        root = "model_weights" if "model_weights" in file else ""
-        if "layer_names" in file[f"/{root}"].attrs:
-            return _read_keras_2(path, open_hdf5, file, root)
-        if "layers" not in file:
-            raise UsageError(
-                f"{path} is an HDF5 file, but has no Keras weights", received=", ".join(file)
-            )
-    return _read_keras_3(path, open_hdf5, "Keras weights (.weights.h5)")
+    layers = () if file.model is None else read_layers(file.model)
+    with file.open_hdf5() as handle:
+        groups = read_groups(file, handle, layers)
+    return _file_input(file, groups, layers)[0]
 
 
-def _read_keras_3(path: Path, open_hdf5: OpenHDF5, format: str) -> WeightsFile:
-    """Read the layout of Keras 3: `layers/GROUP/vars/0`, with the layer's name as an attribute."""
-    layers: list[StoredLayer] = []
-    groups: list[str] = []
-    preprocessing = Preprocessing(origin=UNKNOWN)
-    with open_hdf5() as file:
+def _stored_layers(
+    path: Path, groups: Sequence[LayerGroup], *, is_unordered: bool
+) -> list[StoredLayer]:
+    """Return the convolutions and dense layers.
 
-        def visit(group: str, item: h5py.Group | h5py.Dataset) -> None:
-            nonlocal preprocessing
-            groups.append(group)
-            if not group.endswith("/vars") or not isinstance(item, h5py.Group):
-                return
-            # The seeds of dropout lie deeper.
-            is_layer = group.count("/") == 1
-            if is_layer and "0" in item and len(item["0"].shape) == 1:
-                raise _unsupported_layer(path, item.attrs.get("name", group))
-            if "mean" in item:
-                std = np.array(item["std"]) if "std" in item else None
-                preprocessing = Preprocessing(np.array(item["mean"]), std).said_by_file("its mean")
-            elif "0" in item and len(item["0"].shape) > 1:
-                name = item.attrs.get("name", group.split("/")[-2])
-                kernel = _stored_tensor(open_hdf5, item["0"], f"{name}/kernel")
-                bias = None
-                if "1" in item:
-                    bias = _stored_tensor(open_hdf5, item["1"], f"{name}/bias")
-                layers.append(StoredLayer(name, kernel, bias))
+    Args:
+        path: The file.
+        groups: Its layers.
+        is_unordered: Whether the file does not tell which layers come first.
 
-        file["layers"].visititems(visit)
-    is_cnnkit = any(mark in group for group in groups for mark in CNNKIT_GROUPS)
-    # keras.applications converted VGG from Caffe and kept its order of the colors.
-    is_applications = not is_cnnkit and any(x.name.startswith("block1_conv") for x in layers)
-    return WeightsFile(
-        path,
-        f"{format} of keras.applications" if is_applications else format,
-        tuple(sorted(layers, key=lambda layer: _sort_key(layer.name))),
-        HWIO,
-        preprocessing=VGG.by_convention("keras.applications") if is_applications else preprocessing,
+    Raises:
+        UsageError: If the file has other weights, except for those of the preprocessing.
+    """
+    stored: list[StoredLayer] = []
+    for group in groups:
+        arrays = dict(group.arrays)
+        if not arrays or (group.kind in SETTINGS and (is_unordered or not stored)):
+            continue
+        kernel, bias = arrays.pop("kernel", None), arrays.pop("bias", None)
+        name = group.name or group.path.rpartition("/")[2]
+        if kernel is None or arrays or group.kind not in (*KERNEL_KINDS, ""):
+            raise unsupported_layer(path, name)
+        if len(kernel.shape) not in (2, 4):
+            raise unsupported_layer(path, name)
+        stored.append(StoredLayer(name, kernel, bias))
+    if not stored:
+        raise UsageError(f"{path} has no weights", expected="a model that was built and saved")
+    return stored
+
+
+def _file_input(
+    file: KerasFile, groups: Sequence[LayerGroup], layers: Sequence[ConfigLayer]
+) -> tuple[Preprocessing, Preprocessing]:
+    """Return what a model expects of RGB images in 0..255, and what its own first layers do."""
+    identity = PRESETS["raw"]
+    means = [group for group in groups if "mean" in group.arrays and group.kind == MEAN_LAYER]
+    if file.model is None or not layers:
+        if means:
+            return identity.said_by_file("its mean"), _subtracted(means[0].arrays)
+        if _is_vgg(file, groups):
+            return VGG.by_convention("keras.applications' VGG"), identity
+        settings = [group.kind for group in groups if group.kind in (NORMALIZATION, "rescaling")]
+        reason = f"its {settings[0]} layer is not described in it" if settings else NOTHING_STATED
+        return Preprocessing(origin=UNKNOWN, reason=reason), identity
+    with_weights = [g.path + "/" for g in groups if g.arrays and g.kind not in SETTINGS]
+    names, models = leading_models(
+        file.model,
+        lambda prefix: any(path.startswith(prefix) for path in with_weights),
+        lambda prefix: _settings(groups, prefix),
     )
+    if not names:
+        return _of_applications(layers), identity
+    reason = name_layers(names)
+    leading = {layer.name: layer for _, layer in flatten_layers(layers)}
+    first = leading.get(names[0])
+    if first is not None and (first.package, first.kind) == (PACKAGE, "SubtractMean"):
+        outside = identity.said_by_file(reason)
+        if len(names) == 1:
+            return outside, _subtracted(means[0].arrays if means else first.config)
+    inside = _measure(models, image_shape(file.model))
+    if inside is None:
+        unknown = f"{reason} of the file before the first weights cannot be read"
+        return Preprocessing(origin=UNKNOWN, reason=unknown), identity
+    if inside.is_identity:
+        return _of_applications(layers), identity
+    return outside_of(inside, reason), inside
 
 
-def _read_keras_2(path: Path, open_hdf5: OpenHDF5, file: h5py.File, root: str) -> WeightsFile:
-    """Read the layout before Keras 3, in which keras.applications distributes its weights."""
-    group = file[f"/{root}"]
-    layers = []
-    for layer in _decoded(group.attrs["layer_names"]):
-        tensors = [
-            _stored_tensor(open_hdf5, group[layer][weight], weight.removesuffix(":0"))
-            for weight in _decoded(group[layer].attrs["weight_names"])
-        ]
-        if tensors and len(tensors[0].shape) == 1:
-            raise _unsupported_layer(path, layer)
-        if tensors:
-            layers.append(StoredLayer(layer, tensors[0], tensors[1] if tensors[1:] else None))
-    return WeightsFile(
-        path,
-        "Keras weights of keras.applications (.h5)",
-        tuple(layers),
-        HWIO,
-        preprocessing=VGG.by_convention("keras.applications"),
+def _of_applications(layers: Sequence[ConfigLayer]) -> Preprocessing:
+    found = keras_applications_preprocessing(layers)
+    return found if found.reason else replace(found, reason=NOTHING_STATED)
+
+
+def _subtracted(statistics: Mapping[str, Any]) -> Preprocessing:
+    """Return the preprocessing of a `SubtractMean` from its arrays or its configuration."""
+    mean, std = (
+        value.array() if isinstance(value, StoredTensor) else value
+        for value in (statistics.get("mean"), statistics.get("std"))
     )
+    return Preprocessing(np.asarray(mean, float), None if std is None else np.asarray(std, float))
+
+
+def _settings(groups: Sequence[LayerGroup], prefix: str) -> dict[str, Any]:
+    """Return the arrays of a layer of the preprocessing as its arguments."""
+    for group in groups:
+        if f"{group.path}/" == prefix and group.kind in SETTINGS:
+            return {
+                NORMALIZATION_ROLES.get(key, key): tensor.array().tolist()
+                for key, tensor in group.arrays.items()
+                if key not in COUNT
+            }
+    return {}
+
+
+def _measure(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> Preprocessing | None:
+    """Measure what models do to images one after the other; None if that cannot be known."""
+    if not shape or any(
+        entry["class_name"] == "Lambda" for one in models for entry in one["layers"]
+    ):
+        return None
+    try:
+        built = [build_from_config(one) for one in models]
+
+        def apply(images: Any) -> Any:
+            for model in built:
+                images = model(images, training=False)
+            return images
+
+        return measure_preprocessing(apply, shape)
+    # Layers of other packages or versions fail in many ways.
+    except Exception:
+        return None
+
+
+def _is_vgg(file: KerasFile, groups: Sequence[LayerGroup]) -> bool:
+    """Return True for weights alone that begin as keras.applications' VGG16 and VGG19 do."""
+    convolutions = [g for g in groups if len(_shape_of(g)) == 4]
+    if file.root is not None:
+        before = [group.name for group in groups].index(convolutions[0].name) if convolutions else 0
+        plain = before <= 1
+    else:
+        plain = all(group.kind in VGG_GROUPS for group in groups) and not any(
+            # The package's ReLU is a layer within the convolution, Keras's is a function.
+            group.path.endswith("/activation")
+            for group in groups
+        )
+    names = tuple(group.name for group in convolutions[: len(VGG_LAYERS)])
+    if any(names):
+        return plain and len(names) > 1 and names == VGG_LAYERS[: len(names)]
+    shapes = tuple(_shape_of(group)[::3] for group in convolutions[: len(VGG_LAYERS)])
+    return plain and shapes == tuple((3, units) for units in VGG_UNITS)
+
+
+def _shape_of(group: LayerGroup) -> tuple[int, ...]:
+    return group.arrays["kernel"].shape if "kernel" in group.arrays else ()
 
 
 def _lrn_parameters(config: Mapping[str, Any]) -> LRNParameters:
@@ -177,31 +259,3 @@ def _norms_after_pooling(
         for name, pool in pools.items()
         if pool in names and names.index(pool) < names.index(name)
     )
-
-
-def _unsupported_layer(path: Path, name: str) -> UsageError:
-    return UsageError(
-        f"{path} has weights of another kind in layer {name!r}",
-        expected="convolutions and dense layers, as the papers' networks have them",
-        hint="Batch normalization can be folded into the convolution before it",
-    )
-
-
-def _decoded(values: Iterable[str | bytes]) -> list[str]:
-    return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
-
-
-def _stored_tensor(open_hdf5: OpenHDF5, dataset: h5py.Dataset, name: str) -> StoredTensor:
-    location = dataset.name
-
-    def read(rows: slice) -> np.ndarray:
-        with open_hdf5() as file:
-            return file[location][rows]
-
-    return StoredTensor(name, tuple(dataset.shape), read)
-
-
-def _sort_key(name: str) -> tuple[bool, bool, tuple[int, ...], str]:
-    """Sort `conv10` after `conv9`, and dense layers after convolutions."""
-    digits = tuple(int(part) for part in "".join(c if c.isdigit() else " " for c in name).split())
-    return ("conv" not in name, name.startswith("pred"), digits, name)

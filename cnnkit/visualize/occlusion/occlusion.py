@@ -14,6 +14,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
+from cnnkit.models.model_input import gray_level
 from cnnkit.visualize.argument_checks import check_batch_size, check_whole_number, unit_indices
 from cnnkit.visualize.classifier import Classifier, as_classifier, last_maps
 from cnnkit.visualize.deconvnet.project import Projection, deconvnet
@@ -28,7 +29,6 @@ from cnnkit.visualize.rule_support import check_supports_rule
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")
-GRAY = 128
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def occlusion(
     image: np.ndarray,
     square: int | tuple[int, int] = 32,
     stride: int | tuple[int, int] = 8,
-    fill: float | Sequence[float] = GRAY,
+    fill: float | Sequence[float] | None = None,
     method: str | None = None,
     batch_size: int = 32,
     target: int | str | None = None,
@@ -123,7 +123,8 @@ def occlusion(
         image: (h, w, 3), as the model takes it; RGB in 0..255 for cnnkit models.
         square: Side of the square, or (height, width), in pixels.
         stride: Step from one place to the next, or (down, across), in pixels.
-        fill: Gray value or color of the square, in the image's range of values.
+        fill: Gray value or color of the square, in the image's range of values; None takes the
+            middle of the range that the model expects, or that the image has: 128, 0.5 or 0.
         method: `"incremental"`, `"plain"`, or None for incremental wherever the network has layers
             with known windows.
         batch_size: Places that are computed at a time.
@@ -160,7 +161,7 @@ def occlusion(
     rows, columns = _places(image.shape, square, stride, edge)
     method = _choose_method(method, classifier.nodes)
     check_batch_size(batch_size)
-    color = _color(fill, image.shape[-1])
+    color = _color(gray_level(model, image) if fill is None else fill, image.shape[-1])
     node, unit = _recorded_unit(classifier, image, layer, unit)
 
     # The last rectangle is empty: the uncovered image.

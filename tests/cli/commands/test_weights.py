@@ -36,7 +36,7 @@ def test_weights_command(small_alexnet, capsys):
     np.testing.assert_array_equal(model.get_layer("conv1").kernel, arrays["conv1_W"])
     assert main(["weights", "inspect", output]) == 0
     text = capsys.readouterr().out
-    assert "a Keras model (.keras)" in text
+    assert "Keras model (.keras)" in text
     assert "caffenet (include_top=False)" in text
 
 

@@ -66,7 +66,8 @@ def test_an_image_smaller_than_the_network_takes_is_refused(tmp_path, rng, capsy
     picture = tmp_path / "small_seen.png"
     for name, *layer in (("deconvnet", "conv2"), ("rules", "conv1", "conv2"), ("stack", "conv2")):
         command = ["visualize", name, str(tmp_path / "any.keras"), str(tmp_path / "small.png"),
-                   "--layer", *layer, "--output", str(picture)]  # fmt: skip
+                   "--layer", *layer, "--output", str(picture),
+                   "--preprocessing", "raw"]  # fmt: skip
         assert main(command) == 2
         said = capsys.readouterr().err
         assert "7 x 20" in said

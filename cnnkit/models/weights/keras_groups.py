@@ -1,0 +1,256 @@
+"""The weights in a file of Keras, layer by layer, in the layouts of Keras 2 and Keras 3.
+
+Keras documents none of the layouts inside its files. All that is known of the groups of weights is
+in this module, and of the configuration in `keras_config`; the tests write files with the installed
+Keras, and hold the layouts of older versions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cnnkit.errors import UsageError
+from cnnkit.models.weights.keras_config import ConfigLayer, flatten_layers
+from cnnkit.models.weights.weights_file import StoredTensor
+
+CONFIG, METADATA = "config.json", "metadata.json"
+WEIGHTS = "model.weights.h5"
+# Generators of random numbers, such as a dropout's, have weights too.
+SEEDS = "seed_generator"
+NORMALIZATION = "normalization"
+# Keras 3 numbers the weights of a layer. A `Normalization` has its count as the third.
+ROLES = {"0": "kernel", "1": "bias"}
+# block1_conv1_W_1:0 in files of TensorFlow 1, conv2d/kernel:0 later, kernel in Keras 3.0.
+KERAS_2_ROLE = re.compile(r"(?:(?:.*_)?(W|b)|(kernel|bias))(?:_\d+)?")
+KERAS_2_ROLES = {"W": "kernel", "b": "bias"}
+
+OpenHDF5 = Callable[[], AbstractContextManager[h5py.File]]
+
+
+@dataclass(frozen=True)
+class KerasFile:
+    """A file of Keras: how to open its weights, and what it says of its network.
+
+    Attributes:
+        path: The file.
+        format: Description of the format.
+        open_hdf5: Opens the HDF5 file of the weights.
+        root: Group of the weights in the layout of Keras 2; None for that of Keras 3.
+        model: {`class_name`, `config`, ...} of the model, or None for weights alone.
+        version: Version of Keras that wrote the file, as far as it is known.
+    """
+
+    path: Path
+    format: str
+    open_hdf5: OpenHDF5 = field(repr=False)
+    root: str | None
+    model: Mapping[str, Any] | None = field(repr=False)
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """The arrays of a layer: its path, its name, the stem of its class, arrays by their role."""
+
+    path: str
+    name: str
+    kind: str
+    arrays: Mapping[str, StoredTensor]
+
+
+def open_keras(path: Path) -> KerasFile:
+    """Open a file of Keras, `.keras` or HDF5, without reading its weights.
+
+    Raises:
+        UsageError: If the file has no weights of Keras.
+    """
+    if zipfile.is_zipfile(path):
+        return _open_zip(path)
+
+    @contextmanager
+    def open_hdf5() -> Iterator[h5py.File]:
+        with h5py.File(path) as file:
+            yield file
+
+    with open_hdf5() as file:
+        config = file.attrs.get("model_config")
+        model = None if config is None else json.loads(config)
+        root = "model_weights" if "model_weights" in file else ""
+        if "layer_names" in file[f"/{root}"].attrs:
+            kind = "weights" if model is None else "model"
+            version = text_of(file[f"/{root}"].attrs.get("keras_version", ""))
+            return KerasFile(path, f"Keras {kind} (.h5)", open_hdf5, root, model, version)
+        if "layers" not in file:
+            raise UsageError(
+                f"{path} is an HDF5 file, but has no Keras weights", received=", ".join(file)
+            )
+    return KerasFile(path, "Keras weights (.weights.h5)", open_hdf5, None, None)
+
+
+def _open_zip(path: Path) -> KerasFile:
+    with zipfile.ZipFile(path) as archive:
+        model = json.loads(archive.read(CONFIG))
+        names = archive.namelist()
+        metadata = json.loads(archive.read(METADATA)) if METADATA in names else {}
+        if WEIGHTS not in names:
+            raise UsageError(f"{path} has no weights", expected=f"{WEIGHTS} inside the .keras file")
+
+    @contextmanager
+    def open_hdf5() -> Iterator[h5py.File]:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open(WEIGHTS) as member,
+            h5py.File(member) as file,
+        ):
+            yield file
+
+    version = str(metadata.get("keras_version", ""))
+    return KerasFile(path, "Keras model (.keras)", open_hdf5, None, model, version)
+
+
+def read_groups(
+    file: KerasFile, handle: h5py.File, layers: Sequence[ConfigLayer]
+) -> list[LayerGroup]:
+    """Return the layers in the file, in the order of the network as far as that is known."""
+    if file.root is not None:
+        return list(_keras_2_groups(file, handle[f"/{file.root}"], layers))
+    return _keras_3_groups(file, handle, layers)
+
+
+def _keras_3_groups(
+    file: KerasFile, handle: h5py.File, layers: Sequence[ConfigLayer]
+) -> list[LayerGroup]:
+    """Read the layout of Keras 3: `layers/CLASS_N/vars/0`, of inner models below their group.
+
+    Since Keras 3.6, the name of the layer is an attribute. Before, it stands in the configuration,
+    whose layers are numbered by class as the groups are.
+    """
+    arrays: dict[str, dict[str, StoredTensor]] = {}
+    names: dict[str, str] = {}
+
+    def visit(path: str, item: h5py.Group | h5py.Dataset) -> None:
+        place = f"layers/{path}".rpartition("/vars")[0]
+        if SEEDS in path.split("/"):
+            return
+        if isinstance(item, h5py.Group) and path.endswith("/vars"):
+            names[place] = text_of(item.attrs.get("name", ""))
+            arrays[place] = {}
+        elif isinstance(item, h5py.Dataset):
+            key = path.rpartition("/")[2]
+            arrays[place][key] = _stored_tensor(file, item, f"{names[place] or place}/{key}")
+
+    # HDF5 visits a group before what is in it.
+    if "layers" in handle:
+        handle["layers"].visititems(visit)
+    known = dict(flatten_layers(layers))
+    order = sorted((place for place in arrays if place not in known), key=_group_sort_key)
+    return [
+        LayerGroup(
+            place,
+            known[place].name if place in known else names[place],
+            _stem(place),
+            _with_roles(arrays.get(place, {})),
+        )
+        for place in [*known, *order]
+    ]
+
+
+def _with_roles(arrays: Mapping[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Return the arrays of a layer of Keras 3 by role where Keras has only numbers."""
+    return {ROLES.get(key, key): tensor for key, tensor in arrays.items()}
+
+
+def _keras_2_groups(
+    file: KerasFile, handle: h5py.Group, layers: Sequence[ConfigLayer]
+) -> Iterator[LayerGroup]:
+    """Read the layout of Keras 2, in which keras.applications distributes its weights.
+
+    An inner model has the weights of its layers in its own group, in their order.
+    """
+    by_name = {layer.name: layer for layer in layers}
+    for name in _decoded(handle.attrs["layer_names"]):
+        weights = _decoded(handle[name].attrs["weight_names"])
+        if len(set(weights)) < len(weights):
+            raise UsageError(
+                f"{file.path} is incomplete: layer {name!r} has weights of the same names",
+                received=", ".join(weights[:4]),
+                hint="Save the model as a .keras file",
+            )
+        parts: dict[str, dict[str, StoredTensor]] = {}
+        for weight in weights:
+            parent, _, last = weight.removesuffix(":0").rpartition("/")
+            match = KERAS_2_ROLE.fullmatch(last)
+            role = (KERAS_2_ROLES.get(match[1]) or match[2]) if match else last
+            tensor = _stored_tensor(file, handle[name][weight], weight.removesuffix(":0"))
+            parts.setdefault(parent, {})[role] = tensor
+        layer = by_name.get(name)
+        inner = dict(_paths_by_name(layer)) if layer is not None and layer.layers else {}
+        if not inner and len(parts) <= 1:
+            path = layer.group if layer is not None else name
+            yield LayerGroup(path, name, _stem(path) if layer else "", _first(parts.values()))
+            continue
+        for parent, arrays in parts.items():
+            inner_name = parent.rpartition("/")[2]
+            path = inner.get(inner_name, f"{name}/{parent}")
+            yield LayerGroup(path, inner_name, _stem(path) if inner_name in inner else "", arrays)
+
+
+def _paths_by_name(model: ConfigLayer) -> Iterator[tuple[str, str]]:
+    for path, layer in flatten_layers(model.layers, f"{model.group}/"):
+        yield layer.name, path
+
+
+def _first(values: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
+    return next(iter(values), {})
+
+
+def text_of(value: Any) -> str:
+    """Return an attribute of HDF5 as text."""
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _decoded(values: Iterable[str | bytes]) -> list[str]:
+    return [text_of(value) for value in values]
+
+
+def _stored_tensor(file: KerasFile, dataset: h5py.Dataset, name: str) -> StoredTensor:
+    location = dataset.name
+
+    def read(rows: slice) -> np.ndarray:
+        with file.open_hdf5() as handle:
+            return handle[location][rows if dataset.shape else ()]
+
+    return StoredTensor(name, tuple(dataset.shape), read)
+
+
+def _stem(path: str) -> str:
+    """Return the class of a group: `conv2d` of `layers/conv2d_12`."""
+    return re.sub(r"_\d+$", "", path.rpartition("/")[2])
+
+
+def _group_sort_key(path: str) -> tuple[bool, int, list[tuple[str, int]]]:
+    """Sort groups by class and number, dense layers after all others."""
+    parts = [
+        (_stem(part), int((re.findall(r"_(\d+)$", part) or "0")[0])) for part in path.split("/")
+    ]
+    # A model used as a layer usually comes before the layers that were added to it.
+    return (parts[-1][0] == "dense", -len(parts), parts)
+
+
+def unsupported_layer(path: Path, name: str) -> UsageError:
+    """Return the error for weights of another kind than a convolution's or a dense layer's."""
+    return UsageError(
+        f"{path} has weights of another kind in layer {name!r}",
+        expected="convolutions and dense layers, as the papers' networks have them",
+        hint="Batch normalization can be folded into the convolution before it",
+    )
