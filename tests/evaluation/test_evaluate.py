@@ -305,9 +305,7 @@ def test_what_cannot_be_applied_is_one_line(model, split):
     with pytest.raises(UsageError, match="has no dense head"):
         evaluate(pooled, split, "abc", protocol="dense")
     sizes = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()])
-    with pytest.raises(
-        UsageError, match="has no fixed square input, so the size of its crops is unknown"
-    ):
+    with pytest.raises(UsageError, match="has no fixed input, so the size of its crops is unknown"):
         evaluate(sizes, split, "abc")
     mean = np.full((64, 64, 3), 100.0)
     imaged = alexnet(classes=2, input_shape=(64, 64, 3), mean=mean)
