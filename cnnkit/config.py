@@ -24,6 +24,10 @@ _SECONDS_PER_MINUTE = 60.0
 INIT_OPTIONS = ("preprocessing", "channels", "mean", "std", "scale")
 
 
+# What version 0.1.0 did, whose documents lack these fields.
+_FIELDS_OF_0_1_0 = {"background": "none", "exif_orientation": False}
+
+
 @with_former_names
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -292,7 +296,9 @@ class TrainingConfig:
         """Reads a document that `to_json` wrote.
 
         Args:
-            text: The document. Names of version 0.1.0 are accepted with a warning.
+            text: The document. Names of version 0.1.0 are accepted with a warning. Where it lacks
+                a field that version did not have, the field has the meaning of that version: a
+                run's images are decoded as they were when it was trained.
             origin: File or other source, for error messages.
 
         Raises:
@@ -304,6 +310,8 @@ class TrainingConfig:
                 raise TypeError(f"not a JSON object: {text[:40]!r}")
             fields = current_names(cls, fields, str(origin), stacklevel=3)
             known = [item.name for item in dataclasses.fields(cls)]
+            for name, value in _FIELDS_OF_0_1_0.items():
+                fields.setdefault(name, value)
             for name, value in fields.items():
                 if name not in known:
                     raise unknown_name("field", name, known)

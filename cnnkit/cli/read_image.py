@@ -56,8 +56,13 @@ def set_decoding(args: argparse.Namespace) -> Decoding:
         decoding = dataclasses.replace(decoding, background=parse_color(args.background))
     if args.exif_orientation is not None:
         decoding = dataclasses.replace(decoding, exif_orientation=args.exif_orientation)
-    _DECODING.set(decoding)
+    use_decoding(decoding)
     return decoding
+
+
+def use_decoding(decoding: Decoding) -> None:
+    """Decode the images of this command so."""
+    _DECODING.set(decoding)
 
 
 def command_decoding() -> Decoding:

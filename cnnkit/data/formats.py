@@ -7,8 +7,9 @@ and invert some JPEG files of four colors. The functions here read these from th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -76,8 +77,30 @@ class Decoding:
         """Return the decoding of a training run."""
         return cls(parse_color(config.background), config.exif_orientation)
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any] | None) -> Decoding:
+        """Return what `to_dict` wrote; None stands for a file of version 0.1.0.
+
+        Raises:
+            UsageError: If `background` is not a color.
+            KeyError, TypeError: If an entry is missing, or of another type.
+        """
+        if stored is None:
+            return DECODING_OF_0_1_0
+        background = stored["background"]
+        return cls(
+            None if background is None else tuple(background), bool(stored["exif_orientation"])
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes by name, for JSON."""
+        background = None if self.background is None else list(self.background)
+        return {"background": background, "exif_orientation": self.exif_orientation}
+
 
 DEFAULT_DECODING = Decoding()
+# Version 0.1.0 dropped the opacity and ignored EXIF data, and did not record that.
+DECODING_OF_0_1_0 = Decoding(background=None, exif_orientation=False)
 
 
 # A function of the bytes of a file, () string.

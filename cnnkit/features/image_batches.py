@@ -115,7 +115,9 @@ def _concatenate(first: Split, second: Split) -> Split:
     if first.load_bytes is not None and second.load_bytes is not None:
         load_bytes = select(first.load_bytes, second.load_bytes)
         return Split.from_files(labels, names, load_bytes, first.decoding)
-    return Split(labels, names, select(first.load_image, second.load_image))
+    return Split(
+        labels, names, select(first.load_image, second.load_image), decoding=first.decoding
+    )
 
 
 def _max_group_size(shapes: tuple[tuple[int, ...], ...], batch_size: int) -> int:

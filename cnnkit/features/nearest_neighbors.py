@@ -181,7 +181,8 @@ def find_neighbors(
     Args:
         model: The network that made the features.
         files: Image files.
-        features: Folder written by `cnnkit features`; its spec is applied to the files.
+        features: Folder written by `cnnkit features`; its spec and its decoding are applied to the
+            files.
         k: Number of neighbors of each file; Krizhevsky et al. show six.
 
     Returns:
@@ -199,6 +200,7 @@ def find_neighbors(
     """
     split = split_from_files(files)
     index = read_index(features)
+    split = split.decoded(index.decoding)
     extractor = FeatureExtractor(model, index.spec)
     if extractor.identity != index.identity:
         raise UsageError(

@@ -24,7 +24,8 @@ import keras
 import numpy as np
 
 from cnnkit._files import STAGING_PREFIX, json_text, staged_file, write_text
-from cnnkit.data import Dataset
+from cnnkit.data import Dataset, Decoding
+from cnnkit.data.formats import DECODING_OF_0_1_0, DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, stream_features
 from cnnkit.features.extractor import FeatureExtractor
@@ -56,6 +57,7 @@ class FeatureIndex:
         images: Number of images.
         dimension: Length of a vector.
         rows: Number of images in each part but the last.
+        decoding: How the files of the images became pixels.
     """
 
     network: str
@@ -68,6 +70,7 @@ class FeatureIndex:
     images: int
     dimension: int
     rows: int
+    decoding: Decoding = DEFAULT_DECODING
 
     @property
     def parts(self) -> int:
@@ -80,13 +83,16 @@ class FeatureIndex:
 
     def key_fields(self) -> dict[str, Any]:
         """Return the fields that are equal in all parts of the same features, by their JSON key."""
-        return {
+        fields = {
             SPEC_KEY: self.spec.to_dict(),
             "network": self.identity,
             "dataset": self.dataset_fingerprint,
             "split": self.split,
             "rows": self.rows,
         }
+        if self.decoding == DECODING_OF_0_1_0:
+            return fields
+        return {**fields, "decoding": self.decoding.to_dict()}
 
     @property
     def fingerprint(self) -> str:
@@ -97,7 +103,8 @@ class FeatureIndex:
         """Return the content of the index file."""
         fields = {SPEC_KEY if name == "spec" else name: value for name, value in vars(self).items()}
         fields = {"format": FORMAT, "fingerprint": self.fingerprint, **fields}
-        return json_text({**fields, SPEC_KEY: self.spec.to_dict()}, indent=2) + "\n"
+        fields[SPEC_KEY], fields["decoding"] = self.spec.to_dict(), self.decoding.to_dict()
+        return json_text(fields, indent=2) + "\n"
 
     def check_compatible(self, other: FeatureIndex, folder: Path) -> None:
         """Check that another store holds parts of the same features.
@@ -110,12 +117,12 @@ class FeatureIndex:
             UsageError: If it does not. The error names the first field that differs.
         """
         mine, theirs = self.key_fields(), other.key_fields()
-        for name, value in mine.items():
-            if theirs[name] != value:
+        for name in {**mine, **theirs}:
+            if mine.get(name) != theirs.get(name):
                 raise UsageError(
                     f"{folder} holds features of another {'spec' if name == SPEC_KEY else name}",
-                    expected=_short(value),
-                    received=_short(theirs[name]),
+                    expected=_short(mine[name]) if name in mine else "that of version 0.1.0",
+                    received=_short(theirs[name]) if name in theirs else "that of version 0.1.0",
                     hint="Use another folder",
                 )
 
@@ -173,6 +180,11 @@ def write_features(
     extractor = FeatureExtractor(model, spec)
     [dimension] = extractor.dimensions
     images = select_features_split(dataset, split)
+    folder, decoding = Path(output), images.decoding
+    stored = read_index(folder).decoding if is_feature_store(folder) else decoding
+    if (decoding, stored) == (DEFAULT_DECODING, DECODING_OF_0_1_0):
+        # A store that version 0.1.0 began goes on as it began.
+        decoding, images = stored, images.decoded(stored)
     index = FeatureIndex(
         network=extractor.name,
         identity=extractor.identity,
@@ -184,8 +196,8 @@ def write_features(
         images=len(images),
         dimension=dimension,
         rows=rows or _default_rows(dimension),
+        decoding=decoding,
     )
-    folder = Path(output)
     _create(folder, index)
     for part in range(number, index.parts, machines):
         part_slice = index.part_slice(part)
@@ -226,6 +238,7 @@ def read_index(folder: str | Path) -> FeatureIndex:
             )
         fields.pop("fingerprint")
         fields["spec"] = FeatureSpec.from_dict(fields.pop(SPEC_KEY))
+        fields["decoding"] = Decoding.from_dict(fields.get("decoding"))
         return FeatureIndex(**{**fields, "classes": tuple(fields["classes"])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{file} is not an index of features", received=error) from error

@@ -21,7 +21,8 @@ import skops.io
 from sklearn.pipeline import Pipeline
 
 from cnnkit._files import json_text, staged_folder, write_text
-from cnnkit.data import Split
+from cnnkit.data import Decoding, Split
+from cnnkit.data.formats import DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
@@ -53,6 +54,7 @@ class LinearProbe:
         images: Number of images that it was fitted on.
         estimates: Scores that were measured on held-out images, by name.
         model_reference: Command-line arguments that named the networks, to load them again.
+        decoding: How the files of the images became pixels; `predict` does the same.
     """
 
     pipeline: Pipeline
@@ -69,6 +71,7 @@ class LinearProbe:
     images: int
     estimates: Mapping[str, Any] = field(default_factory=dict)
     model_reference: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Decoding = DEFAULT_DECODING
 
     @classmethod
     def from_features(
@@ -149,7 +152,7 @@ class LinearProbe:
         """
         features = extract_layers(
             models,
-            images,
+            images.decoded(self.decoding),
             [self.spec.layer],
             spec=self.spec,
             batch_size=batch_size,
@@ -169,7 +172,7 @@ class LinearProbe:
         check_no_overwrite(path)
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         del values["pipeline"]
-        values["spec"] = asdict(self.spec)
+        values["spec"], values["decoding"] = asdict(self.spec), self.decoding.to_dict()
         stored = {KEYS.get(name, name): value for name, value in values.items()}
         with staged_folder(path) as staging:
             skops.io.dump(self.pipeline, staging / PIPELINE)
@@ -217,6 +220,7 @@ def load_linear_probe(path: str | Path) -> LinearProbe:
             )
         stored.update({name: stored.pop(key) for name, key in KEYS.items() if key in stored})
         stored["spec"] = FeatureSpec.from_dict(stored["spec"])
+        stored["decoding"] = Decoding.from_dict(stored.get("decoding"))
         for name in ("classes", "networks", "identities"):
             stored[name] = tuple(stored[name])
         probe = LinearProbe(pipeline=pipeline, **stored)

@@ -8,9 +8,17 @@ import pytest
 from PIL import Image
 
 from cnnkit.cli.main import main
-from cnnkit.data import load_dataset
+from cnnkit.data import Decoding, load_dataset
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features import extract_features, memory_estimate, nearest_neighbors
+from cnnkit.features import (
+    FeatureSpec,
+    extract_features,
+    find_neighbors,
+    load_features,
+    memory_estimate,
+    nearest_neighbors,
+    write_features,
+)
 from tests.helpers.small_network import network
 
 
@@ -77,3 +85,36 @@ def test_the_command(image_folder, tmp_path, capsys):
     network(seed=2).save(model)
     assert main(words) == 2
     assert "features of another network" in capsys.readouterr().err
+
+
+def test_a_query_is_decoded_as_the_store_was(tmp_path, rng):
+    """Photographs on their side: the nearest image to a file is the file itself, at distance 0."""
+    for name in ("a/0", "a/1", "b/2", "b/3"):
+        file = tmp_path / "images" / f"{name}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(rng.integers(0, 256, (40, 64, 3), np.uint8)).save(file, exif=exif)
+    net, spec = network(), FeatureSpec("fc7")
+    for store, decoding in (("new", Decoding()), ("old", Decoding(None, False))):
+        source = load_dataset(f"folder:{tmp_path / 'images'}", decoding=decoding)
+        write_features(net, source, spec, tmp_path / store)
+        if store == "old":
+            # As version 0.1.0 wrote it.
+            index = tmp_path / store / "index.json"
+            fields = json.loads(index.read_text())
+            assert fields.pop("decoding") == {"background": None, "exif_orientation": False}
+            index.write_text(json.dumps(fields))
+        query = tmp_path / "images" / "b" / "3.jpg"
+        [[nearest, second]] = find_neighbors(net, [query], tmp_path / store, k=2)
+        assert nearest.name.endswith("3.jpg")
+        assert nearest.distance < 1e-3 < second.distance
+    values = load_features(tmp_path / "old")[1].values
+    for part in (tmp_path / "old").glob("features-*"):
+        part.unlink()
+    write_features(net, load_dataset(f"folder:{tmp_path / 'images'}"), spec, tmp_path / "old")
+    np.testing.assert_array_equal(load_features(tmp_path / "old")[1].values, values)
+    assert np.abs(load_features(tmp_path / "new")[1].values - values).max() > 0.01
+    black = load_dataset(f"folder:{tmp_path / 'images'}", decoding=Decoding((0, 0, 0)))
+    with pytest.raises(UsageError, match="features of another decoding.*that of version 0.1.0"):
+        write_features(net, black, spec, tmp_path / "old")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
 from cnnkit.cli.console import add_json_argument, print_json, print_left_out, progress_bar
 from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
+from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="all", help="train, test or all (default)")
     parser.add_argument("--seed", type=int, default=0, help="of a dataset's own split")
     add_spec_arguments(parser)
+    add_decoding_arguments(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the features")
     parser.add_argument(
         "--shard",
@@ -77,7 +79,7 @@ def _write(args: argparse.Namespace) -> FeatureIndex:
     from cnnkit.features import select_features_split, write_features
 
     spec = spec_from_arguments(args, args.layer)
-    source = load_dataset(args.dataset, seed=args.seed)
+    source = load_dataset(args.dataset, seed=args.seed, decoding=set_decoding(args))
     print_left_out(source)
     model = load_from_arguments(args).model
     total = len(select_features_split(source, args.split)) // args.shard[1]

@@ -74,13 +74,14 @@ def run(args: argparse.Namespace) -> int:
 def _draw(found: Sequence[Sequence[Neighbor]], args: argparse.Namespace, output: Path) -> None:
     import tensorflow as tf
 
-    from cnnkit.cli.read_image import read_image
+    from cnnkit.cli.read_image import read_image, use_decoding
     from cnnkit.data import load_dataset
     from cnnkit.features import read_index, select_features_split
     from cnnkit.figures import draw_neighbors
 
     index = read_index(args.index)
-    source = load_dataset(args.dataset or index.dataset)
+    use_decoding(index.decoding)
+    source = load_dataset(args.dataset or index.dataset, decoding=index.decoding)
     if source.fingerprint != index.dataset_fingerprint:
         raise UsageError(
             f"{source.spec} is not the dataset that the features were made of",
