@@ -296,9 +296,8 @@ class TrainingConfig:
         """Reads a document that `to_json` wrote.
 
         Args:
-            text: The document. Names of version 0.1.0 are accepted with a warning. Where it lacks
-                a field that version did not have, the field has the meaning of that version: a
-                run's images are decoded as they were when it was trained.
+            text: The document. Names of version 0.1.0 are accepted with a warning; fields that it
+                did not have get the values that do what it did.
             origin: File or other source, for error messages.
 
         Raises:
@@ -308,10 +307,8 @@ class TrainingConfig:
             fields = json.loads(text)
             if not isinstance(fields, dict):
                 raise TypeError(f"not a JSON object: {text[:40]!r}")
-            fields = current_names(cls, fields, str(origin), stacklevel=3)
+            fields = {**_FIELDS_OF_0_1_0, **current_names(cls, fields, str(origin), stacklevel=3)}
             known = [item.name for item in dataclasses.fields(cls)]
-            for name, value in _FIELDS_OF_0_1_0.items():
-                fields.setdefault(name, value)
             for name, value in fields.items():
                 if name not in known:
                     raise unknown_name("field", name, known)
@@ -375,10 +372,9 @@ def parse_color(text: str) -> tuple[int, int, int] | None:
     named = {"white": (255, 255, 255), "black": (0, 0, 0), "none": None}
     if text in named:
         return named[text]
-    match = re.fullmatch("#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})", text)
-    if match is None:
+    if re.fullmatch("#[0-9a-fA-F]{6}", text) is None:
         raise UsageError(
             "`background` must be white, black, none or a color as in #ff8000", received=text
         )
-    red, green, blue = (int(level, 16) for level in match.groups())
+    red, green, blue = bytes.fromhex(text[1:])
     return red, green, blue
