@@ -55,7 +55,7 @@ def output_layer(model: keras.Model) -> keras.Operation | None:
         >>> from cnnkit.models.logits import output_layer
         >>> inner = vgg11(input_shape=(32, 32, 3))
         >>> output_layer(keras.Sequential([keras.Input((32, 32, 3)), inner])).name
-        'predictions'
+        'probabilities'
     """
     try:
         _, outputs = input_output_tensors(model)

@@ -212,7 +212,7 @@ def input_range(model: keras.Model | Graph) -> tuple[float, float] | None:
         return None
     mean = np.asarray(found.mean, float).mean()
     std = 1.0 if found.std is None else np.asarray(found.std, float).mean()
-    return (float(-mean / std), float((255 - mean) / std))
+    return (float((0 - mean) / std), float((255 - mean) / std))
 
 
 def pixel_range(model: keras.Model | Graph) -> tuple[float, float]:

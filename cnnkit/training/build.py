@@ -122,7 +122,7 @@ def build_components(
             model = models.build(config.model, **options)
         models.set_class_names(model, class_names)
         if "std" in statistics:
-            model.get_layer("preprocessing").set_statistics(statistics["mean"], statistics["std"])
+            _set_statistics(model, statistics)
         return model
 
     with strategy.scope(), _dtype_policy(config.precision):
@@ -219,6 +219,29 @@ def initial_preprocessing(model: keras.Model, image_size: int) -> Preprocessing 
             mean = layer.mean if fits else layer.mean.mean(axis=(0, 1))
             return Preprocessing(mean, layer.std)
     return measured_preprocessing(model)
+
+
+def _set_statistics(model: keras.Model, statistics: Mapping[str, np.ndarray]) -> None:
+    """Give a network the mean and the deviation of the one that it begins with.
+
+    Raises:
+        UsageError: If it normalizes by layers of its own, and in another way.
+    """
+    mean, std = statistics["mean"], statistics["std"]
+    for layer in model.layers:
+        if isinstance(layer, SubtractMean):
+            layer.set_statistics(mean, std)
+            return
+    own = measured_preprocessing(model)
+    if own is None or not all(
+        np.allclose(*pair, rtol=1e-4, atol=1e-3) for pair in ((own.mean, mean), (own.std, std))
+    ):
+        raise UsageError(
+            f"{model.name} must normalize images as `init_from` does, and has no layer "
+            "`preprocessing` to do it",
+            expected=f"mean {mean.tolist()}, deviation {std.tolist()}",
+            received=None if own is None else f"mean {own.mean}, deviation {own.std}",
+        )
 
 
 def initialize_from(

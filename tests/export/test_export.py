@@ -104,7 +104,9 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, most, monkeypatch):
 def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch):
     """A decoder that darkens every image: the bytes answer otherwise than the model."""
     right = signature_context.augment_bytes
-    monkeypatch.setattr(signature_context, "augment_bytes", lambda *given: right(*given) * 0.5)
+    monkeypatch.setattr(
+        signature_context, "augment_bytes", lambda *given, **options: right(*given, **options) * 0.5
+    )
     with pytest.raises(RunError, match="signature serving_bytes differ from the model's"):
         export(model, LABELS, tmp_path / "animals", signatures=["serving_bytes"])
     assert not (tmp_path / "animals").exists()

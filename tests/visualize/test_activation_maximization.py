@@ -158,6 +158,7 @@ def test_a_unit_that_did_not_fire_is_reported(tmp_path, capsys):
     assert not silent.fires and silent.start < silent.activation <= -45
     model.save(tmp_path / "m.keras")
     arguments = ["visualize", "activation-maximization", f"{tmp_path}/m.keras", "--layer", "conv"]
+    arguments += ["--preprocessing", "raw"]
     assert main([*arguments, "--unit", "0", "1", "--output", f"{tmp_path}/made.png"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("it did not fire") == 1

@@ -152,6 +152,7 @@ def files(tmp_path, rng):
 def command(folder, entries, *more):
     (folder / "parts.json").write_text(entries if isinstance(entries, str) else json.dumps(entries))
     return main(["visualize", "correspondence", str(folder / "model.keras"),
+                 "--preprocessing", "raw",
                  str(folder / "parts.json"), "--layer", "conv1", "--output",
                  str(folder / "parts.png"), *more])  # fmt: skip
 

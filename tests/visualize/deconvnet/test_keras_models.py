@@ -291,6 +291,7 @@ def test_command_says_that_a_unit_does_not_fire(tmp_path, rng, capsys):
     model.save(tmp_path / "model.keras")
     keras.utils.save_img(tmp_path / "image.png", rng.uniform(0, 255, (13, 13, 3)))
     command = ["visualize", "deconvnet", str(tmp_path / "model.keras"), str(tmp_path / "image.png"),
+               "--preprocessing", "raw",
                "--layer", "last", "--unit", "0", "--output", str(tmp_path / "x.png")]  # fmt: skip
     assert main(command) == 1
     assert "Unit 0 of last is not active on" in capsys.readouterr().err

@@ -248,7 +248,8 @@ def test_command(tmp_path, capsys):
     model.save(tmp_path / "model.keras")
     keras.utils.save_img(tmp_path / "image.png", 255 * image, scale=False)
     picture = tmp_path / "seen.png"
-    command = ["visualize", "occlusion", str(tmp_path / "model.keras"), str(tmp_path / "image.png")]
+    files = [str(tmp_path / "model.keras"), str(tmp_path / "image.png")]
+    command = ["visualize", "occlusion", *files, "--preprocessing", "raw"]
     options = ["--square", "5", "--stride", "2", "--fill", "0", "--output", str(picture)]
     assert main([*command, *options, "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
@@ -279,7 +280,8 @@ def test_projections_of_the_same_map_from_other_images(tmp_path, capsys):
     files = {name: str(tmp_path / f"{name}.png") for name in pixels}
     for name, values in pixels.items():
         keras.utils.save_img(files[name], 255 * values, scale=False)
-    command = ["visualize", "occlusion", str(tmp_path / "model.keras"), files["image"], "--square",
+    command = ["visualize", "occlusion", str(tmp_path / "model.keras"), files["image"],
+               "--preprocessing", "raw", "--square",
                "5", "--stride", "2", "--fill", "0"]  # fmt: skip
     alone, beside = tmp_path / "alone.png", tmp_path / "beside.png"
     assert main([*command, "--output", str(alone)]) == 0
