@@ -87,6 +87,20 @@ def test_the_command(image_folder, tmp_path, capsys):
     assert "features of another network" in capsys.readouterr().err
 
 
+def test_the_seed_of_the_features_is_that_of_the_figure(image_folder, tmp_path, capsys):
+    network().save(tmp_path / "net.keras")
+    words = ["features", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
+    assert main([*words, "--seed", "3", "--output", str(tmp_path / "index")]) == 0
+    query, picture = str(image_folder / "below" / "05.png"), tmp_path / "n.png"
+    words = ["neighbors", str(tmp_path / "net.keras"), "--index", str(tmp_path / "index")]
+    words += ["--query", query, "--output", str(picture)]
+    capsys.readouterr()
+    assert main(words) == 2
+    assert "Name it with --dataset and --seed" in capsys.readouterr().err
+    assert main([*words, "--seed", "3"]) == 0
+    assert picture.exists()
+
+
 def test_a_query_is_decoded_as_the_store_was(tmp_path, rng):
     """Photographs on their side: the nearest image to a file is the file itself, at distance 0."""
     for name in ("a/0", "a/1", "b/2", "b/3"):

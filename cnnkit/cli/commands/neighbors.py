@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="dataset of the images, for --output (default: as in the index)",
     )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the dataset's own split, as in `cnnkit features`"
+    )
     add_json_argument(parser)
 
 
@@ -81,11 +84,11 @@ def _draw(found: Sequence[Sequence[Neighbor]], args: argparse.Namespace, output:
 
     index = read_index(args.index)
     use_decoding(index.decoding)
-    source = load_dataset(args.dataset or index.dataset, decoding=index.decoding)
+    source = load_dataset(args.dataset or index.dataset, decoding=index.decoding, seed=args.seed)
     if source.fingerprint != index.dataset_fingerprint:
         raise UsageError(
             f"{source.spec} is not the dataset that the features were made of",
-            hint="Name it with --dataset, or leave --output out",
+            hint="Name it with --dataset and --seed, or leave --output out",
         )
     split = select_features_split(source, index.split)
     images = [
