@@ -17,8 +17,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,8 @@ class RunFolder:
                 raise UsageError(f"{self.path} cannot be created in {parent}")
             return
         entries = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else {""}
-        if not entries:
+        # A creation that failed in an empty folder leaves its lock.
+        if entries <= {LOCK}:
             return
         if not self.exists() and not entries <= INCOMPLETE:
             raise UsageError(f"{self.path} exists and is not a run folder", expected="a free path")
@@ -146,15 +147,13 @@ class RunFolder:
             if self.path.exists():
                 shutil.rmtree(self.path)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for this process, so that no other one trains in it.
+    def lock(self) -> AbstractContextManager[None]:
+        """Return a context that holds the folder, so that no other process trains in it.
 
         Raises:
             RunError: If another process holds it.
         """
-        with exclusive_lock(self.path / LOCK, f"The run folder {self.path}"):
-            yield
+        return exclusive_lock(self.path / LOCK, f"The run folder {self.path}")
 
     def write_config(self, config: TrainingConfig) -> None:
         """Write config.json."""

@@ -69,5 +69,11 @@ def test_a_run_that_is_replaced_stays_until_the_new_one_is_whole(tmp_path, monke
         run.create(CONFIG, ["b"], {})
     assert run.class_names == ("a",)
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
+    empty = RunFolder(tmp_path / "empty")
+    empty.path.mkdir()
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="could not be written"):
+        patch.setattr(RunFolder, "write_config", full)
+        empty.create(CONFIG, ["b"], {})
+    empty.check_available(overwrite=False)
     run.create(CONFIG, ["b"], {})
     assert run.class_names == ("b",)
