@@ -99,8 +99,9 @@ class RunFolder:
                 raise UsageError(f"{self.path} cannot be created in {parent}")
             return
         entries = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else {""}
-        # A creation that failed in an empty folder leaves its lock.
-        if entries <= {LOCK}:
+        # A creation that failed leaves its lock.
+        entries.discard(LOCK)
+        if not entries:
             return
         if not self.exists() and not entries <= INCOMPLETE:
             raise UsageError(f"{self.path} exists and is not a run folder", expected="a free path")

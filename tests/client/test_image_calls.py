@@ -7,19 +7,6 @@ import pytest
 
 from cnnkit.client import Client, InvalidRequest, Prediction
 from cnnkit.errors import DataError, UsageError
-from tests.helpers.fake_servers import Brightness, fake_server
-
-
-@pytest.fixture
-def model():
-    return Brightness()
-
-
-@pytest.fixture
-def client(model):
-    with fake_server(model) as address, Client(address) as opened:
-        yield opened
-
 
 BRIGHT, DARK = np.full((2, 2, 3), 204, np.uint8), np.full((2, 2, 3), 51.0)
 

@@ -10,17 +10,6 @@ from cnnkit.wire import methods
 from tests.helpers.fake_servers import Brightness, Doubling, fake_server
 
 
-@pytest.fixture
-def model():
-    return Brightness()
-
-
-@pytest.fixture
-def client(model):
-    with fake_server(model) as address, Client(address) as opened:
-        yield opened
-
-
 def refused(client, images, **options):
     with pytest.raises(InvalidRequest) as caught:
         client.classify(images, model="hours", **options)
