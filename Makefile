@@ -12,13 +12,16 @@ DECLARED := setup.cfg pyproject.toml constraints.txt
 # none. A file stays whole, so that what its tests share is made once.
 TOGETHER := -n 2 --dist loadfile
 
+# Which breaks of the package `make mutants` tries.
+SEED ?= 1
+
 # Which backends beside TensorFlow `make test-backends` tries: jax, torch.
 BACKENDS ?= jax
 
 # The environment of `make test-light`, without TensorFlow.
 LIGHT := $(VENV)-light
 
-.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench fuzz clean
+.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -70,6 +73,9 @@ protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 
 bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+mutants: $(VENV)/dev.stamp  ## breaks the package in 200 places and counts what the tests notice
+	$(BIN)/python -m tests.mutation --seed $(SEED)
 
 fuzz: $(VENV)/dev.stamp  ## bytes made to break their readers, a minute for each
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
