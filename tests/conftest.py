@@ -19,7 +19,7 @@ TESTS = Path(__file__).resolve().parent
 SHARED = TESTS.parents[1] / "shared"
 
 # The folders whose tests run without TensorFlow: make test-light.
-LIGHT = ("client", "wire")
+LIGHT = ("_untrusted", "client", "wire")
 
 
 def pytest_collectstart(collector):

@@ -1,0 +1,48 @@
+"""The limits of what a file of a stranger may hold; each is above what real files need."""
+
+from __future__ import annotations
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+# JSON: a configuration of the deepest Keras network has 2 MB; Python needs 25 times the bytes.
+MAX_JSON_BYTES = 16 * MIB
+# Lists and objects inside each other: a model in a model in a model of Keras has 40.
+MAX_JSON_DEPTH = 100
+# Bytes of a line of text that a field may have: a name, a fingerprint, a path.
+MAX_TEXT_LENGTH = 4096
+
+# Text files: names of a million images or classes.
+MAX_TEXT_BYTES = 64 * MIB
+# A line within a binary file, such as a name in a pickle.
+MAX_LINE_BYTES = 64 * KIB
+
+# Zip archives. PyTorch stores each tensor as a member; ResNet-152 has 930.
+MAX_ZIP_MEMBERS = 10_000
+# The directory is read at once when an archive is opened: 10,000 members with long names.
+MAX_ZIP_DIRECTORY_BYTES = 2 * MIB
+# Weights shrink by a tenth, zeros by a factor of 1,000; small archives may unfold to 64 MiB.
+MAX_ZIP_RATIO = 100
+FREE_UNFOLDED_BYTES = 64 * MIB
+
+# NumPy: the header is a line of Python; NumPy's own limit for safe parsing is 10,000.
+MAX_NPY_HEADER_BYTES = 10_000
+MAX_ARRAY_AXES = 32
+# A side of an array without numbers, (0, 4096): a longer one only makes loops endless.
+MAX_FREE_SIDE = 1 << 16
+
+# HDF5: EfficientNet-B7 with its optimizer has 15,000 groups and datasets.
+MAX_HDF5_OBJECTS = 50_000
+MAX_HDF5_DEPTH = 50
+# A read of the structure, such as one attribute: the model's configuration, or names of layers.
+MAX_HDF5_METADATA_BYTES = 16 * MIB
+# A compressed chunk is unfolded at once. h5py's own choice is 1 MiB; some writers take a kernel.
+MAX_HDF5_CHUNK_BYTES = 512 * MIB
+MAX_HDF5_CHUNKS = 1_000_000
+
+# Pickles of arrays by name (`.npy`): VGG-19 has 575 MB, in memory at once.
+MAX_PICKLE_BYTES = 768 * MIB
+# Steps of a pickle: a state dictionary needs 30 for each tensor.
+MAX_PICKLE_STEPS = 1_000_000
+
+# An array that is read whole though no network asks for it: a mean image of 1024 x 1024.
+MAX_MEAN_BYTES = 32 * MIB

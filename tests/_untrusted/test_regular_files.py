@@ -1,0 +1,72 @@
+"""Opening regular files, and nothing else."""
+
+import os
+
+import pytest
+
+from cnnkit._untrusted.regular_files import (
+    FileRange,
+    open_regular_file,
+    read_bytes,
+    read_text,
+)
+from cnnkit.errors import DataError
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "missing", "zero byte"])
+def test_what_is_no_file_is_refused_without_waiting(tmp_path, kind):
+    path = tmp_path / "x"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path = "/dev/zero"
+    elif kind == "zero byte":
+        path = "a\0b"
+    with pytest.raises(DataError, match="regular file|cannot be read"):
+        open_regular_file(path)
+
+
+def test_links_to_files_are_followed(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    (tmp_path / "link").symlink_to("file")
+    assert read_bytes(tmp_path / "link", max_bytes=3) == b"abc"
+
+
+def test_a_file_larger_than_its_limit_is_not_read(tmp_path):
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(DataError, match="too large.*at most 3 bytes.*1,099,511,627,776"):
+        read_bytes(path, max_bytes=3)
+
+
+@pytest.mark.parametrize("data", [b"caf\xe9", b"a\0b"])
+def test_text_is_utf_8_without_zero_bytes(tmp_path, data):
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="UTF-8.*byte"):
+        read_text(path)
+
+
+def test_a_part_of_a_file_is_a_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789\nabc")
+    with path.open("rb") as file:
+        part = FileRange(file, 2, 10, max_read=8)
+        buffer = bytearray(8)
+        assert part.readinto(buffer) == 8 and bytes(buffer) == b"23456789"
+        assert part.read(8) == b"\na" and part.read(1) == b""
+        assert part.seek(0) == 0 and part.readline(-1) == b"23456789\n"
+        assert part.seek(-1, os.SEEK_END) == 9
+        with pytest.raises(DataError, match="absurd length.*at most 8.*9"):
+            part.read(9)
+
+
+def test_a_line_without_an_end_is_refused(tmp_path):
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with path.open("rb") as file, pytest.raises(DataError, match="long line"):
+        FileRange(file).readline()
