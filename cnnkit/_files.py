@@ -1,7 +1,4 @@
-"""Files and folders that appear complete or not at all, locks, JSON texts, and lines of text.
-
-Lines are read in the encoding that a file names.
-"""
+"""Text files: JSON documents, and lines in the encoding that the file names."""
 
 from __future__ import annotations
 
@@ -9,19 +6,13 @@ import codecs
 import json
 import math
 import os
-import secrets
-import shutil
-import socket
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnkit.errors import DataError, RunError
+from cnnkit._staging import NO_LINKS, staged_file, write_errors
+from cnnkit.errors import DataError
 
-# Beginning of the name of a file or folder that is being written.
-STAGING_PREFIX = ".aside-"
 # Marks at the beginning of a file that name its encoding. That of UTF-32 begins with UTF-16's.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -32,123 +23,14 @@ BYTE_ORDER_MARKS = {
 }
 
 
-@contextmanager
-def staged_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, and rename it to `path` when the block succeeds.
-
-    The file is flushed to disk before the rename, so that `path` is complete even after a crash.
-
-    Args:
-        path: The final path.
-
-    Raises:
-        RunError: If the file cannot be written, for example because the disk is full; an existing
-            file at `path` is kept.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "labels.txt"
-        ...     with staged_file(path) as staging:
-        ...         _ = staging.write_text("cat")
-        ...     path.read_text()
-        'cat'
-    """
-    staging = _staging_name(path)
-    try:
-        # Exclusive, so that no link that was planted there is followed.
-        os.close(os.open(staging, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        yield staging
-        with staging.open("rb+") as file:
-            os.fsync(file.fileno())
-        staging.replace(path)
-        flush_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        staging.unlink(missing_ok=True)
-
-
-@contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`, and rename it to `path` when the block succeeds.
-
-    Args:
-        path: The final path: nothing, or an empty folder.
-
-    Raises:
-        RunError: If the folder cannot be written; what was at `path` is kept.
-    """
-    staging = _staging_name(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        yield staging
-        flush_folder(staging)
-        staging.rename(path)
-        flush_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _staging_name(path: Path) -> Path:
-    """Return a path in the same folder that no other process, on any machine, uses."""
-    return path.with_name(f"{STAGING_PREFIX}{secrets.token_hex(8)}-{path.name}")
-
-
-@contextmanager
-def exclusive_lock(file: Path, owner: str) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends.
-
-    Where the file system has no locks, a warning says so and nothing is held.
-
-    Args:
-        file: The file of the lock, which is created.
-        owner: What the lock protects, for the error message.
-
-    Raises:
-        RunError: If another process holds the lock, or the file cannot be written.
-    """
-    try:
-        handle = file.open("a+", encoding="utf-8")
-    except OSError as error:
-        raise write_error(file, error) from error
-    with handle:
-        try:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            handle.seek(0)
-            raise RunError(
-                f"{owner} is in use",
-                received=handle.read(200).strip() or None,
-                hint="Wait until it ends, or stop it",
-            ) from error
-        except (ImportError, OSError) as error:
-            warnings.warn(
-                f"{owner} could not be locked ({error}): do not start a second process on it",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        handle.truncate(0)
-        handle.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        handle.flush()
-        yield
-
-
 def make_folder(path: Path) -> None:
     """Create a folder if it does not exist.
 
     Raises:
         RunError: If it cannot be created.
     """
-    try:
+    with write_errors(path):
         path.mkdir(exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
 
 
 def append_line(path: Path, line: str) -> None:
@@ -157,37 +39,11 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         RunError: If the file cannot be written.
     """
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise write_error(path, error) from error
-
-
-def write_error(path: Path, error: OSError) -> RunError:
-    """Return the error for a file that could not be written."""
-    return RunError(
-        f"{path} could not be written",
-        received=error.strerror or error,
-        hint="Make room there; files that were written before are complete",
-    )
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush a folder to disk so that a rename in it survives a crash.
-
-    Does nothing on systems where folders cannot be opened, such as Windows.
-    """
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINKS
+    with write_errors(path), os.fdopen(os.open(path, flags, 0o666), "ab") as file:
+        file.write(f"{line}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

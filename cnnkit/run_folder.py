@@ -25,15 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from cnnkit._files import (
+from cnnkit._files import join_lines, json_text, read_lines, write_text
+from cnnkit._staging import (
     STAGING_PREFIX,
     exclusive_lock,
-    join_lines,
-    json_text,
-    read_lines,
+    remove_abandoned,
     staged_file,
     staged_folder,
-    write_text,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
@@ -225,10 +223,13 @@ class RunFolder:
         return lines
 
     def remove_partial_files(self) -> None:
-        """Delete the staging files of a process that was killed."""
+        """Delete the files that a killed process did not finish; call it with the lock held."""
         for folder in (self.path, self.checkpoints, self.path / EPOCHS):
+            remove_abandoned(folder)
             for staging in folder.glob(f"{STAGING_PREFIX}*"):
-                staging.unlink()
+                # Older versions staged files, not folders.
+                if not staging.is_dir():
+                    staging.unlink()
 
     def finished_model(self) -> Path:
         """Return the file of the trained network.

@@ -2,120 +2,14 @@
 
 import json
 import math
-import os
-import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cnnkit
-from cnnkit._files import (
-    STAGING_PREFIX,
-    append_line,
-    exclusive_lock,
-    join_lines,
-    json_text,
-    make_folder,
-    read_lines,
-    staged_file,
-    staged_folder,
-    write_text,
-)
+from cnnkit._files import append_line, join_lines, json_text, make_folder, read_lines, write_text
 from cnnkit.errors import DataError, RunError
-
-
-def test_a_block_that_fails_leaves_the_old_file(tmp_path):
-    file = tmp_path / "file.txt"
-    write_text(file, "old")
-    with pytest.raises(KeyError), staged_file(file) as staging:
-        staging.write_text("new")
-        assert file.read_text() == "old"
-        assert staging.parent == tmp_path
-        assert staging.name.startswith(STAGING_PREFIX)
-        raise KeyError
-    assert file.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [file]
-    write_text(file, "new")
-    assert file.read_text() == "new"
-
-
-def test_a_planted_link_is_not_followed(tmp_path, monkeypatch):
-    secret, file = tmp_path / "secret", tmp_path / "file"
-    secret.write_text("secret")
-    monkeypatch.setattr("secrets.token_hex", lambda count: "0" * 2 * count)
-    (tmp_path / f"{STAGING_PREFIX}{'0' * 16}-file").symlink_to(secret)
-    with pytest.raises(RunError, match="could not be written. Received: File exists"):
-        write_text(file, "new")
-    assert secret.read_text() == "secret"
-
-
-def test_staging_names_differ_between_processes_of_the_same_number(tmp_path):
-    """On two machines that share the folder."""
-    with staged_file(tmp_path / "file") as one, staged_file(tmp_path / "file") as other:
-        assert one != other
-
-
-def test_a_new_file_has_the_permissions_that_the_user_asks_for(tmp_path):
-    before = os.umask(0o027)
-    try:
-        write_text(tmp_path / "file", "")
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
-
-
-def test_a_folder_appears_whole_or_not_at_all(tmp_path):
-    folder = tmp_path / "new" / "folder"
-    with pytest.raises(KeyError), staged_folder(folder) as staging:
-        (staging / "file").write_text("half")
-        raise KeyError
-    assert not list((tmp_path / "new").iterdir())
-    with staged_folder(folder) as staging:
-        (staging / "file").write_text("whole")
-        assert not folder.exists()
-    assert (folder / "file").read_text() == "whole"
-    with pytest.raises(RunError, match="could not be written"), staged_folder(folder):
-        pass
-    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["folder"]
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from cnnkit._files import exclusive_lock
-with exclusive_lock(Path(sys.argv[1]), "It"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_is_held_until_its_process_ends_however_it_ends(tmp_path):
-    file = tmp_path / "lock"
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(file)], stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout.readline() == "held\n"
-        number = rf"It is in use. Received: process {holder.pid} on "
-        with pytest.raises(RunError, match=number), exclusive_lock(file, "It"):
-            pass
-        holder.kill()
-    with exclusive_lock(file, "It"):
-        assert file.read_text().startswith(f"process {os.getpid()} on ")
-        with pytest.raises(RunError, match="in use"), exclusive_lock(file, "It"):
-            pass
-
-
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
-    def refuse(*args):
-        raise OSError(95, "Operation not supported")
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    said = pytest.warns(RuntimeWarning, match="It could not be locked.*do not start a second")
-    with said, exclusive_lock(tmp_path / "lock", "It"):
-        pass
 
 
 def test_lines_are_appended(tmp_path):

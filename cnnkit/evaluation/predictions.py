@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnkit._files import make_folder, staged_file
+from cnnkit._files import make_folder
+from cnnkit._staging import staged_file
 from cnnkit.errors import RunError
 
 TOP = 5

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from cnnkit._files import flush_folder, write_error
+from cnnkit._staging import flush_folder, staging_folder, write_errors
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export.classifier import ServedClassifier, prepare_classifier
@@ -41,24 +39,20 @@ def check_version_free(output: Path, version: int | None) -> None:
 
 
 @contextmanager
-def staging_folder(output: Path) -> Iterator[Path]:
+def _staged_version(output: Path) -> Iterator[Path]:
     """Yields a new folder inside a model folder and removes it after the block.
+
+    Servers load only folders whose name is a number.
 
     Raises:
         RunError: If the block cannot write a file, for example because the disk is full.
     """
     existed = output.exists()
-    try:
+    with write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-        # Servers load only folders whose name is a number. The name is unique, so that two exports
-        # at the same time do not share a folder.
-        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=output))
-    except OSError as error:
-        raise write_error(output, error) from error
     try:
-        yield staging
-    except OSError as error:
-        raise write_error(output, error) from error
+        with staging_folder(output) as staging:
+            yield staging
     except tf.errors.OpError as error:
         # The text of TensorFlow's errors begins with the name of the operation.
         raise RunError(
@@ -67,7 +61,6 @@ def staging_folder(output: Path) -> Iterator[Path]:
             hint="Make room there; what was written before is whole",
         ) from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         if not existed:
             # Fails if another export has added a version.
             with suppress(OSError):
@@ -239,7 +232,7 @@ def export(
     check_record_count(warmup, names)
     references = reference_outputs(network, labels, augmentation, names, top)
     preprocessing = describe_preprocessing(network, augmentation, limits, decoding)
-    with staging_folder(output) as staging:
+    with _staged_version(output) as staging:
         assets = write_assets(staging, labels, preprocessing)
         module = ExportedModule(network, labels, augmentation, names, top, limits, decoding, assets)
         functions = dict(module.concrete_functions)

@@ -23,7 +23,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit._files import STAGING_PREFIX, json_text, staged_file, write_text
+from cnnkit._files import json_text, write_text
+from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
 from cnnkit.data import Dataset, Decoding
 from cnnkit.data.formats import DECODING_OF_0_1_0, DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
@@ -316,6 +317,7 @@ def missing_parts(folder: str | Path, index: FeatureIndex) -> int:
 def _create(folder: Path, index: FeatureIndex) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} must be a folder, not a file")
+    remove_abandoned(folder)
     if is_feature_store(folder):
         index.check_compatible(read_index(folder), folder)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit._files import staged_file
+from cnnkit._staging import staged_file
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit import models
-from cnnkit._files import staged_file
+from cnnkit._staging import staged_file
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean

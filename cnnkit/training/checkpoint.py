@@ -17,7 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit._files import json_text, staged_file, write_text
+from cnnkit._files import json_text, write_text
+from cnnkit._staging import staged_file
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
 from cnnkit.errors import RunError, UsageError

@@ -20,7 +20,8 @@ import numpy as np
 import skops.io
 from sklearn.pipeline import Pipeline
 
-from cnnkit._files import json_text, staged_folder, write_text
+from cnnkit._files import json_text, write_text
+from cnnkit._staging import staged_folder
 from cnnkit.data import Decoding, Split
 from cnnkit.data.formats import DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError

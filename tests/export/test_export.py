@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from cnnkit import alexnet
+from cnnkit._staging import STAGING_LOCK, staging_folder
 from cnnkit.data import Augmentation
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export import ImageLimits, export, signature_context
@@ -47,6 +48,11 @@ def test_versions_count_up_and_nothing_else_is_left(model, tmp_path, monkeypatch
     output = tmp_path / "animals"
     (output / "7").mkdir(parents=True)
     (output / "notes").mkdir()
+    # What an export leaves that is killed: a folder that nobody locks.
+    with staging_folder(output) as killed:
+        pass
+    (killed / "model").mkdir(parents=True)
+    (killed / STAGING_LOCK).touch()
     only = {"signatures": ["serving_default"], "warmup": 0}
     assert export(model, LABELS, output, **only).name == "8"
     assert export(model, LABELS, output, version=3, **only).name == "3"

@@ -163,7 +163,7 @@ def _shard(args: argparse.Namespace) -> int:
 def _sample(args: argparse.Namespace) -> int:
     import tensorflow as tf
 
-    from cnnkit._files import staged_file
+    from cnnkit._staging import staged_file
     from cnnkit.data import load_dataset
 
     source = load_dataset(args.dataset, seed=args.seed, decoding=set_decoding(args))

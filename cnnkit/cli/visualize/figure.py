@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit._files import json_text, staged_file, write_text
+from cnnkit._files import json_text, write_text
+from cnnkit._staging import staged_file
 from cnnkit.cli.console import print_left_out
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.read_image import command_decoding

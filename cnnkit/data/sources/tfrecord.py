@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._files import STAGING_PREFIX, staged_file
+from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
 from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError, UsageError
@@ -212,14 +212,20 @@ def _write_split(
 def _clear(folder: Path) -> None:
     """Create the folder, and remove the files of an interrupted call from it."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
     entries = list(folder.iterdir())
-    left = [e for e in entries if e.suffix == ".tfrecord" or e.name.startswith(STAGING_PREFIX)]
+    left = [e for e in entries if e.suffix == ".tfrecord" or _is_old_staging(e)]
     if len(left) != len(entries):
         raise UsageError(
             f"{folder} is not empty", expected="a new folder for the shards", hint="Use another one"
         )
     for entry in left:
         entry.unlink()
+
+
+def _is_old_staging(entry: Path) -> bool:
+    """Return True for a file that an older version did not finish; it staged no folders."""
+    return entry.name.startswith(STAGING_PREFIX) and not entry.is_dir()
 
 
 def _iter_encoded(split: Split) -> Iterator[bytes]:

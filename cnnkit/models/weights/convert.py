@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from cnnkit._files import staged_file
+from cnnkit._staging import staged_file
 from cnnkit.errors import UsageError
 from cnnkit.models import WeightsFile, build
 from cnnkit.models.loading import options_for_weights
