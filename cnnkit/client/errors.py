@@ -4,7 +4,7 @@
     |-- ServerUnavailable
     |   |-- ServerUnreachable   no connection (retried)
     |   |-- ConnectionLost      the connection broke during a call
-    |   |-- ServerBusy          queue or threads full, or still starting (retried)
+    |   |-- ServerBusy          queue or threads full, starting or stopping (retried)
     |   `-- TLSError            TLS handshake or certificate
     |-- NotAuthorized
     |-- ModelNotFound
@@ -89,7 +89,7 @@ class ConnectionLost(ServerUnavailable):
 
 
 class ServerBusy(ServerUnavailable):
-    """The server is running, but its queue or threads are full, or it is not ready yet."""
+    """The server's queue or threads are full, or it is starting or stopping."""
 
     retryable = True
 
@@ -147,7 +147,8 @@ class StatusText(NamedTuple):
 
     Attributes:
         text: The substring.
-        meaning: One of "busy", "broken", "tls", "not grpc", "unreachable", "too large", "label".
+        meaning: One of "busy", "stopping", "broken", "tls", "not grpc", "unreachable", "too large",
+            "label".
         source: The program that writes it, and the version in which it was found.
     """
 
@@ -166,7 +167,8 @@ STATUS_TEXTS = (
     StatusText("batch scheduling queue", "busy", "batching of TensorFlow 2.21"),
     StatusText("labels does not init", "busy", _SERVING),
     StatusText(_FULL_THREADS, "busy", "gRPC C++ server of TensorFlow Serving 2.21"),
-    StatusText("The server is stopping", "busy", "cnnkit.server.batching"),
+    StatusText("Server memory for requests is full", "busy", "cnnkit.server.memory_budget"),
+    StatusText("The server is stopping", "stopping", "cnnkit.server.limits"),
     # An established connection ended.
     StatusText("Stream removed", "broken", _GRPC),
     StatusText("Socket closed", "broken", _GRPC),
@@ -206,6 +208,11 @@ _BUSY: _Classified = (
     "{address} is busy",
     "Send less at once, or try again in a moment",
 )
+_STOPPING: _Classified = (
+    ServerBusy,
+    "{address} is stopping and has not started to process this call",
+    "Try again in a moment, or use another server",
+)
 _GRPC_PORT = "Use the port of the server's gRPC interface, 8500 by custom"
 
 
@@ -236,7 +243,11 @@ def server_error(
     # Without later lines: they are a dump of the server's graph, which may contain any word.
     first = error_text(details)
     found = {known.meaning for known in STATUS_TEXTS if known.text in first}
-    if code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and "busy" in found:
+    # gRPC cancels calls that wait for a server that stops. Those that this client cancels do not
+    # come here.
+    if code == "CANCELLED" or (code == "UNAVAILABLE" and "stopping" in found):
+        error, problem, hint = _STOPPING
+    elif code in ("UNAVAILABLE", "RESOURCE_EXHAUSTED") and "busy" in found:
         error, problem, hint = _BUSY
         if _FULL_THREADS in first:
             hint = f"{hint}. TensorFlow Serving takes --grpc_max_threads calls at once"

@@ -30,7 +30,7 @@ from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
 from cnnkit.export.warmup import read_warmup_records
 from cnnkit.server import ServerLimits
-from cnnkit.server.predict import read_inputs
+from cnnkit.server.predict import read_inputs, read_outline
 from cnnkit.server.servable import read_signature_definitions
 from cnnkit.server.status_error import StatusError
 from cnnkit.server.warmup import MAX_WARMUP_RECORDS
@@ -260,7 +260,7 @@ def _check_hostile(folder: Path, signatures: Iterable[str]) -> Iterator[Check]:
         for description, tensor in hostile_tensors(info.dtype):
             try:
                 read_inputs(
-                    {key: tensor},
+                    read_outline(pb.PredictRequest(inputs={key: tensor}).SerializeToString()),
                     expected,
                     max_tensor_bytes=limits.max_request_bytes,
                     max_rows=limits.max_request_rows,

@@ -12,7 +12,7 @@ import grpc
 import numpy as np
 
 from cnnkit.server.predict import Outputs, PreparedCall
-from cnnkit.server.status_error import StatusError
+from cnnkit.server.status_error import STOPPED, StatusError
 
 _T = TypeVar("_T")
 
@@ -122,9 +122,7 @@ class BatchScheduler:
             for _, future in batch.calls:
                 # After a cancellation too, no call waits forever.
                 if not future.done():
-                    future.set_exception(
-                        StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
-                    )
+                    future.set_exception(StatusError(grpc.StatusCode.UNAVAILABLE, STOPPED))
 
     async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)

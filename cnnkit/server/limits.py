@@ -7,10 +7,13 @@ import contextlib
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
 from cnnkit.errors import UsageError
+from cnnkit.server.incoming import IncomingBytes
+from cnnkit.server.memory_budget import MemoryAccount, MemoryBudget
 from cnnkit.server.status_error import StatusError
 
 
@@ -24,7 +27,10 @@ class ServerLimits:
             with RESOURCE_EXHAUSTED, as by TensorFlow Serving.
         max_open_requests: Requests that run, wait, or are still being received. Further ones are
             refused with RESOURCE_EXHAUSTED.
-        max_request_bytes: Largest message, and largest tensor in memory.
+        max_request_bytes: Largest message, also unpacked, and largest tensor in memory.
+        max_memory_bytes: Memory that all open requests may take together: their messages, also
+            those still being received, their tensors and responses. Further ones are refused with
+            RESOURCE_EXHAUSTED. Graphs take memory of their own.
         receive_timeout_seconds: Time to receive a request.
         max_request_rows: Largest first dimension of a request.
         batch_timeout_seconds: Time that a request waits for others to run with; 0 merges none.
@@ -45,6 +51,7 @@ class ServerLimits:
     max_concurrent_requests: int = 128
     max_open_requests: int = 2000
     max_request_bytes: int = 256 * 2**20
+    max_memory_bytes: int = 2**30
     receive_timeout_seconds: float = 60.0
     max_request_rows: int = 256
     batch_timeout_seconds: float = 0.0
@@ -54,62 +61,150 @@ class ServerLimits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             least = 0 if name == "batch_timeout_seconds" else 1
-            if not least <= value < 2**31:
+            # gRPC stores the size of a message in 32 bits.
+            most = 2**63 if name == "max_memory_bytes" else 2**31
+            if not least <= value < most:
                 raise UsageError(
-                    f"`{name}` must be in {least}..{2**31 - 1}",
+                    f"`{name}` must be in {least}..{most - 1}",
                     expected=f">= {least}",
                     received=value,
                 )
+        if self.max_memory_bytes < 2 * self.max_request_bytes:
+            raise UsageError(
+                "`max_memory_bytes` must hold the message and the tensor of the largest request",
+                expected=f">= {2 * self.max_request_bytes}, twice `max_request_bytes`",
+                received=self.max_memory_bytes,
+            )
+
+
+class ReceivedRequest:
+    """The message of a request, and the memory that the request takes.
+
+    Args:
+        raw: The message, which may be packed.
+        memory: The account of the request.
+
+    Attributes:
+        memory: The account of the request.
+        size: Bytes of the message.
+    """
+
+    def __init__(self, raw: bytes, memory: MemoryAccount) -> None:
+        self.memory = memory
+        self.size = len(raw)
+        self._raw = raw
+
+    def take(self) -> bytes:
+        """Returns the message, and keeps it no longer."""
+        raw, self._raw = self._raw, b""
+        return raw
 
 
 class ConcurrencyLimiter:
-    """Counts the current requests and refuses further ones above the limits.
+    """Counts the current requests, refuses further ones above the limits, and ends them at a stop.
 
     Args:
         limits: The limits.
 
     Example:
-        >>> async with ConcurrencyLimiter(ServerLimits()).admit(messages) as raw:  # doctest: +SKIP
-        ...     handle(raw)
+        >>> limiter = ConcurrencyLimiter(ServerLimits())
+        >>> async with limiter.admit(context.peer(), messages) as request:  # doctest: +SKIP
+        ...     handle(request.take())
     """
 
     def __init__(self, limits: ServerLimits) -> None:
         self._limits = limits
-        self._open = 0
+        self._budget = MemoryBudget(limits.max_memory_bytes)
+        self._incoming = IncomingBytes(self._budget)
+        self._open: set[asyncio.Task[Any]] = set()
         self._admitted = 0
+        self._stopping = False
+        self._ended = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether `end` has canceled the requests."""
+        return self._ended
+
+    def refuse_new(self) -> None:
+        """Refuses all further requests, because the server is stopping."""
+        self._stopping = True
+
+    async def wait_until_idle(self, seconds: float) -> None:
+        """Waits until no request is open, for at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
+
+    def end(self) -> None:
+        """Cancels the open requests."""
+        self._ended = True
+        for task in self._open:
+            task.cancel()
 
     @contextlib.asynccontextmanager
-    async def admit(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Yields the bytes of a request, which counts until the end of the block.
+    async def admit(
+        self, peer: str, messages: AsyncIterator[bytes]
+    ) -> AsyncIterator[ReceivedRequest]:
+        """Yields a request, which counts until the end of the block.
 
         A request above the limits is refused before its bytes are read.
 
         Args:
+            peer: The client, as gRPC names it.
             messages: The messages of the call, normally one.
 
         Raises:
-            StatusError: If there are too many requests, or the bytes do not arrive in time.
+            StatusError: If there are too many requests, they take too much memory, the bytes do not
+                arrive in time, or the server is stopping.
         """
-        if self._open >= self._limits.max_open_requests:
+        if self._stopping:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
+        if len(self._open) >= self._limits.max_open_requests:
             raise _exhausted()
         self._check_admitted()
-        self._open += 1
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for mypy: a call of gRPC runs in a task
+        self._open.add(task)
+        self._idle.clear()
         try:
-            raw = await self._receive(messages)
-            self._check_admitted()
-            self._admitted += 1
-            try:
-                yield raw
-            finally:
-                self._admitted -= 1
+            with self._budget.open() as memory:
+                request = ReceivedRequest(await self._receive(peer, messages), memory)
+                memory.add(request.size)
+                self._check_admitted()
+                self._admitted += 1
+                try:
+                    yield request
+                finally:
+                    self._admitted -= 1
         finally:
-            self._open -= 1
+            self._open.discard(task)
+            if not self._open:
+                self._idle.set()
 
-    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
+    def open_memory(self) -> MemoryAccount:
+        """Returns the memory account of a call that is not admitted."""
+        return self._budget.open()
+
+    async def receive(self, peer: str, messages: AsyncIterator[bytes]) -> bytes:
+        """Returns the message of a call that is answered at once, also at the limits.
+
+        Args:
+            peer: The client, as gRPC names it.
+            messages: The messages of the call.
+
+        Raises:
+            StatusError: If the messages in reception take too much memory, or the bytes do not
+                arrive in time.
+        """
+        return await self._receive(peer, messages)
+
+    async def _receive(self, peer: str, messages: AsyncIterator[bytes]) -> bytes:
         seconds = self._limits.receive_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await anext(messages)
+                return await self._incoming.receive(peer, messages)
         except TimeoutError:
             raise StatusError(
                 grpc.StatusCode.DEADLINE_EXCEEDED,

@@ -13,8 +13,10 @@ from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
+from cnnkit.wire.outline import RequestOutline, outline_request
 from cnnkit.wire.pixels import IMAGES, find_invalid_pixel
-from cnnkit.wire.tensors import MAX_TENSOR_BYTES, decode_tensor, encode_values
+from cnnkit.wire.protobuf import UnreadableError
+from cnnkit.wire.tensors import MAX_TENSOR_BYTES, decode_tensor_bytes, encode_values
 
 if TYPE_CHECKING:
     from cnnkit.server.servable import SavedModelServable
@@ -53,23 +55,26 @@ class PreparedCall:
 
 
 def prepare_predict(
-    request: pb.PredictRequest,
+    raw: bytes | bytearray,
     find: Callable[[pb.ModelSpec], SavedModelServable],
     *,
     max_tensor_bytes: int = MAX_TENSOR_BYTES,
     max_rows: int | None = None,
+    add_memory: Callable[[int], None] = lambda size: None,
 ) -> PreparedCall:
     """Decodes and checks a Predict request.
 
-    Types and shapes are checked against the signature before the graph runs: a tensor of the wrong
-    rank crashes TensorFlow's convolution and with it the whole process. Pixels are checked for
-    every export of cnnkit: graphs of version 0.1.0 and OpenVINO do not.
+    The model, the signature, and the names, types and shapes of the tensors are checked before the
+    values of the tensors are read. A tensor of the wrong rank crashes TensorFlow's convolution and
+    with it the whole process. Pixels are checked for every export of cnnkit: graphs of version
+    0.1.0 and OpenVINO do not.
 
     Args:
-        request: The request.
+        raw: The serialized request.
         find: Returns the servable of a `model_spec`.
         max_tensor_bytes: Largest input in memory, however short its message.
         max_rows: Largest first dimension; None for any.
+        add_memory: Called with the bytes that the inputs will take, before they are decoded.
 
     Returns:
         The checked call.
@@ -77,6 +82,8 @@ def prepare_predict(
     Raises:
         StatusError: If the request is invalid.
     """
+    outline = read_outline(raw)
+    request = outline.request
     if not request.HasField("model_spec"):
         raise invalid_argument("Missing ModelSpec")
     servable = find(request.model_spec)
@@ -88,7 +95,11 @@ def prepare_predict(
         )
     outputs = _select_outputs(request.output_filter, definition.outputs)
     inputs, rows = read_inputs(
-        request.inputs, definition.inputs, max_tensor_bytes=max_tensor_bytes, max_rows=max_rows
+        outline,
+        definition.inputs,
+        max_tensor_bytes=max_tensor_bytes,
+        max_rows=max_rows,
+        add_memory=add_memory,
     )
     if servable.takes_pixels and IMAGES in inputs:
         problem = find_invalid_pixel(inputs[IMAGES])
@@ -97,12 +108,31 @@ def prepare_predict(
     return PreparedCall(servable, signature, inputs, outputs, rows)
 
 
+def read_outline(raw: bytes | bytearray) -> RequestOutline:
+    """Reads a Predict request without the values of its tensors.
+
+    Args:
+        raw: The serialized request.
+
+    Raises:
+        StatusError: INVALID_ARGUMENT if it has too many tensors or fields, INTERNAL if it is not a
+            message.
+    """
+    try:
+        return outline_request(raw)
+    except TensorError as error:
+        raise invalid_argument(f"request parsing error\n{error}") from error
+    except UnreadableError as error:
+        raise StatusError(grpc.StatusCode.INTERNAL, "") from error
+
+
 def read_inputs(
-    given: Mapping[str, pb.TensorProto],
+    outline: RequestOutline,
     expected: Mapping[str, pb.TensorInfo],
     *,
     max_tensor_bytes: int = MAX_TENSOR_BYTES,
     max_rows: int | None = None,
+    add_memory: Callable[[int], None] = lambda size: None,
 ) -> tuple[dict[str, np.ndarray], int | None]:
     """Decodes the inputs of a request if they fit a signature.
 
@@ -110,10 +140,11 @@ def read_inputs(
     a tensor of any size.
 
     Args:
-        given: The tensors of the request.
+        outline: The request.
         expected: The inputs of the signature.
         max_tensor_bytes: Largest input in memory, however short its message.
         max_rows: Largest first dimension; None for any.
+        add_memory: Called with the bytes that the inputs will take, before they are decoded.
 
     Returns:
         The arrays by name, and their first size if it is the same for every input, else None.
@@ -121,13 +152,18 @@ def read_inputs(
     Raises:
         StatusError: If the tensors do not fit.
     """
+    given = outline.request.inputs
     _check_names(given, expected)
     rows = _check_shapes(given, expected)
     if rows is not None and max_rows is not None and rows > max_rows:
         raise invalid_argument(
             f"Task size {rows} is larger than maximum input batch size {max_rows}"
         )
-    return {name: _decode(name, given[name], max_tensor_bytes) for name in sorted(expected)}, rows
+    add_memory(sum(outline.cost.values()))
+    inputs = {
+        name: _decode(name, outline.tensors[name], max_tensor_bytes) for name in sorted(expected)
+    }
+    return inputs, rows
 
 
 def encode_predict_response(call: PreparedCall, outputs: Outputs) -> pb.PredictResponse:
@@ -160,9 +196,9 @@ def _check_names(
             )
 
 
-def _decode(name: str, tensor: pb.TensorProto, max_bytes: int) -> np.ndarray:
+def _decode(name: str, tensor: memoryview, max_bytes: int) -> np.ndarray:
     try:
-        return decode_tensor(tensor, max_bytes=max_bytes)
+        return decode_tensor_bytes(tensor, max_bytes=max_bytes)
     except TensorError as error:
         # Clients show the first line; the second one names the fault of the tensor.
         raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent import futures
 from functools import partial
 from pathlib import Path
@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.batching import BatchScheduler
+from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.listen import check_port_free, listen_error
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
@@ -24,10 +24,16 @@ from cnnkit.server.reload import apply_reload, reject_reload
 from cnnkit.server.repository import ModelRepository
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.service import HealthServicer, PredictionServicer
+from cnnkit.server.unpack import NO_DECOMPRESSION
 from cnnkit.server.warmup import load_and_warm_up
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
+
+# Time in which a server that stops refuses calls before it closes the connections.
+_REFUSE_SECONDS = 0.1
+# Time to send the status of calls that are ended when the grace period is over.
+_END_SECONDS = 1.0
 
 
 class EmbeddedServer:
@@ -45,6 +51,8 @@ class EmbeddedServer:
         poll_seconds: Seconds between two polls of the folders for versions that have been added or
             removed; 0 for no polls.
         credentials: TLS credentials from `server_credentials`; None listens without TLS.
+        client_names: Names of which a client's certificate must hold one, as common name or subject
+            alternative name; None for any client that `credentials` accept.
         reuse_port: Let other processes of this user listen on the same port. Each process loads the
             models itself, so HandleReloadConfigRequest, which reaches only one of them, is refused.
         load: Loads a servable from (name, version, folder).
@@ -71,6 +79,7 @@ class EmbeddedServer:
         limits: ServerLimits | None = None,
         poll_seconds: float = 1.0,
         credentials: grpc.ServerCredentials | None = None,
+        client_names: Collection[str] | None = None,
         reuse_port: bool = False,
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
     ) -> None:
@@ -79,6 +88,7 @@ class EmbeddedServer:
         if not reuse_port:
             check_port_free(host, port)
         self._limits = limits or ServerLimits()
+        self._clients = ClientCertificates(client_names)
         self._config_file = models if isinstance(models, Path) else None
         self._config_time = _modification_time(self._config_file)
         configs = _model_configs(models, versions, version_labels or {})
@@ -118,6 +128,17 @@ class EmbeddedServer:
         if self._poller is not None:
             self._poller.start()
 
+    def ping(self) -> futures.Future[None]:
+        """Returns a future that ends when this server can answer a call.
+
+        It passes through the event loop and the threads that read messages, and waits for no graph.
+        """
+
+        async def pass_through() -> None:
+            await self._loop.run_in_executor(self._message_threads, lambda: None)
+
+        return asyncio.run_coroutine_threadsafe(pass_through(), self._loop)
+
     def stop(self, grace: float = 10.0) -> None:
         """Refuses new requests, waits for the running ones, and frees the port.
 
@@ -145,6 +166,7 @@ class EmbeddedServer:
                 ("grpc.so_reuseport", int(reuse_port)),
                 ("grpc.max_receive_message_length", limits.max_request_bytes),
                 ("grpc.max_send_message_length", -1),
+                NO_DECOMPRESSION,
             ],
         )
         scheduler = BatchScheduler(
@@ -155,17 +177,18 @@ class EmbeddedServer:
             max_batches=limits.max_enqueued_batches,
         )
         reload = partial(apply_reload, repository=self.repository, folders=self._folders)
-        service = PredictionServicer(
+        self._service = PredictionServicer(
             self.repository,
             limits,
             scheduler,
             self._message_threads,
             reject_reload if reuse_port else reload,
+            self._clients,
         )
-        self._server.add_generic_rpc_handlers(service.handlers())
+        self._server.add_generic_rpc_handlers(self._service.handlers())
         self._health = HealthServicer()
         await self._health.set_serving()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers([self._service.health_handler(self._health)])
         name = f"[{host}]" if ":" in host else host
         try:
             if credentials is None:
@@ -178,7 +201,16 @@ class EmbeddedServer:
 
     async def _close(self, grace: float) -> None:
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        # gRPC cancels the calls that it has accepted and not yet passed on when it stops. So they
+        # are passed on and refused first, with a status that clients repeat.
+        limiter = self._service.limiter
+        limiter.refuse_new()
+        await asyncio.sleep(min(grace, _REFUSE_SECONDS))
+        # Sends GOAWAY at once: clients connect to other servers while the running calls end.
+        stopped = asyncio.ensure_future(self._server.stop(grace + _END_SECONDS))
+        await limiter.wait_until_idle(grace)
+        limiter.end()
+        await stopped
 
     def _poll(self) -> None:
         """Reads a changed models.config, then refreshes the models from their folders."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -13,10 +14,13 @@ from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health, health_pb2
 
 from cnnkit.server.batching import BatchScheduler
-from cnnkit.server.limits import ConcurrencyLimiter, ServerLimits
+from cnnkit.server.client_certificate import ClientCertificates
+from cnnkit.server.limits import ConcurrencyLimiter, ReceivedRequest, ServerLimits
+from cnnkit.server.memory_budget import MemoryAccount
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
 from cnnkit.server.repository import ModelRepository
-from cnnkit.server.status_error import StatusError, invalid_argument, truncate_details
+from cnnkit.server.status_error import STOPPED, StatusError, invalid_argument, truncate_details
+from cnnkit.server.unpack import unpack_message
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 
@@ -24,6 +28,11 @@ _LOG = logging.getLogger(__name__)
 
 Reload = Callable[[pb.ReloadConfigRequest], pb.ReloadConfigResponse]
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Message)
+
+# Protobuf turns two bytes of an empty message in a list into fifty or more. The largest request
+# without tensors is a configuration of many models.
+MAX_SMALL_REQUEST_BYTES = 2**20
 
 
 class PredictionServicer:
@@ -35,6 +44,10 @@ class PredictionServicer:
         scheduler: Runs the Predict calls.
         executor: Threads for everything except graphs: they decode and encode messages.
         reload: Handles HandleReloadConfigRequest.
+        clients: The clients that are answered, if they have certificates.
+
+    Attributes:
+        limiter: Counts the requests; ends them when the server stops.
 
     Example:
         >>> service = PredictionServicer(
@@ -50,18 +63,20 @@ class PredictionServicer:
         scheduler: BatchScheduler,
         executor: Executor,
         reload: Reload,
+        clients: ClientCertificates | None = None,
     ) -> None:
         self._repository = repository
         self._limits = limits
         self._scheduler = scheduler
         self._executor = executor
         self._reload = reload
-        self._limiter = ConcurrencyLimiter(limits)
+        self._clients = clients or ClientCertificates()
+        self.limiter = ConcurrencyLimiter(limits)
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Returns one handler for each gRPC service."""
         repository = self._repository
-        calls: dict[str, Callable[[bytes], Awaitable[bytes]]] = {
+        calls: dict[str, Callable[[ReceivedRequest], Awaitable[bytes]]] = {
             methods.PREDICT: self._predict,
             methods.GET_MODEL_METADATA: self._unary(
                 pb.GetModelMetadataRequest, lambda request: _metadata(request, repository)
@@ -97,53 +112,111 @@ class PredictionServicer:
         ]
 
     def _handler(
-        self, handle: Callable[[bytes], Awaitable[bytes]]
+        self, handle: Callable[[ReceivedRequest], Awaitable[bytes]]
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def respond(
             messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
         ) -> bytes | None:
-            code, text = grpc.StatusCode.INTERNAL, ""
-            try:
-                async with self._limiter.admit(messages) as raw:
-                    return await handle(raw)
-            except StatusError as error:
-                code, text = error.code, error.details
-            except DecodeError:
-                pass
-            except Exception as error:
-                # An error of the server itself must not end it.
-                _LOG.exception("A request failed")
-                text = f"{type(error).__name__}; see the server's log"
-            # `context.abort` raises an error that the context keeps, and its traceback keeps the
-            # request: a reference cycle, which is collected too rarely in a TensorFlow process.
-            context.set_code(code)
-            context.set_details(truncate_details(text))
+            with self._status_of_errors(context):
+                self._clients.check(context.auth_context())
+                async with self.limiter.admit(context.peer(), messages) as request:
+                    return await handle(request)
             return None
 
         # The call is unary. As a stream, its message is not read before the request is admitted.
         return grpc.stream_unary_rpc_method_handler(respond)
 
-    async def _predict(self, raw: bytes) -> bytes:
-        call = await self._in_thread(self._prepare, raw)
-        outputs = await self._scheduler.run(call)
-        return await self._in_thread(_serialize, call, outputs)
+    def health_handler(self, servicer: HealthServicer) -> grpc.GenericRpcHandler:
+        """Returns the handler of the health service, which is answered at the limits too.
 
-    def _prepare(self, raw: bytes) -> PreparedCall:
+        Args:
+            servicer: The health service.
+        """
+
+        async def read(
+            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> health_pb2.HealthCheckRequest:
+            self._clients.check(context.auth_context())
+            raw = await self.limiter.receive(context.peer(), messages)
+            with self.limiter.open_memory() as memory:
+                return _parse(health_pb2.HealthCheckRequest, raw, memory)
+
+        async def check(
+            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> bytes | None:
+            with self._status_of_errors(context):
+                response = await servicer.Check(await read(messages, context), context)
+                return None if response is None else response.SerializeToString()
+            return None
+
+        async def watch(
+            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> None:
+            with self._status_of_errors(context):
+                await servicer.Watch(await read(messages, context), context)
+
+        serialize = health_pb2.HealthCheckResponse.SerializeToString
+        return grpc.method_handlers_generic_handler(
+            health.SERVICE_NAME,
+            {
+                "Check": grpc.stream_unary_rpc_method_handler(check),
+                "Watch": grpc.stream_stream_rpc_method_handler(
+                    watch, response_serializer=serialize
+                ),
+            },
+        )
+
+    @contextlib.contextmanager
+    def _status_of_errors(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
+        """Sets the status of a call whose block raises an error."""
+        code, text = grpc.StatusCode.INTERNAL, ""
+        try:
+            yield
+            return
+        except StatusError as error:
+            code, text = error.code, error.details
+        except DecodeError:
+            pass
+        except asyncio.CancelledError:
+            if not self.limiter.ended:
+                # The client is gone.
+                raise
+            # Not the CANCELLED of gRPC, with which clients repeat a call that never began.
+            code, text = grpc.StatusCode.UNAVAILABLE, STOPPED
+        except Exception as error:
+            # An error of the server itself must not end it.
+            _LOG.exception("A request failed")
+            text = f"{type(error).__name__}; see the server's log"
+        # `context.abort` raises an error that the context keeps, and its traceback keeps the
+        # request: a reference cycle, which is collected too rarely in a TensorFlow process.
+        context.set_code(code)
+        context.set_details(truncate_details(text))
+
+    async def _predict(self, request: ReceivedRequest) -> bytes:
+        call = await self._in_thread(self._prepare, request)
+        outputs = await self._scheduler.run(call)
+        return await self._in_thread(_serialize, call, outputs, request.memory)
+
+    def _prepare(self, request: ReceivedRequest) -> PreparedCall:
+        limits = self._limits
         return prepare_predict(
-            pb.PredictRequest.FromString(raw),
+            unpack_message(request.take(), request.memory, limits.max_request_bytes),
             self._repository.find,
-            max_tensor_bytes=self._limits.max_request_bytes,
-            max_rows=self._limits.max_request_rows,
+            max_tensor_bytes=limits.max_request_bytes,
+            max_rows=limits.max_request_rows,
+            add_memory=request.memory.add,
         )
 
     def _unary(
         self, request_type: type[Message], function: Callable[..., Message]
-    ) -> Callable[[bytes], Awaitable[bytes]]:
-        def respond(raw: bytes) -> bytes:
-            return function(request_type.FromString(raw)).SerializeToString()
+    ) -> Callable[[ReceivedRequest], Awaitable[bytes]]:
+        def respond(request: ReceivedRequest) -> bytes:
+            return function(
+                _parse(request_type, request.take(), request.memory)
+            ).SerializeToString()
 
-        async def handle(raw: bytes) -> bytes:
-            return await self._in_thread(respond, raw)
+        async def handle(request: ReceivedRequest) -> bytes:
+            return await self._in_thread(respond, request)
 
         return handle
 
@@ -151,7 +224,19 @@ class PredictionServicer:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
-def _serialize(call: PreparedCall, outputs: Outputs) -> bytes:
+def _parse(request_type: type[_M], raw: bytes, memory: MemoryAccount) -> _M:
+    """Parses a request without tensors."""
+    unpacked = unpack_message(raw, memory, MAX_SMALL_REQUEST_BYTES)
+    if len(unpacked) > MAX_SMALL_REQUEST_BYTES:
+        raise invalid_argument(
+            f"The request has {len(unpacked)} bytes, and may have {MAX_SMALL_REQUEST_BYTES}"
+        )
+    return request_type.FromString(bytes(unpacked))
+
+
+def _serialize(call: PreparedCall, outputs: Outputs, memory: MemoryAccount) -> bytes:
+    # The message and its bytes.
+    memory.add(2 * sum(array.nbytes for array in outputs.values()))
     return encode_predict_response(call, outputs).SerializeToString()
 
 

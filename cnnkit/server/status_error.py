@@ -6,6 +6,9 @@ import re
 
 import grpc
 
+# Details of UNAVAILABLE for a call that was started, which clients therefore do not repeat.
+STOPPED = "The server stopped during the call"
+
 # Bytes of status details, percent-encoded in a header: gRPC drops headers of more than 8 KiB.
 _MAX_DETAILS = 4000
 

@@ -52,7 +52,7 @@ def load_and_warm_up(
             tf.data.TFRecordDataset(str(file)).take(MAX_WARMUP_RECORDS).as_numpy_iterator()
         ):
             request = pb.PredictionLog.FromString(record).predict_log.request
-            prepare_predict(request, lambda spec: servable).run()
+            prepare_predict(request.SerializeToString(), lambda spec: servable).run()
     # The file may hold anything in place of requests.
     except (StatusError, CnnkitError, tf.errors.OpError, ValueError) as error:
         raise RunError(

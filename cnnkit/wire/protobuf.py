@@ -19,13 +19,22 @@ class UnreadableError(ValueError):
     """The bytes are not a message, or a message that only protobuf parses."""
 
 
-def find_fields(message: memoryview, place: int, end: int) -> list[tuple[int, int, int, int]]:
+class TooManyFieldsError(UnreadableError):
+    """The message has more fields than its reader accepts."""
+
+
+def find_fields(
+    message: memoryview, place: int, end: int, most: int | None = None
+) -> list[tuple[int, int, int, int]]:
     """Locate the fields of a message.
+
+    A field of two bytes takes a hundred bytes of memory here, so messages of strangers need `most`.
 
     Args:
         message: Bytes that contain the message.
         place: Index of its first byte.
         end: Index after its last byte.
+        most: Largest number of fields; None for any.
 
     Returns:
         For each field its number, its first byte, the first byte of its content (0 if the field has
@@ -33,6 +42,7 @@ def find_fields(message: memoryview, place: int, end: int) -> list[tuple[int, in
 
     Raises:
         UnreadableError: The message is truncated, or contains a group.
+        TooManyFieldsError: It has more than `most` fields.
 
     Example:
         >>> find_fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8)
@@ -60,17 +70,20 @@ def find_fields(message: memoryview, place: int, end: int) -> list[tuple[int, in
         if place > end:
             raise UnreadableError("`message` is truncated")
         found.append((tag >> 3, begin, content, place))
+        if len(found) == most and place < end:
+            raise TooManyFieldsError(f"`message` must not have more than {most} fields")
     return found
 
 
 def split_fields(
-    message: memoryview, numbers: Container[int]
+    message: memoryview, numbers: Container[int], most: int | None = None
 ) -> tuple[dict[int, list[memoryview]], bytes]:
     """Split a message into some of its fields and the message that remains.
 
     Args:
         message: The serialized message.
         numbers: Numbers of the fields to take out. Only fields with a length are taken.
+        most: Largest number of fields; None for any.
 
     Returns:
         The contents of the taken fields by number, in order and without a copy; and the other
@@ -87,7 +100,7 @@ def split_fields(
     """
     taken: dict[int, list[memoryview]] = {}
     rest = []
-    for number, begin, content, end in find_fields(message, 0, len(message)):
+    for number, begin, content, end in find_fields(message, 0, len(message), most):
         if content and number in numbers:
             taken.setdefault(number, []).append(message[content:end])
         else:

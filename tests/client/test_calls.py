@@ -51,6 +51,9 @@ QUEUE = "The batch scheduling queue to which this task was submitted is full; cu
         ("UNAVAILABLE", QUEUE),
         ("UNAVAILABLE", "Model labels does not init yet.stable"),
         ("RESOURCE_EXHAUSTED", "Server Threadpool Exhausted"),
+        ("RESOURCE_EXHAUSTED", "Server memory for requests is full"),
+        ("UNAVAILABLE", "The server is stopping"),
+        ("CANCELLED", "CANCELLED"),
     ],
 )
 def test_a_busy_server_is_asked_again(code, details):

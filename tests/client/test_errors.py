@@ -139,6 +139,22 @@ def test_texts_of_unavailable_servers(details, kind):
     assert type(later).__name__ == "ServerUnavailable"
 
 
+def test_a_call_that_a_stopping_server_cancels_has_not_begun():
+    for code, details in [("CANCELLED", "CANCELLED"), ("UNAVAILABLE", "The server is stopping")]:
+        error = server_error(code, details, address="a:1", model="m", timeout=1, idempotent=False)
+        assert error.retryable
+        assert str(error).startswith("a:1 is stopping and has not started to process this call")
+    begun = server_error(
+        "UNAVAILABLE",
+        "The server stopped during the call",
+        address="a:1",
+        model="m",
+        timeout=1,
+        idempotent=False,
+    )
+    assert not begun.retryable
+
+
 def test_grpc_and_the_operating_system_still_write_these_texts():
     library = Path(cygrpc.__file__).read_bytes()
     system = {

@@ -147,10 +147,7 @@ def requests():
 
     def check(raw):
         try:
-            request = pb.PredictRequest.FromString(raw)
-            call = prepare_predict(
-                request, lambda spec: servable, max_tensor_bytes=LARGEST, max_rows=8
-            )
+            call = prepare_predict(raw, lambda spec: servable, max_tensor_bytes=LARGEST, max_rows=8)
         except (StatusError, DecodeError):
             return
         [(name, array)] = call.inputs.items()

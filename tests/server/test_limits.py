@@ -1,5 +1,6 @@
 """Requests above the limits are refused, and the others are answered."""
 
+import asyncio
 import time
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 
 from cnnkit.client import Client
 from cnnkit.errors import UsageError
-from cnnkit.server import ServerLimits
+from cnnkit.server import ServerLimits, predict
+from cnnkit.server.limits import ConcurrencyLimiter
+from cnnkit.server.status_error import StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.held_server import error_of, gray_image, probabilities_of, request, send, served
@@ -62,6 +65,35 @@ def test_a_batch_that_is_too_large_is_refused(colors_folder):
             assert probabilities_of(send(channel, gray_image(0, rows=8))).shape == (8, 4)
 
 
+def test_requests_that_exceed_the_memory_are_refused_until_others_end(colors_folder, gate):
+    images = gray_image(1, rows=100)
+    limits = {"max_request_bytes": 100_000, "max_memory_bytes": 200_000}
+    assert 2 * images.nbytes < limits["max_memory_bytes"] < 3 * images.nbytes
+    with served(colors_folder, gate, threads=1, **limits) as (_, channel):
+        running = send(channel, images)
+        assert gate.arrived.acquire(timeout=30)
+        for _ in range(3):
+            assert error_of(send(channel, images)) == (
+                "RESOURCE_EXHAUSTED",
+                "Server memory for requests is full",
+            )
+        gate.open.set()
+        assert probabilities_of(running).shape == (100, 4)
+        assert probabilities_of(send(channel, images)).shape == (100, 4)
+
+
+def test_tensors_for_a_model_that_does_not_exist_are_not_decoded(colors_folder, monkeypatch):
+    def fail(*args, **options):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(predict, "decode_tensor_bytes", fail)
+    message = pb.PredictRequest.FromString(request(gray_image(0)))
+    message.model_spec.name = "nope"
+    with served(colors_folder) as (_, channel):
+        call = channel.unary_unary(methods.PREDICT).future(message.SerializeToString(), timeout=30)
+        assert error_of(call) == ("NOT_FOUND", "Servable not found for request: Latest(nope)")
+
+
 def test_status_is_answered_while_graphs_run(colors_folder, gate):
     with (
         served(colors_folder, gate, threads=1) as (server, channel),
@@ -75,6 +107,23 @@ def test_status_is_answered_while_graphs_run(colors_folder, gate):
         running.result()
 
 
+def test_a_server_that_stops_refuses_calls_with_a_status_that_clients_repeat():
+    async def message():
+        yield b"request"
+
+    async def admit():
+        limiter = ConcurrencyLimiter(ServerLimits())
+        async with limiter.admit("peer", message()) as request:
+            assert request.take() == b"request"
+            limiter.refuse_new()
+            async with limiter.admit("peer", message()):
+                pass
+
+    with pytest.raises(StatusError, match="The server is stopping") as caught:
+        asyncio.run(admit())
+    assert caught.value.code.name == "UNAVAILABLE"
+
+
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
@@ -82,6 +131,7 @@ def test_status_is_answered_while_graphs_run(colors_folder, gate):
         ({"batch_timeout_seconds": -1}, "Expected: >= 0."),
         ({"batch_timeout_seconds": float("nan")}, "Expected: >= 0."),
         ({"max_request_bytes": 2**31}, "max_request_bytes"),
+        ({"max_memory_bytes": 2**28}, "`max_memory_bytes` must hold the message and the tensor"),
     ],
 )
 def test_invalid_limits(limits, text):

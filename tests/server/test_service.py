@@ -5,10 +5,12 @@ In most tests a second client predicts all the while, and each of its answers is
 
 import contextlib
 import gc
+import gzip
 import random
 import resource
 import socket
 import struct
+import sys
 import time
 from types import TracebackType
 
@@ -152,7 +154,7 @@ def test_batches_of_very_many(colors_folder, window):
         many = np.zeros((50_000, SIZE, SIZE, 3), np.float32)
         for request in (
             predict_request(many),
-            predict_request([b""] * 200_000, "serving_bytes"),
+            predict_request([b""] * 60_000, "serving_bytes"),
         ):
             call = send(channel, request.SerializeToString())
             assert code_of(call) == "INVALID_ARGUMENT"
@@ -165,7 +167,9 @@ class Http2:
     def __init__(self, address):
         host, _, port = address.rpartition(":")
         self.socket = socket.create_connection((host, int(port)), timeout=30)
-        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + self._frame(4, 0, 0, b""))
+        # SETTINGS, and the acknowledgment of the server's, which permit 4 MiB a stream.
+        settings = self._frame(4, 0, 0, b"") + self._frame(4, 1, 0, b"")
+        self.socket.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
 
     @staticmethod
     def _frame(kind, flags, stream, payload):
@@ -272,6 +276,35 @@ def test_slow_clients_time_out_and_take_no_slot(colors_folder):
             late.go_on(raw[start : start + 100])
             time.sleep(0.02)
         assert late.until(b"probabilities")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="messages in reception are counted on Linux")
+def test_messages_that_stall_take_no_more_than_the_memory(colors_folder):
+    """The largest one is refused as soon as they exceed the memory; the server answers on."""
+    megabyte = 2**20
+    with (
+        served(colors_folder, max_request_bytes=megabyte, max_memory_bytes=2 * megabyte) as (
+            address,
+            channel,
+        ),
+        contextlib.ExitStack() as stack,
+    ):
+        stalled = [stack.enter_context(contextlib.closing(Http2(address))) for _ in range(3)]
+        for number, one in enumerate(stalled):
+            one.begin(methods.PREDICT, megabyte - 1)
+            for _ in range(40 + 5 * number):
+                one.go_on(bytes(2**14))
+        assert stalled[2].until(b"Server memory for requests is full")
+        check_answer(send(channel, predict_request().SerializeToString()).result())
+
+
+@pytest.mark.parametrize("method", ALL_METHODS)
+def test_small_and_large_messages_of_many_fields_are_refused(colors_folder, method):
+    """Two bytes of a message are a hundred in memory."""
+    with served(colors_folder) as (_, channel):
+        for raw in (b"\x0a\0" * 2**21, b"\x12\0" * 2**21, gzip.compress(b"\x12\0" * 2**25)):
+            call = send(channel, raw, method)
+            assert code_of(call) in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
 
 
 @pytest.mark.parametrize("window", [0, 0.01])

@@ -1,5 +1,6 @@
 """Several processes of `cnnkit serve` on one port."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -32,14 +33,62 @@ def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog):
     with WorkerPool([sys.executable, "-c", WORKER], 3) as workers:
         assert workers.start(lambda: False) == "serving m version 1 at here (Ctrl-C stops)"
         me = psutil.Process()
-        with pytest.raises(RunError, match="11 workers exited within 60 s"):
+        with pytest.raises(RunError, match="11 workers were lost within 60 s"):
             for _ in range(11):
                 assert len(me.children()) == 3
                 me.children()[0].kill()
                 wait_for(lambda: any(one.status() == "zombie" for one in me.children()))
-                workers.replace_exited()
+                workers.replace_lost()
         assert caplog.text.count("a new one starts") == 10
     assert not me.children()
+
+
+class Clock:
+    """A clock that a test advances."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+# Prints a heartbeat for each byte of one pipe, then writes a byte into another one.
+BEATING = """
+import os, sys
+print("ready", flush=True)
+asked, done = os.open(sys.argv[1], os.O_RDONLY), os.open(sys.argv[2], os.O_WRONLY)
+while os.read(asked, 1):
+    print(".", flush=True)
+    os.write(done, b".")
+"""
+
+
+def test_a_worker_without_heartbeats_is_replaced(tmp_path, caplog):
+    pipes, clock, me = [tmp_path / "ask", tmp_path / "done"], Clock(), psutil.Process()
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    command = [sys.executable, "-c", BEATING, *map(str, pipes)]
+    with WorkerPool(command, 1, clock) as workers:
+        workers.start(lambda: False)
+        [first] = me.children()
+        with pipes[0].open("wb", 0) as ask, pipes[1].open("rb", 0) as done:
+            for _ in range(10):
+                ask.write(b".")
+                assert done.read(1)
+                clock.now += 4
+                workers.replace_lost()
+            assert me.children() == [first]
+            # A process that was stopped itself has read no heartbeats.
+            clock.now += 3600
+            workers.replace_lost()
+            assert me.children() == [first]
+            first.suspend()
+            for _ in range(4):
+                clock.now += 4
+                workers.replace_lost()
+        [second] = me.children()
+        assert second != first
+        assert "A worker is lost: no heartbeat for 16 s; a new one starts" in caplog.text
 
 
 def test_a_worker_that_is_never_ready():

@@ -14,6 +14,7 @@ from cnnkit.cli.serve.options import embedded_server_options, given_options
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from cnnkit.server import EmbeddedServer
     from cnnkit.server.repository import ModelRepository
 
 LOCALHOST = "127.0.0.1"
@@ -56,11 +57,29 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
     try:
         print(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)", flush=True)
         _log_to_stderr()
-        # A worker process also ends with its parent, which closes its standard input.
-        while not (stop_requested() or args.worker and _at_end(sys.stdin)):
+        if args.worker:
+            _serve_as_worker(server, stop_requested)
+        while not stop_requested() and not args.worker:
             time.sleep(_CHECK_SECONDS)
     finally:
         server.stop(_grace(args))
+
+
+def _serve_as_worker(server: EmbeddedServer, stop_requested: Callable[[], bool]) -> None:
+    """Print a heartbeat while the server answers; end also when standard input does.
+
+    The parent process closes standard input, for whatever reason it ends.
+    """
+    from cnnkit.server.worker_pool import HEARTBEAT, HEARTBEAT_SECONDS
+
+    answer = server.ping()
+    due = time.monotonic()
+    while not (stop_requested() or _at_end(sys.stdin)):
+        if answer.done() and time.monotonic() >= due:
+            with contextlib.suppress(BrokenPipeError):
+                print(HEARTBEAT, flush=True)
+            answer, due = server.ping(), time.monotonic() + HEARTBEAT_SECONDS
+        time.sleep(_CHECK_SECONDS)
 
 
 def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bool]) -> None:
@@ -89,7 +108,7 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
             if line is not None:
                 print(line.replace(" (", f" in {args.workers} processes ("), flush=True)
             while not stop_requested():
-                workers.replace_exited()
+                workers.replace_lost()
                 time.sleep(_CHECK_SECONDS)
             workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
 

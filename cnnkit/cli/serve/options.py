@@ -33,11 +33,17 @@ _OPTIONS: dict[str, tuple[str, type, str]] = {
     "--max-batch": ("N", int, "images in a request (default 256)"),
     "--max-calls": ("N", int, "concurrent requests; more are refused (default 128)"),
     "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
+    "--max-memory-mb": ("MB", int, "memory of all open requests in MiB (default 1024)"),
     "--grace": ("S", float, "time for running requests when the server stops (default 10)"),
     "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
     "--tls-key": ("FILE", Path, "its private key, PEM"),
     "--tls-client-ca": ("FILE", Path, "accept only clients with a certificate of this authority"),
+    "--tls-client-names": (
+        "NAME,...",
+        str,
+        "and of those, only clients whose certificate holds one of these names",
+    ),
 }  # fmt: skip
 # Field of `ServerLimits` and factor of each option that is a limit.
 _LIMITS: dict[str, tuple[str, float]] = {
@@ -46,6 +52,7 @@ _LIMITS: dict[str, tuple[str, float]] = {
     "max_batch": ("max_request_rows", 1),
     "max_calls": ("max_concurrent_requests", 1),
     "max_request_mb": ("max_request_bytes", 2**20),
+    "max_memory_mb": ("max_memory_bytes", 2**20),
 }
 
 
@@ -76,8 +83,8 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     """Check all options without importing TensorFlow.
 
     Returns:
-        The arguments `models`, `versions`, `version_labels`, `limits` and `credentials` of
-        `EmbeddedServer`.
+        The arguments `models`, `versions`, `version_labels`, `limits`, `credentials` and
+        `client_names` of `EmbeddedServer`.
 
     Raises:
         UsageError: If an option is out of range, or a folder holds no model.
@@ -93,7 +100,11 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
                 f"--{flag} is out of range", expected="0 or more seconds", received=seconds
             )
     _check_engine(args.engine)
-    options: dict[str, Any] = {"limits": _limits(args), "credentials": _credentials(args)}
+    options: dict[str, Any] = {
+        "limits": _limits(args),
+        "credentials": _credentials(args),
+        "client_names": _client_names(args),
+    }
     if args.models.is_file():
         read_models_config(args.models)
         _check_models_config(args)
@@ -143,6 +154,18 @@ def _credentials(args: argparse.Namespace) -> grpc.ServerCredentials | None:
     from cnnkit.server.listen import server_credentials
 
     return server_credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
+
+
+def _client_names(args: argparse.Namespace) -> list[str] | None:
+    if args.tls_client_names is None:
+        return None
+    names = [name.strip() for name in args.tls_client_names.split(",")]
+    if args.tls_client_ca is None or not all(names):
+        raise UsageError(
+            "--tls-client-names must be names with commas, given with --tls-client-ca",
+            received=f"--tls-client-names {args.tls_client_names}",
+        )
+    return names
 
 
 def _version_labels(text: str | None) -> dict[str, int]:

@@ -39,6 +39,8 @@ def failure(capfd):
         ),
         (["--version-labels", "stable=one"], "--version-labels must be pairs"),
         (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),
+        (["--max-memory-mb", "256"], "`max_memory_bytes` must hold the message and the tensor"),
+        (["--tls-client-names", "lab"], "--tls-client-names must be names with commas, given with"),
         (["--tls-client-ca", "a.pem"], "TLS needs a certificate and its key"),
         (
             ["--tls-cert", "none.pem", "--tls-key", "none.key"],
