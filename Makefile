@@ -18,6 +18,9 @@ SEED ?= 1
 # Which backends beside TensorFlow `make test-backends` tries: jax, torch.
 BACKENDS ?= jax
 
+# How long `make fuzz` runs each target, in all.
+SECONDS ?= 60
+
 # The environment of `make test-light`, without TensorFlow.
 LIGHT := $(VENV)-light
 
@@ -77,10 +80,9 @@ bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other
 mutants: $(VENV)/dev.stamp  ## breaks the package in 200 places and counts what the tests notice
 	$(BIN)/python -m tests.mutation --seed $(SEED)
 
-fuzz: $(VENV)/dev.stamp  ## bytes made to break their readers, a minute for each
+fuzz: $(VENV)/dev.stamp  ## bytes made to break their readers, SECONDS for each; goes on if stopped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
-	for target in tensors answers requests; do \
-		PYTHONPATH=. $(BIN)/python tests/fuzz/wire.py $$target 60 || exit 1; done
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --folder build/fuzz
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(VENV)-*

@@ -1,15 +1,9 @@
-"""Coverage-guided fuzzing of the parsers with atheris (libFuzzer); not part of the tests.
+"""The parsers of messages as targets of `tests.fuzz`.
 
-pip install atheris; python tests/fuzz/wire.py TARGET [SECONDS] [SEED]
-
-Targets: for `tensors` and `answers`, the fast parser and protobuf must agree. For `requests`, the
-server must accept only what fits the signature. Any other error ends the run and leaves the bytes
-in a file crash-*.
+For `tensors` and `answers`, the fast parser and protobuf must agree. For `requests`, the server
+must accept only what fits the signature.
 """
 
-import sys
-import tempfile
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -143,7 +137,7 @@ def requests():
         for size in shape:
             taken.tensor_shape.dim.add(size=-1 if size is None else size)
         definitions.signature_def[name].outputs["y"].dtype = pb.DT_FLOAT
-    servable = SimpleNamespace(name="m", version=1, definitions=definitions)
+    servable = SimpleNamespace(name="m", version=1, definitions=definitions, takes_pixels=True)
 
     def check(raw):
         try:
@@ -162,28 +156,7 @@ def requests():
     return check
 
 
-TARGETS = {"tensors": tensors, "answers": answers, "requests": requests}
-
-
-def main():
-    """Run one target for some seconds."""
-    import atheris
-
-    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(__doc__)
-    target, seconds, seed = [*sys.argv[1:4], *("60", "1")[len(sys.argv[2:4]) :]]
-    with atheris.instrument_imports(include=["cnnkit"]):
-        check = TARGETS[target]()
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, raw in enumerate(seeds()[target]):
-            Path(corpus, str(number)).write_bytes(raw)
-        # libFuzzer ends the process.
-        atheris.Setup(
-            [sys.argv[0], corpus, f"-max_total_time={seconds}", f"-seed={seed}", "-max_len=1024"],
-            check,
-        )
-        atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()
+PARSERS = {
+    name: lambda name=name, parser=parser: (seeds()[name], parser())
+    for name, parser in (("tensors", tensors), ("answers", answers), ("requests", requests))
+}
