@@ -67,3 +67,27 @@ def defer_signals(*, restore_after_first: bool = True) -> Iterator[StopFlag]:
         yield stop
     finally:
         restore()
+
+
+@contextmanager
+def default_signals() -> Iterator[None]:
+    """Let SIGINT and SIGTERM end the process at once in a block, and restore their handlers.
+
+    Python's handlers do not run while a foreign function holds its global lock, and TensorFlow
+    replaces that of SIGTERM when it joins the workers of a training. Outside the main thread
+    nothing is changed.
+
+    Example:
+        >>> with default_signals():
+        ...     signal.getsignal(signal.SIGINT)
+        <Handlers.SIG_DFL: 0>
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 from cnnkit.errors import RunError
 
@@ -25,6 +24,8 @@ _STAGING_NAME = re.compile(re.escape(STAGING_PREFIX) + "[0-9a-f]{8}-[0-9a-f]{8}-
 UNKNOWN_MACHINE = "0" * 8
 # Bytes of the text in a lock that names its process.
 MAX_HOLDER = 200
+# Numbers of the system call renameat2 of Linux.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 # Flag of `os.open`: a link, which somebody else may have put there, is not followed.
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
@@ -77,15 +78,17 @@ def staged_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a new folder, and rename it to `path` when the block succeeds.
 
     Args:
-        path: The final path: nothing, or an empty folder.
+        path: The final path: nothing, or an empty folder. A link to a folder stays one.
+        replace: Whether a folder at `path` that is not empty is replaced and then deleted.
 
     Raises:
         RunError: If the folder cannot be written; what was at `path` is kept.
     """
+    path = path.resolve() if path.is_symlink() else path
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _staging(path.parent) as folder:
@@ -93,8 +96,31 @@ def staged_folder(path: Path) -> Iterator[Path]:
             staging.mkdir()
             yield staging
             flush_folder(staging)
-            staging.rename(path)
+            if replace and path.exists():
+                _exchange_folders(staging, path)
+            else:
+                staging.rename(path)
             flush_folder(path.parent)
+
+
+def _exchange_folders(new: Path, path: Path) -> None:
+    """Exchange two folders; where the system can, in one step, so that `path` always exists."""
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+        names = AT_FDCWD, os.fsencode(new), AT_FDCWD, os.fsencode(path)
+        if renameat2(*names, RENAME_EXCHANGE) == 0:
+            return
+    except (AttributeError, OSError, TypeError):
+        pass  # Not Linux, or an older one.
+    aside = new.with_name(f"{new.name}.old")
+    path.rename(aside)
+    try:
+        new.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
 
 
 @contextmanager
@@ -110,8 +136,9 @@ def _staging(parent: Path) -> Iterator[Path]:
         folder = parent / f"{STAGING_PREFIX}{_boot()}-{_machine()}-{secrets.token_hex(8)}"
         folder.mkdir(0o700)
         try:
-            with (folder / STAGING_LOCK).open("x") as lock:
-                _try_lock(lock, wait=True)
+            with _open_lock(folder) as lock:
+                if lock is not None:
+                    _try_lock(lock, wait=True)
                 # False if another process took it for abandoned before it was locked.
                 if folder.is_dir():
                     yield folder
@@ -131,7 +158,11 @@ def remove_abandoned(folder: Path) -> None:
         folder: The folder. If it cannot be listed, nothing is deleted.
     """
     try:
-        entries = [entry for entry in folder.iterdir() if _STAGING_NAME.fullmatch(entry.name)]
+        entries = [
+            entry
+            for entry in folder.iterdir()
+            if _STAGING_NAME.fullmatch(entry.name) and not entry.is_symlink()
+        ]
     except OSError:
         return
     for entry in entries:
@@ -141,12 +172,30 @@ def remove_abandoned(folder: Path) -> None:
             if machine == _machine() != UNKNOWN_MACHINE:
                 shutil.rmtree(entry, ignore_errors=True)
             continue
-        with suppress(OSError), (entry / STAGING_LOCK).open("r+") as lock:
-            if _try_lock(lock):
+        with suppress(OSError), _open_lock(entry) as lock:
+            if lock is not None and _try_lock(lock):
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def _try_lock(file: IO[str], *, wait: bool = False) -> bool:
+@contextmanager
+def _open_lock(folder: Path) -> Iterator[int | None]:
+    """Yield the open lock of a staging folder, None if the folder was deleted.
+
+    A process that was killed before it had created the lock, or while it deleted the folder, left
+    none: it is created.
+    """
+    try:
+        lock = os.open(folder / STAGING_LOCK, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def _try_lock(file: int, *, wait: bool = False) -> bool:
     """Lock an open file; return False if another process holds it, or there are no locks."""
     try:
         import fcntl
@@ -201,6 +250,9 @@ def exclusive_lock(file: Path, owner: str) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (file.exists() and os.path.samestat(os.fstat(handle), file.stat())):
+                # Its folder was replaced since it was opened.
+                raise BlockingIOError
         except BlockingIOError as error:
             holder = os.read(handle, MAX_HOLDER).decode(errors="replace").strip()
             raise RunError(

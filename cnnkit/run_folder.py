@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from cnnkit._staging import (
     remove_abandoned,
     staged_file,
     staged_folder,
+    write_errors,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError, UsageError
@@ -48,6 +48,8 @@ STATISTICS = "statistics.npz"
 LOCK = ".lock"
 # Entries of a folder whose creation version 0.1.0 left unfinished: it wrote CONFIG last.
 INCOMPLETE = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
+# What is left, beside a lock, of a run whose deletion was not finished.
+LEFT_OVER = INCOMPLETE | {MODEL, BEST, EPOCHS, "tensorboard", "profile"}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,13 @@ class RunFolder:
         """
         run = cls(Path(path))
         if not run.exists():
-            raise UsageError(f"No run folder {path}", expected="a folder that `cnnkit train` wrote")
+            raise UsageError(
+                f"No run folder {path}",
+                expected="a folder that `cnnkit train` wrote",
+                hint="It was never begun: start without --resume, or with --overwrite"
+                if (run.path / LOCK).is_file()
+                else None,
+            )
         return run
 
     def exists(self) -> bool:
@@ -97,11 +105,12 @@ class RunFolder:
                 raise UsageError(f"{self.path} cannot be created in {parent}")
             return
         entries = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else {""}
-        # A creation that failed leaves its lock.
-        entries.discard(LOCK)
+        known = LEFT_OVER if LOCK in entries else INCOMPLETE
+        # A creation that failed leaves its lock, and a process that was killed its staging files.
+        entries = {name for name in entries if name != LOCK and not name.startswith(STAGING_PREFIX)}
         if not entries:
             return
-        if not self.exists() and not entries <= INCOMPLETE:
+        if not self.exists() and not entries <= known:
             raise UsageError(f"{self.path} exists and is not a run folder", expected="a free path")
         if not overwrite:
             raise UsageError(
@@ -117,8 +126,10 @@ class RunFolder:
         class_names: Iterable[str],
         environment: dict[str, Any],
         statistics: Mapping[str, Any] | None = None,
+        *,
+        overwrite: bool = True,
     ) -> None:
-        """Create the folder, whole or not at all; call `check_available` first.
+        """Create the folder, whole or not at all.
 
         A run that was there is deleted once the new one is complete.
 
@@ -127,14 +138,17 @@ class RunFolder:
             class_names: The class names.
             environment: Contents of environment.json.
             statistics: Arrays of statistics.npz.
+            overwrite: Whether an existing run may be deleted.
 
         Raises:
+            UsageError: As `check_available`.
             DataError: If a class name contains a line break; nothing is deleted then.
             RunError: If the folder cannot be written, or another process trains in it.
         """
         names = join_lines(class_names)
-        held = self.lock() if self.path.exists() else nullcontext()
-        with held, staged_folder(self.path) as staging:
+        held = self.lock() if self.path.is_dir() else nullcontext()
+        with held, staged_folder(self.path, replace=True) as staging:
+            self.check_available(overwrite=overwrite)
             run = RunFolder(staging)
             run.checkpoints.mkdir()
             write_text(staging / LABELS, names)
@@ -143,8 +157,6 @@ class RunFolder:
             with staged_file(staging / STATISTICS) as arrays, arrays.open("wb") as file:
                 np.savez(file, **(statistics or {}))
             run.write_config(config)
-            if self.path.exists():
-                shutil.rmtree(self.path)
 
     def lock(self) -> AbstractContextManager[None]:
         """Return a context that holds the folder, so that no other process trains in it.
@@ -223,13 +235,19 @@ class RunFolder:
         return lines
 
     def remove_partial_files(self) -> None:
-        """Delete the files that a killed process did not finish; call it with the lock held."""
+        """Delete the files that a killed process did not finish; call it with the lock held.
+
+        Raises:
+            RunError: If they cannot be deleted.
+        """
+        remove_abandoned(self.path.parent)
         for folder in (self.path, self.checkpoints, self.path / EPOCHS):
             remove_abandoned(folder)
             for staging in folder.glob(f"{STAGING_PREFIX}*"):
                 # Older versions staged files, not folders.
                 if not staging.is_dir():
-                    staging.unlink()
+                    with write_errors(staging):
+                        staging.unlink()
 
     def finished_model(self) -> Path:
         """Return the file of the trained network.

@@ -116,6 +116,13 @@ def test_without_locks_nothing_is_taken_for_abandoned(tmp_path, monkeypatch):
     assert left.exists()
 
 
+def test_a_kill_before_the_lock_was_made_or_after_it_was_deleted_leaves_nothing(tmp_path):
+    left = leave(tmp_path, _staging._boot(), _staging._machine())
+    (left / STAGING_LOCK).unlink()
+    remove_abandoned(tmp_path)
+    assert not left.exists()
+
+
 def test_links_and_other_names_are_not_removed(tmp_path):
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -136,7 +143,7 @@ def test_a_folder_that_was_taken_for_abandoned_before_its_lock_is_made_anew(tmp_
 
     def first_too_late(file, *, wait=False):
         if wait and not taken:
-            taken.append(Path(file.name).parent)
+            taken.extend(tmp_path.glob(f"{STAGING_PREFIX}*"))
             shutil.rmtree(taken[0])
         return lock(file, wait=wait)
 

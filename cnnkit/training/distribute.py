@@ -15,6 +15,8 @@ import contextlib
 import functools
 import io
 import json
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,9 +26,14 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
+from cnnkit._signals import default_signals
 from cnnkit.errors import RunError, UsageError, unknown_name
-from cnnkit.training.cluster import cluster_resolver
+from cnnkit.training.cluster import JOBS, cluster_resolver
+from cnnkit.training.rendezvous import WORKER_TIMEOUT, kill_after, wait_for_workers
 
+_LOG = logging.getLogger(__name__)
+# Strategies by the workers and the index of this process.
+_MULTIWORKER: dict[Any, tf.distribute.MultiWorkerMirroredStrategy] = {}
 # Two replicas on a CPU gain no speed; they show that the code works on replicas.
 CPU_REPLICAS = 2
 STRATEGIES = ("default", "mirrored", "multiworker")
@@ -39,6 +46,8 @@ def get_strategy(
     *,
     workers: Sequence[str] = (),
     worker_index: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
+    report: Callable[[str], object] = _LOG.warning,
 ) -> tf.distribute.Strategy:
     """Return the distribution strategy called `name`.
 
@@ -51,10 +60,14 @@ def get_strategy(
         workers: Under `"multiworker"` the `host:port` of every process, the same list in all of
             them; empty to read the environment variable TF_CONFIG.
         worker_index: Index of this process in `workers`, from 0.
+        worker_timeout: Seconds to wait for the other processes.
+        report: Called every 10 seconds of waiting with a sentence that names the processes that
+            are missing. By default it is logged.
 
     Raises:
         UsageError: If there are fewer devices than replicas, the processes are not given or not
             as TensorFlow needs them, or TensorFlow was used before.
+        RunError: If a process does not start in time, or the port of this one is taken.
 
     Example:
         >>> from cnnkit.training import get_strategy
@@ -70,10 +83,17 @@ def get_strategy(
             "`workers` and `worker_index` belong to the strategy multiworker",
             received=f"strategy={name}",
         )
+    if not (isinstance(worker_timeout, (int, float)) and 0 < worker_timeout < math.inf):
+        raise UsageError(
+            "`worker_timeout` must be a number of seconds above 0", received=worker_timeout
+        )
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "multiworker":
-        return _multiworker(tuple(workers), worker_index)
+        key = (tuple(workers), worker_index)
+        if key not in _MULTIWORKER:
+            _MULTIWORKER[key] = _join_workers(*key, worker_timeout, report)
+        return _MULTIWORKER[key]
     gpus = tf.config.list_physical_devices("GPU")
     return _mirrored(replicas or len(gpus) or CPU_REPLICAS)
 
@@ -98,15 +118,23 @@ def _mirrored(replicas: int) -> tf.distribute.MirroredStrategy:
     )
 
 
-@functools.cache
-def _multiworker(
-    workers: tuple[str, ...], worker_index: int | None
+def _join_workers(
+    workers: tuple[str, ...],
+    worker_index: int | None,
+    timeout: float,
+    report: Callable[[str], object],
 ) -> tf.distribute.MultiWorkerMirroredStrategy:
     resolver = cluster_resolver(workers, worker_index)
+    jobs = resolver.cluster_spec().as_dict()
+    addresses = [one for job in JOBS for one in jobs.get(job, ())]
+    own = addresses.index(jobs[resolver.task_type][resolver.task_id])
+    wait_for_workers(addresses, own, timeout=timeout, report=report)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    lost = f"cnnkit: error: Worker {own} stops: another one ended while they were being joined."
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        with default_signals(), kill_after(timeout, lost):
+            return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
     except RuntimeError as error:
         raise UsageError(
             "`workers` can be joined only before TensorFlow is first used",

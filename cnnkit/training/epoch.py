@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from cnnkit.training.diagnostics import (
     check_finite_loss,
     pixel_range_warnings,
 )
-from cnnkit.training.distribute import process_index_and_count
+from cnnkit.training.distribute import barrier, process_index_and_count
 from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.step import ValidationRunner
 
@@ -43,22 +43,31 @@ class Interrupted(RunError):
         number: The signal.
         position: Epoch and step at which training stopped.
         run: Path of the run folder.
+        workers: Number of processes of the training, which stop together.
+        is_own: Whether this process received the signal; otherwise another one did.
 
     Attributes:
         exit_code: 130 after SIGINT, 143 after SIGTERM, as a shell would report.
     """
 
-    def __init__(self, number: int, position: str, run: Path) -> None:
+    def __init__(
+        self, number: int, position: str, run: Path, *, workers: int = 1, is_own: bool = True
+    ) -> None:
         self.exit_code = SHELL_SIGNAL_BASE + number
-        self._number, self._position = number, position
+        self._arguments = number, position
+        self._workers, self._is_own = workers, is_own
+        by = signal.Signals(number).name if is_own else "a signal to another worker"
         super().__init__(
-            f"Stopped by {signal.Signals(number).name} {position}; everything up to there is kept",
-            hint=f"Go on with: cnnkit train --resume --output {run}",
+            f"Stopped by {by} {position}; everything up to there is kept",
+            hint=f"Go on with: cnnkit train --resume --output {run}"
+            if workers == 1
+            else f"All {workers} workers stopped there: start all of them again with --resume",
         )
 
     def with_folder(self, folder: Path) -> Interrupted:
         """Return the same error for another folder, for example one that contains several runs."""
-        return Interrupted(self._number, self._position, folder)
+        number, position = self._arguments
+        return Interrupted(number, position, folder, workers=self._workers, is_own=self._is_own)
 
 
 @dataclass
@@ -75,7 +84,8 @@ class TrainingRun:
         state: Position of the run and its sums.
         callbacks: Notified of the progress.
         monitor: Detects a loss that does not fall.
-        stop: Holds the signal that requested a stop.
+        stop: Holds the signal that requested a stop of this process.
+        stop_after: Step of this epoch after which all processes stop; None to go on.
         is_chief: Whether this process reads and writes the run folder.
         seconds: Time spent, by phase: input, step, validation, checkpoint.
         last_save: Time and step of the last checkpoint.
@@ -91,6 +101,7 @@ class TrainingRun:
     callbacks: Callback
     monitor: LossMonitor
     stop: StopFlag = field(default_factory=StopFlag)
+    stop_after: int | None = None
     is_chief: bool = True
     seconds: dict[str, float] = field(default_factory=dict)
     last_save: tuple[float, int] = (0.0, 0)
@@ -140,16 +151,46 @@ class TrainingRun:
                 )
         self.last_save = (time.monotonic(), self.global_step)
 
+    @property
+    def processes(self) -> int:
+        """Number of processes of the training."""
+        return process_index_and_count(self.components.step_runner.strategy)[1]
+
+    def with_stop(self, batch: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        """Add to a batch whether this process has to stop, for the other processes."""
+        if self.processes == 1:
+            return batch
+        return {**batch, "stop": tf.fill(tf.shape(batch["weights"]), float(self.stop.is_set()))}
+
+    def request_stop(self, step: int, stops: Sequence[float] = ()) -> None:
+        """Set `stop_after` to `step` if a signal has arrived.
+
+        Args:
+            step: The step after which to stop, the same one in all processes.
+            stops: The sum of what `with_stop` added, of several processes; they have to agree, so
+                that a signal of this one counts only there.
+        """
+        if self.stop_after is None and (any(stops) if self.processes > 1 else self.stop.is_set()):
+            self.stop_after = step
+
     def stop_if_requested(self) -> None:
-        """Save the state and stop if a signal has arrived.
+        """Save the state and stop if a signal has arrived at this process or at another one.
 
         Raises:
             Interrupted: If a signal has arrived.
+            RunError: If the state could not be saved, or the process that saves it has ended.
         """
-        if self.stop.signal is not None:
-            self.save_checkpoint()
-            position = f"after step {self.state.step} of epoch {self.state.epochs + 1}"
-            raise Interrupted(self.stop.signal, position, self.folder.path)
+        if self.stop_after is None or self.state.step < self.stop_after:
+            return
+        self.save_checkpoint()
+        barrier(self.components.step_runner.strategy)
+        raise Interrupted(
+            self.stop.signal or signal.SIGTERM,
+            f"after step {self.state.step} of epoch {self.state.epochs + 1}",
+            self.folder.path,
+            workers=self.processes,
+            is_own=self.stop.is_set(),
+        )
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -223,11 +264,14 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
         with run.timed("step"):
             batch_images = min(config.batch_size, len(images) - (step - 1) * config.batch_size)
             learning_rate = learning_rate_at(config, epoch, step - 1, count, state.plateau)
-            result = run.components.step_runner.train(batch, batch_images, learning_rate)
+            result = run.components.step_runner.train(
+                run.with_stop(batch), batch_images, learning_rate
+            )
             read_previous()
             unread = (step, batch_images, learning_rate, result)
             due = run.checkpoint_is_due(state.epochs * count + step)
-            if due or run.stop.signal is not None or step == count:
+            run.request_stop(step)
+            if due or run.stop_after == step or step == count:
                 read_previous()
                 unread = None
         state.totals.seconds += run.step_seconds - before
@@ -239,7 +283,9 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
 def _record_step(
     run: TrainingRun, epoch: int, step: int, images: int, learning_rate: float, result: tf.Tensor
 ) -> None:
-    loss, correct = (float(value) for value in result.numpy())
+    loss, correct, *stops = (float(value) for value in result.numpy())
+    # Not this step: only at the next one has every process read this result.
+    run.request_stop(min(step + 1, run.steps_per_epoch), stops)
     check_finite_loss(loss, step=step, epoch=epoch, learning_rate=learning_rate)
     run.state.totals.add(images, loss, correct)
     run.state.step = step
@@ -272,7 +318,9 @@ def _measure(run: TrainingRun, runner: ValidationRunner) -> MetricTotals:
     images, totals = run.dataset.splits["test"], MetricTotals()
     size = run.config.batch_size
     for step, batch in enumerate(_batches(run, images, run.held_out_augmentation)):
-        loss, correct = (float(x) for x in runner.validate(batch).numpy())
+        result = runner.validate(run.with_stop(batch)).numpy()
+        loss, correct, *stops = (float(value) for value in result)
+        run.request_stop(run.state.step, stops)
         totals.add(min(size, len(images) - step * size), loss, correct)
         run.stop_if_requested()
     return totals

@@ -60,7 +60,10 @@ class ValidationRunner:
         loss = tf.reduce_sum(tf.where(weights > 0, losses * weights, 0))
         predictions = tf.argmax(logits, axis=-1, output_type=labels.dtype)
         correct = tf.cast(predictions == labels, tf.float32)
-        return loss, tf.stack([loss, tf.reduce_sum(correct * weights)])
+        counts = [loss, tf.reduce_sum(correct * weights)]
+        if "stop" in batch:
+            counts.append(tf.reduce_sum(batch["stop"]))
+        return loss, tf.stack(counts)
 
     def _total(self, counts: Any) -> tf.Tensor:
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, counts, axis=None)
@@ -124,12 +127,14 @@ class StepRunner(ValidationRunner):
         """Train on a batch.
 
         Args:
-            batch: {`images`, `labels`, `weights`}, this process's rows of the batch.
+            batch: {`images`, `labels`, `weights`}, this process's rows of the batch. With `stop`,
+                (n,) float32, its sum over all processes is returned too.
             images: Number of images of the whole batch, on all replicas of all processes.
             learning_rate: The learning rate.
 
         Returns:
-            (2,) float32, the sum of the losses and the number of correctly classified images.
+            (2,) or (3,) float32: the sum of the losses, the number of correctly classified images,
+            and the sum of `stop`.
         """
         count, rate = tf.constant(images, tf.float32), tf.constant(learning_rate, tf.float32)
         if self.gradient_accumulation_steps == 1:

@@ -69,6 +69,7 @@ from cnnkit.training.inputs import (
     held_out_augmentation,
     training_augmentation,
 )
+from cnnkit.training.rendezvous import WORKER_TIMEOUT
 
 
 @renamed_argument("about", "metadata")
@@ -84,6 +85,7 @@ def train(
     metadata: Mapping[str, Any] | None = None,
     workers: Sequence[str] = (),
     worker_index: int | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> RunFolder:
     """Train a network and write a run folder.
 
@@ -106,6 +108,8 @@ def train(
             TF_CONFIG. Only the first process reads and writes the run folder and sends the state to
             the others, so that they need to share no disk but the dataset's.
         worker_index: Index of this process among the workers, from 0.
+        worker_timeout: Seconds to wait at the start for the other workers. Every 10 seconds the
+            callbacks receive a message that names those that are missing.
 
     Returns:
         The folder of the finished run.
@@ -115,7 +119,7 @@ def train(
             run was started with another configuration.
         DataError: If the dataset cannot be used.
         RunError: If the loss is not finite, the run folder cannot be written, another process
-            trains in it, or another worker does not respond.
+            trains in it, or another worker does not start or respond.
         Interrupted: If a signal arrived; the state is saved.
 
     Example:
@@ -129,7 +133,12 @@ def train(
     deterministic = deterministic_operations(config.seed) if config.deterministic else None
     with deterministic or contextlib.nullcontext():
         strategy = get_strategy(
-            config.strategy, config.replicas, workers=workers, worker_index=worker_index
+            config.strategy,
+            config.replicas,
+            workers=workers,
+            worker_index=worker_index,
+            worker_timeout=worker_timeout,
+            report=CallbackList(callbacks).on_message,
         )
         with translate_worker_loss(strategy), contextlib.ExitStack() as held:
             run = prepare_run(
@@ -265,7 +274,8 @@ def prepare_run(
             state = _restore(config, folder, components)
         else:
             environment = describe_environment(dataset, config.seed, strategy)
-            folder.create(config, dataset.class_names, {**metadata, **environment}, statistics)
+            facts = {**metadata, **environment}
+            folder.create(config, dataset.class_names, facts, statistics, overwrite=overwrite)
             held.enter_context(folder.lock())
     run = TrainingRun(
         config=config,

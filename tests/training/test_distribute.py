@@ -90,6 +90,24 @@ def test_a_worker_that_dies_stops_the_other_and_both_go_on(parent, alone, tmp_pa
     assert_near(run, alone)
 
 
+def test_a_signal_to_one_worker_stops_all_of_them_at_the_same_step(parent, alone, tmp_path):
+    """In the middle of an epoch to the second one, and in validation to the first one."""
+    first, second = workers(parent, tmp_path, *WORDS, what=("KILL", "TERM"), at=(0, 6))
+    assert (first.returncode, second.returncode) == (143, 143), first.stderr + second.stderr
+    kept = "after step 9 of epoch 1; everything up to there is kept. All 2 workers stopped there"
+    assert f"Stopped by a signal to another worker {kept}" in first.stderr
+    assert f"Stopped by SIGTERM {kept}: start all of them again with --resume." in second.stderr
+    first, second = workers(
+        parent, tmp_path, "--resume", words_of_second=WORDS, what=("INT", "KILL"), at=(6, 0)
+    )
+    assert (first.returncode, second.returncode) == (130, 143), first.stderr + second.stderr
+    assert "going on with epoch 1, step 10" in first.stdout
+    assert "Stopped by SIGINT after step 15 of epoch 1" in first.stderr
+    first, second = workers(parent, tmp_path, "--resume", words_of_second=WORDS)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert_near(RunFolder(tmp_path / "0"), alone)
+
+
 def test_workers_with_different_configurations_stop(parent, tmp_path):
     other = [*WORDS, "--seed", "9"]
     first, second = workers(parent, tmp_path, *WORDS, words_of_second=other)

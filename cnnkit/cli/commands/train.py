@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     deprecated_option(parser, "--index", "--worker-index", type=int)
     parser.add_argument(
+        "--worker-timeout",
+        type=float,
+        metavar="SECONDS",
+        help="time to wait at the start for the other workers (default: 300)",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write the metrics for TensorBoard too"
     )
     parser.add_argument(
@@ -164,6 +170,7 @@ def _further_callbacks(args: argparse.Namespace) -> list[Callback]:
 
 def _train_function(args: argparse.Namespace, callbacks: list[Callback]) -> TrainFunction:
     from cnnkit.training import train
+    from cnnkit.training.rendezvous import WORKER_TIMEOUT
 
     def train_config(
         config: TrainingConfig, folder: Path, resume: bool, metadata: Mapping[str, Any]
@@ -178,6 +185,7 @@ def _train_function(args: argparse.Namespace, callbacks: list[Callback]) -> Trai
             metadata=metadata,
             workers=args.workers.split(",") if args.workers else (),
             worker_index=args.worker_index,
+            worker_timeout=WORKER_TIMEOUT if args.worker_timeout is None else args.worker_timeout,
         )
 
     return train_config
