@@ -1,6 +1,7 @@
 """Fixtures of all tests. Those of the client and the wire format run without TensorFlow."""
 
 import os
+import random
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -28,6 +29,16 @@ def pytest_collectstart(collector):
         folder = collector.path.relative_to(TESTS).parts[0]
         if folder not in LIGHT:
             import tests.helpers.replicas  # noqa: F401
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """Seeds the generators of the process: Keras draws the seeds of weights from Python's.
+
+    So a test gets the same weights whichever tests ran before it.
+    """
+    random.seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(scope="session")

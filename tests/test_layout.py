@@ -58,7 +58,6 @@ SHARED: dict[str, str] = {
     "recipes/recipe": "recipes/test_recipes.py",
     "recipes/vgg": "recipes/test_recipes.py",
     "recipes/zfnet": "recipes/test_recipes.py",
-    "server/tf_serving": "cli/commands/test_serve.py",
     "training/inputs": "training/test_epoch.py",
     "visualize/occlusion/affected_region": "visualize/occlusion/test_incremental.py",
     "wire/methods": "integration/test_schema.py",

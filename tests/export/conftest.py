@@ -11,12 +11,12 @@ from cnnkit.export import export
 from tests.helpers.exported_network import LABELS, small_alexnet
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model():
     return small_alexnet()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def exported(model, tmp_path_factory):
     return export(
         model,
@@ -27,14 +27,14 @@ def exported(model, tmp_path_factory):
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def signatures(exported):
     loaded = tf.saved_model.load(str(exported))
     # The functions need the loaded object that they belong to.
     return {"loaded": loaded, **loaded.signatures}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = alexnet(input_shape=(64, 64, 3), classes=3, initializer="glorot", hidden_units=16)
@@ -50,7 +50,7 @@ def version(model_folder, tmp_path):
     return tmp_path / "letters" / "1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def unguarded(tmp_path_factory):
     """A network exported by Keras, without the checks of cnnkit."""
     keras.utils.set_random_seed(0)

@@ -14,14 +14,9 @@ from cnnkit._staging import STAGING_LOCK, staging_folder
 from cnnkit.data import Augmentation
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export import ImageLimits, export, signature_context
-from tests.helpers.exported_network import LABELS
+from tests.helpers.exported_network import LABELS, skip_output_check
 
 export_module = importlib.import_module("cnnkit.export.export")
-
-
-def skip_output_check(monkeypatch):
-    """Leaves out the check in another process, for tests of other parts."""
-    monkeypatch.setattr(export_module, "_check_outputs", lambda *_: None)
 
 
 def test_every_weight_is_stored_once(model, exported):

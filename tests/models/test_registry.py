@@ -113,7 +113,8 @@ def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     outputs = model(images)
     np.testing.assert_allclose(np.sum(outputs, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(load_model(tmp_path / "model.keras")(images), outputs)
-    served = export(model, ["a", "b", "c"], tmp_path / "served", signatures=["serving_bytes"])
+    # Decoding is the same for all networks, and its graph is slow to prepare.
+    served = export(model, ["a", "b", "c"], tmp_path / "served", signatures=["features"])
     assert served.name == "1"
 
 

@@ -51,7 +51,6 @@ def test_networks_of_chosen_epochs_are_kept(tmp_path):
 
 
 def test_the_seed_decides_and_the_callers_generator_is_left_alone(tmp_path):
-    random.seed(1)
     state = random.getstate()
     short = dataclasses.replace(CONFIG, epochs=1)
     one, again = (train(short, tmp_path / name) for name in "ab")

@@ -18,7 +18,7 @@ from scipy.special import expit, softmax
 from cnnkit import visualize
 from cnnkit.errors import UsageError
 from cnnkit.features import FeatureExtractor, FeatureSpec
-from tests.visualize.attribution.test_cam import interpolated
+from tests.helpers.interpolation import interpolated
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from cnnkit.cli.main import main
-from tests.cli.commands.test_runs import write_run, write_two_runs
+from tests.helpers.run_folders import write_metrics_run, write_two_runs
 
 
 def test_curves_of_two_runs_are_drawn(tmp_path, capsys):
@@ -26,7 +26,10 @@ def test_curves_of_two_runs_are_drawn(tmp_path, capsys):
     for words, text in (
         ([str(one.path), "--output", str(tmp_path / "x.jpg")], "--output must be a PNG file"),
         ([str(tmp_path), "--output", str(picture)], "No run folder"),
-        ([str(write_run(tmp_path / "new", []).path), "--output", str(picture)], "no epoch to draw"),
+        (
+            [str(write_metrics_run(tmp_path / "new", []).path), "--output", str(picture)],
+            "no epoch to draw",
+        ),
     ):
         assert main(["plot", *words]) == 2
         assert text in capsys.readouterr().err

@@ -8,6 +8,7 @@ from keras import layers
 from cnnkit.errors import UsageError
 from cnnkit.visualize import compare_attributions, gradcam, gradcam_plus_plus, occlusion, scorecam
 from cnnkit.visualize.attribution.sanity_check import rank_correlation
+from tests.helpers.interpolation import interpolated
 from tests.visualize.attribution.networks import (
     CAMS,
     NETWORKS,
@@ -88,16 +89,6 @@ def test_scorecam_equals_the_formula(example_model, images):
                 probability = 1 / (1 + np.exp(-answer[target]))
             expected = expected + probability * values[..., k]
         np.testing.assert_allclose(one.grid, np.maximum(expected, 0), rtol=1e-4)
-
-
-def interpolated(values, size):
-    """Interpolates linearly, with the first and last values on the first and last pixels."""
-    for axis, (have, want) in enumerate(zip(values.shape, size, strict=True)):
-        places = np.linspace(0, have - 1, want)
-        values = np.apply_along_axis(
-            lambda v, places=places: np.interp(places, np.arange(len(v)), v), axis, values
-        )
-    return values
 
 
 @pytest.mark.parametrize("cam", CAMS)
