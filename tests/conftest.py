@@ -100,7 +100,10 @@ def colors_server(colors_folder):
     from cnnkit.server import EmbeddedServer
 
     with EmbeddedServer(
-        {"colors": colors_folder}, versions="all", version_labels={"colors": {"stable": 1}}
+        {"colors": colors_folder},
+        versions="all",
+        version_labels={"colors": {"stable": 1}},
+        allow_reload=True,
     ) as server:
         yield server
 

@@ -37,6 +37,7 @@ class ServerLimits:
         max_batch_rows: Largest number of rows of a batch of merged requests.
         max_enqueued_batches: Batches of merged requests that wait; the requests of further ones
             are refused with UNAVAILABLE.
+        max_models: Largest number of models that a reload request names.
 
     Raises:
         UsageError: If a limit is negative, or 0 where only `batch_timeout_seconds` may be 0.
@@ -57,6 +58,7 @@ class ServerLimits:
     batch_timeout_seconds: float = 0.0
     max_batch_rows: int = 32
     max_enqueued_batches: int = 16
+    max_models: int = 32
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 # Unloaded versions whose state GetModelStatus still reports.
 _MAX_ENDED_VERSIONS = 16
+# Polls after which a version that is still being written is logged.
+_MAX_CHANGING_POLLS = 30
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class ServedModel:
         # Fingerprints of versions that failed to load, and of all versions at the last poll.
         self._failed: dict[int, Fingerprint] = {}
         self._last_poll: dict[int, Fingerprint] = {}
+        # Consecutive polls at which the files of a version have changed.
+        self._polls: dict[int, int] = {}
 
     def with_config(self, config: ModelConfig) -> ServedModel:
         """Returns a model of another configuration that keeps the versions loaded so far."""
@@ -76,6 +80,7 @@ class ServedModel:
         if config.folder == self.config.folder:
             model.servables, model.states = self.servables, self.states
             model._failed, model._last_poll = dict(self._failed), dict(self._last_poll)
+            model._polls = dict(self._polls)
         return model
 
     def refresh(self, *, wait_until_stable: bool = False) -> None:
@@ -87,15 +92,18 @@ class ServedModel:
 
         Args:
             wait_until_stable: Load a version only after its files were the same at two polls, since
-                another process may still be writing them.
+                another process may still be writing them. Meanwhile the newest version that is
+                complete is loaded: where a new version is added at every poll, the newest one never
+                is.
 
         Raises:
             CnnkitError: If the folder holds no versions, or none of them can be loaded.
         """
         folders = version_folders(self.config.folder)
         count = self.config.versions.latest or len(folders)
+        newest = max(self.servables, default=-1)
         chosen: list[int] = []
-        pending = False
+        pending: list[int] = []
         problem: CnnkitError | None = None
         for version in self.config.versions.candidates(folders):
             if len(chosen) == count:
@@ -106,11 +114,12 @@ class ServedModel:
             files = version_fingerprint(folders[version])
             if files == self._failed.get(version):
                 continue
-            if wait_until_stable and files != self._last_poll.get(version):
-                # Counts as chosen already: no older version is loaded, and none is unloaded.
-                self._last_poll[version] = files
-                pending = True
-                chosen.append(version)
+            if wait_until_stable and self._is_changing(version, files):
+                pending.append(version)
+                continue
+            if pending and version < newest:
+                # An older version than the served ones would be unloaded when the pending one is
+                # loaded.
                 continue
             try:
                 self._load_version(version, folders[version])
@@ -118,14 +127,31 @@ class ServedModel:
             except CnnkitError as error:
                 problem = problem or error
                 self._mark_failed(version, files, error)
-        if chosen and not pending:
+        # A pending version is about to take a place that is still free.
+        if chosen and (len(chosen) == count or not pending):
             for version in set(self.servables) - set(chosen):
                 self._unload(version)
-        for fingerprints in (self._last_poll, self._failed):
-            for version in set(fingerprints) - set(folders):
-                del fingerprints[version]
+        for known in (self._last_poll, self._failed, self._polls):
+            for version in set(known) - set(folders):
+                del known[version]
         if not self.servables and problem is not None:
             raise problem
+
+    def _is_changing(self, version: int, files: Fingerprint) -> bool:
+        """Returns True if files differ from those at the last poll; logs if they do for long."""
+        if files == self._last_poll.get(version):
+            self._polls.pop(version, None)
+            return False
+        self._last_poll[version] = files
+        polls = self._polls[version] = self._polls.get(version, 0) + 1
+        if polls == _MAX_CHANGING_POLLS:
+            _LOG.warning(
+                "Model %r: version %d is not served yet: its files changed at each of %d polls",
+                self.config.name,
+                version,
+                polls,
+            )
+        return True
 
     def _load_version(self, version: int, folder: Path) -> None:
         self._set_state(version, VersionState(pb.ModelVersionStatus.LOADING))

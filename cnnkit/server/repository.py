@@ -14,6 +14,7 @@ import grpc
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.model import ServedModel, VersionState
 from cnnkit.server.model_config import ModelConfig
+from cnnkit.server.shared_versions import SharedVersions
 from cnnkit.server.status_error import StatusError, invalid_argument
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
@@ -62,7 +63,7 @@ class ModelRepository:
     def __init__(
         self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], SavedModelServable]
     ) -> None:
-        self._load = load
+        self._load = SharedVersions(load).load
         self._lock = threading.Lock()
         self._logged_errors: dict[str, str] = {}
         # Replaced as a whole, so that readers need no lock.
@@ -72,6 +73,8 @@ class ModelRepository:
     def replace(self, configs: Iterable[ModelConfig]) -> None:
         """Serves the models of a new configuration; if one of them fails, nothing changes.
 
+        Unloaded models stay in memory until `gc.collect` is called; see `refresh`.
+
         Args:
             configs: The new configuration.
 
@@ -79,15 +82,7 @@ class ModelRepository:
             CnnkitError: If one of them cannot be served as configured.
         """
         with self._lock:
-            models = {}
-            for config in configs:
-                before = self._models.get(config.name)
-                model = before.with_config(config) if before else ServedModel(config, self._load)
-                model.refresh()
-                _check_config(model)
-                models[config.name] = model
-            self._models = models
-        gc.collect()
+            self._models = {config.name: self._loaded_model(config) for config in configs}
 
     def refresh(self) -> None:
         """Refreshes every model from its folder; each new error is logged once."""
@@ -106,6 +101,13 @@ class ModelRepository:
                     del before
                     # A loaded SavedModel is part of a reference cycle: only gc frees its weights.
                     gc.collect()
+
+    def _loaded_model(self, config: ModelConfig) -> ServedModel:
+        before = self._models.get(config.name)
+        model = before.with_config(config) if before else ServedModel(config, self._load)
+        model.refresh()
+        _check_config(model)
+        return model
 
     @property
     def configs(self) -> list[ModelConfig]:

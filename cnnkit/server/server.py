@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent import futures
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.listen import check_port_free, listen_error
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
-from cnnkit.server.reload import apply_reload, reject_reload
+from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.service import HealthServicer, PredictionServicer
@@ -54,12 +54,15 @@ class EmbeddedServer:
         client_names: Names of which a client's certificate must hold one, as common name or subject
             alternative name; None for any client that `credentials` accept.
         reuse_port: Let other processes of this user listen on the same port. Each process loads the
-            models itself, so HandleReloadConfigRequest, which reaches only one of them, is refused.
+            models itself.
+        allow_reload: Accept HandleReloadConfigRequest, which changes the served models, from this
+            machine and from clients with a certificate. Not with `reuse_port`, because a request
+            reaches only one of the processes.
         load: Loads a servable from (name, version, folder).
 
     Raises:
-        UsageError: If a folder holds no model, a label names no served version, or the port is not
-            in 0..65535.
+        UsageError: If a folder holds no model, a label names no served version, the port is not
+            in 0..65535, or `allow_reload` and `reuse_port` are given.
         RunError: If the server cannot listen, or a model cannot be loaded.
 
     Example:
@@ -81,10 +84,17 @@ class EmbeddedServer:
         credentials: grpc.ServerCredentials | None = None,
         client_names: Collection[str] | None = None,
         reuse_port: bool = False,
+        allow_reload: bool = False,
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
     ) -> None:
         if not 0 <= port < 65536:
             raise UsageError("`port` must be in 0..65535", received=port)
+        if allow_reload and reuse_port:
+            raise UsageError(
+                "`allow_reload` must be False with `reuse_port`: a reload request reaches only one "
+                "of the processes",
+                hint="Change their models.config, which all of them read again",
+            )
         if not reuse_port:
             check_port_free(host, port)
         self._limits = limits or ServerLimits()
@@ -94,8 +104,14 @@ class EmbeddedServer:
         configs = _model_configs(models, versions, version_labels or {})
         self.repository = ModelRepository(configs, load)
         # Folders that HandleReloadConfigRequest may name.
-        self._folders = [] if self._config_file is None else [self._config_file.parent]
-        self._folders += [config.folder for config in configs]
+        folders = [] if self._config_file is None else [self._config_file.parent]
+        folders += [config.folder for config in configs]
+        self._reload = ReloadService(
+            self.repository,
+            folders,
+            allowed=allow_reload,
+            max_models=self._limits.max_models,
+        )
         self._poller = Poller(self._poll, poll_seconds) if poll_seconds else None
         self._graph_threads = futures.ThreadPoolExecutor(self._limits.threads, "cnnkit-graph")
         self._message_threads = futures.ThreadPoolExecutor(4, "cnnkit-messages")
@@ -176,13 +192,12 @@ class EmbeddedServer:
             max_rows=min(limits.max_batch_rows, limits.max_request_rows),
             max_batches=limits.max_enqueued_batches,
         )
-        reload = partial(apply_reload, repository=self.repository, folders=self._folders)
         self._service = PredictionServicer(
             self.repository,
             limits,
             scheduler,
             self._message_threads,
-            reject_reload if reuse_port else reload,
+            self._reload,
             self._clients,
         )
         self._server.add_generic_rpc_handlers(self._service.handlers())
@@ -222,6 +237,7 @@ class EmbeddedServer:
                     self.repository.replace(read_models_config(self._config_file))
                 except CnnkitError as error:
                     _LOG.warning("The served models do not change: %s", error)
+                gc.collect()
         self.repository.refresh()
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -233,6 +249,7 @@ class EmbeddedServer:
         self._loop.close()
         self._graph_threads.shutdown(wait=False, cancel_futures=True)
         self._message_threads.shutdown(wait=False, cancel_futures=True)
+        self._reload.shut_down()
 
 
 class Poller:

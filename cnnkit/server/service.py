@@ -18,6 +18,7 @@ from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ConcurrencyLimiter, ReceivedRequest, ServerLimits
 from cnnkit.server.memory_budget import MemoryAccount
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
+from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
 from cnnkit.server.status_error import STOPPED, StatusError, invalid_argument, truncate_details
 from cnnkit.server.unpack import unpack_message
@@ -26,7 +27,7 @@ from cnnkit.wire import methods
 
 _LOG = logging.getLogger(__name__)
 
-Reload = Callable[[pb.ReloadConfigRequest], pb.ReloadConfigResponse]
+_Context = grpc.aio.ServicerContext[bytes, bytes]
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
 
@@ -62,7 +63,7 @@ class PredictionServicer:
         limits: ServerLimits,
         scheduler: BatchScheduler,
         executor: Executor,
-        reload: Reload,
+        reload: ReloadService,
         clients: ClientCertificates | None = None,
     ) -> None:
         self._repository = repository
@@ -100,25 +101,28 @@ class PredictionServicer:
             methods.GET_MODEL_STATUS: self._unary(
                 pb.GetModelStatusRequest, lambda request: _status(request, repository)
             ),
-            methods.RELOAD_CONFIG: self._unary(pb.ReloadConfigRequest, self._reload),
+            methods.RELOAD_CONFIG: self._reload_config,
         }
         services: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
         for path, handle in calls.items():
             service, _, method = path.removeprefix("/").partition("/")
-            services.setdefault(service, {})[method] = self._handler(handle)
+            authorize = self._reload.authorize if path == methods.RELOAD_CONFIG else None
+            services.setdefault(service, {})[method] = self._handler(handle, authorize)
         return [
             grpc.method_handlers_generic_handler(service, of_service)
             for service, of_service in services.items()
         ]
 
     def _handler(
-        self, handle: Callable[[ReceivedRequest], Awaitable[bytes]]
+        self,
+        handle: Callable[[ReceivedRequest], Awaitable[bytes]],
+        authorize: Callable[[_Context], None] | None,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def respond(
-            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-        ) -> bytes | None:
+        async def respond(messages: AsyncIterator[bytes], context: _Context) -> bytes | None:
             with self._status_of_errors(context):
                 self._clients.check(context.auth_context())
+                if authorize is not None:
+                    authorize(context)
                 async with self.limiter.admit(context.peer(), messages) as request:
                     return await handle(request)
             return None
@@ -206,6 +210,12 @@ class PredictionServicer:
             max_rows=limits.max_request_rows,
             add_memory=request.memory.add,
         )
+
+    async def _reload_config(self, request: ReceivedRequest) -> bytes:
+        parsed = await self._in_thread(
+            _parse, pb.ReloadConfigRequest, request.take(), request.memory
+        )
+        return (await self._reload.apply(parsed)).SerializeToString()
 
     def _unary(
         self, request_type: type[Message], function: Callable[..., Message]

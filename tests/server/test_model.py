@@ -6,6 +6,8 @@ import time
 import grpc
 import pytest
 
+from cnnkit.server.model import ServedModel
+from cnnkit.server.model_config import ModelConfig, parse_version_policy
 from tests.helpers.polled_server import POLL, predict, serve, version_states, wait_for
 
 
@@ -104,3 +106,68 @@ def test_a_server_starts_with_the_newest_version_that_can_be_loaded(model_folder
     with serve({"colors": model_folder}) as (_, client):
         assert version_states(client) == {2: "END", 1: "AVAILABLE"}
     assert "version 2 is not served" in caplog.text
+
+
+class Folder:
+    """A model folder without graphs, its model, and the versions that were loaded."""
+
+    def __init__(self, folder, policy="latest"):
+        self.folder = folder
+        self.loaded = []
+        self.write(1)
+        config = ModelConfig("m", folder, parse_version_policy(policy))
+        self.model = ServedModel(config, lambda name, version, path: self.loaded.append(version))
+        self.model.refresh()
+
+    def write(self, version, text=""):
+        (self.folder / str(version)).mkdir(parents=True, exist_ok=True)
+        (self.folder / str(version) / "saved_model.pb").write_text(text)
+
+    def poll(self):
+        """Returns the served versions after a poll."""
+        self.model.refresh(wait_until_stable=True)
+        return sorted(self.model.servables)
+
+
+def test_versions_that_arrive_at_every_poll_are_loaded(tmp_path):
+    """Of 120 versions, each of which arrived before the one before it was loaded, none was."""
+    folder = Folder(tmp_path)
+    assert folder.poll() == [1]
+    for version in range(2, 122):
+        folder.write(version)
+        assert folder.poll() == [max(version - 1, 1)]
+    assert folder.poll() == [121]
+    assert folder.loaded == list(range(1, 122))
+
+
+def test_versions_that_arrive_while_one_is_loaded_are_skipped(tmp_path):
+    folder = Folder(tmp_path, "latest:2")
+    for newest in range(10, 100, 10):
+        for version in range(newest - 9, newest):
+            folder.write(version)
+        folder.poll()
+        folder.write(newest)
+        assert folder.poll() == [newest - 2, newest - 1]
+
+
+def test_a_version_that_is_still_written_does_not_hold_back_the_one_before(tmp_path, caplog):
+    folder = Folder(tmp_path)
+    folder.write(2)
+    for size in range(40):
+        folder.write(3, "x" * size)
+        assert folder.poll() == ([2] if size else [1])
+    assert folder.loaded == [1, 2]
+    text = "version 3 is not served yet: its files changed at each of 30 polls"
+    assert caplog.text.count(text) == 1
+
+
+def test_an_older_version_does_not_take_the_place_of_a_served_one(tmp_path):
+    folder = Folder(tmp_path)
+    folder.write(3)
+    folder.poll()
+    assert folder.poll() == [3]
+    for size in range(4):
+        folder.write(4, "x" * size)
+        folder.write(2, "y" * min(size, 1))
+        assert folder.poll() == [3]
+    assert folder.loaded == [1, 3]

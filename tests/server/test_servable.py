@@ -1,9 +1,13 @@
 """One loaded version: its signature definitions, and no code outside of its graph."""
 
+import gc
 import pickle
 import shutil
+import tempfile
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -86,3 +90,58 @@ def test_a_scalar_input_is_not_batchable(tmp_path):
     model = Scalar()
     tf.saved_model.save(model, str(tmp_path / "1"), {"serving_default": model.double})
     assert not SavedModelServable("m", 1, tmp_path / "1").is_batchable("serving_default")
+
+
+class Scaled(tf.Module):
+    """x -> x times the number in a file, with a gradient that uses a variable."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.weights = tf.Variable(tf.ones(4))
+        self.file = tf.saved_model.Asset(str(file))
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.float32, "x")])
+    def serving_default(self, x):
+        @tf.custom_gradient
+        def scale(x):
+            def gradient(upstream, variables=None):
+                return upstream * self.weights[0], [None]
+
+            factor = tf.strings.to_number(tf.io.read_file(self.file.asset_path))
+            return x * self.weights[0] * factor, gradient
+
+        return {"y": scale(x)}
+
+
+@pytest.fixture
+def scaled_folder(tmp_path):
+    file = tmp_path / "factor.txt"
+    file.write_text("3")
+    model = Scaled(file)
+    tf.saved_model.save(model, str(tmp_path / "1"), {"serving_default": model.serving_default})
+    return tmp_path / "1"
+
+
+def test_an_unloaded_version_leaves_nothing_in_memory_or_on_disk(
+    scaled_folder, tmp_path, monkeypatch
+):
+    """TensorFlow keeps the functions of custom gradients for ever: this fails if one is loaded."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    servable = SavedModelServable("m", 1, scaled_folder)
+    outputs = servable.run("serving_default", {"x": np.float32([1, 2])}, ["y"])
+    np.testing.assert_array_equal(outputs["y"], [3, 6])
+    weights = weakref.ref(servable._model.weights)
+    assert weights() is not None
+    del servable
+    gc.collect()
+    assert weights() is None
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_an_error_names_the_folder_of_the_version(scaled_folder):
+    (scaled_folder / "variables" / "variables.index").unlink()
+    with pytest.raises(RunError) as caught:
+        SavedModelServable("m", 1, scaled_folder)
+    assert str(scaled_folder) in str(caught.value)
+    assert "cnnkit-serve-" not in str(caught.value)

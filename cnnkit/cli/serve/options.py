@@ -34,6 +34,7 @@ _OPTIONS: dict[str, tuple[str, type, str]] = {
     "--max-calls": ("N", int, "concurrent requests; more are refused (default 128)"),
     "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
     "--max-memory-mb": ("MB", int, "memory of all open requests in MiB (default 1024)"),
+    "--max-models": ("N", int, "models that a reload request may name (default 32)"),
     "--grace": ("S", float, "time for running requests when the server stops (default 10)"),
     "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
@@ -51,6 +52,7 @@ _LIMITS: dict[str, tuple[str, float]] = {
     "batch_window_ms": ("batch_timeout_seconds", 1e-3),
     "max_batch": ("max_request_rows", 1),
     "max_calls": ("max_concurrent_requests", 1),
+    "max_models": ("max_models", 1),
     "max_request_mb": ("max_request_bytes", 2**20),
     "max_memory_mb": ("max_memory_bytes", 2**20),
 }
@@ -60,12 +62,17 @@ def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
     """Declare the options that only the embedded server has."""
     for flag, (metavar, kind, text) in _OPTIONS.items():
         group.add_argument(flag, metavar=metavar, type=kind, help=text)
+    group.add_argument(
+        "--allow-reload",
+        action="store_true",
+        help="accept reload requests from this machine and from clients with a certificate",
+    )
     deprecated_option(group, "--labels", "--version-labels")
 
 
 def given_options(args: argparse.Namespace) -> list[str]:
     """Return the options of the embedded server that were given, as words of a command line."""
-    words: list[str] = []
+    words = ["--allow-reload"] if args.allow_reload else []
     for flag in _OPTIONS:
         value = getattr(args, flag.removeprefix("--").replace("-", "_"))
         if value is not None:
@@ -83,8 +90,8 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     """Check all options without importing TensorFlow.
 
     Returns:
-        The arguments `models`, `versions`, `version_labels`, `limits`, `credentials` and
-        `client_names` of `EmbeddedServer`.
+        The arguments `models`, `versions`, `version_labels`, `limits`, `credentials`,
+        `client_names` and `allow_reload` of `EmbeddedServer`.
 
     Raises:
         UsageError: If an option is out of range, or a folder holds no model.
@@ -100,10 +107,17 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
                 f"--{flag} is out of range", expected="0 or more seconds", received=seconds
             )
     _check_engine(args.engine)
+    if args.allow_reload and args.workers not in (None, 1):
+        raise UsageError(
+            "--allow-reload must not be given with --workers: a reload request reaches only one of "
+            "the processes",
+            hint="Change models.config, which all of them read again",
+        )
     options: dict[str, Any] = {
         "limits": _limits(args),
         "credentials": _credentials(args),
         "client_names": _client_names(args),
+        "allow_reload": args.allow_reload,
     }
     if args.models.is_file():
         read_models_config(args.models)

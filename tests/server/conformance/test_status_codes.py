@@ -51,6 +51,7 @@ def server(request, tmp_path_factory, colors_folder):
         versions="all",
         version_labels={"colors": {"stable": 1}},
         limits=ServerLimits(batch_timeout_seconds=request.param, max_request_rows=8),
+        allow_reload=True,
     ) as started:
         yield started
 
