@@ -11,8 +11,13 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from cnnkit._untrusted.damage import damage_as_error, shorten
+from cnnkit._untrusted.regular_files import read_text
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+
+# A file of 1,000 models has 100 kB.
+_MAX_FILE_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -97,16 +102,16 @@ def read_models_config(file: Path) -> list[ModelConfig]:
         >>> read_models_config(Path("serving/models.config"))[0].name  # doctest: +SKIP
         'digits'
     """
-    try:
-        config = text_format.Parse(file.read_text(encoding="utf-8"), pb.ModelServerConfig())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} cannot be read", received=error) from error
-    except text_format.ParseError as error:
-        raise UsageError(
-            f"{file} is not a valid models.config",
-            expected="model_config_list { config { name: ... base_path: ... } }",
-            received=error,
-        ) from error
+    with damage_as_error(file, UsageError):
+        text = read_text(file, max_bytes=_MAX_FILE_BYTES)
+        try:
+            config = text_format.Parse(text, pb.ModelServerConfig())
+        except text_format.ParseError as error:
+            raise UsageError(
+                f"{file} is not a valid models.config",
+                expected="model_config_list { config { name: ... base_path: ... } }",
+                received=shorten(str(error)),
+            ) from error
     return parse_model_configs(config.model_config_list, file.parent)
 
 

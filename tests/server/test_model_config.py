@@ -70,6 +70,12 @@ def test_models_config(models_config, model_folder):
         ("model_config_list {", "is not a valid models.config"),
         ("", "`model_config_list` must hold one config"),
         (
+            f"model_config_list {{ config {{ name: {'9' * 10_000} }} }}",
+            "is not a valid models.config",
+        ),
+        ("x" * (2**20 + 1), "is too large"),
+        ("\0", "must be text in UTF-8"),
+        (
             "model_config_list { config { name: 'a' base_path: 'a' } "
             "config { name: 'a' base_path: 'b' } }",
             "`name` must be different for every model",
@@ -96,3 +102,4 @@ def test_invalid_models_config(tmp_path, text, problem):
         EmbeddedServer(file)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000

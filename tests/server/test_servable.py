@@ -131,7 +131,8 @@ def test_an_unloaded_version_leaves_nothing_in_memory_or_on_disk(
     servable = SavedModelServable("m", 1, scaled_folder)
     outputs = servable.run("serving_default", {"x": np.float32([1, 2])}, ["y"])
     np.testing.assert_array_equal(outputs["y"], [3, 6])
-    weights = weakref.ref(servable._model.weights)
+    # The resource, not the object of Python around it.
+    weights = weakref.ref(servable._model.weights.handle)
     assert weights() is not None
     del servable
     gc.collect()
