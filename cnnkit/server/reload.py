@@ -72,7 +72,7 @@ class ReloadService:
                 "--allow-reload",
             )
         # gRPC has verified the certificate: it asks for one only with the authority of the clients.
-        if not (is_loopback(context.peer()) or _CERTIFICATE in context.auth_context()):
+        if not (is_local_caller(context.peer()) or _CERTIFICATE in context.auth_context()):
             raise StatusError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "Reload requests are accepted from the server's machine and from clients with a "
@@ -106,14 +106,14 @@ class ReloadService:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
 
-def is_loopback(peer: str) -> bool:
+def is_local_caller(peer: str) -> bool:
     """Returns True if a caller is on this machine.
 
     Args:
         peer: The caller as gRPC names it, with its port.
 
     Example:
-        >>> is_loopback("ipv4:127.0.0.1:40001"), is_loopback("ipv6:%5B2001:db8::1%5D:40001")
+        >>> is_local_caller("ipv4:127.0.0.1:40001"), is_local_caller("ipv6:%5B2001:db8::1%5D:40001")
         (True, False)
     """
     kind, _, address = unquote(peer).partition(":")

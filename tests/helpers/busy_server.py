@@ -61,7 +61,9 @@ def served(folder, **limits):
                 time.sleep(0.005)
 
     with (
-        EmbeddedServer({"colors": folder}, poll_seconds=0, limits=ServerLimits(**limits)) as server,
+        EmbeddedServer(
+            {"colors": folder}, poll_seconds=0, limits=ServerLimits(**limits), allow_reload=True
+        ) as server,
         grpc.insecure_channel(server.address) as channel,
     ):
         neighbor = threading.Thread(target=ask, args=(server.address,))

@@ -11,7 +11,7 @@ from cnnkit.client import ModelNotFound
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits
 from cnnkit.server.listen import server_credentials
-from cnnkit.server.reload import is_loopback
+from cnnkit.server.reload import is_local_caller
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.service import MAX_SMALL_REQUEST_BYTES
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -112,7 +112,7 @@ def test_reload_requests_are_refused_by_default(colors_folder):
 
 
 def test_other_machines_may_not_reload(colors_folder, monkeypatch):
-    monkeypatch.setattr("cnnkit.server.reload.is_loopback", lambda peer: False)
+    monkeypatch.setattr("cnnkit.server.reload.is_local_caller", lambda peer: False)
     with (
         EmbeddedServer({"colors": colors_folder}, allow_reload=True) as server,
         grpc.insecure_channel(server.address) as channel,
@@ -125,7 +125,7 @@ def test_other_machines_may_not_reload(colors_folder, monkeypatch):
 def test_other_machines_may_reload_with_a_certificate(
     colors_folder, tmp_path, monkeypatch, certified
 ):
-    monkeypatch.setattr("cnnkit.server.reload.is_loopback", lambda peer: False)
+    monkeypatch.setattr("cnnkit.server.reload.is_local_caller", lambda peer: False)
     authority, files = trustme.CA(), {}
     certificate, client = authority.issue_cert("localhost"), authority.issue_cert("client@cnnkit")
     for name, blob in (
@@ -179,7 +179,7 @@ def test_other_machines_may_reload_with_a_certificate(
     ],
 )
 def test_callers_on_this_machine(peer, expected):
-    assert is_loopback(peer) is expected
+    assert is_local_caller(peer) is expected
 
 
 def test_reload_needs_one_process(colors_folder):

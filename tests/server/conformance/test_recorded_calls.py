@@ -53,7 +53,10 @@ def first_line(details):
 @pytest.fixture(scope="module")
 def server():
     with EmbeddedServer(
-        {"tiny": ORACLE / "tiny"}, versions="all", version_labels={"tiny": {"stable": 1}}
+        {"tiny": ORACLE / "tiny"},
+        versions="all",
+        version_labels={"tiny": {"stable": 1}},
+        allow_reload=True,
     ) as started:
         yield started
 
