@@ -235,7 +235,9 @@ def test_a_reload_request_is_small(colors_folder):
             "INVALID_ARGUMENT",
             "A reload request names 3 models, and may name 2",
         )
-        code, text = error_of(send(channel, model_config("a" * colors_folder)))
+        code, text = error_of(
+            send(channel, model_config("a" * MAX_SMALL_REQUEST_BYTES, colors_folder))
+        )
         assert code == "INVALID_ARGUMENT"
         assert text.endswith(f"and may have {MAX_SMALL_REQUEST_BYTES}")
         assert server.repository.versions("colors") == [2]
