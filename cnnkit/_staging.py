@@ -10,12 +10,11 @@ import secrets
 import shutil
 import socket
 import uuid
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cnnkit.errors import RunError
+from cnnkit.errors import RunError, warn
 
 # Beginning of the name of a folder for files that are being written.
 STAGING_PREFIX = ".aside-"
@@ -261,7 +260,7 @@ def exclusive_lock(file: Path, owner: str) -> Iterator[None]:
                 hint="Wait until it ends, or stop it",
             ) from error
         except (ImportError, OSError) as error:
-            warnings.warn(
+            warn(
                 f"{owner} could not be locked ({error}): do not start a second process on it",
                 RuntimeWarning,
                 stacklevel=3,

@@ -10,12 +10,11 @@ import numbers
 import os
 import textwrap
 import typing
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.errors import UsageError, unknown_name, warn
 
 _T = TypeVar("_T")
 
@@ -133,7 +132,7 @@ def current_names(
         if names[name] in fields:
             raise UsageError(f"`{name}` is the former name of `{names[name]}`, and both are set")
     renamed = ", ".join(f"{name} is now {names[name]}" for name in former)
-    warnings.warn(
+    warn(
         f"{origin} uses names of version 0.1.0, which work until 0.3.0: {renamed}",
         FutureWarning,
         stacklevel=stacklevel,

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
+import warnings
 from collections.abc import Iterable
+
+# Characters of one part of an error, at most: names and lists of names come from files too.
+MAX_PART = 4000
+
+# Letters and marks that Unicode counts as printable, although nothing or a blank is shown.
+_BLANKS = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 class CnnkitError(Exception):
@@ -44,18 +54,45 @@ class CnnkitError(Exception):
 
 
 def _sentence(text: str) -> str:
-    text = escape_controls(" ".join(text.split()))
+    # Shortened before it is split: a text of 100 MB would become millions of words.
+    text = escape_controls(" ".join(shorten(text, MAX_PART).split()))
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def escape_controls(text: str) -> str:
-    r"""Returns a text for a terminal: names inside files may hold control characters.
+    r"""Returns a text for one line of a terminal, a log or a table.
+
+    Names in files and texts of servers may hold escape sequences, line breaks, and marks that
+    change the direction of the text or show nothing. They are replaced by their escapes.
 
     Example:
-        >>> escape_controls("conv\x1b[2J")
-        'conv\\x1b[2J'
+        >>> escape_controls("conv\x1b[2J\rfc\u202e")
+        'conv\\x1b[2J\\rfc\\u202e'
     """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    if text.isprintable() and not _BLANKS.search(text):
+        return text
+    return "".join(c if c.isprintable() and not _BLANKS.match(c) else ascii(c)[1:-1] for c in text)
+
+
+def shorten(text: str, most: int) -> str:
+    """Returns a text of at most `most` characters, followed by its length if it is longer.
+
+    Example:
+        >>> shorten("cat", 3), shorten("a" * 5000, 3)
+        ('cat', 'aaa... (5,000 characters)')
+    """
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
+def warn(text: str, category: type[Warning] = UserWarning, *, stacklevel: int = 1) -> None:
+    """Issues a warning whose text is one line without control characters.
+
+    Args:
+        text: The warning.
+        category: Its class.
+        stacklevel: As for `warnings.warn`.
+    """
+    warnings.warn(escape_controls(shorten(text, MAX_PART)), category, stacklevel=stacklevel + 1)
 
 
 class UsageError(CnnkitError, ValueError):

@@ -46,7 +46,6 @@ SHARED: dict[str, str] = {
     "export/signature_context": "export/test_signatures.py",
     "features/image_batches": "features/test_extract.py",
     "figures/attribution": "visualize/attribution/test_sanity_check.py",
-    "figures/canvas": "figures/test_evaluation.py",
     "figures/filters": "visualize/test_filters.py",
     "figures/invariance": "visualize/test_invariance.py",
     "figures/occlusion": "visualize/occlusion/test_occlusion.py",

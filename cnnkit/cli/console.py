@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cnnkit._files import json_text, read_lines
-from cnnkit.errors import UsageError
+from cnnkit.errors import UsageError, escape_controls, shorten
+
+# Characters of a line and of a name in a column, at most: a label of 1 MB would pad every row.
+MAX_LINE = 20_000
+MAX_CELL = 200
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from cnnkit.data import Dataset
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress_bar(
     total: int, label: str | None = None, *, resumed: bool = False
 ) -> Iterator[Callable[..., object]]:
@@ -64,7 +68,7 @@ def open_bar(
 
     return tqdm(
         total=total,
-        desc=label,
+        desc=None if label is None else cell(label),
         initial=initial,
         unit=" images",
         unit_scale=scale,
@@ -73,22 +77,44 @@ def open_bar(
     )
 
 
-def print_line(text: str, file: TextIO) -> None:
-    """Print a line to a terminal that may show a progress bar, above the bar."""
-    from tqdm import tqdm
+def print_line(text: str, file: TextIO | None = None) -> None:
+    """Print one line, above a progress bar if one is shown.
 
-    with tqdm.external_write_mode(file=file):
+    Texts of files and servers are part of most lines. Escape sequences, line breaks and invisible
+    characters are printed as escapes, so that they can neither make a line nor hide one.
+
+    Args:
+        text: The line. Several lines are printed by several calls, or by `print_table`.
+        file: Where to; standard output by default.
+    """
+    file = sys.stdout if file is None else file
+    text = escape_controls(shorten(text, MAX_LINE))
+    # A bar is shown only if something has imported tqdm.
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    with contextlib.nullcontext() if tqdm is None else tqdm.external_write_mode(file=file):
         print(text, file=file, flush=True)
+
+
+def print_error(text: str) -> None:
+    """Print a line on standard error."""
+    print_line(text, sys.stderr)
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows of the same fields as a table with a header."""
+    for line in table(rows):
+        print_line(line)
 
 
 def print_left_out(dataset: Dataset) -> None:
     """Print on standard error how many files of a dataset are left out and why, if any are."""
     if text := dataset.describe_left_out():
-        print(f"note: {dataset.spec}: {text}", file=sys.stderr)
+        print_error(f"note: {dataset.spec}: {text}")
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
     """Print a JSON document on standard output."""
+    # JSON escapes control characters and all that is not ASCII itself.
     print(json_text(document, indent=indent))
 
 
@@ -97,9 +123,10 @@ def add_json_argument(parser: argparse._ActionsContainer, help: str | None = Non
     parser.add_argument("--json", action="store_true", help=help or "print one JSON document")
 
 
-def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Format rows of the same fields as a table with a header; numbers are aligned right."""
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the lines of a table with a header; numbers are aligned right."""
+    cells = [[cell(name) for name in rows[0]]]
+    cells += [[_cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numeric = [_is_number(row) for row in zip(*(row.values() for row in rows), strict=True)]
     lines = []
@@ -109,7 +136,17 @@ def table(rows: Sequence[Mapping[str, object]]) -> str:
             for cell, width, right in zip(line, widths, numeric, strict=True)
         ]
         lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+    return lines
+
+
+def cell(text: object) -> str:
+    r"""Return a text as it is printed in a column: escaped, and shortened if it is very long.
+
+    Example:
+        >>> cell("cat\ndog"), len(cell("a" * 10**6))
+        ('cat\\ndog', 226)
+    """
+    return escape_controls(shorten(str(text), MAX_CELL))
 
 
 def _is_number(values: Iterable[object]) -> bool:
@@ -124,7 +161,7 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return str(value)
+    return cell(value)
 
 
 def check_png(path: str | Path, option: str = "--output") -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Any
+
+from cnnkit.cli.console import print_error
 
 REMOVED_IN = "0.3.0"
 
@@ -59,9 +60,8 @@ def deprecated_option(
                 given, replacement = option_string or old, new
                 if given.startswith("--no-") and not old.startswith("--no-"):
                     replacement = f"--no-{new.removeprefix('--')}"
-                print(
-                    f"cnnkit: note: {given} is now {replacement}; {given} works until {REMOVED_IN}",
-                    file=sys.stderr,
+                print_error(
+                    f"cnnkit: note: {given} is now {replacement}; {given} works until {REMOVED_IN}"
                 )
                 self.noted = True
             super().__call__(parser, namespace, values, option_string)

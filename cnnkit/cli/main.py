@@ -17,9 +17,11 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from types import ModuleType
+from typing import NoReturn
 
 from cnnkit.cli import commands
-from cnnkit.errors import AssumptionWarning, CnnkitError, UsageError
+from cnnkit.cli.console import print_error, print_line
+from cnnkit.errors import AssumptionWarning, CnnkitError, UsageError, escape_controls
 
 FAILED = 1
 INTERRUPTED = 130
@@ -62,7 +64,7 @@ def _run(argv: list[str], debug: bool) -> int:
     except CnnkitError as error:
         return _report(error, debug, error.exit_code)
     except KeyboardInterrupt:
-        print("cnnkit: interrupted", file=sys.stderr)
+        print_error("cnnkit: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of standard output is gone (`cnnkit ... | head`). Python's own flush at exit
@@ -84,12 +86,22 @@ def _format_note(
 ) -> str:
     """Format the warnings that users of a command can act on as one line."""
     if issubclass(category, (FutureWarning, AssumptionWarning)):
-        return f"cnnkit: note: {message}\n"
-    return _FORMAT_WARNING(message, category, filename, lineno, line)
+        return f"cnnkit: note: {escape_controls(str(message))}\n"
+    # Warnings of other packages have several lines, and may quote names of files.
+    text = "\n".join(map(escape_controls, str(message).split("\n")))
+    return _FORMAT_WARNING(text, category, filename, lineno, line)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors quote arguments, such as names of files, without their controls."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit."""
+        super().error(escape_controls(message))
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cnnkit",
         description="Train, visualize, export, serve and query the classic CNNs.",
     )
@@ -117,7 +129,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if args.version:
         from cnnkit import __version__
 
-        print(f"cnnkit {__version__}")
+        print_line(f"cnnkit {__version__}")
         raise SystemExit(0)
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -149,9 +161,10 @@ def _missing_package(error: ModuleNotFoundError) -> Exception:
 def _report(error: Exception, debug: bool, code: int) -> int:
     """Print an error as one line on standard error, and return the exit code."""
     if debug:
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
+            print_error(line)
     text = str(error) if isinstance(error, CnnkitError) else f"{type(error).__name__}: {error}"
     first = text.splitlines()[0] if text else type(error).__name__
     more = "" if isinstance(error, CnnkitError) or debug else " (--debug shows the traceback)"
-    print(f"cnnkit: error: {first}{more}", file=sys.stderr)
+    print_error(f"cnnkit: error: {first}{more}")
     return code

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from cnnkit.client.flow import Flow
 from cnnkit.client.inputs import Arrays
 from cnnkit.client.metadata import Signature
 from cnnkit.client.predict_calls import predict_flow
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError, UsageError, warn
 from cnnkit.wire.pixels import find_invalid_pixel
 
 # Number of classes returned for an image by default.
@@ -122,7 +121,7 @@ def check_pixels(batch: npt.NDArray[Any]) -> None:
         raise UsageError(problem)
     least, largest = float(batch.min()), float(batch.max())
     if max(-least, largest) <= _LARGEST_NORMALIZED and (batch != np.round(batch)).any():
-        warnings.warn(
+        warn(
             f"`images` hold values in {least:.3g}..{largest:.3g}, as after a normalization; models "
             "exported by cnnkit expect pixels in 0..255 and normalize them",
             stacklevel=2,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ import tensorflow as tf
 
 from cnnkit._files import join_lines, json_text
 from cnnkit.data import Augmentation, Decoding
+from cnnkit.errors import escape_controls, shorten
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
@@ -20,6 +23,12 @@ from cnnkit.wire.pixels import LARGEST_PIXEL, LEAST_PIXEL
 
 PREPROCESSING = "preprocessing.json"
 LABELS = "labels.txt"
+
+# Characters of a name in the model card, at most.
+_MAX_NAME = 500
+# What Markdown and GitHub read as markup in running text: code, emphasis, links, HTML, tables,
+# formulas, addresses. An underscore inside a word is none.
+_MARKUP = re.compile(r"[\\`*\[\]<>|#~$&!@]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.")
 
 
 @dataclass(frozen=True)
@@ -108,10 +117,12 @@ def write_card(
         signatures: The traced functions by signature.
         origin: Where the network comes from.
     """
+    source = _plain(origin.source or "memory")
+    word = shlex.quote(escape_controls(name))
     lines = [
-        f"# {name}",
+        f"# {_plain(name)}",
         "",
-        f"A SavedModel for TensorFlow Serving, written by cnnkit from {origin.source or 'memory'}.",
+        f"A SavedModel for TensorFlow Serving, written by cnnkit from {source}.",
         "",
         *_facts_table(network, labels, origin),
         "",
@@ -130,9 +141,9 @@ def write_card(
         "## Commands",
         "",
         "```",
-        f"cnnkit export verify models/{name}",
-        f"cnnkit serve models/{name} --port 8500",
-        f"cnnkit query IMAGE --server localhost:8500 --model {name}",
+        f"cnnkit export verify models/{word}",
+        f"cnnkit serve models/{word} --port 8500",
+        f"cnnkit query IMAGE --server localhost:8500 --model {word}",
         "```",
         "",
         CREDIT,
@@ -143,15 +154,15 @@ def write_card(
 
 def _facts_table(network: ServedClassifier, labels: Sequence[str], origin: Origin) -> list[str]:
     model = network.model
-    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
-    trained = origin.dataset or "not recorded"
+    shown = ", ".join(map(_plain, labels[:10])) + (", ..." if len(labels) > 10 else "")
+    trained = _plain(origin.dataset or "not recorded")
     if origin.epochs is not None:
         trained += f", {origin.epochs} epochs"
     error = "not measured" if origin.error is None else f"{100 * origin.error:.2f} %"
     return [
         "| | |",
         "|---|---|",
-        f"| network | {model.name}, {model.count_params():,} parameters, {network.dtype} |",
+        f"| network | {_plain(model.name)}, {model.count_params():,} parameters, {network.dtype} |",
         f"| classes | {len(labels)}: {shown} |",
         f"| trained on | {trained} |",
         f"| top-1 error on held-out images | {error} |",
@@ -190,17 +201,40 @@ def _limits_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) ->
     limits = ", ".join(f"{key} {value:,}" for key, value in preprocessing["limits"].items())
     lines = [f"Images beyond these limits are INVALID_ARGUMENT: {limits}."]
     if network.features_layer is not None:
-        lines.append(f"Features are those of `{network.features_layer}`, of length 1.")
+        lines.append(f"Features are those of {_code(network.features_layer)}, of length 1.")
     return lines
 
 
 def _signature_row(name: str, function: tf.types.experimental.ConcreteFunction) -> str:
     [given] = function.structured_input_signature[0]
     outputs = ", ".join(
-        f"`{key}` {_shape_text(value.dtype.name, value.shape)}"
+        f"{_code(key)} {_shape_text(value.dtype.name, value.shape)}"
         for key, value in function.structured_outputs.items()
     )
-    return f"| `{name}` | `{given.name}` {_shape_text(given.dtype.name, given.shape)} | {outputs} |"
+    takes = f"{_code(given.name)} {_shape_text(given.dtype.name, given.shape)}"
+    return f"| {_code(name)} | {takes} | {outputs} |"
+
+
+def _plain(text: str) -> str:
+    r"""Returns a name as Markdown that shows its characters: on one line, without markup.
+
+    Example:
+        >>> _plain("golden_retriever | <b>x</b> [a](http://b)")
+        'golden_retriever \\| \\<b\\>x\\</b\\> \\[a\\](http\\://b)'
+    """
+    return _MARKUP.sub(r"\\\g<0>", escape_controls(shorten(text, _MAX_NAME)))
+
+
+def _code(text: str) -> str:
+    r"""Returns a name as code in Markdown.
+
+    Example:
+        >>> _code("fc7"), _code("a`|b")
+        ('`fc7`', '`` a`\\|b ``')
+    """
+    text = escape_controls(shorten(text, _MAX_NAME)).replace("|", "\\|")
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"`{text}`" if fence == "`" else f"{fence} {text} {fence}"
 
 
 def _shape_text(dtype: str, shape: tf.TensorShape) -> str:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnkit._staging import staged_file
-from cnnkit.errors import UsageError
+from cnnkit.errors import UsageError, escape_controls, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+# Characters of a text and of a name in a figure, at most: a longer one takes minutes to draw.
+_MAX_TEXT = 2000
+_MAX_NAME = 200
+# Matplotlib reads `$...$` in a text as a formula, and fails if it is none. LaTeX runs programs.
+_PLAIN_TEXT: Any = {"text.parse_math": False, "text.usetex": False}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -37,9 +44,44 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: int) -> None:
-    """Write a figure to a PNG file, whole or not at all."""
-    with staged_file(Path(path)) as staged:
+    """Write a figure to a PNG file, whole or not at all. Its texts are drawn as they are."""
+    from matplotlib import rc_context
+
+    _make_plain(figure)
+    # Ticks are made while they are drawn.
+    with staged_file(Path(path)) as staged, rc_context(_PLAIN_TEXT):
         figure.savefig(staged, format="png", dpi=dpi)
+
+
+def lay_out(figure: Figure, **options: Any) -> None:
+    """Move the axes of a figure so that their texts do not overlap: `Figure.tight_layout`."""
+    from matplotlib import rc_context
+
+    _make_plain(figure)
+    with rc_context(_PLAIN_TEXT):
+        figure.tight_layout(**options)
+
+
+def plain_name(name: object) -> str:
+    r"""Return a name as one line for a tick or a legend, which leaves out names with `_` in front.
+
+    Example:
+        >>> plain_name("cat\nx"), plain_name("_hidden")
+        ('cat\\nx', ' _hidden')
+    """
+    text = escape_controls(shorten(str(name), _MAX_NAME))
+    return f" {text}" if text.startswith("_") else text
+
+
+def _make_plain(figure: Figure) -> None:
+    """Switch the formulas in the texts of a figure off, and escape control characters."""
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+        text.set_usetex(False)
+        lines = shorten(text.get_text(), _MAX_TEXT).split("\n")
+        text.set_text("\n".join(map(escape_controls, lines)))
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

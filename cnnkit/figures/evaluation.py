@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import new_figure, save_figure
+from cnnkit.figures.canvas import lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def draw_confusion(
         UsageError: If matplotlib is not installed.
     """
     used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
-    matrix, names = matrix[np.ix_(used, used)], [labels[i] for i in used.tolist()]
+    matrix, names = matrix[np.ix_(used, used)], [plain_name(labels[i]) for i in used.tolist()]
     rows = matrix.sum(axis=1, keepdims=True)
     fractions = matrix / np.maximum(rows, 1)
     side = float(np.clip(0.42 * len(used), 3.5, 12))
@@ -56,7 +56,7 @@ def draw_confusion(
             axes.text(
                 column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
             )
-    figure.tight_layout()
+    lay_out(figure)
     save_figure(figure, path, dpi=110)
 
 
@@ -111,7 +111,7 @@ def draw_reliability(
     )
     below.set(xlabel="probability of the most probable class", ylabel="images")
     figure.suptitle(title, fontsize=9)
-    figure.tight_layout()
+    lay_out(figure)
     save_figure(figure, path, dpi=110)
 
 

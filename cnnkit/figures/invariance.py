@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ def draw_invariance(
         titles = [*(f"{layer}: distance" for layer in row.layers), "probability of the class"]
         for axes, values, title in zip(line[1:], curves, titles, strict=True):
             for name, curve in zip(names, values, strict=True):
-                axes.plot(row.amounts, curve, label=name, linewidth=1.2)
+                axes.plot(row.amounts, curve, label=plain_name(name), linewidth=1.2)
             axes.set_title(title, fontsize=8)
             axes.set_xlabel(AXIS_LABELS[row.transform], fontsize=7)
             axes.tick_params(labelsize=7)
@@ -66,7 +66,7 @@ def draw_invariance(
             axes.grid(alpha=0.3)
         line[-1].set_ylim(0, 1.02)
     figure.axes[columns - 1].legend(fontsize=6)
-    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    lay_out(figure, rect=(0, 0.03, 1, 1))
     caption = (
         "Euclidean distance from the features of the image as it is ·"
         f" what comes in from outside is {fill:g}, of 0 to 255"
@@ -144,10 +144,10 @@ def _draw_delta_bars(axes: Axes, found: Mapping[str, Correspondence]) -> None:
             width,
             yerr=[one.std(part) for part in one.parts],
             capsize=2,
-            label=one.layer,
+            label=plain_name(one.layer),
         )
     parts = next(iter(found.values())).parts
-    axes.set_xticks(range(len(parts)), parts, fontsize=7)
+    axes.set_xticks(range(len(parts)), list(map(plain_name, parts)), fontsize=7)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_title("units whose change differs in sign\nmean and deviation over pairs", fontsize=8)
     # The margin above the bars is for the legend.

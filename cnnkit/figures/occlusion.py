@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, center_on_gray, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, center_on_gray, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,7 +151,7 @@ def _draw_labels(axes: Axes, result: OcclusionMaps, name: Callable[[int], str]) 
     axes.imshow(colors, extent=_extent(result), cmap="tab10", vmin=0, vmax=COLORS - 1)
     axes.set_title("most probable class", fontsize=9)
     for i, label in enumerate(by_count[:3]):
-        axes.plot([], [], "s", color=f"C{i}", label=name(int(label)))
+        axes.plot([], [], "s", color=f"C{i}", label=plain_name(name(int(label))))
     axes.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=7, ncols=3, frameon=False,
         handletextpad=0.1, columnspacing=0.8,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import new_figure, save_figure
+from cnnkit.figures.canvas import new_figure, plain_name, save_figure
 
 
 def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
@@ -33,7 +33,7 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
         color = f"C{number}"
         epochs = [line["epoch"] for line in lines]
         for prefix, style in (("", "--"), ("val_", "-")):
-            label = name if prefix else None
+            label = plain_name(name) if prefix else None
             options = {"color": color, "linestyle": style, "label": label}
             if len(epochs) == 1:
                 options["marker"] = "o"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import as_rgb, hide_axes, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +51,7 @@ def draw_learning_curve(
             marker="o",
             markersize=4,
             capsize=3,
-            label=f"{layer}, {classifier}",
+            label=plain_name(f"{layer}, {classifier}"),
         )
     numbers = sorted({score.per_class for score in scores})
     axes.set_xticks(numbers, labels=map(str, numbers))
@@ -65,7 +65,7 @@ def draw_learning_curve(
         title_fontsize=8,
     )  # fmt: skip
     axes.set_title(title, fontsize=9)
-    figure.tight_layout()
+    lay_out(figure)
     save_figure(figure, path, dpi=120)
 
 

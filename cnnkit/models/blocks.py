@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import reprlib
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit.errors import UsageError, unknown_name, warn
 from cnnkit.layers import ClassProbabilities, Dropout, ReLU, SubtractMean
 from cnnkit.models.preprocessing import (
     IMAGENET_MEAN,
@@ -231,9 +230,8 @@ def input_block(
     if not include_preprocessing:
         return inputs, inputs
     if mean is not None and 0 < np.max(mean) < 1:
-        warnings.warn(
+        warn(
             "`mean` lies in 0..1, and images in 0..255: multiply a mean of PyTorch by 255",
-            UserWarning,
             stacklevel=4,
         )
     chosen = override_preprocessing(Preprocessing(IMAGENET_MEAN), preprocessing)

@@ -6,14 +6,13 @@ own `SubtractMean`. Constant images show what it does, whatever the layers are.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from cnnkit.errors import AssumptionWarning
+from cnnkit.errors import AssumptionWarning, warn
 from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import Graph, Node, input_output_tensors, read_nodes
 from cnnkit.models.preprocessing import FILE, PRESETS, UNKNOWN, Preprocessing
@@ -219,7 +218,7 @@ def pixel_range(model: keras.Model | Graph) -> tuple[float, float]:
     """Return `input_range`, or 0..255 with a warning if the model does not tell its range."""
     found = input_range(model)
     if found is None:
-        warnings.warn(
+        warn(
             f"The layers of {model.name!r} do not tell the range of its images; taken as 0..255."
             " `input_range` says otherwise",
             AssumptionWarning,

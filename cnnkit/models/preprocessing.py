@@ -7,14 +7,13 @@ it, or it is the custom of a format; `Preprocessing.origin` tells which.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cnnkit.errors import AssumptionWarning, UsageError, unknown_name
+from cnnkit.errors import AssumptionWarning, UsageError, unknown_name, warn
 
 # Mean of the ImageNet training images per RGB channel, as released with the VGG networks.
 IMAGENET_MEAN = (123.68, 116.779, 103.939)
@@ -312,4 +311,4 @@ def warn_if_assumed(preprocessing: Preprocessing, file: object, how: str) -> Non
         how: How to say otherwise.
     """
     if preprocessing.is_assumed:
-        warnings.warn(f"{file}: {preprocessing.describe()}. {how}", AssumptionWarning, stacklevel=3)
+        warn(f"{file}: {preprocessing.describe()}. {how}", AssumptionWarning, stacklevel=3)

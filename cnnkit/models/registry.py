@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 
-from cnnkit.errors import unknown_name
+from cnnkit.errors import unknown_name, warn
 from cnnkit.models.alexnet import (
     alexnet,
     alexnet_caffe,
@@ -107,7 +106,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in options:
         new = RENAMED_OPTIONS.get(option)
         if new is not None and new in known and new not in options:
-            warnings.warn(
+            warn(
                 f"The option `{option}` of {name} is now called `{new}`.",
                 FutureWarning,
                 stacklevel=3,

@@ -1,20 +1,39 @@
 """Bars, tables, and the values of options."""
 
 import argparse
+import ast
 import io
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from cnnkit.cli.console import (
+    cell,
     check_png,
     parse_integers,
+    print_error,
     print_json,
+    print_line,
+    print_table,
     progress_bar,
     read_labels,
     table,
 )
 from cnnkit.errors import UsageError
+
+PACKAGE = Path(__file__).resolve().parents[2] / "cnnkit"
+# An escape sequence, a line of its own, two directions, a space of no width, a blank letter.
+HOSTILE = "cat\x1b[2K\rdone: no error\n\u202egpj.\u2066\u200b\u3164"
+ESCAPED = r"cat\x1b[2K\rdone: no error\n\u202egpj.\u2066\u200b\u3164"
+# What prints or warns itself: each with the reason.
+OUTPUTS = {
+    "cli/console.py": {"print"},  # the room that escapes
+    "errors.py": {"warnings.warn"},  # the same for warnings
+    "_deprecation.py": {"warnings.warn"},  # quotes names of arguments of cnnkit alone
+    "export/isolated_worker.py": {"print"},  # JSON for the parent process
+}
 
 
 class Terminal(io.StringIO):
@@ -46,7 +65,72 @@ def test_images_of_an_earlier_process_do_not_count_for_the_speed(monkeypatch):
 
 def test_a_table_aligns_numbers_right():
     rows = [{"name": "a", "parameters": 1200}, {"name": "bcd", "parameters": None}]
-    assert table(rows).splitlines() == ["name  parameters", "a          1,200", "bcd            -"]
+    assert table(rows) == ["name  parameters", "a          1,200", "bcd            -"]
+
+
+def test_a_line_stays_one_line_whatever_a_name_holds(capsys):
+    print_line(HOSTILE)
+    print_error(f"note: {HOSTILE}")
+    print_line("a" * 10**6)
+    out, err = capsys.readouterr()
+    assert out.split("\n")[0] == ESCAPED and err == f"note: {ESCAPED}\n"
+    assert len(out) < 21_000 and out.endswith("... (1,000,000 characters)\n")
+    # Other scripts, and a letter with its accent as a mark, are names like any other.
+    assert cell("Pomeranian \u30d4\u30ab e\u0301 \U0001f415") == (
+        "Pomeranian \u30d4\u30ab e\u0301 \U0001f415"
+    )
+
+
+def test_a_table_has_a_line_for_each_row_whatever_a_name_holds(capsys):
+    print_table([{HOSTILE: 1, "name": HOSTILE}, {HOSTILE: 20, "name": "b" * 10**6}])
+    header, first, second = capsys.readouterr().out.splitlines()
+    assert header == f"{ESCAPED}  name"
+    assert first == f"{'1':>{len(ESCAPED)}}  {ESCAPED}" and len(second) < 400
+
+
+def test_json_keeps_every_name_and_is_plain_text(capsys):
+    print_json({HOSTILE: HOSTILE})
+    out = capsys.readouterr().out
+    assert out.rstrip("\n").isascii() and out.rstrip("\n").isprintable()
+    assert json.loads(out) == {HOSTILE: HOSTILE}
+
+
+def test_the_label_of_a_bar_is_one_line(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress_bar(4, HOSTILE) as progress:
+        progress()
+    assert ESCAPED in terminal.getvalue() and "\u202e" not in terminal.getvalue()
+
+
+def outputs(tree):
+    """The calls that print, as text, without those of `console`."""
+    streams = ("sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__")
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        stream, _, method = name.rpartition(".")
+        stream = stream.removesuffix(".buffer")
+        if (
+            name in ("print", "pprint", "pprint.pprint")
+            or name in ("warnings.warn", "warnings.warn_explicit")
+            or name.startswith("traceback.print")
+            or (stream in streams and method in ("write", "writelines"))
+        ):
+            yield name
+
+
+def test_everything_that_is_printed_goes_through_the_console():
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if names := set(outputs(ast.parse(path.read_text()))):
+            found[path.relative_to(PACKAGE).as_posix()] = names
+    assert found == OUTPUTS
+    bypasses = "import sys\nsys.stdout.write('x')\nsys.stderr.buffer.write(b'')\nprint(1)"
+    assert list(outputs(ast.parse(bypasses))) == [
+        "sys.stdout.write", "sys.stderr.buffer.write", "print"
+    ]  # fmt: skip
 
 
 def test_json_is_one_line_unless_indented(capsys):

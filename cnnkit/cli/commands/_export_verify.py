@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
     width = max(len(check.name) for check in found.checks)
     for check in found.checks:
         word = {True: "ok", False: "FAILED", None: "-"}[check.passed]
-        print(f"{word:<6}  {check.name:<{width}}  {check.detail}")
+        print_line(f"{word:<6}  {check.name:<{width}}  {check.detail}")
     failed = sum(check.passed is False for check in found.checks)
-    print(f"{found.folder}: " + (f"{failed} of {len(found.checks)} failed" if failed else "sound"))
+    result = f"{failed} of {len(found.checks)} failed" if failed else "sound"
+    print_line(f"{found.folder}: {result}")
     return 1 if failed else 0

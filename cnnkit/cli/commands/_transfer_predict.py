@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import add_json_argument, print_json, progress_bar
+from cnnkit.cli.console import add_json_argument, print_json, print_line, progress_bar
 from cnnkit.cli.load_network import (
     NETWORK_HELP,
     add_builder_arguments,
@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for row in rows:
         words = "  ".join(f"{label} {row['scores'][label]:.3f}" for label in row["labels"])
-        print(f"{row['image']}  {words or '-'}")
+        print_line(f"{row['image']}  {words or '-'}")
     if measured:
-        print(_summary(measured))
+        print_line(_summary(measured))
     return 0
 
 

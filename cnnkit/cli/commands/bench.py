@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document, indent=2)
     else:
-        print(_summary(document))
+        for line in _summary(document):
+            print_line(line)
     return int(bool(result.errors))
 
 
@@ -143,7 +144,7 @@ def _document(args: argparse.Namespace, signature: str, result: LoadTestResult) 
     }
 
 
-def _summary(found: dict[str, Any]) -> str:
+def _summary(found: dict[str, Any]) -> list[str]:
     callers = f"{found['callers']} caller{'s' if found['callers'] > 1 else ''}"
     images = found["images_per_request"]
     lines = [
@@ -159,4 +160,4 @@ def _summary(found: dict[str, Any]) -> str:
         lines.append(f"latency    {'  '.join(latencies)} ms")
     lines += [f"errors     {count} {code}" for code, count in found["errors"].items()]
     lines.append(f"caller CPU {found['client_cpu_share']:.0%} of one core")
-    return "\n".join(lines)
+    return lines

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import add_json_argument, print_json, progress_bar
+from cnnkit.cli.console import add_json_argument, cell, print_json, print_line, progress_bar
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.errors import UsageError
 
@@ -91,18 +92,18 @@ def _check(args: argparse.Namespace) -> int:
 def _print_report(report: DatasetReport) -> None:
     names = list(report.splits)
     classes = report.splits["train"].classes
-    width = max(len("images"), *map(len, classes))
-    print(f"{'':<{width}}" + "".join(f"  {name:>10}" for name in names))
+    width = max(len("images"), *(len(cell(label)) for label in classes))
+    print_line(f"{'':<{width}}" + "".join(f"  {name:>10}" for name in names))
     for label in classes:
         counts = (report.splits[name].classes[label] for name in names)
-        print(f"{label:<{width}}" + "".join(f"  {count:>10,}" for count in counts))
+        print_line(f"{cell(label):<{width}}" + "".join(f"  {count:>10,}" for count in counts))
     totals = (report.splits[name].images for name in names)
-    print(f"{'images':<{width}}" + "".join(f"  {count:>10,}" for count in totals))
+    print_line(f"{'images':<{width}}" + "".join(f"  {count:>10,}" for count in totals))
     for name in names:
         for side in ("height", "width"):
             sides = getattr(report.splits[name], side)
             if sides:
-                print(
+                print_line(
                     f"{name}: {side} {sides.smallest} to {sides.largest} pixels, "
                     f"median {sides.median}"
                 )
@@ -121,7 +122,7 @@ def _print_files(report: DatasetReport) -> None:
     unreadable += [name for split in report.splits.values() for name in split.unreadable]
     images = sum(split.images for split in report.splits.values())
     labels = len(report.label_files)
-    print(
+    print_line(
         f"{report.files:,} files found: {images:,} images used, "
         + (f"{labels:,} read for labels, " if labels else "")
         + f"{report.files - images - labels:,} left out"
@@ -136,11 +137,11 @@ def _print_files(report: DatasetReport) -> None:
 
 
 def _print_list(title: str, lines: Sequence[str]) -> None:
-    print(title)
+    print_line(title)
     for line in lines[:MAX_LISTED]:
-        print(f"  {line}")
+        print_line(f"  {line}")
     if len(lines) > MAX_LISTED:
-        print(f"  and {len(lines) - MAX_LISTED} more: --json names all")
+        print_line(f"  and {len(lines) - MAX_LISTED} more: --json names all")
 
 
 def _shard(args: argparse.Namespace) -> int:
@@ -154,9 +155,11 @@ def _shard(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"dataset": f"shards:{args.output}", "files": files, "images": images})
         return 0
-    print(f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images")
+    print_line(
+        f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images"
+    )
     if left_out := source.describe_left_out():
-        print(left_out)
+        print_line(left_out)
     return 0
 
 
@@ -180,13 +183,15 @@ def _sample(args: argparse.Namespace) -> int:
     # Files of the same name in several folders are told apart by the folders.
     unique = len({name.name for name in names}) == len(names)
     for index, name in enumerate(names):
-        label = source.class_names[split.labels[index]]
-        path = output / f"{name.name if unique else '-'.join(name.parts)}-label-{label}.png"
+        # Names of images and classes are no paths, whatever characters they hold.
+        stem = (name.name if unique else "-".join(name.parts)).replace("/", "_")
+        label = re.sub(r"[^\w .+-]", "_", source.class_names[split.labels[index]])[:100]
+        path = output / f"{stem}-label-{label}.png"
         if path.exists():
             raise UsageError(f"{path} exists", hint="Remove it or use another --output")
         with staged_file(path) as aside:
             aside.write_bytes(
                 tf.io.encode_png(split.load_image(tf.constant(index, tf.int64))).numpy()
             )
-        print(path)
+        print_line(str(path))
     return 0

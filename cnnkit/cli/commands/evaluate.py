@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from cnnkit.cli.console import (
     add_json_argument,
     parse_integers,
+    print_error,
     print_json,
     print_left_out,
+    print_line,
+    print_table,
     progress_bar,
-    table,
 )
 from cnnkit.cli.load_network import add_network_arguments, builder_arguments, load_network
 from cnnkit.errors import UsageError
@@ -91,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document)
         return 0
-    print(table(_rows(result, members, paper)))
+    print_table(_rows(result, members, paper))
     if len(result.classes) > MAX_LISTED_CLASSES:
-        print(f"the {MAX_LISTED_CLASSES} worst of {len(result.classes)} classes are shown")
+        print_line(f"the {MAX_LISTED_CLASSES} worst of {len(result.classes)} classes are shown")
     error = result.calibration.error
-    print(f"expected calibration error {error:.1%}; all results in {document['file']}")
+    print_line(f"expected calibration error {error:.1%}; all results in {document['file']}")
     return 0
 
 
@@ -155,10 +156,9 @@ def _evaluate(
     source, seed = held_out_images(list(runs.values()), args.dataset)
     print_left_out(source)
     for one in runs_of_changed_dataset(list(runs.values()), source):
-        print(
+        print_error(
             f"note: {source.spec} has changed since {one.path} was trained: test images may have "
-            "been training images",
-            file=sys.stderr,
+            "been training images"
         )
     strategy = get_strategy(args.strategy, args.replicas)
     with strategy.scope():

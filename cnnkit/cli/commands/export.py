@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.cli.load_network import (
     LoadedModel,
     add_builder_arguments,
@@ -148,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"folder": str(folder), "version": int(folder.name)})
     else:
-        print(f"{folder}: reloaded, answers as the trained model does")
+        print_line(f"{folder}: reloaded, answers as the trained model does")
     return 0
 
 

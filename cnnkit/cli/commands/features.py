@@ -12,7 +12,13 @@ import json
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
-from cnnkit.cli.console import add_json_argument, print_json, print_left_out, progress_bar
+from cnnkit.cli.console import (
+    add_json_argument,
+    print_json,
+    print_left_out,
+    print_line,
+    progress_bar,
+)
 from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.errors import UsageError
@@ -67,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"folder": args.output, "missing": missing, **json.loads(index.to_json())})
         return 0
     state = f"{missing} of {index.parts} files still missing" if missing else "complete"
-    print(
+    print_line(
         f"{args.output}: {index.images:,} images of {index.dataset} ({index.split}), layer"
         f" {index.spec.layer} of {index.network}, {index.dimension:,} values each; {state}"
     )

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import add_json_argument, print_json, table
+from cnnkit.cli.console import add_json_argument, print_json, print_table
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     else:
-        print(table(rows))
+        print_table(rows)
     return 0
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import add_json_argument, check_png, print_json
+from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.errors import UsageError
 
@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
         print_json({"index": args.index, "queries": rows})
         return 0
     for query, neighbors in zip(args.query, found, strict=True):
-        print(query)
+        print_line(query)
         for one in neighbors:
-            print(f"  {one.distance:8.4f}  {one.label}  {one.name}")
+            print_line(f"  {one.distance:8.4f}  {one.label}  {one.name}")
     if output is not None:
-        print(output)
+        print_line(str(output))
     return 0
 
 

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnnkit.cli.console import check_png
+from cnnkit.cli.console import check_png, print_line
 from cnnkit.errors import DataError, UsageError
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
         file = Path(args.results) if args.results else newest_results(runs[0].path)
         _draw_results(args.kind, read_results(file), output)
-    print(output)
+    print_line(str(output))
     return 0
 
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable_name
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, cell, print_error, print_json, print_line
 from cnnkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from cnnkit.client import Client, Explanation
+    from cnnkit.client import Client, Explanation, Prediction
 
 # The name of an image and its file or bytes.
 NamedImage = tuple[str, Path | bytes]
@@ -125,7 +125,7 @@ def _image_files(folder: Path) -> list[Path]:
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
     if left_out:
-        print(f"note: {folder}: {count_left_out(left_out)}", file=sys.stderr)
+        print_error(f"note: {folder}: {count_left_out(left_out)}")
     if not found:
         raise UsageError(
             f"{folder} has no image files",
@@ -155,14 +155,14 @@ def _watch(client: Client, args: argparse.Namespace) -> dict[str, Any]:
 
     def print_change(change: str) -> None:
         seconds = time.monotonic() - begun
-        print(f"{seconds:6.1f} s  {change}", file=sys.stderr, flush=True)
+        print_error(f"{seconds:6.1f} s  {change}")
 
     client.wait_until_ready(args.model, args.watch_seconds, **which, on_change=print_change)
     seconds = time.monotonic() - begun
     states = client.status(args.model, **which)
     available = [state.version for state in states if state.state == "AVAILABLE"]
     if not args.json:
-        print(f"{args.model} is ready: version {', '.join(map(str, available))}", flush=True)
+        print_line(f"{args.model} is ready: version {', '.join(map(str, available))}")
     return {"seconds": round(seconds, 3), "versions": available}
 
 
@@ -172,7 +172,7 @@ def _classify(
     """Classify each image by a call of its own, and print the classes or the error."""
     from cnnkit.client import InvalidRequest
 
-    width = max(len(name) for name, _ in images)
+    width = max(len(cell(name)) for name, _ in images)
     results: list[dict[str, Any]] = []
     for name, image in images:
         # A call for each image, so that the error for an undecodable one has its name.
@@ -189,23 +189,22 @@ def _classify(
             if isinstance(error, InvalidRequest):
                 problem = f"{args.server} cannot classify {name} with {args.model!r}"
                 failure = InvalidRequest(problem, code=error.code, details=error.details)
-            print(f"cnnkit: error: {failure}", file=sys.stderr, flush=True)
+            print_error(f"cnnkit: error: {failure}")
             results.append({"image": name, "error": str(failure)})
             continue
         predictions = [{"label": one.label, "probability": one.probability} for one in found]
         results.append({"image": name, "predictions": predictions})
         if not args.json:
-            print(_table(name.ljust(width), predictions), flush=True)
+            _print_predictions(cell(name).ljust(width), found)
     return results
 
 
-def _table(name: str, predictions: list[dict[str, Any]]) -> str:
-    width = max(len(one["label"]) for one in predictions)
-    lines = []
-    for one in predictions:
-        lines.append(f"{name}  {one['label']:{width}}  {one['probability']:.4f}")
+def _print_predictions(name: str, found: list[Prediction]) -> None:
+    labels = [cell(one.label) for one in found]
+    width = max(map(len, labels))
+    for label, one in zip(labels, found, strict=True):
+        print_line(f"{name}  {label:{width}}  {one.probability:.4f}")
         name = " " * len(name)
-    return "\n".join(lines)
 
 
 def _explain(client: Client, images: list[NamedImage], args: argparse.Namespace) -> None:
@@ -229,4 +228,4 @@ def _explain(client: Client, images: list[NamedImage], args: argparse.Namespace)
 
     draw_explanations(explanations, args.explain)
     if not args.json:
-        print(f"explained in {args.explain}")
+        print_line(f"explained in {args.explain}")

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.config import TrainingConfig
 from cnnkit.recipes import RECIPES, Recipe, find_recipe
 
@@ -28,11 +28,12 @@ def run(args: argparse.Namespace) -> int:
         document = {name: _document(recipe) for name, recipe in chosen.items()}
         print_json(document[args.name] if args.name else document, indent=2)
     elif args.name:
-        print(_describe(args.name, chosen[args.name]))
+        for line in _describe(args.name, chosen[args.name]):
+            print_line(line)
     else:
         width = max(map(len, chosen))
         for name, recipe in chosen.items():
-            print(f"{name:<{width}}  {recipe.source}")
+            print_line(f"{name:<{width}}  {recipe.source}")
     return 0
 
 
@@ -42,7 +43,7 @@ def _document(recipe: Recipe) -> dict[str, Any]:
     return document
 
 
-def _describe(name: str, recipe: Recipe) -> str:
+def _describe(name: str, recipe: Recipe) -> list[str]:
     lines = [
         name,
         f"source    {recipe.source}",
@@ -56,7 +57,7 @@ def _describe(name: str, recipe: Recipe) -> str:
         begins = ", from the weights of the part before" if part.follows else ""
         lines.append(f"part      {part.name}{begins}")
         lines += _fields(part.config)
-    return "\n".join(lines + ([] if recipe.stages else _fields(recipe.config)))
+    return lines + ([] if recipe.stages else _fields(recipe.config))
 
 
 def _fields(config: TrainingConfig) -> list[str]:

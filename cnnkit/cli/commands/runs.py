@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cnnkit.cli.console import add_json_argument, print_json, table
+from cnnkit.cli.console import add_json_argument, print_json, print_table
 from cnnkit.cli.train_stages import open_stage_runs
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     else:
-        print(table(transpose(rows) if args.runs else rows))
+        print_table(transpose(rows) if args.runs else rows)
     return 0
 
 

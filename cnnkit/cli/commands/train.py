@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
-from cnnkit.cli.console import add_json_argument, print_json
+from cnnkit.cli.console import add_json_argument, print_error, print_json, print_line
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.train_stages import has_stages, read_stages, train_stages, write_stages
 from cnnkit.config import TrainingConfig
@@ -118,7 +118,7 @@ def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None)
             output,
             stages,
             lambda config, folder, resume: train(config, folder, resume, metadata),
-            lambda text: print(text, file=out, flush=True),
+            lambda text: print_line(text, out),
         ),
     )
 
@@ -143,7 +143,7 @@ def _train_and_report(
     try:
         runs = work(_train_function(args, [terminal, *_further_callbacks(args)]))
     except Interrupted as stopped:
-        print(f"cnnkit: {stopped.with_folder(output)}", file=sys.stderr)
+        print_error(f"cnnkit: {stopped.with_folder(output)}")
         return stopped.exit_code
     finally:
         terminal.close()
@@ -198,7 +198,7 @@ def _report(runs: Sequence[RunFolder], *, as_json: bool) -> None:
         return
     for run in runs:
         last = run.metrics[-1]
-        print(
+        print_line(
             f"done: {run.path}, {1 - last['val_accuracy']:.1%} error on the held-out images"
             + (f" after {last['epoch']} epochs" if len(runs) > 1 else "")
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.console import add_json_argument, check_png, print_json
+from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.visualize import FIGURES
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     for path, figure in figures.items():
         figure.write_beside(path)
         if not args.json:
-            print(f"{path}: {figure.summary}")
+            print_line(f"{path}: {figure.summary}")
     if args.json:
         facts = [dict(figure.facts) for figure in figures.values()]
         print_json(facts[0] if len(facts) == 1 else facts)

@@ -15,8 +15,7 @@ from cnnkit.cli.arguments import (
     parse_model_options,
     preprocessing_arguments,
 )
-from cnnkit.cli.console import add_json_argument, print_json, read_labels
-from cnnkit.errors import escape_controls
+from cnnkit.cli.console import add_json_argument, print_json, print_line, read_labels
 
 if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
@@ -73,13 +72,14 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(facts)
         else:
-            print(_text(facts))
+            for line in _text(facts):
+                print_line(line)
         return 0
 
     from cnnkit.models.weights.convert import convert_weights
 
     model = convert_weights(file, args.model, args.output, overwrite=args.overwrite, **options)
-    print(
+    print_line(
         f"{args.output}: {args.model} with {model.count_params():,} parameters from {file.format};"
         " takes RGB in 0..255, and contains its output for a fixed image"
     )
@@ -122,7 +122,7 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
     }
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _text(facts: dict[str, Any]) -> list[str]:
     lines = [facts["file"]]
     width = max(map(len, facts))
     for key, value in facts.items():
@@ -138,4 +138,4 @@ def _text(facts: dict[str, Any]) -> str:
         f"    {tensor['name']}  {' x '.join(map(str, tensor['shape']))}"
         for tensor in facts["tensors"]
     ]
-    return "\n".join(map(escape_controls, lines))
+    return lines

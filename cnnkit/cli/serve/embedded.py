@@ -8,10 +8,11 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from cnnkit.cli.console import print_line
 from cnnkit.cli.serve.options import embedded_server_options, given_options
-from cnnkit.errors import UsageError
+from cnnkit.errors import UsageError, escape_controls
 
 if TYPE_CHECKING:
     from cnnkit.server import EmbeddedServer
@@ -55,7 +56,7 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
     )
     server.start()
     try:
-        print(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)", flush=True)
+        print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
         _log_to_stderr()
         if args.worker:
             _serve_as_worker(server, stop_requested)
@@ -106,7 +107,7 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
         with WorkerPool(command, args.workers) as workers:
             line = workers.start(stop_requested)
             if line is not None:
-                print(line.replace(" (", f" in {args.workers} processes ("), flush=True)
+                print_line(line.replace(" (", f" in {args.workers} processes ("))
             while not stop_requested():
                 workers.replace_lost()
                 time.sleep(_CHECK_SECONDS)
@@ -131,7 +132,18 @@ def _log_to_stderr() -> None:
     """Log loaded and unloaded versions to standard error from now on."""
     import logging
 
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    class Formatter(logging.Formatter):
+        """A formatter of messages that quote names of clients and files."""
+
+        def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+            return escape_controls(super().formatMessage(record))
+
+        def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+            return "\n".join(map(escape_controls, super().formatException(ei).split("\n")))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Formatter("%(asctime)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("cnnkit.server").setLevel(logging.INFO)
 
 

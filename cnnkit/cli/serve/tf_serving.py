@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cnnkit.cli.console import print_line
 from cnnkit.client import Client, ServerError
 from cnnkit.errors import RunError
 from cnnkit.server import ModelServerProcess
@@ -39,10 +40,9 @@ def serve_with_tf_serving(
     with ModelServerProcess(binary, name, folder, port) as server:
         version = _ready_version(server, f"localhost:{port}", name, stop_requested)
         if version is not None:
-            print(
+            print_line(
                 f"serving {name} version {version} at 0.0.0.0:{port} with {binary}, which listens "
-                "on every network interface (Ctrl-C stops)",
-                flush=True,
+                "on every network interface (Ctrl-C stops)"
             )
         while not stop_requested():
             server.check_running()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
     spec_from_arguments,
 )
-from cnnkit.cli.console import print_left_out
+from cnnkit.cli.console import print_error, print_left_out
 from cnnkit.cli.load_network import load_networks
 
 if TYPE_CHECKING:
@@ -66,13 +65,12 @@ def load_without_overlap(args: argparse.Namespace) -> tuple[Any, list[dict[str, 
     threshold = THRESHOLD if args.overlap_threshold is None else args.overlap_threshold
     others = list(load_source(args.exclude_overlap).splits.values())
     source, pairs = transfer.drop_duplicates(source, others, threshold)
-    print(
+    print_error(
         f"{len(pairs)} images left out that are in {args.exclude_overlap} too,"
-        f" of a correlation of {threshold:g} or more",
-        file=sys.stderr,
+        f" of a correlation of {threshold:g} or more"
     )
     for pair in pairs:
-        print(f"  {pair.correlation:.3f}  {pair.name} is {pair.other}", file=sys.stderr)
+        print_error(f"  {pair.correlation:.3f}  {pair.name} is {pair.other}")
     return source, [dataclasses.asdict(pair) for pair in pairs]
 
 

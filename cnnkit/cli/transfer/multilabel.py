@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json, table
+from cnnkit.cli.console import print_json, print_line, print_table
 from cnnkit.cli.load_network import builder_arguments, load_networks
 from cnnkit.cli.transfer.inputs import extract_features_of, load_without_overlap, model_reference
 from cnnkit.errors import unknown_name
@@ -68,9 +68,9 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
             }
         )
         return
-    print(table([_row(score, metric) for score in scores]))
+    print_table([_row(score, metric) for score in scores])
     if args.save is not None:
-        print(Path(args.save))
+        print_line(str(Path(args.save)))
 
 
 def _split_names(args: argparse.Namespace, source: MultiLabelDataset) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json, table
+from cnnkit.cli.console import print_json, print_line, print_table
 from cnnkit.cli.load_network import builder_arguments, load_networks
 from cnnkit.cli.transfer.inputs import extract_features_of, load_without_overlap, model_reference
 
@@ -52,10 +52,10 @@ def transfer_to_classes(args: argparse.Namespace) -> None:
     if args.json:
         print_json(facts)
         return
-    print(table([_row(score) for score in scores]))
+    print_table([_row(score) for score in scores])
     for written in (args.save, args.figure):
         if written is not None:
-            print(written)
+            print_line(str(written))
 
 
 def _save(
