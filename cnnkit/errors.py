@@ -54,8 +54,8 @@ class CnnkitError(Exception):
 
 
 def _sentence(text: str) -> str:
-    # Shortened before it is split: a text of 100 MB would become millions of words.
-    text = escape_controls(" ".join(shorten(text, MAX_PART).split()))
+    # Truncated before it is split: a text of 100 MB would become millions of words.
+    text = escape_controls(" ".join(truncate(text, MAX_PART).split()))
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
@@ -74,11 +74,11 @@ def escape_controls(text: str) -> str:
     return "".join(c if c.isprintable() and not _BLANKS.match(c) else ascii(c)[1:-1] for c in text)
 
 
-def shorten(text: str, most: int) -> str:
-    """Returns a text of at most `most` characters, followed by its length if it is longer.
+def truncate(text: str, most: int) -> str:
+    """Returns the first `most` characters of a text, followed by its length if it is longer.
 
     Example:
-        >>> shorten("cat", 3), shorten("a" * 5000, 3)
+        >>> truncate("cat", 3), truncate("a" * 5000, 3)
         ('cat', 'aaa... (5,000 characters)')
     """
     return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
@@ -92,7 +92,7 @@ def warn(text: str, category: type[Warning] = UserWarning, *, stacklevel: int = 
         category: Its class.
         stacklevel: As for `warnings.warn`.
     """
-    warnings.warn(escape_controls(shorten(text, MAX_PART)), category, stacklevel=stacklevel + 1)
+    warnings.warn(escape_controls(truncate(text, MAX_PART)), category, stacklevel=stacklevel + 1)
 
 
 class UsageError(CnnkitError, ValueError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cnnkit._files import json_text, read_lines
-from cnnkit.errors import UsageError, escape_controls, shorten
+from cnnkit.errors import UsageError, escape_controls, truncate
 
 # Characters of a line and of a name in a column, at most: a label of 1 MB would pad every row.
 MAX_LINE = 20_000
@@ -88,7 +88,7 @@ def print_line(text: str, file: TextIO | None = None) -> None:
         file: Where to; standard output by default.
     """
     file = sys.stdout if file is None else file
-    text = escape_controls(shorten(text, MAX_LINE))
+    text = escape_controls(truncate(text, MAX_LINE))
     # A bar is shown only if something has imported tqdm.
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with contextlib.nullcontext() if tqdm is None else tqdm.external_write_mode(file=file):
@@ -146,7 +146,7 @@ def cell(text: object) -> str:
         >>> cell("cat\ndog"), len(cell("a" * 10**6))
         ('cat\\ndog', 226)
     """
-    return escape_controls(shorten(str(text), MAX_CELL))
+    return escape_controls(truncate(str(text), MAX_CELL))
 
 
 def _is_number(values: Iterable[object]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.client.calls import Calls
-from cnnkit.client.channel import TLS, ChannelOptions
+from cnnkit.client.channel import DEFAULT_MAX_RESPONSE_BYTES, TLS, ChannelOptions
 
 
 class BaseClient:
@@ -20,7 +20,8 @@ class BaseClient:
         tls: True for a TLS connection, or a `TLS` with certificate files.
         token: Sent with every call as `authorization: Bearer TOKEN`; or a function that returns it
             and is called before each call. Without TLS, only for servers on this machine.
-        metadata: Additional headers of every call.
+        metadata: Additional headers of every call. Those whose name or value says that they are
+            secrets (`authorization`, `cookie`, `x-api-key`) are restricted as `token` is.
         compression: "gzip" or "deflate" of requests. Pixels and photos hardly get smaller.
         keepalive: Seconds between keepalive pings during a call; none by default. A server closes
             the connection if pings come more often than it permits, by default every 300 s.
@@ -30,10 +31,12 @@ class BaseClient:
             queue or thread pool. A Predict call is never repeated after the connection broke: its
             input may have crashed the server, and would crash the next one.
         concurrency: Maximum number of requests in flight, if a batch is split.
+        max_response_bytes: Size of a response, and of its outputs in memory, at most: 256 MiB by
+            default. A server cannot make the client need more than a few times as much.
 
     Raises:
-        UsageError: `address` has no port, `timeout` is not positive, or another argument is
-            invalid.
+        UsageError: `address` has no port, `timeout` is not positive, a secret would be sent
+            unencrypted to another machine, or another argument is invalid.
     """
 
     @renamed_argument("attempts", "max_attempts")
@@ -50,6 +53,7 @@ class BaseClient:
         round_robin: bool = False,
         max_attempts: int = 4,
         concurrency: int = 4,
+        max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
     ) -> None:
         options = ChannelOptions(
             address,
@@ -60,6 +64,7 @@ class BaseClient:
             compression=compression,
             keepalive=keepalive,
             round_robin=round_robin,
+            max_response_bytes=max_response_bytes,
         )
         self._address = address
         self._calls = Calls(options, max_attempts, concurrency)

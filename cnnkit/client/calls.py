@@ -19,8 +19,16 @@ from cnnkit.client.errors import (
     ServerUnavailable,
     server_error,
 )
+from cnnkit.client.expected import ExpectedOutputs, OutputMismatch
 from cnnkit.client.flow import Deadline, Flow, Gather, RpcFailure, Sleep, UnaryCall
-from cnnkit.client.metadata import Signature, VersionStatus, signatures, version_statuses
+from cnnkit.client.inputs import Arrays
+from cnnkit.client.metadata import (
+    Signature,
+    VersionStatus,
+    describe_states,
+    signatures,
+    version_statuses,
+)
 from cnnkit.client.retry import RetryPolicy
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -117,8 +125,7 @@ class Calls:
         if target not in self.known_signatures:
             response = yield from self._request_metadata(options)
             packed = response.metadata[methods.SIGNATURE_DEF].value
-            definitions = self._parse(packed, pb.SignatureDefMap.FromString, target)
-            self.known_signatures[target] = signatures(definitions)
+            self.known_signatures[target] = self._parse(packed, signatures, target)
         return self.known_signatures[target]
 
     def status(self, options: CallOptions, *, retry: bool = True) -> Flow[list[VersionStatus]]:
@@ -136,14 +143,12 @@ class Calls:
                     hint="Give the version by its number",
                 )
             target = RequestTarget(target.model, version=labeled.model_spec.version.value)
-        response = yield from self.call(
-            methods.GET_MODEL_STATUS,
-            pb.GetModelStatusRequest(model_spec=target.model_spec()),
-            pb.GetModelStatusResponse.FromString,
-            options,
-            retry=retry,
+        request = pb.GetModelStatusRequest(model_spec=target.model_spec())
+        return (
+            yield from self.call(
+                methods.GET_MODEL_STATUS, request, version_statuses, options, retry=retry
+            )
         )
-        return version_statuses(response)
 
     def models(
         self, names: Iterable[str], deadline: Deadline
@@ -173,7 +178,7 @@ class Calls:
                 statuses = yield from self._poll(target, deadline)
             except (ServerUnavailable, ModelNotFound, DeadlineExceeded) as error:
                 failure = error
-            states = ", ".join(f"version {one.version} {one.state}" for one in statuses)
+            states = describe_states(statuses)
             current = states if failure is None else failure.problem
             if on_change is not None and current != reported:
                 on_change(current)
@@ -267,9 +272,33 @@ class Calls:
         """Parse a response, or raise an `InvalidResponse`."""
         try:
             return parse(raw)
+        except OutputMismatch:
+            raise
         except (DecodeError, TensorError) as error:
             details = str(error)
-        raise InvalidResponse(
+        raise self.invalid_response(target, details)
+
+    def check_response(self, read: Callable[[], ResponseT], target: RequestTarget) -> ResponseT:
+        """Interpret a response, or raise an `InvalidResponse` if that raises a `TensorError`."""
+        return self._parse(b"", lambda _: read(), target)
+
+    def decode(
+        self, raw: bytes, expected: ExpectedOutputs, target: RequestTarget
+    ) -> tuple[int, Arrays]:
+        """Parse a Predict response; return the version that computed the outputs, and the outputs.
+
+        Raises:
+            OutputMismatch: An output is not the expected one.
+            InvalidResponse: The response is invalid.
+        """
+        most = self._channel_options.max_response_bytes
+        return self._parse(
+            raw, lambda raw: self.layouts.decode(raw, expected, max_bytes=most), target
+        )
+
+    def invalid_response(self, target: RequestTarget, details: str) -> InvalidResponse:
+        """Return the error for a response that cannot be used."""
+        return InvalidResponse(
             f"The response of {self.address} for {target.model!r} is invalid",
             # The code that gRPC itself uses for a response it cannot parse.
             code="INTERNAL",
@@ -291,7 +320,7 @@ class Calls:
         except ServerError:
             hint = f"Use the name of a served model; the server has no {target.model!r}"
         else:
-            available = sorted(one.version for one in statuses if one.state == "AVAILABLE")
+            available = sorted(one.version for one in statuses if one.state == "AVAILABLE")[-20:]
             hint = (
                 f"Versions of {target.model!r} that are available: {', '.join(map(str, available))}"
                 if available

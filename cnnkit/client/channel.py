@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +17,47 @@ from cnnkit.wire import methods
 
 COMPRESSIONS = {"deflate": grpc.Compression.Deflate, "gzip": grpc.Compression.Gzip}
 
+# Bytes of a response, at most: as many as a request to the embedded server has by default.
+DEFAULT_MAX_RESPONSE_BYTES = 2**28
+# Bytes of signatures or of states of versions, at most: a large model has 20 kB. In memory they
+# take 100 times as many.
+_MAX_METADATA_BYTES = 2**20
+
+# Words in the names of headers that hold secrets, and beginnings of values that are secrets.
+_SECRET_NAME = re.compile(
+    r"token|secret|passw|cookie|credential|authoriz|authent|assertion|apikey"
+    r"|(?<![a-z])(auth|key|pass|pwd|session|sessionid|sid|jwt|bearer|signature)(?![a-z])"
+)
+_SECRET_VALUE = re.compile(
+    r"\s*((bearer|basic|digest|negotiate|token|apikey)\s+\S{8}|aws4-)", re.IGNORECASE
+)
+_HEADER_NAME = re.compile(r"(?!grpc-)[0-9a-z_.-]+(?<!-bin)")
+
 _OPTIONS: tuple[tuple[str, Any], ...] = (
-    *methods.UNLIMITED_MESSAGES,
+    ("grpc.max_send_message_length", -1),
     # Reconnect to a server that was just started within 1 s; gRPC's default backs off to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # Channels of a process share subchannels by default, and with them the backoff of earlier ones.
     ("grpc.use_local_subchannel_pool", 1),
+    # Whoever answers DNS requests must not replace the limits below.
+    ("grpc.service_config_disable_resolution", 1),
+    (
+        "grpc.service_config",
+        json.dumps(
+            {
+                "methodConfig": [
+                    {
+                        "name": [
+                            dict(zip(("service", "method"), path[1:].split("/"), strict=True))
+                            for path in (methods.GET_MODEL_METADATA, methods.GET_MODEL_STATUS)
+                        ],
+                        "maxResponseMessageBytes": _MAX_METADATA_BYTES,
+                    }
+                ]
+            }
+        ),
+    ),
 )
 
 
@@ -80,9 +116,10 @@ class ChannelOptions:
         keepalive: Seconds between keepalive pings during a call. A server closes the connection if
             pings come more often than it permits, by default every 300 s.
         round_robin: Whether calls alternate between all addresses that the name resolves to.
+        max_response_bytes: Size of a response, and of its outputs in memory, at most.
 
     Raises:
-        UsageError: A value is invalid, or `token` would be sent unencrypted to another machine.
+        UsageError: A value is invalid, or a secret would be sent unencrypted to another machine.
 
     Example:
         >>> ChannelOptions("localhost:8500").address
@@ -98,6 +135,7 @@ class ChannelOptions:
     compression: str | None = None
     keepalive: float | None = None
     round_robin: bool = False
+    max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
 
     def __post_init__(self) -> None:
         check_address(self.address)
@@ -108,24 +146,36 @@ class ChannelOptions:
             raise UsageError(
                 "`keepalive` must be positive", expected="keepalive > 0", received=self.keepalive
             )
-        if self.token is not None and not self.tls and not is_loopback(self.address):
+        if not isinstance(self.max_response_bytes, int) or not 0 < self.max_response_bytes < 2**31:
             raise UsageError(
-                f"`token` would be sent to {self.address} unencrypted",
-                expected="tls=True, or a server on this machine",
+                "`max_response_bytes` must be a size of a message",
+                expected=f"1 to {2**31 - 1}",
+                received=self.max_response_bytes,
             )
+        is_private = bool(self.tls) or is_loopback(self.address)
+        if self.token is not None and not is_private:
+            raise self._unencrypted("token")
         for name, value in (self.metadata or {}).items():
             _check_header(name, value)
+            if not is_private and (_SECRET_NAME.search(name.lower()) or _SECRET_VALUE.match(value)):
+                raise self._unencrypted(f"metadata[{name!r}]")
             # gRPC rejects other names too, but not before the first call.
-            if name != name.lower() or not name.isascii() or name.startswith("grpc-"):
+            if not _HEADER_NAME.fullmatch(name):
                 raise UsageError(
                     "`metadata` must have names of headers as keys",
-                    expected="lower-case ASCII that does not start with grpc-",
+                    expected="lower-case ASCII that neither starts with grpc- nor ends with -bin",
                     received=name,
                 )
 
+    def _unencrypted(self, what: str) -> UsageError:
+        return UsageError(
+            f"`{what}` would be sent to {self.address} unencrypted",
+            expected="tls=True, or a server on this machine",
+        )
+
     def channel_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of gRPC's channel functions, except credentials."""
-        options = list(_OPTIONS)
+        options = [*_OPTIONS, ("grpc.max_receive_message_length", self.max_response_bytes)]
         if is_loopback(self.address):
             # A proxy named by the environment (http_proxy) cannot reach ports of this machine.
             options.append(("grpc.enable_http_proxy", 0))
@@ -240,6 +290,8 @@ def _is_local(host: str) -> bool:
 
 def _check_header(name: str, value: str) -> None:
     # The value may be a secret, so the error does not show it.
+    if not isinstance(name, str) or not isinstance(value, str):
+        raise UsageError(f"The header {name} must be a text", received=type(value).__name__)
     if not value.isascii() or not value.isprintable():
         raise UsageError(
             f"The value of the header {name} cannot be sent",

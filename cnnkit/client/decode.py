@@ -15,19 +15,24 @@ benchmarks/client.py; docs/guide/client.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cnnkit.client.expected import ExpectedOutputs
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.dtypes import wire_type_of
+from cnnkit.wire.dtypes import TensorError, wire_type_of
 from cnnkit.wire.protobuf import UnreadableError, find_fields, split_fields
+from cnnkit.wire.shapes import MAX_UNCHECKED_BYTES
 from cnnkit.wire.tensors import (
     CONTENT_FIELD,
+    MAX_TENSOR_BYTES,
     PACKED_FIELDS,
+    Check,
     decode_tensor,
     decode_tensor_bytes,
 )
@@ -39,19 +44,29 @@ _OUTPUTS = 1
 _MAX_LAYOUTS = 64
 # Bytes of a response besides its values, if its layout is cached, at most.
 _MAX_FRAME_BYTES = 4096
+# Bytes of a response whose layout is looked for, at most: that compares its values with a copy.
+_MAX_LAYOUT_BYTES = 2**24
+# Outputs of a response, at most.
+_MAX_OUTPUTS = 4096
 
 
-def decode_predict_response(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+def decode_predict_response(
+    raw: bytes, expected: ExpectedOutputs | None = None, *, max_bytes: int = MAX_TENSOR_BYTES
+) -> tuple[int, dict[str, npt.NDArray[Any]]]:
     """Return the model version and the outputs of a Predict response.
 
     Args:
         raw: The serialized response.
+        expected: The outputs that were asked for; any by default. Others are not decoded.
+        max_bytes: Bytes of all outputs together, at most.
 
     Returns:
         The version that computed the outputs, and the outputs by name.
 
     Raises:
-        TensorError: A tensor's shape and values do not agree, or its type is not supported.
+        OutputMismatch: An output is not the expected one, or is missing.
+        TensorError: A tensor's shape and values do not agree, its type is not supported, or the
+            outputs are too large.
         google.protobuf.message.DecodeError: The bytes are not a valid message.
 
     Example:
@@ -61,26 +76,46 @@ def decode_predict_response(raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]
         >>> decode_predict_response(response.SerializeToString())
         (3, {'y': array([1., 2.], dtype=float32)})
     """
+    entries: Iterable[tuple[str, Any]]
+    decode: Callable[..., npt.NDArray[Any]] = decode_tensor_bytes
     try:
-        taken, rest = split_fields(memoryview(raw), {_OUTPUTS})
+        taken, rest = split_fields(memoryview(raw), {_OUTPUTS}, most=_MAX_OUTPUTS)
+        entries = [_split_entry(entry) for entry in taken.get(_OUTPUTS, ())]
         version = pb.PredictResponse.FromString(rest).model_spec.version.value
-        return version, dict(map(_decode_entry, taken.get(_OUTPUTS, ())))
-    except UnreadableError:
+    except UnreadableError as error:
+        # Protobuf makes 100 bytes of the two bytes of an empty output.
+        if len(raw) > MAX_UNCHECKED_BYTES:
+            raise TensorError(
+                f"`raw` of {len(raw):,} bytes must be a plain message", received=str(error)
+            ) from error
         response = pb.PredictResponse.FromString(raw)
-        outputs = {name: decode_tensor(tensor) for name, tensor in response.outputs.items()}
-        return response.model_spec.version.value, outputs
+        version, decode, entries = (
+            response.model_spec.version.value, decode_tensor, response.outputs.items()
+        )  # fmt: skip
+    outputs: dict[str, npt.NDArray[Any]] = {}
+    for name, tensor in entries:
+        check: Check | None = None
+        if expected is not None:
+            if not expected.is_asked(name):
+                continue
+            check = partial(expected.check, name)
+        outputs[name] = decode(tensor, max_bytes=max_bytes, check=check)
+        max_bytes -= outputs[name].nbytes
+    if expected is not None:
+        expected.check_names(outputs)
+    return version, outputs
 
 
-def _decode_entry(raw: memoryview) -> tuple[str, npt.NDArray[Any]]:
-    """Parse one entry of `PredictResponse.outputs`: its name and its array."""
-    entry, rest = split_fields(raw, {_KEY, _VALUE})
+def _split_entry(raw: memoryview) -> tuple[str, memoryview]:
+    """Parse one entry of `PredictResponse.outputs`: its name and its serialized tensor."""
+    entry, rest = split_fields(raw, {_KEY, _VALUE}, most=_MAX_OUTPUTS)
     if rest or [len(entry.get(number, ())) for number in (_KEY, _VALUE)] != [1, 1]:
         raise UnreadableError("`raw` must hold one key and one value")
     try:
         name = bytes(entry[_KEY][0]).decode()
     except UnicodeDecodeError:
         raise UnreadableError("`raw` must hold a key in UTF-8") from None
-    return name, decode_tensor_bytes(entry[_VALUE][0])
+    return name, entry[_VALUE][0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +150,13 @@ class Layout:
         places: Places of the values.
         frame: All other bytes, each piece with its index.
         version: The model version, which is part of `frame`.
+        expected: The outputs that were asked for.
     """
 
     places: tuple[OutputPlace, ...]
     frame: tuple[tuple[bytes, int], ...]
     version: int
+    expected: ExpectedOutputs | None
 
 
 _Range = tuple[int, int]
@@ -140,17 +177,23 @@ class LayoutCache:
         # By the length of the response.
         self.layouts: dict[int, Layout] = {}
 
-    def decode(self, raw: bytes) -> tuple[int, dict[str, npt.NDArray[Any]]]:
+    def decode(
+        self,
+        raw: bytes,
+        expected: ExpectedOutputs | None = None,
+        *,
+        max_bytes: int = MAX_TENSOR_BYTES,
+    ) -> tuple[int, dict[str, npt.NDArray[Any]]]:
         """Parse a response like `decode_predict_response`, by a cached layout if one matches."""
         layout = self.layouts.get(len(raw))
-        if layout is not None:
+        if layout is not None and layout.expected == expected:
             for piece, begin in layout.frame:
                 if not raw.startswith(piece, begin):
                     break
             else:
                 return layout.version, {place.name: place.copy_from(raw) for place in layout.places}
-        version, outputs = decode_predict_response(raw)
-        layout = _find_layout(raw, version, outputs)
+        version, outputs = decode_predict_response(raw, expected, max_bytes=max_bytes)
+        layout = _find_layout(raw, version, outputs, expected)
         if layout is not None:
             if len(self.layouts) >= _MAX_LAYOUTS:
                 self.layouts.clear()
@@ -158,8 +201,15 @@ class LayoutCache:
         return version, outputs
 
 
-def _find_layout(raw: bytes, version: int, outputs: dict[str, npt.NDArray[Any]]) -> Layout | None:
+def _find_layout(
+    raw: bytes,
+    version: int,
+    outputs: dict[str, npt.NDArray[Any]],
+    expected: ExpectedOutputs | None,
+) -> Layout | None:
     """Return the layout of a parsed response, or None if an output is not an array's memory."""
+    if len(raw) > _MAX_LAYOUT_BYTES:
+        return None
     try:
         places = [
             _find_place(raw, entry, outputs)
@@ -172,7 +222,7 @@ def _find_layout(raw: bytes, version: int, outputs: dict[str, npt.NDArray[Any]])
     ends = [0, *(place.end for place in places)]
     begins = [*(place.begin for place in places), len(raw)]
     frame = tuple((raw[end:begin], end) for end, begin in zip(ends, begins, strict=True))
-    return Layout(tuple(places), frame, version)
+    return Layout(tuple(places), frame, version, expected)
 
 
 def _find_place(raw: bytes, entry: _Range, outputs: dict[str, npt.NDArray[Any]]) -> OutputPlace:

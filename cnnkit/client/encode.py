@@ -43,7 +43,8 @@ class RequestTarget:
         version_label: Label of a version, instead of its number.
 
     Raises:
-        UsageError: `model` is empty, or both `version` and `version_label` are given.
+        UsageError: A name is empty or cannot be sent, `version` is no version number, or both
+            `version` and `version_label` are given.
 
     Example:
         >>> RequestTarget("digits", version=2).model_spec().version.value
@@ -55,8 +56,16 @@ class RequestTarget:
     version_label: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise UsageError("`model` must be the name of a model, received an empty string")
+        for argument, name in (("model", self.model), ("version_label", self.version_label)):
+            if name is not None and not _is_name(name):
+                raise UsageError(
+                    f"`{argument}` must be the name that the server knows, received {name!r}",
+                    expected="a text",
+                )
+        if self.version is not None and not 0 <= self.version < 2**63:
+            raise UsageError(
+                "`version` must be a version number", expected="0 or more", received=self.version
+            )
         if self.version is not None and self.version_label is not None:
             raise UsageError(
                 "`version` and `version_label` must not be given together",
@@ -71,6 +80,15 @@ class RequestTarget:
         elif self.version_label is not None:
             spec.version_label = self.version_label
         return spec
+
+
+def _is_name(name: object) -> bool:
+    if not isinstance(name, str) or not name:
+        return False
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # Half of a character, as in names of files that are not UTF-8.
+        return False
 
 
 def encode_predict_request(

@@ -27,8 +27,8 @@ from cnnkit.errors import CnnkitError
 
 # Texts of TensorFlow around that of a failed check, and the row that a text of cnnkit begins with.
 _ASSERTION = re.compile(r"assertion failed: \[(.*)\]")
-_SEVERAL = re.compile(r"\d+ root error\(s\) found\.?\s*\(0\)\s*(?:[A-Z_]+: |[A-Z][\w ]+: )?")
-_ROW = re.compile(r"\A\w+\[\d+\]: ")
+_SEVERAL = re.compile(r"(?<!\d)\d+ root error\(s\) found\.?\s*\(0\)\s*(?:[A-Z_]+: |[A-Z][\w ]+: )?")
+_ROW = re.compile(r"\A\w+\[\d{1,9}\]: ")
 
 
 def error_text(details: str) -> str:
@@ -195,7 +195,7 @@ STATUS_TEXTS = (
     StatusText("version label", "label", _SERVING),
 )
 # Refusals that name what to change: batching of TensorFlow 2.21, TensorFlow Serving 2.21.
-_MAX_BATCH = re.compile(r"larger than maximum input batch size (\d+)")
+_MAX_BATCH = re.compile(r"larger than maximum input batch size (\d{1,9})(?!\d)")
 _UNKNOWN_SIGNATURE = "Serving signature key"
 _MERGED_SHAPES = "padding is turned off"
 
@@ -282,7 +282,8 @@ def _classify_refusal(code: str, found: set[str], text: str) -> _Classified:
         return (
             MessageTooLarge,
             "A message to or from {address} exceeds a size limit",
-            "Send fewer images at once: batch_size=1 sends each in its own request",
+            "Send fewer images at once: batch_size=1 sends each in its own request. "
+            "`max_response_bytes` limits a response; signatures and states have 1 MiB",
         )
     hints = {
         "RESOURCE_EXHAUSTED": "The server is at its limit: send less at once, or try again later",

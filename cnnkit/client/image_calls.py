@@ -11,15 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from cnnkit.client.calls import CallOptions, Calls
+from cnnkit.client.expected import check_rows
 from cnnkit.client.flow import Flow
 from cnnkit.client.inputs import Arrays
 from cnnkit.client.metadata import Signature
 from cnnkit.client.predict_calls import predict_flow
 from cnnkit.errors import DataError, UsageError, warn
+from cnnkit.wire.dtypes import TensorError
 from cnnkit.wire.pixels import find_invalid_pixel
 
 # Number of classes returned for an image by default.
 DEFAULT_TOP = 5
+# Bytes of a class name, at most. `predict` returns longer texts.
+_MAX_LABEL_BYTES = 4096
 # Pixels scaled to 0..1 or -1..1, or standardized with ImageNet's statistics, are within this range.
 _LARGEST_NORMALIZED = 3
 
@@ -220,10 +224,19 @@ def top_k_from_probabilities(
 def decode_text(label: bytes) -> str:
     """Decode a label; bytes that are not UTF-8 become U+FFFD.
 
+    Raises:
+        TensorError: The label is no text, or longer than 4,096 bytes.
+
     Example:
         >>> decode_text("é".encode())
         'é'
     """
+    if not isinstance(label, bytes) or len(label) > _MAX_LABEL_BYTES:
+        raise TensorError(
+            "`labels` must hold short texts",
+            expected=f"{_MAX_LABEL_BYTES:,} bytes at most",
+            received=f"{len(label):,} bytes" if isinstance(label, bytes) else "a number",
+        )
     return label.decode(errors="replace")
 
 
@@ -269,9 +282,16 @@ def classify_flow(
     has_labels = "labels" in known[name].outputs
     wanted = ["labels", "scores"] if has_labels else ["probabilities"]
     outputs = yield from predict_flow(calls, batch, name, wanted, options)
-    check_top(top, outputs[wanted[0]].shape[-1], model)
-    top_k = top_k_from_labels if has_labels else top_k_from_probabilities
-    return top_k(outputs, top or DEFAULT_TOP)
+
+    def read() -> list[list[Prediction]]:
+        check_rows(outputs, len(batch), axes=dict.fromkeys(wanted, 2), numbers=wanted[-1:])
+        if len({outputs[name].shape for name in wanted}) > 1:
+            raise TensorError("`labels` and `scores` must have the same shape")
+        check_top(top, outputs[wanted[0]].shape[-1], model)
+        top_k = top_k_from_labels if has_labels else top_k_from_probabilities
+        return top_k(outputs, top or DEFAULT_TOP)
+
+    return calls.check_response(read, options.target)
 
 
 def features_flow(calls: Calls, images: Images, options: CallOptions) -> Flow[npt.NDArray[Any]]:
@@ -281,7 +301,12 @@ def features_flow(calls: Calls, images: Images, options: CallOptions) -> Flow[np
     names = ("features_bytes", "features")
     name = select_signature(known, names, batch, options.target.model)
     outputs = yield from predict_flow(calls, batch, name, ["features"], options)
-    return outputs["features"]
+
+    def read() -> npt.NDArray[Any]:
+        check_rows(outputs, len(batch), numbers=["features"])
+        return outputs["features"]
+
+    return calls.check_response(read, options.target)
 
 
 def explain_flow(
@@ -298,10 +323,17 @@ def explain_flow(
             f"Signature {name} of {model!r} must have an output `projection`",
             received=", ".join(outputs),
         )
-    return [
-        _explanation({key: values[row] for key, values in outputs.items()})
-        for row in range(len(outputs["projection"]))
-    ]
+
+    def read() -> list[Explanation]:
+        images = [name for name in ("projection", "image") if name in outputs]
+        numbers = [*images, *(["scores"] if "scores" in outputs else [])]
+        check_rows(outputs, len(batch), axes=dict.fromkeys(images, 4), numbers=numbers)
+        return [
+            _explanation({key: values[row] for key, values in outputs.items()})
+            for row in range(len(batch))
+        ]
+
+    return calls.check_response(read, options.target)
 
 
 def _explanation(outputs: Arrays) -> Explanation:

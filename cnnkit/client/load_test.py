@@ -22,6 +22,10 @@ from cnnkit.errors import UsageError
 MAX_REQUESTS = 100_000
 MAX_SECONDS = 600.0
 MAX_CALLERS = 256
+# Random numbers are drawn with 8 bytes each, so not all at once.
+_DRAWN_AT_ONCE = 2**20
+# Axes of an array of NumPy, at most.
+_MAX_AXES = 64
 
 
 @dataclass(frozen=True)
@@ -178,12 +182,13 @@ def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.N
             raise UsageError(f"`{name}` must be positive", expected="1 or more", received=value)
     random = np.random.default_rng(0)
     inputs: dict[str, npt.NDArray[Any]] = {}
+    total = 0
     for name, spec in signature.inputs.items():
         try:
             dtype = None if spec.dtype == "string" else np.dtype(spec.dtype)
         except TypeError:
             dtype = None
-        if dtype is None or spec.shape is None:
+        if dtype is None or spec.shape is None or len(spec.shape) > _MAX_AXES:
             raise UsageError(
                 f"Input {name!r} must take numbers of a known rank to be filled at random",
                 received=spec,
@@ -193,11 +198,18 @@ def random_inputs(signature: Signature, rows: int, side: int) -> dict[str, npt.N
             size if size is not None else (side if axis else rows)
             for axis, size in enumerate(spec.shape)
         ]
-        check_load_size(math.prod(shape) * dtype.itemsize)
-        if dtype.kind in "fc":
-            inputs[name] = random.uniform(0, 255, shape).astype(dtype)
-        else:
-            inputs[name] = random.integers(0, 2, shape).astype(dtype)
+        # All inputs together: the server decides how many there are, and how large.
+        total += math.prod(shape) * dtype.itemsize
+        check_load_size(total)
+        values = inputs[name] = np.empty(shape, dtype)
+        flat = values.reshape(-1)
+        for begin in range(0, flat.size, _DRAWN_AT_ONCE):
+            part = flat[begin : begin + _DRAWN_AT_ONCE]
+            part[:] = (
+                random.uniform(0, 255, part.size)
+                if dtype.kind in "fc"
+                else random.integers(0, 2, part.size)
+            )
     return inputs
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.dtypes import type_name
+from cnnkit.wire.dtypes import TensorError, type_name
 
 if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 # TensorFlow lists the initializer of a SavedModel among its signatures. It cannot be called.
 _INITIALIZER = "__saved_model_init_op"
+# Signatures with their tensors, or versions, of one model, at most.
+_MAX_ENTRIES = 10_000
+_SHOWN_STATES = 10
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,21 @@ class VersionStatus:
     message: str
 
 
-def signatures(definitions: pb.SignatureDefMap) -> dict[str, Signature]:
-    """Return the signatures of a model by name, sorted.
+def signatures(raw: bytes) -> dict[str, Signature]:
+    """Parse a `SignatureDefMap`; return the signatures of a model by name, sorted.
+
+    Raises:
+        TensorError: There are more than 10,000 signatures, inputs and outputs.
+        google.protobuf.message.DecodeError: The bytes are not a valid message.
 
     Example:
-        >>> signatures(pb.SignatureDefMap())
+        >>> signatures(b"")
         {}
     """
+    definitions = pb.SignatureDefMap.FromString(raw)
+    known = definitions.signature_def.values()
+    count = sum(1 + len(one.inputs) + len(one.outputs) for one in known)
+    _check_count(count, "signatures, inputs and outputs")
     return {
         name: Signature(_specs(definition.inputs), _specs(definition.outputs))
         for name, definition in sorted(definitions.signature_def.items())
@@ -79,13 +90,19 @@ def signatures(definitions: pb.SignatureDefMap) -> dict[str, Signature]:
     }
 
 
-def version_statuses(response: pb.GetModelStatusResponse) -> list[VersionStatus]:
-    """Return the states of a model's versions, the newest first.
+def version_statuses(raw: bytes) -> list[VersionStatus]:
+    """Parse a `GetModelStatusResponse`; return the states of the versions, the newest first.
+
+    Raises:
+        TensorError: There are more than 10,000 versions.
+        google.protobuf.message.DecodeError: The bytes are not a valid message.
 
     Example:
-        >>> version_statuses(pb.GetModelStatusResponse())
+        >>> version_statuses(b"")
         []
     """
+    response = pb.GetModelStatusResponse.FromString(raw)
+    _check_count(len(response.model_version_status), "versions")
     listed = [
         VersionStatus(
             version=status.version,
@@ -96,6 +113,27 @@ def version_statuses(response: pb.GetModelStatusResponse) -> list[VersionStatus]
         for status in response.model_version_status
     ]
     return sorted(listed, key=lambda status: -status.version)
+
+
+def describe_states(statuses: Sequence[VersionStatus]) -> str:
+    """Return the states of versions in words, those of the newest ten.
+
+    Example:
+        >>> describe_states([VersionStatus(2, "LOADING", "OK", "")])
+        'version 2 LOADING'
+    """
+    shown = [f"version {one.version} {one.state}" for one in statuses[:_SHOWN_STATES]]
+    further = len(statuses) - len(shown)
+    return ", ".join(shown) + (f" and {further:,} more" if further else "")
+
+
+def _check_count(count: int, what: str) -> None:
+    if count > _MAX_ENTRIES:
+        raise TensorError(
+            f"`raw` must not list so many {what} of one model",
+            expected=f"{_MAX_ENTRIES:,} at most",
+            received=f"{count:,}",
+        )
 
 
 def _specs(infos: Mapping[str, pb.TensorInfo]) -> dict[str, TensorSpec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cnnkit.client.calls import CallOptions, Calls
 from cnnkit.client.encode import RequestTarget, encode_predict_request, template_key
 from cnnkit.client.errors import InvalidRequest, ModelNotFound, ServerError, error_text
+from cnnkit.client.expected import ExpectedOutputs, OutputMismatch
 from cnnkit.client.flow import Flow, Gather
 from cnnkit.client.inputs import (
     Arrays,
@@ -21,11 +22,27 @@ from cnnkit.client.inputs import (
     concat_batches,
     split_batch,
 )
+from cnnkit.client.metadata import Signature
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.wire import methods
 
 # The beginning of an error of an exported graph: `image_bytes[3]: the file is ...`.
-_ROW = re.compile(r"(\w+)\[(\d+)\]: ")
+_ROW = re.compile(r"(\w+)\[(\d{1,9})\]: ")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What a Predict call asks for.
+
+    Attributes:
+        signature: Name of the signature.
+        declared: The signature, as the server declares it.
+        outputs: Names of the outputs; empty for all.
+    """
+
+    signature: str
+    declared: Signature
+    outputs: tuple[str, ...]
 
 
 def predict_flow(
@@ -43,26 +60,28 @@ def predict_flow(
     if known is not None and key is not None and isinstance(given, np.ndarray):
         request = calls.templates.get(key, known.get(signature), given)
         if request is not None:
-            part: Arrays = dict.fromkeys(known[signature].inputs, given)
+            selected = known[signature]
+            part: Arrays = dict.fromkeys(selected.inputs, given)
             check_finite(part)
-            _, arrays = yield from _send(calls, part, signature, outputs, options, request=request)
+            query = Query(signature, selected, outputs)
+            _, arrays = yield from _send(calls, part, query, options, request=request)
             return arrays
     try:
-        parts = yield from _bind(calls, given, signature, outputs, options)
+        query, parts = yield from _bind(calls, given, signature, outputs, options)
     except UsageError:
         if known is None:
             raise
         # The cached signatures may be of a version that the server has replaced since.
         calls.known_signatures.pop(target, None)
-        parts = yield from _bind(calls, given, signature, outputs, options)
+        query, parts = yield from _bind(calls, given, signature, outputs, options)
     if len(parts) == 1:
-        _, arrays = yield from _send(calls, parts[0], signature, outputs, options)
+        _, arrays = yield from _send(calls, parts[0], query, options)
         return arrays
     sizes = (len(next(iter(part.values()))) for part in parts)
     first_rows = list(itertools.accumulate(sizes, initial=0))
     responses = yield Gather(
         (
-            _send(calls, part, signature, outputs, options, first_row=first_row)
+            _send(calls, part, query, options, first_row=first_row)
             for part, first_row in zip(parts, first_rows, strict=False)
         ),
         calls.concurrency,
@@ -72,14 +91,14 @@ def predict_flow(
     late = [index for index, (version, _) in enumerate(responses) if version != newest]
     if late:
         pinned = replace(options, target=RequestTarget(target.model, version=newest))
-        again = (
-            _send(calls, parts[i], signature, outputs, pinned, first_row=first_rows[i])
-            for i in late
-        )
+        again = (_send(calls, parts[i], query, pinned, first_row=first_rows[i]) for i in late)
         repeated = yield Gather(again, calls.concurrency)
         for index, response in zip(late, repeated, strict=True):
             responses[index] = response
-    return concat_batches([arrays for _, arrays in responses])
+    try:
+        return concat_batches([arrays for _, arrays in responses])
+    except (KeyError, ValueError) as error:
+        raise calls.invalid_response(target, f"its parts do not fit together: {error}") from error
 
 
 def _bind(
@@ -88,7 +107,7 @@ def _bind(
     signature: str,
     outputs: tuple[str, ...],
     options: CallOptions,
-) -> Flow[list[Arrays]]:
+) -> Flow[tuple[Query, list[Arrays]]]:
     """Validate the inputs and split them into requests; cache the template of a single one."""
     known = yield from calls.signatures(options)
     if signature not in known:
@@ -101,14 +120,13 @@ def _bind(
     key = template_key(given, options.target, signature, outputs, options.batch_size)
     if key is not None and len(parts) == 1:
         calls.templates.put(key, selected, given, parts[0])
-    return parts
+    return Query(signature, selected, outputs), parts
 
 
 def _send(
     calls: Calls,
     part: Arrays,
-    signature: str,
-    outputs: tuple[str, ...],
+    query: Query,
     options: CallOptions,
     *,
     first_row: int = 0,
@@ -121,11 +139,13 @@ def _send(
 
     # A generator: the parts of a batch are serialized one by one, each when it is sent.
     def send(arrays: Arrays) -> Flow[tuple[int, Arrays]]:
-        raw = encode_predict_request(options.target, signature, arrays, outputs)
-        return _predict(calls, raw, options)
+        raw = encode_predict_request(options.target, query.signature, arrays, query.outputs)
+        return _predict(calls, raw, query, options)
 
     try:
-        return (yield from send(part) if request is None else _predict(calls, request, options))
+        if request is None:
+            return (yield from send(part))
+        return (yield from _predict(calls, request, query, options))
     except InvalidRequest as error:
         row = yield from find_refused_row(error, part, send)
         if row is None:
@@ -144,17 +164,29 @@ def _send(
     ) from refusal
 
 
-def _predict(calls: Calls, request: bytes, options: CallOptions) -> Flow[tuple[int, Arrays]]:
-    """Send a serialized Predict request."""
+def _predict(
+    calls: Calls, request: bytes, query: Query, options: CallOptions
+) -> Flow[tuple[int, Arrays]]:
+    """Send a serialized Predict request, and check the response against the signature."""
+    target = options.target
     try:
-        return (
-            yield from calls.call(
-                methods.PREDICT, request, calls.layouts.decode, options, idempotent=False
-            )
-        )
+        raw = yield from calls.call(methods.PREDICT, request, bytes, options, idempotent=False)
     except (InvalidRequest, ModelNotFound):
-        calls.known_signatures.pop(options.target, None)
+        calls.known_signatures.pop(target, None)
         raise
+    try:
+        return calls.decode(raw, ExpectedOutputs(query.declared.outputs, query.outputs), target)
+    except OutputMismatch as error:
+        # The signatures may be of a version that the server has replaced since.
+        calls.known_signatures.pop(target, None)
+        known = yield from calls.signatures(options)
+        if query.signature not in known:
+            raise calls.invalid_response(target, str(error)) from error
+        declared = known[query.signature].outputs
+    try:
+        return calls.decode(raw, ExpectedOutputs(declared, query.outputs), target)
+    except OutputMismatch as error:
+        raise calls.invalid_response(target, str(error)) from error
 
 
 def find_refused_row(

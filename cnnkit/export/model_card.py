@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from cnnkit._files import join_lines, json_text
 from cnnkit.data import Augmentation, Decoding
-from cnnkit.errors import escape_controls, shorten
+from cnnkit.errors import escape_controls, truncate
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
@@ -222,7 +222,7 @@ def _plain(text: str) -> str:
         >>> _plain("golden_retriever | <b>x</b> [a](http://b)")
         'golden_retriever \\| \\<b\\>x\\</b\\> \\[a\\](http\\://b)'
     """
-    return _MARKUP.sub(r"\\\g<0>", escape_controls(shorten(text, _MAX_NAME)))
+    return _MARKUP.sub(r"\\\g<0>", escape_controls(truncate(text, _MAX_NAME)))
 
 
 def _code(text: str) -> str:
@@ -232,7 +232,7 @@ def _code(text: str) -> str:
         >>> _code("fc7"), _code("a`|b")
         ('`fc7`', '`` a`\\|b ``')
     """
-    text = escape_controls(shorten(text, _MAX_NAME)).replace("|", "\\|")
+    text = escape_controls(truncate(text, _MAX_NAME)).replace("|", "\\|")
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"`{text}`" if fence == "`" else f"{fence} {text} {fence}"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnkit._staging import staged_file
-from cnnkit.errors import UsageError, escape_controls, shorten
+from cnnkit.errors import UsageError, escape_controls, truncate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,7 +69,7 @@ def plain_name(name: object) -> str:
         >>> plain_name("cat\nx"), plain_name("_hidden")
         ('cat\\nx', ' _hidden')
     """
-    text = escape_controls(shorten(str(name), _MAX_NAME))
+    text = escape_controls(truncate(str(name), _MAX_NAME))
     return f" {text}" if text.startswith("_") else text
 
 
@@ -80,7 +80,7 @@ def _make_plain(figure: Figure) -> None:
     for text in figure.findobj(Text):
         text.set_parse_math(False)
         text.set_usetex(False)
-        lines = shorten(text.get_text(), _MAX_TEXT).split("\n")
+        lines = truncate(text.get_text(), _MAX_TEXT).split("\n")
         text.set_text("\n".join(map(escape_controls, lines)))
 
 

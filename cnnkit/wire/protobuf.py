@@ -8,11 +8,13 @@ takes 0.17 ms of CPU time instead of 10.6 ms; one of (1, 1000) takes 0.015 ms in
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 
 # Wire types: a varint, 8 bytes, a length with so many bytes, 4 bytes.
 _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+# Fields of a message besides the strings of a tensor, at most: each takes 200 bytes in memory.
+MAX_FIELDS = 2**16
 
 
 class UnreadableError(ValueError):
@@ -25,10 +27,10 @@ class TooManyFieldsError(UnreadableError):
 
 def find_fields(
     message: memoryview, place: int, end: int, most: int | None = None
-) -> list[tuple[int, int, int, int]]:
-    """Locate the fields of a message.
+) -> Iterator[tuple[int, int, int, int]]:
+    """Locate the fields of a message, one after the other.
 
-    A field of two bytes takes a hundred bytes of memory here, so messages of strangers need `most`.
+    A list of fields takes 200 bytes for each, so messages of strangers need `most`.
 
     Args:
         message: Bytes that contain the message.
@@ -36,7 +38,7 @@ def find_fields(
         end: Index after its last byte.
         most: Largest number of fields; None for any.
 
-    Returns:
+    Yields:
         For each field its number, its first byte, the first byte of its content (0 if the field has
         no length), and its end.
 
@@ -45,11 +47,14 @@ def find_fields(
         TooManyFieldsError: It has more than `most` fields.
 
     Example:
-        >>> find_fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8)
+        >>> list(find_fields(memoryview(bytes.fromhex("0801 2a04 0000803f")), 0, 8))
         [(1, 0, 0, 2), (5, 2, 4, 8)]
     """
-    found = []
+    count = 0
     while place < end:
+        count += 1
+        if most is not None and count > most:
+            raise TooManyFieldsError(f"`message` must not have more than {most:,} fields")
         begin, content = place, 0
         # Nearly every tag is one byte.
         tag = message[place]
@@ -69,10 +74,7 @@ def find_fields(
             raise UnreadableError("`message` must not contain groups")
         if place > end:
             raise UnreadableError("`message` is truncated")
-        found.append((tag >> 3, begin, content, place))
-        if len(found) == most and place < end:
-            raise TooManyFieldsError(f"`message` must not have more than {most} fields")
-    return found
+        yield tag >> 3, begin, content, place
 
 
 def split_fields(
@@ -100,12 +102,13 @@ def split_fields(
     """
     taken: dict[int, list[memoryview]] = {}
     rest = []
+    last = 0
     for number, begin, content, end in find_fields(message, 0, len(message), most):
         if content and number in numbers:
             taken.setdefault(number, []).append(message[content:end])
-        else:
-            rest.append(message[begin:end])
-    return taken, b"".join(rest)
+            rest.append(message[last:begin])
+            last = end
+    return taken, b"".join((*rest, message[last:]))
 
 
 def encode_tag(number: int, size: int) -> bytes:

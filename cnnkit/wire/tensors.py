@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,12 +28,16 @@ from cnnkit.wire.dtypes import (
     wire_type_of,
 )
 from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
+from cnnkit.wire.shapes import check_lists, valid_shape
 
 # Protobuf's limit of a message.
 MAX_TENSOR_BYTES = 2**31
 # A list that repeats its last value can claim more than it carries: without a limit, a message of
 # 30 bytes could allocate any amount of memory. Servers send every value; few clients repeat one.
 MAX_REPEATED_BYTES = 2**24
+
+# Refuses an element type and a shape with a `TensorError`.
+Check = Callable[[WireType, tuple[int, ...]], object]
 
 # Number of the field tensor_content.
 CONTENT_FIELD = 4
@@ -134,13 +139,16 @@ def encode_values(array: npt.ArrayLike) -> pb.TensorProto:
     return proto
 
 
-def decode_tensor(proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES) -> npt.NDArray[Any]:
+def decode_tensor(
+    proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES, check: Check | None = None
+) -> npt.NDArray[Any]:
     """Convert a message to an array, whatever its encoding.
 
     Args:
         proto: The message. Its values are in `tensor_content` or in the list of its type. A list
             shorter than the tensor repeats its last value; an empty list stands for zeros.
         max_bytes: Size of the array in bytes, at most.
+        check: Called with the element type and the shape before the values are converted.
 
     Returns:
         The array, in the message's shape. Strings become an object array of bytes. bfloat16 becomes
@@ -156,11 +164,14 @@ def decode_tensor(proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES) -
         [[1, 2]]
     """
     kind = wire_type(proto.dtype)
-    shape = _valid_shape(proto, kind, max_bytes)
+    shape = valid_shape(proto, kind, max_bytes)
+    if check is not None:
+        check(kind, shape)
     if proto.tensor_content:
         return _from_content(proto.tensor_content, kind, shape)
     values = getattr(proto, kind.field)
     if kind is STRING:
+        _check_count(len(values), shape)
         strings = np.empty(len(values), object)
         strings[:] = list(values)
         return _fill(strings, shape, b"")
@@ -168,17 +179,20 @@ def decode_tensor(proto: pb.TensorProto, *, max_bytes: int = MAX_TENSOR_BYTES) -
         # Serialize again: element by element, protobuf's lists are slow. Protobuf keeps unknown
         # fields, which may make the bytes unreadable here.
         with contextlib.suppress(UnreadableError):
-            return _decode_split(memoryview(proto.SerializeToString()), max_bytes)
+            return _decode_split(memoryview(proto.SerializeToString()), max_bytes, None)
     listed: npt.NDArray[Any] = np.fromiter(values, kind.listed, count=len(values))
     return _from_list(listed, kind, shape)
 
 
-def decode_tensor_bytes(raw: memoryview, *, max_bytes: int = MAX_TENSOR_BYTES) -> npt.NDArray[Any]:
+def decode_tensor_bytes(
+    raw: memoryview, *, max_bytes: int = MAX_TENSOR_BYTES, check: Check | None = None
+) -> npt.NDArray[Any]:
     """Convert a serialized message to an array like `decode_tensor`, with a single copy.
 
     Args:
         raw: The serialized message.
         max_bytes: Size of the array in bytes, at most.
+        check: See `decode_tensor`.
 
     Returns:
         The array, in memory of its own.
@@ -191,13 +205,15 @@ def decode_tensor_bytes(raw: memoryview, *, max_bytes: int = MAX_TENSOR_BYTES) -
         >>> decode_tensor_bytes(memoryview(to_tensor_proto([[1, 2]]).SerializeToString())).tolist()
         [[1, 2]]
     """
+    check_lists(raw, max_bytes)
     try:
-        return _decode_split(raw, max_bytes)
+        return _decode_split(raw, max_bytes, check)
     except UnreadableError:
-        return decode_tensor(pb.TensorProto.FromString(bytes(raw)), max_bytes=max_bytes)
+        proto = pb.TensorProto.FromString(bytes(raw))
+        return decode_tensor(proto, max_bytes=max_bytes, check=check)
 
 
-def _decode_split(raw: memoryview, max_bytes: int) -> npt.NDArray[Any]:
+def _decode_split(raw: memoryview, max_bytes: int, check: Check | None) -> npt.NDArray[Any]:
     """Convert a serialized message whose values are the array's memory.
 
     Raises:
@@ -209,7 +225,9 @@ def _decode_split(raw: memoryview, max_bytes: int) -> npt.NDArray[Any]:
             raise UnreadableError("`raw` must hold whole elements")
     proto = pb.TensorProto.FromString(rest)
     kind = wire_type(proto.dtype)
-    shape = _valid_shape(proto, kind, max_bytes)
+    shape = valid_shape(proto, kind, max_bytes)
+    if check is not None:
+        check(kind, shape)
     # If a field with a single value is repeated, the last one counts, even if it is empty.
     if CONTENT_FIELD in packed and len(packed[CONTENT_FIELD][-1]):
         return _from_content(bytearray(packed[CONTENT_FIELD][-1]), kind, shape)
@@ -274,30 +292,6 @@ def _to_bytes(values: npt.NDArray[Any]) -> list[bytes]:
     return strings
 
 
-def _valid_shape(proto: pb.TensorProto, kind: WireType, max_bytes: int) -> tuple[int, ...]:
-    """Return the shape of a message, or raise a `TensorError` if there is no such array."""
-    if proto.tensor_shape.unknown_rank:
-        raise TensorError("`tensor_shape` must be known, received unknown_rank")
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if min(shape, default=0) < 0:
-        raise TensorError(
-            "`tensor_shape` must not be negative", expected="sizes >= 0", received=list(shape)
-        )
-    # NumPy has no arrays of more than 64 dimensions; TensorFlow none of more than 254.
-    if len(shape) > 64:
-        raise TensorError(
-            "`tensor_shape` must not have more than 64 dimensions", received=len(shape)
-        )
-    size = 8 if kind.stored is None else kind.stored.itemsize
-    if math.prod(shape) * size > max_bytes:
-        raise TensorError(
-            "`tensor_shape` must not be larger than the limit of a message",
-            expected=f"{max_bytes} bytes at most",
-            received=list(shape),
-        )
-    return shape
-
-
 def _from_content(
     content: bytes | bytearray, kind: WireType, shape: tuple[int, ...]
 ) -> npt.NDArray[Any]:
@@ -349,15 +343,21 @@ def _view_as_floats(bits: npt.NDArray[Any], kind: WireType) -> npt.NDArray[Any]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def _fill(values: npt.NDArray[Any], shape: tuple[int, ...], zero: object) -> npt.NDArray[Any]:
-    """Reshape values; repeat the last one, or `zero` if there is none, to fill the shape."""
+def _check_count(listed: int, shape: tuple[int, ...]) -> int:
+    """Return the number of elements of a shape; raise a `TensorError` if more are listed."""
     count = math.prod(shape)
-    if values.size > count:
+    if listed > count:
         raise TensorError(
             f"The list of values must not be longer than the shape {list(shape)} holds",
             expected=f"{count} at most",
-            received=values.size,
+            received=listed,
         )
+    return count
+
+
+def _fill(values: npt.NDArray[Any], shape: tuple[int, ...], zero: object) -> npt.NDArray[Any]:
+    """Reshape values; repeat the last one, or `zero` if there is none, to fill the shape."""
+    count = _check_count(values.size, shape)
     if values.size == count:
         return values.reshape(shape)
     last = values[-1] if values.size else zero

@@ -244,7 +244,9 @@ def test_a_batch_above_the_servers_limit_says_which():
 def test_an_answer_that_cannot_be_decoded():
     """A tensor whose bytes do not fill its shape."""
 
-    broken = bytes.fromhex("0a13 0a0179 120e 0801 1204 12020803 2204 00000000".replace(" ", ""))
+    broken = bytes.fromhex(
+        "0a17 0a0179 1212 0801 1208 12020801 12020802 2204 00000000".replace(" ", "")
+    )
 
     def short(path, request, context):
         return broken if path.endswith("/Predict") else Doubling()(path, request, context)

@@ -18,7 +18,9 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor, encode_values
 
 TARGET = RequestTarget("m", version=3)
-RESPONSE = pb.PredictResponse(outputs={"y": encode_values(np.float32([[7]]))}).SerializeToString()
+RESPONSE = pb.PredictResponse(
+    outputs={name: encode_values(np.float32([[7]])) for name in ("y", "z")}
+).SerializeToString()
 
 
 def signature(dtype="float32", shape=(None, 2, 3)):

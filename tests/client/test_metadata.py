@@ -10,7 +10,7 @@ def test_metadata_of_an_unknown_type_and_rank():
     info = pb.TensorInfo(dtype=20)
     info.tensor_shape.unknown_rank = True
     definitions = pb.SignatureDefMap(signature_def={"f": pb.SignatureDef(inputs={"x": info})})
-    spec = signatures(definitions)["f"].inputs["x"]
+    spec = signatures(definitions.SerializeToString())["f"].inputs["x"]
     assert (spec.dtype, spec.shape, str(spec)) == (
         "data type 20",
         None,

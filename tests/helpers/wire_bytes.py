@@ -17,7 +17,7 @@ from cnnkit.wire.tensors import encode_values, to_tensor_proto
 def by_protobuf(parse, raw):
     """Parses without splitting bytes: protobuf offers each list element by element."""
 
-    def never(*_):
+    def never(*_, **__):
         raise UnreadableError
 
     with pytest.MonkeyPatch.context() as patched:

@@ -27,6 +27,8 @@ NamedImage = tuple[str, Path | bytes]
 
 _STDIN = "-"
 _SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
+# The classes of an image take 1 kB; its explanation 15 bytes for each pixel: 4 million.
+_MAX_RESPONSE_BYTES = 2**26
 # A figure of more rows is too long to be looked at.
 _MAX_EXPLAINED = 16
 
@@ -75,7 +77,9 @@ def run(args: argparse.Namespace) -> int:
         "version": args.model_version,
         "label": args.version_label,
     }
-    with open_client(args, args.server, timeout=args.timeout) as client:
+    with open_client(
+        args, args.server, timeout=args.timeout, max_response_bytes=_MAX_RESPONSE_BYTES
+    ) as client:
         if args.watch:
             document["ready"] = _watch(client, args)
         if images:
