@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
-from cnnkit.server.status_error import StatusError, invalid_argument
+from cnnkit.server.status_error import StatusError, invalid_argument, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, type_name
@@ -91,7 +91,8 @@ def prepare_predict(
     definition = servable.definitions.signature_def.get(signature)
     if definition is None:
         raise StatusError(
-            grpc.StatusCode.FAILED_PRECONDITION, f'Serving signature key "{signature}" not found.'
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f'Serving signature key "{quote_name(signature)}" not found.',
         )
     outputs = _select_outputs(request.output_filter, definition.outputs)
     inputs, rows = read_inputs(
@@ -201,7 +202,7 @@ def _decode(name: str, tensor: memoryview, max_bytes: int) -> np.ndarray:
         return decode_tensor_bytes(tensor, max_bytes=max_bytes)
     except TensorError as error:
         # Clients show the first line; the second one names the fault of the tensor.
-        raise invalid_argument(f"tensor parsing error: {name}\n{error}") from error
+        raise invalid_argument(f"tensor parsing error: {quote_name(name)}\n{error}") from error
 
 
 def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:
@@ -209,7 +210,7 @@ def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) ->
     for name in chosen:
         if name not in known:
             raise invalid_argument(
-                f"output tensor alias not found in signature: {name} "
+                f"output tensor alias not found in signature: {quote_name(name)} "
                 f"Outputs expected to be in the set {_set(known)}."
             )
     return chosen or tuple(sorted(known))
@@ -250,4 +251,4 @@ def _type_name(number: int) -> str:
 
 
 def _set(names: Iterable[str]) -> str:
-    return "{" + ",".join(sorted(names)) + "}"
+    return "{" + ",".join(map(quote_name, sorted(names))) + "}"

@@ -16,7 +16,7 @@ import grpc
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.model_config import ModelConfig, parse_model_configs
 from cnnkit.server.repository import LabelError, ModelRepository
-from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
+from cnnkit.server.status_error import StatusError, invalid_argument, quote_name, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 # gRPC's name of the caller's certificate.
@@ -161,15 +161,15 @@ def apply_reload(
     except LabelError as error:
         response.status.error_code = pb.FAILED_PRECONDITION
         response.status.error_message = (
-            f"Request to assign label to version {error.received} of model {error.name}, "
-            "which is not currently available for inference"
+            f"Request to assign label to version {error.received} of model "
+            f"{quote_name(error.name)}, which is not currently available for inference"
         )
     except CnnkitError as error:
         is_usage_error = isinstance(error, UsageError)
         response.status.error_code = (
             pb.INVALID_ARGUMENT if is_usage_error else pb.FAILED_PRECONDITION
         )
-        response.status.error_message = redact_paths(error.problem)
+        response.status.error_message = quote_name(redact_paths(error.problem))
     # After the errors, whose tracebacks keep what was loaded for a request that failed.
     gc.collect()
     return response

@@ -15,7 +15,7 @@ from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.model import ServedModel, VersionState
 from cnnkit.server.model_config import ModelConfig
 from cnnkit.server.shared_versions import SharedVersions
-from cnnkit.server.status_error import StatusError, invalid_argument
+from cnnkit.server.status_error import StatusError, invalid_argument, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 if TYPE_CHECKING:
@@ -129,11 +129,11 @@ class ModelRepository:
         if version is None:
             if servables:
                 return servables[max(servables)]
-            wanted = f"Latest({spec.name})"
+            wanted = f"Latest({quote_name(spec.name)})"
         else:
             if version in servables:
                 return servables[version]
-            wanted = f"Specific({spec.name}, {version})"
+            wanted = f"Specific({quote_name(spec.name)}, {version})"
         raise StatusError(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {wanted}")
 
     def version_states(self, spec: pb.ModelSpec) -> dict[int, VersionState]:
@@ -151,11 +151,11 @@ class ModelRepository:
         if version is None:
             if states:
                 return states
-            text = f"Could not find any versions of model {spec.name}"
+            text = f"Could not find any versions of model {quote_name(spec.name)}"
         else:
             if version in states:
                 return {version: states[version]}
-            text = f"Could not find version {version} of model {spec.name}"
+            text = f"Could not find version {version} of model {quote_name(spec.name)}"
         raise StatusError(grpc.StatusCode.NOT_FOUND, text)
 
     def _requested_version(self, spec: pb.ModelSpec) -> int | None:
@@ -171,7 +171,8 @@ class ModelRepository:
                 self._models[spec.name].config.version_labels if spec.name in self._models else {}
             )
             if spec.version_label not in labels:
-                raise invalid_argument(f"Unrecognized servable version label: {spec.version_label}")
+                label = quote_name(spec.version_label)
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
             return labels[spec.version_label]
         return None
 

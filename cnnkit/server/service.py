@@ -20,7 +20,13 @@ from cnnkit.server.memory_budget import MemoryAccount
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
-from cnnkit.server.status_error import STOPPED, StatusError, invalid_argument, truncate_details
+from cnnkit.server.status_error import (
+    STOPPED,
+    StatusError,
+    invalid_argument,
+    quote_name,
+    truncate_details,
+)
 from cnnkit.server.unpack import unpack_message
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -259,7 +265,7 @@ def _metadata(
         raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
     for field in request.metadata_field:
         if field != methods.SIGNATURE_DEF:
-            raise invalid_argument(f"Metadata field {field} is not supported")
+            raise invalid_argument(f"Metadata field {quote_name(field)} is not supported")
     servable = repository.find(request.model_spec)
     response = pb.GetModelMetadataResponse()
     response.model_spec.name = servable.name
@@ -293,7 +299,7 @@ def _refuse_examples(
         definitions = repository.find(spec).definitions.signature_def
         name = spec.signature_name or methods.DEFAULT_SIGNATURE
         if name not in definitions:
-            raise invalid_argument(f"No signature was found with the name: {name}")
+            raise invalid_argument(f"No signature was found with the name: {quote_name(name)}")
         raise invalid_argument(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
     raise invalid_argument("Missing ModelSpec")
 

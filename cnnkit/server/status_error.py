@@ -6,11 +6,17 @@ import re
 
 import grpc
 
+from cnnkit.errors import escape_controls, truncate
+
 # Details of UNAVAILABLE for a call that was started, which clients therefore do not repeat.
 STOPPED = "The server stopped during the call"
 
 # Bytes of status details, percent-encoded in a header: gRPC drops headers of more than 8 KiB.
 _MAX_DETAILS = 4000
+# Characters of a client's name in status details, at most.
+_MAX_NAME = 500
+# Control characters that TensorFlow's own texts hold.
+_LAYOUT = re.compile(r"([\n\t])")
 
 # An absolute path, but not the middle of an operation's name such as while/body/conv.
 _PATH = re.compile(r"(?<![\w.}\])])(?:/[\w.@+~-]+){2,}/?")
@@ -39,6 +45,16 @@ def invalid_argument(details: str) -> StatusError:
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, details)
 
 
+def quote_name(name: str) -> str:
+    r"""Returns a name that a client sent for a text: clients print what they receive.
+
+    Example:
+        >>> quote_name("cat\x1b[2J\ndog")
+        'cat\\x1b[2J\\ndog'
+    """
+    return escape_controls(truncate(name, _MAX_NAME))
+
+
 def redact_paths(text: str) -> str:
     """Replaces absolute paths of the server in a text for clients by `<path>`.
 
@@ -52,10 +68,15 @@ def redact_paths(text: str) -> str:
 def truncate_details(text: str) -> str:
     """Truncates status details so that they fit into a header after percent-encoding.
 
+    Control characters are escaped, except for line breaks and tabs, which texts of TensorFlow have.
+
     Example:
         >>> len(truncate_details("x" * 9000)), len(truncate_details("\u00e9" * 9000))
         (4000, 666)
     """
+    text = "".join(
+        part if part in ("\n", "\t") else escape_controls(part) for part in _LAYOUT.split(text)
+    )
     raw = text.encode(errors="replace")
     room = _MAX_DETAILS
     for position, byte in enumerate(raw):

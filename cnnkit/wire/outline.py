@@ -14,12 +14,9 @@ import numpy as np
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.dtypes import WIRE_TYPES, TensorError
-from cnnkit.wire.protobuf import TooManyFieldsError, encode_tag, split_fields
+from cnnkit.wire.protobuf import MAX_FIELDS, TooManyFieldsError, encode_tag, split_fields
 from cnnkit.wire.tensors import CONTENT_FIELD, MAX_REPEATED_BYTES
 
-# Fields of a message, each of which takes about a hundred bytes and half a microsecond. Elements of
-# a list of strings are fields: a batch of 60,000 images would be one.
-MAX_FIELDS = 2**16
 # Bytes of a message besides the values of its tensors. Names and shapes need a few hundred.
 MAX_OUTLINE_BYTES = 2**16
 # Tensors of a request. Signatures of networks take one or two.

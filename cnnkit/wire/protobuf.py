@@ -13,7 +13,8 @@ from collections.abc import Container, Iterator
 # Wire types: a varint, 8 bytes, a length with so many bytes, 4 bytes.
 _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
-# Fields of a message besides the strings of a tensor, at most: each takes 200 bytes in memory.
+# Fields of a message of a stranger, at most, each of which takes 200 bytes and half a microsecond.
+# Elements of a list of strings are fields: a batch of 60,000 images would be one.
 MAX_FIELDS = 2**16
 
 

@@ -144,6 +144,42 @@ def test_a_token_does_not_leave_this_machine_unencrypted():
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("authorization", "hush"),
+        ("Authorization", "hush"),
+        ("proxy-authorization", "hush"),
+        ("cookie", "session=hush"),
+        ("x-api-key", "hush"),
+        ("X-API-KEY", "hush"),
+        ("x-goog-api-key", "hush"),
+        ("apikey", "hush"),
+        ("x-auth-token", "hush"),
+        ("x-amz-security-token", "hush"),
+        ("client_secret", "hush"),
+        ("x-session-id", "hush"),
+        ("password", "hush"),
+        ("x-tenant", "Bearer hushhush"),
+        ("x-tenant", "Basic aHVzaDpodXNo"),
+    ],
+)
+def test_secrets_in_metadata_do_not_leave_this_machine_unencrypted(name, value):
+    with pytest.raises(UsageError, match="would be sent to .* unencrypted.*tls=True") as caught:
+        Client("models.example:8500", metadata={name: value})
+    assert "hush" not in str(caught.value)
+    if name == name.lower():
+        Client("models.example:8500", metadata={name: value}, tls=True).close()
+        Client("localhost:8500", metadata={name: value}).close()
+
+
+@pytest.mark.parametrize(
+    "name", ["x-tenant", "x-request-id", "traceparent", "x-author", "x-monkey", "x-keyboard"]
+)
+def test_other_headers_may_be_sent_to_any_server(name):
+    Client("models.example:8500", metadata={name: "basic plan"}).close()
+
+
+@pytest.mark.parametrize(
     ("address", "local"),
     [
         ("localhost:8500", True),
@@ -169,9 +205,11 @@ def test_headers():
     with fake_server(model) as address:
         ask(address, metadata={"x-tenant": "zoo"})
     assert model.headers["x-tenant"] == "zoo"
-    for name in ("X-Tenant", "grpc-timeout", "é"):
+    for name in ("X-Tenant", "grpc-timeout", "é", "x tenant", "", "x-tenant-bin"):
         with pytest.raises(UsageError, match="`metadata` must have names of headers as keys"):
             Client("localhost:1", metadata={name: "zoo"})
+    with pytest.raises(UsageError, match="The header x-tenant must be a text"):
+        Client("localhost:1", metadata={"x-tenant": 7})
     for options in ({"metadata": {"x-tenant": "a\nhush"}}, {"token": "hush\n"}):
         with pytest.raises(UsageError, match="cannot be sent") as caught:
             ask("localhost:1", **options)
@@ -274,3 +312,9 @@ def test_messages_are_not_limited():
         answered = client.predict(x, model="m", batch_size=len(x))["y"]
     np.testing.assert_array_equal(answered, 2 * x)
     assert model.rows == [len(x)]
+
+
+@pytest.mark.parametrize("size", [0, 2**31, 1.5, None])
+def test_the_limit_of_a_response_is_a_size(size):
+    with pytest.raises(UsageError, match="`max_response_bytes` must be a size of a message"):
+        Client("localhost:1", max_response_bytes=size)

@@ -67,6 +67,23 @@ def check(request, array, outputs=()):
     np.testing.assert_array_equal(sent, array)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"model": ""},
+        {"model": 5},
+        {"model": "half \ud800"},
+        {"model": "m", "version": -1},
+        {"model": "m", "version": 2**63},
+        {"model": "m", "version_label": ""},
+    ],
+)
+def test_names_and_versions_that_cannot_be_sent(arguments):
+    with pytest.raises(UsageError, match="`(model|version|version_label)` must be"):
+        RequestTarget(**arguments)
+    RequestTarget("m", version=2**63 - 1).model_spec()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64", "bool", "complex64"])
 def test_the_second_is_sent_as_the_first(rng, dtype):
     server = Server(signature(dtype))

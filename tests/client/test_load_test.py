@@ -111,3 +111,28 @@ def test_inputs_that_are_made_up():
     for spec in (TensorSpec("string", (None,)), TensorSpec("float32", None)):
         with pytest.raises(UsageError, match="'x' must take numbers of a known rank"):
             random_inputs(Signature({"x": spec}, {}), 1, 1)
+
+
+def test_inputs_that_a_server_declares_are_small_together():
+    """A server decides how many inputs there are, and how large."""
+    spec = TensorSpec("uint8", (None, 2**20))
+    many = {str(number): spec for number in range(257)}
+    with pytest.raises(UsageError, match="must fit into one request"):
+        random_inputs(Signature(many, {}), 1, 1)
+    with pytest.raises(UsageError, match="must take numbers of a known rank"):
+        random_inputs(Signature({"x": TensorSpec("float32", (1,) * 65)}, {}), 1, 1)
+
+
+def test_random_inputs_are_drawn_in_parts(monkeypatch):
+    specs = {
+        "x": TensorSpec("float32", (2, 5)),
+        "n": TensorSpec("int64", (7,)),
+        "c": TensorSpec("complex64", (3,)),
+    }
+    whole = random_inputs(Signature(specs, {}), 1, 1)
+    monkeypatch.setattr("cnnkit.client.load_test._DRAWN_AT_ONCE", 3)
+    parts = random_inputs(Signature(specs, {}), 1, 1)
+    for name in specs:
+        np.testing.assert_array_equal(parts[name], whole[name])
+    drawn = np.random.default_rng(0).uniform(0, 255, (2, 5)).astype(np.float32)
+    np.testing.assert_array_equal(whole["x"], drawn)

@@ -5,9 +5,12 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.server import EmbeddedServer
+from cnnkit.server.status_error import quote_name, truncate_details
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import to_tensor_proto
 from tests.helpers.busy_server import code_of, send
+
+HOSTILE, ESCAPED = "x\x1b[2K\rOK\n\u202e", r"x\x1b[2K\rOK\n\u202e"
 
 
 class Files(tf.Module):
@@ -33,3 +36,20 @@ def test_no_path_in_an_error_text(tmp_path):
         assert code_of(call) == "NOT_FOUND"
         assert "<path>; No such file or directory" in call.details()
         assert str(tmp_path) not in call.details()
+        # Names of the client come back as one line that moves no cursor.
+        for change in (
+            {"model_spec": pb.ModelSpec(name=HOSTILE)},
+            {"model_spec": pb.ModelSpec(name="files", version_label=HOSTILE)},
+            {"model_spec": pb.ModelSpec(name="files", signature_name=HOSTILE)},
+            {"model_spec": pb.ModelSpec(name="files"), "output_filter": [HOSTILE]},
+            {"model_spec": pb.ModelSpec(name="files"), "inputs": {HOSTILE: pb.TensorProto()}},
+        ):
+            wrong = pb.PredictRequest(inputs=request.inputs)
+            wrong.MergeFrom(pb.PredictRequest(**change))
+            details = send(channel, wrong.SerializeToString()).details()
+            assert ESCAPED in details and details.isprintable()
+
+
+def test_texts_of_tensorflow_keep_their_lines_and_no_other_control():
+    assert truncate_details("a\n\t [[{{node b}}]]\x1b[2J\r") == ("a\n\t [[{{node b}}]]\\x1b[2J\\r")
+    assert len(quote_name("a" * 10**6)) < 600

@@ -78,7 +78,7 @@ def _serve_as_worker(server: EmbeddedServer, stop_requested: Callable[[], bool])
     while not (stop_requested() or _at_end(sys.stdin)):
         if answer.done() and time.monotonic() >= due:
             with contextlib.suppress(BrokenPipeError):
-                print(HEARTBEAT, flush=True)
+                print_line(HEARTBEAT)
             answer, due = server.ping(), time.monotonic() + HEARTBEAT_SECONDS
         time.sleep(_CHECK_SECONDS)
 

@@ -45,6 +45,23 @@ def query(capfd, tmp_path, monkeypatch):
     return run
 
 
+def test_labels_and_states_of_a_server_cannot_write_lines(brightness, query):
+    Path("B.png").write_bytes(b"B")
+    brightness.LABELS = ("day\x1b[2K\rB.png  night  1.0000\n\u202e", "n" * 3000)
+    code, out, err = query("B.png", *brightness.options)
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first.startswith(r"B.png  day\x1b[2K\rB.png  night  1.0000\n\u202e ")
+    assert second.startswith("       nnn") and len(second) < 300
+    code, out, err = query("B.png", *brightness.options, "--json")
+    found = json.loads(out)["results"][0]["predictions"]
+    assert [one["label"] for one in found] == list(brightness.LABELS)
+    brightness.refusal = "no\x1b[2K\rB.png  day  1.0000\n"
+    Path("X.png").write_bytes(b"X")
+    code, out, err = query("X.png", *brightness.options)
+    assert code == 1 and err.count("\n") == 1 and "\x1b" not in err
+
+
 @pytest.fixture
 def files(tmp_path, png, monkeypatch):
     """red.png and green-blue.png in the working directory."""

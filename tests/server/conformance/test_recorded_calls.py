@@ -115,7 +115,7 @@ def known_metadata(client):
     """Puts the recorded signatures into the client's cache."""
     recorded = next(case for case in CASES if case["case"] == "metadata")
     packed = pb.GetModelMetadataResponse.FromString(unpack(recorded["response"]))
-    definitions = pb.SignatureDefMap.FromString(packed.metadata["signature_def"].value)
+    definitions = packed.metadata["signature_def"].value
     client._calls.known_signatures[RequestTarget("tiny")] = signatures(definitions)
 
 
@@ -177,7 +177,7 @@ def test_the_client_reads_each_answer(replay, case):
         assert str(answered["serving_bytes"].inputs["image_bytes"]) == "string (n,)"
         assert set(answered) == {"serving_default", "serving_bytes"}
     elif case["method"] == methods.GET_MODEL_STATUS:
-        assert answered == version_statuses(pb.GetModelStatusResponse.FromString(recorded))
+        assert answered == version_statuses(recorded)
         assert {status.state for status in answered} == {"AVAILABLE"}
     else:
         assert answered == recorded
