@@ -93,6 +93,6 @@ def _in_words(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, ValueError) and text:
+    if isinstance(error, (ValueError, zipfile.BadZipFile)) and text:
         return shorten(text)
     return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__)

@@ -25,6 +25,7 @@ from cnnkit._untrusted.limits import (
     MAX_HDF5_DEPTH,
     MAX_HDF5_METADATA_BYTES,
     MAX_HDF5_OBJECTS,
+    MAX_HDF5_STRUCTURE_BYTES,
     MAX_ZIP_RATIO,
     MIB,
 )
@@ -59,18 +60,23 @@ def open_hdf5(
             yield opened
         return
     name = origin or "The HDF5 file"
-    view = FileRange(source, origin=name, max_read=MAX_HDF5_METADATA_BYTES)
-    with damage_as_error(name, problem="is damaged, or not an HDF5 file"):
+    view = FileRange(
+        source,
+        origin=name,
+        max_read=MAX_HDF5_METADATA_BYTES,
+        max_total=MAX_HDF5_STRUCTURE_BYTES,
+    )
+    with damage_as_error(name, problem="is damaged or incomplete, or not an HDF5 file"):
         handle = h5py.File(view, "r")
     with handle:
         if check:
             with damage_as_error(name):
                 compressed = _check_structure(handle, name, view.seek(0, io.SEEK_END))
                 # The size of each chunk has been compared with that of the dataset.
-                view.max_read = None
+                view.max_read = view.max_total = None
                 for dataset, place in compressed:
                     _check_chunks(dataset, place)
-        view.max_read = None
+        view.max_read = view.max_total = None
         yield handle
 
 
@@ -95,20 +101,26 @@ def read_text_attributes(
         DataError: As `read_text_attribute`.
     """
     with damage_as_error(f"The attribute {name} of {origin}"):
-        if name not in item.attrs:
-            return []
-        stored = item.attrs.get_id(name)
-        size = math.prod(stored.shape) * max(1, stored.dtype.itemsize)
-        if stored.dtype.kind not in "SO" or size > MAX_HDF5_METADATA_BYTES:
-            raise DataError(
-                f"The attribute {name} of {origin} must be text",
-                received=f"{shorten(str(stored.dtype), 40)} {shorten(str(stored.shape))}",
-            )
-        if stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype) is None:
-            raise DataError(f"The attribute {name} of {origin} must be text")
-        value = item.attrs[name]
-        values = value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]
+        values = _stored_texts(item, name, origin) if name in item.attrs else []
         return [one.decode() if isinstance(one, bytes) else str(one) for one in values]
+
+
+def _stored_texts(
+    item: h5py.Group | h5py.Dataset, name: str, origin: str | Path
+) -> list[str | bytes]:
+    stored = item.attrs.get_id(name)
+    if stored.shape is None or 0 in stored.shape:
+        return []  # Keras writes an empty list as numbers.
+    size = math.prod(stored.shape) * max(1, stored.dtype.itemsize)
+    if stored.dtype.kind not in "SO" or size > MAX_HDF5_METADATA_BYTES:
+        raise DataError(
+            f"The attribute {name} of {origin} must be text",
+            received=f"{shorten(str(stored.dtype), 40)} {shorten(str(stored.shape))}",
+        )
+    if h5py.check_string_dtype(stored.dtype) is None:
+        raise DataError(f"The attribute {name} of {origin} must be text")
+    value = item.attrs[name]
+    return value.reshape(-1).tolist() if hasattr(value, "reshape") else [value]
 
 
 def _check_structure(
@@ -117,6 +129,7 @@ def _check_structure(
     """Visit every group and dataset once, without recursion; return the datasets in chunks."""
     seen = {_address(handle)}
     open_groups: list[tuple[h5py.Group, str, int]] = [(handle, "", 0)]
+    attributes = _check_attributes(handle, name)
     stored = 0
     in_chunks = []
     while open_groups:
@@ -137,6 +150,9 @@ def _check_structure(
             if address in seen:
                 raise DataError(f"{name} has two links to one object", received=shorten(place))
             seen.add(address)
+            attributes += _check_attributes(item, name)
+            if attributes > MAX_HDF5_OBJECTS:
+                raise _absurd(name, "attributes", MAX_HDF5_OBJECTS, attributes)
             if isinstance(item, h5py.Group):
                 open_groups.append((item, place, depth + 1))
             elif isinstance(item, h5py.Dataset):
@@ -151,6 +167,15 @@ def _check_structure(
                     received=shorten(place),
                 )
     return in_chunks
+
+
+def _check_attributes(item: h5py.Group | h5py.Dataset, name: str | Path) -> int:
+    """Read the texts among the attributes while reads are limited, and return their number."""
+    for key in item.attrs:
+        stored = item.attrs.get_id(key)
+        if h5py.check_string_dtype(stored.dtype) is not None:
+            _stored_texts(item, key, name)
+    return len(item.attrs)
 
 
 def _address(item: h5py.Group | h5py.Dataset) -> object:

@@ -35,6 +35,8 @@ MAX_HDF5_OBJECTS = 50_000
 MAX_HDF5_DEPTH = 50
 # A read of the structure, such as one attribute: the model's configuration, or names of layers.
 MAX_HDF5_METADATA_BYTES = 16 * MIB
+# All reads of the structure together.
+MAX_HDF5_STRUCTURE_BYTES = 512 * MIB
 # A compressed chunk is unfolded at once. h5py's own choice is 1 MiB; some writers take a kernel.
 MAX_HDF5_CHUNK_BYTES = 512 * MIB
 MAX_HDF5_CHUNKS = 1_000_000
@@ -44,5 +46,27 @@ MAX_PICKLE_BYTES = 768 * MIB
 # Steps of a pickle: a state dictionary needs 30 for each tensor.
 MAX_PICKLE_STEPS = 1_000_000
 
+# Pickles of PyTorch, whose numbers lie beside them: ResNet-152 with its optimizer has 1 MB.
+MAX_TORCH_PICKLE_BYTES = 64 * MIB
+# Entries of nested dictionaries; a pickle can hold one dictionary in many places.
+MAX_PICKLE_ENTRIES = 100_000
+MAX_PICKLE_DEPTH = 50
+
+# Protobuf: the structure of GoogLeNet in Caffe has 3,000 fields and 60 kB beside its numbers.
+MAX_MESSAGE_FIELDS = 100_000
+MAX_MESSAGE_BYTES = 16 * MIB
+MAX_MESSAGE_DEPTH = 10
+
 # An array that is read whole though no network asks for it: a mean image of 1024 x 1024.
 MAX_MEAN_BYTES = 32 * MIB
+# A setting of a layer that is stored as an array, such as the mean of a `Normalization`.
+MAX_SETTING_BYTES = MIB
+
+# Serialized objects (layers, initializers, tensors) in the configuration of a model.
+MAX_MODEL_LAYERS = 100_000
+# Numbers of a model that its file need not hold: states of generators, sums of normalizations.
+UNSTORED_NUMBERS = 1_000_000
+# Elements of a map while the preprocessing inside a model is measured: 1600 x 1600 pixels.
+MAX_PROBE_NUMBERS = 8 * MIB
+# Elements of the largest map of a network for the image of its fingerprint: VGG at 1448 x 1448.
+MAX_FINGERPRINT_NUMBERS = 128 * MIB

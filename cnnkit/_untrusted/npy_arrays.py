@@ -104,8 +104,8 @@ def check_array(
     """
     dtype = header.dtype
     if dtype.kind not in kinds or dtype.hasobject or not dtype.itemsize or dtype.subdtype:
-        words = {"b": "booleans", "iu": "integers", "f": "floats", "US": "texts"}
-        expected = " or ".join(word for key, word in words.items() if set(key) & set(kinds))
+        texts = " or texts" if set("US") <= set(kinds) else ""
+        expected = ("numbers" if set(NUMBERS) <= set(kinds) else f"the kinds {kinds}") + texts
         raise DataError(f"{origin} is not an array of {expected}", received=shorten(str(dtype), 80))
     # An empty array may state any other side, over which a loop would not end.
     if header.bytes > available or max(header.shape, default=0) > max(available, MAX_FREE_SIDE):

@@ -32,7 +32,8 @@ NUMERIC = frozenset({"b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2,
                      "f2", "f4", "f8"})  # fmt: skip
 DTYPE, ARRAY, ENCODE = "numpy.dtype", "numpy.ndarray", "_codecs.encode"
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
-DICTIONARIES = ("collections.OrderedDict", "collections.defaultdict", "builtins.dict")
+ORDERED = "collections.OrderedDict"
+DICTIONARIES = (ORDERED, "collections.defaultdict", "builtins.dict")
 # What a key of a dictionary may be: nothing whose hash takes long.
 KEYS = (str, bytes, int, float, bool, type(None))
 
@@ -68,17 +69,32 @@ class Persistent:
     content: Any
 
 
-def read_pickle(file: BinaryIO, origin: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES) -> Any:
+@dataclass(frozen=True)
+class Pickled:
+    """What a pickle holds.
+
+    Attributes:
+        content: Dictionaries, lists, tuples, sets as lists, texts, bytes and numbers; `Name`,
+            `Made` and `Persistent` for the rest. The same object may be in several places, also in
+            itself.
+        names: Paths of all functions and classes that it names, each once, in their order.
+        persistent: All objects that it refers to outside of itself.
+    """
+
+    content: Any
+    names: tuple[str, ...]
+    persistent: tuple[Persistent, ...]
+
+
+def read_pickle(
+    file: BinaryIO, origin: str | Path, *, max_bytes: int = MAX_PICKLE_BYTES
+) -> Pickled:
     """Read the next pickle of a file, without calling what it names.
 
     Args:
         file: The file, at the beginning of the pickle; afterwards it is behind the pickle.
         origin: Its name, for messages.
         max_bytes: Largest number of bytes of the pickle.
-
-    Returns:
-        Dictionaries, lists, tuples, sets as lists, texts, bytes and numbers; `Name`, `Made` and
-        `Persistent` for the rest. The same object may be in several places, also in itself.
 
     Raises:
         DataError: If it is not a pickle, is damaged or larger than `max_bytes`, has more than
@@ -95,9 +111,9 @@ def read_pickle(file: BinaryIO, origin: str | Path, *, max_bytes: int = MAX_PICK
                     expected=f"at most {MAX_PICKLE_STEPS:,} steps in {max_bytes:,} bytes",
                 )
             machine.step(opcode.name, argument)
-        content = machine.result()
+        content = machine.pop()
     file.seek(start + view.tell())
-    return content
+    return Pickled(content, tuple(machine.names), tuple(machine.persistent))
 
 
 class _Machine:
@@ -108,11 +124,8 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-
-    def result(self) -> Any:
-        """Return what the pickle made."""
-        [content] = self.stack
-        return content
+        self.names: dict[str, Name] = {}
+        self.persistent: list[Persistent] = []
 
     def step(self, opcode: str, argument: Any) -> None:
         """Do one step."""
@@ -152,7 +165,16 @@ class _Machine:
         name, module = self.pop(), self.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
             raise self.damaged("with a name that is not text")
-        self.stack.append(Name(f"{module}.{name}"))
+        self.push_name(f"{module}.{name}")
+
+    def push_name(self, path: str) -> None:
+        """Put the name of a function or class."""
+        self.stack.append(self.names.setdefault(path, Name(path)))
+
+    def refer(self, content: Any) -> None:
+        """Put what lies outside of the pickle."""
+        self.persistent.append(Persistent(content))
+        self.stack.append(self.persistent[-1])
 
     def call(self, function: Any, arguments: Any) -> None:
         """Put what a call would have made."""
@@ -164,6 +186,10 @@ class _Machine:
             if arguments and isinstance(arguments[0], list):
                 self.set_items([part for pair in arguments[0] for part in self._two(pair)])
             return
+        if isinstance(function, Persistent):
+            # PyTorch's older format keeps the source of a class beside its name.
+            parts = function.content if isinstance(function.content, tuple) else ()
+            function = next((part for part in parts if isinstance(part, Name)), function)
         path = function.path if isinstance(function, (Name, Made)) else type(function).__name__
         self.stack.append(Made(path, tuple(arguments)))
 
@@ -218,7 +244,7 @@ WITHOUT_EFFECT = frozenset({"PROTO", "FRAME", "STOP"})
 
 
 def _global(machine: _Machine, argument: str) -> None:
-    machine.stack.append(Name(argument.replace(" ", ".", 1)))
+    machine.push_name(argument.replace(" ", ".", 1))
 
 
 def _reduce(machine: _Machine, _: Any) -> None:
@@ -288,8 +314,8 @@ STEPS: dict[str, Callable[[_Machine, Any], object]] = {
     "OBJ": _object,
     "INST": _instance,
     "BUILD": _Machine.build,
-    "PERSID": lambda m, text: m.stack.append(Persistent(text)),
-    "BINPERSID": lambda m, _: m.stack.append(Persistent(m.pop())),
+    "PERSID": _Machine.refer,
+    "BINPERSID": lambda m, _: m.refer(m.pop()),
 }
 
 

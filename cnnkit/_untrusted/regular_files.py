@@ -117,9 +117,11 @@ class FileRange(io.RawIOBase):
         size: Number of its bytes; None for all that follow.
         origin: Its name for messages; None for that of the file.
         max_read: Largest number of bytes in a single read; None for any.
+        max_total: Largest number of bytes in all reads together; None for any.
 
     Attributes:
         max_read: As above; it may be changed.
+        max_total: As above; it may be changed.
     """
 
     def __init__(
@@ -130,12 +132,14 @@ class FileRange(io.RawIOBase):
         *,
         origin: str | Path | None = None,
         max_read: int | None = None,
+        max_total: int | None = None,
     ) -> None:
         self._file, self._start = file, start
         self._size = file.seek(0, os.SEEK_END) - start if size is None else size
         self._place = 0
         self._origin = origin or getattr(file, "name", "The file")
-        self.max_read = max_read
+        self._total = 0
+        self.max_read, self.max_total = max_read, max_total
 
     def readable(self) -> bool:
         """Return True."""
@@ -203,6 +207,12 @@ class FileRange(io.RawIOBase):
         return int(count)
 
     def _check(self, size: int) -> None:
+        self._total += size
+        if self.max_total is not None and self._total > self.max_total:
+            raise DataError(
+                f"{self._origin} is read again and again",
+                expected=f"at most {self.max_total:,} bytes of its structure",
+            )
         if self.max_read is not None and size > self.max_read:
             raise DataError(
                 f"{self._origin} states an absurd length",

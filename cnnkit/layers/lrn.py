@@ -14,6 +14,9 @@ from keras import ops
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers.backward_rules import current_rule
 
+# A band matrix over more channels than any network has would need more memory than the map.
+MAX_BAND_CHANNELS = 4096
+
 
 @dataclass(frozen=True)
 class LRNFunctions:
@@ -62,7 +65,7 @@ class LRNFunctions:
         if self.region == "within":
             kernel = np.full((self.size, self.size, channels, 1), weight, "float32")
             return ops.depthwise_conv(x, kernel, padding="same", data_format="channels_last")
-        if self.sliced:
+        if self.sliced or channels > MAX_BAND_CHANNELS:
             padded = ops.pad(x, [(0, 0)] * 3 + [(half, half)])
             return weight * sum(padded[..., i : i + channels] for i in range(self.size))
         # A band matrix over the channels, as a 1x1 convolution: one fast product.
@@ -113,6 +116,8 @@ def _compiled(functions: LRNFunctions) -> tuple[Callable[..., Any], Callable[...
     )
 
 
+# A larger window is no local one; the within-channel kernel has its square.
+MAX_SIZE = 1001
 CONVENTIONS = ("sum", "mean")
 REGIONS = ("across", "within")
 
@@ -166,10 +171,10 @@ class LocalResponseNormalization(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if size < 1 or size % 2 == 0:
+        if not 1 <= size <= MAX_SIZE or size % 2 == 0:
             raise UsageError(
                 "`size` must be an odd number",
-                expected="an odd size of at least 1",
+                expected=f"an odd size from 1 to {MAX_SIZE}",
                 received=size,
             )
         if k <= 0 or alpha < 0:

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
-from cnnkit.errors import UsageError
+from cnnkit._untrusted.damage import damage_as_error, shorten
+from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.model_input import first_layers
 from cnnkit.models.preprocessing import (
@@ -38,11 +39,12 @@ from cnnkit.models.weights.keras_config import (
     with_first_layer,
     with_single_tensors,
 )
-from cnnkit.models.weights.keras_groups import KerasFile, open_keras
+from cnnkit.models.weights.keras_groups import KerasFile, count_numbers, open_keras
+from cnnkit.models.weights.model_size import check_model_size
 from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.output_fingerprint import check_fingerprint
 from cnnkit.models.weights.read_keras import keras_input
-from cnnkit.models.weights.weights_file import READ_ERRORS, WeightsFile
+from cnnkit.models.weights.weights_file import WeightsFile
 
 Weights = str | os.PathLike[str] | WeightsFile | None
 
@@ -86,6 +88,7 @@ def load_model(
     expected = _resolve(expected, given, file)
     outside = Preprocessing() if expected.origin == UNKNOWN else expected
     try:
+        check_model_size(opened.model or {}, count_numbers(opened), file)
         if outside.is_identity and not _has_lists_of_tensors(opened):
             model = keras.saving.load_model(file, compile=False)
         else:
@@ -115,8 +118,9 @@ def model_file(path: Path) -> Path:
 def holds_model(file: Path) -> bool:
     """Return True if a file holds a whole model of Keras, not weights alone."""
     try:
-        return open_keras(file).model is not None
-    except (UsageError, *READ_ERRORS):
+        with damage_as_error(file):
+            return open_keras(file).model is not None
+    except CnnkitError:
         return False
 
 
@@ -135,25 +139,24 @@ def expected_of_file(path: str | Path) -> Preprocessing:
 def _open_model(file: Path) -> tuple[KerasFile, Preprocessing]:
     """Return a file of Keras, and what it says about the images that its model expects."""
     try:
-        opened = open_keras(file)
-        if opened.model is None:
-            raise UsageError(
-                f"{file} holds weights without a model",
-                expected="a .keras file, or an .h5 file of model.save",
-                hint="Give it to a builder: weights=FILE, or --model NAME on the command line",
-            )
-        if opened.root is None and opened.version.startswith("2."):
-            raise UsageError(
-                f"{file} was written by Keras {opened.version}, whose .keras files Keras 3 cannot"
-                " load",
-                expected="a .keras file of Keras 3",
-                hint="Save it as .h5 with Keras 2; or give the file as weights to a builder:"
-                " weights=FILE, or `cnnkit weights convert`",
-            )
-        return opened, keras_input(opened)
-    except UsageError:
-        raise
-    except READ_ERRORS as error:
+        with damage_as_error(file):
+            opened = open_keras(file)
+            if opened.model is None:
+                raise UsageError(
+                    f"{file} holds weights without a model",
+                    expected="a .keras file, or an .h5 file of model.save",
+                    hint="Give it to a builder: weights=FILE, or --model NAME on the command line",
+                )
+            if opened.root is None and opened.version.startswith("2."):
+                raise UsageError(
+                    f"{file} was written by Keras {opened.version}, whose .keras files Keras 3"
+                    " cannot load",
+                    expected="a .keras file of Keras 3",
+                    hint="Save it as .h5 with Keras 2; or give the file as weights to a builder:"
+                    " weights=FILE, or `cnnkit weights convert`",
+                )
+            return opened, keras_input(opened)
+    except DataError as error:
         raise _not_loadable(file, error) from error
 
 
@@ -232,7 +235,7 @@ def _not_loadable(file: Path, error: Exception) -> UsageError:
     return UsageError(
         f"{file} is not a model that Keras can load",
         expected="a .keras file of Keras 3, whose own classes are imported and registered",
-        received=text.splitlines()[0],
+        received=shorten(text.splitlines()[0]),
         hint="Register your layers by keras.saving.register_keras_serializable",
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._untrusted.limits import MAX_PROBE_NUMBERS
 from cnnkit.errors import AssumptionWarning, warn
 from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import Graph, Node, input_output_tensors, read_nodes
@@ -69,9 +70,11 @@ def measure_preprocessing(
 
     Returns:
         The preprocessing, with one number for each of the c channels; None if the function is not a
-        subtraction and a division by channel.
+        subtraction and a division by channel, or the images are too large for a measurement.
     """
     height, width, colors = (FREE_SIDE if side is None else side for side in shape)
+    if height * width * colors > MAX_PROBE_NUMBERS:
+        return None
     probes = np.zeros((colors + 2, height, width, colors), np.float32)
     for channel in range(colors):
         probes[channel + 1, ..., channel] = LEVEL

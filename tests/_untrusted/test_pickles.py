@@ -16,7 +16,7 @@ from cnnkit.errors import CnnkitError, DataError
 
 
 def read(data):
-    return read_pickle(io.BytesIO(data), "x.npy")
+    return read_pickle(io.BytesIO(data), "x.npy").content
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -112,7 +112,6 @@ def binput(index):
     (b"\x80\x02" + b"0" * 10 + b".", "damaged"),
     (b"\x80\x02\x82\x01.", "another kind.*EXT1"),
     (b"\x80\x02}])s.", "keys of another kind.*list"),
-    (b"\x80\x02}))Ks.", "damaged"),
     (b"\x80\x02})K\x01s.", "keys of another kind.*tuple"),
     (b"\x80\x02", "damaged"),
     (b"", "damaged"),
@@ -139,7 +138,7 @@ def test_the_number_of_steps_is_limited(monkeypatch):
 
 def test_two_pickles_in_a_row_and_persistent_objects():
     file = io.BytesIO(pickle.dumps(1) + pickle.dumps(2) + b"\x80\x02X\x01\0\0\0aQ." + b"rest")
-    assert [read_pickle(file, "x") for _ in range(3)] == [1, 2, Persistent("a")]
+    assert [read_pickle(file, "x").content for _ in range(3)] == [1, 2, Persistent("a")]
     assert file.read() == b"rest"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._untrusted.damage import damage_as_error
 from cnnkit.errors import UsageError
 from cnnkit.layers import ClassProbabilities, SubtractMean
 from cnnkit.models.class_names import set_class_names
@@ -25,7 +26,6 @@ from cnnkit.models.weights.weights_file import (
     StoredLayer,
     StoredTensor,
     WeightsFile,
-    wrap_read_errors,
 )
 
 HOW_TO_STATE = "preprocessing=, --preprocessing or, with --init-from, --init-option says otherwise."
@@ -55,7 +55,7 @@ def assign_weights(model: keras.Model, file: WeightsFile) -> None:
     check_normalization_match(model, file)
     warn_if_assumed(file.preprocessing, file.path, HOW_TO_STATE)
     for layer, stored in pairs:
-        with wrap_read_errors(file.path):
+        with damage_as_error(file.path, UsageError):
             kernel = _read_kernel(model, layer, stored, file)
             bias = None if stored.bias is None else _read_bias(layer, stored.bias)
         if layer is pairs[0][0] and file.channels == "BGR":

@@ -7,7 +7,7 @@ Keras, and hold the layouts of older versions.
 
 from __future__ import annotations
 
-import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +19,12 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cnnkit._untrusted.damage import shorten
+from cnnkit._untrusted.hdf5_files import open_hdf5, read_text_attribute, read_text_attributes
+from cnnkit._untrusted.json_documents import JsonFields, parse_json
+from cnnkit._untrusted.limits import MAX_JSON_BYTES
+from cnnkit._untrusted.regular_files import open_regular_file
+from cnnkit._untrusted.zip_archives import open_member, open_zip, read_member
 from cnnkit.errors import UsageError
 from cnnkit.models.weights.keras_config import ConfigLayer, flatten_layers
 from cnnkit.models.weights.weights_file import StoredTensor
@@ -74,48 +80,64 @@ def open_keras(path: Path) -> KerasFile:
     Raises:
         UsageError: If the file has no weights of Keras.
     """
-    if zipfile.is_zipfile(path):
+    with open_regular_file(path) as file:
+        is_zip = zipfile.is_zipfile(file)
+    if is_zip:
         return _open_zip(path)
 
-    @contextmanager
-    def open_hdf5() -> Iterator[h5py.File]:
-        with h5py.File(path) as file:
-            yield file
+    def open_again() -> AbstractContextManager[h5py.File]:
+        return open_hdf5(path, check=False)
 
-    with open_hdf5() as file:
-        config = file.attrs.get("model_config")
-        model = None if config is None else json.loads(config)
+    with open_hdf5(path) as file:
+        config = read_text_attribute(file, "model_config", path)
+        model = (
+            _model_of(parse_json(config, f"The configuration in {path}"), path) if config else None
+        )
         root = "model_weights" if "model_weights" in file else ""
         if "layer_names" in file[f"/{root}"].attrs:
             kind = "weights" if model is None else "model"
-            version = text_of(file[f"/{root}"].attrs.get("keras_version", ""))
-            return KerasFile(path, f"Keras {kind} (.h5)", open_hdf5, root, model, version)
+            version = read_text_attribute(file[f"/{root}"], "keras_version", path)
+            return KerasFile(path, f"Keras {kind} (.h5)", open_again, root, model, version)
         if "layers" not in file:
             raise UsageError(
-                f"{path} is an HDF5 file, but has no Keras weights", received=", ".join(file)
+                f"{path} is an HDF5 file, but has no Keras weights",
+                received=shorten(", ".join(list(file)[:100])),
             )
-    return KerasFile(path, "Keras weights (.weights.h5)", open_hdf5, None, None)
+    return KerasFile(path, "Keras weights (.weights.h5)", open_again, None, None)
 
 
 def _open_zip(path: Path) -> KerasFile:
-    with zipfile.ZipFile(path) as archive:
-        model = json.loads(archive.read(CONFIG))
+    with open_zip(path) as archive:
         names = archive.namelist()
-        metadata = json.loads(archive.read(METADATA)) if METADATA in names else {}
+        config = read_member(archive, CONFIG, max_bytes=MAX_JSON_BYTES)
+        model = _model_of(parse_json(config, f"{CONFIG} in {path}"), path)
+        version = ""
+        if METADATA in names:
+            metadata = read_member(archive, METADATA, max_bytes=MAX_JSON_BYTES)
+            origin = f"{METADATA} in {path}"
+            version = JsonFields(parse_json(metadata, origin), origin).text(
+                "keras_version", max_length=80, default=""
+            )
         if WEIGHTS not in names:
             raise UsageError(f"{path} has no weights", expected=f"{WEIGHTS} inside the .keras file")
 
     @contextmanager
-    def open_hdf5() -> Iterator[h5py.File]:
+    def open_member_as_hdf5(check: bool = False) -> Iterator[h5py.File]:
         with (
-            zipfile.ZipFile(path) as archive,
-            archive.open(WEIGHTS) as member,
-            h5py.File(member) as file,
+            open_zip(path) as archive,
+            open_member(archive, WEIGHTS) as member,
+            open_hdf5(member, f"{WEIGHTS} in {path}", check=check) as file,
         ):
             yield file
 
-    version = str(metadata.get("keras_version", ""))
-    return KerasFile(path, "Keras model (.keras)", open_hdf5, None, model, version)
+    with open_member_as_hdf5(check=True):
+        return KerasFile(path, "Keras model (.keras)", open_member_as_hdf5, None, model, version)
+
+
+def _model_of(document: Any, path: Path) -> Mapping[str, Any]:
+    if not isinstance(document, dict):
+        raise UsageError(f"The configuration in {path} must be a JSON object")
+    return document
 
 
 def read_groups(
@@ -125,6 +147,20 @@ def read_groups(
     if file.root is not None:
         return list(_keras_2_groups(file, handle[f"/{file.root}"], layers))
     return _keras_3_groups(file, handle, layers)
+
+
+def count_numbers(file: KerasFile) -> int:
+    """Return the number of numbers in a file, also of those that are no weights of a layer."""
+    total = 0
+
+    def visit(_: str, item: h5py.Group | h5py.Dataset) -> None:
+        nonlocal total
+        if isinstance(item, h5py.Dataset):
+            total += math.prod(item.shape)
+
+    with file.open_hdf5() as handle:
+        handle.visititems(visit)
+    return total
 
 
 def _keras_3_groups(
@@ -143,7 +179,7 @@ def _keras_3_groups(
         if SEEDS in path.split("/"):
             return
         if isinstance(item, h5py.Group) and path.endswith("/vars"):
-            names[place] = text_of(item.attrs.get("name", ""))
+            names[place] = read_text_attribute(item, "name", file.path)
             arrays[place] = {}
         elif isinstance(item, h5py.Dataset):
             key = path.rpartition("/")[2]
@@ -178,8 +214,8 @@ def _keras_2_groups(
     An inner model has the weights of its layers in its own group, in their order.
     """
     by_name = {layer.name: layer for layer in layers}
-    for name in _decoded(handle.attrs["layer_names"]):
-        weights = _decoded(handle[name].attrs["weight_names"])
+    for name in read_text_attributes(handle, "layer_names", file.path):
+        weights = read_text_attributes(handle[name], "weight_names", file.path)
         if len(set(weights)) < len(weights):
             raise UsageError(
                 f"{file.path} is incomplete: layer {name!r} has weights of the same names",
@@ -212,15 +248,6 @@ def _paths_by_name(model: ConfigLayer) -> Iterator[tuple[str, str]]:
 
 def _first(values: Iterable[dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
     return next(iter(values), {})
-
-
-def text_of(value: Any) -> str:
-    """Return an attribute of HDF5 as text."""
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _decoded(values: Iterable[str | bytes]) -> list[str]:
-    return [text_of(value) for value in values]
 
 
 def _stored_tensor(file: KerasFile, dataset: h5py.Dataset, name: str) -> StoredTensor:

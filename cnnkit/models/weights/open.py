@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cnnkit._untrusted.damage import damage_as_error, shorten
+from cnnkit._untrusted.regular_files import open_regular_file
+from cnnkit._untrusted.zip_archives import open_zip
 from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import (
     Preprocessing,
@@ -20,7 +22,7 @@ from cnnkit.models.weights.keras_groups import CONFIG
 from cnnkit.models.weights.read_keras import read_keras
 from cnnkit.models.weights.read_numpy import read_npy, read_npz
 from cnnkit.models.weights.read_pytorch import read_safetensors, read_state_dict
-from cnnkit.models.weights.weights_file import WeightsFile, wrap_read_errors
+from cnnkit.models.weights.weights_file import WeightsFile
 
 FORMATS = (
     "Keras (.keras, .weights.h5, .h5), .safetensors, PyTorch (.pth), .caffemodel, or arrays by "
@@ -84,7 +86,7 @@ def open_weights(
     file = path / "model.keras" if path.is_dir() else path
     if not file.is_file():
         raise UsageError(f"No weights file {path}", expected=f"a file of {FORMATS}")
-    with wrap_read_errors(file):
+    with damage_as_error(file, UsageError):
         found = _read(file)
     changed = override_preprocessing(found.preprocessing, preprocessing, **given)
     if preprocessing is not None and found.preprocessing.contradicts(changed):
@@ -96,7 +98,7 @@ def open_weights(
 
 
 def _read(file: Path) -> WeightsFile:
-    with file.open("rb") as handle:
+    with open_regular_file(file) as handle:
         head = handle.read(HEAD_BYTES)
     if head.startswith(HDF5):
         return read_keras(file)
@@ -129,7 +131,7 @@ def _read(file: Path) -> WeightsFile:
 
 
 def _read_zip(file: Path) -> WeightsFile:
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         names = archive.namelist()
     if CONFIG in names:
         return read_keras(file)
@@ -140,5 +142,5 @@ def _read_zip(file: Path) -> WeightsFile:
     raise UsageError(
         f"{file} is a zip archive of an unknown format",
         expected=FORMATS,
-        received=", ".join(names[:5]),
+        received=shorten(", ".join(names[:5])),
     )

@@ -14,9 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._untrusted.json_documents import JsonFields, parse_json
+from cnnkit._untrusted.limits import MAX_FINGERPRINT_NUMBERS, MAX_JSON_BYTES
+from cnnkit._untrusted.zip_archives import open_zip, read_member
 from cnnkit.errors import RunError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.logits import logits_tensor
+from cnnkit.models.weights.model_size import largest_output
 
 MEMBER = "fingerprint.json"
 # Side of the fixed image for a network whose input may have any size.
@@ -52,9 +56,13 @@ def output_fingerprint(model: keras.Model) -> dict[str, Any]:
     return {
         "image": [height, width],
         # The spelling is that of the files that exist.
-        "centred": any(isinstance(layer, SubtractMean) for layer in model.layers),
+        "centred": _is_centered(model),
         "values": [float(f"{v:.8g}") for v in values],
     }
+
+
+def _is_centered(model: keras.Model) -> bool:
+    return any(isinstance(layer, SubtractMean) for layer in model.layers)
 
 
 def write_fingerprint(model: keras.Model, archive: zipfile.ZipFile) -> None:
@@ -71,18 +79,29 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
 
     Raises:
         RunError: If the outputs differ.
+        DataError: If the fingerprint is damaged.
     """
     half = any(layer.compute_dtype != "float32" for layer in model.layers if layer.weights)
     if half or not zipfile.is_zipfile(file):
         return False
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file) as archive:
         if MEMBER not in archive.namelist():
             return False
-        stored = json.loads(archive.read(MEMBER))
-    expected = np.array(stored["values"])
+        origin = f"{MEMBER} in {file}"
+        document = parse_json(read_member(archive, MEMBER, max_bytes=MAX_JSON_BYTES), origin)
+    stored = JsonFields(document, origin)
+    values = stored.items("values")
+    sides = tuple(side or FREE_SIZE for side in model.input_shape[1:3])
+    same = stored.integers("image") == sides and stored.boolean("centred") == _is_centered(model)
+    if not same:
+        return False
+    if largest_output(model, sides) > MAX_FINGERPRINT_NUMBERS:
+        return False
+    if not all(type(value) in (int, float) for value in values):
+        raise stored.wrong("values", "a list of numbers")
+    expected = np.array(values, float)
     computed = output_fingerprint(model)
-    comparable = all(computed[key] == stored[key] for key in ("image", "centred"))
-    if not comparable or len(computed["values"]) != len(expected):
+    if len(computed["values"]) != len(expected):
         return False
     difference = np.abs(np.array(computed["values"]) - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from cnnkit.errors import UsageError
+from cnnkit._untrusted.limits import MAX_MEAN_BYTES
+from cnnkit._untrusted.protobuf_messages import cut_large_fields, read_place
+from cnnkit._untrusted.regular_files import open_regular_file
+from cnnkit.errors import DataError, UsageError
 from cnnkit.models.preprocessing import Preprocessing, caffe_preprocessing
 from cnnkit.models.weights import caffe_weights_pb2 as schema
 from cnnkit.models.weights.weights_file import (
@@ -25,6 +29,8 @@ LRN = (15, "LRN")
 POOLING = (17, "Pooling")
 # Number of `LRNParameter.NormRegion.WITHIN_CHANNEL` in Caffe's schema.
 WITHIN_CHANNEL = 1
+# Fields of numbers, which stay in the file until a layer is read.
+NUMBERS = frozenset({"cnnkit.caffe.Blob.floats", "cnnkit.caffe.Blob.doubles"})
 # `received` of the error for a file that is not a message of Caffe.
 UNDECODABLE = "bytes that do not decode"
 
@@ -72,22 +78,30 @@ def read_mean_image(path: Path) -> np.ndarray:
         raise UsageError(
             f"{path} is not a mean image", expected="1 x 3 x height x width", received=shape
         )
+    if math.prod(shape) * 8 > MAX_MEAN_BYTES:
+        raise UsageError(f"{path} has an absurdly large mean image", received=shape)
     bgr = _reader(path, "mean", blob, shape)(slice(None))[0]
     return np.ascontiguousarray(bgr[::-1].transpose(1, 2, 0), np.float32)
 
 
 def _parse(message: Message, path: Path, content: str) -> None:
+    """Parse a file whose numbers stay there: each field of numbers holds its place."""
+    problem = f"is not {content}, or is incomplete"
     try:
-        message.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise UsageError(
-            f"{path} is not {content}, or is incomplete", received=UNDECODABLE
-        ) from error
+        with open_regular_file(path) as file:
+            structure = cut_large_fields(file, message, NUMBERS, path)
+        message.ParseFromString(structure)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} {problem}", received=UNDECODABLE) from error
+    except DataError as error:
+        if error.expected is not None:  # A limit, not damage.
+            raise
+        raise UsageError(f"{path} {problem}", received=UNDECODABLE) from error
 
 
 def _stored_layer(path: Path, layer: schema.Layer | schema.OldLayer) -> StoredLayer:
     kernel, *bias = [
-        StoredTensor(f"{layer.name}.{role}", shape, _reader(path, layer.name, blob, shape), True)
+        StoredTensor(f"{layer.name}.{role}", shape, _reader(path, layer.name, blob, shape))
         for role, blob in zip(("weights", "bias"), layer.blobs, strict=False)
         for shape in [_without_padding(_shape(blob), role)]
     ]
@@ -112,17 +126,17 @@ def _reader(
     path: Path, name: str, blob: schema.Blob, shape: tuple[int, ...]
 ) -> Callable[[slice], np.ndarray]:
     def read(part: slice) -> np.ndarray:
-        if blob.floats:
-            values = np.frombuffer(blob.floats, "<f4")
-        else:
-            values = np.frombuffer(blob.doubles, "<f8")
-        if values.size != int(np.prod(shape)):
+        field, dtype = (blob.floats, "<f4") if blob.floats else (blob.doubles, "<f8")
+        start, size = read_place(field) if field else (0, 0)
+        count = size // np.dtype(dtype).itemsize
+        if count != math.prod(shape):
             raise UsageError(
                 f"Layer {name!r} of {path} is incomplete",
-                expected=f"{int(np.prod(shape)):,} numbers",
-                received=f"{values.size:,}",
+                expected=f"{math.prod(shape):,} numbers",
+                received=f"{count:,}",
             )
-        return values.reshape(shape)[part]
+        # Mapped anew for every block: the pages of an open file count as memory.
+        return np.array(np.memmap(path, dtype, "r", start, shape)[part])
 
     return read
 

@@ -5,6 +5,8 @@ The classes, names and order of the layers decide; where a file has none, its gr
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnkit._untrusted.limits import MAX_MEAN_BYTES, MAX_PROBE_NUMBERS, MAX_SETTING_BYTES
 from cnnkit.errors import UsageError
 from cnnkit.models.model_input import measure_preprocessing, name_layers, outside_of
 from cnnkit.models.preprocessing import PRESETS, UNKNOWN, VGG, Preprocessing, compose
@@ -33,6 +36,7 @@ from cnnkit.models.weights.keras_groups import (
     read_groups,
     unsupported_layer,
 )
+from cnnkit.models.weights.model_size import outline
 from cnnkit.models.weights.weights_file import (
     HWIO,
     LRNParameters,
@@ -79,6 +83,9 @@ def read_keras(path: Path) -> WeightsFile:
     }
     has_config = bool(layers)
     class_names = [layer.config.get("class_names") for layer in flat]
+    for names in class_names:
+        if names and not (isinstance(names, list) and all(isinstance(n, str) for n in names)):
+            raise UsageError(f"{path} has names of classes that are not a list of texts")
     return WeightsFile(
         path,
         file.format,
@@ -180,7 +187,7 @@ def _of_applications(layers: Sequence[ConfigLayer]) -> Preprocessing:
 def _subtracted(statistics: Mapping[str, Any]) -> Preprocessing:
     """Return the preprocessing of a `SubtractMean` from its arrays or its configuration."""
     mean, std = (
-        value.array() if isinstance(value, StoredTensor) else value
+        value.array(MAX_MEAN_BYTES) if isinstance(value, StoredTensor) else value
         for value in (statistics.get("mean"), statistics.get("std"))
     )
     return Preprocessing(np.asarray(mean, float), None if std is None else np.asarray(std, float))
@@ -191,7 +198,7 @@ def _settings(groups: Sequence[LayerGroup], prefix: str) -> dict[str, Any]:
     for group in groups:
         if f"{group.path}/" == prefix and group.kind in SETTINGS:
             return {
-                NORMALIZATION_ROLES.get(key, key): tensor.array().tolist()
+                NORMALIZATION_ROLES.get(key, key): tensor.array(MAX_SETTING_BYTES).tolist()
                 for key, tensor in group.arrays.items()
                 if key not in COUNT
             }
@@ -205,6 +212,10 @@ def _measure(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> P
     ):
         return None
     try:
+        for one in models:
+            size = outline(functools.partial(build_from_config, copy.deepcopy(one)))
+            if max(size.weights, size.largest_output) > MAX_PROBE_NUMBERS:
+                return None
         built = [build_from_config(one) for one in models]
 
         def apply(images: Any) -> Any:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
+from cnnkit._untrusted.damage import shorten
+from cnnkit._untrusted.limits import MAX_FREE_SIDE, MAX_MEAN_BYTES, MAX_TEXT_LENGTH
+from cnnkit._untrusted.npy_arrays import NUMBERS, open_npz, read_npy_header
+from cnnkit._untrusted.pickles import Made, Name, decode_array, is_array, read_pickle
+from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, caffe_preprocessing, from_statistics
-from cnnkit.models.weights.unpickle import ArrayUnpickler, Unread
+from cnnkit.models.weights.torch_file import describe
 from cnnkit.models.weights.weights_file import HWIO, OIHW, StoredLayer, StoredTensor, WeightsFile
 
 # conv1__kernel, conv1_W, conv1/weights, conv1.weight, conv1:kernel:0 ...
@@ -22,6 +25,8 @@ NAME = re.compile(
     r"(?P<layer>.+?)(?:__|/|\.|:|_)(?:(?P<kernel>kernel|weights?|W|w)|biases|bias|b)(?::0)?"
 )
 STATISTIC = re.compile(r"(?:.*_)?(?P<kind>mean|std)(?:_(?P<order>rgb|bgr))?")
+# Other kinds are named in an error where they are weights, and left out elsewhere.
+KINDS = "biufcUSV"
 CLASS_NAMES = ("class_names", "labels")
 # Numbers beside the weights, such as a learning rate.
 NUMPY_SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
@@ -33,23 +38,16 @@ def read_npz(path: Path) -> WeightsFile:
     Raises:
         UsageError: If an array is not numeric, or no name is that of a kernel.
     """
-    with zipfile.ZipFile(path) as archive:
-        headers = {
-            member.removesuffix(".npy"): _read_member_header(archive, member)
-            for member in archive.namelist()
-        }
+    arrays = open_npz(path, kinds=KINDS)
 
     def reader(name: str) -> Callable[[slice], np.ndarray]:
-        def read(part: slice) -> np.ndarray:
-            with np.load(path, allow_pickle=False) as arrays:
-                return arrays[name][part]
-
-        return read
+        return lambda part: arrays.read(name)[part]
 
     tensors = {
-        name: StoredTensor(name, shape, reader(name), True) for name, (shape, _) in headers.items()
+        name: StoredTensor(name, header.shape, reader(name), True)
+        for name, header in arrays.headers.items()
     }
-    dtypes = {name: dtype for name, (_, dtype) in headers.items()}
+    dtypes = {name: header.dtype for name, header in arrays.headers.items()}
     return _from_arrays(path, "arrays by name (.npz)", tensors, dtypes)
 
 
@@ -60,20 +58,21 @@ def read_npy(path: Path) -> WeightsFile:
         UsageError: If the file has anything but a dictionary of arrays, or no name is that of a
             kernel.
     """
-    with path.open("rb") as file:
-        shape, dtype = _read_header(file)
-        if not dtype.hasobject or shape != ():
+    with open_regular_file(path) as file:
+        header = read_npy_header(file, path)
+        if not header.dtype.hasobject or header.shape != ():
             raise UsageError(
                 f"{path} has one array, not the weights of a network",
-                received=f"{dtype} {shape}",
+                received=f"{header.dtype} {header.shape}",
             )
-        content = ArrayUnpickler(io.BytesIO(file.read()), encoding="latin1").read(path)
-    content = content.item() if isinstance(content, np.ndarray) and content.ndim == 0 else content
-    if not isinstance(content, Mapping):
+        content = read_pickle(file, path).content
+    if is_array(content):
+        content = _only_object(content)
+    if not isinstance(content, dict):
         raise UsageError(
             f"{path} has no arrays by name",
             expected="a dictionary from layers to arrays",
-            received=type(content).__name__,
+            received=describe(content),
         )
     tensors = {}
     for name, values in _named_arrays(path, content):
@@ -82,44 +81,45 @@ def read_npy(path: Path) -> WeightsFile:
     return _from_arrays(path, "arrays by name (.npy)", tensors, dtypes)
 
 
+def _only_object(array: Made) -> Any:
+    """Return the object in an array of one object, in which NumPy stores a dictionary."""
+    _version, shape, _dtype, _is_fortran, content = array.state
+    return content[0] if shape == () and isinstance(content, list) and content else array
+
+
 def _named_arrays(path: Path, content: Mapping[Any, Any]) -> Iterator[tuple[str, np.ndarray]]:
     """Yield the arrays of a dictionary of layers, which are lists, dictionaries or arrays."""
     for layer, arrays in content.items():
-        if isinstance(arrays, (list, tuple)) and all(np.ndim(array) for array in arrays):
+        if isinstance(arrays, (list, tuple)) and all(map(is_array, arrays)):
             roles = ("weights", "biases", *map(str, range(2, len(arrays))))
             arrays = dict(zip(roles, arrays, strict=False))
-        if not isinstance(arrays, Mapping) or isinstance(arrays, Unread):
+        if not isinstance(arrays, dict):
             arrays = {"": arrays}
         for role, values in arrays.items():
-            name = f"{layer}/{role}".removesuffix("/")
-            if isinstance(values, Unread) and values.path in NUMPY_SCALARS:
+            name = shorten(f"{layer}/{role}".removesuffix("/"), MAX_TEXT_LENGTH)
+            if isinstance(values, Made) and values.path in NUMPY_SCALARS:
                 continue
-            if isinstance(values, Unread):
+            if is_array(values):
+                yield name, decode_array(values, f"{name} in {path}")
+            elif isinstance(values, (Made, Name)):
                 raise UsageError(
                     f"{path} has a pickle of more than arrays",
                     received=f"{name}, a pickle that calls {values.path}",
                     hint="If you trust it, open it with numpy and save the arrays with numpy.savez",
                 )
-            yield name, np.asarray(values)
+            elif isinstance(values, (bool, int, float, str, bytes, list, tuple)):
+                yield name, _plain_array(values, f"{name} in {path}")
 
 
-def _read_member_header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype]:
-    with archive.open(member) as file:
-        shape, dtype = _read_header(file)
-    if dtype.hasobject:
-        raise UsageError(
-            f"{member} in {archive.filename} is not an array of numbers",
-            expected="arrays that numpy.load reads without allow_pickle",
-        )
-    return shape, dtype
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    if np.lib.format.read_magic(file) == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    return shape, dtype
+def _plain_array(values: Any, origin: str) -> np.ndarray:
+    """Return a number, a text or a list of them as an array."""
+    items = values if isinstance(values, (list, tuple)) else [values]
+    if len(items) > MAX_FREE_SIDE or not all(
+        isinstance(one, (bool, int, float)) or (isinstance(one, str) and len(one) <= 256)
+        for one in items
+    ):
+        raise UsageError(f"{origin} is not an array", received=shorten(values, 80))
+    return np.asarray(values)
 
 
 def _from_arrays(
@@ -143,10 +143,12 @@ def _from_arrays(
                     received=dtypes[name],
                 )
         elif (match := STATISTIC.fullmatch(name)) and tensor.shape[-1:] == (3,):
-            values = tensor.array().astype(np.float64)
+            if dtypes[name].kind not in NUMBERS:
+                raise UsageError(f"{path} has a {name} that is not numbers")
+            values = tensor.array(MAX_MEAN_BYTES).astype(np.float64)
             statistics[match["kind"]] = values[..., ::-1] if match["order"] == "bgr" else values
         elif name in CLASS_NAMES:
-            class_names = tuple(map(str, tensor.array()))
+            class_names = _class_names(path, tensor, dtypes[name])
         else:
             left_out.append(name)
     layers = sorted(
@@ -173,6 +175,12 @@ def _from_arrays(
         class_names=class_names,
         metadata={"arrays left out": ", ".join(left_out)} if left_out else {},
     )
+
+
+def _class_names(path: Path, tensor: StoredTensor, dtype: np.dtype) -> tuple[str, ...]:
+    if len(tensor.shape) != 1 or dtype.itemsize > MAX_TEXT_LENGTH:
+        raise UsageError(f"{path} has names of classes that are not a list of texts")
+    return tuple(map(str, tensor.array(MAX_MEAN_BYTES)))
 
 
 def _find_preprocessing(

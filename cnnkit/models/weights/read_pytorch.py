@@ -6,6 +6,7 @@ PyTorch is not needed, and no code in a file runs.
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnkit._untrusted.limits import MAX_JSON_BYTES
+from cnnkit._untrusted.pickles import Made
+from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import (
     IMAGENET_MEAN,
@@ -21,10 +25,9 @@ from cnnkit.models.preprocessing import (
     Preprocessing,
     from_statistics,
 )
-from cnnkit.models.weights.unpickle import (
+from cnnkit.models.weights.torch_file import (
     FLOATS,
     PickledTensor,
-    Unread,
     describe,
     read_torch_file,
 )
@@ -67,6 +70,14 @@ def read_safetensors(path: Path) -> WeightsFile:
 
         return read
 
+    with open_regular_file(path) as header:
+        size = int.from_bytes(header.read(8), "little")
+    if size > MAX_JSON_BYTES:
+        raise UsageError(
+            f"{path} has an absurd header",
+            expected=f"at most {MAX_JSON_BYTES:,} bytes",
+            received=f"{size:,}",
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             entries = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -103,7 +114,7 @@ def read_state_dict(path: Path) -> WeightsFile:
             tensors[name] = StoredTensor(name, value.shape, file.reader(value))
         elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
             tensors[name] = StoredTensor(name, value.shape, value.__getitem__)
-        elif isinstance(value, (PickledTensor, Unread, np.ndarray)):
+        elif isinstance(value, (PickledTensor, Made, np.ndarray)):
             other[name] = describe(value)
     if not tensors:
         raise UsageError(
@@ -159,7 +170,7 @@ def _find_preprocessing(tensors: Mapping[str, StoredTensor]) -> Preprocessing:
     found = {
         match["kind"]: tensor
         for name, tensor in tensors.items()
-        if (match := STATISTIC.search(name)) and np.prod(tensor.shape) == len(IMAGENET_MEAN)
+        if (match := STATISTIC.search(name)) and math.prod(tensor.shape) == len(IMAGENET_MEAN)
     }
     if found.keys() < {"mean", "std"}:
         return TORCH.by_convention("torchvision and timm")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
+import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from cnnkit._untrusted.damage import shorten
 from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing
 
@@ -19,24 +18,6 @@ BLOCK_BYTES = 64 << 20
 
 # Axes of the kernels in the file: those of Keras, or those of Caffe and PyTorch.
 HWIO, OIHW = "HWIO", "OIHW"
-
-# Errors that the readers of the formats raise for a truncated or modified file.
-READ_ERRORS = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError)
-
-
-@contextmanager
-def wrap_read_errors(path: Path) -> Iterator[None]:
-    """Turn the errors of reading a damaged file into one clear error.
-
-    Raises:
-        UsageError: If the file is damaged.
-    """
-    try:
-        yield
-    except UsageError:
-        raise
-    except READ_ERRORS as error:
-        raise UsageError(f"{path} is damaged or incomplete", received=error) from error
 
 
 @dataclass(frozen=True)
@@ -59,14 +40,28 @@ class StoredTensor:
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield the array in blocks along its first axis, each with its slice."""
         array = self.read(slice(None)) if self.read_whole else None
-        row_bytes = 4 * int(np.prod(self.shape[1:]))
+        row_bytes = 4 * math.prod(self.shape[1:])
         rows = max(1, BLOCK_BYTES // max(1, row_bytes))
         for start in range(0, self.shape[0], rows):
             part = slice(start, min(start + rows, self.shape[0]))
             yield part, np.asarray(self.read(part) if array is None else array[part])
 
-    def array(self) -> np.ndarray:
-        """Read the whole array."""
+    def array(self, max_bytes: int | None = None) -> np.ndarray:
+        """Read the whole array.
+
+        Args:
+            max_bytes: Largest number of bytes, at eight for a number; None for an array whose
+                shape has been compared with that of a network.
+
+        Raises:
+            UsageError: If it is larger.
+        """
+        if max_bytes is not None and 8 * math.prod(self.shape) > max_bytes:
+            raise UsageError(
+                f"{self.name} is too large",
+                expected=f"at most {max_bytes // 8:,} numbers",
+                received=shorten(str(self.shape)),
+            )
         return np.asarray(self.read(slice(None)))
 
     def __str__(self) -> str:
@@ -155,4 +150,4 @@ class WeightsFile:
     @property
     def parameter_count(self) -> int:
         """Number of weights and biases."""
-        return sum(int(np.prod(t.shape)) for layer in self.layers for t in layer.tensors)
+        return sum(math.prod(t.shape) for layer in self.layers for t in layer.tensors)

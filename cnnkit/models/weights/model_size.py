@@ -1,0 +1,142 @@
+"""The size of a model from its configuration alone: no memory is allocated for its weights.
+
+A configuration of a few bytes can ask for any number of weights, and a layer for any number of
+activations. A file that is whole holds the weights, so they are compared before a model is built.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from cnnkit._untrusted.limits import MAX_MODEL_LAYERS, UNSTORED_NUMBERS
+from cnnkit.errors import UsageError
+
+# Keys of layers and of what Keras itself serializes.
+OWN_PACKAGES = ("keras", "cnnkit", "builtins")
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """Numbers of a model's weights, and of its largest activation for one image.
+
+    Attributes:
+        weights: Number of all weights.
+        largest_output: Number of elements of the largest output of a layer, for one image; a side
+            that depends on the image counts as one.
+    """
+
+    weights: int
+    largest_output: int
+
+
+def outline(build: Callable[[], keras.Model]) -> ModelSize:
+    """Return the size of the model that a function builds, without memory for its weights.
+
+    Keras keeps names, seeds and scopes for each thread, so that a thread of its own leaves those of
+    the caller as they are.
+
+    Args:
+        build: Builds the model.
+    """
+    state = random.getstate()  # Keras draws seeds from it.
+    try:
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(_outline, build).result()
+    finally:
+        random.setstate(state)
+
+
+def _outline(build: Callable[[], keras.Model]) -> ModelSize:
+    with keras.StatelessScope(initialize_variables=False):
+        model = build()
+        weights = sum(math.prod(variable.shape) for variable in model.variables)
+        return ModelSize(weights, largest_output(model))
+
+
+def largest_output(model: keras.Model, image: tuple[int, ...] = ()) -> int:
+    """Return the number of elements of a model's largest output of a layer, for one image.
+
+    Args:
+        model: The model; inner models count by their own output.
+        image: (h, w) of the image, by which free sides are replaced: no map that is not enlarged is
+            larger.
+    """
+    free = max(image, default=1)
+    shapes = [
+        tensor.shape[1:]
+        for operation in getattr(model, "operations", model.layers)
+        for node in operation._inbound_nodes
+        for tensor in node.output_tensors
+    ]
+    return max((math.prod(side or free for side in shape) for shape in shapes), default=0)
+
+
+def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
+    """Check that a file holds about as many numbers as the model in it needs, before it is built.
+
+    Args:
+        model: {`class_name`, `config`, ...} of the model.
+        stored: Number of numbers in the file.
+        path: The file.
+
+    Raises:
+        UsageError: If the model needs more, or cannot be built. A model with classes of other
+            packages, which are programs of the user, is not checked if it cannot be built so.
+    """
+    entries = list(_entries(model))
+    if len(entries) > MAX_MODEL_LAYERS:
+        raise UsageError(
+            f"{path} has too many layers",
+            expected=f"at most {MAX_MODEL_LAYERS:,}",
+            received=f"{len(entries):,}",
+        )
+
+    def build() -> Any:
+        from cnnkit.models.weights.keras_config import build_from_config, with_single_tensors
+
+        # Keras takes a configuration apart while it builds a model.
+        described = copy.deepcopy({**with_single_tensors(model), "compile_config": None})
+        if "module" in described:
+            return keras.saving.deserialize_keras_object(described)
+        return build_from_config(described["config"])
+
+    try:
+        size = outline(build)
+    except Exception:
+        if all(_is_own(entry) for entry in entries):
+            raise
+        return
+    if size.weights > stored + UNSTORED_NUMBERS:
+        raise UsageError(
+            f"{path} describes a model that is larger than its weights",
+            expected=f"about {stored:,} numbers, which the file holds",
+            received=f"a model of {size.weights:,}",
+        )
+
+
+def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every serialized object in a configuration."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Mapping):
+            if "class_name" in one and "config" in one:
+                yield one
+            waiting += one.values()
+        elif isinstance(one, (list, tuple)):
+            waiting += one
+
+
+def _is_own(entry: Mapping[str, Any]) -> bool:
+    package = str(entry.get("registered_name") or entry["class_name"]).rpartition(">")[0]
+    module = str(entry.get("module") or "keras").split(".")[0]
+    return package in ("", *OWN_PACKAGES) and module in OWN_PACKAGES

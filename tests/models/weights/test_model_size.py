@@ -1,0 +1,94 @@
+"""The size of a model is known before its weights are allocated."""
+
+import json
+import random
+import zipfile
+
+import keras
+import pytest
+
+from cnnkit import load_model
+from cnnkit.errors import UsageError
+from cnnkit.models.weights.model_size import check_model_size, largest_output, outline
+
+
+def network(filters=4, kernel=3):
+    return keras.Sequential(
+        [keras.layers.Input((8, 8, 3)), keras.layers.Conv2D(filters, kernel, name="conv1")]
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("size") / "model.keras"
+    network().save(path)
+    return path
+
+
+def changed(saved, path, change):
+    """Copies a `.keras` file with another configuration."""
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                data = json.dumps(change(json.loads(data)))
+            new.writestr(name, data)
+    return path
+
+
+def with_convolution(**options):
+    def change(config):
+        config["config"]["layers"][1]["config"].update(options)
+        return config
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [({"filters": 900_000_000}, "25,200,000,000"), ({"kernel_size": [8, 10_000_000]}, "")],
+)
+def test_a_model_larger_than_its_file_is_refused(saved, tmp_path, options, numbers):
+    path = changed(saved, tmp_path / "x.keras", with_convolution(**options, padding="same"))
+    with pytest.raises(UsageError, match=f"larger than its weights.*a model of {numbers}"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("change", [
+    lambda config: [],
+    lambda config: {**config, "config": 5},
+    lambda config: {**config, "config": {**config["config"], "layers": [[]]}},
+    lambda config: {**config, "config": {**config["config"], "layers": {"a": 1}}},
+    with_convolution(filters="many"),
+    with_convolution(filters=10**400),
+    with_convolution(name=["x"]),
+    with_convolution(kernel_size=[-1, 1]),
+])  # fmt: skip
+def test_fields_of_another_type_are_refused_in_one_line(saved, tmp_path, change):
+    with pytest.raises(UsageError, match=r"x\.keras"):
+        load_model(changed(saved, tmp_path / "x.keras", change))
+
+
+def test_the_outline_leaves_no_trace():
+    keras.utils.clear_session()
+    random.seed(1)
+    expected = random.getstate()
+    size = outline(lambda: network(1000, 5))
+    assert (size.weights, size.largest_output) == (76_000, 4 * 4 * 1000)
+    assert random.getstate() == expected
+    assert keras.layers.Dense(1).name == "dense"
+
+
+def test_free_sides_are_those_of_the_image():
+    model = keras.Sequential([keras.layers.Input((None, None, 3)), keras.layers.Conv2D(4, 1)])
+    assert largest_output(model, (100, 50)) == 100 * 100 * 4
+
+
+def test_a_class_of_another_package_is_the_users():
+    described = {
+        "class_name": "mine>Model",
+        "config": {},
+        "module": "mine",
+        "registered_name": "mine>Model",
+    }
+    check_model_size(described, 0, "x.keras")
