@@ -81,6 +81,8 @@ def decode_predict_response(
     try:
         taken, rest = split_fields(memoryview(raw), {_OUTPUTS}, most=_MAX_OUTPUTS)
         entries = [_split_entry(entry) for entry in taken.get(_OUTPUTS, ())]
+        if len({name for name, _ in entries}) < len(entries):
+            raise UnreadableError("`raw` must hold each output once")
         version = pb.PredictResponse.FromString(rest).model_spec.version.value
     except UnreadableError as error:
         # Protobuf makes 100 bytes of the two bytes of an empty output.

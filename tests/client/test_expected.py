@@ -1,20 +1,32 @@
 """Responses of hostile servers: bounded by what was asked and declared, before they grow."""
 
 import asyncio
+import contextlib
+import threading
+from concurrent import futures
 
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnkit.client import AsyncClient, Client, InvalidResponse, MessageTooLarge, ServerError
+from cnnkit.client.calls import CallOptions, Calls
+from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.decode import LayoutCache, decode_predict_response
+from cnnkit.client.encode import RequestTarget
 from cnnkit.client.expected import ExpectedOutputs, OutputMismatch, check_rows
-from cnnkit.client.metadata import TensorSpec
+from cnnkit.client.flow import Deadline, UnaryCall
+from cnnkit.client.image_calls import classify_flow, explain_flow, features_flow
+from cnnkit.client.metadata import Signature, TensorSpec
+from cnnkit.errors import CnnkitError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.dtypes import TensorError, wire_type
 from cnnkit.wire.protobuf import encode_tag
 from tests.helpers.fake_servers import Brightness, fake_server
+from tests.helpers.wire_bytes import mutated
 
 UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
@@ -264,3 +276,90 @@ def test_rows_of_images():
             check_rows({"y": array}, 2, axes={"y": 2})
     with pytest.raises(TensorError, match="must hold real numbers"):
         check_rows({"y": np.zeros((2, 3), complex)}, 2, numbers=["y"])
+
+
+OUTPUTS = {
+    "labels": (TensorSpec("string", (None, 2)), LABELS),
+    "scores": (TensorSpec("float32", (None, 2)), SCORES),
+    "projection": (TensorSpec("float32", (None, 2, 2, 3)), tensor(pb.DT_FLOAT, 1, 2, 2, 3)),
+    "features": (TensorSpec("float32", (None, None)), tensor(pb.DT_FLOAT, 1, 2)),
+    "probabilities": (TensorSpec("float32", None), SCORES),
+}
+ENCODED = {"image_bytes": TensorSpec("string", (None,))}
+TARGET = RequestTarget("m")
+FLOWS = {
+    "classify_bytes": lambda calls, options: classify_flow(calls, b"B", None, options),
+    "explain_bytes": lambda calls, options: explain_flow(calls, b"B", None, options),
+    "features_bytes": lambda calls, options: features_flow(calls, b"B", options),
+}
+
+
+@st.composite
+def answers(draw):
+    """A response with some of the outputs, each honest or another's tensor; bytes are changed."""
+    given = draw(st.dictionaries(st.sampled_from([*OUTPUTS, "other"]), st.sampled_from([*OUTPUTS])))
+    return response(**{name: OUTPUTS[of][1] for name, of in given.items()})
+
+
+def take(flow, raw):
+    """Run a flow whose calls are all answered with the same bytes."""
+    step = next(flow)
+    try:
+        while True:
+            assert isinstance(step, UnaryCall)
+            step = flow.send(raw)
+    except StopIteration as end:
+        return end.value
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([*FLOWS]),
+    st.sets(st.sampled_from([*OUTPUTS]), min_size=1),
+    mutated(answers()),
+)
+def test_any_response_is_a_result_or_one_clear_error(name, declared, raw):
+    declared |= {"features"} if name == "features_bytes" else set()
+    calls = Calls(ChannelOptions("localhost:1"), 1, 1)
+    outputs = {of: OUTPUTS[of][0] for of in declared}
+    calls.known_signatures[TARGET] = {name: Signature(ENCODED, outputs)}
+    try:
+        found = take(FLOWS[name](calls, CallOptions(TARGET, Deadline(10))), raw)
+    except CnnkitError as error:
+        assert len(str(error).splitlines()) == 1
+    else:
+        assert len(found) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(mutated(st.sampled_from([signatures(2), response(labels=LABELS), b"\x0a\x02\x08\x01"])))
+def test_any_metadata_is_a_result_or_one_clear_error(raw):
+    calls = Calls(ChannelOptions("localhost:1"), 1, 1)
+    for flow in (calls.metadata, calls.status):
+        with contextlib.suppress(CnnkitError):
+            take(flow(CallOptions(TARGET, Deadline(10))), raw)
+
+
+def test_an_endless_stream_ends_with_the_deadline():
+    """A server that answers one request with message after message."""
+    stopped = threading.Event()
+
+    class Endless(grpc.GenericRpcHandler):
+        def service(self, details):
+            def answer(request, context):
+                context.add_callback(stopped.set)
+                while not stopped.is_set():
+                    yield bytes(2**16)
+
+            return grpc.unary_stream_rpc_method_handler(answer)
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers([Endless()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}", timeout=0.5) as client, pytest.raises(ServerError):
+            client.status("m")
+        assert stopped.wait(20)
+    finally:
+        server.stop(None).wait()
