@@ -1,5 +1,6 @@
 """A server whose graphs wait until the test opens a gate."""
 
+import asyncio
 import contextlib
 import threading
 
@@ -7,6 +8,7 @@ import grpc
 import numpy as np
 
 from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -15,12 +17,40 @@ from tests.helpers.serving import SIZE
 
 
 class Gate:
-    """Servables that wait at a gate, and the shapes of their inputs."""
+    """Servables that wait at a gate, and the shapes of their inputs.
+
+    Attributes:
+        open: Lets the graphs run.
+        arrived: Counts the graphs that began to wait.
+        scheduled: Counts the calls that came to the scheduler, where they join a batch at once.
+        canceled: Counts the calls that left it because the client canceled them.
+    """
 
     def __init__(self):
         self.open = threading.Event()
         self.arrived = threading.Semaphore(0)
+        self.scheduled = threading.Semaphore(0)
+        self.canceled = threading.Semaphore(0)
         self.shapes = []
+
+    def watch(self, monkeypatch):
+        """Counts what comes to the schedulers of all servers, and what is canceled there."""
+        run = BatchScheduler.run
+
+        async def counted(scheduler, call):
+            self.scheduled.release()
+            try:
+                return await run(scheduler, call)
+            except asyncio.CancelledError:
+                self.canceled.release()
+                raise
+
+        monkeypatch.setattr(BatchScheduler, "run", counted)
+
+    def wait_until_scheduled(self, count):
+        """Waits until so many calls more have come to the scheduler."""
+        for _ in range(count):
+            assert self.scheduled.acquire(timeout=30)
 
     def load(self, name, version, folder):
         gate = self

@@ -1,6 +1,7 @@
 """A server that polls its model folder often, and a client that predicts."""
 
 import contextlib
+import threading
 import time
 
 import numpy as np
@@ -33,6 +34,21 @@ def wait_for(condition, seconds=30):
     while not condition():
         assert time.monotonic() < end, "the condition did not become true"
         time.sleep(POLL)
+
+
+def wait_for_polls(server, count=3):
+    """Waits until a server has looked at its folders so many times more."""
+    poller, polled = server._poller, threading.Semaphore(0)
+    poll = poller._poll
+
+    def counted():
+        poll()
+        polled.release()
+
+    poller._poll = counted
+    for _ in range(count):
+        assert polled.acquire(timeout=30)
+    poller._poll = poll
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ from tests.helpers.held_server import Gate
 
 
 @pytest.fixture
-def gate():
+def gate(monkeypatch):
     """A gate that is opened at the end of the test at the latest."""
     held = Gate()
+    held.watch(monkeypatch)
     yield held
     held.open.set()
 

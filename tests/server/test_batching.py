@@ -1,6 +1,5 @@
 """Requests that arrive close together run as one batch."""
 
-import time
 from concurrent import futures
 
 import numpy as np
@@ -126,7 +125,7 @@ def test_with_a_full_queue_of_batches_requests_are_unavailable(colors_folder, ga
         running = send(channel, gray_image(1))
         assert gate.arrived.acquire(timeout=30)
         waiting = send(channel, gray_image(2))
-        time.sleep(0.2)
+        gate.wait_until_scheduled(2)
         assert error_of(send(channel, gray_image(3))) == (
             "UNAVAILABLE",
             "The batch scheduling queue to which this task was submitted is full; currently 1 "
@@ -142,7 +141,7 @@ def test_requests_join_a_batch_while_it_waits_for_a_thread(colors_folder, gate):
         first = send(channel, gray_image(1))
         assert gate.arrived.acquire(timeout=30)
         others = [send(channel, gray_image(value)) for value in range(2, 7)]
-        time.sleep(0.3)
+        gate.wait_until_scheduled(6)
         gate.open.set()
         for value, call in enumerate([first, *others], start=1):
             np.testing.assert_allclose(
@@ -156,9 +155,9 @@ def test_canceled_requests_are_not_computed(colors_folder, gate):
         first = send(channel, gray_image(1))
         assert gate.arrived.acquire(timeout=30)
         gone, staying = send(channel, gray_image(2)), send(channel, gray_image(3))
-        time.sleep(0.2)
+        gate.wait_until_scheduled(3)
         gone.cancel()
-        time.sleep(0.2)
+        assert gate.canceled.acquire(timeout=30)
         gate.open.set()
         assert probabilities_of(first).shape == probabilities_of(staying).shape == (1, 4)
     assert [shape[0] for shape in gate.shapes] == [1, 1]

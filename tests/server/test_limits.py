@@ -1,7 +1,6 @@
 """Requests above the limits are refused, and the others are answered."""
 
 import asyncio
-import time
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ def test_too_many_requests_are_refused_and_the_others_answered(colors_folder, ga
         taken = [send(channel, gray_image(1))]
         assert gate.arrived.acquire(timeout=30)
         taken += [send(channel, gray_image(value)) for value in (2, 3)]
-        time.sleep(0.2)
+        gate.wait_until_scheduled(3)
         for _ in range(20):
             assert error_of(send(channel, gray_image(4))) == (
                 "RESOURCE_EXHAUSTED",

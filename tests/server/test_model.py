@@ -8,7 +8,14 @@ import pytest
 
 from cnnkit.server.model import ServedModel
 from cnnkit.server.model_config import ModelConfig, parse_version_policy
-from tests.helpers.polled_server import POLL, predict, serve, version_states, wait_for
+from tests.helpers.polled_server import (
+    POLL,
+    predict,
+    serve,
+    version_states,
+    wait_for,
+    wait_for_polls,
+)
 
 
 def test_a_version_is_left_alone_while_it_is_written(model_folder, colors_folder, caplog):
@@ -62,7 +69,7 @@ def test_a_broken_version_is_refused_and_the_old_one_answers(
         }
         assert details.get(fault, "Version 2 of model 'colors' cannot be loaded") in str(status)
         assert str(model_folder) not in str(status)
-        time.sleep(4 * POLL)
+        wait_for_polls(server)
         assert predict(channel)[0] == 1
         # Logged once, not at every poll.
         assert caplog.text.count("version 2 is not served") == 1
@@ -95,7 +102,7 @@ def test_the_last_version_stays_when_its_folder_is_removed(model_folder, caplog)
     ):
         model_folder.rename(model_folder.with_name("elsewhere"))
         wait_for(lambda: "is not refreshed" in caplog.text)
-        time.sleep(4 * POLL)
+        wait_for_polls(server)
         assert caplog.text.count("is not refreshed") == 1
         assert predict(channel)[0] == 1
         assert version_states(client) == {1: "AVAILABLE"}

@@ -1,7 +1,6 @@
 """Version policies and the file models.config."""
 
 import os
-import time
 
 import numpy as np
 import pytest
@@ -9,7 +8,14 @@ import pytest
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer
 from cnnkit.server.model_config import VersionPolicy, parse_version_policy, read_models_config
-from tests.helpers.polled_server import IMAGE, POLL, scale_of, serve, version_states, wait_for
+from tests.helpers.polled_server import (
+    IMAGE,
+    scale_of,
+    serve,
+    version_states,
+    wait_for,
+    wait_for_polls,
+)
 from tests.helpers.serving import expected_probabilities
 
 
@@ -51,7 +57,7 @@ def test_models_config(models_config, model_folder):
         wait_for(lambda: "next" in server.repository.configs[0].version_labels)
         models_config.write_text("model_config_list {")
         os.utime(models_config, (2, 2))
-        time.sleep(4 * POLL)
+        wait_for_polls(server)
         assert version_states(client, "tints") == {3: "AVAILABLE"}
 
 

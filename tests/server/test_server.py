@@ -4,7 +4,6 @@ import contextlib
 import subprocess
 import sys
 import threading
-import time
 from concurrent import futures
 
 import grpc
@@ -14,6 +13,7 @@ import pytest
 from cnnkit.client import Client, InvalidRequest
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.server.limits import ConcurrencyLimiter
 from cnnkit.server.listen import reserve_port
 from tests.helpers.held_server import error_of, gray_image, probabilities_of, send, served
 from tests.helpers.serving import SIZE
@@ -99,13 +99,20 @@ def test_stopping_lets_a_request_finish(colors_folder, monkeypatch):
             stopped.result(10)
 
 
-def test_a_stop_waits_for_running_requests_and_refuses_new_ones(colors_folder, gate):
+def test_a_stop_waits_for_running_requests_and_refuses_new_ones(colors_folder, gate, monkeypatch):
+    refusing, refuse = threading.Event(), ConcurrencyLimiter.refuse_new
+
+    def refuse_and_tell(limiter):
+        refuse(limiter)
+        refusing.set()
+
+    monkeypatch.setattr(ConcurrencyLimiter, "refuse_new", refuse_and_tell)
     with served(colors_folder, gate, threads=1, batch_timeout_seconds=1e-3) as (server, channel):
         calls = [send(channel, gray_image(1)), send(channel, gray_image(2))]
         assert gate.arrived.acquire(timeout=30)
         with futures.ThreadPoolExecutor(1) as pool:
             stopped = pool.submit(server.stop, 30)
-            time.sleep(0.3)
+            assert refusing.wait(30)
             with grpc.insecure_channel(server.address) as late:
                 assert error_of(send(late, gray_image(3)))[0] == "UNAVAILABLE"
             assert not stopped.done()
