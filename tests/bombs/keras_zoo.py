@@ -214,14 +214,17 @@ RAW_CONFIGS = {
 
 
 # As weights these may be read: the configuration is not needed then.
-@bomb("weights", *(f"{name}.config.keras" for name in CONFIGS), harmless=True)
-@bomb("weights", *(f"{name}.config.keras" for name in RAW_CONFIGS))
+NOT_NEEDED = (*CONFIGS, "nul", "surrogate")
+
+
+@bomb("weights", *(f"{name}.config.keras" for name in NOT_NEEDED), harmless=True)
+@bomb("weights", *(f"{name}.config.keras" for name in RAW_CONFIGS if name not in NOT_NEEDED))
 def _configs(path):
     name = path.name.partition(".")[0]
     write_keras(path, RAW_CONFIGS.get(name) or keras_config(CONFIGS[name]))
 
 
-@bomb("weights", "input.config.keras")
+@bomb("weights", "input.config.keras", harmless=True)
 def _input(path):
     text = keras_config().replace(b"[null, 8, 8, 3]", b"[null, 1000000, 1000000, 3]")
     write_keras(

@@ -14,9 +14,13 @@ from tests.bombs.confined import Confinement
 from tests.bombs.zoo import sparse
 
 SMALL = {
-    "fifo.keras", "device.npz", "loop.keras", "whole.npy", "mean.h5", "system.pth",
-    "deep.header.npy", "length.safetensors", "claims.safetensors",
-    "system.config.keras", "vocabulary.config.keras",
+    # Weights: bytes, archives, HDF5, pickles, headers, configurations.
+    "sparse.bin", "fifo.keras", "device.npz", "loop.keras", "layer.caffemodel", "whole.npy",
+    "config-6g.keras", "inflating.npz", "overlap.npz", "encrypted.keras", "method.npz",
+    "external.h5", "virtual.keras", "one-chunk.h5", "mean.h5", "deep-config.h5", "nan-config.h5",
+    "memo-2g.pth", "system.pth", "load.npy", "deep.header.npy",
+    "length.safetensors", "claims.safetensors", "layers.caffemodel", "named.caffemodel",
+    "system.config.keras", "vocabulary.config.keras", "deep.config.keras",
 }  # fmt: skip
 
 
