@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit._staging import NO_LINKS, staged_file, write_errors
+from cnnkit._untrusted.limits import MAX_LINE_BYTES, MAX_LINES, MAX_TEXT_BYTES
+from cnnkit._untrusted.regular_files import read_bytes
 from cnnkit.errors import DataError
 
 # Marks at the beginning of a file that name its encoding. That of UTF-32 begins with UTF-16's.
@@ -100,7 +102,8 @@ def read_lines(path: Path) -> list[str]:
     break can be part of a name.
 
     Raises:
-        DataError: If the file cannot be read, or its encoding cannot be known.
+        DataError: If the file cannot be read, its encoding cannot be known, or it is larger than
+            `MAX_TEXT_BYTES`, `MAX_LINES` or `MAX_LINE_BYTES`.
 
     Example:
         >>> import tempfile
@@ -110,10 +113,7 @@ def read_lines(path: Path) -> list[str]:
         ...     read_lines(path)
         ['cat', 'dog']
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read", received=error.strerror or error) from error
+    data = read_bytes(path, max_bytes=MAX_TEXT_BYTES)
     marked = (name for mark, name in BYTE_ORDER_MARKS.items() if data.startswith(mark))
     encoding = next(marked, "utf-8")
     try:
@@ -131,5 +131,13 @@ def read_lines(path: Path) -> list[str]:
             received="zero bytes",
             hint="Save it in UTF-8",
         )
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return lines[:-1] if not lines[-1] else lines
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    count = text.count("\n")
+    if count > MAX_LINES:
+        raise DataError(f"{path} has too many lines", expected=MAX_LINES, received=f"{count:,}")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if max(map(len, lines), default=0) > MAX_LINE_BYTES:
+        raise DataError(
+            f"{path} is not a text of lines", expected=f"at most {MAX_LINE_BYTES:,} characters each"
+        )
+    return lines

@@ -218,11 +218,18 @@ def _boot() -> str:
 @functools.cache
 def _machine() -> str:
     """Return 8 hexadecimal digits that tell the machine, also after it was started again."""
+    identity = machine_identity()
+    return _short_digest(identity) if identity else UNKNOWN_MACHINE
+
+
+@functools.cache
+def machine_identity() -> str:
+    """Return a text that tells the machine, which only its users can read; empty if it has none."""
     try:
-        machine = Path("/etc/machine-id").read_text().strip()
+        identity = Path("/etc/machine-id").read_text().strip()
     except OSError:
-        machine = ""
-    return _short_digest(f"{socket.gethostname()} {machine}") if machine else UNKNOWN_MACHINE
+        identity = ""
+    return f"{socket.gethostname()} {identity}" if identity else ""
 
 
 def _short_digest(text: str) -> str:

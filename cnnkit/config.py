@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.json_documents import JsonFields, parse_json
 from cnnkit.config_fields import check_fields, config_field, current_names, with_former_names
 from cnnkit.errors import RunError, UsageError, unknown_name
 
@@ -304,9 +306,8 @@ class TrainingConfig:
             RunError: If `text` is not such a document.
         """
         try:
-            fields = json.loads(text)
-            if not isinstance(fields, dict):
-                raise TypeError(f"not a JSON object: {text[:40]!r}")
+            with damage_as_error(origin, RunError):
+                fields = JsonFields(parse_json(text, origin), origin).document
             fields = {**_FIELDS_OF_0_1_0, **current_names(cls, fields, str(origin), stacklevel=3)}
             known = [item.name for item in dataclasses.fields(cls)]
             for name, value in fields.items():

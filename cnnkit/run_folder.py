@@ -14,10 +14,10 @@ epochs/            the networks after chosen epochs, with `keep_epochs`
 
 from __future__ import annotations
 
-import json
+import math
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,13 @@ from cnnkit._staging import (
     staged_folder,
     write_errors,
 )
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.json_documents import JsonFields, parse_json, read_json
+from cnnkit._untrusted.limits import MAX_JSON_BYTES, MAX_STATISTICS_BYTES
+from cnnkit._untrusted.npy_arrays import load_npz
+from cnnkit._untrusted.regular_files import read_bytes
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import DataError, RunError, UsageError
 
 CONFIG = "config.json"
 LABELS = "labels.txt"
@@ -193,7 +198,7 @@ class RunFolder:
     def kept_epochs(self) -> dict[int, Path]:
         """Files of the networks of single epochs, by epoch, in order."""
         files = sorted((self.path / EPOCHS).glob("[0-9]*.keras"))
-        return {int(file.stem): file for file in files}
+        return {int(file.stem): file for file in files if file.stem.isdecimal()}
 
     @property
     def metrics_file(self) -> Path:
@@ -204,7 +209,9 @@ class RunFolder:
     def config(self) -> TrainingConfig:
         """The configuration."""
         file = self.path / CONFIG
-        return TrainingConfig.from_json(file.read_bytes(), file)
+        with damage_as_error(file, RunError):
+            text = read_bytes(file, max_bytes=MAX_JSON_BYTES)
+        return TrainingConfig.from_json(text, file)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -214,24 +221,33 @@ class RunFolder:
     @property
     def statistics(self) -> dict[str, np.ndarray]:
         """Statistics of the training images, by name."""
-        with np.load(self.path / STATISTICS, allow_pickle=False) as archive:
-            return dict(archive)
+        file = self.path / STATISTICS
+        with damage_as_error(file, RunError):
+            return load_npz(file, max_bytes=MAX_STATISTICS_BYTES, kinds="biuf")
 
     @property
     def environment(self) -> dict[str, Any]:
         """Contents of environment.json."""
-        facts: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
-        return facts
+        file = self.path / ENVIRONMENT
+        with damage_as_error(file, RunError):
+            facts = JsonFields(read_json(file, nan=True), file)
+            if "dataset" in facts:
+                facts.fields("dataset").text("fingerprint", default="")
+        return dict(facts.document)
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """Metrics of each epoch; a last line that a crash truncated is left out."""
-        lines = []
-        for line in self.metrics_file.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                break
+        """Metrics of each epoch; a last line that a crash truncated is left out.
+
+        Losses that were not finite are None.
+        """
+        file = self.metrics_file
+        with damage_as_error(file, RunError):
+            *whole, rest = read_bytes(file, max_bytes=MAX_JSON_BYTES).split(b"\n")
+            lines = [_read_metrics(line, f"line {n} of {file}") for n, line in enumerate(whole, 1)]
+            # The line was written whole, and the crash came before its end.
+            with suppress(DataError):
+                lines += [_read_metrics(rest, file)] if rest else []
         return lines
 
     def remove_partial_files(self) -> None:
@@ -263,3 +279,18 @@ class RunFolder:
                 hint=f"`cnnkit train --resume --output {self.path}` continues it",
             )
         return self.model_file
+
+
+def _read_metrics(line: bytes, origin: str | Path) -> dict[str, Any]:
+    """Return the metrics of one epoch; numbers of a line of version 0.1.0 may be NaN."""
+    fields = JsonFields(parse_json(line, origin, nan=True), origin)
+    fields.integer("epoch", minimum=1)
+    for name in ("accuracy", "val_accuracy", "learning_rate", "images_per_second"):
+        fields.number(name)
+    return {**fields.document, **{name: _finite(fields, name) for name in ("loss", "val_loss")}}
+
+
+def _finite(fields: JsonFields, name: str) -> float | None:
+    value = fields.document.get(name)
+    not_finite = value is None or (isinstance(value, float) and not math.isfinite(value))
+    return None if not_finite else fields.number(name)

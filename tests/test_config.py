@@ -43,9 +43,9 @@ def test_json_both_ways():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{}}", "config.json is not a training configuration"),
-        ("[1]", "config.json is not a training configuration"),
-        (b"\xff\xfe{}", "config.json is not a training configuration"),
+        ("{}}", "config.json is not valid JSON"),
+        ("[1]", "config.json must be a JSON object"),
+        (b"\xff\xfe{}", "config.json must be text in UTF-8"),
         ('{"epoch": 3}', "Unknown field 'epoch'.*Did you mean epochs"),
         ('{"epochs": "3"}', "`epochs` must be an integer of at least 1"),
     ],

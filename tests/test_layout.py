@@ -24,7 +24,6 @@ SHARED: dict[str, str] = {
     "cli/serve/embedded": "cli/commands/test_serve.py",
     "cli/serve/options": "cli/commands/test_serve_options.py",
     "cli/serve/tf_serving": "cli/commands/test_serve.py",
-    "cli/train_stages": "recipes/test_recipes.py",
     "cli/transfer/inputs": "transfer/test_near_duplicates.py",
     "cli/transfer/multilabel": "data/sources/test_voc.py",
     "cli/transfer/single_label": "transfer/test_benchmark.py",

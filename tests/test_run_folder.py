@@ -2,14 +2,44 @@
 
 import io
 import itertools
+import json
 import os
+import zipfile
 from contextlib import contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
+from tests.helpers.damage import changed_json, damaged, reads_or_refuses
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
+from tests.helpers.tiny_network import metrics_line
+
+STORED = Path(__file__).parent / "data" / "saved_by_0_1_0" / "run.zip"
+READERS = {
+    "config.json": lambda run: run.config,
+    "labels.txt": lambda run: run.class_names,
+    "statistics.npz": lambda run: run.statistics,
+    "environment.json": lambda run: run.environment,
+    "metrics.jsonl": lambda run: run.metrics,
+}
+
+
+@pytest.fixture(scope="module")
+def stored_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stored")
+    with zipfile.ZipFile(STORED) as archive:
+        archive.extractall(folder)
+    return RunFolder(folder / "run")
+
+
+def read_all(run):
+    for name, read in READERS.items():
+        assert read(run) is not None, name
 
 
 def test_an_unfinished_run_has_no_model(tmp_path):
@@ -174,3 +204,93 @@ def test_a_run_that_is_replaced_stays_until_the_new_one_is_whole(tmp_path, monke
     empty.check_available(overwrite=False)
     run.create(CONFIG, ["b"], {})
     assert run.class_names == ("b",)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_folder_of_version_0_1_0_is_read(stored_run):
+    read_all(stored_run)
+    assert [line["epoch"] for line in stored_run.metrics] == [1, 2]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_files_that_are_missing_or_never_end_are_not_opened(tmp_path, name):
+    run = RunFolder(tmp_path / "run")
+    run.create(CONFIG, ["a"], {})
+    file = run.path / name
+    file.unlink()
+
+    def refused(text):
+        with pytest.raises((RunError, DataError), match=text) as error:
+            READERS[name](run)
+        assert name in str(error.value)
+
+    refused("No such file")
+    os.mkfifo(file)
+    refused("must be a regular file")
+    file.unlink()
+    file.symlink_to("/dev/zero")
+    refused("must be a regular file")
+    file.unlink()
+    file.symlink_to(file)
+    refused("Too many levels of symbolic links")
+    file.unlink()
+    file.write_bytes(b"")
+    os.truncate(file, 10 << 30)
+    refused("is too large|is damaged")
+
+
+def test_statistics_are_not_unfolded_without_a_limit(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(CONFIG, ["a"], {}, {"mean": np.zeros(3)})
+    assert list(run.statistics) == ["mean"]
+    with zipfile.ZipFile(run.path / "statistics.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mean.npy", bytes(100 << 20))
+    with pytest.raises(RunError, match="unfolds to an absurd size"):
+        _ = run.statistics
+
+
+def test_metrics_are_lines_of_numbers(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(CONFIG, ["a"], {})
+    whole = metrics_line(1) + metrics_line(2, val_loss=float("nan"))
+    run.metrics_file.write_text(whole + metrics_line(3)[:-9])
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    assert run.metrics[1]["val_loss"] is None
+    # The crash came before the end of the line.
+    run.metrics_file.write_text(whole + metrics_line(3).rstrip())
+    assert len(run.metrics) == 3
+    for line in ("5\n", "{}\n", '{"epoch": 3}\n', metrics_line(3, val_accuracy="x"), "\0\n"):
+        run.metrics_file.write_text(whole + line + metrics_line(4))
+        with pytest.raises(RunError, match="line 3 of .*metrics.jsonl"):
+            _ = run.metrics
+
+
+def test_other_files_among_the_networks_of_epochs_are_left_out(tmp_path):
+    (tmp_path / "epochs").mkdir()
+    for name in ("0001.keras", "1x.keras", "notes.txt"):
+        (tmp_path / "epochs" / name).touch()
+    assert list(RunFolder(tmp_path).kept_epochs) == [1]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", READERS)
+def test_any_content_is_read_or_refused(stored_run, name):
+    file = stored_run.path / name
+    whole = file.read_bytes()
+    draws = damaged(whole)
+    if name.endswith("json"):
+        draws = st.one_of(draws, changed_json(json.loads(whole)))
+    elif name.endswith("jsonl"):
+        lines = changed_json(json.loads(whole.splitlines()[0]))
+        draws = st.one_of(draws, lines.map(lambda line: line + b"\n" + whole))
+
+    @settings(max_examples=40)
+    @given(data=draws)
+    def check(data):
+        file.write_bytes(data)
+        reads_or_refuses(lambda: READERS[name](stored_run))
+
+    try:
+        check()
+    finally:
+        file.write_bytes(whole)

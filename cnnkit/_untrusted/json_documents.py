@@ -157,12 +157,25 @@ class JsonFields:
         value = self._get(name, default)
         if value is default:
             return value  # type: ignore[no-any-return]
-        is_number = type(value) in (int, float) and abs(value) <= 1.7e308
-        if not is_number or not minimum <= value <= maximum:
+        if not _is_number(value, minimum, maximum):
             bounds = "" if minimum == -math.inf else f" of at least {minimum:g}"
             bounds += "" if maximum == math.inf else f" of at most {maximum:g}"
             raise self.wrong(name, f"a finite number{bounds}")
         return float(value)
+
+    def numbers(
+        self,
+        name: str,
+        *,
+        minimum: float = -math.inf,
+        maximum: float = math.inf,
+        count: int,
+    ) -> tuple[float, ...]:
+        """Return a list of `count` finite numbers as floats."""
+        values = self.items(name, max_count=count)
+        if len(values) != count or not all(_is_number(one, minimum, maximum) for one in values):
+            raise self.wrong(name, f"a list of {count} numbers from {minimum:g} to {maximum:g}")
+        return tuple(map(float, values))
 
     def boolean(self, name: str, *, default: Any = _required) -> bool:
         """Return true or false."""
@@ -248,6 +261,11 @@ class JsonFields:
         if name not in self.document and default is self._required:
             raise DataError(f"{self.origin} has no `{self._path(name)}`")
         return self.document.get(name, default)
+
+
+def _is_number(value: Any, minimum: float, maximum: float) -> bool:
+    is_finite = type(value) in (int, float) and abs(value) <= 1.7e308
+    return is_finite and bool(minimum <= value <= maximum)
 
 
 def _is_text(value: Any, max_length: int) -> bool:

@@ -70,3 +70,21 @@ UNSTORED_NUMBERS = 1_000_000
 MAX_PROBE_NUMBERS = 8 * MIB
 # Elements of the largest map of a network for the image of its fingerprint: VGG at 1448 x 1448.
 MAX_FINGERPRINT_NUMBERS = 128 * MIB
+
+# Feature stores. A dimension of 2^28 has a gigabyte for one image; a part holds 8,192 images at
+# most unless `rows` says otherwise; its file is mapped, not read.
+MAX_FEATURE_DIMENSION = 1 << 28
+MAX_FEATURE_ROWS = 1 << 20
+MAX_FEATURE_PARTS = 1_000_000
+
+# Statistics of a training: a mean image of 4,096 x 4,096 pixels as float32 has 201 MB.
+MAX_STATISTICS_BYTES = 256 * MIB
+
+# Text files that are read as lines: names of a million images or classes.
+MAX_LINES = 2_000_000
+
+# Saved classifiers: 1,000 classes on 25,088 features have 200 MB. The schema has 18 KB for each
+# class of a classifier of several classes per image. A value is a setting such as "lbfgs".
+MAX_PIPELINE_BYTES = 512 * MIB
+MAX_PIPELINE_SCHEMA_BYTES = 32 * MIB
+MAX_ESTIMATOR_VALUE = 4096

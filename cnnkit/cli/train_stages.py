@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cnnkit._files import json_text, write_text
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.recipes import TrainingStage
 from cnnkit.run_folder import RunFolder
 
 # The stages of a folder; the run folder of a single training has no such file. The name is kept
 # for folders that older versions wrote.
 STAGES_FILE = "parts.json"
+# Characters of the name of a folder.
+MAX_NAME = 100
 
 
 def has_stages(output: Path) -> bool:
@@ -62,17 +66,21 @@ def read_stages(output: Path) -> list[TrainingStage]:
         RunError: If it cannot be read.
     """
     file = output / STAGES_FILE
-    try:
-        return [
-            TrainingStage(
-                row["name"],
-                TrainingConfig.from_json(json.dumps(row["config"]), file),
-                row["follows"],
-            )
-            for row in json.loads(file.read_text())
-        ]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} is not a list of stages", received=error) from error
+    stages = []
+    with damage_as_error(file, RunError, "is not a list of stages"):
+        rows = read_json(file)
+        if not isinstance(rows, list) or not rows:
+            raise DataError(f"{file} is not a list of stages")
+        for row in (JsonFields(one, file, "stage") for one in rows):
+            name = row.text("name", max_length=MAX_NAME)
+            # Its run is written into a folder of this name.
+            if not name.isprintable() or name in ("", ".", "..") or set(name) & set("/\\"):
+                raise row.wrong("name", "the name of a folder")
+            config = TrainingConfig.from_json(json.dumps(row.fields("config").document), file)
+            stages.append(TrainingStage(name, config, row.boolean("follows")))
+    if stages[0].follows:
+        raise RunError(f"{file} is not a list of stages", received="a first one that follows")
+    return stages
 
 
 def train_stages(

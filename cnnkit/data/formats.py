@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._untrusted.json_documents import JsonFields
 from cnnkit.config import TrainingConfig, parse_color
 from cnnkit.data.animation import StillImage, first_gif_frame, first_webp_frame
 from cnnkit.data.bmp import decode_bmp
@@ -78,19 +80,25 @@ class Decoding:
         return cls(parse_color(config.background), config.exif_orientation)
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any] | None) -> Decoding:
+    def from_dict(
+        cls, stored: Mapping[str, Any] | None, origin: str | Path = "`stored`"
+    ) -> Decoding:
         """Return what `to_dict` wrote; None stands for a file of version 0.1.0.
 
+        Args:
+            stored: The entries.
+            origin: Where they were read, for the error message.
+
         Raises:
-            UsageError: If `background` is not a color.
-            KeyError, TypeError: If an entry is missing, or of another type.
+            DataError: If an entry is missing, of another type or out of range.
         """
         if stored is None:
             return DECODING_OF_0_1_0
-        background = stored["background"]
-        return cls(
-            None if background is None else tuple(background), bool(stored["exif_orientation"])
-        )
+        fields = JsonFields(stored, origin)
+        color = fields.integers("background", maximum=255, default=None)
+        if color is not None and len(color) != 3:
+            raise fields.wrong("background", "null or three integers")
+        return cls(color and (color[0], color[1], color[2]), fields.boolean("exif_orientation"))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes by name, for JSON."""

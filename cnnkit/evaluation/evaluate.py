@@ -131,7 +131,7 @@ def evaluate(
     ]
     predictions = Predictions.empty(len(split), len(members), len(class_names))
     if state is not None:
-        predictions.load(Path(state))
+        predictions.load(Path(state), len(class_names))
     progress(predictions.done)
     saved = time.monotonic()
     for logs in _windows(split, scorers, batch_size, len(class_names), predictions.done):

@@ -7,7 +7,6 @@ equal zeros cannot be ranked.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ import numpy as np
 
 from cnnkit._files import make_folder
 from cnnkit._staging import staged_file
-from cnnkit.errors import RunError
+from cnnkit._untrusted.npy_arrays import load_npz
+from cnnkit.errors import DataError, RunError
 
 TOP = 5
 
@@ -91,15 +91,32 @@ class Predictions:
         with staged_file(path) as staging, staging.open("wb") as file:
             np.savez(file, **vars(self))
 
-    def load(self, path: Path) -> None:
-        """Read predictions that `save` wrote; ignore a truncated file or one of other shapes."""
+    def load(self, path: Path, classes: int) -> None:
+        """Read predictions that `save` wrote; ignore a damaged file or one of another evaluation.
+
+        Args:
+            path: The file.
+            classes: Number of classes.
+        """
+        mine = {name: np.asarray(value) for name, value in vars(self).items()}
+        size = sum(array.nbytes for array in mine.values())
         try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in vars(self)}
-        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+            arrays = load_npz(path, max_bytes=size, kinds="if")
+        except DataError:
             return
-        if all(arrays[name].shape == np.shape(value) for name, value in vars(self).items()):
-            vars(self).update(arrays, done=int(arrays["done"]))
+        if {name: (array.shape, array.dtype) for name, array in arrays.items()} != {
+            name: (array.shape, array.dtype) for name, array in mine.items()
+        }:
+            return
+        done = int(arrays["done"])
+        indices = (arrays["ranks"], arrays["rank"], arrays["top"])
+        logs = (arrays["top_logs"], arrays["right_logs"])
+        if (
+            0 <= done <= len(self.rank)
+            and all(((array >= 0) & (array < classes)).all() for array in indices)
+            and all(np.isfinite(array[:done]).all() for array in logs)
+        ):
+            vars(self).update(arrays, done=done)
 
 
 def label_ranks(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

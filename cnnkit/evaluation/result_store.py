@@ -6,18 +6,28 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cnnkit._files import json_text, make_folder, write_text
-from cnnkit.errors import RunError, UsageError
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.json_documents import MAX_INTEGER, JsonFields, read_json
+from cnnkit._untrusted.regular_files import open_regular_file
+from cnnkit.errors import DataError, RunError, UsageError
+
+if TYPE_CHECKING:
+    from io import BufferedReader
 
 FOLDER = "evaluations"
 
 
 def sha256(path: Path) -> str:
-    """Return the SHA-256 digest of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 digest of a regular file in hexadecimal.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    with open_regular_file(path) as file:
+        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
 
 
 def result_path(run: Path, request: Mapping[str, Any]) -> Path:
@@ -85,13 +95,61 @@ def read_results(file: Path) -> dict[str, Any]:
     """
     if not file.is_file():
         raise UsageError(f"No results {file}", expected="a file that `cnnkit evaluate` wrote")
-    try:
-        document: dict[str, Any] = json.loads(file.read_text())
-        for name in ("confusion", "classes", "members", "examples", "mistakes", "top5_error"):
-            document[name]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{file} holds no results of an evaluation", received=error) from error
-    return document
+    with damage_as_error(file, RunError):
+        fields = JsonFields(read_json(file, nan=True), file)
+        if "confusion" not in fields:
+            raise DataError(f"{file} holds no results of an evaluation")
+        _check_results(fields)
+    return dict(fields.document)
+
+
+def _check_results(fields: JsonFields) -> None:
+    """Check the types of what all results have, and that of what those of the command have too."""
+    classes = len(fields.items("classes"))
+    for row in fields.items("classes"):
+        JsonFields(row, fields.origin, "classes").text("label")
+    # Results without class names are not written by the command.
+    last = classes - 1 if classes else MAX_INTEGER
+    for row in fields.items("confusion"):
+        label, predicted, _ = JsonFields({"row": row}, fields.origin, "confusion").integers("row")
+        if max(label, predicted) > last:
+            raise fields.wrong("confusion", f"counts of classes up to {last}")
+    for one in (fields, *(JsonFields(row, fields.origin) for row in fields.items("members"))):
+        for name in ("top1_error", "top5_error"):
+            one.number(name, minimum=0, maximum=1)
+    for name in ("examples", "mistakes"):
+        for row in fields.items(name):
+            _check_prediction(JsonFields(row, fields.origin, name))
+    for name in ("dataset", "protocol", "fingerprint"):
+        fields.text(name, default="")
+    for name in ("images", "seed"):
+        fields.integer(name, default=0)
+    if "calibration" in fields:
+        calibration = fields.fields("calibration")
+        calibration.number("error", minimum=0, maximum=1)
+        for row in calibration.items("bins"):
+            _check_bin(JsonFields(row, fields.origin, "calibration.bins"))
+
+
+def _check_prediction(row: JsonFields) -> None:
+    row.integer("index")
+    row.text("label")
+    row.number("probability", minimum=0, maximum=1)
+    for pair in row.items("top"):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise row.wrong("top", "pairs of a class and its probability")
+        named = JsonFields(dict(zip(("label", "probability"), pair, strict=True)), row.origin)
+        named.text("label")
+        named.number("probability", minimum=0, maximum=1)
+
+
+def _check_bin(row: JsonFields) -> None:
+    row.integer("images")
+    for name in ("low", "high"):
+        row.number(name, minimum=0, maximum=1)
+    for name in ("confidence", "accuracy"):
+        if row.document.get(name) is not None or row.document.get("images"):
+            row.number(name, minimum=0, maximum=1)
 
 
 def _counts(document: Mapping[str, Any]) -> list[Any]:

@@ -20,7 +20,8 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features.extract import BATCH_SIZE, stream_features
 from cnnkit.features.extractor import FeatureExtractor
 from cnnkit.features.image_batches import split_from_files
-from cnnkit.features.store import iter_parts, read_index
+from cnnkit.features.index import read_index
+from cnnkit.features.store import iter_parts
 
 # Memory of a block of vectors and its distances to the queries, at most.
 BLOCK_BYTES = 64 << 20
@@ -208,6 +209,12 @@ def find_neighbors(
             expected=f"those of {model.name}, {extractor.identity[:12]}",
             received=f"{index.network}, {index.identity[:12]}",
             hint="Write the features of this network, or name the one that made them",
+        )
+    if extractor.dimensions != (index.dimension,):
+        raise DataError(
+            f"{features} states another dimension than its network has",
+            expected=extractor.dimensions[0],
+            received=index.dimension,
         )
     queries = np.empty((len(split), index.dimension), np.float32)
     for rows, [vectors] in stream_features(extractor, split, np.arange(len(split)), BATCH_SIZE):

@@ -5,12 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit._untrusted.damage import shorten
+from cnnkit._untrusted.json_documents import JsonFields
+from cnnkit.errors import DataError, UsageError, unknown_name
 
 AGGREGATES = ("stack", "average", "max")
 POOLS = ("flatten", "average", "max")
+# Largest side of an image, and number of scales, that a file may name: the memory of a network
+# grows with the square of the side. The papers use five scales up to 640.
+MAX_SIDE, MAX_SCALES = 4096, 64
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,10 @@ class FeatureSpec:
         if self.pool not in POOLS:
             raise unknown_name("pooling", self.pool, POOLS)
         sides = [*self.scales, *([] if self.image_size is None else [self.image_size])]
-        if any(side < 1 for side in sides):
-            raise UsageError("`scales` and `image_size` must be at least 1", received=sides)
+        if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in sides):
+            raise UsageError(
+                f"`scales` and `image_size` must be integers from 1 to {MAX_SIDE:,}", received=sides
+            )
         if self.scales and self.pool == "flatten":
             raise UsageError(
                 "`pool` must be 'average' or 'max' with `scales`, because maps differ in size",
@@ -100,13 +109,31 @@ class FeatureSpec:
         return {**dataclasses.asdict(self), "scales": list(self.scales)}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> FeatureSpec:
+    def from_dict(cls, fields: Mapping[str, Any], origin: str | Path = "`fields`") -> FeatureSpec:
         """Create a spec from the output of `to_dict`.
 
+        Args:
+            fields: The fields.
+            origin: Where they were read, for the error message.
+
         Raises:
-            UsageError: If a field is missing, unknown or out of range.
+            DataError: If a field is missing, unknown, of another type or out of range.
         """
+        stored = JsonFields(fields, origin)
+        known = [one.name for one in dataclasses.fields(cls)]
+        if unknown := sorted(set(stored) - set(known)):
+            raise DataError(
+                f"{origin} must have the fields of a FeatureSpec", received=shorten(unknown[0])
+            )
         try:
-            return cls(**{**fields, "scales": tuple(fields["scales"])})
-        except (TypeError, KeyError) as error:
-            raise UsageError("`fields` must be those of a FeatureSpec", received=error) from error
+            return cls(
+                stored.text("layer"),
+                stored.integers("scales", minimum=1, maximum=MAX_SIDE, max_count=MAX_SCALES),
+                stored.text("aggregate"),
+                stored.boolean("flip"),
+                stored.text("pool"),
+                stored.boolean("l2"),
+                stored.integer("image_size", minimum=1, maximum=MAX_SIDE, default=None),
+            )
+        except UsageError as error:
+            raise DataError(f"{origin} must be those of a FeatureSpec", received=error) from error

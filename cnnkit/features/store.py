@@ -12,120 +12,33 @@ so folders that several machines filled are merged by copying their files into o
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
 from cnnkit._files import json_text, write_text
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
-from cnnkit.data import Dataset, Decoding
+from cnnkit._untrusted.json_documents import JsonFields, read_json
+from cnnkit._untrusted.limits import MAX_FEATURE_ROWS
+from cnnkit._untrusted.npy_arrays import map_npy
+from cnnkit.data import Dataset
 from cnnkit.data.formats import DECODING_OF_0_1_0, DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, stream_features
 from cnnkit.features.extractor import FeatureExtractor
 from cnnkit.features.image_batches import ALL, select_features_split
+from cnnkit.features.index import INDEX, FeatureIndex, is_feature_store, read_index
 from cnnkit.features.spec import FeatureSpec
 
-INDEX = "index.json"
-FORMAT = 1
-# The key of the spec in the file.
-SPEC_KEY = "protocol"
+PART_PREFIX = "features-"
 PART_BYTES = 64 << 20
 # Parts hold a multiple of the default batch size.
 ROWS_MULTIPLE = 64
 MAX_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class FeatureIndex:
-    """Index of a feature store: how its features were made.
-
-    Attributes:
-        network: Name of the network.
-        identity: Digest of the network up to the layer, from `model_identity`.
-        spec: How an image becomes a vector.
-        dataset: Specification of the dataset, for example `folder:images`.
-        dataset_fingerprint: Fingerprint of the dataset, from `cnnkit.data.Dataset`.
-        split: `"train"`, `"test"` or `"all"`.
-        classes: Names of the classes.
-        images: Number of images.
-        dimension: Length of a vector.
-        rows: Number of images in each part but the last.
-        decoding: How the files of the images became pixels.
-    """
-
-    network: str
-    identity: str
-    spec: FeatureSpec
-    dataset: str
-    dataset_fingerprint: str
-    split: str
-    classes: tuple[str, ...]
-    images: int
-    dimension: int
-    rows: int
-    decoding: Decoding = DEFAULT_DECODING
-
-    @property
-    def parts(self) -> int:
-        """Number of parts, the files of the store."""
-        return -(-self.images // self.rows)
-
-    def part_slice(self, part: int) -> slice:
-        """Return the slice of the images that are in a part."""
-        return slice(part * self.rows, min((part + 1) * self.rows, self.images))
-
-    def key_fields(self) -> dict[str, Any]:
-        """Return the fields that are equal in all parts of the same features, by their JSON key."""
-        fields = {
-            SPEC_KEY: self.spec.to_dict(),
-            "network": self.identity,
-            "dataset": self.dataset_fingerprint,
-            "split": self.split,
-            "rows": self.rows,
-        }
-        if self.decoding == DECODING_OF_0_1_0:
-            return fields
-        return {**fields, "decoding": self.decoding.to_dict()}
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of the key fields, in hexadecimal digits."""
-        return hashlib.sha256(json.dumps(self.key_fields(), sort_keys=True).encode()).hexdigest()
-
-    def to_json(self) -> str:
-        """Return the content of the index file."""
-        fields = {SPEC_KEY if name == "spec" else name: value for name, value in vars(self).items()}
-        fields = {"format": FORMAT, "fingerprint": self.fingerprint, **fields}
-        fields[SPEC_KEY], fields["decoding"] = self.spec.to_dict(), self.decoding.to_dict()
-        return json_text(fields, indent=2) + "\n"
-
-    def check_compatible(self, other: FeatureIndex, folder: Path) -> None:
-        """Check that another store holds parts of the same features.
-
-        Args:
-            other: Index of the other store.
-            folder: Folder of the other store, for the error.
-
-        Raises:
-            UsageError: If it does not. The error names the first field that differs.
-        """
-        mine, theirs = self.key_fields(), other.key_fields()
-        for name in {**mine, **theirs}:
-            if mine.get(name) != theirs.get(name):
-                raise UsageError(
-                    f"{folder} holds features of another {'spec' if name == SPEC_KEY else name}",
-                    expected=_short(mine[name]) if name in mine else "that of version 0.1.0",
-                    received=_short(theirs[name]) if name in theirs else "that of version 0.1.0",
-                    hint="Use another folder",
-                )
 
 
 def write_features(
@@ -159,7 +72,7 @@ def write_features(
 
     Raises:
         UsageError: If the folder holds other files, or features of another network, spec or
-            dataset; or if `shard` is out of range.
+            dataset; or if `shard` or `rows` is out of range.
         DataError: If an image cannot be decoded, or a vector is not finite.
 
     Example:
@@ -178,6 +91,8 @@ def write_features(
     number, machines = shard
     if not 0 <= number < machines:
         raise UsageError("`shard` must be (i, n) with 0 <= i < n", received=f"{number}/{machines}")
+    if rows is not None and not 1 <= rows <= MAX_FEATURE_ROWS:
+        raise UsageError(f"`rows` must be from 1 to {MAX_FEATURE_ROWS:,}", received=rows)
     extractor = FeatureExtractor(model, spec)
     [dimension] = extractor.dimensions
     images = select_features_split(dataset, split)
@@ -214,37 +129,6 @@ def write_features(
     return index
 
 
-def is_feature_store(folder: str | Path) -> bool:
-    """Return True if the folder is a feature store."""
-    return (Path(folder) / INDEX).is_file()
-
-
-def read_index(folder: str | Path) -> FeatureIndex:
-    """Read the index of a feature store.
-
-    Raises:
-        UsageError: If the folder is not a feature store.
-        DataError: If the index is damaged or of another version.
-    """
-    file = Path(folder) / INDEX
-    if not file.is_file():
-        raise UsageError(
-            f"No features in {folder}", expected=f"a folder with {INDEX}, from `cnnkit features`"
-        )
-    try:
-        fields = json.loads(file.read_text())
-        if fields.pop("format") != FORMAT:
-            raise DataError(
-                f"{file} was written by another version of cnnkit", expected=f"format {FORMAT}"
-            )
-        fields.pop("fingerprint")
-        fields["spec"] = FeatureSpec.from_dict(fields.pop(SPEC_KEY))
-        fields["decoding"] = Decoding.from_dict(fields.get("decoding"))
-        return FeatureIndex(**{**fields, "classes": tuple(fields["classes"])})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is not an index of features", received=error) from error
-
-
 def load_features(folder: str | Path) -> tuple[FeatureIndex, FeatureBatch]:
     """Load a feature store; a single part is memory-mapped, several are concatenated in memory.
 
@@ -268,24 +152,18 @@ def iter_parts(folder: str | Path, index: FeatureIndex) -> Iterator[FeatureBatch
             or if its labels do not fit the classes.
     """
     folder = Path(folder)
-    missing = [part for part in range(index.parts) if not _is_whole(folder, index, part)]
-    if missing:
+    whole = _whole_parts(folder, index)
+    if len(whole) < index.parts:
+        first = next(part for part in itertools.count() if part not in whole)
         raise DataError(
-            f"{len(missing)} of {index.parts} parts of the features in {folder} are missing",
-            received=f"no complete {_values_file(folder, missing[0]).name}",
+            f"{index.parts - len(whole)} of {index.parts} parts of the features in {folder} are"
+            " missing",
+            received=f"no complete {_values_file(folder, first).name}",
             hint="Run the same command again, or merge the folders of the other machines",
         )
     for part in range(index.parts):
-        stored = json.loads(_names_file(folder, part).read_text())
-        labels = np.array(stored["labels"], np.int32)
-        if labels.size and not 0 <= labels.min() <= labels.max() < len(index.classes):
-            raise DataError(
-                f"The labels in {_names_file(folder, part)} do not fit the classes",
-                expected=f"0 to {len(index.classes) - 1}",
-                received=f"{labels.min()} to {labels.max()}",
-            )
-        values = np.load(_values_file(folder, part), mmap_mode="r")
-        yield FeatureBatch(values, tuple(stored["names"]), labels, index.classes)
+        names, labels = _read_names(folder, index, part)
+        yield FeatureBatch(map_npy(_values_file(folder, part)), names, labels, index.classes)
 
 
 def merge_features(folders: Sequence[str | Path], output: str | Path) -> FeatureIndex:
@@ -300,9 +178,8 @@ def merge_features(folders: Sequence[str | Path], output: str | Path) -> Feature
         index.check_compatible(read_index(folder), Path(folder))
     _create(target, index)
     for folder in map(Path, folders):
-        for part in range(index.parts):
-            if _is_whole(target, index, part) or not _is_whole(folder, index, part):
-                continue
+        for part in sorted(_whole_parts(folder, index) - _whole_parts(target, index)):
+            _read_names(folder, index, part)
             for name in (_values_file, _names_file):
                 with staged_file(name(target, part)) as staged:
                     shutil.copyfile(name(folder, part), staged)
@@ -311,7 +188,7 @@ def merge_features(folders: Sequence[str | Path], output: str | Path) -> Feature
 
 def missing_parts(folder: str | Path, index: FeatureIndex) -> int:
     """Return the number of parts that are missing."""
-    return sum(not _is_whole(Path(folder), index, part) for part in range(index.parts))
+    return index.parts - len(_whole_parts(Path(folder), index))
 
 
 def _create(folder: Path, index: FeatureIndex) -> None:
@@ -339,33 +216,56 @@ def _write_part(
     write_text(_names_file(folder, part), json_text(names_and_labels))
 
 
+def _whole_parts(folder: Path, index: FeatureIndex) -> set[int]:
+    """Return the parts that are there and complete."""
+    # An index may state more parts than can be looked for one by one.
+    stems = (file.stem.removeprefix(PART_PREFIX) for file in folder.glob(f"{PART_PREFIX}*.npy"))
+    numbers = {int(stem) for stem in stems if stem.isdecimal()}
+    return {part for part in numbers if part < index.parts and _is_whole(folder, index, part)}
+
+
 def _is_whole(folder: Path, index: FeatureIndex, part: int) -> bool:
     values = _values_file(folder, part)
     if not (_names_file(folder, part).is_file() and values.is_file()):
         return False
     rows = index.part_slice(part)
-    shape = (rows.stop - rows.start, index.dimension)
     try:
-        found = np.load(values, mmap_mode="r")
-    except (ValueError, EOFError):
+        found = map_npy(values)
+    except DataError:
         return False
+    shape = (rows.stop - rows.start, index.dimension)
     return bool(found.shape == shape and found.dtype == np.float32)
 
 
+def _read_names(folder: Path, index: FeatureIndex, part: int) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return the names of the images of a part, and their labels, (rows,) int32."""
+    file = _names_file(folder, part)
+    stored = JsonFields(read_json(file), file)
+    names, labels = stored.texts("names"), stored.integers("labels", minimum=-(2**53))
+    rows = index.part_slice(part)
+    if not len(names) == len(labels) == rows.stop - rows.start:
+        raise DataError(
+            f"{file} must have a name and a label for each image",
+            expected=rows.stop - rows.start,
+            received=f"{len(names)} names and {len(labels)} labels",
+        )
+    if not 0 <= min(labels) <= max(labels) < len(index.classes):
+        raise DataError(
+            f"The labels in {file} do not fit the classes",
+            expected=f"0 to {len(index.classes) - 1}",
+            received=f"{min(labels)} to {max(labels)}",
+        )
+    return names, np.array(labels, np.int32)
+
+
 def _values_file(folder: Path, part: int) -> Path:
-    return folder / f"features-{part:05d}.npy"
+    return folder / f"{PART_PREFIX}{part:05d}.npy"
 
 
 def _names_file(folder: Path, part: int) -> Path:
-    return folder / f"features-{part:05d}.json"
+    return folder / f"{PART_PREFIX}{part:05d}.json"
 
 
 def _default_rows(dimension: int) -> int:
     rows = PART_BYTES // (4 * dimension) // ROWS_MULTIPLE * ROWS_MULTIPLE
     return min(max(rows, ROWS_MULTIPLE), MAX_ROWS)
-
-
-def _short(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {one}" for key, one in value.items())
-    return str(value)[:12] if isinstance(value, str) else str(value)

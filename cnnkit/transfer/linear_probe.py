@@ -8,8 +8,8 @@ The format is skops, not pickle or joblib: loading a third-party file does not r
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,17 +21,22 @@ import skops.io
 from sklearn.pipeline import Pipeline
 
 from cnnkit._files import json_text, write_text
-from cnnkit._staging import staged_folder
+from cnnkit._staging import machine_identity, staged_folder
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.json_documents import JsonFields, read_json
+from cnnkit._untrusted.limits import MAX_FEATURE_DIMENSION
 from cnnkit.data import Decoding, Split
 from cnnkit.data.formats import DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
-from cnnkit.transfer.linear_classifier import check_features
+from cnnkit.transfer.linear_classifier import CLASSIFIERS, check_features
+from cnnkit.transfer.pipeline_file import load_pipeline
 
 PIPELINE, METADATA = "pipeline.skops", "transfer.json"
 FORMAT = 1
 # Keys in the file whose attribute has another name.
+ORIGIN = "origin"
 KEYS = {"spec": "protocol", "multilabel": "several", "model_reference": "opened"}
 
 
@@ -176,6 +181,7 @@ class LinearProbe:
         values["spec"], values["decoding"] = asdict(self.spec), self.decoding.to_dict()
         stored = {KEYS.get(name, name): value for name, value in values.items()}
         with staged_folder(path) as staging:
+            stored[ORIGIN] = _origin(staging, self.model_reference)
             skops.io.dump(self.pipeline, staging / PIPELINE)
             write_text(staging / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
 
@@ -190,6 +196,27 @@ def check_no_overwrite(path: Path) -> None:
         raise UsageError(f"{path} exists", expected="a new folder for the classifier")
     if not path.parent.is_dir():
         raise UsageError(f"No folder {path.parent} for the classifier", hint="Create it")
+
+
+def names_own_networks(path: str | Path) -> bool:
+    """Return True if this machine wrote the `model_reference` of a probe, into this very folder.
+
+    A folder that was copied, moved to another disk or received names files that somebody else
+    chose.
+
+    Raises:
+        DataError: If it is damaged.
+    """
+    stored = JsonFields(read_json(Path(path) / METADATA), Path(path) / METADATA)
+    reference = stored.fields(KEYS["model_reference"]).document
+    return stored.text(ORIGIN, default=None) == _origin(Path(path), reference)
+
+
+def _origin(folder: Path, reference: Mapping[str, Any]) -> str:
+    """Return a digest that others cannot make: they do not know the number of the folder."""
+    number = folder.stat().st_ino
+    text = json.dumps([machine_identity(), number, reference], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_linear_probe(path: str | Path) -> LinearProbe:
@@ -211,50 +238,74 @@ def load_linear_probe(path: str | Path) -> LinearProbe:
             f"No saved classifier in {path}",
             expected=f"a folder with {METADATA}, from `cnnkit transfer --save`",
         )
-    pipeline = _load_pipeline(folder / PIPELINE)
-    try:
-        stored = json.loads((folder / METADATA).read_text())
-        if stored.pop("format") != FORMAT:
-            raise DataError(
-                f"{folder / METADATA} was written by another version of cnnkit",
-                expected=f"format {FORMAT}",
-            )
-        stored.update({name: stored.pop(key) for name, key in KEYS.items() if key in stored})
-        stored["spec"] = FeatureSpec.from_dict(stored["spec"])
-        stored["decoding"] = Decoding.from_dict(stored.get("decoding"))
-        for name in ("classes", "networks", "identities"):
-            stored[name] = tuple(stored[name])
-        probe = LinearProbe(pipeline=pipeline, **stored)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    file = folder / METADATA
+    stored = JsonFields(read_json(file), file)
+    if stored.integer("format") != FORMAT:
         raise DataError(
-            f"{folder / METADATA} does not describe a classifier", received=error
-        ) from error
-    dimension = getattr(pipeline[-1], "n_features_in_", None)
-    if dimension != probe.dimension or not hasattr(pipeline, "decision_function"):
-        raise DataError(
-            f"{folder / PIPELINE} is not the classifier that {METADATA} describes",
-            expected=f"a linear classifier over {probe.dimension} features",
-            received=f"{type(pipeline[-1]).__name__} over {dimension}",
+            f"{file} was written by another version of cnnkit", expected=f"format {FORMAT}"
         )
+    known = {"format", ORIGIN, *(KEYS.get(one.name, one.name) for one in fields(LinearProbe))}
+    if unknown := sorted(set(stored) - known):
+        raise DataError(f"{file} does not describe a classifier", received=f"field {unknown[0]!r}")
+    classifier = stored.text("classifier")
+    if classifier not in CLASSIFIERS:
+        raise stored.wrong("classifier", " or ".join(CLASSIFIERS))
+    probe = LinearProbe(
+        pipeline=load_pipeline(folder / PIPELINE),
+        classes=stored.texts("classes"),
+        spec=FeatureSpec.from_dict(
+            stored.fields(KEYS["spec"]).document, f"`{KEYS['spec']}` in {file}"
+        ),
+        networks=stored.texts("networks"),
+        identities=stored.texts("identities"),
+        dimension=stored.integer("dimension", minimum=1, maximum=MAX_FEATURE_DIMENSION),
+        classifier=classifier,
+        c=stored.number("c", minimum=0),
+        multilabel=stored.boolean(KEYS["multilabel"]),
+        dataset=stored.text("dataset"),
+        fingerprint=stored.text("fingerprint"),
+        images=stored.integer("images"),
+        estimates=stored.fields("estimates").document,
+        model_reference=stored.fields(KEYS["model_reference"]).document,
+        decoding=Decoding.from_dict(stored.document.get("decoding"), f"`decoding` in {file}"),
+    )
+    if not len(probe.networks) == len(probe.identities) > 0:
+        raise stored.wrong("identities", "one for each of `networks`")
+    _check_pipeline(probe, folder)
     return probe
 
 
-def _load_pipeline(file: Path) -> Pipeline:
-    try:
-        unknown = skops.io.get_untrusted_types(file=file)
-        if unknown:
+def _check_pipeline(probe: LinearProbe, folder: Path) -> None:
+    """Check that a pipeline gives a finite score for each class, by a vector of zeros.
+
+    Raises:
+        DataError: If it does not.
+    """
+    file = folder / PIPELINE
+    described = f"is not the classifier that {METADATA} describes"
+    with damage_as_error(file, problem=described), np.errstate(all="ignore"):
+        last = probe.pipeline[-1]
+        dimension = getattr(last, "n_features_in_", None)
+        # Each feature has a coefficient in the file, so that the zeros are not larger than it.
+        is_large = 4 * probe.dimension > file.stat().st_size
+        if dimension != probe.dimension or is_large or not hasattr(last, "decision_function"):
             raise DataError(
-                f"{file} holds types that are not part of a scikit-learn classifier",
-                received=", ".join(unknown[:3]),
-                hint="It was not loaded, because such a file may run code",
+                f"{file} {described}",
+                expected=f"a linear classifier over {probe.dimension} features",
+                received=f"{type(last).__name__} over {dimension}",
             )
-        pipeline = skops.io.load(file)
-    # The errors that skops raises for damaged files.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{file} is not a saved pipeline", received=error) from error
-    if not isinstance(pipeline, Pipeline):
-        raise DataError(f"{file} is not a saved pipeline", received=type(pipeline).__name__)
-    return pipeline
+        for estimator in (last, *getattr(last, "estimators_", ())):
+            # A column would be added to each score, for an array of all pairs.
+            if np.ndim(getattr(estimator, "intercept_", 0)) > 1:
+                raise DataError(f"{file} {described}", received="an intercept of two axes")
+        scores = np.asarray(probe.scores(np.zeros((1, probe.dimension), np.float32)))
+        shape, is_finite = scores.shape, bool(np.isfinite(scores).all())
+    if shape != (1, len(probe.classes)) or not is_finite:
+        raise DataError(
+            f"{file} {described}",
+            expected=f"a finite score for each of {len(probe.classes)} classes",
+            received=f"shape {shape}" if is_finite else "NaN or infinity",
+        )
 
 
 def _networks_text(names: Sequence[str], identities: Sequence[str]) -> str:

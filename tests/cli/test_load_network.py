@@ -16,6 +16,7 @@ from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.models import build, set_class_names
 from cnnkit.run_folder import RunFolder
+from tests.helpers.tiny_network import metrics_line
 
 SMALL = {"input_shape": (64, 64, 3), "hidden_units": 16}
 
@@ -38,7 +39,7 @@ def test_a_run_folder(classifier, tmp_path):
     run = RunFolder(tmp_path / "run")
     config = TrainingConfig(dataset="folder:/home/me/pets", image_size=4, scale=(6, 6))
     run.create(config, ["cat", "dog"], {})
-    run.metrics_file.write_text('{"epoch": 1, "val_accuracy": 0.75}\n')
+    run.metrics_file.write_text(metrics_line(1, val_accuracy=0.75))
     classifier.save(run.model_file)
     loaded = load_network(str(run.path))
     assert loaded.labels == ("cat", "dog")

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
 
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.evaluation.result_store import (
     newest_results,
     progress_path,
@@ -15,6 +18,11 @@ from cnnkit.evaluation.result_store import (
     save_results,
     sha256,
 )
+from tests.helpers.damage import changed_json, reads_or_refuses
+
+STORED = Path(__file__).parents[1] / "data" / "saved_by_0_1_0" / "run.zip"
+with zipfile.ZipFile(STORED) as archive:
+    RESULTS = json.loads(archive.read("run/evaluations/center-9-06e29163.json"))
 
 REQUEST = {
     "protocol": "dense",
@@ -67,5 +75,37 @@ def test_files_that_are_no_results(tmp_path):
     with pytest.raises(UsageError, match="No results"):
         read_results(tmp_path / "none.json")
     (tmp_path / "some.json").write_text(json.dumps({"confusion": []}))
-    with pytest.raises(RunError, match="holds no results of an evaluation"):
+    with pytest.raises(RunError, match="some.json has no `classes`"):
         read_results(tmp_path / "some.json")
+
+
+def test_results_that_a_figure_could_not_draw_are_refused(tmp_path):
+    file = tmp_path / "some.json"
+    for change in (
+        {"confusion": [[10**18, 0, 1]]}, {"confusion": [[0, 0]]}, {"confusion": [["a", "b", 1]]},
+        {"confusion": [[0, 99, 1]]}, {"classes": 5}, {"classes": [{}]}, {"members": None},
+        {"top1_error": "x"}, {"images": "x"}, {"dataset": 5}, {"seed": 1.5}, {"mistakes": {}},
+        {"examples": [7]}, {"calibration": {"error": 0.1, "bins": [5]}}, {"calibration": 5},
+    ):  # fmt: skip
+        file.write_text(json.dumps({**RESULTS, **change}))
+        with pytest.raises(RunError, match=r"some\.json"):
+            read_results(file)
+        # A new evaluation beside it is an error too, not a second opinion.
+        with pytest.raises(RunError, match=r"some\.json"):
+            save_results(document(), file)
+
+
+def test_files_that_never_end_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "some.json")
+    with pytest.raises(UsageError, match="No results"):
+        read_results(tmp_path / "some.json")
+    with pytest.raises(DataError, match="must be a regular file"):
+        sha256(tmp_path / "some.json")
+
+
+@settings(max_examples=100)
+@given(data=changed_json(RESULTS))
+def test_any_results_are_read_or_refused(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "any.json"
+    file.write_bytes(data)
+    reads_or_refuses(lambda: read_results(file))

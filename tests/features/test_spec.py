@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 
 
@@ -20,8 +20,12 @@ def test_a_spec_survives_json():
     fields = spec.to_dict()
     assert fields["scales"] == [256, 384]
     assert FeatureSpec.from_dict(fields) == spec
-    for wrong in ({}, {**fields, "color": "red"}):
-        with pytest.raises(UsageError, match="`fields` must be those of a FeatureSpec"):
+    for wrong in (
+        {}, [], None, {**fields, "color": "red"}, {**fields, "layer": 5}, {**fields, "scales": "a"},
+        {**fields, "scales": [10**30]}, {**fields, "flip": "no"}, {**fields, "aggregate": []},
+        {**fields, "pool": "flatten"}, {**fields, "scales": [2] * 1000},
+    ):  # fmt: skip
+        with pytest.raises(DataError, match="fields"):
             FeatureSpec.from_dict(wrong)
 
 
@@ -30,7 +34,7 @@ def test_fields_out_of_range():
         FeatureSpec("fc7", aggregate="sum")
     with pytest.raises(UsageError, match="`pool` must be 'average' or 'max'"):
         FeatureSpec.with_defaults("fc7", scales=(24,), pool="flatten")
-    with pytest.raises(UsageError, match="`scales` and `image_size` must be at least 1"):
+    with pytest.raises(UsageError, match="`scales` and `image_size` must be integers from 1"):
         FeatureSpec("fc7", image_size=0)
     with pytest.raises(UsageError, match="`image_size` must be None with `scales`"):
         FeatureSpec("fc7", (24,), pool="max", image_size=24)

@@ -1,5 +1,7 @@
 """A network small enough to train in a test."""
 
+import json
+
 import keras
 
 from cnnkit.config import TrainingConfig
@@ -32,3 +34,12 @@ def tiny(*, classes, input_shape, mean, dropout=0.0, scale=1.0, name="tiny"):
 def weights_of(run):
     """The weights of the network of a run."""
     return keras.saving.load_model(run.model_file).get_weights()
+
+
+def metrics_line(epoch: int, **values: float) -> str:
+    """Return a line of metrics.jsonl."""
+    line = {
+        "epoch": epoch, "step": epoch, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0,
+        "val_accuracy": 0.5, "learning_rate": 0.1, "images_per_second": 10.0,
+    }  # fmt: skip
+    return json.dumps({**line, **values}) + "\n"

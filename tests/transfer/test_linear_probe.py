@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, select_features_split, split_from_files
 from cnnkit.transfer import LinearProbe, extract_layers, fit_linear_classifier, load_linear_probe
-from cnnkit.transfer.linear_probe import METADATA, PIPELINE
+from cnnkit.transfer.linear_probe import METADATA, PIPELINE, names_own_networks
 from tests.helpers.small_network import network
 
 
@@ -111,19 +112,19 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
     good = (folder / PIPELINE).read_bytes()
 
     (folder / PIPELINE).write_bytes(pickle.dumps(Told()))
-    with pytest.raises(DataError, match="not a saved pipeline"):
+    with pytest.raises(DataError, match="is damaged or incomplete"):
         load_linear_probe(folder)
     assert not Told.ran
 
     (folder / PIPELINE).write_bytes(good[: len(good) // 2])
-    with pytest.raises(DataError, match="not a saved pipeline"):
+    with pytest.raises(DataError, match="is damaged or incomplete"):
         load_linear_probe(folder)
 
     strange = make_pipeline(FunctionTransformer(network), LinearSVC())
     skops.io.dump(strange, folder / PIPELINE)
     with pytest.raises(
         DataError,
-        match=r"holds types that are not part of a scikit-learn classifier.*small_network\.network",
+        match=r"not part of a linear scikit-learn classifier.*small_network\.network",
     ):
         load_linear_probe(folder)
 
@@ -148,7 +149,7 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
         with pytest.raises((DataError, UsageError)):
             load_linear_probe(folder)
     (folder / METADATA).write_text(json.dumps(about)[:50])
-    with pytest.raises(DataError, match="does not describe a classifier"):
+    with pytest.raises(DataError, match="is not valid JSON"):
         load_linear_probe(folder)
 
 
@@ -182,11 +183,30 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
         np.testing.assert_allclose(list(row["scores"].values()), expected, atol=1e-5)
     assert "accuracy" not in document
 
+    # A copy may come from somebody else: the files that it names are not opened.
+    shutil.copytree("../saved", "copy")
+    assert not names_own_networks("copy")
+    assert main(["transfer", "predict", "copy", *files]) == 2
+    said = capsys.readouterr().err
+    assert "copy was not written here" in said and f"{tmp_path}/net.keras" in said
+    assert main(["transfer", "predict", "copy", *files, "--network", "../net.keras"]) == 0
+    capsys.readouterr()
+
     assert main(["transfer", "predict", "../saved", "--dataset", f"folder:{image_folder}"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     right = (pipeline.predict(values) == images.labels).mean()
     assert last == f"accuracy {right:.1%} of 40 images (it was fitted on this dataset)"
     assert len(lines) == 40
+
+    # So is a file that was changed where it lies.
+    (tmp_path / "moved").mkdir()
+    shutil.move("../saved", "../moved/saved")
+    assert names_own_networks("../moved/saved")
+    file = tmp_path / "moved" / "saved" / METADATA
+    file.write_text(file.read_text().replace("net.keras", "not.keras"))
+    assert not names_own_networks("../moved/saved")
+    file.write_text(file.read_text().replace("not.keras", "net.keras"))
+    shutil.move("../moved/saved", "../saved")
 
     network(seed=2).save("other.keras")
     mistakes = [

@@ -1,7 +1,8 @@
 """Classify images with a classifier that `cnnkit transfer --save` kept.
 
-The network is loaded from where it was then; `--network MODEL` names it where it has moved. Another
-network than the one that the classifier was fitted on is refused.
+The network is loaded from where it was then; `--network MODEL` names it where it has moved, and for
+a classifier that was copied or received. Another network than the one that the classifier was
+fitted on is refused.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._files import json_text
+from cnnkit._untrusted.damage import shorten
 from cnnkit.cli.console import add_json_argument, print_json, print_line, progress_bar
 from cnnkit.cli.load_network import (
     NETWORK_HELP,
@@ -84,12 +87,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load_networks(args: argparse.Namespace, probe: LinearProbe) -> list[keras.Model]:
+    from cnnkit.transfer.linear_probe import names_own_networks
+
     if args.network is not None:
         return load_networks(args.network, **builder_arguments(args))
     if not probe.model_reference:
         raise UsageError(
             f"{args.saved} does not tell where its network is",
             hint=f"Name it, {' and '.join(probe.networks)}: --network MODEL",
+        )
+    if not names_own_networks(args.saved):
+        raise UsageError(
+            f"{args.saved} was not written here, so that the files that it names are not opened",
+            received=shorten(json_text(probe.model_reference.get("models"))),
+            hint=f"Name the network, {' and '.join(probe.networks)}: --network MODEL",
         )
     return load_referenced_networks(probe.model_reference)
 

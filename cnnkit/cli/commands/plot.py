@@ -19,6 +19,8 @@ from cnnkit.errors import DataError, UsageError
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
 MAX_EXAMPLES = 8
+# The matrix of counts has 8 bytes for each pair of classes; ImageNet has 1,000.
+MAX_CLASSES = 4096
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +68,14 @@ def run(args: argparse.Namespace) -> int:
 def _draw_results(kind: str, results: dict[str, Any], output: Path) -> None:
     from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 
+    names = ("dataset", "protocol", "images", "seed", "fingerprint", "calibration")
+    if missing := [name for name in names if name not in results]:
+        raise DataError(f"--results must have the field {missing[0]!r}", hint="Evaluate again")
     evaluated = f"{results['dataset']}, {results['protocol']}: {results['images']:,} images"
     if kind == "reliability":
         calibration = results["calibration"]
+        if not calibration["bins"]:
+            raise DataError("--results must have bins of the calibration", hint="Evaluate again")
         title = f"{evaluated}\nexpected calibration error {calibration['error']:.1%}"
         draw_reliability(calibration["bins"], output, title=title)
     elif kind == "confusion":
@@ -89,6 +96,10 @@ def _confusion_matrix(results: dict[str, Any]) -> Any:
     import numpy as np
 
     classes = len(results["classes"])
+    if not 0 < classes <= MAX_CLASSES:
+        raise UsageError(
+            f"--kind confusion draws 1 to {MAX_CLASSES:,} classes", received=f"{classes:,}"
+        )
     matrix = np.zeros((classes, classes), int)
     for label, predicted, images in results["confusion"]:
         matrix[label, predicted] = images
@@ -112,6 +123,12 @@ def _read_images(results: dict[str, Any], answers: list[dict[str, Any]]) -> list
             hint="Evaluate again",
         )
     split = source.splits["test"]
+    if max(one["index"] for one in answers) >= len(split):
+        raise DataError(
+            "--results must name images of the test split",
+            expected=f"images 0 to {len(split) - 1}",
+            received=max(one["index"] for one in answers),
+        )
     with report_undecodable(split):
         indices = (tf.constant(one["index"], tf.int64) for one in answers)
         return [split.load_image(index).numpy() for index in indices]

@@ -70,7 +70,7 @@ def summarize_run(run: RunFolder) -> dict[str, Any]:
         "error": round(errors[-1], 4) if errors else None,
         "best error": round(min(errors), 4) if errors else None,
         "best epoch": errors.index(min(errors)) + 1 if errors else None,
-        "loss": round(lines[-1]["loss"], 4) if lines else None,
+        "loss": None if not lines or lines[-1]["loss"] is None else round(lines[-1]["loss"], 4),
         "images/s": lines[-1]["images_per_second"] if lines else None,
     }
 

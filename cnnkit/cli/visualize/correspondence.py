@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 from cnnkit.errors import DataError, UsageError
+
+# Largest coordinate of a part in an image file.
+MAX_PIXEL = 1_000_000
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Box
@@ -123,19 +126,21 @@ def _read_entries(file: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
     if not file.is_file():
         raise UsageError(f"No file {file}", expected="a JSON file of images and their parts")
     try:
-        entries = [
-            (entry["image"], {part: np.array(box, float) for part, box in entry["parts"].items()})
-            for entry in json.loads(file.read_text())
+        return [
+            (entry.text("image"), {part: _read_box(boxes, part) for part in boxes})
+            for entry in (JsonFields(one, file) for one in read_json(file))
+            for boxes in [entry.fields("parts")]
         ]
-        broken = any(box.shape != (4,) for _, parts in entries for box in parts.values())
-    except (ValueError, TypeError, KeyError, AttributeError):
-        broken = True
-    if broken:
+    except (DataError, TypeError) as error:
         raise DataError(
             f"{file} must hold images and their parts",
             expected='[{"image": "NAME", "parts": {"nose": [top, left, bottom, right]}}]',
-        )
-    return entries
+            received=error,
+        ) from error
+
+
+def _read_box(parts: JsonFields, name: str) -> np.ndarray:
+    return np.array(parts.numbers(name, minimum=-MAX_PIXEL, maximum=MAX_PIXEL, count=4))
 
 
 def _crop_box(

@@ -12,6 +12,7 @@ from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
 from cnnkit.models import build, set_class_names
 from cnnkit.run_folder import RunFolder
+from tests.helpers.tiny_network import metrics_line
 
 export_module = importlib.import_module("cnnkit.export.export")
 
@@ -37,9 +38,7 @@ def run_folder(model, tmp_path):
         model="cifar10_quick", dataset="folder:/home/me/pets", image_size=32, scale=(40, 48)
     )
     run.create(config, LABELS, {})
-    run.metrics_file.write_text(
-        '{"epoch": 1, "val_accuracy": 0.5}\n{"epoch": 2, "val_accuracy": 0.875}\n'
-    )
+    run.metrics_file.write_text(metrics_line(1) + metrics_line(2, val_accuracy=0.875))
     model.save(run.model_file)
     return run.path
 
