@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.errors import CnnkitError
+from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.model_config import ModelConfig
 from cnnkit.server.status_error import redact_paths
 from cnnkit.server.version_folders import (
@@ -26,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 # Unloaded versions whose state GetModelStatus still reports.
 _MAX_ENDED_VERSIONS = 16
+# Time until a version that did not fit into memory is tried again.
+_RETRY_SECONDS = 60.0
 # Polls after which a version that is still being written is logged.
 _MAX_CHANGING_POLLS = 30
 
@@ -70,6 +75,8 @@ class ServedModel:
         self._load = load
         # Fingerprints of versions that failed to load, and of all versions at the last poll.
         self._failed: dict[int, Fingerprint] = {}
+        # When to try a version again that did not fit into memory.
+        self._retry_times: dict[int, float] = {}
         self._last_poll: dict[int, Fingerprint] = {}
         # Consecutive polls at which the files of a version have changed.
         self._polls: dict[int, int] = {}
@@ -80,7 +87,7 @@ class ServedModel:
         if config.folder == self.config.folder:
             model.servables, model.states = self.servables, self.states
             model._failed, model._last_poll = dict(self._failed), dict(self._last_poll)
-            model._polls = dict(self._polls)
+            model._polls, model._retry_times = dict(self._polls), dict(self._retry_times)
         return model
 
     def refresh(self, *, wait_until_stable: bool = False) -> None:
@@ -112,7 +119,7 @@ class ServedModel:
                 chosen.append(version)
                 continue
             files = version_fingerprint(folders[version])
-            if files == self._failed.get(version):
+            if files == self._failed.get(version) and not self._is_due(version):
                 continue
             if wait_until_stable and self._is_changing(version, files):
                 pending.append(version)
@@ -131,11 +138,14 @@ class ServedModel:
         if chosen and (len(chosen) == count or not pending):
             for version in set(self.servables) - set(chosen):
                 self._unload(version)
-        for known in (self._last_poll, self._failed, self._polls):
+        for known in (self._last_poll, self._failed, self._polls, self._retry_times):
             for version in set(known) - set(folders):
                 del known[version]
         if not self.servables and problem is not None:
             raise problem
+
+    def _is_due(self, version: int) -> bool:
+        return time.monotonic() >= self._retry_times.get(version, math.inf)
 
     def _is_changing(self, version: int, files: Fingerprint) -> bool:
         """Returns True if files differ from those at the last poll; logs if they do for long."""
@@ -165,6 +175,9 @@ class ServedModel:
 
     def _mark_failed(self, version: int, files: Fingerprint, error: CnnkitError) -> None:
         self._failed[version] = files
+        self._retry_times.pop(version, None)
+        if isinstance(error, MemoryShortageError):
+            self._retry_times[version] = time.monotonic() + _RETRY_SECONDS
         details = redact_paths(error.problem)
         state = VersionState(pb.ModelVersionStatus.END, pb.FAILED_PRECONDITION, details)
         self._set_state(version, state)

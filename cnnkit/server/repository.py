@@ -19,6 +19,7 @@ from cnnkit.server.status_error import StatusError, invalid_argument, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
 if TYPE_CHECKING:
+    from cnnkit.server.load_trial import LoadTrial
     from cnnkit.server.servable import SavedModelServable
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class ModelRepository:
     Args:
         configs: The models to load.
         load: Loads a servable from (name, version, folder).
+        trial: Tries to load a version while others are served.
 
     Raises:
         UsageError: If a folder holds no model, or a label names a version that is not served.
@@ -61,14 +63,20 @@ class ModelRepository:
     """
 
     def __init__(
-        self, configs: Iterable[ModelConfig], load: Callable[[str, int, Path], SavedModelServable]
+        self,
+        configs: Iterable[ModelConfig],
+        load: Callable[[str, int, Path], SavedModelServable],
+        trial: LoadTrial | None = None,
     ) -> None:
-        self._load = SharedVersions(load).load
+        shared = SharedVersions(load)
+        self._load = shared.load
         self._lock = threading.Lock()
         self._logged_errors: dict[str, str] = {}
         # Replaced as a whole, so that readers need no lock.
         self._models: dict[str, ServedModel] = {}
         self.replace(configs)
+        # Nothing is served while the first models are loaded.
+        shared.trial = trial
 
     def replace(self, configs: Iterable[ModelConfig]) -> None:
         """Serves the models of a new configuration; if one of them fails, nothing changes.

@@ -22,6 +22,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cnnkit.errors import RunError
+from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 
@@ -58,6 +59,7 @@ class SavedModelServable:
         shared: The servable of another name that this one is a copy of, if any.
 
     Raises:
+        MemoryShortageError: If memory is full.
         RunError: If the folder holds no SavedModel that can be loaded and served.
 
     Example:
@@ -76,6 +78,10 @@ class SavedModelServable:
             self._model = self._load_graph(folder)
         except RunError:
             raise
+        except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+            raise MemoryShortageError(
+                f"Version {version} of model {name!r} cannot be loaded: memory is full"
+            ) from error
         # Errors of a broken SavedModel have no common base class.
         except Exception as error:
             raise RunError(

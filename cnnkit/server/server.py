@@ -19,6 +19,7 @@ from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.listen import check_port_free, listen_error
+from cnnkit.server.load_trial import LoadTrial
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
@@ -59,6 +60,8 @@ class EmbeddedServer:
             machine and from clients with a certificate. Not with `reuse_port`, because a request
             reaches only one of the processes.
         load: Loads a servable from (name, version, folder).
+        trial: Tries to load each later version in a process of its own before this process does;
+            None for no trials.
 
     Raises:
         UsageError: If a folder holds no model, a label names no served version, the port is not
@@ -86,6 +89,7 @@ class EmbeddedServer:
         reuse_port: bool = False,
         allow_reload: bool = False,
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
+        trial: LoadTrial | None = None,
     ) -> None:
         if not 0 <= port < 65536:
             raise UsageError("`port` must be in 0..65535", received=port)
@@ -102,7 +106,7 @@ class EmbeddedServer:
         self._config_file = models if isinstance(models, Path) else None
         self._config_time = _modification_time(self._config_file)
         configs = _model_configs(models, versions, version_labels or {})
-        self.repository = ModelRepository(configs, load)
+        self.repository = ModelRepository(configs, load, trial)
         # Folders that HandleReloadConfigRequest may name.
         folders = [] if self._config_file is None else [self._config_file.parent]
         folders += [config.folder for config in configs]

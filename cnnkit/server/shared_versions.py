@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.server.version_folders import Fingerprint, version_fingerprint
 
 if TYPE_CHECKING:
+    from cnnkit.server.load_trial import LoadTrial
     from cnnkit.server.servable import SavedModelServable
 
 
@@ -22,6 +24,9 @@ class SharedVersions:
     Args:
         load: Loads a servable from (name, version, folder).
 
+    Attributes:
+        trial: Tries to load each version first, if it is given.
+
     Example:
         >>> shared = SharedVersions(SavedModelServable)  # doctest: +SKIP
         >>> shared.load("digits", 1, Path("models/digits/1")).name  # doctest: +SKIP
@@ -29,6 +34,7 @@ class SharedVersions:
     """
 
     def __init__(self, load: Callable[[str, int, Path], SavedModelServable]) -> None:
+        self.trial: LoadTrial | None = None
         self._load = load
         self._loaded: weakref.WeakValueDictionary[tuple[Path, Fingerprint], SavedModelServable]
         self._loaded = weakref.WeakValueDictionary()
@@ -48,7 +54,8 @@ class SharedVersions:
         key = (folder.resolve(), version_fingerprint(folder))
         loaded = self._loaded.get(key)
         if loaded is None:
-            loaded = self._loaded[key] = self._load(name, version, folder)
+            with self.trial.admit(name, version, folder) if self.trial else nullcontext():
+                loaded = self._loaded[key] = self._load(name, version, folder)
         if loaded.name == name:
             return loaded
         renamed = copy.copy(loaded)

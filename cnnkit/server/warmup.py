@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import tensorflow as tf
 
 from cnnkit.errors import CnnkitError, RunError
+from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.predict import prepare_predict
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.status_error import StatusError
@@ -37,6 +39,7 @@ def load_and_warm_up(
         The servable.
 
     Raises:
+        MemoryShortageError: If memory is full.
         RunError: If the version cannot be loaded, or a warm-up request fails.
 
     Example:
@@ -55,7 +58,8 @@ def load_and_warm_up(
             prepare_predict(request.SerializeToString(), lambda spec: servable).run()
     # The file may hold anything in place of requests.
     except (StatusError, CnnkitError, tf.errors.OpError, ValueError) as error:
-        raise RunError(
+        full = isinstance(error, StatusError) and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        raise (MemoryShortageError if full else RunError)(
             f"Warm-up request of version {version} of model {name!r} failed",
             received=f"{type(error).__name__}: {error}",
             hint=f"Export the model again, or remove {file}",

@@ -6,6 +6,8 @@ import time
 import grpc
 import pytest
 
+from cnnkit.server import model
+from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.model import ServedModel
 from cnnkit.server.model_config import ModelConfig, parse_version_policy
 from tests.helpers.polled_server import (
@@ -178,3 +180,26 @@ def test_an_older_version_does_not_take_the_place_of_a_served_one(tmp_path):
         folder.write(2, "y" * min(size, 1))
         assert folder.poll() == [3]
     assert folder.loaded == [1, 3]
+
+
+def test_a_version_that_did_not_fit_into_memory_is_tried_again(tmp_path, monkeypatch):
+    now, full = [0.0], [True]
+    monkeypatch.setattr(model.time, "monotonic", lambda: now[0])
+    folder = Folder(tmp_path)
+
+    def load(name, version, path):
+        folder.loaded.append(version)
+        if full[0]:
+            raise MemoryShortageError("Memory is full")
+
+    folder.model._load = load
+    folder.write(2)
+    for _ in range(10):
+        assert folder.poll() == [1]
+    assert folder.loaded == [1, 2]
+    now[0] += 61
+    assert folder.poll() == [1]
+    assert folder.loaded == [1, 2, 2]
+    now[0] += 61
+    full[0] = False
+    assert folder.poll() == [2]

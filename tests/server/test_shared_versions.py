@@ -1,8 +1,14 @@
 """Models of the same folder share one copy of each version."""
 
+import contextlib
 import gc
 import os
 
+import pytest
+
+from cnnkit.errors import RunError
+from cnnkit.server.model_config import ModelConfig
+from cnnkit.server.repository import ModelRepository
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.shared_versions import SharedVersions
 
@@ -41,3 +47,32 @@ def test_changed_files_are_loaded_again(model_folder):
     os.utime(model_folder / "1" / "saved_model.pb", (1, 1))
     assert shared.load("b", 1, model_folder / "1").definitions is not kept.definitions
     assert loads.names == ["a", "b"]
+
+
+class Trial:
+    """Records the versions that are tried, and refuses some."""
+
+    def __init__(self, *refused):
+        self.tried = []
+        self._refused = refused
+
+    @contextlib.contextmanager
+    def admit(self, name, version, folder):
+        self.tried.append(version)
+        if version in self._refused:
+            raise RunError("It crashes")
+        yield
+
+
+def test_versions_are_tried_while_others_are_served(model_folder, add_version):
+    trial, loads = Trial(2), Loads()
+    repository = ModelRepository([ModelConfig("m", model_folder)], loads, trial)
+    assert (trial.tried, loads.names) == ([], ["m"])
+    for version in (2, 3):
+        add_version(version)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("cnnkit.server.model.ServedModel._is_changing", lambda *files: False)
+            repository.refresh()
+    assert trial.tried == [2, 3]
+    assert loads.names == ["m", "m"]
+    assert repository.versions("m") == [3]

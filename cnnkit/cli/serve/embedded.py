@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.console import print_line
-from cnnkit.cli.serve.options import embedded_server_options, given_options
+from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 from cnnkit.errors import UsageError, escape_controls
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
     import_tensorflow()
     from cnnkit.server import EmbeddedServer
 
-    if args.engine == "openvino":
+    engine = args.engine or ENGINES[0]
+    if not args.no_load_trial:
+        from cnnkit.server.load_trial import LoadTrial
+
+        options["trial"] = LoadTrial(engine)
+    if engine == "openvino":
         from cnnkit.server.openvino import load_openvino
 
         # The log names the signatures that OpenVINO runs and how its outputs differ.

@@ -63,6 +63,11 @@ def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
     for flag, (metavar, kind, text) in _OPTIONS.items():
         group.add_argument(flag, metavar=metavar, type=kind, help=text)
     group.add_argument(
+        "--no-load-trial",
+        action="store_true",
+        help="load a new version at once, not in a process of its own first",
+    )
+    group.add_argument(
         "--allow-reload",
         action="store_true",
         help="accept reload requests from this machine and from clients with a certificate",
@@ -72,7 +77,8 @@ def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
 
 def given_options(args: argparse.Namespace) -> list[str]:
     """Return the options of the embedded server that were given, as words of a command line."""
-    words = ["--allow-reload"] if args.allow_reload else []
+    flags = {"--allow-reload": args.allow_reload, "--no-load-trial": args.no_load_trial}
+    words = [flag for flag, given in flags.items() if given]
     for flag in _OPTIONS:
         value = getattr(args, flag.removeprefix("--").replace("-", "_"))
         if value is not None:
