@@ -15,6 +15,7 @@ import pytest
 import cnnkit as package
 from cnnkit.cli.main import main
 from cnnkit.client import Client
+from cnnkit.errors import RunError
 
 
 @pytest.fixture
@@ -205,6 +206,36 @@ def test_serve_does_not_open_to_the_world_what_was_to_stay_here(
     monkeypatch.setenv("PATH", path)
     line = failure(cnnkit("serve", colors_folder, "--host", "127.0.0.1"), 2)
     assert "Received: --host 127.0.0.1. Add --embedded" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "reload", "tried"),
+    [
+        ((), False, True),
+        (("--allow-reload",), True, True),
+        (("--no-load-trial",), False, False),
+    ],
+)
+def test_serve_tries_new_versions_and_refuses_reloads(
+    cnnkit, colors_folder, monkeypatch, words, reload, tried
+):
+    given = []
+
+    def server(**options):
+        given.append(options)
+        raise RunError("The server cannot listen")
+
+    monkeypatch.setattr("cnnkit.server.EmbeddedServer", server, raising=False)
+    failure(cnnkit("serve", colors_folder, "--embedded", "--max-models", 7, *words), 1)
+    [options] = given
+    assert options["allow_reload"] is reload
+    assert ("trial" in options) is tried
+    assert options["limits"].max_models == 7
+
+
+def test_reloads_and_workers_exclude_each_other(cnnkit, colors_folder):
+    line = failure(cnnkit("serve", colors_folder, "--workers", 2, "--allow-reload"), 2)
+    assert "--allow-reload must not be given with --workers" in line
 
 
 def test_help_imports_no_tensorflow():
