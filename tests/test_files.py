@@ -2,14 +2,18 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import cnnkit
 from cnnkit._files import append_line, join_lines, json_text, make_folder, read_lines, write_text
 from cnnkit.errors import DataError, RunError
+from tests.helpers.damage import damaged, reads_or_refuses
 
 
 def test_lines_are_appended(tmp_path):
@@ -106,3 +110,35 @@ def test_a_line_break_in_a_name_is_refused():
     assert join_lines(["a\u2028b", ""]) == "a\u2028b\n\n"
     with pytest.raises(DataError, match=r"The name 'a\\nb' contains a line break"):
         join_lines(["a\nb"])
+
+
+@settings(max_examples=100)
+@given(
+    data=st.one_of(
+        *(
+            damaged(text.encode(e))
+            for text in ("cat\ndog\n", "a\r\n\u732b\r\n")
+            for e in ("utf-8", "utf-8-sig", "utf-16", "utf-32")
+        )
+    )
+)
+def test_any_lines_are_read_or_refused(tmp_path_factory, data):
+    file = tmp_path_factory.getbasetemp() / "lines.txt"
+    file.write_bytes(data)
+    reads_or_refuses(lambda: read_lines(file))
+
+
+def test_lines_have_limits(tmp_path):
+    file = tmp_path / "lines.txt"
+    for size, text in ((10 << 30, "is too large"), (100_000, "at most 65,536 characters each")):
+        file.write_bytes(b"a" * min(size, 100_000))
+        os.truncate(file, size)
+        with pytest.raises(DataError, match=text):
+            read_lines(file)
+    file.write_bytes(b"\n" * 3_000_000)
+    with pytest.raises(DataError, match="too many lines. Expected: 2000000. Received: 3,000,000"):
+        read_lines(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match="must be a regular file"):
+        read_lines(file)

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._untrusted.damage import damage_as_error
 from cnnkit.data import Augmentation, decode_image
 from cnnkit.data.decode import augment_bytes
+from cnnkit.errors import RunError
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.isolated_model import Request
 from cnnkit.export.signature_context import IMAGE_BYTES
@@ -76,12 +78,16 @@ class ReferenceOutputs:
 
     @classmethod
     def read(cls, folder: Path) -> ReferenceOutputs | None:
-        """Returns the contents of the reference file of a version folder; None if it has none."""
+        """Returns the contents of the reference file of a version folder; None if it has none.
+
+        Raises:
+            RunError: If the file is damaged.
+        """
         file = folder / FILE
         if not file.is_file():
             return None
         outputs: SignatureOutputs = {}
-        with np.load(file, allow_pickle=False) as arrays:
+        with damage_as_error(file, RunError), np.load(file, allow_pickle=False) as arrays:
             for key in arrays.files:
                 kind, _, rest = key.partition("/")
                 if kind == "answer":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from cnnkit._files import read_lines
+from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
@@ -221,8 +221,12 @@ def _check_weights(folder: Path) -> Check:
 def _read_preprocessing(folder: Path) -> Mapping[str, Any]:
     file = folder / "assets" / PREPROCESSING
     try:
-        return json.loads(file.read_text())
-    except (OSError, ValueError):
+        facts = JsonFields(read_json(file), file)
+        facts.text("dtype", default="")
+        if "limits" in facts:
+            facts.fields("limits").integer("pixels", default=None)
+        return facts.document
+    except DataError:
         return {}
 
 

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 
 from cnnkit._files import json_text, write_text
-from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
+from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_errors
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit._untrusted.limits import MAX_FEATURE_ROWS
 from cnnkit._untrusted.npy_arrays import map_npy
@@ -195,15 +195,17 @@ def _create(folder: Path, index: FeatureIndex) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} must be a folder, not a file")
     remove_abandoned(folder)
-    if is_feature_store(folder):
-        index.check_compatible(read_index(folder), folder)
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(not entry.name.startswith(STAGING_PREFIX) for entry in folder.iterdir()):
-        raise UsageError(
-            f"{folder} holds other files", expected="a new folder, or one of the same features"
-        )
-    write_text(folder / INDEX, index.to_json())
+    if not is_feature_store(folder):
+        with write_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if all(entry.name.startswith(STAGING_PREFIX) for entry in folder.iterdir()):
+            write_text(folder / INDEX, index.to_json())
+        # Another machine may have written the index in the meantime.
+        elif not is_feature_store(folder):
+            raise UsageError(
+                f"{folder} holds other files", expected="a new folder, or one of the same features"
+            )
+    index.check_compatible(read_index(folder), folder)
 
 
 def _write_part(

@@ -7,7 +7,6 @@ saved_model.pb with `tensorflow.core.protobuf`, which TensorFlow does not docume
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -21,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from cnnkit.errors import RunError
+from cnnkit._untrusted.json_documents import JsonFields, read_json
+from cnnkit.errors import DataError, RunError
 from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.status_error import StatusError, invalid_argument, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -201,9 +201,10 @@ def _read_saved_model(folder: Path) -> Any:
 
 
 def _takes_pixels(folder: Path) -> bool:
+    file = folder / _PREPROCESSING
     try:
-        facts = json.loads((folder / _PREPROCESSING).read_text(encoding="utf-8"))
-        return "limits" in facts and "0..255" in facts["images"]
+        facts = JsonFields(read_json(file), file)
+        return "limits" in facts and "0..255" in facts.text("images")
     # Other programs may write a file of this name that holds anything.
-    except (OSError, ValueError, TypeError, LookupError):
+    except DataError:
         return False

@@ -171,7 +171,7 @@ class LinearProbe:
         """Write the probe into a new folder, whole or not at all.
 
         Raises:
-            UsageError: If `path` exists.
+            UsageError: If `path` exists, or the pipeline has other than linear estimators.
             RunError: If it cannot be written.
         """
         path = Path(path)
@@ -183,6 +183,14 @@ class LinearProbe:
         with staged_folder(path) as staging:
             stored[ORIGIN] = _origin(staging, self.model_reference)
             skops.io.dump(self.pipeline, staging / PIPELINE)
+            # What cannot be read again is not written.
+            try:
+                load_pipeline(staging / PIPELINE)
+            except DataError as error:
+                raise UsageError(
+                    "`pipeline` must be one of linear estimators, which can be read again",
+                    received=error.received,
+                ) from error
             write_text(staging / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
 
 

@@ -15,10 +15,12 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features import (
     FeatureSpec,
     extract_features,
+    is_feature_store,
     load_features,
     merge_features,
     missing_parts,
     read_index,
+    store,
     write_features,
 )
 from tests.helpers.small_network import network
@@ -67,6 +69,17 @@ def test_what_is_there_is_not_redone_and_what_is_torn_is(net, source, tmp_path):
     again = [file.stat().st_mtime_ns for file in files]
     assert [a != b for a, b in zip(times, again, strict=True)] == [0, 0, 1, 0, 1, 0]
     assert files[2].read_bytes() == whole
+
+
+def test_two_machines_may_begin_a_folder_at_once(net, source, tmp_path, monkeypatch):
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7, shard=(0, 2))
+    # The second machine looks, twice, before the first one has written its index.
+    answers = iter([False, False])
+    monkeypatch.setattr(
+        store, "is_feature_store", lambda folder: next(answers, is_feature_store(folder))
+    )
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7, shard=(1, 2))
+    assert missing_parts(tmp_path / "f", read_index(tmp_path / "f")) == 0
 
 
 def test_features_of_something_else_are_refused(net, source, tmp_path):

@@ -1,5 +1,6 @@
 """Saved classifiers: against the pipeline that was fitted, refused files, the command."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -73,6 +74,14 @@ def test_what_is_read_answers_as_what_was_written(net, source, tmp_path, classif
     with pytest.raises(UsageError, match="exists"):
         before.save(tmp_path / "saved")
     assert [entry.name for entry in tmp_path.iterdir()] == ["saved"]
+
+
+def test_what_could_not_be_read_again_is_not_saved(net, source, tmp_path):
+    probe = fitted(net, source)
+    strange = make_pipeline(FunctionTransformer(np.sqrt), probe.pipeline[-1])
+    with pytest.raises(UsageError, match="`pipeline` must be one of linear.*FunctionTransformer"):
+        dataclasses.replace(probe, pipeline=strange).save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_network_is_refused(net, source, tmp_path):
