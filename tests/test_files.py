@@ -54,7 +54,8 @@ NOT_DOCUMENTS = {
     "cli/train_stages.py", "client/channel.py", "data/sources/tfrecord.py",
     "evaluation/result_store.py",
     "export/isolated_model.py", "export/isolated_worker.py", "features/extractor.py",
-    "features/index.py", "models/weights/output_fingerprint.py", "training/checkpoint.py",
+    "features/index.py", "models/weights/output_fingerprint.py", "server/load_trial_worker.py",
+    "training/checkpoint.py",
     "training/distribute.py", "training/train.py", "transfer/linear_probe.py",
 }  # fmt: skip
 
