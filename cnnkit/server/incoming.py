@@ -13,11 +13,16 @@ import re
 import socket
 import struct
 import urllib.parse
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
+
 from cnnkit.server.memory_budget import MemoryBudget, memory_full
+from cnnkit.server.status_error import StatusError
+
+ReadMessage = Callable[[], Awaitable[object]]
 
 # Seconds between two looks at the counters. At 3 GB/s, 60 MB arrive in this time.
 _CHECK_SECONDS = 0.02
@@ -57,7 +62,7 @@ class IncomingBytes:
 
     Example:
         >>> incoming = IncomingBytes(MemoryBudget(2**30))
-        >>> raw = await incoming.receive(context.peer(), messages)  # doctest: +SKIP
+        >>> raw = await incoming.receive(context.peer(), context.read)  # doctest: +SKIP
     """
 
     def __init__(self, budget: MemoryBudget, sockets: SocketCounters | None = None) -> None:
@@ -66,20 +71,22 @@ class IncomingBytes:
         self._connections: dict[str, _Connection] = {}
         self._watcher: asyncio.Task[None] | None = None
 
-    async def receive(self, peer: str, messages: AsyncIterator[bytes]) -> bytes:
-        """Returns the next message of a call.
+    async def receive(self, peer: str, read: ReadMessage) -> bytes:
+        """Returns the message of a call.
 
         Args:
             peer: The client, as gRPC names it.
-            messages: The messages of the call.
+            read: Receives a message: `ServicerContext.read`. The iterator that gRPC offers instead
+                keeps the message in a reference cycle, which is collected too rarely.
 
         Raises:
-            StatusError: RESOURCE_EXHAUSTED if the budget is exceeded and its client has sent most.
+            StatusError: RESOURCE_EXHAUSTED if the budget is exceeded and its client has sent most;
+                INTERNAL if there is no message.
         """
         # A connection that is not known yet has sent nothing else.
         before = self._sockets.bytes_received(peer) or 0
         connection = self._connections.setdefault(peer, _Connection(before))
-        task = asyncio.create_task(_next(messages))
+        task = asyncio.create_task(_read(read))
         connection.tasks[task] = before
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
@@ -122,8 +129,12 @@ class IncomingBytes:
             total -= sizes[peer]
 
 
-async def _next(messages: AsyncIterator[bytes]) -> bytes:
-    return await anext(messages)
+async def _read(read: ReadMessage) -> bytes:
+    message = await read()
+    if isinstance(message, bytes):
+        return message
+    # Also for a message above max_request_bytes: gRPC has then sent its own status.
+    raise StatusError(grpc.StatusCode.INTERNAL, "The request has no message")
 
 
 class SocketCounters:

@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from cnnkit.errors import UsageError
-from cnnkit.server.incoming import IncomingBytes
+from cnnkit.server.incoming import IncomingBytes, ReadMessage
 from cnnkit.server.memory_budget import MemoryAccount, MemoryBudget
 from cnnkit.server.status_error import StatusError
 
@@ -110,7 +110,7 @@ class ConcurrencyLimiter:
 
     Example:
         >>> limiter = ConcurrencyLimiter(ServerLimits())
-        >>> async with limiter.admit(context.peer(), messages) as request:  # doctest: +SKIP
+        >>> async with limiter.admit(context.peer(), context.read) as request:  # doctest: +SKIP
         ...     handle(request.take())
     """
 
@@ -146,16 +146,14 @@ class ConcurrencyLimiter:
             task.cancel()
 
     @contextlib.asynccontextmanager
-    async def admit(
-        self, peer: str, messages: AsyncIterator[bytes]
-    ) -> AsyncIterator[ReceivedRequest]:
+    async def admit(self, peer: str, read: ReadMessage) -> AsyncIterator[ReceivedRequest]:
         """Yields a request, which counts until the end of the block.
 
         A request above the limits is refused before its bytes are read.
 
         Args:
             peer: The client, as gRPC names it.
-            messages: The messages of the call, normally one.
+            read: Receives its message: `ServicerContext.read`.
 
         Raises:
             StatusError: If there are too many requests, they take too much memory, the bytes do not
@@ -172,7 +170,7 @@ class ConcurrencyLimiter:
         self._idle.clear()
         try:
             with self._budget.open() as memory:
-                request = ReceivedRequest(await self._receive(peer, messages), memory)
+                request = ReceivedRequest(await self._receive(peer, read), memory)
                 memory.add(request.size)
                 self._check_admitted()
                 self._admitted += 1
@@ -189,32 +187,29 @@ class ConcurrencyLimiter:
         """Returns the memory account of a call that is not admitted."""
         return self._budget.open()
 
-    async def receive(self, peer: str, messages: AsyncIterator[bytes]) -> bytes:
+    async def receive(self, peer: str, read: ReadMessage) -> bytes:
         """Returns the message of a call that is answered at once, also at the limits.
 
         Args:
             peer: The client, as gRPC names it.
-            messages: The messages of the call.
+            read: Receives its message.
 
         Raises:
             StatusError: If the messages in reception take too much memory, or the bytes do not
                 arrive in time.
         """
-        return await self._receive(peer, messages)
+        return await self._receive(peer, read)
 
-    async def _receive(self, peer: str, messages: AsyncIterator[bytes]) -> bytes:
+    async def _receive(self, peer: str, read: ReadMessage) -> bytes:
         seconds = self._limits.receive_timeout_seconds
         try:
             async with asyncio.timeout(seconds):
-                return await self._incoming.receive(peer, messages)
+                return await self._incoming.receive(peer, read)
         except TimeoutError:
             raise StatusError(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 f"The request did not arrive within {seconds:g} seconds",
             ) from None
-        except StopAsyncIteration:
-            # Also for a message above max_request_bytes: gRPC has then sent its own status.
-            raise StatusError(grpc.StatusCode.INTERNAL, "The request has no message") from None
 
     def _check_admitted(self) -> None:
         if self._admitted >= self._limits.max_concurrent_requests:

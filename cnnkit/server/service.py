@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
@@ -124,12 +124,12 @@ class PredictionServicer:
         handle: Callable[[ReceivedRequest], Awaitable[bytes]],
         authorize: Callable[[_Context], None] | None,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        async def respond(messages: AsyncIterator[bytes], context: _Context) -> bytes | None:
+        async def respond(_: object, context: _Context) -> bytes | None:
             with self._status_of_errors(context):
                 self._clients.check(context.auth_context())
                 if authorize is not None:
                     authorize(context)
-                async with self.limiter.admit(context.peer(), messages) as request:
+                async with self.limiter.admit(context.peer(), context.read) as request:
                     return await handle(request)
             return None
 
@@ -144,26 +144,22 @@ class PredictionServicer:
         """
 
         async def read(
-            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+            context: grpc.aio.ServicerContext[Any, Any],
         ) -> health_pb2.HealthCheckRequest:
             self._clients.check(context.auth_context())
-            raw = await self.limiter.receive(context.peer(), messages)
+            raw = await self.limiter.receive(context.peer(), context.read)
             with self.limiter.open_memory() as memory:
                 return _parse(health_pb2.HealthCheckRequest, raw, memory)
 
-        async def check(
-            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> bytes | None:
+        async def check(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> bytes | None:
             with self._status_of_errors(context):
-                response = await servicer.Check(await read(messages, context), context)
+                response = await servicer.Check(await read(context), context)
                 return None if response is None else response.SerializeToString()
             return None
 
-        async def watch(
-            messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
-        ) -> None:
+        async def watch(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
             with self._status_of_errors(context):
-                await servicer.Watch(await read(messages, context), context)
+                await servicer.Watch(await read(context), context)
 
         serialize = health_pb2.HealthCheckResponse.SerializeToString
         return grpc.method_handlers_generic_handler(

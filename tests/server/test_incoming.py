@@ -30,7 +30,7 @@ class Messages:
     def __init__(self):
         self.message = asyncio.get_running_loop().create_future()
 
-    async def __anext__(self):
+    async def read(self):
         return await self.message
 
 
@@ -41,7 +41,7 @@ def test_the_largest_message_is_refused_when_the_budget_is_full():
         calls = {}
         for peer in ("small", "large", "done"):
             messages = Messages()
-            task = asyncio.create_task(incoming.receive(peer, messages))
+            task = asyncio.create_task(incoming.receive(peer, messages.read))
             calls[peer] = messages, task
         await asyncio.sleep(0)
         sockets.sent = {"small": 10, "large": 70, "done": 20}
@@ -54,7 +54,7 @@ def test_the_largest_message_is_refused_when_the_budget_is_full():
             assert not calls["large"][1].done()
             # The same connection sends another message.
             second = Messages()
-            calls["again"] = second, asyncio.create_task(incoming.receive("done", second))
+            calls["again"] = second, asyncio.create_task(incoming.receive("done", second.read))
             await asyncio.sleep(0)
             sockets.sent["done"] = 21
             incoming.check()
@@ -77,7 +77,9 @@ def test_headers_do_not_add_up_on_a_connection_that_is_never_idle():
         for _ in range(100):
             # 10 bytes of headers, 5 of the message.
             messages = Messages()
-            open_calls.append((messages, asyncio.create_task(incoming.receive("proxy", messages))))
+            open_calls.append(
+                (messages, asyncio.create_task(incoming.receive("proxy", messages.read)))
+            )
             await asyncio.sleep(0)
             sockets.sent["proxy"] += 15
             incoming.check()

@@ -107,15 +107,15 @@ def test_status_is_answered_while_graphs_run(colors_folder, gate):
 
 
 def test_a_server_that_stops_refuses_calls_with_a_status_that_clients_repeat():
-    async def message():
-        yield b"request"
+    async def read():
+        return b"request"
 
     async def admit():
         limiter = ConcurrencyLimiter(ServerLimits())
-        async with limiter.admit("peer", message()) as request:
+        async with limiter.admit("peer", read) as request:
             assert request.take() == b"request"
             limiter.refuse_new()
-            async with limiter.admit("peer", message()):
+            async with limiter.admit("peer", read):
                 pass
 
     with pytest.raises(StatusError, match="The server is stopping") as caught:

@@ -148,6 +148,36 @@ def test_refused_requests_leave_no_errors_for_the_garbage_collector(colors_folde
     assert not left
 
 
+def holders(message):
+    """Returns the kinds of the objects that hold an equal message."""
+    return [
+        type(one).__name__
+        for one in gc.get_objects()
+        for held in gc.get_referents(one)
+        if isinstance(held, bytes) and held == message and held is not message
+    ]
+
+
+def test_the_message_of_an_ended_call_is_not_kept(colors_folder):
+    """The iterator of gRPC keeps it in a cycle: 5 requests of 180 MB took 3.2 GB for good."""
+    request = predict_request(np.zeros((100, SIZE, SIZE, 3), np.float32))
+    with served(colors_folder) as (_, channel):
+        gc.collect()
+        gc.disable()
+        try:
+            for name, code in (("colors", "OK"), ("nope", "NOT_FOUND")):
+                request.model_spec.name = name
+                raw = request.SerializeToString()
+                assert code_of(send(channel, raw)) == code
+                # The server ends the call after it has answered.
+                end = time.monotonic() + 10
+                while holders(raw) and time.monotonic() < end:
+                    time.sleep(0.05)
+                assert not holders(raw)
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("window", [0, 0.002])
 def test_batches_of_very_many(colors_folder, window):
     with served(colors_folder, batch_timeout_seconds=window) as (_, channel):
