@@ -33,6 +33,9 @@ class ServerLimits:
             RESOURCE_EXHAUSTED. Graphs take memory of their own.
         receive_timeout_seconds: Time to receive a request.
         max_request_rows: Largest first dimension of a request.
+        max_request_pixels: Largest number of pixels of all image files of a request. A pixel of a
+            PNG file counts 6 times, for the work of decoding it, one of a JPEG file once for each
+            scan; see the guide of the server.
         batch_timeout_seconds: Time that a request waits for others to run with; 0 merges none.
         max_batch_rows: Largest number of rows of a batch of merged requests.
         max_enqueued_batches: Batches of merged requests that wait; the requests of further ones
@@ -55,6 +58,7 @@ class ServerLimits:
     max_memory_bytes: int = 2**30
     receive_timeout_seconds: float = 60.0
     max_request_rows: int = 256
+    max_request_pixels: int = 1_000_000_000
     batch_timeout_seconds: float = 0.0
     max_batch_rows: int = 32
     max_enqueued_batches: int = 16
@@ -64,7 +68,7 @@ class ServerLimits:
         for name, value in vars(self).items():
             least = 0 if name == "batch_timeout_seconds" else 1
             # gRPC stores the size of a message in 32 bits.
-            most = 2**63 if name == "max_memory_bytes" else 2**31
+            most = 2**63 if name in ("max_memory_bytes", "max_request_pixels") else 2**31
             if not least <= value < most:
                 raise UsageError(
                     f"`{name}` must be in {least}..{most - 1}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import grpc
 import numpy as np
 
+from cnnkit.server.image_work import decoding_work
 from cnnkit.server.status_error import StatusError, invalid_argument, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
@@ -60,6 +61,7 @@ def prepare_predict(
     *,
     max_tensor_bytes: int = MAX_TENSOR_BYTES,
     max_rows: int | None = None,
+    max_pixels: int | None = None,
     add_memory: Callable[[int], None] = lambda size: None,
 ) -> PreparedCall:
     """Decodes and checks a Predict request.
@@ -74,6 +76,7 @@ def prepare_predict(
         find: Returns the servable of a `model_spec`.
         max_tensor_bytes: Largest input in memory, however short its message.
         max_rows: Largest first dimension; None for any.
+        max_pixels: Largest number of pixels of all image files; None for any. See `decoding_work`.
         add_memory: Called with the bytes that the inputs will take, before they are decoded.
 
     Returns:
@@ -102,6 +105,8 @@ def prepare_predict(
         max_rows=max_rows,
         add_memory=add_memory,
     )
+    if max_pixels is not None:
+        _check_work(inputs, max_pixels)
     if servable.takes_pixels and IMAGES in inputs:
         problem = find_invalid_pixel(inputs[IMAGES])
         if problem is not None:
@@ -203,6 +208,17 @@ def _decode(name: str, tensor: memoryview, max_bytes: int) -> np.ndarray:
     except TensorError as error:
         # Clients show the first line; the second one names the fault of the tensor.
         raise invalid_argument(f"tensor parsing error: {quote_name(name)}\n{error}") from error
+
+
+def _check_work(inputs: Mapping[str, np.ndarray], most: int) -> None:
+    """Refuses image files that take long to decode: a file of 44 kB may have 15 megapixels."""
+    files = (file for array in inputs.values() if array.dtype == object for file in array.flat)
+    pixels = decoding_work(files)
+    if pixels > most:
+        raise invalid_argument(
+            f"the image files of a request have {pixels} pixels, each counted by the work of "
+            f"decoding it, and may have {most}: send fewer or smaller images at once"
+        )
 
 
 def _select_outputs(names: Iterable[str], known: Mapping[str, pb.TensorInfo]) -> tuple[str, ...]:

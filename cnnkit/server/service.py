@@ -210,6 +210,7 @@ class PredictionServicer:
             self._repository.find,
             max_tensor_bytes=limits.max_request_bytes,
             max_rows=limits.max_request_rows,
+            max_pixels=limits.max_request_pixels,
             add_memory=request.memory.add,
         )
 
