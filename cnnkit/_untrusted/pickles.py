@@ -34,8 +34,10 @@ DTYPE, ARRAY, ENCODE = "numpy.dtype", "numpy.ndarray", "_codecs.encode"
 RECONSTRUCT = ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
 ORDERED = "collections.OrderedDict"
 DICTIONARIES = (ORDERED, "collections.defaultdict", "builtins.dict")
-# What a key of a dictionary may be: nothing whose hash takes long.
-KEYS = (str, bytes, int, float, bool, type(None))
+# What a key of a dictionary may be. The hash of a tuple can take for ever; larger integers, and
+# floats, can be chosen so that all have one hash.
+KEYS = (str, bytes, bool, type(None))
+LARGEST_KEY = 1 << 60
 
 
 @dataclass(frozen=True)
@@ -220,12 +222,14 @@ class _Machine:
         if not isinstance(entries, dict) or len(items) % 2:
             raise self.damaged("that sets entries of no dictionary")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, KEYS):
+            if isinstance(key, float):
+                entries[repr(key)] = value
+            elif isinstance(key, KEYS) or (isinstance(key, int) and abs(key) < LARGEST_KEY):
                 entries[key] = value
             elif not isinstance(target, Made):
                 raise DataError(
                     f"{self.origin} has a dictionary with keys of another kind",
-                    expected="texts and numbers",
+                    expected="texts and small integers",
                     received=type(key).__name__,
                 )
 

@@ -113,6 +113,7 @@ def binput(index):
     (b"\x80\x02\x82\x01.", "another kind.*EXT1"),
     (b"\x80\x02}])s.", "keys of another kind.*list"),
     (b"\x80\x02})K\x01s.", "keys of another kind.*tuple"),
+    (pickle.dumps({1 << 61: 1}, 2), "keys of another kind.*int"),
     (b"\x80\x02", "damaged"),
     (b"", "damaged"),
     (b"(((((.", "damaged"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import keras
 
+from cnnkit.errors import DataError
 from cnnkit.models.model_input import find_lead
 from cnnkit.models.preprocessing import PRESETS, UNKNOWN, Preprocessing
 
@@ -81,10 +82,14 @@ def read_layers(model: Mapping[str, Any]) -> tuple[ConfigLayer, ...]:
     """
     config = model.get("config", {})
     entries = config if isinstance(config, list) else config.get("layers", ())
+    if not isinstance(entries, (list, tuple)):
+        raise DataError("`layers` of the configuration must be a list of objects")
     is_sequential = isinstance(config, list) or not any("inbound_nodes" in one for one in entries)
     counts: Counter[str] = Counter()
     layers: list[ConfigLayer] = []
     for entry in entries:
+        if not isinstance(entry, Mapping):
+            raise DataError("`layers` of the configuration must be a list of objects")
         kind = str(entry["class_name"]).rpartition(">")[2]
         package = str(entry.get("registered_name") or entry["class_name"]).rpartition(">")[0]
         own = entry.get("config")

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from cnnkit._untrusted.limits import MAX_MEAN_BYTES
+from cnnkit._untrusted.damage import shorten
+from cnnkit._untrusted.limits import MAX_ARRAY_AXES, MAX_MEAN_BYTES
 from cnnkit._untrusted.protobuf_messages import cut_large_fields, read_place
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.errors import DataError, UsageError
@@ -73,6 +74,7 @@ def read_mean_image(path: Path) -> np.ndarray:
     """
     blob = schema.Blob()
     _parse(blob, path, "a Caffe mean image")
+    _check_blob(path, "mean", blob)
     shape = _shape(blob)
     if len(shape) != 4 or shape[:2] != (1, 3):
         raise UsageError(
@@ -80,7 +82,7 @@ def read_mean_image(path: Path) -> np.ndarray:
         )
     if math.prod(shape) * 8 > MAX_MEAN_BYTES:
         raise UsageError(f"{path} has an absurdly large mean image", received=shape)
-    bgr = _reader(path, "mean", blob, shape)(slice(None))[0]
+    bgr = _reader(path, blob, shape)(slice(None))[0]
     return np.ascontiguousarray(bgr[::-1].transpose(1, 2, 0), np.float32)
 
 
@@ -100,12 +102,34 @@ def _parse(message: Message, path: Path, content: str) -> None:
 
 
 def _stored_layer(path: Path, layer: schema.Layer | schema.OldLayer) -> StoredLayer:
+    for blob in layer.blobs:
+        _check_blob(path, layer.name, blob)
     kernel, *bias = [
-        StoredTensor(f"{layer.name}.{role}", shape, _reader(path, layer.name, blob, shape))
+        StoredTensor(f"{layer.name}.{role}", shape, _reader(path, blob, shape))
         for role, blob in zip(("weights", "bias"), layer.blobs, strict=False)
         for shape in [_without_padding(_shape(blob), role)]
     ]
     return StoredLayer(layer.name, kernel, bias[0] if bias else None)
+
+
+def _check_blob(path: Path, name: str, blob: schema.Blob) -> None:
+    """Check that a blob states as many numbers as are stored."""
+    shape = tuple(blob.shape.dim[: MAX_ARRAY_AXES + 1]) if blob.HasField("shape") else _shape(blob)
+    count = _place(blob)[2]
+    sides_fit = len(shape) <= MAX_ARRAY_AXES and all(side >= 0 for side in shape)
+    if not sides_fit or math.prod(shape) != count:
+        raise UsageError(
+            f"Layer {name!r} of {path} is incomplete",
+            expected=f"the numbers of {shorten(str(shape), 80)}",
+            received=f"{count:,}",
+        )
+
+
+def _place(blob: schema.Blob) -> tuple[str, int, int]:
+    """Return the type of the numbers of a blob, their first byte, and how many they are."""
+    field, dtype = (blob.floats, "<f4") if blob.floats else (blob.doubles, "<f8")
+    start, size = read_place(field) if field else (0, 0)
+    return dtype, start, size // np.dtype(dtype).itemsize
 
 
 def _shape(blob: schema.Blob) -> tuple[int, ...]:
@@ -122,19 +146,9 @@ def _without_padding(shape: tuple[int, ...], role: str) -> tuple[int, ...]:
     return shape
 
 
-def _reader(
-    path: Path, name: str, blob: schema.Blob, shape: tuple[int, ...]
-) -> Callable[[slice], np.ndarray]:
+def _reader(path: Path, blob: schema.Blob, shape: tuple[int, ...]) -> Callable[[slice], np.ndarray]:
     def read(part: slice) -> np.ndarray:
-        field, dtype = (blob.floats, "<f4") if blob.floats else (blob.doubles, "<f8")
-        start, size = read_place(field) if field else (0, 0)
-        count = size // np.dtype(dtype).itemsize
-        if count != math.prod(shape):
-            raise UsageError(
-                f"Layer {name!r} of {path} is incomplete",
-                expected=f"{math.prod(shape):,} numbers",
-                received=f"{count:,}",
-            )
+        dtype, start, _ = _place(blob)
         # Mapped anew for every block: the pages of an open file count as memory.
         return np.array(np.memmap(path, dtype, "r", start, shape)[part])
 
