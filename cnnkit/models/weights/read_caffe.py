@@ -97,7 +97,7 @@ def _parse(message: Message, path: Path, content: str) -> None:
         raise UsageError(f"{path} {problem}", received=UNDECODABLE) from error
     except DataError as error:
         if error.expected is not None:  # A limit, not damage.
-            raise
+            raise UsageError(error.problem, expected=error.expected) from error
         raise UsageError(f"{path} {problem}", received=UNDECODABLE) from error
 
 

@@ -2,6 +2,7 @@
 
 import zipfile
 
+import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -34,7 +35,6 @@ def test_wrong_files_are_named_in_one_line(small_alexnet, tmp_path):
         "has one array": tmp_path / "f.npy",
         "No weights file": tmp_path / "absent",
     }
-    import h5py
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme", "")
@@ -80,3 +80,25 @@ def test_a_changed_byte_is_found_where_the_format_has_checksums(small_alexnet):
         UsageError, match="changed.npz is damaged or incomplete. Received: Bad CRC-32"
     ):
         alexnet(include_top=False, weights=changed)
+
+
+@pytest.mark.parametrize("inside_keras", [False, True])
+def test_numbers_that_lie_in_another_file_are_not_copied(tmp_path, small_alexnet, inside_keras):
+    """A converted file would contain them: the bytes of any file that the user can read."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"password" * 1000)
+    weights = tmp_path / "model.weights.h5"
+    with h5py.File(weights, "w") as file:
+        group = file.create_group("layers/conv2d/vars")
+        group.create_dataset("0", (5, 5, 3, 4), "f4", external=[(str(secret), 0, 1200)])
+    if inside_keras:
+        path = tmp_path / "model.keras"
+        with (
+            zipfile.ZipFile(small_alexnet / "small.keras") as old,
+            zipfile.ZipFile(path, "w") as new,
+        ):
+            new.writestr("config.json", old.read("config.json"))
+            new.write(weights, "model.weights.h5")
+        weights = path
+    with pytest.raises(UsageError, match="layers/conv2d/vars/0 .* lies in other files"):
+        open_weights(weights)
