@@ -122,7 +122,9 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str = "
     """
     known = list(known)
     # A name of another type, such as 5, is near to none.
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5) if isinstance(name, str) else []
+    # One of a hundred characters is none that anybody typed, and takes long to compare.
+    is_typed = isinstance(name, str) and len(name) <= 100
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) if is_typed else []
     question = f"Did you mean {' or '.join(near)}?" if near else ""
     advice = " ".join(part for part in (question, hint) if part)
     return UsageError(

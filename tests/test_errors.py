@@ -2,7 +2,16 @@
 
 import pytest
 
-from cnnkit.errors import CnnkitError, DataError, RunError, UsageError, unknown_name
+from cnnkit.errors import (
+    MAX_PART,
+    CnnkitError,
+    DataError,
+    RunError,
+    UsageError,
+    escape_controls,
+    unknown_name,
+    warn,
+)
 
 
 def test_the_text_is_one_line_of_sentences():
@@ -46,3 +55,27 @@ def test_unknown_names_without_alternatives():
 def test_control_characters_are_shown_as_text():
     error = UsageError("Unknown layer conv\x1b[2J", received="caf\udce9\nx")
     assert str(error) == r"Unknown layer conv\x1b[2J. Received: caf\udce9 x."
+
+
+def test_very_long_texts_of_files_are_shortened():
+    error = CnnkitError("`layers` must differ", received="a\n" * 10**6, hint="Rename one")
+    assert len(str(error)) < MAX_PART + 100
+    assert str(error).endswith("... (2,000,010 characters). Rename one.")
+    assert len(str(unknown_name("layer", "b" * 10**6, ["conv1"] * 10**5))) < 2 * MAX_PART + 200
+
+
+def test_a_warning_is_one_line_and_names_the_caller():
+    with pytest.warns(RuntimeWarning) as caught:
+        warn("no\x1b[2J\nlock", RuntimeWarning)
+    assert str(caught[0].message) == r"no\x1b[2J\nlock"
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    "character", ["\x00", "\x07", "\x1b", "\x7f", "\x85", "\x9b", "\xad", "\u200b", "\u200f",
+                  "\u2028", "\u202e", "\u2060", "\u2066", "\u3164", "\ufeff", "\ud800",
+                  "\U000e0041"]
+)  # fmt: skip
+def test_characters_that_move_hide_or_reverse_are_escaped(character):
+    shown = escape_controls(f"a{character}b")
+    assert shown.isascii() and shown.startswith("a\\") and shown.endswith("b")

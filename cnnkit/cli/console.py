@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._files import json_text, read_lines
 from cnnkit.errors import UsageError, escape_controls, truncate
@@ -104,6 +105,18 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows of the same fields as a table with a header."""
     for line in table(rows):
         print_line(line)
+
+
+class LogFormatter(logging.Formatter):
+    """A formatter whose messages are one line each: they quote names of clients and files."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Return the line of a record."""
+        return escape_controls(truncate(super().formatMessage(record), MAX_LINE))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """Return the lines of a traceback."""
+        return "\n".join(map(escape_controls, super().formatException(ei).split("\n")))
 
 
 def print_left_out(dataset: Dataset) -> None:

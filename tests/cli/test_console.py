@@ -4,12 +4,15 @@ import argparse
 import ast
 import io
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from cnnkit.cli.console import (
+    LogFormatter,
     cell,
     check_png,
     parse_integers,
@@ -21,7 +24,8 @@ from cnnkit.cli.console import (
     read_labels,
     table,
 )
-from cnnkit.errors import UsageError
+from cnnkit.cli.main import main
+from cnnkit.errors import AssumptionWarning, UsageError
 
 PACKAGE = Path(__file__).resolve().parents[2] / "cnnkit"
 # An escape sequence, a line of its own, two directions, a space of no width, a blank letter.
@@ -33,6 +37,7 @@ OUTPUTS = {
     "errors.py": {"warnings.warn"},  # the same for warnings
     "_deprecation.py": {"warnings.warn"},  # quotes names of arguments of cnnkit alone
     "export/isolated_worker.py": {"print"},  # JSON for the parent process
+    "server/load_trial_worker.py": {"print"},  # the same
 }
 
 
@@ -79,6 +84,39 @@ def test_a_line_stays_one_line_whatever_a_name_holds(capsys):
     assert cell("Pomeranian \u30d4\u30ab e\u0301 \U0001f415") == (
         "Pomeranian \u30d4\u30ab e\u0301 \U0001f415"
     )
+
+
+def test_a_line_of_the_log_stays_one_line():
+    formatter = LogFormatter("%(message)s")
+    record = logging.LogRecord("cnnkit", logging.INFO, "x.py", 1, "Model %s", (HOSTILE,), None)
+    assert formatter.format(record) == f"Model {ESCAPED}"
+    try:
+        raise ValueError(HOSTILE)
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    lines = formatter.format(record).split("\n")
+    assert lines[0] == f"Model {ESCAPED}" and all(line.isprintable() for line in lines)
+
+
+def test_errors_and_warnings_of_a_command_stay_one_line(capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["recipes", "alexnet", HOSTILE])
+    assert ESCAPED in capsys.readouterr().err
+
+    notes = []
+
+    def run(args):
+        for kind in (AssumptionWarning, UserWarning):
+            notes.append(warnings.formatwarning(kind(f"assumed {HOSTILE}"), kind, "x.py", 1, ""))
+        raise OSError(f"no file {HOSTILE}")
+
+    monkeypatch.setattr("cnnkit.cli.commands.recipes.run", run)
+    assert main(["recipes"]) == 1
+    assert notes[0] == f"cnnkit: note: assumed {ESCAPED}\n" and "\x1b" not in notes[1]
+    [error] = capsys.readouterr().err.splitlines()
+    assert error.startswith(r"cnnkit: error: OSError: no file cat\x1b[2K")
+    assert main(["recipes", "--debug"]) == 1
+    assert "\x1b" not in capsys.readouterr().err
 
 
 def test_a_table_has_a_line_for_each_row_whatever_a_name_holds(capsys):

@@ -204,7 +204,7 @@ def test_a_large_response_and_one_that_unfolds_are_refused(served):
 @pytest.mark.parametrize(
     "text",
     [
-        f"image_bytes[{'9' * 5000}]: no",
+        f"images[{'9' * 4500}]: no",
         f"input batch size larger than maximum input batch size {'9' * 5000}",
         "9" * 7000,
     ],

@@ -8,11 +8,11 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from cnnkit.cli.console import print_line
+from cnnkit.cli.console import LogFormatter, print_line
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
-from cnnkit.errors import UsageError, escape_controls
+from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnkit.server import EmbeddedServer
@@ -137,17 +137,8 @@ def _log_to_stderr() -> None:
     """Log loaded and unloaded versions to standard error from now on."""
     import logging
 
-    class Formatter(logging.Formatter):
-        """A formatter of messages that quote names of clients and files."""
-
-        def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-            return escape_controls(super().formatMessage(record))
-
-        def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-            return "\n".join(map(escape_controls, super().formatException(ei).split("\n")))
-
     handler = logging.StreamHandler()
-    handler.setFormatter(Formatter("%(asctime)s %(message)s"))
+    handler.setFormatter(LogFormatter("%(asctime)s %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("cnnkit.server").setLevel(logging.INFO)
 
