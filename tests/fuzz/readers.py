@@ -577,16 +577,51 @@ def metadata() -> Target:
     one.status.error_message = "none"
 
     def check(data: bytes) -> None:
-        for message, read in (
-            (pb.SignatureDefMap, signatures), (pb.GetModelStatusResponse, version_statuses),
-        ):  # fmt: skip
+        for read in (signatures, version_statuses):
             try:
-                parsed = message.FromString(data)
+                read(data)
             except DecodeError:
                 continue
-            read(parsed)
 
     return [definitions.SerializeToString(), status.SerializeToString()], check
+
+
+def compressed_request() -> Target:
+    """A compressed message of a client."""
+    import gzip
+    import zlib
+
+    from cnnkit.server.memory_budget import MemoryBudget
+    from cnnkit.server.status_error import StatusError
+    from cnnkit.server.unpack import unpack_message
+
+    budget = MemoryBudget(1 << 22)
+
+    def check(data: bytes) -> None:
+        try:
+            with budget.open() as memory:
+                assert len(unpack_message(data, memory, 1 << 20)) <= 1 << 20
+        except StatusError:
+            pass
+        assert budget.used == 0
+
+    return [gzip.compress(b"a" * 3000), zlib.compress(b"a" * 3000), b"\x08\1"], check
+
+
+def certificate() -> Target:
+    """The certificate of a client, which TLS has let through."""
+    import ssl
+
+    import trustme
+
+    from cnnkit.server.client_certificate import has_extended_key_usage
+
+    issued = trustme.CA().issue_cert("client.example").cert_chain_pems[0].bytes()
+
+    def check(data: bytes) -> None:
+        has_extended_key_usage(ssl.DER_cert_to_PEM_cert(data).encode())
+
+    return [ssl.PEM_cert_to_DER_cert(issued.decode())], check
 
 
 READERS: dict[str, Callable[[], Target]] = {
@@ -598,5 +633,6 @@ READERS: dict[str, Callable[[], Target]] = {
         checkpoint, results, store_index, store_names, store_values, classifier, skops_schema,
         skops_archive, labels, shard_index, shard_places, shard_records, voc_list,
         imagenet_labels, imagenet_meta, models_config, image, image_traits, image_header, metadata,
+        compressed_request, certificate,
     )
 }  # fmt: skip
