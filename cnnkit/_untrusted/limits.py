@@ -88,3 +88,6 @@ MAX_LINES = 2_000_000
 MAX_PIPELINE_BYTES = 512 * MIB
 MAX_PIPELINE_SCHEMA_BYTES = 32 * MIB
 MAX_ESTIMATOR_VALUE = 4096
+
+# MATLAB files: the table of synsets of ImageNet's development kit has 100 kB.
+MAX_MAT_BYTES = 16 * MIB

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from cnnkit._file_tree import printable_name
 from cnnkit._files import read_lines
+from cnnkit._untrusted.matlab_files import read_structures
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.sources.image_files import dataset_from_files
 from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolders
@@ -218,10 +219,6 @@ def _read_development_kit(meta: Path, index_of: Mapping[str, int]) -> dict[str, 
             expected=f"its {META} next to the labels file, {meta}",
             hint="Copy it there",
         )
-    from scipy.io import loadmat
-
-    table = loadmat(meta, squeeze_me=True, struct_as_record=True)["synsets"]
-    numbers = {
-        str(int(row["ILSVRC2012_ID"])): index_of.get(str(row["WNID"])) for row in table.ravel()
-    }
+    rows = read_structures(meta, "synsets", ("ILSVRC2012_ID", "WNID"))
+    numbers = {f"{number:g}": index_of.get(str(synset)) for number, synset in rows}
     return {number: index for number, index in numbers.items() if index is not None}
