@@ -137,7 +137,10 @@ def parse_model_configs(config: pb.ModelConfigList, folder: Path) -> list[ModelC
     configs: dict[str, ModelConfig] = {}
     for given in config.config:
         if not given.name or not given.base_path:
-            raise UsageError("`config` must have a `name` and a `base_path`", received=given)
+            raise UsageError(
+                "`config` must have a `name` and a `base_path`",
+                received=shorten(str(given)),
+            )
         if given.model_platform not in ("", "tensorflow"):
             raise UsageError(
                 f"`model_platform` of model {given.name!r} must be tensorflow",

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 import grpc
 
+from cnnkit._untrusted.damage import damage_as_error
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.model_config import ModelConfig, parse_model_configs
 from cnnkit.server.repository import LabelError, ModelRepository
@@ -178,7 +179,11 @@ def apply_reload(
 def _check_folders(configs: Sequence[ModelConfig], folders: Sequence[Path]) -> None:
     allowed = [folder.resolve() for folder in folders]
     for config in configs:
-        if not any(config.folder.resolve().is_relative_to(folder) for folder in allowed):
+        with damage_as_error(
+            f"The base_path of model {config.name!r}", UsageError, "cannot be read"
+        ):
+            folder = config.folder.resolve()
+        if not any(folder.is_relative_to(parent) for parent in allowed):
             raise UsageError(
                 f"The base_path of model {config.name!r} is outside of the server's model folders"
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit.errors import UsageError
 
 # Path, size in bytes and modification time in ns of each file.
@@ -26,33 +27,34 @@ def version_folders(folder: Path) -> dict[int, Path]:
         folder: The model folder, NAME/.
 
     Raises:
-        UsageError: If there is no such folder, or it holds no version.
+        UsageError: If there is no such folder, it cannot be read, or it holds no version.
 
     Example:
         >>> version_folders(Path("models/digits"))  # doctest: +SKIP
         {1: PosixPath('models/digits/1')}
     """
-    if not folder.is_dir():
-        raise UsageError(
-            f"Model folder {folder.name!r} does not exist",
-            expected="a folder that holds versions, such as models/digits with models/digits/1",
-            received=folder,
-        )
-    if (folder / "saved_model.pb").is_file():
-        raise UsageError(
-            f"Folder {folder.name!r} is a version of a model",
-            expected="the folder that holds its versions",
-            received=folder,
-            hint=f"Use {folder.parent}" if folder.name.isdigit() else "Move it into NAME/1",
-        )
-    versions = {
-        int(entry.name): entry
-        for entry in folder.iterdir()
-        if entry.name.isascii()
-        and entry.name.isdigit()
-        and int(entry.name) <= _MAX_VERSION
-        and entry.is_dir()
-    }
+    with damage_as_error(f"Model folder {shorten(folder.name)!r}", UsageError, "cannot be read"):
+        if not folder.is_dir():
+            raise UsageError(
+                f"Model folder {folder.name!r} does not exist",
+                expected="a folder that holds versions, such as models/digits with models/digits/1",
+                received=folder,
+            )
+        if (folder / "saved_model.pb").is_file():
+            raise UsageError(
+                f"Folder {folder.name!r} is a version of a model",
+                expected="the folder that holds its versions",
+                received=folder,
+                hint=f"Use {folder.parent}" if folder.name.isdigit() else "Move it into NAME/1",
+            )
+        versions = {
+            int(entry.name): entry
+            for entry in folder.iterdir()
+            if entry.name.isascii()
+            and entry.name.isdigit()
+            and int(entry.name) <= _MAX_VERSION
+            and entry.is_dir()
+        }
     if not versions:
         raise UsageError(
             f"Model folder {folder.name!r} holds no version",

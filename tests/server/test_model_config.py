@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer
@@ -109,3 +111,22 @@ def test_invalid_models_config(tmp_path, text, problem):
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
+
+
+VALID = b"""model_config_list { config { name: "a" base_path: "b" model_platform: "tensorflow"
+model_version_policy { specific { versions: 1 } } version_labels { key: "stable" value: 1 } } }"""
+
+
+@given(
+    start=st.integers(0, len(VALID)),
+    end=st.integers(0, len(VALID)),
+    inserted=st.one_of(st.binary(max_size=20), st.sampled_from([b"{" * 500, b"9" * 5000, VALID])),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_damaged_file_is_one_error(tmp_path, start, end, inserted):
+    file = tmp_path / "models.config"
+    file.write_bytes(VALID[:start] + inserted + VALID[end:])
+    try:
+        assert read_models_config(file)
+    except UsageError as error:
+        assert len(str(error)) < 1000

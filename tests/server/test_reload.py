@@ -86,6 +86,10 @@ def test_a_failed_reload_changes_nothing(tmp_path, models_config, model_folder, 
             assert text == "The base_path of model 'x' is outside of the server's model folders"
         code, text = reload(server, model_config("x", model_folder.with_name("none")))
         assert (code, text) == ("INVALID_ARGUMENT", "Model folder 'none' does not exist")
+        for path in ("colors/\0", "x" * 5000, "x/" * 3000):
+            code, text = reload(server, model_config("x", path))
+            assert code == "INVALID_ARGUMENT"
+            assert "cannot be read" in text
         assert server.repository.configs == before
         assert version_states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
 

@@ -9,6 +9,8 @@ import psutil
 import pytest
 import tensorflow as tf
 
+from cnnkit import alexnet
+from cnnkit.export import export
 from tests.helpers.polled_server import IMAGE, predict, scale_of, serve, version_states, wait_for
 from tests.helpers.serving import expected_probabilities
 
@@ -79,3 +81,24 @@ def test_the_memory_of_unloaded_versions_is_freed(tmp_path):
         after = exchange(client, range(5, 10))
     # One version is 32 MiB.
     assert after - before < 48 * 2**20
+
+
+@pytest.mark.slow
+def test_fifty_versions_take_no_more_memory_than_one(tmp_path):
+    """Each exchange of a small AlexNet kept 60 to 350 MB: 951 MiB grew to 2034 in twelve."""
+    model = alexnet(input_shape=(64, 64, 3), classes=2)
+    folder = tmp_path / "alex"
+    export(model, ["cat", "dog"], folder)
+    process = psutil.Process()
+    taken = []
+    with serve({"alex": folder}) as (_, client):
+        for version in range(2, 52):
+            (folder / str(version - 1)).rename(folder / str(version))
+            wait_for(
+                lambda version=version: version_states(client, "alex").get(version) == "AVAILABLE",
+                seconds=300,
+            )
+            wait_for(lambda version=version: version_states(client, "alex")[version - 1] == "END")
+            client.predict(np.zeros((1, 64, 64, 3)), model="alex")
+            taken.append(process.memory_info().rss)
+    assert taken[-1] < 1.05 * taken[0], [size >> 20 for size in taken]
