@@ -71,6 +71,13 @@ def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
     assert "initializer=glorot" in note
 
 
+@pytest.mark.parametrize(("ratio", "stuck"), [(0.994, 0), (0.996, 1), (1.004, 1), (1.006, 0)])
+def test_a_loss_within_half_a_percent_of_guessing_is_stuck(ratio, stuck):
+    monitor = LossMonitor(10, 0.1, 1000)
+    told = [monitor.update(ratio * math.log(10), 100, 0.1) for _ in range(200)]
+    assert len(sum(told, [])) == stuck
+
+
 def test_a_loss_that_falls_is_not_stuck():
     monitor = LossMonitor(10, 0.1, 50_000)
     rng = np.random.default_rng(0)
