@@ -30,9 +30,10 @@ import numpy as np
 from cnnkit.client import Client
 from cnnkit.client.decode import LayoutCache, decode_predict_response
 from cnnkit.client.encode import RequestTarget, TemplateCache, encode_predict_request
+from cnnkit.client.expected import ExpectedOutputs
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
-from cnnkit.wire.tensors import encode_values
+from cnnkit.wire.tensors import MAX_TENSOR_BYTES, encode_values
 
 ROUNDS = 30
 IN_A_ROW = 20
@@ -132,9 +133,15 @@ class NoTemplates(TemplateCache):
 class NoLayouts(LayoutCache):
     """A cache that stores nothing."""
 
-    def decode(self, raw: bytes) -> tuple[int, dict[str, np.ndarray]]:
+    def decode(
+        self,
+        raw: bytes,
+        expected: ExpectedOutputs | None = None,
+        *,
+        max_bytes: int = MAX_TENSOR_BYTES,
+    ) -> tuple[int, dict[str, np.ndarray]]:
         """Parse each response."""
-        return decode_predict_response(raw)
+        return decode_predict_response(raw, expected, max_bytes=max_bytes)
 
 
 def candidates(
