@@ -43,12 +43,14 @@ class FoundFile(NamedTuple):
         name: The path relative to the folder.
         size: Size in bytes; 0 if there is a reason.
         reason: Why the file is not meant to be an image; None if there is no reason.
+        modified: Time of its last modification in nanoseconds; 0 if there is a reason.
     """
 
     path: str
     name: str
     size: int
     reason: str | None
+    modified: int = 0
 
 
 def find_files(folder: str | os.PathLike[str]) -> Iterator[FoundFile]:
@@ -127,7 +129,8 @@ def _walk(
             else:
                 yield from _walk(entry.path, inner, why, around | {identity})
         elif entry.is_file():
-            yield FoundFile(entry.path, inner, 0 if why else status.st_size, why)
+            size, modified = (0, 0) if why else (status.st_size, status.st_mtime_ns)
+            yield FoundFile(entry.path, inner, size, why, modified)
         else:
             yield FoundFile(entry.path, inner, 0, why or NOT_REGULAR)
 

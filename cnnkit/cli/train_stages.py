@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from cnnkit._files import json_text, write_text
+from cnnkit._staging import staged_folder
 from cnnkit._untrusted.damage import damage_as_error
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.recipes import TrainingStage
-from cnnkit.run_folder import RunFolder
+from cnnkit.run_folder import CONFIG, RunFolder
 
 # The stages of a folder; the run folder of a single training has no such file. The name is kept
 # for folders that older versions wrote.
@@ -42,21 +44,31 @@ def open_stage_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
     return runs
 
 
-def write_stages(output: Path, stages: Sequence[TrainingStage]) -> None:
+def write_stages(output: Path, stages: Sequence[TrainingStage], *, overwrite: bool = False) -> None:
     """Create a folder and write its stages, so that resuming needs nothing but the folder.
 
+    Args:
+        output: The folder.
+        stages: The stages.
+        overwrite: Whether a folder of stages may be deleted, once the new one is complete.
+
     Raises:
-        UsageError: If the folder exists.
+        UsageError: If the folder exists and may not be deleted.
+        RunError: If it cannot be written, or another process trains in it.
     """
-    if output.exists():
+    is_used = output.exists() and not (output.is_dir() and not any(output.iterdir()))
+    if is_used and not has_stages(output):
+        raise UsageError(f"{output} exists and is not a folder of stages", expected="a free path")
+    if is_used and not overwrite:
         raise UsageError(
             f"The folder {output} exists",
-            hint="--resume continues it; remove it to start again",
+            hint="--resume continues it, --overwrite starts again",
         )
-    output.mkdir(parents=True)
-    write_text(
-        output / STAGES_FILE, json_text([dataclasses.asdict(stage) for stage in stages], indent=2)
-    )
+    document = json_text([dataclasses.asdict(stage) for stage in stages], indent=2)
+    with ExitStack() as held, staged_folder(output, replace=True) as staging:
+        for file in output.glob(f"*/{CONFIG}"):
+            held.enter_context(RunFolder(file.parent).lock())
+        write_text(staging / STAGES_FILE, document)
 
 
 def read_stages(output: Path) -> list[TrainingStage]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -116,6 +117,8 @@ class Dataset:
         left_out: Names of the files below the dataset's folder that are not used, by reason.
         label_files: Names of the files that labels were read from.
         empty_folders: Names of the folders in the place of a class folder without any image.
+        modified: SHA-256 of the sizes and times of modification of the files of the images, in
+            hexadecimal; empty if they have none.
 
     The images of all splits, `left_out` and `label_files` are together all files below the folder.
     """
@@ -127,6 +130,7 @@ class Dataset:
     left_out: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     label_files: tuple[str, ...] = ()
     empty_folders: tuple[str, ...] = ()
+    modified: str = ""
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -154,6 +158,14 @@ class Dataset:
             more = len(self.empty_folders) - MAX_SHOWN
             parts.append(f"no images in {shown}" + (f" and {more} more" if more > 0 else ""))
         return "; ".join(parts) or None
+
+
+def digest_times(files: Iterable[tuple[int, int]]) -> str:
+    """Return `Dataset.modified` of files, given by their sizes and times in nanoseconds."""
+    digest = hashlib.sha256()
+    for size, modified in files:
+        digest.update(f"{size} {modified}\n".encode())
+    return digest.hexdigest()
 
 
 def stratified_holdout(

@@ -15,8 +15,10 @@ import tensorflow as tf
 
 from cnnkit import models
 from cnnkit._staging import staged_file
+from cnnkit._untrusted.damage import damage_as_error
+from cnnkit._untrusted.zip_archives import open_zip
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.loading import expected_of_file, options_for_weights
 from cnnkit.models.model_input import measured_preprocessing
@@ -156,6 +158,15 @@ def save_model(config: TrainingConfig, components: TrainingComponents, path: Pat
     model = components.model if config.precision == "float32" else components.float32_model()
     with staged_file(path) as staging:
         model.save(staging)
+
+
+def is_whole_model(path: Path) -> bool:
+    """Return whether all bytes of a `.keras` file are those that were written."""
+    try:
+        with open_zip(path) as archive, damage_as_error(path):
+            return archive.testzip() is None
+    except DataError:
+        return False
 
 
 def load_initial_model(config: TrainingConfig) -> keras.Model:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ import keras
 import numpy as np
 
 from cnnkit._files import json_text, write_text
-from cnnkit._staging import staged_file
+from cnnkit._staging import staged_file, write_errors
+from cnnkit._untrusted.json_documents import JsonFields, parse_json
+from cnnkit._untrusted.npy_arrays import open_npz
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
-from cnnkit.errors import RunError, UsageError
-from cnnkit.run_folder import RunFolder
+from cnnkit.errors import DataError, RunError, UsageError
+from cnnkit.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.training.schedule import PlateauState
 
 
@@ -87,12 +88,38 @@ class TrainingState:
         return fields
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> TrainingState:
-        """Return the state that `to_dict` wrote."""
-        totals = dict(fields["totals"])
-        totals["correct"] = totals.pop("right")
-        plateau = PlateauState(**fields["plateau"])
-        return cls(**{**fields, "totals": MetricTotals(**totals), "plateau": plateau})
+    def from_dict(cls, fields: Any, origin: str | Path = "the state") -> TrainingState:
+        """Return the state that `to_dict` wrote.
+
+        Args:
+            fields: The result of `to_dict`.
+            origin: The file that it was read from, for messages.
+
+        Raises:
+            DataError: If a value is missing, or of another type or range.
+        """
+        state = JsonFields(fields, origin)
+        totals, plateau = state.fields("totals"), state.fields("plateau")
+
+        def accuracy(part: JsonFields, name: str) -> float | None:
+            known = name not in part or part.document[name] is not None
+            return part.number(name, minimum=0, maximum=1) if known else None
+
+        return cls(
+            epochs=state.integer("epochs"),
+            step=state.integer("step"),
+            totals=MetricTotals(
+                images=totals.integer("images"),
+                loss=totals.number("loss"),
+                correct=totals.number("right", minimum=0),
+                seconds=totals.number("seconds", minimum=0),
+            ),
+            plateau=PlateauState(
+                accuracy(plateau, "best"), plateau.integer("waited"), plateau.integer("drops")
+            ),
+            best_accuracy=accuracy(state, "best_accuracy"),
+            reached=state.boolean("reached"),
+        )
 
     def next_epoch(self) -> None:
         """Move to the beginning of the next epoch."""
@@ -142,44 +169,86 @@ def save_checkpoint(
     arrays[STATE_KEY] = np.frombuffer(text, np.uint8)
     with staged_file(file) as staging, staging.open("wb") as handle:
         np.savez(handle, **arrays)
-    for old in checkpoints_newest_first(folder)[keep:]:
-        old.unlink()
+    with write_errors(folder):
+        for old in checkpoints_newest_first(folder)[keep:]:
+            old.unlink()
     return file
 
 
-def restore_checkpoint(folder: Path, variables: Sequence[keras.Variable]) -> TrainingState:
+def restore_checkpoint(
+    folder: Path,
+    variables: Sequence[keras.Variable],
+    *,
+    report: Callable[[str], object] = lambda message: None,
+) -> TrainingState:
     """Assign the newest readable checkpoint to the variables.
 
     Args:
         folder: Folder of the checkpoints.
         variables: The variables, in the order of `save_checkpoint`.
+        report: Called with a sentence for each newer checkpoint that is damaged.
 
     Returns:
         The state of the run; the initial state if there is no checkpoint.
 
     Raises:
-        RunError: If the checkpoint holds variables of other shapes.
+        RunError: If the checkpoint holds variables of other shapes, or all of them are damaged.
     """
-    for file in checkpoints_newest_first(folder):
+    files = checkpoints_newest_first(folder)
+    for file in files:
         try:
-            with file.open("rb") as handle, np.load(handle, allow_pickle=False) as archive:
-                text = archive[STATE_KEY].tobytes()
-                arrays = [archive[name] for name in sorted(set(archive.files) - {STATE_KEY})]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            # Truncated by a crash of the machine; the previous one is complete.
+            arrays = open_npz(file)
+            text = arrays.read(STATE_KEY).tobytes()
+            state = TrainingState.from_dict(parse_json(text, file), file)
+            names = sorted(set(arrays.headers) - {STATE_KEY})
+            expected = [(tuple(one.shape), np.asarray(one.value).dtype) for one in variables]
+            found = [(arrays.headers[name].shape, arrays.headers[name].dtype) for name in names]
+            if found != expected:
+                raise RunError(
+                    f"The checkpoint {file} is of another network",
+                    expected=f"{len(expected)} variables of this network's shapes",
+                    received=f"{len(found)} variables",
+                    hint="Resume with the version and the network that wrote it",
+                )
+            values = [arrays.read(name) for name in names]
+        except DataError as error:
+            report(f"a checkpoint is damaged, and the one before it is used: {error}")
             continue
-        expected = [tuple(variable.shape) for variable in variables]
-        if [array.shape for array in arrays] != expected:
-            raise RunError(
-                f"The checkpoint {file} is of another network",
-                expected=f"{len(expected)} variables of this network's shapes",
-                received=f"{len(arrays)} variables",
-                hint="Resume with the version and the network that wrote it",
-            )
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        return TrainingState.from_dict(json.loads(text))
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return state
+    if files:
+        raise RunError(
+            f"No checkpoint in {folder} can be read",
+            received=", ".join(file.name for file in reversed(files)),
+            hint="Restore one of them from a copy, or start again with --overwrite",
+        )
     return TrainingState()
+
+
+def restore_run(
+    config: TrainingConfig,
+    run: RunFolder,
+    variables: Sequence[keras.Variable],
+    *,
+    report: Callable[[str], object],
+) -> TrainingState:
+    """Restore the newest checkpoint of a run, and drop what was written after it.
+
+    Args:
+        config: The configuration of the resumed run, which is written.
+        run: The run folder.
+        variables: As in `restore_checkpoint`.
+        report: As in `restore_checkpoint`.
+
+    Raises:
+        RunError: As `restore_checkpoint`; or if files cannot be written, or lack earlier epochs.
+    """
+    run.remove_partial_files()
+    state = restore_checkpoint(run.checkpoints, variables, report=report)
+    truncate_metrics(run, state.epochs)
+    run.write_config(config)
+    return state
 
 
 def checkpoints_newest_first(folder: Path) -> list[Path]:
@@ -225,7 +294,8 @@ def check_resumable_dataset(run: RunFolder, dataset: Dataset) -> None:
     Raises:
         RunError: If its fingerprint differs.
     """
-    before = run.environment["dataset"]["fingerprint"]
+    facts = JsonFields(run.environment, run.path / ENVIRONMENT)
+    before = facts.fields("dataset").text("fingerprint")
     if before != dataset.fingerprint:
         raise RunError(
             f"The dataset {dataset.spec} is not that of the run {run.path}, or has changed since",

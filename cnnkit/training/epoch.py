@@ -28,7 +28,7 @@ from cnnkit.training.diagnostics import (
     check_finite_loss,
     pixel_range_warnings,
 )
-from cnnkit.training.distribute import barrier, process_index_and_count
+from cnnkit.training.distribute import barrier, process_index_and_count, replica_devices
 from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.step import ValidationRunner
 
@@ -274,6 +274,7 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
             if due or run.stop_after == step or step == count:
                 read_previous()
                 unread = None
+                run.request_stop(step)
         state.totals.seconds += run.step_seconds - before
         run.stop_if_requested()
         if due and step < count:
@@ -339,3 +340,24 @@ def _batches(
             shard=process_index_and_count(step_runner.strategy),
             **position,
         )
+
+
+def describe_run(run: TrainingRun) -> dict[str, Any]:
+    """Return the facts that `Callback.on_train_begin` receives."""
+    config, dataset, state = run.config, run.dataset, run.state
+    return {
+        "run": run.folder.path,
+        "model": config.model,
+        "parameters": run.components.model.count_params(),
+        "training_images": len(dataset.splits["train"]),
+        "test_images": len(dataset.splits["test"]),
+        "classes": len(dataset.class_names),
+        "class_names": dataset.class_names,
+        "unreadable": dataset.unreadable,
+        "left_out": dataset.describe_left_out(),
+        "devices": replica_devices(run.components.step_runner.strategy),
+        "epochs": config.epochs,
+        "first_epoch": state.epochs + 1,
+        "first_step": state.step + 1,
+        "process": process_index_and_count(run.components.step_runner.strategy)[0],
+    }

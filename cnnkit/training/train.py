@@ -32,6 +32,7 @@ from cnnkit.training.build import (
     initial_preprocessing,
     initialization_messages,
     initialize_from,
+    is_whole_model,
     load_initial_model,
     save_model,
 )
@@ -41,8 +42,7 @@ from cnnkit.training.checkpoint import (
     check_resumable_configuration,
     check_resumable_dataset,
     checkpoints_newest_first,
-    restore_checkpoint,
-    truncate_metrics,
+    restore_run,
 )
 from cnnkit.training.determinism import deterministic_operations
 from cnnkit.training.diagnostics import (
@@ -58,16 +58,22 @@ from cnnkit.training.distribute import (
     check_same_configuration_everywhere,
     get_strategy,
     process_index_and_count,
-    replica_devices,
     translate_worker_loss,
 )
 from cnnkit.training.environment import describe_environment
-from cnnkit.training.epoch import TrainingRun, run_epoch
+from cnnkit.training.epoch import TrainingRun, describe_run, run_epoch
 from cnnkit.training.inputs import (
     check_augmentation,
     compute_input_statistics,
     held_out_augmentation,
     training_augmentation,
+)
+from cnnkit.training.recorded_inputs import (
+    INPUTS,
+    check_inputs,
+    check_statistics,
+    digest_arrays,
+    record_inputs,
 )
 from cnnkit.training.rendezvous import WORKER_TIMEOUT
 
@@ -81,6 +87,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     download: bool = False,
+    verify: bool = False,
     callbacks: Sequence[Callback] = (),
     metadata: Mapping[str, Any] | None = None,
     workers: Sequence[str] = (),
@@ -101,6 +108,8 @@ def train(
             place of the same dataset may differ from its configuration.
         overwrite: Start again if `output` is already a run folder.
         download: Whether a TensorFlow dataset may be downloaded.
+        verify: Whether to record the checksums of all images, not only of some; with `resume`,
+            compare the images with them even if their files have the same times.
         callbacks: Objects that are notified of the progress.
         metadata: Entries of environment.json in addition to the environment, for example the
             recipe and its `deviations` from the paper.
@@ -148,6 +157,7 @@ def train(
                 resume=resume,
                 overwrite=overwrite,
                 download=download,
+                verify=verify,
                 callbacks=callbacks,
                 metadata=metadata or {},
                 held=held,
@@ -185,8 +195,26 @@ def _run_epochs(run: TrainingRun) -> None:
         while run.state.epochs < run.config.epochs and not run.state.reached:
             _finish_epoch(run, run_epoch(run))
         trained = epochs_before < run.state.epochs
-        if run.is_chief and (trained or not run.folder.model_file.is_file()):
+        if run.is_chief and (trained or not _is_saved(run)):
             save_model(run.config, run.components, run.folder.model_file)
+
+
+def _is_saved(run: TrainingRun) -> bool:
+    """Return whether the files of a run that was finished before hold its networks."""
+    folder, checkpoints = run.folder, checkpoints_newest_first(run.folder.checkpoints)
+    for file in (folder.best_file, *folder.kept_epochs.values()):
+        if file.exists() and not is_whole_model(file):
+            run.callbacks.on_message(f"{file} is damaged, and its weights are not stored elsewhere")
+    if not folder.model_file.is_file():
+        return False
+    if not is_whole_model(folder.model_file):
+        run.callbacks.on_message(
+            f"{folder.model_file} is damaged; it is written again from the last checkpoint"
+        )
+        return False
+    # Older if more epochs were trained, and the process was killed before it saved the network.
+    last = checkpoints[0].stat().st_mtime_ns if checkpoints else 0
+    return folder.model_file.stat().st_mtime_ns >= last
 
 
 def _finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
@@ -220,6 +248,7 @@ def prepare_run(
     resume: bool,
     overwrite: bool,
     download: bool,
+    verify: bool,
     callbacks: Sequence[Callback] = (),
     metadata: Mapping[str, Any],
     held: contextlib.ExitStack,
@@ -235,6 +264,7 @@ def prepare_run(
         resume: As in `train`.
         overwrite: As in `train`.
         download: As in `train`.
+        verify: As in `train`.
         callbacks: As in `train`.
         metadata: As in `train`.
         held: Keeps the lock of the run folder.
@@ -252,10 +282,23 @@ def prepare_run(
         check_model_options(config)
         check_augmentation(config)
     initial_model = _initial_model(config, folder, resume=resume) if is_chief else None
-    dataset = _load_dataset(config, download=download)
+    dataset = load_dataset(
+        config.dataset,
+        seed=config.seed,
+        download=download,
+        decoding=Decoding.from_config(config),
+    )
     check_splits_hold_images(dataset)
+    inputs: dict[str, Any] = {}
+    messages: list[str] = []
     if is_chief and resume:
         check_resumable_dataset(folder, dataset)
+        messages = check_inputs(folder, dataset, verify=verify)
+    elif is_chief:
+        inputs = record_inputs(dataset, verify=verify)
+    if not config.fast_decode:
+        splits = {name: cache_in_memory(split) for name, split in dataset.splits.items()}
+        dataset = dataclasses.replace(dataset, splits=splits)
     work = {"configuration": dataclasses.asdict(config), "dataset": dataset.fingerprint}
     check_same_configuration_everywhere(strategy, work)
     statistics: dict[str, np.ndarray] = {}
@@ -264,17 +307,19 @@ def prepare_run(
     statistics = broadcast_arrays(strategy, statistics)
     augmentations = training_augmentation(config, statistics), held_out_augmentation(config)
     components = build_components(config, dataset.class_names, statistics, strategy)
-    messages = startup_warnings(config, dataset, strategy)
+    messages += startup_warnings(config, dataset, strategy)
     state = TrainingState()
     if is_chief:
         if initial_model is not None:
             copied = initialize_from(initial_model, config, components.model)
             messages += initialization_messages(initial_model, config, copied, dataset.class_names)
         if resume:
-            state = _restore(config, folder, components)
+            variables = components.step_runner.checkpoint_variables
+            state = restore_run(config, folder, variables, report=messages.append)
         else:
             environment = describe_environment(dataset, config.seed, strategy)
             facts = {**metadata, **environment}
+            facts[INPUTS] = {**inputs, "statistics": digest_arrays(statistics)}
             folder.create(config, dataset.class_names, facts, statistics, overwrite=overwrite)
             held.enter_context(folder.lock())
     run = TrainingRun(
@@ -292,23 +337,10 @@ def prepare_run(
         is_chief=is_chief,
     )
     stored = folder.environment if is_chief else metadata
-    run.callbacks.on_train_begin({**_facts(run), "deviations": stored.get("deviations", ())})
+    run.callbacks.on_train_begin({**describe_run(run), "deviations": stored.get("deviations", ())})
     for message in messages:
         run.callbacks.on_message(message)
     return run
-
-
-def _load_dataset(config: TrainingConfig, *, download: bool) -> Dataset:
-    dataset = load_dataset(
-        config.dataset,
-        seed=config.seed,
-        download=download,
-        decoding=Decoding.from_config(config),
-    )
-    if config.fast_decode:
-        return dataset
-    splits = {name: cache_in_memory(split) for name, split in dataset.splits.items()}
-    return dataclasses.replace(dataset, splits=splits)
 
 
 def _initial_model(
@@ -329,20 +361,9 @@ def _input_statistics(
 ) -> dict[str, np.ndarray]:
     if resume:
         # Read, not computed again: a resumed run subtracts the same bits.
-        return folder.statistics
+        return check_statistics(folder, config.image_size)
     initial = initial_model and initial_preprocessing(initial_model, config.image_size)
     return compute_input_statistics(config, dataset, initial)
-
-
-def _restore(
-    config: TrainingConfig, folder: RunFolder, components: TrainingComponents
-) -> TrainingState:
-    """Restore the newest checkpoint and drop what was written after it."""
-    folder.remove_partial_files()
-    folder.write_config(config)
-    state = restore_checkpoint(folder.checkpoints, components.step_runner.checkpoint_variables)
-    truncate_metrics(folder, state.epochs)
-    return state
 
 
 def _broadcast_state(
@@ -352,24 +373,3 @@ def _broadcast_state(
     text = broadcast_bytes(strategy, json.dumps(state.to_dict()).encode())
     broadcast_variables(strategy, components.step_runner.checkpoint_variables)
     return TrainingState.from_dict(json.loads(text))
-
-
-def _facts(run: TrainingRun) -> dict[str, Any]:
-    """Return the facts that `Callback.on_train_begin` receives."""
-    config, dataset, state = run.config, run.dataset, run.state
-    return {
-        "run": run.folder.path,
-        "model": config.model,
-        "parameters": run.components.model.count_params(),
-        "training_images": len(dataset.splits["train"]),
-        "test_images": len(dataset.splits["test"]),
-        "classes": len(dataset.class_names),
-        "class_names": dataset.class_names,
-        "unreadable": dataset.unreadable,
-        "left_out": dataset.describe_left_out(),
-        "devices": replica_devices(run.components.step_runner.strategy),
-        "epochs": config.epochs,
-        "first_epoch": state.epochs + 1,
-        "first_step": state.step + 1,
-        "process": process_index_and_count(run.components.step_runner.strategy)[0],
-    }

@@ -1,17 +1,25 @@
 """Nothing is lost: killed and stopped runs, torn checkpoints, a full disk, wrong resumptions."""
 
+import contextlib
 import dataclasses
+import errno
 import json
+import os
 import random
 import shutil
 import signal
+import sys
+import tempfile
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnnkit.cli.main import main
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import CnnkitError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import checkpoint, train
 from cnnkit.training.checkpoint import MetricTotals, TrainingState
@@ -133,6 +141,104 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
     for a, b in zip(before, weights_of(run), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"{}", b"", b"[]", b"{", b"\xff", b"[" * 9999, b'{"epochs": -1}', b'{"epochs": "three"}',
+        b'{"epochs": 3, "step": 0, "totals": {}, "plateau": {}, "reached": false}',
+    ],
+)  # fmt: skip
+def test_a_state_that_is_damaged_falls_back_too(state, tmp_path):
+    variables = [keras.Variable(np.zeros(3), name="a")]
+    good = TrainingState(epochs=1)
+    checkpoint.save_checkpoint(tmp_path, 1, good, variables)
+    file = checkpoint.save_checkpoint(tmp_path, 2, TrainingState(epochs=2), variables)
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    np.savez(file, **{**arrays, "state": np.frombuffer(state, np.uint8)})
+    messages = []
+    found = checkpoint.restore_checkpoint(tmp_path, variables, report=messages.append)
+    assert found == good
+    [message] = messages
+    assert message.startswith("a checkpoint is damaged, and the one before it is used: ")
+    assert "step-000000002.npz" in message
+
+
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_damaged_checkpoints_are_refused_or_hold_a_state(data):
+    variables = [keras.Variable(np.zeros(3), name="a")]
+    with tempfile.TemporaryDirectory() as name:
+        file = checkpoint.save_checkpoint(Path(name), 1, TrainingState(epochs=1), variables)
+        content = bytearray(file.read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+        file.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+        with contextlib.suppress(CnnkitError):
+            checkpoint.restore_checkpoint(Path(name), variables)
+
+
+def test_without_a_readable_checkpoint_nothing_is_trained_or_deleted(tmp_path):
+    """It began again with the first epoch, and deleted the metrics."""
+    run = train(dataclasses.replace(CONFIG, epochs=2), tmp_path / "run")
+    for file in run.checkpoints.iterdir():
+        file.write_bytes(b"torn")
+    with pytest.raises(RunError, match="No checkpoint in .* can be read. Received: step-.*, step-"):
+        train(CONFIG, run.path, resume=True)
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+
+
+def test_a_torn_network_of_a_finished_run_is_written_again(tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, epochs=1, keep_best=True, keep_epochs=(1,))
+    run = train(config, tmp_path / "run")
+    weights, stored = weights_of(run), run.model_file.read_bytes()
+    changed = bytearray(stored)
+    changed[len(stored) // 2] ^= 255
+    words = ["train", "--resume", "--output", str(run.path)]
+    for torn in (b"", stored[:-100], bytes(changed), b"\0" * len(stored)):
+        run.model_file.write_bytes(torn)
+        assert main(words) == 0
+        assert "model.keras is damaged; it is written again" in capsys.readouterr().out
+        for a, b in zip(weights, weights_of(run), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for file in (run.best_file, run.epoch_file(1)):
+        file.write_bytes(b"")
+    assert main(words) == 0
+    lines = capsys.readouterr().out
+    assert f"{run.best_file} is damaged, and its weights are not stored elsewhere" in lines
+    assert f"{run.epoch_file(1)} is damaged" in lines
+
+
+def test_a_kill_before_the_network_of_a_longer_run_was_saved(tmp_path, monkeypatch):
+    """The network of the shorter run was there, and stayed."""
+    run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
+    longer = dataclasses.replace(CONFIG, epochs=2)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sys.modules[train.__module__], "save_model", killed)
+        train(longer, run.path, resume=True)
+    before = weights_of(run)
+    train(longer, run.path, resume=True)
+    assert np.abs(weights_of(run)[0] - before[0]).max() > 1e-3
+
+
+def test_a_disk_that_is_read_only_is_named(tmp_path, monkeypatch):
+    run = train(dataclasses.replace(CONFIG, epochs=1), tmp_path / "run")
+    (run.checkpoints / ".aside-99-step-000000030.npz").write_bytes(b"half")
+
+    def refuse(*args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("unlink", "rmdir", "mkdir", "replace", "rename"):
+        monkeypatch.setattr(os, name, refuse)
+        monkeypatch.setattr(Path, name, refuse)
+    with pytest.raises(RunError, match="could not be written. Received: Read-only file system"):
+        train(CONFIG, run.path, resume=True)
 
 
 def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):

@@ -40,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--download", action="store_true", help="let TFDS download the dataset")
     parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="record checksums of all images, not only of some; with --resume, compare them",
+    )
+    parser.add_argument(
         "--workers",
         metavar="HOST:PORT,...",
         help="addresses of all processes of --strategy multiworker, the same list in each "
@@ -108,7 +113,7 @@ def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None)
             dataclasses.replace(stage, config=apply_overrides(stage.config, args))
             for stage in recipe.stages
         ]
-        write_stages(output, stages)
+        write_stages(output, stages, overwrite=args.overwrite)
     metadata = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}
     out = _progress_stream(args)
     return _train_and_report(
@@ -181,6 +186,7 @@ def _train_function(args: argparse.Namespace, callbacks: list[Callback]) -> Trai
             resume=resume,
             overwrite=args.overwrite,
             download=args.download,
+            verify=args.verify,
             callbacks=callbacks,
             metadata=metadata,
             workers=args.workers.split(",") if args.workers else (),

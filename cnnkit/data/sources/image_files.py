@@ -12,7 +12,13 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._file_tree import OTHER_TYPE, printable_name
-from cnnkit.data.dataset import UNREADABLE, Dataset, Split, stratified_holdout
+from cnnkit.data.dataset import (
+    UNREADABLE,
+    Dataset,
+    Split,
+    digest_times,
+    stratified_holdout,
+)
 from cnnkit.data.decode import decode_image
 from cnnkit.data.formats import FORMATS
 from cnnkit.data.pipeline import MAX_NAMES_IN_ERROR, WORKERS, parallel_map
@@ -83,6 +89,9 @@ def dataset_from_files(
         {reason: tuple(names) for reason, names in files.left_out.items()},
         tuple(layout.label_files),
         tuple(empty),
+        digest_times(
+            (file.size, file.modified) for _, rows in sorted(tables.items()) for _, _, file in rows
+        ),
     )
 
 

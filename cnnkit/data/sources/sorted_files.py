@@ -35,6 +35,7 @@ class ImageFile(NamedTuple):
         class_name: Name of its class.
         size: Size in bytes.
         reason: Why it cannot be read; None if that is not known yet.
+        modified: Time of its last modification in nanoseconds.
     """
 
     path: str
@@ -42,6 +43,7 @@ class ImageFile(NamedTuple):
     class_name: str
     size: int
     reason: str | None = None
+    modified: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def sort_files(layout: FolderLayout) -> SortedFiles:
         else:
             split, class_name = place
             files.images[split].append(
-                ImageFile(file.path, file.name, class_name, file.size, file.reason)
+                ImageFile(file.path, file.name, class_name, file.size, file.reason, file.modified)
             )
     return files
 

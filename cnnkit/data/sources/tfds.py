@@ -18,7 +18,7 @@ from cnnkit.data.dataset import (
     Split,
     stratified_holdout,
 )
-from cnnkit.data.sources.tfrecord import RecordOffsets, read_records, record_reader
+from cnnkit.data.sources.tfrecord import RecordOffsets, read_records, record_reader, times_of_files
 from cnnkit.errors import DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
             for split, about in builder.info.splits.items()
             if split not in ("train", test_name)
         },
+        modified=times_of_files(file for images, _ in rows.values() for file in images.files),
     )
 
 

@@ -21,7 +21,7 @@ import os
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
-from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split
+from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split, digest_times
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError, UsageError
 
@@ -83,6 +83,7 @@ def load_shards(root: str) -> Dataset:
         {reason: tuple(names) for reason, names in _left_out(about).items()},
         tuple(about.get("label_files", ())),
         tuple(about.get("empty_folders", ())),
+        times_of_files(files),
     )
 
 
@@ -272,6 +273,12 @@ class RecordOffsets:
         return RecordOffsets(
             self.files, self.file_index[index], self.offsets[index], self.lengths[index]
         )
+
+
+def times_of_files(files: Iterable[str]) -> str:
+    """Return the digest `Dataset.modified` of shards."""
+    status = [Path(file).stat() for file in files]
+    return digest_times((one.st_size, one.st_mtime_ns) for one in status)
 
 
 def record_reader(images: RecordOffsets) -> LoadByIndex:
