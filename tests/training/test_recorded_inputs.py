@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset, write_shards
-from cnnkit.errors import RunError
+from cnnkit.errors import CnnkitError, RunError
 from cnnkit.training import Callback, recorded_inputs, train
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
@@ -121,6 +121,10 @@ def test_statistics_that_changed_are_noticed(begin):
     np.savez(file, mean=np.zeros(3))
     with pytest.raises(RunError, match="statistics.npz is not what the run began with"):
         resume()
+    for damaged in (b"", b"\0" * len(stored), stored[:-30]):
+        file.write_bytes(damaged)
+        with pytest.raises(CnnkitError, match="statistics.npz"):
+            resume()
     file.write_bytes(stored)
     assert resume() == ()
 
@@ -156,3 +160,13 @@ def test_a_run_without_checksums_is_resumed(begin):
         np.savez(run.path / "statistics.npz", **wrong)
         with pytest.raises(RunError, match="statistics.npz is damaged"):
             resume()
+
+
+def test_a_torn_environment_is_one_clear_line(begin):
+    run, resume = begin("digits")
+    torn = ("", "{", "[]", "{}", '{"dataset": 1}', '{"dataset": {"fingerprint": 5}}', "\0" * 20)
+    for text in torn:
+        (run.path / "environment.json").write_text(text)
+        with pytest.raises(CnnkitError, match="environment.json"):
+            resume()
+    assert len(run.metrics) == 1
