@@ -92,12 +92,14 @@ class LoadTrial:
         # The server may have reserved the memory of the GPU.
         environment = {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": "-1"}
         with (
+            # A worker that is killed removes no files.
+            tempfile.TemporaryDirectory(prefix="cnnkit-trial-") as temporary,
             tempfile.TemporaryFile() as output,
             tempfile.TemporaryFile() as errors,
             # The worker ends when its standard input does: together with this process.
             subprocess.Popen(
                 [*command, str(folder)],
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, "TMPDIR": temporary},
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=errors,
