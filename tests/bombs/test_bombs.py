@@ -21,6 +21,10 @@ SMALL = {
     "memo-2g.pth", "system.pth", "load.npy", "deep.header.npy",
     "length.safetensors", "claims.safetensors", "layers.caffemodel", "named.caffemodel",
     "system.config.keras", "vocabulary.config.keras", "deep.config.keras",
+    # Run folders, saved classifiers, lists, results.
+    "sparse.metrics.jsonl", "fifo.metrics.jsonl", "deep.config.json", "deep.transfer.json",
+    "secret.reference", "imagenet.reference", "6g.skops", "fifo.pipeline.skops", "system.skops",
+    "sparse.txt", "type.changed.json", "deep.json",
 }  # fmt: skip
 
 

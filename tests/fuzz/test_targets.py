@@ -15,7 +15,7 @@ from tests.fuzz.target import keep_findings, place_of
 # Mutated files of each target.
 EXAMPLES = 25
 # These build models or decode images, which takes longer.
-SLOW = {"keras-model", "image", "image-traits", "shard-records", "shard-places"}
+SLOW = {"keras-model", "image", "image-header", "image-traits", "shard-records", "shard-places"}
 # Values that are nobody's size, and bytes that begin or end something.
 EXTREMES = (
     b"\0",
@@ -67,9 +67,10 @@ def mutations(draw):
     return mutate
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.slow] * (one in SLOW)) for one in TARGETS]
+)
 def test_readers_take_their_seeds_and_refuse_mutated_ones(name):
     seeds, check = TARGETS[name]()
     taken = []
