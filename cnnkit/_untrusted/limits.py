@@ -91,3 +91,16 @@ MAX_ESTIMATOR_VALUE = 4096
 
 # MATLAB files: the table of synsets of ImageNet's development kit has 100 kB.
 MAX_MAT_BYTES = 16 * MIB
+
+# Images: height times width. The pixels take up to 11 bytes each while they are decoded.
+MAX_IMAGE_PIXELS = 50_000_000
+# Bytes of a file for each of these pixels: RGBA without compression.
+IMAGE_BYTES_PER_PIXEL = 4
+# A file may have these in any case: an animation has small pictures, but many.
+MIN_IMAGE_BYTES = 64 * MIB
+# Scans of a JPEG file, each of which is as much work as the image. Encoders write 10 at most.
+MAX_JPEG_SCANS = 40
+# Segments of a JPEG file before its size: profiles and metadata of 64 kB each.
+MAX_JPEG_SEGMENTS = 1000
+# Chunks of a PNG file: libpng writes one for every 8 kB of pixels.
+MAX_PNG_CHUNKS = 1 << 16

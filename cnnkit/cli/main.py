@@ -19,12 +19,14 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from cnnkit._untrusted.images import ENVIRONMENT_VARIABLE, max_image_pixels
 from cnnkit.cli import commands
 from cnnkit.cli.console import print_error, print_line
 from cnnkit.errors import AssumptionWarning, CnnkitError, UsageError, escape_controls
 
 FAILED = 1
 INTERRUPTED = 130
+MAX_IMAGE_PIXELS = "--max-image-pixels"
 _FORMAT_WARNING = warnings.formatwarning
 
 
@@ -45,11 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
+    before = os.environ.get(ENVIRONMENT_VARIABLE)
     warnings.formatwarning = _format_note
     try:
         return _run([word for word in argv if word != "--debug"], debug)
     finally:
         warnings.formatwarning = _FORMAT_WARNING
+        _set_max_image_pixels(before)
 
 
 def main_train() -> int:
@@ -57,7 +61,32 @@ def main_train() -> int:
     return main(["train", *sys.argv[1:]])
 
 
+def _take_max_image_pixels(argv: list[str]) -> None:
+    """Remove `--max-image-pixels N` from the words, and set the limit of this process.
+
+    Raises:
+        UsageError: If the value is missing or not a number of pixels.
+    """
+    for place, word in enumerate(argv):
+        name, is_joined, value = word.partition("=")
+        if name == MAX_IMAGE_PIXELS:
+            _set_max_image_pixels(value if is_joined else "".join(argv[place + 1 : place + 2]))
+            del argv[place : place + (1 if is_joined else 2)]
+            break
+    max_image_pixels()
+
+
+def _set_max_image_pixels(value: str | None) -> None:
+    os.environ.pop(ENVIRONMENT_VARIABLE, None)
+    if value is not None:
+        os.environ[ENVIRONMENT_VARIABLE] = value
+
+
 def _run(argv: list[str], debug: bool) -> int:
+    try:
+        _take_max_image_pixels(argv)
+    except UsageError as error:
+        return _report(error, debug, error.exit_code)
     args = _parse(argv)
     try:
         return args.run(args) or 0
@@ -105,8 +134,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         prog="cnnkit",
         description="Train, visualize, export, serve and query the classic CNNs.",
     )
-    # `main` removes --debug before parsing, so that it can stand anywhere.
+    # `main` removes these two before parsing, so that they can stand anywhere.
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    parser.add_argument(
+        MAX_IMAGE_PIXELS,
+        metavar="N",
+        help="largest image file that is decoded, height times width (default: 50 million)",
+    )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     known = command_names()
     given = argv[0] if argv and argv[0] in known else None

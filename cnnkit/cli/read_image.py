@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 from collections.abc import Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnkit._untrusted.images import check_image_file
 from cnnkit.config import parse_color
 from cnnkit.errors import DataError, UsageError
 from cnnkit.run_folder import RunFolder
@@ -86,25 +86,25 @@ def read_image(path: str, size: int | Sequence[int] | None, channels: int | None
 
     Raises:
         UsageError: If there is no such file, or the network takes no RGB or gray images.
-        DataError: If it cannot be decoded.
+        DataError: If it is too large or cannot be decoded.
     """
     import tensorflow as tf
 
     from cnnkit.data import decode_image, resize_shorter_side
     from cnnkit.data.crops import array_window_reader, crop_image, fit_images
     from cnnkit.data.formats import FORMATS
+    from cnnkit.data.graph_checks import failed_check
 
     if not Path(path).is_file():
         raise UsageError(f"No image file {path}")
+    check_image_file(path)
     try:
         image = decode_image(tf.constant(Path(path).read_bytes()), command_decoding())
     except tf.errors.InvalidArgumentError as error:
-        # The checks of cnnkit tell the reason in brackets; TensorFlow's texts name operations.
-        reason = re.search(r"\[(the [^\]]+)\]", error.message)
         raise DataError(
             f"{path} must be an image",
             expected=f"a {FORMATS} file",
-            received=reason and reason[1],
+            received=failed_check(error),
         ) from error
     sides = np.array([size, size] if isinstance(size, int) else size)
     if size is None:

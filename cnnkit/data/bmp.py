@@ -12,7 +12,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from cnnkit.data.graph_checks import assert_or_invalid_argument, read_head, with_dependencies
+from cnnkit.data.graph_checks import (
+    assert_or_invalid_argument,
+    check_sides,
+    read_head,
+    with_dependencies,
+)
 
 # Offsets of the two structures of a file's header, and sizes of the second one.
 FILE_BYTES = 14
@@ -135,18 +140,20 @@ def check_bmp_header(header: BmpHeader) -> tf.Operation:
     )
 
 
-def decode_bmp(data: tf.Tensor) -> tf.Tensor:
+def decode_bmp(data: tf.Tensor, max_pixels: int) -> tf.Tensor:
     """Decode a BMP file of 1, 4, 8, 16, 24 or 32 bits a pixel, run-length encoded or not.
 
     Args:
         data: () string.
+        max_pixels: Largest number of pixels.
 
     Returns:
         (h, w, 3) uint8 RGB, or (h, w, 4) RGBA if the file has a mask of the opacity. The fourth
         byte of a pixel without masks is unused.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the file is not supported or not whole.
+        tf.errors.InvalidArgumentError: If the file is not supported, not whole, or has too many
+            pixels.
 
     Example:
         >>> import struct
@@ -154,7 +161,7 @@ def decode_bmp(data: tf.Tensor) -> tf.Tensor:
         >>> from cnnkit.data.bmp import decode_bmp
         >>> header = struct.pack("<2sIIIIiiHHIIiiII", b"BM", 66, 0, 62, 40, 1, 1, 1, 1, *[0] * 6)
         >>> palette = bytes([0, 0, 255, 0, 255, 0, 0, 0])  # red and blue
-        >>> decode_bmp(tf.constant(header + palette + bytes(4))).numpy().tolist()
+        >>> decode_bmp(tf.constant(header + palette + bytes(4)), 1).numpy().tolist()
         [[[255, 0, 0]]]
     """
     header = read_bmp_header(data)
@@ -171,7 +178,8 @@ def decode_bmp(data: tf.Tensor) -> tf.Tensor:
         header.height,
         header.width,
     )
-    [data] = with_dependencies([check_bmp_header(header), is_whole], data)
+    fits = check_sides(tf.stack([header.height, header.width]), max_pixels)
+    [data] = with_dependencies([fits, check_bmp_header(header), is_whole], data)
     padded = tf.strings.join([_slice(data, header.pixels, length), b"\0" * 4])
     shape = (header.height, header.width)
 

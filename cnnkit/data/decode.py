@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from cnnkit._untrusted.images import max_image_pixels
 from cnnkit.data.animation import first_gif_frame
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import (
@@ -23,11 +24,11 @@ from cnnkit.data.crops import (
     crop_window,
     flip_and_color,
 )
+from cnnkit.data.file_functions import contains
 from cnnkit.data.formats import (
     CMYK_CHANNELS,
     DEFAULT_DECODING,
     Decoding,
-    contains,
     decode_other,
     inspect_jpeg,
 )
@@ -46,7 +47,11 @@ REDUCTIONS = (1, 2, 4, 8)
 
 
 def decode_image(
-    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING, *, portable: bool = True
+    data: tf.Tensor,
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    portable: bool = True,
+    max_pixels: int | None = None,
 ) -> tf.Tensor:
     """Decode one encoded image to RGB.
 
@@ -59,12 +64,14 @@ def decode_image(
             behind transparent pixels.
         portable: Whether a graph that calls this function can be saved and run without Python.
             False makes it much smaller, which suits an input pipeline.
+        max_pixels: Largest number of pixels, from the header of the file. None is 50 million, or
+            the value of the environment variable CNNKIT_MAX_IMAGE_PIXELS.
 
     Returns:
         (h, w, 3) uint8 RGB.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not such an image.
+        tf.errors.InvalidArgumentError: If the bytes are not such an image, or it is too large.
 
     Example:
         >>> import tensorflow as tf
@@ -73,7 +80,7 @@ def decode_image(
         >>> decode_image(png).shape
         TensorShape([4, 6, 3])
     """
-    file = _inspect(data, decoding, portable)
+    file = _inspect(data, decoding, portable, max_pixels)
     image = tf.cond(
         file.is_jpeg,
         lambda: upright(tf.io.decode_jpeg(file.data, channels=3), file.orientation),
@@ -146,6 +153,7 @@ def augment_bytes(
     decoding: Decoding = DEFAULT_DECODING,
     *,
     portable: bool = False,
+    max_pixels: int | None = None,
 ) -> tf.Tensor:
     """Decode, rescale, crop, mirror and tint one image.
 
@@ -155,12 +163,13 @@ def augment_bytes(
         parameters: One row of the result of `cnnkit.data.augmentation.sample_augmentation`.
         decoding: As in `decode_image`.
         portable: As in `decode_image`.
+        max_pixels: As in `decode_image`.
 
     Returns:
         (size, size, 3) float32 RGB, 0..255 plus any color noise.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not an image.
+        tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
 
     Example:
         >>> from cnnkit.data import Augmentation
@@ -168,7 +177,7 @@ def augment_bytes(
         >>> augment_bytes(file, Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-    file = _inspect(data, decoding, portable)
+    file = _inspect(data, decoding, portable, max_pixels)
     scaled, offset = crop_window(file.sides, augmentation, parameters)
     reduction, sides = tf.constant(0), file.sides
     if augmentation.fast_decode:
@@ -197,7 +206,7 @@ def file_window_reader(
         Height and width, (2,) int32, and the reader of windows.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not an image.
+        tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
     """
     file = _inspect(data, decoding, portable=False)
     decode_window = functools.partial(tf.io.decode_and_crop_jpeg, file.data, channels=3)
@@ -222,16 +231,19 @@ class _ImageFile(NamedTuple):
     orientation: tf.Tensor
 
 
-def _inspect(data: tf.Tensor, decoding: Decoding, portable: bool) -> _ImageFile:
+def _inspect(
+    data: tf.Tensor, decoding: Decoding, portable: bool, max_pixels: int | None = None
+) -> _ImageFile:
     data = tf.convert_to_tensor(data, tf.string)
+    limit = max_image_pixels() if max_pixels is None else max_pixels
 
     def inspect_other() -> tuple[tf.Tensor, ...]:
         # Other formats have to be decoded to learn their size.
-        image = decode_other(data, decoding, portable=portable)
+        image = decode_other(data, decoding, limit, portable=portable)
         return data, image, tf.shape(image)[:2], tf.constant(UPRIGHT)
 
     def inspect_jpeg_file() -> tuple[tf.Tensor, ...]:
-        decodable, stored, orientation = inspect_jpeg(data, decoding, portable=portable)
+        decodable, stored, orientation = inspect_jpeg(data, decoding, limit, portable=portable)
         pixels = tf.zeros((0, 0, 3), tf.uint8)
         return decodable, pixels, upright_sides(stored, orientation), orientation
 

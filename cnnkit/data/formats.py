@@ -7,19 +7,34 @@ and invert some JPEG files of four colors. The functions here read these from th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from cnnkit._untrusted.json_documents import JsonFields
+from cnnkit._untrusted.limits import MAX_JPEG_SCANS
 from cnnkit.config import TrainingConfig, parse_color
 from cnnkit.data.animation import StillImage, first_gif_frame, first_webp_frame
 from cnnkit.data.bmp import decode_bmp
-from cnnkit.data.graph_checks import assert_or_invalid_argument, read_head, with_dependencies
+from cnnkit.data.file_functions import (
+    OfBytes,
+    call_function,
+    checked,
+    contains,
+    jpeg_check,
+    png_check,
+    split_scans,
+)
+from cnnkit.data.graph_checks import (
+    assert_or_invalid_argument,
+    check_sides,
+    fits,
+    read_head,
+    with_dependencies,
+)
 from cnnkit.data.orientation import (
     EXIF_PREFIX,
     UPRIGHT,
@@ -28,6 +43,7 @@ from cnnkit.data.orientation import (
     upright,
     webp_orientation,
 )
+from cnnkit.data.png import has_one_chunk, png_sides
 from cnnkit.errors import UsageError
 
 FORMATS = "JPEG, PNG, BMP, GIF or WebP"
@@ -38,6 +54,8 @@ CMYK_CHANNELS = 4
 # Offset of the byte that says which channels a PNG file has.
 PNG_COLOR_TYPE = 25
 WHITE = (255, 255, 255)
+# Pixels that are blended with the background at once.
+BLENDED_PIXELS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -111,69 +129,15 @@ DEFAULT_DECODING = Decoding()
 DECODING_OF_0_1_0 = Decoding(background=None, exif_orientation=False)
 
 
-# A function of the bytes of a file, () string.
-OfBytes = Callable[[tf.Tensor], tf.Tensor]
-
-
-def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.Tensor:
-    """Call a function of the bytes of a file as one operation of the graph.
-
-    The graph of a rare format would be larger than the rest of an input pipeline, which is
-    prepared again for every epoch.
-
-    Args:
-        function: The function, at the top level of a module or cached: it is traced once.
-        data: () string.
-        portable: Whether the operation can be saved. Otherwise Python calls the function.
-    """
-    concrete = _trace(function)
-    [output] = concrete.outputs
-    if tf.executing_eagerly():
-        return concrete(data)
-    if portable:
-        # A branch that is not inlined, unlike a call.
-        [result] = tf.raw_ops.Case(
-            branch_index=0,
-            input=[data],
-            Tout=[output.dtype],
-            branches=[concrete],
-            output_shapes=[output.shape],
-        )
-        return result
-
-    def call(value: bytes) -> np.ndarray:
-        try:
-            with tf.device("CPU:0"):
-                return concrete(tf.constant(value)).numpy()
-        except tf.errors.InvalidArgumentError as error:
-            # TensorFlow makes an InvalidArgumentError of it again.
-            raise ValueError(error.message) from error
-
-    result = tf.numpy_function(call, [data], output.dtype, stateful=False)
-    return tf.ensure_shape(result, output.shape)
-
-
-@functools.cache
-def _trace(function: OfBytes) -> tf.types.experimental.ConcreteFunction:
-    traced = tf.function(function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    return traced.get_concrete_function()
-
-
-def contains(data: tf.Tensor, text: bytes) -> tf.Tensor:
-    """Return () bool: True if a text is in a string, which may hold any bytes."""
-    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=text, maxsplit=1).values
-    return tf.size(pieces) > 1
-
-
 def read_orientation(
-    data: tf.Tensor, mark: bytes, function: OfBytes, decoding: Decoding, *, portable: bool
+    data: tf.Tensor, has_exif: tf.Tensor, function: OfBytes, decoding: Decoding, *, portable: bool
 ) -> tf.Tensor:
     """Return the EXIF orientation of a file, () int32; 1 if it does not count.
 
     Args:
         data: () string.
-        mark: Bytes that every file with EXIF data holds. Most files do not, and looking for them
-            takes a fifth of the time of reading the parts of the file.
+        has_exif: () bool, whether the bytes are there that mark EXIF data. Most files do not have
+            them, and looking for them takes a fifth of the time of reading the parts of the file.
         function: Reads the orientation.
         decoding: Says whether the orientation counts.
         portable: As in `call_function`.
@@ -181,27 +145,37 @@ def read_orientation(
     if not decoding.exif_orientation:
         return tf.constant(UPRIGHT)
     return tf.cond(
-        contains(data, mark),
+        has_exif,
         lambda: call_function(function, data, portable=portable),
         lambda: tf.constant(UPRIGHT),
     )
 
 
 def inspect_jpeg(
-    data: tf.Tensor, decoding: Decoding, *, portable: bool
+    data: tf.Tensor, decoding: Decoding, max_pixels: int, *, portable: bool
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Return what is needed to decode a JPEG file.
 
     Args:
         data: () string.
         decoding: Whether the orientation counts.
+        max_pixels: Largest number of pixels.
         portable: As in `call_function`.
 
     Returns:
         The bytes that TensorFlow decodes to the right colors, () string; height and width as they
         are stored, (2,) int32; and the orientation, () int32.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the file is no JPEG file or has too many pixels or
+            scans.
     """
     shape = tf.io.extract_jpeg_shape(data)
+    scans = split_scans(data)
+    good = fits(shape[:2], max_pixels) & (tf.size(scans) <= MAX_JPEG_SCANS + 1)
+    data, shape = checked(good, jpeg_check(max_pixels), data, shape, portable=portable)
+    # EXIF data are before the pixels. With several marks the first may be a thumbnail's.
+    header = tf.cond(tf.size(scans) == 2, lambda: scans[0], lambda: data)
     decodable = tf.cond(
         shape[2] == CMYK_CHANNELS,
         lambda: tf.strings.join(
@@ -209,31 +183,35 @@ def inspect_jpeg(
         ),
         lambda: data,
     )
-    orientation = read_orientation(data, EXIF_PREFIX, jpeg_orientation, decoding, portable=portable)
+    has_exif = contains(header, EXIF_PREFIX)
+    orientation = read_orientation(data, has_exif, jpeg_orientation, decoding, portable=portable)
     return decodable, shape[:2], orientation
 
 
-def decode_other(data: tf.Tensor, decoding: Decoding, *, portable: bool) -> tf.Tensor:
+def decode_other(
+    data: tf.Tensor, decoding: Decoding, max_pixels: int, *, portable: bool
+) -> tf.Tensor:
     """Decode a file of any format but JPEG, (h, w, 3) uint8 RGB.
 
     Args:
         data: () string.
         decoding: Background and orientation.
+        max_pixels: Largest number of pixels.
         portable: As in `call_function`.
 
     Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not such a file.
+        tf.errors.InvalidArgumentError: If the bytes are not such a file, or it has too many pixels.
     """
     image = tf.cond(
         tf.strings.substr(data, 0, 4) == b"\x89PNG",
-        lambda: _decode_png(data, decoding, portable=portable),
-        lambda: call_function(_decoder(decoding), data, portable=portable),
+        lambda: _decode_png(data, decoding, max_pixels, portable=portable),
+        lambda: call_function(_decoder(decoding, max_pixels), data, portable=portable),
     )
     return tf.ensure_shape(image, (None, None, 3))
 
 
 @functools.cache
-def _decoder(decoding: Decoding) -> OfBytes:
+def _decoder(decoding: Decoding, max_pixels: int) -> OfBytes:
     """Return a decoder of BMP, GIF and WebP files."""
 
     def decode(data: tf.Tensor) -> tf.Tensor:
@@ -241,9 +219,12 @@ def _decoder(decoding: Decoding) -> OfBytes:
         is_webp = header.matches(0, b"RIFF") & header.matches(8, b"WEBP")
         image = tf.case(
             [
-                (header.matches(0, b"BM"), lambda: _flatten(decode_bmp(data), decoding)),
-                (header.matches(0, b"GIF"), lambda: _decode_gif(data, decoding)),
-                (is_webp, lambda: _decode_webp(data, decoding)),
+                (
+                    header.matches(0, b"BM"),
+                    lambda: _flatten(decode_bmp(data, max_pixels), decoding),
+                ),
+                (header.matches(0, b"GIF"), lambda: _decode_gif(data, decoding, max_pixels)),
+                (is_webp, lambda: _decode_webp(data, decoding, max_pixels)),
             ],
             default=_refuse,
         )
@@ -257,7 +238,12 @@ def _refuse() -> tf.Tensor:
     return with_dependencies(refused, tf.zeros((0, 0, 3), tf.uint8))[0]
 
 
-def _decode_png(data: tf.Tensor, decoding: Decoding, *, portable: bool) -> tf.Tensor:
+def _decode_png(
+    data: tf.Tensor, decoding: Decoding, max_pixels: int, *, portable: bool
+) -> tf.Tensor:
+    good = fits(png_sides(data), max_pixels) & has_one_chunk(data)
+    [data] = checked(good, png_check(max_pixels), data, portable=portable)
+
     def decode_color() -> tf.Tensor:
         return tf.io.decode_png(data, channels=3)
 
@@ -273,19 +259,24 @@ def _decode_png(data: tf.Tensor, decoding: Decoding, *, portable: bool) -> tf.Te
         has_opacity = (color_type == b"\x04") | (color_type == b"\x06") | contains(data, b"tRNS")
         image = tf.cond(has_opacity, decode_opacity, decode_color)
     return upright(
-        image, read_orientation(data, b"eXIf", png_orientation, decoding, portable=portable)
+        image,
+        read_orientation(
+            data, contains(data, b"eXIf"), png_orientation, decoding, portable=portable
+        ),
     )
 
 
-def _decode_gif(data: tf.Tensor, decoding: Decoding) -> tf.Tensor:
+def _decode_gif(data: tf.Tensor, decoding: Decoding, max_pixels: int) -> tf.Tensor:
     still = first_gif_frame(data, decoding.background)
-    return _on_canvas(tf.io.decode_gif(still.data)[0], still, decoding)
+    [file] = with_dependencies(check_sides(still.canvas, max_pixels), still.data)
+    return _on_canvas(tf.io.decode_gif(file)[0], still, decoding)
 
 
-def _decode_webp(data: tf.Tensor, decoding: Decoding) -> tf.Tensor:
+def _decode_webp(data: tf.Tensor, decoding: Decoding, max_pixels: int) -> tf.Tensor:
     still = first_webp_frame(data)
+    [file] = with_dependencies(check_sides(still.canvas, max_pixels), still.data)
     # Servers on TensorFlow 2.19 cannot load a graph with `decode_webp`.
-    frame = tf.io.decode_image(still.data, expand_animations=False)
+    frame = tf.io.decode_image(file, expand_animations=False)
     image = _on_canvas(_flatten(frame, decoding), still, decoding)
     return upright(image, webp_orientation(data)) if decoding.exif_orientation else image
 
@@ -296,15 +287,29 @@ def _flatten(image: tf.Tensor, decoding: Decoding) -> tf.Tensor:
     if decoding.background is None:
         return color
 
-    def blend() -> tf.Tensor:
+    def blend(rows: tf.Tensor) -> tf.Tensor:
         # 16 bits are enough for the products; the sums divide by 255 and round to the nearest.
-        opacity = tf.cast(image[..., 3:], tf.uint16)
+        opacity = tf.cast(rows[..., 3:], tf.uint16)
         background = tf.constant(decoding.background, tf.uint16)
-        sums = tf.cast(color, tf.uint16) * opacity + background * (255 - opacity) + 128
+        sums = tf.cast(rows[..., :3], tf.uint16) * opacity + background * (255 - opacity) + 128
         return tf.cast((sums + sums // 256) // 256, tf.uint8)
 
+    def blend_all() -> tf.Tensor:
+        # Some rows at a time: the numbers of the blending need 20 bytes a pixel.
+        height, width = tf.unstack(tf.shape(image)[:2])
+        rows = tf.maximum(1, BLENDED_PIXELS // tf.maximum(width, 1))
+        count = -(-height // rows)
+        blended = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, None, 3))
+        _, blended = tf.while_loop(
+            lambda i, blended: i < count,
+            lambda i, blended: (i + 1, blended.write(i, blend(image[i * rows : (i + 1) * rows]))),
+            (tf.constant(0), blended),
+            parallel_iterations=1,
+        )
+        return blended.concat()
+
     opaque = tf.reduce_all(image[..., 3:] == 255)
-    return tf.cond(opaque, lambda: color, blend)
+    return tf.cond(opaque, lambda: color, blend_all)
 
 
 def _on_canvas(frame: tf.Tensor, still: StillImage, decoding: Decoding) -> tf.Tensor:
@@ -314,7 +319,7 @@ def _on_canvas(frame: tf.Tensor, still: StillImage, decoding: Decoding) -> tf.Te
         before, after = still.offset, still.canvas - still.offset - still.size
         background = tf.constant(decoding.background or (0, 0, 0), tf.uint8)
         padding = tf.concat([tf.stack([before, after], axis=1), [[0, 0]]], axis=0)
-        inside = tf.pad(tf.ones_like(frame, tf.bool), padding)
-        return tf.where(inside, tf.pad(frame, padding), background)
+        # The zeros of the padding become the background. Bytes wrap around, which does no harm.
+        return tf.pad(frame - background, padding) + background
 
     return tf.cond(tf.reduce_all(still.size == still.canvas), lambda: frame, pad)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import tensorflow as tf
 
+# A larger side would overflow 32 bits when the image is rescaled.
+MAX_SIDE = 65_535
 # Name of an input and the index of the row that is checked while a graph is traced.
 _CHECKED_ROW: ContextVar[tuple[str, tf.Tensor] | None] = ContextVar("checked_row", default=None)
 
@@ -29,8 +32,10 @@ def checked_row(name: str, index: tf.Tensor) -> Iterator[None]:
 
 def assert_or_invalid_argument(
     condition: tf.Tensor, message: str, *values: tf.Tensor | int
-) -> tf.Operation:
+) -> tf.Operation | None:
     """Returns the operation that fails with INVALID_ARGUMENT unless a condition holds.
+
+    Outside of graphs it fails at once, or there is none.
 
     TensorFlow writes `assertion failed: [TEXT]`; `cnnkit.client` shows the text alone.
 
@@ -42,13 +47,57 @@ def assert_or_invalid_argument(
     row = _CHECKED_ROW.get()
     if row is not None:
         message, values = f"{row[0]}[{{}}]: {message}", (row[1], *values)
-    # One string: TensorFlow puts every further value into brackets.
-    first, *pieces = message.split("{}")
-    texts = [tf.constant(first)]
-    for value, piece in zip(values, pieces, strict=True):
-        value = tf.convert_to_tensor(value)
-        texts += [value if value.dtype == tf.string else tf.strings.as_string(value), piece]
-    return tf.debugging.Assert(condition, [tf.strings.join(texts)])
+
+    def refuse() -> tf.Operation:
+        # One string: TensorFlow puts every further value into brackets.
+        first, *pieces = message.split("{}")
+        texts = [tf.constant(first)]
+        for value, piece in zip(values, pieces, strict=True):
+            value = tf.convert_to_tensor(value)
+            texts += [value if value.dtype == tf.string else tf.strings.as_string(value), piece]
+        return tf.raw_ops.Assert(condition=False, data=[tf.strings.join(texts)])
+
+    # The text is made where it is needed only: a pipeline checks every image.
+    checked = tf.cond(condition, tf.no_op, refuse)
+    return None if tf.executing_eagerly() else checked.op
+
+
+def failed_check(error: tf.errors.InvalidArgumentError) -> str | None:
+    """Returns the text of the check that failed; None if TensorFlow itself refused something.
+
+    TensorFlow writes the reason of a check in brackets; its own texts name operations.
+    """
+    found = re.search(r"\[(the [^\]]+)\]", error.message)
+    return found and found[1]
+
+
+def fits(sides: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """Returns () bool: whether an image of these sides, (2,) int64, has pixels and not too many."""
+    sides = tf.cast(sides, tf.int64)
+    return (
+        (tf.reduce_min(sides) >= 1)
+        & (tf.reduce_max(sides) <= MAX_SIDE)
+        & (tf.reduce_prod(sides) <= max_pixels)
+    )
+
+
+def check_sides(sides: tf.Tensor, max_pixels: int) -> tf.Operation | None:
+    """Returns the operation that fails with INVALID_ARGUMENT for no or too many pixels.
+
+    A decoder allocates the size that a header declares, so that it has to run afterwards.
+
+    Args:
+        sides: (2,) int64, height and width from the header of a file.
+        max_pixels: Largest product of the sides.
+    """
+    return assert_or_invalid_argument(
+        fits(sides, max_pixels),
+        "the image has {} x {} pixels (height x width), and may have 1 to "
+        f"{MAX_SIDE} on a side and {{}} in all",
+        sides[0],
+        sides[1],
+        tf.constant(max_pixels, tf.int64),
+    )
 
 
 def with_dependencies(

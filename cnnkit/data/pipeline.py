@@ -26,6 +26,7 @@ from cnnkit.data.augmentation import Augmentation, sample_augmentation
 from cnnkit.data.crops import augment_image
 from cnnkit.data.dataset import Split
 from cnnkit.data.decode import augment_bytes
+from cnnkit.data.graph_checks import failed_check
 from cnnkit.errors import DataError, UsageError
 
 WORKERS = os.cpu_count() or 1
@@ -222,8 +223,10 @@ def report_undecodable(split: Split) -> Iterator[None]:
         undecodable = _find_undecodable(split)
         if not undecodable:
             raise
+        reason = failed_check(error)
         raise DataError(
-            f"{len(undecodable)} of the images cannot be decoded",
+            f"{len(undecodable)} of the images cannot be decoded"
+            + (f": {reason}" if reason else ""),
             received=", ".join(undecodable[:MAX_NAMES_IN_ERROR]),
             hint="Remove or repair them: `cnnkit data check` names them all",
         ) from error

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cnnkit.data.dataset import Dataset, Split
 from cnnkit.data.decode import TRAITS, find_traits
-from cnnkit.data.formats import call_function
+from cnnkit.data.file_functions import call_function
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError
 

@@ -17,13 +17,13 @@ from cnnkit.data.bmp import check_bmp_header, read_bmp_header
 from cnnkit.data.graph_checks import (
     ByteReader,
     assert_or_invalid_argument,
+    check_sides,
     read_head,
     with_dependencies,
 )
+from cnnkit.data.png import png_sides
 from cnnkit.errors import UsageError
 
-# A larger side would overflow 32 bits when the image is rescaled.
-MAX_SIDE = 65_535
 # Bytes of a file that are read; only JPEG and GIF store their size after them.
 HEADER_WINDOW = 64
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
@@ -120,7 +120,7 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tuple[tf.Tenso
         index,
         [
             lambda: tf.cast(tf.io.extract_jpeg_shape(data)[:2], tf.int64),
-            lambda: tf.stack([header.big_endian(20, 4), header.big_endian(16, 4)]),
+            lambda: png_sides(data),
             # The size of a GIF file includes its first frame, which may be larger than its header
             # says.
             lambda: first_gif_frame(data).canvas,
@@ -128,16 +128,7 @@ def validate_image_bytes(data: tf.Tensor, limits: ImageLimits) -> tuple[tf.Tenso
             lambda: webp_sides(header),
         ],
     )
-    fits = assert_or_invalid_argument(
-        (tf.reduce_min(sides) >= 1)
-        & (tf.reduce_max(sides) <= MAX_SIDE)
-        & (tf.reduce_prod(sides) <= limits.pixels),
-        "the image has {} x {} pixels (height x width), and may have 1 to "
-        f"{MAX_SIDE} on a side and {{}} in all",
-        sides[0],
-        sides[1],
-        limits.pixels,
-    )
+    fits = check_sides(sides, limits.pixels)
     return tuple(with_dependencies(fits, data, tf.reduce_prod(sides)))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from functools import cached_property
 
 import keras
 import tensorflow as tf
@@ -188,7 +188,7 @@ class SignatureContext:
         """Returns the deconvnet from a layer, by default from the classes."""
         return DeconvnetFunction(self._network.graph, layer)
 
-    @cached_property
+    @functools.cached_property
     def _features_model(self) -> keras.Model:
         return self._network.features_model()
 
@@ -216,8 +216,16 @@ class SignatureContext:
             self._limits.request_pixels,
         )
         side = self._augmentation.image_size
+        decode = functools.partial(
+            augment_bytes,
+            augmentation=self._augmentation,
+            parameters={},
+            decoding=self._decoding,
+            portable=True,
+            max_pixels=self._limits.pixels,
+        )
         return tf.map_fn(
-            lambda data: augment_bytes(data, self._augmentation, {}, self._decoding, portable=True),
+            decode,
             with_dependencies(together, files)[0],
             parallel_iterations=PARALLEL_DECODES,
             fn_output_signature=tf.TensorSpec((side, side, 3), tf.float32),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._untrusted.images import check_image_file
 from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
 from cnnkit.data.crops import array_window_reader
 from cnnkit.data.multi_crop import CropSpec, extract_crops
@@ -42,11 +43,13 @@ def split_from_files(files: Sequence[str | Path]) -> Split:
 
     Raises:
         UsageError: If a file does not exist.
+        DataError: If a file is too large.
     """
     names = [str(file) for file in files]
     for name in names:
         if not Path(name).is_file():
             raise UsageError(f"No image file {name}")
+        check_image_file(name)
     with tf.device("CPU:0"):
         table = tf.constant(names)
     labels = np.zeros(len(names), np.int32)

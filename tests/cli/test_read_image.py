@@ -11,7 +11,7 @@ from PIL import Image
 from cnnkit.cli.main import main
 from cnnkit.cli.read_image import read_image, read_image_for
 from cnnkit.data.crops import fit_images
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 
 
 def body(inputs):
@@ -135,3 +135,16 @@ def test_features_of_a_dataset(tmp_path, kind):
     index = json.loads(next(folder.glob("*.json")).read_text())
     source = model.get_layer("backbone") if kind == "nested" else model
     assert index["dimension"] == np.prod(source.get_layer("conv2").output.shape[1:])
+
+
+def test_an_image_above_the_limit_is_refused(tmp_path, monkeypatch, capsys):
+    file = photo(tmp_path / "photo.png")
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "3499")
+    with pytest.raises(DataError, match=r"photo.png is too large.*50 x 70 pixels.*--max-image-pix"):
+        read_image(file, 32)
+    figure = str(tmp_path / "a.png")
+    words = ["visualize", "gradient", str(tmp_path / "none"), file, "--output", figure]
+    option = "--max-image-pixels"
+    for given in ([option, "many"], [f"{option}=0"], [option]):
+        assert main([*words, *given]) == 2
+        assert "must be a number of pixels" in capsys.readouterr().err

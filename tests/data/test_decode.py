@@ -10,8 +10,8 @@ from PIL import Image
 from cnnkit.data import Augmentation, decode_image, resize_shorter_side
 from cnnkit.data.augmentation import sample_augmentation
 from cnnkit.data.crops import augment_image
-from cnnkit.data.decode import augment_bytes
-from tests.helpers.image_formats import ROUNDING, pillow_rgb, turned_jpeg
+from cnnkit.data.decode import augment_bytes, file_window_reader
+from tests.helpers.image_formats import FORMATS, ROUNDING, pillow_rgb, turned_jpeg
 from tests.helpers.images import augmented, encoded, jpeg, smooth, split_of
 
 
@@ -35,6 +35,43 @@ def test_decodes_what_pillow_wrote(kind, mode):
 def test_no_image_is_an_error():
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_image(tf.constant(b"no image"))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_images_of_too_many_pixels_are_not_decoded(name, monkeypatch):
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", str(64 * 64 - 1))
+    data = tf.constant(FORMATS[name])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="the image has 64 x 64 pixels"):
+        decode_image(data)
+    # The limit of an exported network is its own.
+    assert decode_image(data, max_pixels=64 * 64).shape == (64, 64, 3)
+
+
+def test_every_reader_of_files_has_the_limit(monkeypatch):
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "100")
+    for kind in ("PNG", "JPEG"):
+        data = tf.constant(encoded(np.zeros((20, 20, 3), np.uint8), kind))
+        with pytest.raises(tf.errors.InvalidArgumentError, match="20 x 20 pixels"):
+            augment_bytes(data, Augmentation(8), {})
+        with pytest.raises(tf.errors.InvalidArgumentError, match="20 x 20 pixels"):
+            file_window_reader(data)
+
+
+def test_a_jpeg_file_of_many_scans_is_not_decoded():
+    """Each scan is as much work as the whole image: 300 kB took 43 seconds."""
+    data = jpeg(np.zeros((64, 64, 3), np.uint8), progressive=True)
+    scans = data.count(b"\xff\xda")
+    empty = b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x10"
+    assert decode_image(tf.constant(data[:-2] + empty * (40 - scans) + data[-2:])).shape[0] == 64
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 40 scans"):
+        decode_image(tf.constant(data[:-2] + empty * (41 - scans) + data[-2:]))
+
+
+def test_the_orientation_is_found_behind_a_thumbnail():
+    """The first start of a scan is in the segment before the EXIF data."""
+    thumbnail = b"\xff\xec\x00\x20" + b"\xff\xda" * 15
+    assert thumbnail in (data := turned_jpeg(6, before=thumbnail))
+    np.testing.assert_array_equal(decode_image(data), decode_image(turned_jpeg(6)))
 
 
 def test_resize_shorter_side_crops_the_center():

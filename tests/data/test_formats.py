@@ -59,6 +59,14 @@ def test_python_sees_what_pillow_shows(name):
         assert_pillow(name, decode_image(tf.constant(FORMATS[name]), decoding), decoding)
 
 
+@pytest.mark.parametrize("pixels", [1, 100, 64 * 13])
+def test_an_image_is_blended_some_rows_at_a_time(pixels, monkeypatch):
+    monkeypatch.setattr("cnnkit.data.formats.BLENDED_PIXELS", pixels)
+    for name in (name for name in FORMATS if name.startswith("PNG")):
+        for decoding in DECODINGS.values():
+            assert_pillow(name, decode_image(tf.constant(FORMATS[name]), decoding), decoding)
+
+
 @pytest.mark.parametrize("decoding", ["default", "green, as stored"])
 def test_exports_see_what_pillow_shows(tmp_path, decoding, monkeypatch):
     skip_output_check(monkeypatch)

@@ -145,10 +145,13 @@ def test_a_broken_image_is_named(small_folder):
         cache_in_memory(split)
 
 
-def test_an_undecodable_image_is_named(flawed_folder, tmp_path):
+def test_an_undecodable_image_is_named(flawed_folder, tmp_path, monkeypatch):
     (flawed_folder / "train" / "dark" / "torn.jpg").unlink()
     split = load_dataset(f"folder:{flawed_folder}").splits["train"]
     with pytest.raises(DataError, match="1 of the images cannot.*Received: train/dark/6.jpg"):
+        mean_image(split, 8)
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "15")
+    with pytest.raises(DataError, match="cannot be decoded: the image has .* and 15 in all"):
         mean_image(split, 8)
     digits = load_dataset("digits").splits["test"]
     other = tf.errors.InvalidArgumentError(None, None, "of another kind")

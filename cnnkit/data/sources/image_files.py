@@ -12,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._file_tree import OTHER_TYPE, printable_name
+from cnnkit._untrusted.images import is_too_large, too_large_error
+from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.data.dataset import (
     UNREADABLE,
     Dataset,
@@ -24,6 +26,7 @@ from cnnkit.data.formats import FORMATS
 from cnnkit.data.pipeline import MAX_NAMES_IN_ERROR, WORKERS, parallel_map
 from cnnkit.data.sources.sorted_files import (
     IMAGE_SUFFIXES,
+    TOO_LARGE,
     FolderLayout,
     ImageFile,
     SortedFiles,
@@ -35,6 +38,8 @@ from cnnkit.errors import DataError
 # First and last bytes of a whole JPEG file.
 JPEG_BEGIN, JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 FILES_PER_TASK = 256
+# What the first look at a file tells: enough, or that it has to be decoded or is too large.
+READABLE, UNKNOWN, LARGE = range(3)
 
 
 def dataset_from_files(
@@ -43,8 +48,9 @@ def dataset_from_files(
     """Make a dataset of image files, leaving out a few unreadable ones.
 
     A JPEG file with the right first and last bytes counts as readable without being decoded, so
-    that a million of them are checked in a minute. Every other file is decoded once. A folder is a
-    class if it holds a readable image of the split `train`, at any depth.
+    that a million of them are checked in a minute. Every other file is decoded once. No file is
+    read that has more bytes, or more pixels by its header, than `cnnkit._untrusted.images` allows.
+    A folder is a class if it holds a readable image of the split `train`, at any depth.
 
     Args:
         spec: The text that the dataset was opened with.
@@ -52,11 +58,11 @@ def dataset_from_files(
         files: The files, from `sort_files`.
         seed: Seed of the split of `all`.
         max_unreadable: Largest fraction of the files in the class folders, 0..1, that may be
-            unreadable or broken links.
+            unreadable, too large or broken links.
 
     Raises:
-        DataError: If more files are unreadable, there are fewer than two classes, a split has no
-            images, or the held-out images have other classes.
+        DataError: If more files are unreadable or too large, there are fewer than two classes, a
+            split has no images, or the held-out images have other classes.
     """
     _check_class_folders(layout, files)
     kept = _keep_readable(layout.root, files, max_unreadable)
@@ -174,38 +180,48 @@ def _keep_readable(
     """Return the readable images of each split, and count the other files as left out."""
     kept: dict[str, list[ImageFile]] = {}
     broken: list[str] = []
+    any_too_large = False
     for split, rows in files.images.items():
-        readable = find_readable([file.path for file in rows if not file.reason])
-        good = iter(readable.tolist())
+        readable, too_large = find_readable([file.path for file in rows if not file.reason])
+        found = zip(readable.tolist(), too_large.tolist(), strict=True)
         kept[split] = []
         for file in rows:
-            if not file.reason and next(good):
+            is_good, is_large = (False, False) if file.reason else next(found)
+            if is_good:
                 kept[split].append(file)
                 continue
             reason = file.reason or reason_of_suffix(file.name)
+            if is_large and reason != OTHER_TYPE:
+                reason, any_too_large = TOO_LARGE, True
             files.leave_out(reason, file.name)
             if reason != OTHER_TYPE:
                 broken.append(printable_name(file.name))
     total = len(broken) + sum(map(len, kept.values()))
     if len(broken) > max_unreadable * total:
         more = len(broken) - MAX_NAMES_IN_ERROR
+        received = ", ".join(broken[:MAX_NAMES_IN_ERROR]) + (
+            f" and {more} more" if more > 0 else ""
+        )
+        if any_too_large:
+            problem = f"{len(broken)} of {total} files in {root} are too large or not images"
+            raise too_large_error(problem, received)
         raise DataError(
             f"{len(broken)} of {total} files in {root} are not images",
             expected=f"{FORMATS}, at most {max_unreadable:.0%} of the files unreadable",
-            received=", ".join(broken[:MAX_NAMES_IN_ERROR])
-            + (f" and {more} more" if more > 0 else ""),
+            received=received,
             hint="Remove or repair them: `cnnkit data check` names them all",
         )
     return kept
 
 
-def find_readable(files: Sequence[str]) -> np.ndarray:
-    """Return a mask of the files that are images, (n,) bool: see `dataset_from_files`."""
+def find_readable(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return masks of the files that are images and of those that are too large, (n,) bool."""
     tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
     with ThreadPoolExecutor(4 * WORKERS) as pool:
-        results = pool.map(lambda task: [_is_whole_jpeg(file) for file in task], tasks)
-        readable = np.array([whole for result in results for whole in result], bool)
-    rest = np.flatnonzero(~readable)
+        results = pool.map(lambda task: [_look_at(file) for file in task], tasks)
+        looks = np.array([look for result in results for look in result], int)
+    readable = looks == READABLE
+    rest = np.flatnonzero(looks == UNKNOWN)
 
     def index_if_decodable(index: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
@@ -217,19 +233,22 @@ def find_readable(files: Sequence[str]) -> np.ndarray:
         dataset = tf.data.Dataset.from_tensor_slices((rest, paths))
         dataset = parallel_map(dataset, index_if_decodable).ignore_errors()
         readable[list(dataset.as_numpy_iterator())] = True
-    return readable
+    return readable, looks == LARGE
 
 
-def _is_whole_jpeg(path: str) -> bool:
+def _look_at(path: str) -> int:
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with open_regular_file(path) as file:
+            if is_too_large(file):
+                return LARGE
+            file.seek(0)
             if file.read(len(JPEG_BEGIN)) != JPEG_BEGIN:
-                return False
+                return UNKNOWN
             file.seek(-len(JPEG_END), os.SEEK_END)
-            return file.read() == JPEG_END
-    except OSError:
+            return READABLE if file.read() == JPEG_END else UNKNOWN
+    except (OSError, DataError):
         # Without permission, or removed since it was listed.
-        return False
+        return UNKNOWN
 
 
 def _folders_without_images(layout: FolderLayout, kept: Mapping[str, list[ImageFile]]) -> list[str]:

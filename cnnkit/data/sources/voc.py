@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._files import read_lines
+from cnnkit._untrusted.images import check_image_file
 from cnnkit.data.dataset import Split
 from cnnkit.errors import DataError, UsageError
 
@@ -144,6 +145,7 @@ def _split_from_files(files: Sequence[Path], names: tuple[str, ...]) -> Split:
     for file in files:
         if not file.is_file():
             raise DataError(f"No image {file}", expected=LAYOUT)
+        check_image_file(file)
     with tf.device("CPU:0"):
         # Bytes, because a name need not be UTF-8.
         table = tf.constant([os.fsencode(file) for file in files])

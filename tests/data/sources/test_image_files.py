@@ -38,6 +38,29 @@ def test_a_few_files_that_are_no_images_are_left_out(hundreds):
         load_dataset(f"folder:{hundreds}")
 
 
+def test_too_large_files_are_left_out_unread(hundreds, monkeypatch):
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "100")
+    for name, head in (("a/empty.jpg", b""), ("b/marks.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0")):
+        with (hundreds / name).open("wb") as file:
+            file.write(head)
+            file.truncate(10 << 30)
+            file.seek(-2, os.SEEK_END)
+            file.write(b"\xff\xd9")
+    (hundreds / "b" / "archive.zip").symlink_to(hundreds / "a" / "empty.jpg")
+    reason = "too large (--max-image-pixels allows more)"
+    source = load_dataset(f"folder:{hundreds}")
+    assert source.left_out == {
+        reason: ("a/empty.jpg", "b/marks.jpg"),
+        "of other types": ("b/archive.zip",),
+    }
+    (hundreds / "a" / "sides.png").write_bytes(png(side=11))
+    message = "3 of 203 files in .* too large or not.*at most 100 pixels.*a/sides.*--max-image-pix"
+    with pytest.raises(DataError, match=message):
+        load_dataset(f"folder:{hundreds}")
+    report = check_dataset(load_dataset(f"folder:{hundreds}", max_unreadable=1.0))
+    assert report.left_out[reason] == ("a/empty.jpg", "a/sides.png", "b/marks.jpg")
+
+
 def test_files_of_other_types_are_no_broken_images(hundreds):
     write_files(hundreds, [f"a/{i}.xml" for i in range(30)], b"<annotation/>")
     source = load_dataset(f"folder:{hundreds}")
@@ -75,11 +98,12 @@ def test_only_files_that_are_not_whole_jpegs_are_decoded(tmp_path):
     }
     for name, data in contents.items():
         (tmp_path / name).write_bytes(data)
-    good = find_readable([str(tmp_path / name) for name in [*contents, "none"]])
+    good, too_large = find_readable([str(tmp_path / name) for name in [*contents, "none"]])
     assert dict(zip([*contents, "none"], good.tolist(), strict=True)) == {
         "whole": True, "torn": False, "padded": True, "text": False, "empty": False, "png": True,
         "ends": True, "none": False,
     }  # fmt: skip
+    assert not too_large.any()
 
 
 def test_names_that_are_not_utf8_are_read_and_shown(tmp_path):

@@ -91,13 +91,13 @@ def list_by_hand(folder):
 
 
 def readable_by_pillow(files):
-    """Returns a mask of the files that Pillow decodes."""
+    """Returns masks of the files that Pillow decodes, and of none."""
     good = np.zeros(len(files), bool)
     for i, file in enumerate(files):
         with contextlib.suppress(OSError), Image.open(file) as image:
             image.load()
             good[i] = True
-    return good
+    return good, np.zeros(len(files), bool)
 
 
 def test_every_file_is_used_or_counted_once(tmp_path, monkeypatch):

@@ -30,6 +30,12 @@ def test_the_layout(voc_folder):
         load_dataset(f"voc:{voc_folder}")
 
 
+def test_too_large_images_are_refused(voc_folder, monkeypatch):
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "15")
+    with pytest.raises(DataError, match="JPEGImages/.* is too large.*at most 15 pixels"):
+        load_voc(voc_folder)
+
+
 def test_torn_layouts(voc_folder, tmp_path):
     with pytest.raises(UsageError, match="No folder"):
         load_voc(tmp_path / "none")

@@ -1,0 +1,114 @@
+"""Functions of the bytes of image files as one operation of a graph, and checks before decoding."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from cnnkit._untrusted.limits import MAX_JPEG_SCANS
+from cnnkit.data.graph_checks import assert_or_invalid_argument, check_sides, with_dependencies
+from cnnkit.data.png import check_png_chunks, png_sides
+
+START_OF_SCAN = b"\xff\xda"
+
+# A function of the bytes of a file, () string.
+OfBytes = Callable[[tf.Tensor], tf.Tensor]
+
+
+def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.Tensor:
+    """Call a function of the bytes of a file as one operation of the graph.
+
+    The graph of a rare format would be larger than the rest of an input pipeline, which is
+    prepared again for every epoch.
+
+    Args:
+        function: The function, at the top level of a module or cached: it is traced once.
+        data: () string.
+        portable: Whether the operation can be saved. Otherwise Python calls the function.
+    """
+    concrete = _trace(function)
+    [output] = concrete.outputs
+    if tf.executing_eagerly():
+        return concrete(data)
+    if portable:
+        # A branch that is not inlined, unlike a call.
+        [result] = tf.raw_ops.Case(
+            branch_index=0,
+            input=[data],
+            Tout=[output.dtype],
+            branches=[concrete],
+            output_shapes=[output.shape],
+        )
+        return result
+
+    def call(value: bytes) -> np.ndarray:
+        try:
+            with tf.device("CPU:0"):
+                return concrete(tf.constant(value)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            # TensorFlow makes an InvalidArgumentError of it again.
+            raise ValueError(error.message) from error
+
+    result = tf.numpy_function(call, [data], output.dtype, stateful=False)
+    return tf.ensure_shape(result, output.shape)
+
+
+@functools.cache
+def _trace(function: OfBytes) -> tf.types.experimental.ConcreteFunction:
+    traced = tf.function(function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+    return traced.get_concrete_function()
+
+
+def contains(data: tf.Tensor, text: bytes) -> tf.Tensor:
+    """Return () bool: True if a text is in a string, which may hold any bytes."""
+    pieces = tf.raw_ops.StringSplitV2(input=data[None], sep=text, maxsplit=1).values
+    return tf.size(pieces) > 1
+
+
+def split_scans(data: tf.Tensor) -> tf.Tensor:
+    """Return what is before the first scan of a JPEG file, and pieces for the scans."""
+    splits = MAX_JPEG_SCANS + 1
+    return tf.raw_ops.StringSplitV2(input=data[None], sep=START_OF_SCAN, maxsplit=splits).values
+
+
+def checked(
+    good: tf.Tensor, check: OfBytes, data: tf.Tensor, *more: tf.Tensor, portable: bool
+) -> Sequence[tf.Tensor]:
+    """Return the tensors, which depend on the check of a file unless it is known to be good.
+
+    The checks are one operation of the graph: their texts would make it half as large again.
+    """
+    checked = tf.cond(
+        good, lambda: tf.constant(0), lambda: call_function(check, data, portable=portable)
+    )
+    with tf.control_dependencies([checked]):
+        return [tf.identity(tensor) for tensor in (data, *more)]
+
+
+@functools.cache
+def jpeg_check(max_pixels: int) -> OfBytes:
+    """Return the check of a JPEG file: its pixels and scans are not too many."""
+
+    def check(data: tf.Tensor) -> tf.Tensor:
+        few_scans = assert_or_invalid_argument(
+            tf.size(split_scans(data)) <= MAX_JPEG_SCANS + 1,
+            f"the JPEG file has more than {MAX_JPEG_SCANS} scans",
+        )
+        sides = check_sides(tf.io.extract_jpeg_shape(data)[:2], max_pixels)
+        return with_dependencies([few_scans, sides], tf.constant(0))[0]
+
+    return check
+
+
+@functools.cache
+def png_check(max_pixels: int) -> OfBytes:
+    """Return the check of a PNG file: its pixels are not too many, and its chunks are whole."""
+
+    def check(data: tf.Tensor) -> tf.Tensor:
+        sides = check_sides(png_sides(data), max_pixels)
+        return with_dependencies([sides, check_png_chunks(data)], tf.constant(0))[0]
+
+    return check
