@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from cnnkit import load_model
 from cnnkit.errors import UsageError
-from cnnkit.models import alexnet, open_weights, vgg, vgg11, zfnet
+from cnnkit.models import alexnet, cifar10_full, open_weights, vgg, vgg11, zfnet
+from cnnkit.models.weights.match import check_normalization_match
 from cnnkit.models.weights.read_caffe import read_mean_image
 from tests.helpers.weights_files import (
     BVLC_MEAN,
@@ -134,6 +135,22 @@ def test_normalization_of_vgg_has_another_name_in_caffe(tmp_path):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UsageError, match="Expected: none. Received: norm1"):
         vgg11(weights=tmp_path / "a.caffemodel", **options)
+
+
+@pytest.mark.parametrize("alpha", [5e-5, 1.5e-4])
+def test_normalization_within_a_map_counts_the_cells_of_its_square(tmp_path, alpha):
+    """Caffe's cifar10_full: alpha is divided by 3 x 3 cells, not by 3."""
+    model = randomized(cifar10_full())
+    rows = [row for row in caffe_layers(model) if row[1] != "LRN"]
+    stated = {"local_size": 3, "alpha": alpha, "beta": 0.75, "norm_region": 1}
+    rows += [(f"norm{number}", "LRN", "pool1", "pool1", [], stated) for number in (1, 2)]
+    (tmp_path / "full.caffemodel").write_bytes(caffemodel(rows))
+    file = open_weights(tmp_path / "full.caffemodel")
+    if alpha == 5e-5:
+        check_normalization_match(model, file)
+    else:
+        with pytest.raises(UsageError, match="another normalization 'norm1'"):
+            check_normalization_match(model, file)
 
 
 @pytest.mark.parametrize("v1", [False, True], ids=["new", "until-2015"])

@@ -156,9 +156,14 @@ def test_sequential_models(images):
         deconvnet(keras.Sequential([layers.Conv2D(4, 3)]), images, "c")
 
 
-def test_global_max_pooling_credits_the_first_of_equals():
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_global_max_pooling_credits_the_first_of_equals(keepdims):
     inputs = keras.Input((4, 4, 1))
-    model = keras.Model(inputs, layers.GlobalMaxPooling2D(name="top")(inputs))
+    pooled = layers.GlobalMaxPooling2D(keepdims=keepdims, name="pool")(inputs)
+    # A layer behind it that needs the shape which `keepdims` gives.
+    top = layers.Conv2D(1, 1, name="top") if keepdims else layers.Dense(1, name="top")
+    model = keras.Model(inputs, top(pooled))
+    top.set_weights([np.ones_like(top.kernel), np.zeros(1)])
     image = np.zeros((4, 4, 1))
     image[1, 3] = image[2, 0] = 1
     [result] = deconvnet(model, image, "top", 0)
