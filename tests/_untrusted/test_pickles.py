@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit._untrusted import pickles
-from cnnkit._untrusted.pickles import Made, Name, Persistent, decode_array, is_array, read_pickle
+from cnnkit._untrusted.pickled_arrays import decode_array, is_array
+from cnnkit._untrusted.pickles import Made, Name, Persistent, read_pickle
 from cnnkit.errors import CnnkitError, DataError
 
 

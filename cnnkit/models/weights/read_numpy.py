@@ -13,7 +13,8 @@ import numpy as np
 from cnnkit._untrusted.damage import shorten
 from cnnkit._untrusted.limits import MAX_FREE_SIDE, MAX_MEAN_BYTES, MAX_TEXT_LENGTH
 from cnnkit._untrusted.npy_arrays import NUMBERS, open_npz, read_npy_header
-from cnnkit._untrusted.pickles import Made, Name, decode_array, is_array, read_pickle
+from cnnkit._untrusted.pickled_arrays import decode_array, is_array
+from cnnkit._untrusted.pickles import Made, Name, read_pickle
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.errors import UsageError
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, caffe_preprocessing, from_statistics

@@ -24,17 +24,8 @@ from cnnkit._untrusted.limits import (
     MAX_TEXT_LENGTH,
     MAX_TORCH_PICKLE_BYTES,
 )
-from cnnkit._untrusted.pickles import (
-    ENCODE,
-    ORDERED,
-    Made,
-    Name,
-    Persistent,
-    Pickled,
-    decode_array,
-    is_array,
-    read_pickle,
-)
+from cnnkit._untrusted.pickled_arrays import ENCODE, decode_array, is_array
+from cnnkit._untrusted.pickles import ORDERED, Made, Name, Persistent, Pickled, read_pickle
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit._untrusted.zip_archives import open_member, open_zip, read_member, stored_start
 from cnnkit.errors import UsageError
