@@ -154,7 +154,7 @@ def holders(message):
         type(one).__name__
         for one in gc.get_objects()
         for held in gc.get_referents(one)
-        if isinstance(held, bytes) and held == message and held is not message
+        if type(held) is bytes and held == message and held is not message
     ]
 
 
