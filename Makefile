@@ -21,10 +21,15 @@ BACKENDS ?= jax
 # How long `make fuzz` runs each target, in all.
 SECONDS ?= 60
 
+# Versions with hashes for every platform and Python of cnnkit. No address of a package index is kept.
+LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--custom-compile-command 'make lock' --no-annotate --no-emit-index-url --no-emit-find-links \
+	-c constraints.txt
+
 # The environment of `make test-light`, without TensorFlow.
 LIGHT := $(VENV)-light
 
-.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz clean
+.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz lock sbom clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -83,6 +88,23 @@ mutants: $(VENV)/dev.stamp  ## breaks the package in 200 places and counts what 
 fuzz: $(VENV)/dev.stamp  ## bytes made to break their readers, SECONDS for each; goes on if stopped
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --folder build/fuzz
+
+lock:  ## hashes of all packages, in requirements/
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
+	mkdir -p requirements
+	echo setuptools | $(LOCK) serving/client-requirements.txt - -o requirements/client.txt
+	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
+	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
+	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra openvino \
+		--extra tensorboard -o requirements/all.txt
+
+sbom: $(VENV)/demo.stamp  ## the packages of .venv as CycloneDX, in build/sbom.json
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7,<8'
+	mkdir -p build
+	$(VENV)-sbom/bin/cyclonedx-py environment $(BIN)/python --output-reproducible \
+		--output-format JSON --output-file build/sbom.json
 
 clean:
 	rm -rf build dist *.egg-info $(VENV) $(VENV)-*
