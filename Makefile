@@ -29,7 +29,7 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11
 # The environment of `make test-light`, without TensorFlow.
 LIGHT := $(VENV)-light
 
-.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz lock sbom clean
+.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz lock pin-images sbom clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -98,6 +98,9 @@ lock:  ## hashes of all packages, in requirements/
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
 	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra openvino \
 		--extra tensorboard -o requirements/all.txt
+
+pin-images:  ## digests of the container images, which docker asks their registries for
+	$(PYTHON) serving/pin_images.py
 
 sbom: $(VENV)/demo.stamp  ## the packages of .venv as CycloneDX, in build/sbom.json
 	$(PYTHON) -m venv $(VENV)-sbom

@@ -115,7 +115,7 @@ def test_the_kubernetes_manifests():
         assert document["metadata"]["name"] == "cnnkit-serving"
         assert document["apiVersion"]
     assert set(kinds) == {
-        "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget"
+        "Deployment", "Service", "HorizontalPodAutoscaler", "PodDisruptionBudget", "NetworkPolicy"
     }  # fmt: skip
     for file in kustomization["configMapGenerator"][0]["files"]:
         assert (SERVING / file).is_file()
@@ -139,8 +139,6 @@ def test_the_kubernetes_manifests():
     assert container["livenessProbe"]["exec"]["command"] == PREDICTION
     assert not any("batching" in word for word in container["args"])
     assert "--enable_grpc_healthcheck_service=true" in container["args"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
     assert mounts["models"]["readOnly"]
     assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
@@ -160,8 +158,39 @@ def test_the_kubernetes_manifests():
     assert scaler["maxReplicas"] > 2
 
 
+def test_a_server_in_a_cluster_has_few_rights_and_limits():
+    pod = manifest("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
+    rights = pod["securityContext"]
+    assert rights["runAsNonRoot"] is True
+    assert rights["runAsUser"] == rights["runAsGroup"] == 10001
+    assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert pod["automountServiceAccountToken"] is False
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
+    for container in pod["containers"]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
+        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert not any("hostPath" in volume for volume in pod["volumes"])
+    assert all(volume.get("emptyDir", {"sizeLimit": 0}) for volume in pod["volumes"])
+
+
+def test_a_server_of_compose_has_few_rights_and_the_limits_of_the_cluster():
+    service = manifest("compose.yaml")["services"]["serving"]
+    assert service["user"] == "10001:10001"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
+    [container] = manifest("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"]
+    assert (
+        service["deploy"]["resources"]["limits"]["cpus"] == container["resources"]["limits"]["cpu"]
+    )
+
+
 def test_the_network_policy_selects_the_servers_and_their_ports():
-    """It is left out of the kustomization, because clients need a label for it."""
     policy = manifest("kubernetes/network-policy.yaml")
     pod = manifest("kubernetes/deployment.yaml")["spec"]["template"]
     assert policy["spec"]["podSelector"]["matchLabels"] == pod["metadata"]["labels"]
@@ -170,7 +199,9 @@ def test_the_network_policy_selects_the_servers_and_their_ports():
     assert {port["port"] for port in rule["ports"]} == {port["name"] for port in container["ports"]}
     [client] = rule["from"]
     assert client["podSelector"]["matchLabels"] == {"cnnkit-serving-client": "true"}
-    assert "# - kubernetes/network-policy.yaml" in (SERVING / "kustomization.yaml").read_text()
+    # Without a rule for it, nothing is let through.
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["spec"]["egress"] == []
 
 
 def test_every_server_takes_more_calls_than_the_default():
@@ -238,6 +269,19 @@ def test_the_server_can_parse_the_configurations():
 
 
 @contextlib.contextmanager
+def served(handler):
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextlib.contextmanager
 def rest(body):
     """Yield the port of a fake server that returns `body` for every GET, and the paths asked."""
     asked = []
@@ -252,15 +296,8 @@ def rest(body):
         def log_message(self, *_):
             pass
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port, asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as port:
+        yield port, asked
 
 
 def status(state):
@@ -313,15 +350,8 @@ def predictions(answer):
         def log_message(self, *_):
             pass
 
-    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with served(Handler) as port:
+        yield port
 
 
 def probe_prediction(port):

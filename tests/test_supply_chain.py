@@ -1,12 +1,18 @@
 """What cnnkit is installed from: versions with hashes, images with versions or digests."""
 
 import re
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+sys.path.insert(0, str(ROOT / "serving"))
+
+import pin_images  # noqa: E402
+
 PIN = re.compile(r"([\w.-]+)(?:\[[\w,-]+\])?==([\w.!+]+)")
 
 
@@ -67,3 +73,78 @@ def test_images_install_locked_packages_alone(image):
     # What builds cnnkit itself is locked too.
     assert installs[1] == "pip install --no-cache-dir --no-deps --no-build-isolation ."
     assert "setuptools" in locked(ROOT / "requirements" / lock)
+
+
+def references(root):
+    """Every container image that a file names, as (file, image)."""
+    for pattern in ("**/Dockerfile*", "**/*.yaml", "**/*.yml", "**/*.md"):
+        for path in sorted(root.glob(pattern)):
+            top = path.relative_to(root).parts[0]
+            text = "" if top.startswith((".venv", "build")) else path.read_text()
+            if path.suffix == ".md":
+                text = text.replace("\\\n", " ")
+                found = re.findall(
+                    r"^docker run .*?\s([\w.-]+/[\w.:@/-]+)\s+--", text, re.MULTILINE
+                )
+            elif path.suffix in (".yaml", ".yml"):
+                found = re.findall(r"^\s+(?:- )?image: (\S+)$", text, re.MULTILINE)
+                assert "newTag" not in text
+            else:
+                found = re.findall(r"^FROM (?:--\S+ )?(\S+)", text, re.MULTILINE)
+            for image in found:
+                yield path.relative_to(root).as_posix(), re.sub(r"\$\{\w+:-(.*)\}", r"\1", image)
+
+
+def test_every_image_has_a_version():
+    images = list(references(ROOT))
+    assert {file for file, _ in images} == {*pin_images.FILES, "serving/README.md"}
+    for _, image in images:
+        assert re.fullmatch(r"[\w./-]+:\d+\.[\w.-]+(@sha256:[0-9a-f]{64})?", image), image
+    versions = {image.partition("@")[0] for _, image in images}
+    assert len({image.partition(":")[0] for image in versions}) == len(versions)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    for name in pin_images.FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def answering(monkeypatch, tmp_path, script):
+    """Puts a program in place of docker; it sees the image as the last of its arguments."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/bash\nimage="${{!#}}"\n{script}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+
+
+def test_digests_are_written_beside_the_versions(checkout, monkeypatch):
+    before = dict(references(checkout))
+    for digit in "01":  # Another digest of the same version replaces the first.
+        digest = f"sha256:{digit * 64}"
+        answering(monkeypatch, checkout, f'[[ $image != *@* ]] && echo "{digest}"')
+        pin_images.main(checkout)
+        assert dict(references(checkout)) == {
+            file: f"{image.partition('@')[0]}@{digest}" for file, image in before.items()
+        }
+    compose = (checkout / "serving/compose.yaml").read_text()
+    assert f"image: ${{TF_SERVING:-tensorflow/serving:2.21.0@{digest}}}\n" in compose
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo no such host >&2; exit 1",
+        "echo latest",
+        'case $image in python*) echo sha256:$(printf "a%.0s" {1..64}) ;; *) exit 1 ;; esac',
+    ],
+)
+def test_nothing_is_written_unless_every_registry_answers(checkout, monkeypatch, script):
+    before = {name: (checkout / name).read_bytes() for name in pin_images.FILES}
+    answering(monkeypatch, checkout, script)
+    with pytest.raises(SystemExit, match=r"^The registry must answer .* Received: .*$"):
+        pin_images.main(checkout)
+    assert {name: (checkout / name).read_bytes() for name in pin_images.FILES} == before
