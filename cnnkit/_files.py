@@ -13,7 +13,7 @@ from typing import Any
 from cnnkit._staging import NO_LINKS, staged_file, write_errors
 from cnnkit._untrusted.limits import MAX_LINE_BYTES, MAX_LINES, MAX_TEXT_BYTES
 from cnnkit._untrusted.regular_files import read_bytes
-from cnnkit.errors import DataError
+from cnnkit.errors import DataError, UsageError
 
 # Marks at the beginning of a file that name its encoding. That of UTF-32 begins with UTF-16's.
 BYTE_ORDER_MARKS = {
@@ -33,6 +33,23 @@ def make_folder(path: Path) -> None:
     """
     with write_errors(path):
         path.mkdir(exist_ok=True)
+
+
+def refuse_private_key(name: str, value: object) -> None:
+    """Refuse a private key where the path of its file belongs, without repeating it.
+
+    Args:
+        name: The argument or option, as the error names it.
+        value: What was given: a path, a text or bytes.
+
+    Raises:
+        UsageError: If the value contains "PRIVATE KEY", as keys in PEM do.
+    """
+    if "PRIVATE KEY" in str(value):
+        raise UsageError(
+            f"{name} must be the path of a file, received the text of a private key",
+            hint="Write the key to a file that only its owner can read, and give its path",
+        )
 
 
 def append_line(path: Path, line: str) -> None:

@@ -1,20 +1,15 @@
-"""Files for deployment: server configurations, images, manifests, the health probe.
+"""Files for deployment: server configurations, images, manifests.
 
-No container runs here. Each file is checked by the schema of the program that reads it; the probe
-runs against a fake server.
+No container runs here. Each file is checked by the schema of the program that reads it.
 """
 
-import base64
-import contextlib
-import http.server
-import json
 import re
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
+import trustme
 import yaml
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from tensorflow_serving.config import model_server_config_pb2
@@ -258,132 +253,53 @@ def test_the_server_can_parse_the_configurations():
     }
     assert monitoring.path == scraped
 
-    ssl = text_format.Parse(
-        (SERVING / "ssl.config").read_text(),
-        message(
-            "SSLConfig", server_key=TEXT, server_cert=TEXT, custom_ca=TEXT, client_verify=FLAG
-        )(),
+
+def tls_config(*arguments):
+    command = ["/bin/bash", SERVING / "ssl_config.sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture
+def pem_files(tmp_path):
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_pem.write_to_path(tmp_path / "key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate")
+    authority.cert_pem.write_to_path(tmp_path / "authority")
+    return [tmp_path / name for name in ("key", "certificate", "authority")]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_tls_configuration_is_made_from_files(pem_files, tmp_path, count):
+    done = tls_config(tmp_path / "ssl.config", *pem_files[:count])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    fields = {"server_key": TEXT, "server_cert": TEXT, "custom_ca": TEXT, "client_verify": FLAG}
+    config = text_format.Parse(
+        (tmp_path / "ssl.config").read_text(), message("SSLConfig", **fields)()
     )
-    assert ssl.client_verify
-    assert "PRIVATE KEY" in ssl.server_key
-
-
-@contextlib.contextmanager
-def served(handler):
-    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def rest(body):
-    """Yield the port of a fake server that returns `body` for every GET, and the paths asked."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with served(Handler) as port:
-        yield port, asked
-
-
-def status(state):
-    version = {"version": "1", "state": state, "status": {"error_code": "OK", "error_message": ""}}
-    # With an indent of one, as the server writes it.
-    return json.dumps({"model_version_status": [version]}, indent=1) + "\n"
-
-
-def probe(port):
-    command = ["/bin/bash", SERVING / "status.sh", "digits", str(port)]
-    return subprocess.run(command, capture_output=True, timeout=30).returncode
+    texts = [path.read_text() for path in pem_files]
+    assert [config.server_key, config.server_cert] == texts[:2]
+    assert config.custom_ca == (texts[2] if count == 3 else "")
+    assert config.client_verify == (count == 3)
+    assert (tmp_path / "ssl.config").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
-    ("body", "code"),
+    ("change", "text"),
     [
-        (status("AVAILABLE"), 0),
-        (status("AVAILABLE").rstrip(), 0),
-        (status("LOADING"), 1),
-        (status("END"), 1),
-        ('{"error": "Could not find any versions of model digits"}', 1),
-        ("", 1),
+        (lambda key, certificate: (key.read_text(), certificate), "received a private key"),
+        (lambda key, certificate: (certificate, certificate), "must be a private key"),
+        (lambda key, certificate: (key, key), "must be a certificate, received a private key"),
+        (lambda key, certificate: (key, certificate.parent), "must be a file that can be read"),
+        (lambda key, certificate: (key, SERVING / "README.md"), "must be a PEM file"),
+        (lambda key, certificate: (key,), "must be OUTPUT, KEY, CERTIFICATE"),
     ],
 )
-def test_the_probe_reads_the_status(body, code):
-    """A server also returns 200 while it is loading, so the probe has to read the body."""
-    with rest(body) as (port, asked):
-        assert probe(port) == code
-        assert asked == ["/v1/models/digits"]
-
-
-def test_the_probe_fails_if_the_server_is_down():
-    with rest("") as (port, _):
-        pass
-    assert probe(port) == 1
-
-
-@contextlib.contextmanager
-def predictions(answer):
-    """Yield the port of a fake server that returns `answer(path, body)`, a code and a body."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):  # noqa: N802
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            code, text = answer(self.path, json.loads(body))
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_):
-            pass
-
-    with served(Handler) as port:
-        yield port
-
-
-def probe_prediction(port):
-    command = ["/bin/bash", SERVING / "predict.sh", "digits", str(port)]
-    return subprocess.run(command, capture_output=True, timeout=60).returncode
-
-
-def test_the_liveness_probe_predicts_with_an_exported_model(tmp_path):
-    """Its image passes the checks of an export, which answers with probabilities."""
-    import tensorflow as tf
-
-    from cnnkit.export import export
-    from tests.helpers.exported_network import LABELS, small_alexnet
-
-    folder = export(small_alexnet(), LABELS, tmp_path / "digits", signatures=["serving_bytes"])
-    loaded = tf.saved_model.load(str(folder))
-    answered = []
-
-    def answer(path, body):
-        assert path == "/v1/models/digits:predict"
-        files = [base64.b64decode(one["b64"], validate=True) for one in body["instances"]]
-        function = loaded.signatures[body["signature_name"]]
-        answered.append(function(image_bytes=tf.constant(files))["probabilities"].numpy())
-        return 200, json.dumps({"predictions": answered[-1].tolist()})
-
-    with predictions(answer) as port:
-        assert probe_prediction(port) == 0
-    assert answered[0].shape == (1, len(LABELS))
-
-
-@pytest.mark.parametrize("code", [400, 404, 500, 503])
-def test_the_liveness_probe_fails_without_an_answer(code):
-    with predictions(lambda path, body: (code, "200 is not the code")) as port:
-        assert probe_prediction(port) == 1
-    assert probe_prediction(port) == 1
+def test_wrong_files_make_no_tls_configuration(pem_files, tmp_path, change, text):
+    before = sorted(tmp_path.iterdir())
+    done = tls_config(tmp_path / "ssl.config", *change(*pem_files[:2]))
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert pem_files[0].read_text().splitlines()[1] not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import trustme
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -148,3 +150,27 @@ def test_nothing_is_written_unless_every_registry_answers(checkout, monkeypatch,
     with pytest.raises(SystemExit, match=r"^The registry must answer .* Received: .*$"):
         pin_images.main(checkout)
     assert {name: (checkout / name).read_bytes() for name in pin_images.FILES} == before
+
+
+KEY = re.compile(rb"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
+
+
+def files_with_keys(root):
+    """The files that git knows in a folder, or would add, that hold a private key in PEM."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    files = [root / name for name in names.decode().split("\0") if name]
+    return [path for path in files if path.is_file() and KEY.search(path.read_bytes())]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a checkout, not an archive")
+def test_no_file_of_the_checkout_holds_a_private_key():
+    assert files_with_keys(ROOT) == []
+
+
+def test_a_private_key_is_found(tmp_path):
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    key = tmp_path / "config.yaml"
+    key.write_bytes(trustme.CA().issue_cert("localhost").private_key_pem.bytes())
+    (tmp_path / "words").write_text("PRIVATE KEY")
+    assert files_with_keys(tmp_path) == [key]

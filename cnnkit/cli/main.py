@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import NoReturn
 
+from cnnkit._files import refuse_private_key
 from cnnkit._untrusted.images import ENVIRONMENT_VARIABLE, max_image_pixels
 from cnnkit.cli import commands
 from cnnkit.cli.console import print_error, print_line
@@ -84,6 +85,8 @@ def _set_max_image_pixels(value: str | None) -> None:
 
 def _run(argv: list[str], debug: bool) -> int:
     try:
+        for word in argv:
+            refuse_private_key("An option", word)
         _take_max_image_pixels(argv)
     except UsageError as error:
         return _report(error, debug, error.exit_code)

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from cnnkit._files import refuse_private_key
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.wire import methods
 
@@ -72,7 +73,7 @@ class TLS:
         server_name: Name in the server's certificate, if it differs from the host in the address.
 
     Raises:
-        UsageError: Only one of `certificate` and `key` is given.
+        UsageError: Only one of `certificate` and `key` is given, or a private key itself.
 
     Example:
         >>> TLS(ca="ca.pem", certificate="client.pem", key="client.key").server_name is None
@@ -85,6 +86,8 @@ class TLS:
     server_name: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("ca", "certificate", "key"):
+            refuse_private_key(f"`{name}`", getattr(self, name))
         if (self.certificate is None) != (self.key is None):
             raise UsageError(
                 "`certificate` and `key` must be given together",

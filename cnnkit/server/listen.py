@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 
+from cnnkit._files import refuse_private_key
 from cnnkit.errors import RunError, UsageError
 
 
@@ -94,11 +95,16 @@ def server_credentials(
             accepts clients without a certificate.
 
     Raises:
-        UsageError: If a file is missing or not PEM, or the key does not belong to the certificate.
+        UsageError: If a file is missing or not PEM, the key does not belong to the
+            certificate, or a private key is given instead of its file.
 
     Example:
         >>> server_credentials(Path("server.pem"), Path("server.key"))  # doctest: +SKIP
     """
+    for name, path in (
+        ("certificate", certificate), ("key", key), ("client_authority", client_authority)
+    ):  # fmt: skip
+        refuse_private_key(f"`{name}`", path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # gRPC accepts any files and then fails every connection, so OpenSSL checks them here.

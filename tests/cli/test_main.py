@@ -140,6 +140,23 @@ def test_bad_input_is_one_line(run_folder, image_folder, tmp_path, capsys, argum
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "models/digits", "--tls-key={}"],
+        ["query", "7.png", "--tls-key", "{}"],
+        ["query", "7.png", "--token-file", "{}"],
+    ],
+)
+def test_a_private_key_on_the_command_line_is_one_line(capsys, words):
+    key = "-----BEGIN PRIVATE KEY" + "-----\nc2VjcmV0\n"
+    assert main([word.format(key) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert "An option must be the path of a file, received the text of a private key" in error
+    assert "c2VjcmV0" not in error
+    assert len(error.splitlines()) == 1
+
+
 def test_wrong_words_are_usage_errors(capsys):
     for words in (["trian"], ["train", "--epochs", "two"], ["evaluate"], ["visualize"], []):
         with pytest.raises(SystemExit) as stop:

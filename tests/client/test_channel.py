@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -111,6 +112,16 @@ def test_files_of_certificates_that_are_none(tmp_path):
         Client("localhost:1", tls=TLS(ca=tmp_path / "x.pem"))
     with pytest.raises(UsageError, match="`certificate` and `key` must be given together"):
         TLS(certificate="client.pem")
+
+
+@pytest.mark.parametrize("name", ["ca", "certificate", "key"])
+@pytest.mark.parametrize("kind", [str, Path, str.encode])
+def test_a_private_key_is_refused_where_its_file_belongs(name, kind):
+    text = trustme.CA().issue_cert("localhost").private_key_pem.bytes().decode()
+    files = {"ca": "ca.pem", "certificate": "client.pem", "key": "client.key", name: kind(text)}
+    with pytest.raises(UsageError, match=f"^`{name}` must be the path of a file") as caught:
+        TLS(**files)
+    assert text.splitlines()[1] not in str(caught.value)
 
 
 def guarded(path, request, context):

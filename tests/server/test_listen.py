@@ -1,5 +1,7 @@
 """Ports and TLS."""
 
+from pathlib import Path
+
 import grpc
 import pytest
 import trustme
@@ -115,3 +117,13 @@ def test_invalid_tls_files(authority, tmp_path, wrong):
     with pytest.raises(UsageError) as caught:
         server_credentials(certificate, key)
     assert "must be a certificate and its private key in PEM" in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_private_key_is_refused_where_its_file_belongs(authority, tmp_path, place):
+    files = [*files_of(authority, tmp_path, "localhost"), tmp_path / "clients.pem"]
+    text = files[1].read_text()
+    files[place] = Path(text)
+    with pytest.raises(UsageError, match="must be the path of a file") as caught:
+        server_credentials(*files)
+    assert text.splitlines()[1] not in str(caught.value)
