@@ -104,3 +104,8 @@ MAX_JPEG_SCANS = 40
 MAX_JPEG_SEGMENTS = 1000
 # Chunks of a PNG file: libpng writes one for every 8 kB of pixels.
 MAX_PNG_CHUNKS = 1 << 16
+
+# Index of a sharded dataset: 66 bytes for each image of ImageNet, so 4 million of these in any
+# case, and more where the shards are as large as photographs make them.
+MAX_SHARD_INDEX_BYTES = 256 * MIB
+SHARD_BYTES_PER_INDEX_BYTE = 20

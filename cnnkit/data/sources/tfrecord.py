@@ -19,7 +19,6 @@ import itertools
 import json
 import os
 import weakref
-import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,17 +29,20 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
+from cnnkit._untrusted.limits import MAX_JSON_BYTES
+from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split, digest_times
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
+from cnnkit.data.sources.shard_index import FORMAT, SUFFIX, read_shard_index
 from cnnkit.errors import DataError, UsageError
 
 INDEX = "index.npz"
-FORMAT = 1
 SHARD_BYTES = 512 << 20
 # A TFRecord is its length (8 bytes), a checksum (4), the data, and a checksum (4).
 BEFORE_DATA, AROUND_DATA = 12, 16
-# Larger datasets of encoded images stay on disk; smaller ones are read into memory.
-IN_MEMORY = 1 << 30
+# Larger datasets of encoded images stay on disk; smaller ones are read into memory, for a moment
+# twice. 100,000 images of 64 x 64 pixels have 240 MB.
+IN_MEMORY = 256 << 20
 
 
 def load_shards(root: str) -> Dataset:
@@ -48,7 +50,7 @@ def load_shards(root: str) -> Dataset:
 
     Raises:
         UsageError: If the folder has no index.
-        DataError: If the index or a shard is damaged or missing.
+        DataError: If the index or a shard is damaged or missing, or an image is too large.
     """
     folder = Path(root)
     if not (folder / INDEX).is_file():
@@ -57,56 +59,20 @@ def load_shards(root: str) -> Dataset:
             expected=f"a folder with {INDEX}, from `cnnkit data shard`",
             hint="Without it, writing was not finished: write the shards again",
         )
-    about, arrays = _read_index(folder / INDEX)
-    for name, size in about["shards"]:
-        if not (folder / name).is_file():
-            raise DataError(f"The shard {folder / name} is missing", hint="Write the shards again")
-        if (found := (folder / name).stat().st_size) != size:
-            raise DataError(
-                f"The shard {folder / name} is damaged",
-                expected=f"{size} bytes",
-                received=found,
-                hint="Copy it or write the shards again",
-            )
-    files = [str(folder / name) for name, _ in about["shards"]]
+    index = read_shard_index(folder / INDEX, UNREADABLE)
     splits = {}
-    for split in about["parts"]:
-        file_index, offsets, lengths, _ = arrays[f"{split}/places"].T
-        names = arrays[f"{split}/names"].tobytes().decode().split("\n")
-        images = RecordOffsets(files, file_index.astype(np.int32), offsets, lengths)
-        splits[split] = Split.from_files(arrays[f"{split}/labels"], names, record_reader(images))
+    for name, split in index.splits.items():
+        images = RecordOffsets(index.files, split.file_index, split.offsets, split.lengths)
+        splits[name] = Split.from_files(split.labels, split.names, record_reader(images))
     return Dataset(
         f"shards:{root}",
-        tuple(about["labels"]),
+        index.class_names,
         splits,
-        about["fingerprint"],
-        {reason: tuple(names) for reason, names in _left_out(about).items()},
-        tuple(about.get("label_files", ())),
-        tuple(about.get("empty_folders", ())),
-        times_of_files(files),
-    )
-
-
-def _read_index(file: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    try:
-        with file.open("rb") as data, np.load(data) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        about = json.loads(arrays.pop("about").tobytes())
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
-        raise DataError(f"{file} is damaged", hint="Copy it or write the shards again") from error
-    if about["format"] != FORMAT:
-        raise DataError(
-            f"{file} was written by another version of cnnkit",
-            expected=f"format {FORMAT}",
-            received=about["format"],
-        )
-    return about, arrays
-
-
-def _left_out(about: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the left-out files by reason; version 0.1.0 stored the unreadable ones only."""
-    return about.get("left_out") or (
-        {UNREADABLE: about["unreadable"]} if about["unreadable"] else {}
+        index.fingerprint,
+        index.left_out,
+        index.label_files,
+        index.empty_folders,
+        times_of_files(index.files),
     )
 
 
@@ -142,6 +108,7 @@ def write_shards(
         1438
     """
     folder = Path(output)
+    about = _describe(dataset)
     _clear(folder)
     shards: list[tuple[str, int]] = []
     arrays: dict[str, Any] = {}
@@ -156,22 +123,38 @@ def write_shards(
         # change the fingerprint.
         for values in (split.labels, arrays[f"{name}/names"], arrays[f"{name}/places"][:, 2:]):
             digest.update(np.ascontiguousarray(values).tobytes())
+    about |= {"shards": shards, "fingerprint": digest.hexdigest()}
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    with staged_file(folder / INDEX) as aside, aside.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return folder / INDEX
+
+
+def _describe(dataset: Dataset) -> dict[str, Any]:
+    """Return what the index says of a dataset, but for its shards.
+
+    Raises:
+        UsageError: If it is more than can be read again.
+    """
     about = {
         "format": FORMAT,
         "source": dataset.spec,
         "labels": dataset.class_names,
         "parts": sorted(dataset.splits),
-        "shards": shards,
-        "fingerprint": digest.hexdigest(),
         "unreadable": dataset.unreadable,
         "left_out": dict(dataset.left_out),
         "label_files": dataset.label_files,
         "empty_folders": dataset.empty_folders,
     }
-    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    with staged_file(folder / INDEX) as aside, aside.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    return folder / INDEX
+    size = len(json.dumps(about))
+    if size > MAX_JSON_BYTES // 2:  # The rest is for the names of the shards.
+        raise UsageError(
+            f"Dataset {dataset.spec} has too many names of classes and of files that are left out",
+            expected=f"at most {MAX_JSON_BYTES // 2:,} bytes of JSON",
+            received=f"{size:,}",
+            hint="Move the files that are not used to another folder",
+        )
+    return about
 
 
 def _write_split(
@@ -191,7 +174,7 @@ def _write_split(
     images = enumerate(_iter_encoded(split))
     rows: list[tuple[int, int, int, int]] = []
     for number in itertools.count():  # A split without images gets one empty shard.
-        shard = f"{name}-{number:05d}.tfrecord"
+        shard = f"{name}-{number:05d}{SUFFIX}"
         with staged_file(folder / shard) as aside:
             size = 0
             with tf.io.TFRecordWriter(str(aside)) as writer:
@@ -215,7 +198,7 @@ def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     entries = list(folder.iterdir())
-    left = [e for e in entries if e.suffix == ".tfrecord" or _is_old_staging(e)]
+    left = [e for e in entries if e.suffix == SUFFIX or _is_old_staging(e)]
     if len(left) != len(entries):
         raise UsageError(
             f"{folder} is not empty", expected="a new folder for the shards", hint="Use another one"
@@ -329,5 +312,6 @@ class _OpenFile:
     """An open file, closed when the object is garbage-collected."""
 
     def __init__(self, path: str) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        with open_regular_file(path) as file:
+            self.descriptor = os.dup(file.fileno())
         weakref.finalize(self, os.close, self.descriptor)
