@@ -66,6 +66,8 @@ MAX_SETTING_BYTES = MIB
 MAX_MODEL_LAYERS = 100_000
 # Numbers of a model that its file need not hold: states of generators, sums of normalizations.
 UNSTORED_NUMBERS = 1_000_000
+# Elements of the largest output of a layer for one image, 2 GB as float32: VGG at 2896 x 2896.
+MAX_OUTPUT_NUMBERS = 512 * MIB
 # Elements of a map while the preprocessing inside a model is measured: 1600 x 1600 pixels.
 MAX_PROBE_NUMBERS = 8 * MIB
 # Elements of the largest map of a network for the image of its fingerprint: VGG at 1448 x 1448.

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
 from cnnkit._untrusted.damage import damage_as_error, shorten
@@ -46,6 +46,21 @@ def open_zip(path: str | Path) -> Iterator[zipfile.ZipFile]:
         view.max_read = None
         with archive:
             yield archive
+
+
+def check_paths(archive: zipfile.ZipFile) -> None:
+    """Check that the members of an archive of `open_zip` would be unpacked below one folder.
+
+    Raises:
+        DataError: If the name of a member is an absolute path, or leads upwards.
+    """
+    for info in archive.infolist():
+        parts = PureWindowsPath(info.orig_filename)  # Slashes of both kinds.
+        if parts.anchor or ".." in parts.parts:
+            raise DataError(
+                f"{archive.filename} has a member that lies outside of the archive",
+                received=shorten(info.orig_filename),
+            )
 
 
 def read_member(archive: zipfile.ZipFile, name: str, *, max_bytes: int) -> bytes:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit._untrusted import zip_archives
-from cnnkit._untrusted.zip_archives import open_member, open_zip, read_member
+from cnnkit._untrusted.zip_archives import check_paths, open_member, open_zip, read_member
 from cnnkit.errors import CnnkitError, DataError
 
 
@@ -29,6 +29,15 @@ def test_members_are_read_whole_and_at_any_position(tmp_path, method):
             read_member(archive, "x", max_bytes=999)
         with pytest.raises(DataError, match="has no z"):
             read_member(archive, "z", max_bytes=1)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a\\..\\x", "C:\\x"])
+def test_members_outside_of_the_archive_are_found(tmp_path, name):
+    path = write(tmp_path / "a.zip", {"layers/..conv../x": b"", name: b""})
+    with open_zip(path) as archive, pytest.raises(DataError, match="outside of the archive"):
+        check_paths(archive)
+    with open_zip(write(tmp_path / "b.zip", {"layers/..conv../x": b""})) as archive:
+        check_paths(archive)
 
 
 def test_a_bomb_is_refused_before_it_unfolds(tmp_path):

@@ -24,7 +24,7 @@ from cnnkit._untrusted.hdf5_files import open_hdf5, read_text_attribute, read_te
 from cnnkit._untrusted.json_documents import JsonFields, parse_json
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.regular_files import open_regular_file
-from cnnkit._untrusted.zip_archives import open_member, open_zip, read_member
+from cnnkit._untrusted.zip_archives import check_paths, open_member, open_zip, read_member
 from cnnkit.errors import UsageError
 from cnnkit.models.weights.keras_config import ConfigLayer, flatten_layers
 from cnnkit.models.weights.weights_file import StoredTensor
@@ -108,6 +108,7 @@ def open_keras(path: Path) -> KerasFile:
 
 def _open_zip(path: Path) -> KerasFile:
     with open_zip(path) as archive:
+        check_paths(archive)
         names = archive.namelist()
         config = read_member(archive, CONFIG, max_bytes=MAX_JSON_BYTES)
         model = _model_of(parse_json(config, f"{CONFIG} in {path}"), path)

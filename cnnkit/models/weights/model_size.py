@@ -6,10 +6,12 @@ activations. A file that is whole holds the weights, so they are compared before
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,13 @@ from typing import Any
 
 import keras
 
-from cnnkit._untrusted.limits import MAX_MODEL_LAYERS, UNSTORED_NUMBERS
+from cnnkit._untrusted.limits import MAX_MODEL_LAYERS, MAX_OUTPUT_NUMBERS, UNSTORED_NUMBERS
 from cnnkit.errors import UsageError
 
 # Keys of layers and of what Keras itself serializes.
 OWN_PACKAGES = ("keras", "cnnkit", "builtins")
+# Side of the image by which outputs are measured where the model takes any.
+FREE_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -66,22 +70,39 @@ def largest_output(model: keras.Model, image: tuple[int, ...] = ()) -> int:
     """Return the number of elements of a model's largest output of a layer, for one image.
 
     Args:
-        model: The model; inner models count by their own output.
+        model: The model; inner models included.
         image: (h, w) of the image, by which free sides are replaced: no map that is not enlarged is
             larger.
     """
     free = max(image, default=1)
+    operations = getattr(model, "operations", model.layers)
     shapes = [
         tensor.shape[1:]
-        for operation in getattr(model, "operations", model.layers)
+        for operation in operations
         for node in operation._inbound_nodes
         for tensor in node.output_tensors
     ]
-    return max((math.prod(side or free for side in shape) for shape in shapes), default=0)
+    inner = [largest_output(one, image) for one in operations if isinstance(one, keras.Model)]
+    outer = [math.prod(side or free for side in shape) for shape in shapes]
+    return max([*inner, *outer], default=0)
+
+
+def with_sides(config: Mapping[str, Any], sides: Sequence[int | None]) -> dict[str, Any]:
+    """Return a copy of a model's own configuration with `sides`, (h, w), in place of free ones."""
+    changed = copy.deepcopy({**config})
+    for entry in changed.get("layers", ()):
+        for key in ("batch_shape", "batch_input_shape"):
+            shape = entry["config"].get(key)
+            if isinstance(shape, (list, tuple)) and len(shape) == 4:
+                height, width = (one or side for one, side in zip(shape[1:3], sides, strict=True))
+                entry["config"][key] = [shape[0], height, width, shape[3]]
+    return changed
 
 
 def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
-    """Check that a file holds about as many numbers as the model in it needs, before it is built.
+    """Check that a model can be built and run: before it is, no memory is needed for this.
+
+    Its file holds about as many numbers as it needs, and no layer's output is absurdly large.
 
     Args:
         model: {`class_name`, `config`, ...} of the model.
@@ -89,7 +110,8 @@ def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
         path: The file.
 
     Raises:
-        UsageError: If the model needs more, or cannot be built. A model with classes of other
+        UsageError: If the model needs more, an output for one image has more than
+            `MAX_OUTPUT_NUMBERS` elements, or it cannot be built. A model with classes of other
             packages, which are programs of the user, is not checked if it cannot be built so.
     """
     entries = list(_entries(model))
@@ -100,17 +122,8 @@ def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
             received=f"{len(entries):,}",
         )
 
-    def build() -> Any:
-        from cnnkit.models.weights.keras_config import build_from_config, with_single_tensors
-
-        # Keras takes a configuration apart while it builds a model.
-        described = copy.deepcopy({**with_single_tensors(model), "compile_config": None})
-        if "module" in described:
-            return keras.saving.deserialize_keras_object(described)
-        return build_from_config(described["config"])
-
     try:
-        size = outline(build)
+        size = outline(functools.partial(_build, model))
     except Exception:
         if all(_is_own(entry) for entry in entries):
             raise
@@ -121,6 +134,28 @@ def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
             expected=f"about {stored:,} numbers, which the file holds",
             received=f"a model of {size.weights:,}",
         )
+    largest = size.largest_output
+    # Not every model can take images of this size.
+    with contextlib.suppress(Exception):
+        sized = {**model, "config": with_sides(model["config"], (FREE_SIDE, FREE_SIDE))}
+        if sized["config"] != model["config"]:
+            largest = max(largest, outline(functools.partial(_build, sized)).largest_output)
+    if largest > MAX_OUTPUT_NUMBERS:
+        raise UsageError(
+            f"{path} describes a model with an absurdly large output of a layer",
+            expected=f"at most {MAX_OUTPUT_NUMBERS:,} numbers for one image",
+            received=f"{largest:,}",
+        )
+
+
+def _build(model: Mapping[str, Any]) -> Any:
+    from cnnkit.models.weights.keras_config import build_from_config, with_single_tensors
+
+    # Keras takes a configuration apart while it builds a model.
+    described = copy.deepcopy({**with_single_tensors(model), "compile_config": None})
+    if "module" in described:
+        return keras.saving.deserialize_keras_object(described)
+    return build_from_config(described["config"])
 
 
 def _entries(value: Any) -> Iterator[Mapping[str, Any]]:

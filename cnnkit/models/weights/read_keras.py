@@ -5,18 +5,18 @@ The classes, names and order of the layers decide; where a file has none, its gr
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from cnnkit._untrusted.limits import MAX_MEAN_BYTES, MAX_PROBE_NUMBERS, MAX_SETTING_BYTES
 from cnnkit.errors import UsageError
-from cnnkit.models.model_input import measure_preprocessing, name_layers, outside_of
+from cnnkit.models.model_input import FREE_SIDE, measure_preprocessing, name_layers, outside_of
 from cnnkit.models.preprocessing import PRESETS, UNKNOWN, VGG, Preprocessing, compose
 from cnnkit.models.weights.keras_config import (
     PACKAGE,
@@ -36,7 +36,7 @@ from cnnkit.models.weights.keras_groups import (
     read_groups,
     unsupported_layer,
 )
-from cnnkit.models.weights.model_size import outline
+from cnnkit.models.weights.model_size import outline, with_sides
 from cnnkit.models.weights.weights_file import (
     HWIO,
     LRNParameters,
@@ -212,10 +212,9 @@ def _measure(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> P
     ):
         return None
     try:
-        for one in models:
-            size = outline(functools.partial(build_from_config, copy.deepcopy(one)))
-            if max(size.weights, size.largest_output) > MAX_PROBE_NUMBERS:
-                return None
+        size = outline(functools.partial(_chain, models, shape))
+        if max(size.weights, size.largest_output) > MAX_PROBE_NUMBERS:
+            return None
         built = [build_from_config(one) for one in models]
 
         def apply(images: Any) -> Any:
@@ -227,6 +226,18 @@ def _measure(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> P
     # Layers of other packages or versions fail in many ways.
     except Exception:
         return None
+
+
+def _chain(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> keras.Model:
+    """Return a model of models one after the other, for images of the size of the measurement.
+
+    A sequential model has no outputs to measure before it is called.
+    """
+    images = inputs = keras.Input([FREE_SIDE if side is None else side for side in shape])
+    for one in models:
+        sides = images.shape[1:3] if len(images.shape) == 4 else (None, None)
+        images = build_from_config(with_sides(one, sides))(images)
+    return keras.Model(inputs, images)
 
 
 def _is_vgg(file: KerasFile, groups: Sequence[LayerGroup]) -> bool:

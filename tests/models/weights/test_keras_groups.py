@@ -5,6 +5,8 @@ sequential model of a Rescaling(1 / 127.5, -1), an inner functional model of two
 two dense layers. `expected.npz` has images and the outputs that Keras computed before saving.
 """
 
+import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from cnnkit import load_model
-from cnnkit.errors import AssumptionWarning, UsageError
+from cnnkit.errors import AssumptionWarning, CnnkitError, UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models import open_weights
 from cnnkit.models.weights import assign_weights
@@ -86,3 +88,14 @@ def test_nothing_is_left_out(tmp_path):
         model.save(tmp_path / "b.keras")
         with pytest.raises(UsageError, match="another kind in layer '(other|dense)"):
             open_weights(tmp_path / "b.keras")
+
+
+def test_members_outside_of_a_keras_file_are_refused_without_a_warning(tmp_path, recwarn):
+    """Python's zipfile printed three lines of a warning for each of them."""
+    shutil.copy(next(FILES.glob("*.keras")), tmp_path / "x.keras")
+    with zipfile.ZipFile(tmp_path / "x.keras", "a") as archive:
+        archive.writestr("../secret.txt", "overwritten")
+    for read in (open_weights, load_model):
+        with pytest.raises(CnnkitError, match=r"outside of the archive.*\.\./secret.txt"):
+            read(tmp_path / "x.keras")
+    assert not recwarn

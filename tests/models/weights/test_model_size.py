@@ -10,6 +10,7 @@ import pytest
 from cnnkit import load_model
 from cnnkit.errors import UsageError
 from cnnkit.models.weights.model_size import check_model_size, largest_output, outline
+from cnnkit.models.weights.open import open_weights
 
 
 def network(filters=4, kernel=3):
@@ -82,6 +83,26 @@ def test_the_outline_leaves_no_trace():
 def test_free_sides_are_those_of_the_image():
     model = keras.Sequential([keras.layers.Input((None, None, 3)), keras.layers.Conv2D(4, 1)])
     assert largest_output(model, (100, 50)) == 100 * 100 * 4
+
+
+def enlarged(image, inside=False):
+    size = {"size": [10**6, 10**6]}
+    layers = [keras.layers.UpSampling2D.from_config(size), keras.layers.Resizing(8, 8)]
+    layers = [keras.Sequential([keras.layers.Input((8, 8, 3)), *layers])] if inside else layers
+    return keras.Sequential([keras.layers.Input(image), *layers, keras.layers.Conv2D(1, 3)])
+
+
+@pytest.mark.parametrize(
+    ("image", "inside"), [((8, 8, 3), False), ((8, 8, 3), True), ((None, None, 3), False)]
+)
+def test_an_absurd_output_is_refused_and_not_measured(tmp_path, monkeypatch, image, inside):
+    """Measuring the preprocessing of 400 bytes of configuration took any memory there was."""
+    enlarged(image, inside).save(tmp_path / "x.keras")
+    # What would take the memory.
+    monkeypatch.setattr("keras.layers.UpSampling2D.call", lambda self, x: pytest.fail("is run"))
+    with pytest.raises(UsageError, match="absurdly large output.*at most 536,870,912 numbers"):
+        load_model(tmp_path / "x.keras")
+    assert len(open_weights(tmp_path / "x.keras").layers) == 1
 
 
 def test_a_class_of_another_package_is_the_users():
