@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
+from cnnkit._untrusted.damage import DAMAGE_ERRORS, shorten
+from cnnkit._untrusted.json_documents import read_json
+from cnnkit._untrusted.record_lengths import MIN_RECORD_BYTES
+from cnnkit._untrusted.regular_files import read_text
 from cnnkit.data.dataset import (
     HELD_OUT_MARK,
     UNUSED_SPLIT,
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 TEST_SPLITS = ("test", "validation")
+# Labels are stored as int32.
+MAX_LABEL = 2**31 - 1
 # What TensorFlow Datasets raises for a configuration, a version or an option that it lacks, and
 # for archives that have to be downloaded by hand.
 _BUILDER_ERRORS = (ValueError, AssertionError, TypeError, RuntimeError)
@@ -82,8 +90,8 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
         {split: _split_from_records(split, *row) for split, row in rows.items()},
         digest.hexdigest(),
         {
-            f"{UNUSED_SPLIT} {split}": _image_names(split, about.num_examples)
-            for split, about in builder.info.splits.items()
+            f"{UNUSED_SPLIT} {split}": _image_names(split, _count_images(builder, split))
+            for split in builder.info.splits
             if split not in ("train", test_name)
         },
         modified=times_of_files(file for images, _ in rows.values() for file in images.files),
@@ -93,6 +101,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
 def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
     import tensorflow_datasets as tfds
 
+    _check_metadata(re.split("[/:]", name)[0])
     try:
         builder = tfds.builder(name)
     except tfds.core.registered.DatasetNotFoundError:
@@ -102,6 +111,12 @@ def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
         raise unknown_name("dataset", f"tfds:{base}", [f"tfds:{name}" for name in near]) from None
     except _BUILDER_ERRORS as error:
         raise _unknown_variant(name, error) from error
+    except (*DAMAGE_ERRORS, ParseError) as error:
+        raise DataError(
+            f"The description of dataset tfds:{name} is damaged",
+            received=_first_sentence(error),
+            hint="Prepare the dataset again",
+        ) from error
     if download:
         try:
             builder.download_and_prepare()
@@ -116,6 +131,25 @@ def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
             hint="Pass --download to download and prepare it",
         )
     return builder
+
+
+def _check_metadata(base: str) -> None:
+    """Check the descriptions of a prepared dataset, which TensorFlow Datasets reads whole.
+
+    Raises:
+        DataError: If one is not a regular file, too large, or not JSON or text.
+    """
+    from tensorflow_datasets.core.utils import file_utils
+
+    if not base or "\0" in base or Path(base).name != base:  # None that is prepared.
+        return
+    for root in file_utils.list_data_dirs():
+        # NAME/VERSION/ or NAME/CONFIG/VERSION/.
+        for depth in ("*", "*/*"):
+            for file in Path(root, base).glob(f"{depth}/*.json"):
+                read_json(file, nan=True)
+            for file in Path(root, base).glob(f"{depth}/*.txt"):
+                read_text(file)
 
 
 def _unknown_variant(name: str, error: Exception) -> UsageError:
@@ -195,11 +229,36 @@ def _has_labels(builder: tfds.core.DatasetBuilder, split: str) -> bool:
     return bool(_locate_images(builder, split, limit=1)[1][0] >= 0)
 
 
+def _count_images(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    """Return the stated number of images of a split that is not read.
+
+    Raises:
+        DataError: If its files could not hold as many.
+    """
+    about = builder.info.splits[split]
+    files = map(Path, about.filepaths)
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    if about.num_examples * MIN_RECORD_BYTES > size:
+        raise DataError(
+            f"The split {split} is damaged or incomplete",
+            expected=f"{about.num_examples:,} images",
+            received=f"{size:,} bytes",
+            hint="Prepare the dataset again",
+        )
+    return int(about.num_examples)
+
+
 def _locate_images(
     builder: tfds.core.DatasetBuilder, split: str, limit: int | None = None
 ) -> tuple[RecordOffsets, np.ndarray]:
     """Return the locations of the encoded images of a split, of the first `limit`, and labels."""
     files = [str(file) for file in builder.info.splits[split].filepaths]
+    if outside := [file for file in files if Path(file).parent != Path(builder.data_dir)]:
+        raise DataError(
+            f"The split {split} has files outside of its dataset",
+            expected=f"files in {builder.data_dir}",
+            received=shorten(outside[0]),
+        )
     rows: list[tuple[int, int, int, int]] = []
     for number, file in enumerate(files):
         try:
@@ -217,6 +276,12 @@ def _locate_images(
                 hint="Prepare the dataset again",
             ) from error
     table = np.array(rows, np.int64).reshape(-1, 4)
+    if len(wrong := table[abs(table[:, 3]) > MAX_LABEL, 3]):
+        raise DataError(
+            f"The split {split} has an absurd label",
+            expected=f"labels up to {MAX_LABEL:,}",
+            received=int(wrong[0]),
+        )
     images = RecordOffsets(files, table[:, 0].astype(np.int32), table[:, 1], table[:, 2])
     return images, table[:, 3].astype(np.int32)
 

@@ -30,6 +30,7 @@ import tensorflow as tf
 
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
+from cnnkit._untrusted.record_lengths import check_record_lengths
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split, digest_times
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
@@ -292,8 +293,10 @@ def read_records(file: str | Path) -> Iterator[tuple[int, bytes]]:
     """Yield the records of a TFRecord file, each with the offset of its data.
 
     Raises:
-        tf.errors.DataLossError: If the file is damaged.
+        DataError: If the file is not a regular one, or its records do not fill it.
+        tf.errors.DataLossError: If the data of a record is damaged.
     """
+    check_record_lengths(file)
     offset = BEFORE_DATA
     for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
         yield offset, record

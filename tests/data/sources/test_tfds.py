@@ -1,11 +1,13 @@
 """TensorFlow Datasets."""
 
 import json
+import struct
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit._untrusted.record_lengths import masked_crc
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 
@@ -176,3 +178,87 @@ def test_archives_that_are_downloaded_by_hand_are_told(squares):
     squares.setattr(CnnkitTinySquares, "_split_generators", fail)
     with pytest.raises(DataError, match="could not be prepared. Received: Manual directory x"):
         load_dataset("tfds:cnnkit_tiny_squares", download=True)
+
+
+def stating(length):
+    head = struct.pack("<Q", length)
+    return head + struct.pack("<I", masked_crc(head))
+
+
+def prepared(squares, folder):
+    """Prepare a dataset with a third split, and return the file of its training images."""
+    squares.setattr(CnnkitTinySquares, "SPLITS", {"train": 0, "validation": 0, "test": 0})
+    load_dataset("tfds:cnnkit_tiny_squares", download=True)
+    squares.setattr(
+        "tensorflow_datasets.core.utils.file_utils.list_data_dirs", lambda: [str(folder)]
+    )
+    [file] = folder.rglob("*-train.tfrecord*")
+    return file
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (stating(1 << 62) + bytes(100), "damaged or incomplete.*a record of 4,611,686,018"),
+        (bytes(1000), "damaged or incomplete"),
+        (None, "must be a regular file"),
+    ],
+)
+def test_records_that_lie_are_not_read(squares, tmp_path, data, text):
+    file = prepared(squares, tmp_path)
+    file.unlink()
+    file.mkdir() if data is None else file.write_bytes(data)
+    with pytest.raises(DataError, match=text):
+        load_dataset("tfds:cnnkit_tiny_squares")
+
+
+def test_a_label_beyond_int32_is_no_class(squares, tmp_path):
+    """2**32 became the class 0."""
+    file = prepared(squares, tmp_path)
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(file))]
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            example = tf.train.Example.FromString(record)
+            example.features.feature["label"].int64_list.value[:] = [2**32]
+            writer.write(example.SerializeToString())
+    with pytest.raises(DataError, match="absurd label.*Received: 4294967296"):
+        load_dataset("tfds:cnnkit_tiny_squares")
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda info: "[" * 10_000, "not a sensible JSON document"),
+        (lambda info: "{}" + " " * (17 << 20), "too large"),
+        (lambda info: json.dumps(info)[:-9], "not valid JSON"),
+    ],
+)
+def test_descriptions_are_checked_before_they_are_read(squares, tmp_path, change, text):
+    prepared(squares, tmp_path)
+    [info] = tmp_path.rglob("dataset_info.json")
+    info.write_text(change(json.loads(info.read_text())))
+    with pytest.raises(DataError, match=text) as error:
+        load_dataset("tfds:cnnkit_tiny_squares")
+    assert "\n" not in str(error.value)
+
+
+def of_split(name, **fields):
+    return lambda info: [one.update(fields) for one in info["splits"] if one["name"] == name]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (of_split("validation", shardLengths=["1000000000000"]), "split validation is damaged"),
+        (of_split("train", filepathTemplate="{DATASET}/../../secret"), "outside of its dataset"),
+    ],
+)
+def test_splits_are_those_beside_their_description(squares, tmp_path, change, text):
+    """A number of images in the description is a number of names in memory."""
+    prepared(squares, tmp_path)
+    [info] = tmp_path.rglob("dataset_info.json")
+    facts = json.loads(info.read_text())
+    change(facts)
+    info.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=text):
+        load_dataset("tfds:cnnkit_tiny_squares")
