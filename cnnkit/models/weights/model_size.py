@@ -63,7 +63,27 @@ def _outline(build: Callable[[], keras.Model]) -> ModelSize:
     with keras.StatelessScope(initialize_variables=False):
         model = build()
         weights = sum(math.prod(variable.shape) for variable in model.variables)
-        return ModelSize(weights, largest_output(model))
+        return ModelSize(weights, max(largest_output(model), _largest_inside(model)))
+
+
+def _largest_inside(model: keras.Model) -> int:
+    """Return the largest output inside of inner models that take images of any size.
+
+    Their own outputs have free sides, so that they are built again for the images that they take.
+    """
+    from cnnkit.models.weights.keras_config import build_from_config
+
+    largest = 0
+    for one in getattr(model, "operations", model.layers):
+        if not isinstance(one, keras.Model):
+            continue
+        shapes = [node.input_tensors[0].shape for node in one._inbound_nodes if node.input_tensors]
+        for sides in {tuple(shape[1:3]) for shape in shapes if len(shape) == 4}:
+            # A class of the user need not have a configuration.
+            with contextlib.suppress(Exception):
+                sized = build_from_config(with_sides(one.get_config(), sides))
+                largest = max(largest, largest_output(sized), _largest_inside(sized))
+    return largest
 
 
 def largest_output(model: keras.Model, image: tuple[int, ...] = ()) -> int:

@@ -85,16 +85,20 @@ def test_free_sides_are_those_of_the_image():
     assert largest_output(model, (100, 50)) == 100 * 100 * 4
 
 
-def enlarged(image, inside=False):
+def enlarged(image, inside=None):
     size = {"size": [10**6, 10**6]}
     layers = [keras.layers.UpSampling2D.from_config(size), keras.layers.Resizing(8, 8)]
-    layers = [keras.Sequential([keras.layers.Input((8, 8, 3)), *layers])] if inside else layers
+    layers = [keras.Sequential([keras.layers.Input(inside), *layers])] if inside else layers
     return keras.Sequential([keras.layers.Input(image), *layers, keras.layers.Conv2D(1, 3)])
 
 
 @pytest.mark.parametrize(
-    ("image", "inside"), [((8, 8, 3), False), ((8, 8, 3), True), ((None, None, 3), False)]
-)
+    ("image", "inside"),
+    [
+        ((8, 8, 3), None), ((8, 8, 3), (8, 8, 3)), ((None, None, 3), None),
+        ((8, 8, 3), (None, None, 3)), ((None, None, 3), (None, None, 3)),
+    ],
+)  # fmt: skip
 def test_an_absurd_output_is_refused_and_not_measured(tmp_path, monkeypatch, image, inside):
     """Measuring the preprocessing of 400 bytes of configuration took any memory there was."""
     enlarged(image, inside).save(tmp_path / "x.keras")
