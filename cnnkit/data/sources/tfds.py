@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 TEST_SPLITS = ("test", "validation")
+FEATURES_PACKAGE = "tensorflow_datasets."
 # Labels are stored as int32.
 MAX_LABEL = 2**31 - 1
 # What TensorFlow Datasets raises for a configuration, a version or an option that it lacks, and
@@ -137,7 +139,8 @@ def _check_metadata(base: str) -> None:
     """Check the descriptions of a prepared dataset, which TensorFlow Datasets reads whole.
 
     Raises:
-        DataError: If one is not a regular file, too large, or not JSON or text.
+        DataError: If one is not a regular file, too large, or not JSON or text, or names a class
+            outside of TensorFlow Datasets.
     """
     from tensorflow_datasets.core.utils import file_utils
 
@@ -147,9 +150,29 @@ def _check_metadata(base: str) -> None:
         # NAME/VERSION/ or NAME/CONFIG/VERSION/.
         for depth in ("*", "*/*"):
             for file in Path(root, base).glob(f"{depth}/*.json"):
-                read_json(file, nan=True)
+                _check_classes(file, read_json(file, nan=True))
             for file in Path(root, base).glob(f"{depth}/*.txt"):
                 read_text(file)
+
+
+def _check_classes(file: Path, document: object) -> None:
+    """Check the classes that a description names: TensorFlow Datasets imports their modules."""
+    parts = [document]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            parts += part.values()
+            name = part.get("pythonClassName", FEATURES_PACKAGE)
+            module = str(name).rpartition(".")[0]
+            if not str(name).startswith(FEATURES_PACKAGE) and module not in sys.modules:
+                raise DataError(
+                    f"{file} names a class of a module that is not imported",
+                    expected=f"classes of {FEATURES_PACKAGE}*",
+                    received=shorten(name),
+                    hint=f"Import {shorten(module)} first if you trust it",
+                )
+        elif isinstance(part, list):
+            parts += part
 
 
 def _unknown_variant(name: str, error: Exception) -> UsageError:

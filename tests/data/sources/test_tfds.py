@@ -262,3 +262,17 @@ def test_splits_are_those_beside_their_description(squares, tmp_path, change, te
     info.write_text(json.dumps(facts))
     with pytest.raises(DataError, match=text):
         load_dataset("tfds:cnnkit_tiny_squares")
+
+
+def test_no_module_is_imported_because_a_description_names_it(squares, tmp_path):
+    prepared(squares, tmp_path)
+    (tmp_path / "strangers_module.py").write_text("raise SystemExit('imported')")
+    squares.syspath_prepend(tmp_path)
+    [file] = tmp_path.rglob("features.json")
+    features = json.loads(file.read_text())
+    [image] = [part for part in features["featuresDict"]["features"].values() if "image" in part]
+    assert image["pythonClassName"].startswith("tensorflow_datasets.")
+    image["pythonClassName"] = "strangers_module.Image"
+    file.write_text(json.dumps(features))
+    with pytest.raises(DataError, match=r"names a class.*Received: .?strangers_module\.Image"):
+        load_dataset("tfds:cnnkit_tiny_squares")
