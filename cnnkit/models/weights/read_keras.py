@@ -234,9 +234,11 @@ def _chain(models: Sequence[dict[str, Any]], shape: Sequence[int | None]) -> ker
     A sequential model has no outputs to measure before it is called.
     """
     images = inputs = keras.Input([FREE_SIDE if side is None else side for side in shape])
-    for one in models:
+    for number, one in enumerate(models):
         sides = images.shape[1:3] if len(images.shape) == 4 else (None, None)
-        images = build_from_config(with_sides(one, sides))(images)
+        # Keras refuses two parts of one name.
+        part = {**with_sides(one, sides), "name": f"part_{number}"}
+        images = build_from_config(part)(images)
     return keras.Model(inputs, images)
 
 
