@@ -93,11 +93,12 @@ def decode_image(
 TRAITS = ("with EXIF orientation", "with transparency", "of four colors (CMYK)", "animated")
 
 
-def find_traits(data: tf.Tensor) -> tf.Tensor:
+def find_traits(data: tf.Tensor, max_pixels: int | None = None) -> tf.Tensor:
     """Find what a file holds besides upright, opaque pixels of one picture, (4,) bool: `TRAITS`.
 
     Args:
         data: () string, the bytes of a file that `decode_image` can decode.
+        max_pixels: As in `decode_image`.
     """
 
     def of_jpeg() -> tf.Tensor:
@@ -106,7 +107,9 @@ def find_traits(data: tf.Tensor) -> tf.Tensor:
         return tf.stack([turned, tf.constant(False), four_colors, tf.constant(False)])
 
     def of_other() -> tf.Tensor:
-        on_white, on_black = (decode_image(data, Decoding((level,) * 3)) for level in (255, 0))
+        on_white, on_black = (
+            decode_image(data, Decoding((level,) * 3), max_pixels=max_pixels) for level in (255, 0)
+        )
         is_webp = tf.strings.substr(data, 0, 4) == b"RIFF"
         is_png = tf.strings.substr(data, 0, 4) == b"\x89PNG"
         turned = (is_webp & (webp_orientation(data) != UPRIGHT)) | (

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._untrusted.images import max_image_pixels
 from cnnkit.data.dataset import Dataset, Split
 from cnnkit.data.decode import TRAITS, find_traits
-from cnnkit.data.file_functions import call_function
+from cnnkit.data.file_functions import OfBytes, call_function
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import DataError
 
@@ -129,6 +131,7 @@ def check_dataset(
 def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
     """Return `index`, `sides`, `traits` and `pixels`, a digest, of all readable images."""
     no_traits = tf.zeros((len(TRAITS),), tf.bool)
+    traits_of = _traits_function(max_image_pixels())
 
     def measure(index: tf.Tensor) -> dict[str, tf.Tensor]:
         image = split.load_image(index)
@@ -139,7 +142,7 @@ def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np
         pixels = tf.concat([digest, tf.bitcast(sides[0], tf.uint8)], axis=0)
         traits = no_traits
         if split.load_bytes is not None:
-            traits = call_function(find_traits, split.load_bytes(index), portable=False)
+            traits = call_function(traits_of, split.load_bytes(index), portable=False)
         return {"index": index, "sides": sides, "pixels": pixels, "traits": traits}
 
     dataset = parallel_map(tf.data.Dataset.range(len(split)), measure).ignore_errors()
@@ -150,6 +153,12 @@ def _decode_all(split: Split, progress: Callable[[int], object]) -> dict[str, np
         rows.append(batch)
         progress(len(batch["index"]))
     return {name: np.concatenate([row[name] for row in rows or [empty]]) for name in empty}
+
+
+@functools.cache
+def _traits_function(max_pixels: int) -> OfBytes:
+    """Return `find_traits` for a limit, which is part of its graph."""
+    return functools.partial(find_traits, max_pixels=max_pixels)
 
 
 def _split_report(

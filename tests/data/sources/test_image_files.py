@@ -59,6 +59,11 @@ def test_too_large_files_are_left_out_unread(hundreds, monkeypatch):
         load_dataset(f"folder:{hundreds}")
     report = check_dataset(load_dataset(f"folder:{hundreds}", max_unreadable=1.0))
     assert report.left_out[reason] == ("a/empty.jpg", "a/sides.png", "b/marks.jpg")
+    # The limit of one check is not that of a later one.
+    monkeypatch.delenv("CNNKIT_MAX_IMAGE_PIXELS")
+    report = check_dataset(load_dataset(f"folder:{hundreds}", max_unreadable=1.0))
+    assert report.left_out[reason] == ("a/empty.jpg", "b/marks.jpg")
+    assert not any(split.unreadable for split in report.splits.values())
 
 
 def test_files_of_other_types_are_no_broken_images(hundreds):
