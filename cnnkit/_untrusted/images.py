@@ -96,18 +96,30 @@ def read_image_sides(file: BinaryIO) -> tuple[int, int] | None:
     head = file.read(HEAD_BYTES)
     if head.startswith(b"\xff\xd8\xff"):
         return _jpeg_sides(file)
-    if len(head) < HEAD_BYTES:
-        return None
+    return None if len(head) < HEAD_BYTES else sides_in_head(head)
+
+
+def sides_in_head(head: bytes) -> tuple[int, int] | None:
+    """Return the height and width that the first 30 bytes of a file state; None if they have none.
+
+    Args:
+        head: The bytes, or more of them. JPEG files have no size there.
+    """
     width = height = None
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        width, height = struct.unpack_from(">II", head, 16)
-    elif head.startswith(b"GIF8"):
-        width, height = struct.unpack_from("<HH", head, 6)
-    elif head.startswith(b"BM"):
-        is_core = struct.unpack_from("<I", head, 14) == (12,)
-        width, height = struct.unpack_from("<HH" if is_core else "<ii", head, 18)
-    elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _webp_sides(head)
+    try:
+        # The rest of this header, up to byte 28, says how the pixels are stored.
+        if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) > 28:
+            width, height = struct.unpack_from(">II", head, 16)
+        elif head.startswith(b"GIF8"):
+            width, height = struct.unpack_from("<HH", head, 6)
+        elif head.startswith(b"BM"):
+            # Files of OS/2 have 16 bits for each side.
+            is_core = struct.unpack_from("<I", head, 14) == (12,)
+            width, height = struct.unpack_from("<HH" if is_core else "<ii", head, 18)
+        elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+            return _webp_sides(head)
+    except struct.error:
+        return None
     return None if width is None or height is None else (abs(height), abs(width))
 
 
