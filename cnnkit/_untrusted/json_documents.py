@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +141,9 @@ class JsonFields:
         value = self._get(name, default)
         if value is default:
             return value  # type: ignore[no-any-return]
-        if type(value) is not int or not minimum <= value <= maximum:
+        if not _is_integer(value, minimum, maximum):
             raise self.wrong(name, f"an integer from {minimum:,} to {maximum:,}")
-        return value
+        return value  # type: ignore[no-any-return]
 
     def number(
         self,
@@ -204,16 +204,10 @@ class JsonFields:
         default: Any = _required,
     ) -> tuple[str, ...]:
         """Return a list of texts."""
-        value = self._get(name, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
-        if (
-            not isinstance(value, list)
-            or len(value) > max_count
-            or not all(_is_text(one, max_length) for one in value)
-        ):
-            raise self.wrong(name, f"a list of texts of at most {max_length:,} characters")
-        return tuple(value)
+        expected = f"a list of texts of at most {max_length:,} characters"
+        return self._tuple(
+            name, default, max_count, lambda one: _is_text(one, max_length), expected
+        )
 
     def integers(
         self,
@@ -225,16 +219,10 @@ class JsonFields:
         default: Any = _required,
     ) -> tuple[int, ...]:
         """Return a list of integers."""
-        value = self._get(name, default)
-        if value is default:
-            return value  # type: ignore[no-any-return]
-        if (
-            not isinstance(value, list)
-            or len(value) > max_count
-            or not all(type(one) is int and minimum <= one <= maximum for one in value)
-        ):
-            raise self.wrong(name, f"a list of integers from {minimum:,} to {maximum:,}")
-        return tuple(value)
+        expected = f"a list of integers from {minimum:,} to {maximum:,}"
+        return self._tuple(
+            name, default, max_count, lambda one: _is_integer(one, minimum, maximum), expected
+        )
 
     def fields(self, name: str) -> JsonFields:
         """Return an object inside this one."""
@@ -254,6 +242,25 @@ class JsonFields:
             received=_kind(self.document.get(name)),
         )
 
+    def _tuple(
+        self,
+        name: str,
+        default: Any,
+        max_count: int,
+        is_valid: Callable[[Any], bool],
+        expected: str,
+    ) -> tuple[Any, ...]:
+        values = self._get(name, default)
+        if values is default:
+            return values  # type: ignore[no-any-return]
+        if (
+            not isinstance(values, list)
+            or len(values) > max_count
+            or not all(map(is_valid, values))
+        ):
+            raise self.wrong(name, expected)
+        return tuple(values)
+
     def _path(self, name: str) -> str:
         return f"{self.place}.{name}" if self.place else name
 
@@ -261,6 +268,10 @@ class JsonFields:
         if name not in self.document and default is self._required:
             raise DataError(f"{self.origin} has no `{self._path(name)}`")
         return self.document.get(name, default)
+
+
+def _is_integer(value: Any, minimum: int, maximum: int) -> bool:
+    return type(value) is int and minimum <= value <= maximum
 
 
 def _is_number(value: Any, minimum: float, maximum: float) -> bool:
