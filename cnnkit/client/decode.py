@@ -27,9 +27,8 @@ from cnnkit.client.expected import ExpectedOutputs
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.dtypes import TensorError, wire_type_of
 from cnnkit.wire.protobuf import UnreadableError, find_fields, split_fields
-from cnnkit.wire.shapes import MAX_UNCHECKED_BYTES
+from cnnkit.wire.shapes import CONTENT_FIELD, MAX_UNCHECKED_BYTES
 from cnnkit.wire.tensors import (
-    CONTENT_FIELD,
     MAX_TENSOR_BYTES,
     PACKED_FIELDS,
     Check,

@@ -10,12 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from cnnkit.wire import cnnkit_serving_pb2 as pb
-from cnnkit.wire.dtypes import WIRE_TYPES, TensorError
+from cnnkit.wire.dtypes import TensorError
 from cnnkit.wire.protobuf import MAX_FIELDS, TooManyFieldsError, encode_tag, split_fields
-from cnnkit.wire.tensors import CONTENT_FIELD, MAX_REPEATED_BYTES
+from cnnkit.wire.shapes import CONTENT_FIELD, LISTS, count_varints
+from cnnkit.wire.tensors import MAX_REPEATED_BYTES
 
 # Bytes of a message besides the values of its tensors. Names and shapes need a few hundred.
 MAX_OUTLINE_BYTES = 2**16
@@ -23,8 +22,7 @@ MAX_OUTLINE_BYTES = 2**16
 MAX_INPUTS = 64
 
 _INPUTS, _VALUE = 2, 2
-_LISTS = {kind.field_number: kind for kind in WIRE_TYPES}
-_VALUES = {CONTENT_FIELD, *_LISTS}
+_VALUES = {CONTENT_FIELD, *LISTS}
 
 
 @dataclass
@@ -54,6 +52,7 @@ def outline_request(raw: bytes | bytearray) -> RequestOutline:
         google.protobuf.message.DecodeError: The bytes are not a valid message.
 
     Example:
+        >>> import numpy as np
         >>> from cnnkit.wire.tensors import to_tensor_proto
         >>> inputs = {"x": to_tensor_proto(np.zeros((2, 3), np.float32))}
         >>> raw = pb.PredictRequest(inputs=inputs).SerializeToString()
@@ -109,7 +108,7 @@ def decoded_bytes(outline: pb.TensorProto, lists: Mapping[int, list[memoryview]]
         cost += size
         if number == CONTENT_FIELD:
             continue
-        kind = _LISTS[number]
+        kind = LISTS[number]
         if kind.stored is None:
             values = len(pieces)
             # Protobuf keeps a copy of each string, and Python an object.
@@ -117,7 +116,7 @@ def decoded_bytes(outline: pb.TensorProto, lists: Mapping[int, list[memoryview]]
         elif kind.listed.kind == "f":
             values = size // kind.listed.itemsize
         else:
-            values = sum(map(_count_varints, pieces))
+            values = sum(map(count_varints, pieces))
             # Protobuf's list of 8 bytes a value, while it grows, and the array.
             cost += 4 * 8 * values
         # A complex number is two values.
@@ -128,14 +127,6 @@ def decoded_bytes(outline: pb.TensorProto, lists: Mapping[int, list[memoryview]]
             )
     # Values that are not sent are repeated.
     return cost + (MAX_REPEATED_BYTES if values < count and CONTENT_FIELD not in lists else 0)
-
-
-def _count_varints(raw: memoryview) -> int:
-    # The last byte of each number is below 128.
-    return sum(
-        int(np.count_nonzero(np.frombuffer(raw[begin : begin + 2**20], np.uint8) < 0x80))
-        for begin in range(0, len(raw), 2**20)
-    )
 
 
 def _split(raw: memoryview, numbers: set[int]) -> tuple[dict[int, list[memoryview]], bytes]:

@@ -21,9 +21,11 @@ MAX_UNCHECKED_BYTES = 2**20
 MAX_STRINGS = 2**22
 # Bytes of everything in a tensor besides its values: the type, and a shape of 64 named sizes.
 _MAX_HEADER_BYTES = 2**16
+_BLOCK_BYTES = 2**20
 
-_LISTS = {kind.field_number: kind for kind in WIRE_TYPES}
-_CONTENT = pb.TensorProto.DESCRIPTOR.fields_by_name["tensor_content"].number
+# Fields of a tensor message: the lists of values by number, and the values as one piece.
+LISTS = {kind.field_number: kind for kind in WIRE_TYPES}
+CONTENT_FIELD = pb.TensorProto.DESCRIPTOR.fields_by_name["tensor_content"].number
 
 
 def valid_shape(proto: pb.TensorProto, kind: WireType, max_bytes: int) -> tuple[int, ...]:
@@ -116,9 +118,9 @@ def _count_values(raw: memoryview) -> tuple[bytes, Counter[int]]:
             values[number] += 1
             continue
         fields += 1
-        if number in _LISTS:
+        if number in LISTS:
             values[number] += _count_packed(raw[content:end], number) if content else 1
-        elif number != _CONTENT:
+        elif number != CONTENT_FIELD:
             size += end - begin
             header.append(raw[begin:end])
         if fields > MAX_FIELDS or size > _MAX_HEADER_BYTES:
@@ -128,8 +130,21 @@ def _count_values(raw: memoryview) -> tuple[bytes, Counter[int]]:
 
 def _count_packed(piece: memoryview, number: int) -> int:
     """Return the number of elements in a packed list."""
-    listed = _LISTS[number].listed
+    listed = LISTS[number].listed
     if listed.kind == "f":
         return len(piece) // listed.itemsize
-    # The last byte of each varint is below 128.
-    return int(np.count_nonzero(np.frombuffer(piece, np.uint8) < 0x80))
+    return count_varints(piece)
+
+
+def count_varints(raw: memoryview) -> int:
+    """Return the number of varints, one after the other, in some bytes.
+
+    Example:
+        >>> count_varints(memoryview(bytes([1, 0x80, 2])))
+        2
+    """
+    # The last byte of each is below 128. Compared in blocks, without a copy of the size of `raw`.
+    return sum(
+        int(np.count_nonzero(np.frombuffer(raw[begin : begin + _BLOCK_BYTES], np.uint8) < 0x80))
+        for begin in range(0, len(raw), _BLOCK_BYTES)
+    )

@@ -28,7 +28,7 @@ from cnnkit.wire.dtypes import (
     wire_type_of,
 )
 from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
-from cnnkit.wire.shapes import check_lists, valid_shape
+from cnnkit.wire.shapes import CONTENT_FIELD, check_lists, valid_shape
 
 # Protobuf's limit of a message.
 MAX_TENSOR_BYTES = 2**31
@@ -39,8 +39,6 @@ MAX_REPEATED_BYTES = 2**24
 # Refuses an element type and a shape with a `TensorError`.
 Check = Callable[[WireType, tuple[int, ...]], object]
 
-# Number of the field tensor_content.
-CONTENT_FIELD = 4
 # Fields whose bytes are an array's memory: their numbers, with the bytes of an element.
 PACKED_FIELDS = {CONTENT_FIELD: 1} | {
     kind.field_number: kind.listed.itemsize for kind in WIRE_TYPES if kind.listed.kind == "f"
