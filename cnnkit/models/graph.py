@@ -330,6 +330,13 @@ def layer_outputs(model: keras.Model, layer: keras.layers.Layer) -> list[keras.K
     return [tensor for node in nodes if node.layer is layer for tensor in node.tensors]
 
 
+def layer_calls(
+    layer: keras.Operation,
+) -> list[tuple[list[keras.KerasTensor], list[keras.KerasTensor]]]:
+    """Return the symbolic inputs and outputs of each call of a layer, in any model."""
+    return [(one.input_tensors, one.output_tensors) for one in layer._inbound_nodes]
+
+
 def get_layer(model: keras.Model, name: str) -> keras.layers.Layer:
     """Return a layer by its name; `fc6 fc7 fc8` also name VGG's `fc1 fc2 predictions`.
 

@@ -21,6 +21,7 @@ import keras
 
 from cnnkit._untrusted.limits import MAX_MODEL_LAYERS, MAX_OUTPUT_NUMBERS, UNSTORED_NUMBERS
 from cnnkit.errors import UsageError
+from cnnkit.models.graph import layer_calls
 
 # Keys of layers and of what Keras itself serializes.
 OWN_PACKAGES = ("keras", "cnnkit", "builtins")
@@ -77,7 +78,7 @@ def _largest_inside(model: keras.Model) -> int:
     for one in getattr(model, "operations", model.layers):
         if not isinstance(one, keras.Model):
             continue
-        shapes = [node.input_tensors[0].shape for node in one._inbound_nodes if node.input_tensors]
+        shapes = [inputs[0].shape for inputs, _ in layer_calls(one) if inputs]
         for sides in {tuple(shape[1:3]) for shape in shapes if len(shape) == 4}:
             # A class of the user need not have a configuration.
             with contextlib.suppress(Exception):
@@ -99,8 +100,8 @@ def largest_output(model: keras.Model, image: tuple[int, ...] = ()) -> int:
     shapes = [
         tensor.shape[1:]
         for operation in operations
-        for node in operation._inbound_nodes
-        for tensor in node.output_tensors
+        for _, outputs in layer_calls(operation)
+        for tensor in outputs
     ]
     inner = [largest_output(one, image) for one in operations if isinstance(one, keras.Model)]
     outer = [math.prod(side or free for side in shape) for shape in shapes]
