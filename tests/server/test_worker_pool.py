@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import grpc
 import psutil
@@ -12,18 +11,11 @@ import pytest
 
 from cnnkit.errors import RunError
 from cnnkit.server.worker_pool import WorkerPool
+from tests.helpers.polled_server import wait_for
 from tests.helpers.serving import (
     check_gray,
     predict_gray,
 )
-
-
-def wait_for(condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "the condition did not become true"
-        time.sleep(0.05)
-
 
 # A fake worker: ready at once, and running until its standard input ends.
 WORKER = "print('serving m version 1 at here (Ctrl-C stops)', flush=True); input()"
@@ -37,7 +29,9 @@ def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog):
             for _ in range(11):
                 assert len(me.children()) == 3
                 me.children()[0].kill()
-                wait_for(lambda: any(one.status() == "zombie" for one in me.children()))
+                wait_for(
+                    lambda: any(one.status() == "zombie" for one in me.children()), seconds=120
+                )
                 workers.replace_lost()
         assert caplog.text.count("a new one starts") == 10
     assert not me.children()
@@ -140,18 +134,22 @@ def test_real_workers_that_are_killed_and_a_parent_that_is(colors_folder):
         first, second = parent.children()
         first.kill()
         # A killed process stays a child until its parent replaces it.
-        wait_for(lambda: first not in parent.children() and len(parent.children()) == 2)
+        wait_for(
+            lambda: first not in parent.children() and len(parent.children()) == 2, seconds=120
+        )
         # Connections to the other worker stay open; the rest connect to a worker again.
         for channel in channels:
             check_gray(predict_gray(channel, wait=True))
         assert second in parent.children()
         second.kill()
-        wait_for(lambda: second not in parent.children() and len(parent.children()) == 2)
+        wait_for(
+            lambda: second not in parent.children() and len(parent.children()) == 2, seconds=120
+        )
         # Only replaced workers are left.
         with grpc.insecure_channel(address, alone) as channel:
             check_gray(predict_gray(channel, wait=True, seconds=120))
         workers = parent.children()
         process.kill()
-        wait_for(lambda: not any(one.is_running() for one in workers))
+        wait_for(lambda: not any(one.is_running() for one in workers), seconds=120)
         for channel in channels:
             channel.close()
