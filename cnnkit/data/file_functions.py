@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -74,23 +74,13 @@ def split_scans(data: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.StringSplitV2(input=data[None], sep=START_OF_SCAN, maxsplit=splits).values
 
 
-def checked(
-    good: tf.Tensor, check: OfBytes, data: tf.Tensor, *more: tf.Tensor, portable: bool
-) -> Sequence[tf.Tensor]:
-    """Return the tensors, which depend on the check of a file unless it is known to be good.
-
-    The checks are one operation of the graph: their texts would make it half as large again.
-    """
-    checked = tf.cond(
-        good, lambda: tf.constant(0), lambda: call_function(check, data, portable=portable)
-    )
-    with tf.control_dependencies([checked]):
-        return [tf.identity(tensor) for tensor in (data, *more)]
-
-
 @functools.cache
 def jpeg_check(max_pixels: int) -> OfBytes:
-    """Return the check of a JPEG file: its pixels and scans are not too many."""
+    """Return a function that returns a JPEG file whose pixels and scans are not too many.
+
+    The file is its result because TensorFlow drops a stateless operation without one that is used,
+    also where others have to wait for it.
+    """
 
     def check(data: tf.Tensor) -> tf.Tensor:
         few_scans = assert_or_invalid_argument(
@@ -98,17 +88,17 @@ def jpeg_check(max_pixels: int) -> OfBytes:
             f"the JPEG file has more than {MAX_JPEG_SCANS} scans",
         )
         sides = check_sides(tf.io.extract_jpeg_shape(data)[:2], max_pixels)
-        return with_dependencies([few_scans, sides], tf.constant(0))[0]
+        return with_dependencies([few_scans, sides], data)[0]
 
     return check
 
 
 @functools.cache
 def png_check(max_pixels: int) -> OfBytes:
-    """Return the check of a PNG file: its pixels are not too many, and its chunks are whole."""
+    """Return a function that returns a PNG file with whole chunks and not too many pixels."""
 
     def check(data: tf.Tensor) -> tf.Tensor:
         sides = check_sides(png_sides(data), max_pixels)
-        return with_dependencies([sides, check_png_chunks(data)], tf.constant(0))[0]
+        return with_dependencies([sides, check_png_chunks(data)], data)[0]
 
     return check

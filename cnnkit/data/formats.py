@@ -15,14 +15,12 @@ from typing import Any
 import tensorflow as tf
 
 from cnnkit._untrusted.json_documents import JsonFields
-from cnnkit._untrusted.limits import MAX_JPEG_SCANS
 from cnnkit.config import TrainingConfig, parse_color
 from cnnkit.data.animation import StillImage, first_gif_frame, first_webp_frame
 from cnnkit.data.bmp import decode_bmp
 from cnnkit.data.file_functions import (
     OfBytes,
     call_function,
-    checked,
     contains,
     jpeg_check,
     png_check,
@@ -172,19 +170,31 @@ def inspect_jpeg(
     """
     shape = tf.io.extract_jpeg_shape(data)
     scans = split_scans(data)
-    good = fits(shape[:2], max_pixels) & (tf.size(scans) <= MAX_JPEG_SCANS + 1)
-    data, shape = checked(good, jpeg_check(max_pixels), data, shape, portable=portable)
-    # EXIF data are before the pixels. With several marks the first may be a thumbnail's.
-    header = tf.cond(tf.size(scans) == 2, lambda: scans[0], lambda: data)
-    decodable = tf.cond(
-        shape[2] == CMYK_CHANNELS,
-        lambda: tf.strings.join(
-            [tf.strings.substr(data, 0, 2), ADOBE_SEGMENT, tf.strings.substr(data, 2, -1)]
-        ),
-        lambda: data,
-    )
-    has_exif = contains(header, EXIF_PREFIX)
-    orientation = read_orientation(data, has_exif, jpeg_orientation, decoding, portable=portable)
+    pixels = tf.reduce_prod(tf.cast(shape[:2], tf.int64))
+    # Most files: one scan, no EXIF data (they are before it), not four colors. The operations for
+    # the others are in a branch of their own, so that these files do not wait for them.
+    plain = (pixels >= 1) & (pixels <= max_pixels) & (tf.size(scans) == 2)
+    plain &= shape[2] != CMYK_CHANNELS
+    if decoding.exif_orientation:
+        plain &= ~contains(scans[0], EXIF_PREFIX)
+
+    def inspect() -> tuple[tf.Tensor, tf.Tensor]:
+        file = call_function(jpeg_check(max_pixels), data, portable=portable)
+        decodable = tf.cond(
+            shape[2] == CMYK_CHANNELS,
+            lambda: tf.strings.join(
+                [tf.strings.substr(file, 0, 2), ADOBE_SEGMENT, tf.strings.substr(file, 2, -1)]
+            ),
+            lambda: file,
+        )
+        # With several marks of scans the first may be a thumbnail's.
+        has_exif = contains(file, EXIF_PREFIX)
+        orientation = read_orientation(
+            file, has_exif, jpeg_orientation, decoding, portable=portable
+        )
+        return decodable, orientation
+
+    decodable, orientation = tf.cond(plain, lambda: (data, tf.constant(UPRIGHT)), inspect)
     return decodable, shape[:2], orientation
 
 
@@ -204,10 +214,18 @@ def decode_other(
     """
     image = tf.cond(
         tf.strings.substr(data, 0, 4) == b"\x89PNG",
-        lambda: _decode_png(data, decoding, max_pixels, portable=portable),
+        lambda: call_function(_png_decoder(decoding, max_pixels, portable), data, portable=True),
         lambda: call_function(_decoder(decoding, max_pixels), data, portable=portable),
     )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+@functools.cache
+def _png_decoder(decoding: Decoding, max_pixels: int, portable: bool) -> OfBytes:
+    """Return a decoder of PNG files."""
+    return lambda data: tf.ensure_shape(
+        _decode_png(data, decoding, max_pixels, portable=portable), (None, None, 3)
+    )
 
 
 @functools.cache
@@ -241,8 +259,12 @@ def _refuse() -> tf.Tensor:
 def _decode_png(
     data: tf.Tensor, decoding: Decoding, max_pixels: int, *, portable: bool
 ) -> tf.Tensor:
-    good = fits(png_sides(data), max_pixels) & has_one_chunk(data)
-    [data] = checked(good, png_check(max_pixels), data, portable=portable)
+    file = data
+    data = tf.cond(
+        fits(png_sides(file), max_pixels) & has_one_chunk(file),
+        lambda: file,
+        lambda: call_function(png_check(max_pixels), file, portable=portable),
+    )
 
     def decode_color() -> tf.Tensor:
         return tf.io.decode_png(data, channels=3)
