@@ -63,7 +63,9 @@ MAX_MEAN_BYTES = 32 * MIB
 MAX_SETTING_BYTES = MIB
 
 # Serialized objects (layers, initializers, tensors) in the configuration of a model.
-MAX_MODEL_LAYERS = 100_000
+MAX_MODEL_OBJECTS = 100_000
+# Layers of a model. Keras builds 300 in a second, and the largest of its applications has 1,041.
+MAX_MODEL_LAYERS = 2_500
 # Numbers of a model that its file need not hold: states of generators, sums of normalizations.
 UNSTORED_NUMBERS = 1_000_000
 # Elements of the largest output of a layer for one image, 2 GB as float32: VGG at 2896 x 2896.

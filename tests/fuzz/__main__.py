@@ -34,7 +34,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=int, default=60, help="of processor time for each target (default: 60)")
+    parser.add_argument(
+        "--seconds", type=int, default=60, help="of processor time for each target (default: 60)"
+    )
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"))
     parser.add_argument("--again", action="store_true", help="only read the findings again")
     args = parser.parse_args()

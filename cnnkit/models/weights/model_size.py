@@ -19,7 +19,12 @@ from typing import Any
 
 import keras
 
-from cnnkit._untrusted.limits import MAX_MODEL_LAYERS, MAX_OUTPUT_NUMBERS, UNSTORED_NUMBERS
+from cnnkit._untrusted.limits import (
+    MAX_MODEL_LAYERS,
+    MAX_MODEL_OBJECTS,
+    MAX_OUTPUT_NUMBERS,
+    UNSTORED_NUMBERS,
+)
 from cnnkit.errors import UsageError
 from cnnkit.models.graph import layer_calls
 
@@ -136,13 +141,15 @@ def check_model_size(model: Mapping[str, Any], stored: int, path: Path) -> None:
             packages, which are programs of the user, is not checked if it cannot be built so.
     """
     entries = list(_entries(model))
-    if len(entries) > MAX_MODEL_LAYERS:
-        raise UsageError(
-            f"{path} has too many layers",
-            expected=f"at most {MAX_MODEL_LAYERS:,}",
-            received=f"{len(entries):,}",
-        )
-
+    counts = (
+        ("layers", sum(map(_layer_count, entries)), MAX_MODEL_LAYERS),
+        ("objects in its configuration", len(entries), MAX_MODEL_OBJECTS),
+    )
+    for what, count, limit in counts:
+        if count > limit:
+            raise UsageError(
+                f"{path} has too many {what}", expected=f"at most {limit:,}", received=f"{count:,}"
+            )
     try:
         size = outline(functools.partial(_build, model))
     except Exception:
@@ -190,6 +197,12 @@ def _entries(value: Any) -> Iterator[Mapping[str, Any]]:
             waiting += one.values()
         elif isinstance(one, (list, tuple)):
             waiting += one
+
+
+def _layer_count(entry: Mapping[str, Any]) -> int:
+    config = entry["config"]
+    layers = config.get("layers") if isinstance(config, Mapping) else None
+    return len(layers) if isinstance(layers, (list, tuple)) else 0
 
 
 def _is_own(entry: Mapping[str, Any]) -> bool:

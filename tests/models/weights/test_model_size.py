@@ -109,6 +109,21 @@ def test_an_absurd_output_is_refused_and_not_measured(tmp_path, monkeypatch, ima
     assert len(open_weights(tmp_path / "x.keras").layers) == 1
 
 
+def test_too_many_layers_are_refused_before_they_are_built(monkeypatch):
+    monkeypatch.setattr("cnnkit.models.weights.model_size._build", lambda model: pytest.fail())
+    flatten = keras.saving.serialize_keras_object(keras.layers.Flatten())
+    inner = {**flatten, "class_name": "Sequential", "config": {"layers": [flatten] * 2000}}
+    many = {**inner, "config": {"layers": [inner, *[flatten] * 500]}}
+    with pytest.raises(UsageError, match="many layers. Expected: at most 2,500. Received: 2,501"):
+        check_model_size(many, 0, "x.keras")
+    objects = {
+        **inner,
+        "config": {"layers": [{**flatten, "config": {"list": [flatten] * 100_000}}]},
+    }
+    with pytest.raises(UsageError, match="many objects in its conf.*most 100,000"):
+        check_model_size(objects, 0, "x.keras")
+
+
 def test_a_class_of_another_package_is_the_users():
     described = {
         "class_name": "mine>Model",
