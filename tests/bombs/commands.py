@@ -103,6 +103,8 @@ COMMANDS: dict[str, dict[str, str]] = {
 CONNECTING = ("query", "bench")
 # These write into the folder that they are given or make, before they come to the bomb.
 WRITING = ("resume", "train")
+# The process that writes an export, which is started after the model was read.
+EXPORT_WORKER = "isolated_worker.py"
 # Unreadable images of a folder are left out, and the others used.
 LEAVING_OUT = ("pictures", "shards")
 # These print a line for each file.
@@ -171,6 +173,9 @@ def faults(
     printed = outcome.out + outcome.err
     if unprintable := {one for one in printed if not one.isprintable() and one not in "\n\t"}:
         found.append(f"printed {sorted(unprintable)[:5]}")
+    if harmless and any(EXPORT_WORKER in act for act in outcome.acted):
+        # A model that is as good as any other: the confinement ends its export here.
+        return found
     if outcome.acted:
         found.append(f"acted: {outcome.acted[:2]}")
     named = [folder / _without_kind(word) for word in words if not word.startswith("-")]
