@@ -70,7 +70,8 @@ class TrainingState:
         totals: Sums over those steps.
         plateau: State of the schedule `"plateau"`.
         best_accuracy: Best accuracy on the held-out images so far, None before the first epoch.
-        reached: Whether the training error `stop_at_train_error` has been reached.
+        reached: Whether training has ended before the last epoch, at the training error
+            `stop_at_train_error` or by a callback of Keras.
     """
 
     epochs: int = 0

@@ -29,6 +29,7 @@ from cnnkit.training.diagnostics import (
     pixel_range_warnings,
 )
 from cnnkit.training.distribute import barrier, process_index_and_count, replica_devices
+from cnnkit.training.keras_callbacks import KerasCallbacks
 from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.step import ValidationRunner
 
@@ -83,6 +84,7 @@ class TrainingRun:
         held_out_augmentation: Preprocessing of the held-out images.
         state: Position of the run and its sums.
         callbacks: Notified of the progress.
+        keras_callbacks: The one among them that calls those of Keras, and may end training.
         monitor: Detects a loss that does not fall.
         stop: Holds the signal that requested a stop of this process.
         stop_after: Step of this epoch after which all processes stop; None to go on.
@@ -99,6 +101,7 @@ class TrainingRun:
     held_out_augmentation: Augmentation
     state: TrainingState
     callbacks: Callback
+    keras_callbacks: KerasCallbacks
     monitor: LossMonitor
     stop: StopFlag = field(default_factory=StopFlag)
     stop_after: int | None = None

@@ -23,6 +23,7 @@ from cnnkit._files import append_line, json_text
 from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Decoding, cache_in_memory, load_dataset
+from cnnkit.data.pipeline import step_count
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.build import (
@@ -68,6 +69,7 @@ from cnnkit.training.inputs import (
     held_out_augmentation,
     training_augmentation,
 )
+from cnnkit.training.keras_callbacks import KerasCallbacks, check_callbacks, own_callbacks
 from cnnkit.training.recorded_inputs import (
     INPUTS,
     check_inputs,
@@ -88,7 +90,7 @@ def train(
     overwrite: bool = False,
     download: bool = False,
     verify: bool = False,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     metadata: Mapping[str, Any] | None = None,
     workers: Sequence[str] = (),
     worker_index: int | None = None,
@@ -110,7 +112,10 @@ def train(
         download: Whether a TensorFlow dataset may be downloaded.
         verify: Whether to record the checksums of all images, not only of some; with `resume`,
             compare the images with them even if their files have the same times.
-        callbacks: Objects that are notified of the progress.
+        callbacks: Objects that are notified of the progress, of this package or of Keras. One of
+            Keras may set `model.stop_training`: the epoch is the last one, and the run is finished.
+            After `resume` it begins anew. Those that change the learning rate or the checkpoints,
+            which the configuration fixes, are refused.
         metadata: Entries of environment.json in addition to the environment, for example the
             recipe and its `deviations` from the paper.
         workers: Under the strategy `"multiworker"` the `host:port` of every process; empty to read
@@ -147,7 +152,7 @@ def train(
             workers=workers,
             worker_index=worker_index,
             worker_timeout=worker_timeout,
-            report=CallbackList(callbacks).on_message,
+            report=CallbackList(own_callbacks(callbacks)).on_message,
         )
         with translate_worker_loss(strategy), contextlib.ExitStack() as held:
             run = prepare_run(
@@ -179,13 +184,7 @@ def _check_arguments(config: Any, output: Any, callbacks: Any) -> None:
         )
     if not isinstance(output, (str, os.PathLike)) or not os.fspath(output):
         raise UsageError("`output` must be the path of the run folder", received=repr(output))
-    wrong = [callback for callback in callbacks if not isinstance(callback, Callback)]
-    if wrong:
-        raise UsageError(
-            "`callbacks` must be objects of cnnkit.training.Callback",
-            received=f"{type(wrong[0]).__module__}.{type(wrong[0]).__name__}",
-            hint="Callbacks of Keras have other hooks",
-        )
+    check_callbacks(callbacks, config)
 
 
 def _run_epochs(run: TrainingRun) -> None:
@@ -195,6 +194,8 @@ def _run_epochs(run: TrainingRun) -> None:
         while run.state.epochs < run.config.epochs and not run.state.reached:
             _finish_epoch(run, run_epoch(run))
         trained = epochs_before < run.state.epochs
+        if trained:
+            run.keras_callbacks.end_training()
         if run.is_chief and (trained or not _is_saved(run)):
             save_model(run.config, run.components, run.folder.model_file)
 
@@ -233,6 +234,7 @@ def _finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
     )
     if config.stop_at_train_error is not None:
         state.reached = 1 - metrics["accuracy"] <= config.stop_at_train_error
+    state.reached |= run.keras_callbacks.end_epoch(metrics)
     if run.is_chief:
         append_line(run.folder.metrics_file, json_text(metrics))
     state.next_epoch()
@@ -249,7 +251,7 @@ def prepare_run(
     overwrite: bool,
     download: bool,
     verify: bool,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[Callback | keras.callbacks.Callback] = (),
     metadata: Mapping[str, Any],
     held: contextlib.ExitStack,
 ) -> TrainingRun:
@@ -322,6 +324,8 @@ def prepare_run(
             facts[INPUTS] = {**inputs, "statistics": digest_arrays(statistics)}
             folder.create(config, dataset.class_names, facts, statistics, overwrite=overwrite)
             held.enter_context(folder.lock())
+    steps = step_count(len(dataset.splits["train"]), config.batch_size)
+    of_keras = KerasCallbacks(callbacks, components.model, config.epochs, steps)
     run = TrainingRun(
         config=config,
         dataset=dataset,
@@ -330,7 +334,8 @@ def prepare_run(
         train_augmentation=augmentations[0],
         held_out_augmentation=augmentations[1],
         state=_broadcast_state(strategy, state, components),
-        callbacks=CallbackList(callbacks),
+        callbacks=CallbackList([*own_callbacks(callbacks), of_keras]),
+        keras_callbacks=of_keras,
         monitor=LossMonitor(
             len(dataset.class_names), config.learning_rate, len(dataset.splits["train"])
         ),

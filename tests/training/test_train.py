@@ -112,7 +112,6 @@ def test_existing_runs_are_not_overwritten(tmp_path):
         ({"config": {"model": "tiny"}}, "`config` must be a TrainingConfig. Received: dict"),
         ({"output": None}, "`output` must be the path of the run folder. Received: None"),
         ({"output": ""}, "`output` must be the path"),
-        ({"callbacks": [keras.callbacks.EarlyStopping()]}, "cnnkit.training.Callback.*EarlyStop"),
         ({"callbacks": [print]}, "`callbacks` must be objects of cnnkit.training.Callback"),
         ({"output": "/dev/null/run"}, "/dev/null/run cannot be created in /dev/null"),
     ],
