@@ -12,7 +12,7 @@ import tensorflow as tf
 from cnnkit._file_tree import count_left_out
 from cnnkit.data.decode import decode_image
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
-from cnnkit.errors import UsageError
+from cnnkit.errors import UsageError, escape_controls
 
 TEST_FRACTION = 0.2
 # A few broken files are common in collected images; more of them mean a wrong folder.
@@ -28,7 +28,7 @@ MAX_SHOWN = 3
 LoadByIndex = Callable[[tf.Tensor], tf.Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """Labeled images that can be read by index, in any order.
 
@@ -103,8 +103,16 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        """Return the number of images and where they are, on one line."""
+        if self.pixels is not None:
+            place = "in memory, {} x {} pixels".format(*self.pixels.shape[1:3])
+        else:
+            place = "computed by a function" if self.load_bytes is None else "in files"
+        return f"<Split: {len(self):,} images {place}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """A dataset for single-label classification.
 
@@ -158,6 +166,28 @@ class Dataset:
             more = len(self.empty_folders) - MAX_SHOWN
             parts.append(f"no images in {shown}" + (f" and {more} more" if more > 0 else ""))
         return "; ".join(parts) or None
+
+    def __repr__(self) -> str:
+        """Return the classes, the number of images of each split, and what is left out.
+
+        Example:
+            >>> from cnnkit.data import load_dataset
+            >>> load_dataset("digits")
+            <Dataset digits: 10 classes (0, 1, 2, ...)
+              train: 1,438 images in memory, 8 x 8 pixels; 139 to 146 of a class
+              test: 359 images in memory, 8 x 8 pixels; 35 to 37 of a class>
+        """
+        shown = ", ".join(self.class_names[:MAX_SHOWN])
+        more = ", ..." if len(self.class_names) > MAX_SHOWN else ""
+        lines = [f"Dataset {self.spec}: {len(self.class_names):,} classes ({shown}{more})"]
+        for name, split in self.splits.items():
+            counts = np.bincount(split.labels, minlength=len(self.class_names))
+            about = repr(split).removeprefix("<Split: ").removesuffix(">")
+            each = f"; {counts.min():,} to {counts.max():,} of a class" if len(split) else ""
+            lines.append(f"  {name}: {about}{each}")
+        if left_out := self.describe_left_out():
+            lines.append(f"  {left_out}")
+        return "<" + "\n".join(map(escape_controls, lines)) + ">"
 
 
 def digest_times(files: Iterable[tuple[int, int]]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnkit.data import Split
+from cnnkit.data import Dataset, Split
 from cnnkit.data.dataset import stratified_holdout
 from cnnkit.errors import UsageError
 
@@ -23,3 +23,23 @@ def test_labels_are_indices_into_the_class_names(labels):
     with pytest.raises(UsageError, match="`labels` must be an integer for each image"):
         Split.from_pixels(labels, ("a", "b"), pixels)
     assert len(Split.from_pixels(np.array([0, 1]), ("a", "b"), pixels)) == 2
+
+
+def test_a_dataset_prints_as_a_readable_block():
+    """It printed the name of every image."""
+    labels = np.array([0, 0, 1], np.int32)
+    splits = {
+        "train": Split.from_files(labels, ("a/1", "a/2", "b/1"), lambda index: index),
+        "test": Split(np.zeros(0, np.int32), (), lambda index: index),
+    }
+    left_out = {"unreadable": ("a/3.png",)}
+    dataset = Dataset("folder:x", ("a", "b\x1b[2J"), splits, "", left_out)
+    assert repr(dataset) == (
+        "<Dataset folder:x: 2 classes (a, b\\x1b[2J)\n"
+        "  train: 3 images in files; 1 to 2 of a class\n"
+        "  test: 0 images computed by a function\n"
+        "  1 file left out: 1 unreadable>"
+    )
+    pixels = np.zeros((2, 4, 6, 3), np.uint8)
+    split = Split.from_pixels(np.zeros(2, np.int32), ("1", "2"), pixels)
+    assert repr(split) == "<Split: 2 images in memory, 4 x 6 pixels>"
