@@ -11,6 +11,8 @@ from cnnkit.visualize.attribution.base import Attribution as Attribution
 from cnnkit.visualize.attribution.cam import gradcam as gradcam
 from cnnkit.visualize.attribution.cam import gradcam_plus_plus as gradcam_plus_plus
 from cnnkit.visualize.attribution.cam import scorecam as scorecam
+from cnnkit.visualize.attribution.explain_class import EXPLANATION_METHODS as EXPLANATION_METHODS
+from cnnkit.visualize.attribution.explain_class import explain_class as explain_class
 from cnnkit.visualize.attribution.saliency import saliency as saliency
 from cnnkit.visualize.attribution.saliency import smoothgrad as smoothgrad
 from cnnkit.visualize.attribution.sanity_check import AttributionComparison as AttributionComparison

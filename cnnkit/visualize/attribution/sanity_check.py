@@ -5,10 +5,8 @@ The test is the cascading parameter randomization of Adebayo et al. 2018, sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,32 +15,19 @@ from scipy.stats import spearmanr
 
 from cnnkit._deprecation import renamed_argument
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Node
 from cnnkit.visualize.argument_checks import check_names
-from cnnkit.visualize.attribution.base import Attribution, AttributionQuery, prepare_query
-from cnnkit.visualize.attribution.cam import (
-    gradcam,
-    gradcam_plus_plus,
-    maps_layer,
-    scorecam,
+from cnnkit.visualize.attribution.base import AttributionQuery, prepare_query
+from cnnkit.visualize.attribution.cam import maps_layer
+from cnnkit.visualize.attribution.explain_class import (
+    BY_RULE,
+    CAMS,
+    EXPLANATION_METHODS,
+    explain_class,
 )
-from cnnkit.visualize.attribution.saliency import saliency, smoothgrad
-from cnnkit.visualize.attribution.tf_keras_vis import logits_after
-from cnnkit.visualize.classifier import Classifier, as_classifier, has_kernel
-from cnnkit.visualize.forward import non_finite_error
-from cnnkit.visualize.rule_support import check_supports_rule
+from cnnkit.visualize.classifier import has_kernel
 
-RULES = ("deconvnet", "guided", "gradient")
-METHODS = {
-    "saliency": saliency,
-    "smoothgrad": smoothgrad,
-    "gradcam": gradcam,
-    "gradcam++": gradcam_plus_plus,
-    "scorecam": scorecam,
-}
-CAMS = ("gradcam", "gradcam++", "scorecam")
-DEFAULT_METHODS = (*RULES, "saliency", "smoothgrad", "gradcam")
+DEFAULT_METHODS = (*BY_RULE, "saliency", "smoothgrad", "gradcam")
 
 
 @dataclass(frozen=True)
@@ -128,21 +113,26 @@ def compare_attributions(
     check_names("methods", methods)
     if down_to is not None:
         check_names("down_to", down_to)
-    known = (*RULES, *METHODS)
     for method in methods:
-        if method not in known:
-            raise unknown_name("method", method, known)
+        if method not in EXPLANATION_METHODS:
+            raise unknown_name("method", method, EXPLANATION_METHODS)
     query = prepare_query(model, image, target, 1)
     [index] = query.targets.tolist()
     stages = _stages(query, down_to)
     if any(method in CAMS for method in methods):
         layer = maps_layer(query, layer).layer.name
-    compute = partial(_compute_map, target=index, layer=layer, samples=samples, seed=seed)
-    maps = tuple(compute(model, query.images, method) for method in methods)
+
+    def compute(method: str) -> np.ndarray:
+        [one] = explain_class(
+            model, query.images, index, method, layer=layer, samples=samples, seed=seed
+        )
+        return one.map if method not in BY_RULE or one.gradient is None else one.gradient
+
+    maps = tuple(map(compute, methods))
     randomized = []
     for stage in stages:
         with shuffled_weights(query, stage, seed):
-            randomized.append(tuple(compute(model, query.images, method) for method in methods))
+            randomized.append(tuple(map(compute, methods)))
     correlations = [
         [rank_correlation(one, other) for one, other in zip(maps, row, strict=True)]
         for row in randomized
@@ -203,42 +193,6 @@ def _trained_weights(node: Node) -> list[keras.Variable]:
     return [
         weight for layer in node.layer._flatten_layers() for weight in layer._trainable_variables
     ]
-
-
-def _compute_map(
-    model: keras.Model,
-    images: np.ndarray,
-    method: str,
-    *,
-    target: int,
-    layer: str | None,
-    samples: int,
-    seed: int,
-) -> np.ndarray:
-    if method in RULES:
-        return _project_class(as_classifier(model), images, target, method)
-    options: dict[str, Any] = {}
-    if method == "smoothgrad":
-        options = {"samples": samples, "seed": seed}
-    elif method in CAMS:
-        options = {"layer": layer}
-    function: Callable[..., list[Attribution]] = METHODS[method]
-    return function(model, images, target, **options)[0].map
-
-
-def _project_class(
-    classifier: Classifier, images: np.ndarray, target: int, rule: str
-) -> np.ndarray:
-    """Returns the projection of a class's logit to the pixels, (h, w, c)."""
-    batch = tf.constant(images)
-    check_supports_rule(classifier.nodes, rule, logits=True)
-    with backward_rule(rule), tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(batch)
-        score = logits_after(classifier, {0: batch})[:, target]
-    projection: np.ndarray = tape.gradient(score, batch).numpy()[0]
-    if not np.isfinite(projection).all():
-        raise non_finite_error(classifier.end.layer.name, 0)
-    return projection
 
 
 def _stages(query: AttributionQuery, names: Sequence[str] | None) -> list[Node]:
