@@ -1,5 +1,6 @@
 """Caffe's networks for CIFAR-10 against NumPy, window by window as Caffe cuts them."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -65,3 +66,24 @@ def test_sides_that_do_not_halve_are_refused():
         build("cifar10_full", input_shape=(36, 36, 3))
     with pytest.raises(UsageError, match="too small for cifar10_full"):
         build("cifar10_full", input_shape=(4, 4, 3))
+
+
+def test_compile_and_fit_train_a_network(tmp_path):
+    """Keras's loop, its callbacks and its files know the layers of this package."""
+    images = np.zeros((48, 32, 32, 3), np.float32)
+    labels = np.arange(48) % 2
+    images[labels == 1, :, 16:] = 255
+    model = build("cifar10_full", classes=2, initializer="glorot")
+    model.compile(keras.optimizers.SGD(1e-4, momentum=0.9), "sparse_categorical_crossentropy")
+    stopping = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=2)
+    history = model.fit(
+        images, labels, epochs=20, batch_size=16, verbose=0, callbacks=[stopping]
+    ).history["loss"]
+    assert len(history) == 3
+    assert history[-1] < history[0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        loaded.predict(images[:2], verbose=0), model.predict(images[:2], verbose=0)
+    )
+    assert loaded.optimizer.iterations == 9
