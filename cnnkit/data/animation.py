@@ -127,7 +127,7 @@ def first_gif_frame(data: tf.Tensor, background: tuple[int, int, int] | None = N
         (end <= length) & (blocks < MAX_BLOCKS),
         "the first picture of a GIF file is not whole, or has too many blocks",
     )
-    [end] = with_dependencies(whole, end)
+    end, width = with_dependencies(whole, end, width)
 
     def table(start: tf.Tensor | int, size: tf.Tensor) -> tf.Tensor:
         """Returns a color table, in which the background replaces the transparent color."""

@@ -11,6 +11,7 @@ from cnnkit.data import Augmentation, decode_image, resize_shorter_side
 from cnnkit.data.augmentation import sample_augmentation
 from cnnkit.data.crops import augment_image
 from cnnkit.data.decode import augment_bytes, file_window_reader
+from tests.helpers.graph_order import unordered_checks
 from tests.helpers.image_formats import FORMATS, ROUNDING, pillow_rgb, turned_jpeg
 from tests.helpers.images import augmented, encoded, jpeg, smooth, split_of
 
@@ -55,6 +56,14 @@ def test_every_reader_of_files_has_the_limit(monkeypatch):
             augment_bytes(data, Augmentation(8), {})
         with pytest.raises(tf.errors.InvalidArgumentError, match="20 x 20 pixels"):
             file_window_reader(data)
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_no_file_is_decoded_beside_a_check_of_it(portable):
+    def decode(data):
+        return augment_bytes(data, Augmentation(8), {}, portable=portable)
+
+    assert unordered_checks(decode, tf.TensorSpec((), tf.string)) == []
 
 
 def test_resize_shorter_side_crops_the_center():

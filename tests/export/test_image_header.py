@@ -16,6 +16,7 @@ from cnnkit.data.animation import first_gif_frame
 from cnnkit.export import ImageLimits
 from cnnkit.export.image_header import FORMATS, validate_image_bytes
 from cnnkit.export.invalid_inputs import TRUNCATED_FILES, large_png
+from tests.helpers.graph_order import unordered_checks
 
 LIMITS = ImageLimits(file_bytes=1 << 20, pixels=1_000_000)
 ONE_FILE = [tf.TensorSpec((), tf.string)]
@@ -112,7 +113,7 @@ def as_bmp(height, width):
     ("data", "sides"),
     [
         (large_png(20_000, 20_000), "20000 x 20000"),
-        (large_png(1, 70_000), "1 x 70000"),
+        (large_png(1, 65_536), "1 x 65536"),
         (as_png(2**32 - 1, 5), "4294967295 x 5"),
         (as_png(5, 0), "5 x 0"),
         (as_jpeg(20_000, 30_000), "20000 x 30000"),
@@ -132,7 +133,8 @@ def test_sides_are_read_before_anything_is_decoded(guard, data, sides):
     assert f"[the image has {sides} pixels (height x width), {most}]" in text
 
 
-def test_the_largest_image_and_one_pixel_more(guarded):
+def test_the_largest_image_and_one_pixel_more(guard, guarded):
+    assert guard(tf.constant(as_png(1, 65_535)))[1] == 65_535
     assert guarded(tf.constant(large_png(1000, 1000))).shape == (1000, 1000, 3)
     refusal(guarded, large_png(1000, 1001))
 
@@ -140,6 +142,10 @@ def test_the_largest_image_and_one_pixel_more(guarded):
 def test_a_webp_canvas_of_another_size_is_refused(guarded):
     """The decoder refuses a WebP file whose frame is larger than its canvas."""
     assert refusal(guarded, as_webp("webp with alpha", 5, 5))
+
+
+def test_a_file_is_checked_before_it_is_measured_or_decoded():
+    assert unordered_checks(lambda data: validate_image_bytes(data, LIMITS), *ONE_FILE) == []
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -169,6 +175,9 @@ def test_other_formats_are_refused(guard, data):
 
 
 def test_files_of_too_many_bytes_are_refused(guard):
+    largest = GOOD["png"].ljust(1 << 20, b"\0")
+    assert guard(tf.constant(largest))[1] == 30 * 50
+    assert "[the file has 1048577 bytes" in refusal(guard, largest + b"\0")
     text = refusal(guard, GOOD["png"] + bytes(1 << 20))
     assert f"[the file has {len(GOOD['png']) + (1 << 20)} bytes, and may have 1048576]" in text
 

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import UsageError
 from cnnkit.export import ImageLimits, export
 from cnnkit.export import signatures as signatures_module
 from cnnkit.export.classifier import prepare_classifier
 from cnnkit.export.invalid_inputs import large_png
+from cnnkit.export.signature_context import SignatureContext
 from cnnkit.export.signatures import get_signature
 from cnnkit.visualize import deconvnet
 from cnnkit.wire.pixels import find_invalid_pixel
@@ -20,6 +22,7 @@ from tests.helpers.exported_network import (
     skip_output_check,
     small_alexnet,
 )
+from tests.helpers.graph_order import unordered_checks
 
 
 def test_floats_answer_as_in_memory(model, signatures, rng):
@@ -94,6 +97,11 @@ def test_explanations_are_those_of_the_deconvnet(model, signatures):
     assert [int(unit) for unit in dense["unit"]] == [
         one.unit for one in deconvnet(model, images, "fc6")
     ]
+
+
+def test_the_largest_batch_is_answered(signatures):
+    answer = signatures["features"](images=tf.zeros((256, 64, 64, 3)))
+    assert len(answer["features"]) == 256
 
 
 @pytest.mark.parametrize("count", [0, 257])
@@ -178,11 +186,24 @@ def test_wrong_inputs_are_errors_and_no_crash(signatures, signature, inputs):
         signatures[signature](**inputs)
 
 
+@pytest.mark.parametrize("fully_convolutional", [False, True])
+def test_no_network_or_decoder_runs_beside_a_check(model, fully_convolutional):
+    network = prepare_classifier(model, fully_convolutional=fully_convolutional)
+    context = SignatureContext(
+        network, LABELS, Augmentation(64), 2, ImageLimits(), Decoding()
+    )  # fmt: skip
+    for check, name in (
+        (context.check_images, "images"),
+        (context.decode.python_function, "image_bytes"),
+    ):
+        assert unordered_checks(check, context.inputs[name]) == []
+
+
 def test_larger_images_of_a_fully_convolutional_export(model, tmp_path, monkeypatch):
     skip_output_check(monkeypatch)
     folder = export(
         model, LABELS, tmp_path / "animals", fully_convolutional=True,
-        limits=ImageLimits(free_pixels=200 * 200), signatures=["serving_bytes", "features"],
+        limits=ImageLimits(free_pixels=7 * 64 * 80), signatures=["serving_bytes", "features"],
     )  # fmt: skip
     loaded = tf.saved_model.load(str(folder))
     default = loaded.signatures["serving_default"]
@@ -203,7 +224,7 @@ def test_larger_images_of_a_fully_convolutional_export(model, tmp_path, monkeypa
         ((1, 32, 64, 3), "images of 32 x 64 pixels are too small; each side must be at least 64"),
         ((1, 300, 200, 3), r"1 x 300 x 200 pixels \(images x height x width\) are too many"),
         # Each image is small enough, all of them are not.
-        ((9, 64, 80, 3), r"9 x 64 x 80 pixels .* are too many; a request may have 40000"),
+        ((8, 64, 80, 3), r"8 x 64 x 80 pixels .* are too many; a request may have 35840"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=text):
             default(images=tf.zeros(shape))

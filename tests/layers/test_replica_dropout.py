@@ -47,6 +47,15 @@ def test_dropout_differs_on_every_replica_and_repeats_from_its_seed(mirrored):
     np.testing.assert_array_equal(first, again)
 
 
+def test_a_noise_shape_drops_whole_feature_maps():
+    layer = Dropout(0.5, noise_shape=(None, 1, 1, 40), seed=1)
+    outputs = layer(tf.ones((3, 4, 5, 40)), training=True).numpy()
+    np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[:, :1, :1], outputs.shape))
+    # Each image has a mask of its own, with 0 and 2 in it.
+    assert {len(np.unique(image)) for image in outputs} == {2}
+    assert len(np.unique(outputs[:, 0, 0], axis=0)) == 3
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.4, 1.0])
 def test_the_gradient_is_the_mask(rate):
     x = tf.Variable(tf.ones((4, 50)))
