@@ -1,6 +1,6 @@
 """Breaks of a small module: one of each kind, and none of its texts."""
 
-from tests.mutation.mutants import find_mutants
+from tests.mutation.mutants import Edit, Mutant, changes_the_program, find_mutants
 
 SOURCE = '''"""A module of 1 function, and nothing but it."""
 
@@ -19,6 +19,8 @@ def widest(sizes: "tuple[1, 2]", flip=True, name="is in a < b") -> "x < y":
         total += size * 2
     if total < 3 and flip:
         raise ValueError(f"{total + 1} of é < 3", hint="é" + name)
+    for one, two in zip(sizes, sizes, strict=True):
+        return False
     return max(sizes, key=len, default=-1)
 '''
 
@@ -45,12 +47,13 @@ def test_each_kind_of_break_and_no_text():
         ("number", 16, "if total < 4 and flip:"),
         ("and, or", 16, "if total < 3 or flip:"),
         ("left out statement", 17, "pass"),
-        ("returns None", 18, "return None"),
-        ("function", 18, returned.replace("max", "min")),
-        ("left out keyword", 18, "return max(sizes, default=-1)"),
-        ("left out keyword", 18, "return max(sizes, key=len)"),
-        ("sign or not", 18, returned.replace("-1", "1")),
-        ("number", 18, returned.replace("-1", "-2")),
+        ("True, False", 19, "return True"),
+        ("returns None", 20, "return None"),
+        ("function", 20, returned.replace("max", "min")),
+        ("left out keyword", 20, "return max(sizes, default=-1)"),
+        ("left out keyword", 20, "return max(sizes, key=len)"),
+        ("sign or not", 20, returned.replace("-1", "1")),
+        ("number", 20, returned.replace("-1", "-2")),
     }
 
 
@@ -60,3 +63,9 @@ def test_a_break_changes_one_place():
         start, end, text = mutant.edit
         assert broken == SOURCE[:start] + text + SOURCE[end:]
         assert SOURCE.count("\n", 0, start) == mutant.line - 1
+
+
+def test_a_break_is_python_and_another_program():
+    for text, changes in (("3", True), ("(2)", False), ("2 +", False)):
+        mutant = Mutant("value.py", 1, "number", Edit(8, 9, text), "value = 2")
+        assert changes_the_program(mutant, "value = 2\n") is changes
