@@ -102,6 +102,8 @@ def test_what_was_left_before_this_machine_was_started_again_goes(tmp_path, monk
     # A machine without an identity cannot know.
     monkeypatch.setattr(_staging, "_machine", lambda: _staging.UNKNOWN_MACHINE)
     left = leave(tmp_path, "0123abcd", _staging.UNKNOWN_MACHINE)
+    with _staging.staging_folder(tmp_path) as own:
+        assert len(own.name) == len(left.name)
     remove_abandoned(tmp_path)
     assert left.exists()
 

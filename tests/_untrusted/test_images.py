@@ -29,6 +29,15 @@ def test_the_sides_are_those_of_pillow(name):
         assert read_image_sides(io.BytesIO(FORMATS[name])) == (image.height, image.width)
 
 
+def test_the_scale_of_a_lossy_webp_file_is_no_part_of_its_sides():
+    file = io.BytesIO()
+    Image.new("RGB", (50, 30)).save(file, "WEBP")
+    data = bytearray(file.getvalue())
+    # Two bits above the fourteen of each side ask a viewer to enlarge the image.
+    data[26:30] = struct.pack("<HH", 50 | 1 << 14, 30 | 3 << 14)
+    assert read_image_sides(io.BytesIO(data)) == (30, 50)
+
+
 def test_segments_before_the_size_of_a_jpeg_file_are_skipped():
     file = io.BytesIO()
     Image.new("RGB", (50, 30)).save(file, "JPEG")

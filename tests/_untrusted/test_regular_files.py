@@ -12,8 +12,16 @@ from cnnkit._untrusted.regular_files import (
 )
 from cnnkit.errors import DataError
 
+KINDS = {
+    "fifo": "must be a regular file",
+    "folder": "must be a regular file",
+    "device": "must be a regular file",
+    "missing": "cannot be read. Received: No such file or directory.$",
+    "zero byte": "cannot be read. Received: embedded null byte.$",
+}
 
-@pytest.mark.parametrize("kind", ["fifo", "folder", "device", "missing", "zero byte"])
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_file_is_refused_without_waiting(tmp_path, kind):
     path = tmp_path / "x"
     if kind == "fifo":
@@ -24,7 +32,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path, kind):
         path = "/dev/zero"
     elif kind == "zero byte":
         path = "a\0b"
-    with pytest.raises(DataError, match="regular file|cannot be read"):
+    with pytest.raises(DataError, match=KINDS[kind]):
         open_regular_file(path)
 
 
@@ -60,8 +68,23 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
         assert part.read(8) == b"\na" and part.read(1) == b""
         assert part.seek(0) == 0 and part.readline(-1) == b"23456789\n"
         assert part.seek(-1, os.SEEK_END) == 9
+        with pytest.raises(ValueError, match="negative position -1"):
+            part.seek(-11, os.SEEK_END)
+        assert part.seek(-7, os.SEEK_CUR) == 2 and part.tell() == 2
+        assert part.readline(3) == b"456" and part.readline(0) == b"" and part.tell() == 5
         with pytest.raises(DataError, match="absurd length.*at most 8.*9"):
             part.read(9)
+
+
+def test_a_part_that_is_read_again_and_again_is_refused(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        part = FileRange(file, max_total=16)
+        for _ in range(2):
+            assert part.seek(0) == 0 and part.read(8) == b"01234567"
+        with pytest.raises(DataError, match="read again and again.*at most 16 bytes"):
+            part.read(1)
 
 
 def test_a_line_without_an_end_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Zip archives of strangers."""
 
+import struct
 import zipfile
 
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit._untrusted import zip_archives
-from cnnkit._untrusted.zip_archives import check_paths, open_member, open_zip, read_member
+from cnnkit._untrusted.zip_archives import (
+    check_paths,
+    open_member,
+    open_zip,
+    read_member,
+    stored_start,
+)
 from cnnkit.errors import CnnkitError, DataError
 
 
@@ -29,6 +36,21 @@ def test_members_are_read_whole_and_at_any_position(tmp_path, method):
             read_member(archive, "x", max_bytes=999)
         with pytest.raises(DataError, match="has no z"):
             read_member(archive, "z", max_bytes=1)
+
+
+def test_a_stored_member_begins_behind_its_name_and_its_extra_field(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for length in (5, 300):
+            # An extra field: its kind, its length, its content.
+            extra = struct.pack("<HH", 0x7777, length) + b"e" * length
+            info = zipfile.ZipInfo("n" * length)
+            info.extra = extra
+            archive.writestr(info, b"content")
+    with open_zip(path) as archive:
+        for info in archive.infolist():
+            start = stored_start(archive, info)
+            assert path.read_bytes()[start : start + 7] == b"content"
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/x", "a\\..\\x", "C:\\x"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnkit.wire.protobuf import UnreadableError, encode_tag, split_fields
+from cnnkit.wire.protobuf import TooManyFieldsError, UnreadableError, encode_tag, split_fields
 
 
 def test_fields_that_are_not_taken_stay():
@@ -23,3 +23,10 @@ def test_truncated_messages_and_groups_are_unreadable(raw):
 )
 def test_tags_by_hand(number, size, tag):
     assert encode_tag(number, size).hex() == tag
+
+
+def test_a_message_has_as_many_fields_as_are_allowed():
+    raw = memoryview(b"\x08\x01" * 3)
+    assert split_fields(raw, {2}, most=3) == ({}, bytes(raw))
+    with pytest.raises(TooManyFieldsError, match="must not have more than 2 fields"):
+        split_fields(raw, {2}, most=2)
