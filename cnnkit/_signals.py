@@ -91,3 +91,47 @@ def default_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible(seconds: float = 2.0) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` at SIGINT and SIGTERM in a block, and restore their handlers.
+
+    If the block has not ended after some time, because a foreign function does not return, the
+    system ends the process. Outside the main thread nothing is changed.
+
+    Args:
+        seconds: Time that the block has to end after the signal.
+
+    Example:
+        >>> import signal
+        >>> try:
+        ...     with interruptible():
+        ...         signal.raise_signal(signal.SIGTERM)
+        ... except KeyboardInterrupt:
+        ...     print("interrupted")
+        interrupted
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+        raise KeyboardInterrupt
+
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        if interrupted and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

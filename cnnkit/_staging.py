@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import os
@@ -291,11 +292,11 @@ def write_errors(path: Path) -> Iterator[None]:
 
 def write_error(path: Path, error: OSError) -> RunError:
     """Return the error for a file that could not be written."""
-    return RunError(
-        f"{path} could not be written",
-        received=error.strerror or error,
-        hint="Make room there; files that were written before are complete",
-    )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        hint = "Make room there; files that were written before are complete"
+    else:
+        hint = "Write to another folder"
+    return RunError(f"{path} could not be written", received=error.strerror or error, hint=hint)
 
 
 def flush_folder(folder: Path) -> None:

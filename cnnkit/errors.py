@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # Characters of one part of an error, at most: names and lists of names come from files too.
 MAX_PART = 4000
@@ -113,6 +113,20 @@ class AssumptionWarning(UserWarning):
     """A file does not say something that the result depends on, so that a custom decides it."""
 
 
+def near_names(name: object, known: Sequence[str]) -> list[str]:
+    """Returns up to three of the `known` names that are similar to a wrong one, nearest first.
+
+    Example:
+        >>> near_names("convv5", ["conv5", "fc6"])
+        ['conv5']
+    """
+    # A name of another type, such as 5, is near to none.
+    # One of a hundred characters is none that anybody typed, and takes long to compare.
+    if not isinstance(name, str) or len(name) > 100:
+        return []
+    return difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str = "") -> UsageError:
     """Returns the error for a `name` that is none of the `known` ones, nearest first.
 
@@ -121,10 +135,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str = "
         "Unknown layer 'convv5'. Expected: one of conv5, fc6. Did you mean conv5?"
     """
     known = list(known)
-    # A name of another type, such as 5, is near to none.
-    # One of a hundred characters is none that anybody typed, and takes long to compare.
-    is_typed = isinstance(name, str) and len(name) <= 100
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5) if is_typed else []
+    near = near_names(name, known)
     question = f"Did you mean {' or '.join(near)}?" if near else ""
     advice = " ".join(part for part in (question, hint) if part)
     return UsageError(

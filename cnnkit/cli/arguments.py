@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import parse_integers
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.values import (
+    DatasetSpec,
+    Number,
+    Whole,
+    WholeNumbers,
+    input_file,
+    network_name,
+    network_path,
+)
 from cnnkit.config import TrainingConfig
 from cnnkit.config_fields import option_of
 from cnnkit.errors import UsageError
@@ -20,6 +29,8 @@ if TYPE_CHECKING:
     from cnnkit.features import FeatureSpec
 
 MODEL_OPTION_HELP = "argument of the builder, for example dropout=0 (repeatable)"
+# Largest side of an image of which features are computed: `cnnkit.features.spec.MAX_SIDE`.
+MAX_SIDE = 4096
 PREPROCESSINGS = ("caffe", "torch", "tf", "unit", "raw")
 
 
@@ -31,7 +42,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         option = option_of(item)
         flag = option.flag or _flag(item.name)
         former = option.former_flag or (option.former_name and _flag(option.former_name))
-        settings: dict[str, Any] = {"dest": item.name, **_settings(item.name, hints[item.name])}
+        settings: dict[str, Any] = {"dest": item.name, **_settings(item, hints[item.name])}
         if option.choices:
             settings["choices"] = option.choices
         shown: dict[str, Any] = (
@@ -103,15 +114,19 @@ def add_preprocessing_arguments(parser: argparse._ActionsContainer, *, scale: bo
     )
     parser.add_argument(
         "--mean",
+        type=_mean_text,
         metavar="R,G,B|FILE",
         help="mean that is subtracted from 0..255, or a .binaryproto mean image",
     )
     parser.add_argument(
-        "--std", metavar="R,G,B", help="deviation to divide by, in 0..255; 1 for no division"
+        "--std",
+        type=_std_text,
+        metavar="R,G,B",
+        help="deviation to divide by, in 0..255; 1 for no division",
     )
     if scale:
         parser.add_argument(
-            "--scale", type=float, help="factor after the mean, as in Caffe's transform_param"
+            "--scale", type=Number(), help="factor after the mean, as in Caffe's transform_param"
         )
 
 
@@ -146,14 +161,39 @@ def _mean(text: str | None) -> Any:
 
 
 def _numbers(text: str, option: str, counts: tuple[int, ...], other: str = "") -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
+    """Return numbers with commas between them; also those that `transfer predict` reads."""
+    values = _parse_numbers(text)
     if len(values) not in counts:
         expected = " or ".join(f"{option} {','.join('RGB'[:count])}" for count in counts)
         raise UsageError(f"{option} must be numbers", expected=expected + other, received=text)
     return values * 3 if len(values) == 1 else values
+
+
+def _parse_numbers(text: str) -> list[float]:
+    """Return finite numbers with commas between them; none if one is something else."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
+    return values if all(map(math.isfinite, values)) else []
+
+
+def _mean_text(text: str) -> str:
+    """Check a value of `--mean` while the command line is parsed."""
+    if len(_parse_numbers(text)) != 3:
+        if not Path(text).is_file():
+            raise argparse.ArgumentTypeError(
+                f"must be three numbers R,G,B or an existing file, received {text}"
+            )
+        input_file(text)
+    return text
+
+
+def _std_text(text: str) -> str:
+    """Check a value of `--std` while the command line is parsed."""
+    if len(_parse_numbers(text)) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"must be one number or three, R,G,B, received {text}")
+    return text
 
 
 def parse_pairs(texts: Iterable[str], flag: str) -> dict[str, Any]:
@@ -186,19 +226,26 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _settings(name: str, hint: Any) -> dict[str, Any]:
-    """Returns the arguments of `add_argument` that follow from the type of a field."""
+# Fields whose values are checked by more than their type.
+_TYPES = {"model": network_name, "dataset": DatasetSpec(), "init_from": network_path}
+
+
+def _settings(item: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
+    """Returns the arguments of `add_argument` that follow from the type and range of a field."""
+    option = option_of(item)
+    bounds = {name: getattr(option, name) for name in ("minimum", "maximum", "above", "below")}
     kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     kind = kinds[0] if type(None) in typing.get_args(hint) else hint
     origin = typing.get_origin(kind) or kind
     if origin is bool:
         return {"action": argparse.BooleanOptionalAction}
     if origin in (int, float):
-        return {"type": origin}
+        return {"type": (Whole if origin is int else Number)(**bounds)}
     if origin is tuple:
-        return {"type": int, "nargs": "*" if Ellipsis in typing.get_args(kind) else "+"}
+        nargs = "*" if Ellipsis in typing.get_args(kind) else "+"
+        return {"type": Whole(**bounds), "nargs": nargs}
     if origin is str:
-        return {}
+        return {"type": _TYPES[item.name]} if item.name in _TYPES else {}
     return {"action": "append", "metavar": "NAME=VALUE"}
 
 
@@ -224,14 +271,17 @@ def add_spec_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -
     )
     parser.add_argument(
         "--scales",
-        type=parse_integers,
+        type=WholeNumbers(minimum=1, maximum=MAX_SIDE),
         default=(),
         metavar="SIDE,SIDE,...",
         help="take the whole image, its shorter side rescaled to each of these pixels "
         "(default: the center crop, once)",
     )
     parser.add_argument(
-        "--aggregate", default="stack", help="over the scales: stack (default), average or max"
+        "--aggregate",
+        default="stack",
+        choices=("stack", "average", "max"),
+        help="over the scales (default: stack)",
     )
     parser.add_argument(
         "--flip",
@@ -239,11 +289,16 @@ def add_spec_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -
         help="average with the mirrored image (default: with --scales)",
     )
     parser.add_argument(
-        "--pool", help="of a map: average, max or flatten (default: average with --scales)"
+        "--pool",
+        choices=("flatten", "average", "max"),
+        help="of a map (default: average with --scales, or flatten)",
     )
     parser.add_argument("--no-l2", action="store_true", help="do not normalize vectors to length 1")
     parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="for a network of no fixed size"
+        "--image-size",
+        type=Whole(minimum=1, maximum=MAX_SIDE),
+        metavar="PIXELS",
+        help="for a network of no fixed size",
     )
 
 

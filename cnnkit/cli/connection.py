@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.values import COUNT
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", metavar="NAME", required=True, help="the name that the model is served under"
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--model-version", metavar="N", type=int, help="default: the newest")
+    which.add_argument("--model-version", metavar="N", type=COUNT, help="default: the newest")
     which.add_argument(
         "--version-label", metavar="LABEL", help="the version with this label, such as stable"
     )

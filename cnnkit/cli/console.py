@@ -1,21 +1,26 @@
-"""The terminal of a command: progress bars, tables, JSON documents, and the values of options."""
+"""The terminal of a command: progress, notes, tables and JSON documents."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import enum
+import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._files import json_text, read_lines
-from cnnkit.errors import UsageError, escape_controls, truncate
+from cnnkit.errors import RunError, UsageError, escape_controls, truncate
 
 # Characters of a line and of a name in a column, at most: a label of 1 MB would pad every row.
 MAX_LINE = 20_000
 MAX_CELL = 200
+# Time between two lines of progress where there is no terminal.
+LINE_SECONDS = 30.0
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 def progress_bar(
     total: int, label: str | None = None, *, resumed: bool = False
 ) -> Iterator[Callable[..., object]]:
-    """Show a progress bar of images on standard error, if that is a terminal.
+    """Show a progress bar of images on standard error; see `open_bar`.
 
     Args:
         total: Number of images.
@@ -56,7 +61,9 @@ def progress_bar(
 def open_bar(
     total: int, label: str | None = None, *, initial: int = 0, scale: bool = False
 ) -> tqdm:
-    """Return a progress bar of images on standard error, if that is a terminal.
+    """Return a progress bar of images on standard error.
+
+    Where that is no terminal, a line is printed every 30 s instead, and none before.
 
     Args:
         total: Number of images.
@@ -67,6 +74,17 @@ def open_bar(
     # Imported here, because `cnnkit query` works without tqdm.
     from tqdm import tqdm
 
+    lines: dict[str, Any] = {}
+    if not sys.stderr.isatty():
+        lines = {
+            "file": _Lines(),
+            "bar_format": ("{desc}: " if label else "")
+            + "{n_fmt} of {total_fmt} images, {rate_fmt}, {remaining} left"
+            "{postfix}",
+            "mininterval": LINE_SECONDS,
+            "delay": LINE_SECONDS,
+            "miniters": 1,
+        }
     return tqdm(
         total=total,
         desc=None if label is None else cell(label),
@@ -74,8 +92,21 @@ def open_bar(
         unit=" images",
         unit_scale=scale,
         leave=False,
-        disable=None,
+        disable=is_quiet(),
+        **lines,
     )
+
+
+class _Lines:
+    """A stream for tqdm that prints each state of a bar as a line of its own."""
+
+    def write(self, text: str) -> None:
+        """Print a line, without the return and the blanks that redraw a bar."""
+        if text.strip():
+            print_error(text.strip())
+
+    def flush(self) -> None:
+        """Do nothing: lines are flushed."""
 
 
 def print_line(text: str, file: TextIO | None = None) -> None:
@@ -93,12 +124,102 @@ def print_line(text: str, file: TextIO | None = None) -> None:
     # A bar is shown only if something has imported tqdm.
     tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
     with contextlib.nullcontext() if tqdm is None else tqdm.external_write_mode(file=file):
+        print_text(text, file)
+
+
+def print_text(text: str, file: TextIO) -> None:
+    """Print a text of cnnkit, without names of others, and a line break at once.
+
+    Raises:
+        BrokenPipeError: If the reader of the stream is gone.
+        RunError: If standard output cannot be written. On standard error nothing could tell it.
+    """
+    try:
         print(text, file=file, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard(file)
+        if file is not sys.stderr:
+            raise output_error(error) from error
+
+
+def output_error(error: OSError) -> RunError:
+    """Return the error for standard output that cannot be written."""
+    return RunError(
+        "Standard output could not be written",
+        received=error.strerror or error,
+        hint="Make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
+    )
+
+
+def discard(stream: TextIO) -> None:
+    """Send what is written to a stream from now on, and what it still holds, nowhere.
+
+    Python writes what is left in the buffer when it exits, and would fail again.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        empty = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(empty, stream.fileno())
+        os.close(empty)
+
+
+def open_standard_streams() -> None:
+    """Make the standard streams usable: one that is closed leads nowhere, and none is strict.
+
+    Without this, the first file that is opened would take the number of a closed stream, and get
+    the log that TensorFlow writes to it. Characters that the terminal's encoding lacks are escaped.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number, which is this one.
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure") and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(text: str) -> None:
     """Print a line on standard error."""
     print_line(text, sys.stderr)
+
+
+def print_note(text: str) -> None:
+    """Print a note on standard error, unless `--quiet` is given."""
+    if not is_quiet():
+        print_error(f"cnnkit: note: {text}")
+
+
+def print_detail(text: str) -> None:
+    """Print a line on standard error if `--verbose` is given."""
+    if _detail is Detail.VERBOSE:
+        print_error(f"cnnkit: {text}")
+
+
+class Detail(enum.Enum):
+    """How much a command prints beside its result: `--quiet`, nothing or `--verbose`."""
+
+    QUIET = enum.auto()
+    NORMAL = enum.auto()
+    VERBOSE = enum.auto()
+
+
+_detail = Detail.NORMAL
+
+
+def set_detail(detail: Detail) -> None:
+    """Set how much the running command prints."""
+    global _detail
+    _detail = detail
+
+
+def is_quiet() -> bool:
+    """Return whether the running command prints results and errors only."""
+    return _detail is Detail.QUIET
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -122,13 +243,13 @@ class LogFormatter(logging.Formatter):
 def print_left_out(dataset: Dataset) -> None:
     """Print on standard error how many files of a dataset are left out and why, if any are."""
     if text := dataset.describe_left_out():
-        print_error(f"note: {dataset.spec}: {text}")
+        print_note(f"{dataset.spec}: {text}")
 
 
 def print_json(document: object, *, indent: int | None = None) -> None:
     """Print a JSON document on standard output."""
     # JSON escapes control characters and all that is not ASCII itself.
-    print(json_text(document, indent=indent))
+    print_text(json_text(document, indent=indent), sys.stdout)
 
 
 def add_json_argument(parser: argparse._ActionsContainer, help: str | None = None) -> None:
@@ -222,15 +343,3 @@ def read_labels(path: str | Path, option: str = "--labels") -> tuple[str, ...]:
             received=f"{path}, blank in line {names.index('') + 1 if names else 1}",
         )
     return tuple(names)
-
-
-def parse_integers(text: str) -> tuple[int, ...]:
-    """Parse whole numbers with commas between them, such as "256,384", for argparse.
-
-    Raises:
-        argparse.ArgumentTypeError: If a part is not a whole number.
-    """
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"whole numbers with commas, not {text!r}") from None

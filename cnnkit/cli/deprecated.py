@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from cnnkit.cli.console import print_error
+from cnnkit.cli.console import print_note
 
 REMOVED_IN = "0.3.0"
 
@@ -60,9 +60,7 @@ def deprecated_option(
                 given, replacement = option_string or old, new
                 if given.startswith("--no-") and not old.startswith("--no-"):
                     replacement = f"--no-{new.removeprefix('--')}"
-                print_error(
-                    f"cnnkit: note: {given} is now {replacement}; {given} works until {REMOVED_IN}"
-                )
+                print_note(f"{given} is now {replacement}; {given} works until {REMOVED_IN}")
                 self.noted = True
             super().__call__(parser, namespace, values, option_string)
 

@@ -17,6 +17,7 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import read_labels
+from cnnkit.cli.values import IMAGENET, RANDOM, Whole, network_names, network_path
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
     from cnnkit.run_folder import RunFolder
 
-RANDOM, IMAGENET = "random", "imagenet"
 NETWORK_HELP = (
     "run folder, .keras file, or weights file of others; or `random` or `imagenet` with --model"
 )
@@ -95,7 +95,9 @@ def add_network_arguments(
         dest: Attribute of the parsed arguments that holds the path, or the paths.
         **options: Further arguments of `add_argument`, such as `nargs="+"` or another `help`.
     """
-    parser.add_argument(dest, **{"metavar": "MODEL", "help": NETWORK_HELP, **options})
+    parser.add_argument(
+        dest, **{"metavar": "MODEL", "help": NETWORK_HELP, "type": network_path, **options}
+    )
     add_builder_arguments(parser)
 
 
@@ -108,6 +110,7 @@ def add_builder_arguments(parser: argparse._ActionsContainer, *, seed: bool = Tr
     """
     parser.add_argument(
         "--model",
+        type=network_names,
         metavar="NAME",
         help="the architecture of a weights file, one that `cnnkit models` lists",
     )
@@ -116,7 +119,9 @@ def add_builder_arguments(parser: argparse._ActionsContainer, *, seed: bool = Tr
     )
     add_preprocessing_arguments(parser, scale=False)
     if seed:
-        parser.add_argument("--model-seed", type=int, default=0, help="of `random` weights")
+        parser.add_argument(
+            "--model-seed", type=Whole(minimum=0), default=0, help="of `random` weights"
+        )
 
 
 def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -131,6 +136,24 @@ def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
         "preprocessing": preprocessing_arguments(args, scale=False),
         "seed": getattr(args, "model_seed", 0),
     }
+
+
+def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
+    """Check before TensorFlow starts that networks can be named so.
+
+    Args:
+        args: The arguments of `add_builder_arguments`.
+        paths: The networks, as `load_networks` takes them.
+
+    Raises:
+        UsageError: If new weights are asked for without an architecture, the numbers of networks
+            and architectures differ, or a `--model-option` has no value.
+    """
+    builder_arguments(args)
+    _names_of_networks(args.model, len(paths))
+    for path in paths:
+        if path in (RANDOM, IMAGENET) and args.model is None and not Path(path).exists():
+            raise _unnamed_network(path)
 
 
 def load_network(
@@ -260,20 +283,32 @@ def load_networks(
     Raises:
         UsageError: As `load_network`, or if `model` has another number of names.
     """
-    names = [None] if model is None else model.split(",")
-    if len(names) not in (1, len(paths)):
-        raise UsageError(
-            "--model must name one network, or one for each file",
-            expected=f"one name, or {len(paths)} with commas",
-            received=model,
-        )
-    named = names * len(paths) if len(names) == 1 else names
+    named = _names_of_networks(model, len(paths))
     return [
         load_network(
             path, model=name, options=options, preprocessing=preprocessing, seed=seed
         ).model
         for path, name in zip(paths, named, strict=True)
     ]
+
+
+def _names_of_networks(model: str | None, count: int) -> list[str | None]:
+    """Return the architecture of each of some networks."""
+    names: list[str | None] = [None] if model is None else [*model.split(",")]
+    if len(names) not in (1, count):
+        raise UsageError(
+            "--model must name one network, or one for each file",
+            expected=f"one name, or {count} with commas",
+            received=model,
+        )
+    return names * count if len(names) == 1 else names
+
+
+def _unnamed_network(word: str) -> UsageError:
+    return UsageError(
+        f"--model must name the network that gets {word} weights",
+        expected="--model NAME, one that `cnnkit models` lists",
+    )
 
 
 def _fresh_network(
@@ -284,10 +319,7 @@ def _fresh_network(
     from cnnkit import models
 
     if model is None:
-        raise UsageError(
-            f"--model must name the network that gets {word} weights",
-            expected="--model NAME, one that `cnnkit models` lists",
-        )
+        raise _unnamed_network(word)
     keras.utils.set_random_seed(seed)
     return models.build(model, weights=IMAGENET if word == IMAGENET else None, **options)
 

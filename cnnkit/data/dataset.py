@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._dataset_spec import HELD_OUT_MARK
 from cnnkit._file_tree import count_left_out
 from cnnkit.data.decode import decode_image
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
@@ -20,8 +21,6 @@ MAX_UNREADABLE = 0.01
 # Reasons of files that are left out: should be images, and images of a third split.
 UNREADABLE = "unreadable"
 UNUSED_SPLIT = "in the unused split"
-# Stands between a dataset's folder and the name of the split to hold out.
-HELD_OUT_MARK = "#"
 MAX_SHOWN = 3
 
 # A graph function of an index, () int64.

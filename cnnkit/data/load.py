@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
+from cnnkit._dataset_spec import check_dataset_spec
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
-from cnnkit.errors import UsageError, unknown_name
-
-DATASET_SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:NAME")
 
 
 def load_dataset(
@@ -58,14 +55,9 @@ def load_dataset(
 
 
 def _open_dataset(spec: str, seed: int, download: bool, max_unreadable: float) -> Dataset:
-    kind, _, rest = spec.partition(":")
-    placeholders = dict(known.split(":") for known in DATASET_SPECS if ":" in known)
-    if kind in placeholders and not rest:
-        raise UsageError(
-            f"Dataset {spec!r} lacks its name", expected=f"{kind}:{placeholders[kind]}"
-        )
+    kind, rest = check_dataset_spec(spec)
     match kind:
-        case "digits" if not rest:
+        case "digits":
             from cnnkit.data.sources.digits import load_digits
 
             return load_digits(seed)
@@ -81,15 +73,7 @@ def _open_dataset(spec: str, seed: int, download: bool, max_unreadable: float) -
             from cnnkit.data.sources.tfrecord import load_shards
 
             return load_shards(rest)
-        case "tfds":
+        case _:
             from cnnkit.data.sources.tfds import load_tfds
 
             return load_tfds(rest, seed, download)
-        case "voc":
-            raise UsageError(
-                f"Dataset {spec!r} has several classes per image, which is not supported here",
-                expected=f"one of {', '.join(DATASET_SPECS)}",
-                hint="`cnnkit transfer` supports it",
-            )
-    hint = f"Did you mean folder:{spec}?" if Path(spec).is_dir() else ""
-    raise unknown_name("dataset", spec, DATASET_SPECS, hint=hint)

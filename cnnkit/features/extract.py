@@ -115,6 +115,16 @@ def extract_features(
     return FeatureBatch(values, images.names, images.labels, classes)
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Check the number of images in a batch.
+
+    Raises:
+        UsageError: If it is below 1.
+    """
+    if batch_size < 1:
+        raise UsageError("`batch_size` must be at least 1", received=batch_size)
+
+
 def stream_features(
     extractor: FeatureExtractor, split: Split, order: np.ndarray, batch_size: int
 ) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
@@ -136,8 +146,7 @@ def stream_features(
         UsageError: If the batch size is below 1.
         DataError: If an image cannot be decoded, or a vector is not finite.
     """
-    if batch_size < 1:
-        raise UsageError("`batch_size` must be at least 1", received=batch_size)
+    check_batch_size(batch_size)
     if extractor.spec.scales:
         batches = iter_full_images(split, order, extractor.sides, batch_size)
     else:

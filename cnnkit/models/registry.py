@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from cnnkit._networks import PAPERS as PAPERS
 from cnnkit.errors import unknown_name, warn
 from cnnkit.models.alexnet import (
     alexnet,
@@ -38,25 +39,6 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cifar10_full": cifar10_full,
     "cifar10_quick": cifar10_quick,
 }
-
-# Sources of the networks.
-PAPERS = {
-    "alexnet": "Krizhevsky et al. 2012",
-    "alexnet_caffe": "Krizhevsky et al. 2012, BVLC",
-    "caffenet": "Krizhevsky et al. 2012, BVLC",
-    "alexnet_one_weird_trick": "Krizhevsky 2014",
-    "alexnet_torchvision": "Krizhevsky 2014, torchvision",
-    "vgg11": "Simonyan & Zisserman 2014, A",
-    "vgg11_lrn": "Simonyan & Zisserman 2014, A-LRN",
-    "vgg13": "Simonyan & Zisserman 2014, B",
-    "vgg16_c": "Simonyan & Zisserman 2014, C",
-    "vgg16": "Simonyan & Zisserman 2014, D",
-    "vgg19": "Simonyan & Zisserman 2014, E",
-    "zfnet": "Zeiler & Fergus 2013",
-    "cifar10_full": "Caffe's example, after cuda-convnet",
-    "cifar10_quick": "Caffe's example, after cuda-convnet",
-}
-
 
 # Old names of builder options, which the config.json of older runs holds.
 RENAMED_OPTIONS = {"drop_layers": "omit_layers"}

@@ -45,23 +45,6 @@ class LayerSummary:
     activation_bytes: int | None
 
 
-@dataclass(frozen=True)
-class ConvStackCost:
-    """Cost of a stack of convolutions of stride 1, all with C channels.
-
-    Attributes:
-        kernels: Sides of the kernels.
-        receptive_field: Side of the receptive field of the last convolution.
-        weights_per_channel_squared: Number of weights, without biases, divided by C^2.
-        activations: Number of activation functions.
-    """
-
-    kernels: tuple[int, ...]
-    receptive_field: int
-    weights_per_channel_squared: int
-    activations: int
-
-
 @contextmanager
 def build_without_weights(name: str, **options: Any) -> Iterator[keras.Model]:
     """Yield a network without memory for its weights, of which only shapes can be read."""
@@ -120,24 +103,6 @@ def summarize_network(model: keras.Model) -> list[LayerSummary]:
 def layer_macs(rows: Sequence[LayerSummary]) -> int:
     """Return the multiply-adds of one image in all layers."""
     return sum(row.multiply_adds or 0 for row in rows)
-
-
-def conv_stack_cost(kernels: Sequence[int]) -> ConvStackCost:
-    """Return the cost of a stack of convolutions (Simonyan & Zisserman 2014, section 2.3).
-
-    Args:
-        kernels: Sides of the kernels.
-
-    Example:
-        >>> [conv_stack_cost(one).weights_per_channel_squared for one in ((3, 3, 3), (7,))]
-        [27, 49]
-    """
-    return ConvStackCost(
-        tuple(kernels),
-        1 + sum(kernel - 1 for kernel in kernels),
-        sum(kernel**2 for kernel in kernels),
-        len(kernels),
-    )
 
 
 def _multiply_adds(layer: keras.layers.Layer, shape: tuple[int | None, ...]) -> int | None:

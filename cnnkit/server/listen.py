@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from pathlib import Path
@@ -63,6 +64,14 @@ def listen_error(host: str, port: int, reason: str) -> RunError:
     )
 
 
+def _host_error(host: str, reason: str) -> RunError:
+    return RunError(
+        "`host` must be an address or a name of this machine",
+        expected="127.0.0.1 for this machine only, 0.0.0.0 for all interfaces, or one of its own",
+        received=f"{host}: {reason}",
+    )
+
+
 def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -78,7 +87,11 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         except OSError:
             bound.close()
             raise
+    except (socket.gaierror, UnicodeError) as error:
+        raise _host_error(host, getattr(error, "strerror", None) or str(error)) from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _host_error(host, "not an address of this machine") from error
         raise listen_error(host, port, error.strerror or str(error)) from error
     return bound
 

@@ -198,12 +198,10 @@ def check_no_overwrite(path: Path) -> None:
     """Check that a classifier can be saved at `path`, before the features are extracted.
 
     Raises:
-        UsageError: If `path` exists, or its parent folder does not.
+        UsageError: If `path` exists.
     """
     if path.exists():
         raise UsageError(f"{path} exists", expected="a new folder for the classifier")
-    if not path.parent.is_dir():
-        raise UsageError(f"No folder {path.parent} for the classifier", hint="Create it")
 
 
 def names_own_networks(path: str | Path) -> bool:

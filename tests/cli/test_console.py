@@ -1,10 +1,11 @@
 """Bars, tables, and the values of options."""
 
-import argparse
 import ast
+import errno
 import io
 import json
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -12,16 +13,19 @@ from pathlib import Path
 import pytest
 
 from cnnkit.cli.console import (
+    Detail,
     LogFormatter,
     cell,
     check_png,
-    parse_integers,
+    print_detail,
     print_error,
     print_json,
     print_line,
+    print_note,
     print_table,
     progress_bar,
     read_labels,
+    set_detail,
     table,
 )
 from cnnkit.cli.main import main
@@ -99,8 +103,7 @@ def test_a_line_of_the_log_stays_one_line():
 
 
 def test_errors_and_warnings_of_a_command_stay_one_line(capsys, monkeypatch):
-    with pytest.raises(SystemExit):
-        main(["recipes", "alexnet", HOSTILE])
+    assert main(["recipes", "alexnet", HOSTILE]) == 2
     assert ESCAPED in capsys.readouterr().err
 
     notes = []
@@ -200,8 +203,66 @@ def test_labels_are_lines(tmp_path):
         read_labels(tmp_path / "none")
 
 
-def test_integers_have_commas_between_them():
-    assert parse_integers("256,384") == (256, 384)
-    for text in ("", "256,", "a", "1.5"):
-        with pytest.raises(argparse.ArgumentTypeError, match="whole numbers with commas"):
-            parse_integers(text)
+def test_without_a_terminal_a_line_is_printed_every_thirty_seconds(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with progress_bar(100, "features") as progress:
+        for seconds in (10, 10, 9, 2, 10, 10, 9, 2):
+            now[0] += seconds
+            progress(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "features: 40 of 100 images,  1.29 images/s, 00:46 left",
+        "features: 80 of 100 images,  1.29 images/s, 00:15 left",
+    ]
+
+
+def test_quiet_hides_progress_and_notes_but_no_errors(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    set_detail(Detail.QUIET)
+    try:
+        with progress_bar(4) as progress:
+            progress()
+        print_note("files are left out")
+        print_detail("TensorFlow started")
+        assert terminal.getvalue() == ""
+        print_error("cnnkit: error: x")
+        assert terminal.getvalue() == "cnnkit: error: x\n"
+    finally:
+        set_detail(Detail.NORMAL)
+    print_note("files are left out")
+    print_detail("TensorFlow started")
+    assert terminal.getvalue().endswith("x\ncnnkit: note: files are left out\n")
+
+
+def test_verbose_says_how_long_a_command_took(capsys):
+    assert main(["-v", "recipes", "demo"]) == 0
+    assert re.fullmatch(r"cnnkit: cnnkit recipes took \d+\.\d s\n", capsys.readouterr().err)
+    assert main(["recipes", "demo"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("words", [["recipes", "demo"], ["recipes", "--json"]])
+def test_output_that_cannot_be_written_is_one_line(words, monkeypatch, capsys):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert main(words) == 1
+    assert capsys.readouterr().err == (
+        "cnnkit: error: Standard output could not be written. Received: No space left on device."
+        " Make room there.\n"
+    )
+
+
+def test_other_errors_of_the_system_are_told_in_words(monkeypatch, capsys):
+    def fail(args):
+        raise PermissionError(errno.EACCES, "Permission denied", "some/file")
+
+    monkeypatch.setattr("cnnkit.cli.commands.recipes.run", fail)
+    assert main(["recipes"]) == 1
+    assert capsys.readouterr().err == (
+        "cnnkit: error: some/file cannot be used. Received: Permission denied.\n"
+    )

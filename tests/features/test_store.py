@@ -177,5 +177,4 @@ def test_the_command(net, image_folder, tmp_path, capsys):
         assert message in capsys.readouterr().err
         assert not (tmp_path / "h").exists()
     for option in (["--shard", "2/2"], ["--scales", "a"]):
-        with pytest.raises(SystemExit, match="2"):
-            main([*words, *option, "--output", str(tmp_path / "h")])
+        assert main([*words, *option, "--output", str(tmp_path / "h")]) == 2

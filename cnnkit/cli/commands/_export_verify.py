@@ -12,11 +12,14 @@ import argparse
 import dataclasses
 
 from cnnkit.cli.console import add_json_argument, print_json, print_line
+from cnnkit.cli.values import input_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
-    parser.add_argument("folder", metavar="DIR", help="models/NAME/N or models/NAME")
+    parser.add_argument(
+        "folder", metavar="DIR", type=input_folder, help="models/NAME/N or models/NAME"
+    )
     add_json_argument(parser)
 
 

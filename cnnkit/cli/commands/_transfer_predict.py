@@ -20,6 +20,7 @@ from cnnkit.cli.load_network import (
     load_networks,
 )
 from cnnkit.cli.transfer.inputs import load_referenced_networks, load_source
+from cnnkit.cli.values import COUNT, DatasetSpec, image_file, input_folder, network_path
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -33,17 +34,27 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
-    parser.add_argument("saved", metavar="SAVED", help="folder that `cnnkit transfer --save` wrote")
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
     parser.add_argument(
-        "--dataset", metavar="SPEC", help="or the images of a dataset: folder:PATH, voc:PATH ..."
+        "saved",
+        metavar="SAVED",
+        type=input_folder,
+        help="folder that `cnnkit transfer --save` wrote",
+    )
+    parser.add_argument("images", nargs="*", type=image_file, metavar="IMAGE", help="image files")
+    parser.add_argument(
+        "--dataset",
+        metavar="SPEC",
+        type=DatasetSpec(voc=True),
+        help="or the images of a dataset: folder:PATH, voc:PATH ...",
     )
     parser.add_argument(
         "--split", help="of the dataset: train, test or all (default); of voc:PATH test (default)"
     )
-    parser.add_argument("--network", nargs="+", metavar="MODEL", help=NETWORK_HELP)
+    parser.add_argument(
+        "--network", nargs="+", type=network_path, metavar="MODEL", help=NETWORK_HELP
+    )
     add_builder_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=32, metavar="IMAGES")
+    parser.add_argument("--batch-size", type=COUNT, default=32, metavar="IMAGES")
     add_json_argument(parser)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
 from cnnkit.cli.console import add_json_argument, print_json, print_line
+from cnnkit.cli.values import COUNT, SECONDS, image_file
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -30,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signature", help="default: serving_default, or classify_bytes where --image is given"
     )
-    parser.add_argument("--image", metavar="FILE", type=Path, help="send this encoded image")
+    parser.add_argument("--image", metavar="FILE", type=image_file, help="send this encoded image")
     for flag, metavar, kind, default, text in (
-        ("--batch", "N", int, 1, "images in each request"),
-        ("--size", "PIXELS", int, 224, "height and width, where the model leaves them open"),
-        ("--callers", "N", int, 1, "concurrent callers"),
-        ("--requests", "N", int, 200, "number of requests"),
-        ("--seconds", "S", float, 10.0, "start no request after this time"),
-        ("--timeout", "S", float, 10.0, "for each request"),
+        ("--batch", "N", COUNT, 1, "images in each request"),
+        ("--size", "PIXELS", COUNT, 224, "height and width, where the model leaves them open"),
+        ("--callers", "N", COUNT, 1, "concurrent callers"),
+        ("--requests", "N", COUNT, 200, "number of requests"),
+        ("--seconds", "S", SECONDS, 10.0, "start no request after this time"),
+        ("--timeout", "S", SECONDS, 10.0, "for each request"),
     ):
         parser.add_argument(
             flag, metavar=metavar, type=kind, default=default, help=f"{text} (default {default:g})"
@@ -79,9 +80,7 @@ def _signature_and_inputs(client: Client, args: argparse.Namespace) -> tuple[str
     from cnnkit.client.image_calls import read_images
     from cnnkit.client.load_test import check_load_size, random_inputs
 
-    if args.batch < 1:
-        raise UsageError("--batch is out of range", expected="1 or more", received=args.batch)
-    encoded = None if args.image is None else read_images(args.image)
+    encoded = None if args.image is None else read_images(Path(args.image))
     default = "serving_default" if encoded is None else "classify_bytes"
     name = default if args.signature is None else args.signature
     offered = client.metadata(args.model, args.model_version, args.version_label)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cnnkit.cli.console import add_json_argument, cell, print_json, print_line, progress_bar
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
+from cnnkit.cli.values import COUNT, SEED, DatasetSpec, output_folder
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Write images of a dataset as PNG files, named after their labels.",
     )
     for subcommand in (check, shard, sample):
-        subcommand.add_argument("dataset", metavar="SPEC", help=SPEC_HELP)
+        subcommand.add_argument("dataset", metavar="SPEC", type=DatasetSpec(), help=SPEC_HELP)
         subcommand.add_argument(
-            "--seed", type=int, default=0, help="seed of the split, as in training"
+            "--seed", type=SEED, default=0, help="seed of the split, as in training"
         )
     check.add_argument(
         "--strict",
@@ -59,10 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_json_argument(subcommand)
     for subcommand in (check, sample):
         add_decoding_arguments(subcommand)
-    shard.add_argument("--output", required=True, metavar="DIR", help="folder for the shards")
+    shard.add_argument(
+        "--output", type=output_folder, required=True, metavar="DIR", help="folder for the shards"
+    )
     sample.add_argument("--split", choices=("train", "test"), default="test")
-    sample.add_argument("--count", type=int, default=1, metavar="N", help="images (default: 1)")
-    sample.add_argument("--output", required=True, metavar="DIR", help="folder for the files")
+    sample.add_argument("--count", type=COUNT, default=1, metavar="N", help="images (default: 1)")
+    sample.add_argument(
+        "--output", type=output_folder, required=True, metavar="DIR", help="folder for the files"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.console import (
     add_json_argument,
-    parse_integers,
     print_error,
     print_json,
     print_left_out,
@@ -23,7 +22,13 @@ from cnnkit.cli.console import (
     print_table,
     progress_bar,
 )
-from cnnkit.cli.load_network import add_network_arguments, builder_arguments, load_network
+from cnnkit.cli.load_network import (
+    add_network_arguments,
+    builder_arguments,
+    check_networks,
+    load_network,
+)
+from cnnkit.cli.values import COUNT, DatasetSpec, WholeNumbers, input_file
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
@@ -44,38 +49,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="SPEC",
+        type=DatasetSpec(),
         help="dataset of the test images (default: the run's; required for files)",
     )
     parser.add_argument(
         "--labels",
         metavar="FILE",
+        type=input_file,
         help="class names of the networks in files, one a line (default: the network's own, or the"
         " dataset's in their order)",
     )
     parser.add_argument(
         "--protocol",
         default="center",
-        help="center, ten-crop, dense, multi-crop or dense+multi-crop (default: center)",
+        choices=("center", "ten-crop", "dense", "multi-crop", "dense+multi-crop"),
+        help="default: center",
     )
     parser.add_argument(
         "--scales",
+        type=WholeNumbers(minimum=1),
         metavar="PIXELS,...",
         help="shorter sides of the rescaled images (default: the run's own)",
     )
     parser.add_argument(
         "--average",
-        help="scores or probabilities, over crops and positions (default: as the papers do)",
+        choices=("scores", "probabilities"),
+        help="over crops and positions (default: as the papers do)",
     )
-    parser.add_argument("--batch-size", type=int, default=64, metavar="IMAGES")
+    parser.add_argument("--batch-size", type=COUNT, default=64, metavar="IMAGES")
     parser.add_argument("--strategy", default="default", choices=("default", "mirrored"))
-    parser.add_argument("--replicas", type=int, help="replicas under --strategy mirrored")
+    parser.add_argument("--replicas", type=COUNT, help="replicas under --strategy mirrored")
     add_json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, save the results and print a table."""
-    scales = _parse_scales(args.scales)
     _check(args)
+    check_networks(args, args.runs)
     runs = {path: RunFolder.open(path) for path in args.runs if not Path(path).is_file()}
     for one in runs.values():
         one.finished_model()
@@ -88,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    document, members, result, paper = _evaluate(args, runs, scales)
+    document, members, result, paper = _evaluate(args, runs, args.scales)
     if args.json:
         print_json(document)
         return 0
@@ -100,27 +110,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _parse_scales(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        sides = parse_integers(text)
-    except argparse.ArgumentTypeError:
-        sides = ()
-    if not sides or min(sides) < 1 or len(set(sides)) < len(sides):
-        raise UsageError(
-            "--scales must be a list of different sides", expected="256,384,512", received=text
-        )
-    return sides
-
-
 def _check(args: argparse.Namespace) -> None:
     """Check the combination of options."""
     if args.replicas is not None and args.strategy != "mirrored":
         raise UsageError("--replicas requires --strategy mirrored", received=args.strategy)
-    if args.replicas is not None and args.replicas < 1:
+    if args.scales is not None and len(set(args.scales)) < len(args.scales):
         raise UsageError(
-            "--replicas is out of range", expected="at least 1", received=args.replicas
+            "--scales must be different sides", received=",".join(map(str, args.scales))
         )
     if len(set(args.runs)) < len(args.runs):
         raise UsageError("`MODEL` must not be given twice", received=" ".join(args.runs))

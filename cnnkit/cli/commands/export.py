@@ -18,6 +18,7 @@ from cnnkit.cli.load_network import (
     load_network,
 )
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
+from cnnkit.cli.values import COUNT, INDEX, input_file, network_path, not_one_of, output_folder
 from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
     from cnnkit.export import ImageLimits
 
 # Subcommands, which stand in place of a network, and their modules in `cnnkit.cli.commands`.
+SIGNATURES = (
+    "serving_default",
+    "serving_bytes",
+    "classify_bytes",
+    "features",
+    "features_bytes",
+    "explain_bytes",
+)
 SUBCOMMANDS = {"verify": "_export_verify"}
 
 
@@ -32,22 +41,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
         "network",
+        type=network_path,
         metavar="RUN|MODEL.keras|WEIGHTS",
         help="folder that `cnnkit train` wrote, a Keras model, or a weights file of others",
     )
     parser.add_argument(
         "--output",
+        type=output_folder,
         required=True,
         metavar="models/NAME",
         help="model folder; the next integer in it becomes the version",
     )
     # With another destination, because `args.version` is that of `cnnkit --version`.
     parser.add_argument(
-        "--version", type=int, metavar="N", dest="number", help="number of the version"
+        "--version", type=COUNT, metavar="N", dest="number", help="number of the version"
     )
     _add_signature_arguments(parser)
     parser.add_argument(
-        "--dtype", default="float32", help="float32 (default) or bfloat16, of half the size"
+        "--dtype",
+        default="float32",
+        choices=("float32", "bfloat16"),
+        help="float32 (default) or bfloat16, of half the size",
     )
     parser.add_argument(
         "--fully-convolutional",
@@ -56,30 +70,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--warmup",
-        type=int,
+        type=INDEX,
         default=1,
         metavar="N",
         help="requests to each signature that a server runs while loading (default: 1)",
     )
     limits = parser.add_argument_group("limits, beyond which the served network refuses images")
-    limits.add_argument("--max-images", type=int, metavar="N", help="images in a request")
-    limits.add_argument("--max-file-bytes", type=int, metavar="N", help="bytes of an image file")
-    limits.add_argument("--max-pixels", type=int, metavar="N", help="pixels of an image file")
+    limits.add_argument("--max-images", type=COUNT, metavar="N", help="images in a request")
+    limits.add_argument("--max-file-bytes", type=COUNT, metavar="N", help="bytes of an image file")
+    limits.add_argument("--max-pixels", type=COUNT, metavar="N", help="pixels of an image file")
     limits.add_argument(
-        "--max-request-pixels", type=int, metavar="N", help="pixels of all files of a request"
+        "--max-request-pixels", type=COUNT, metavar="N", help="pixels of all files of a request"
     )
     limits.add_argument(
         "--max-free-pixels",
-        type=int,
+        type=COUNT,
         metavar="N",
         help="pixels of all `images` of a request, for --fully-convolutional",
     )
     others = parser.add_argument_group("for a model or weights without a run")
-    others.add_argument("--labels", metavar="FILE", help="class names, one a line")
+    others.add_argument("--labels", metavar="FILE", type=input_file, help="class names, one a line")
     add_builder_arguments(others, seed=False)
     others.add_argument(
         "--scale",
-        type=int,
+        type=COUNT,
         metavar="PIXELS",
         help="shorter side before the crop (default: the run's, else the network's)",
     )
@@ -87,10 +101,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
 
 
+def _signature_name(text: str) -> str:
+    if text not in SIGNATURES and not text.startswith(f"{SIGNATURES[-1]}_"):
+        names = (*SIGNATURES, f"{SIGNATURES[-1]}_LAYER")
+        raise argparse.ArgumentTypeError(not_one_of(text, names))
+    return text
+
+
 def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signatures",
         nargs="+",
+        type=_signature_name,
         metavar="NAME",
         help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes; "
         "serving_default is always there (default: all that the network allows)",
@@ -98,7 +120,7 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--top",
         "--top-k",
-        type=int,
+        type=COUNT,
         default=5,
         metavar="K",
         dest="top",

@@ -19,8 +19,14 @@ from cnnkit.cli.console import (
     print_line,
     progress_bar,
 )
-from cnnkit.cli.load_network import NETWORK_HELP, add_network_arguments, load_from_arguments
+from cnnkit.cli.load_network import (
+    NETWORK_HELP,
+    add_network_arguments,
+    check_networks,
+    load_from_arguments,
+)
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
+from cnnkit.cli.values import COUNT, SEED, DatasetSpec, input_folder, network_path, output_folder
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,14 +37,26 @@ MERGE = "merge"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    add_network_arguments(parser, help=f"{NETWORK_HELP}; or `{MERGE}`")
-    parser.add_argument("folders", nargs="*", metavar="DIR", help=f"for `{MERGE}`")
-    parser.add_argument("--dataset", metavar="SPEC", help="digits, folder:PATH, tfds:NAME ...")
-    parser.add_argument("--split", default="all", help="train, test or all (default)")
-    parser.add_argument("--seed", type=int, default=0, help="of a dataset's own split")
+    add_network_arguments(parser, type=_network_or_merge, help=f"{NETWORK_HELP}; or `{MERGE}`")
+    parser.add_argument(
+        "folders", nargs="*", type=input_folder, metavar="DIR", help=f"for `{MERGE}`"
+    )
+    parser.add_argument(
+        "--dataset", metavar="SPEC", type=DatasetSpec(), help="digits, folder:PATH, tfds:NAME ..."
+    )
+    parser.add_argument(
+        "--split", default="all", choices=("train", "test", "all"), help="default: all"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="of a dataset's own split")
     add_spec_arguments(parser)
     add_decoding_arguments(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the features")
+    parser.add_argument(
+        "--output",
+        type=output_folder,
+        required=True,
+        metavar="DIR",
+        help="folder of the features",
+    )
     parser.add_argument(
         "--shard",
         type=parse_shard,
@@ -46,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="every N-th file from file I on, counted from 0",
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="IMAGES")
+    parser.add_argument("--batch-size", type=COUNT, default=32, metavar="IMAGES")
     add_json_argument(parser)
 
 
@@ -61,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("`MODEL` must be one network", received=" ".join(args.folders))
     if not merge and args.dataset is None:
         raise UsageError("--dataset must name the images", expected="--dataset SPEC")
+    if not merge:
+        check_networks(args, [args.network])
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -102,6 +122,10 @@ def _write(args: argparse.Namespace) -> FeatureIndex:
         )
 
 
+def _network_or_merge(text: str) -> str:
+    return text if text == MERGE else network_path(text)
+
+
 def parse_shard(text: str) -> tuple[int, int]:
     """Parse a shard I/N, with I counted from 0, for argparse.
 
@@ -114,5 +138,5 @@ def parse_shard(text: str) -> tuple[int, int]:
     """
     first, _, second = text.partition("/")
     if not (first.isdecimal() and second.isdecimal() and int(first) < int(second)):
-        raise argparse.ArgumentTypeError(f"I/N with I from 0 to N - 1, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be I/N with I from 0 to N - 1, received {text}")
     return int(first), int(second)

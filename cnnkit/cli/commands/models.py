@@ -10,8 +10,9 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._networks import conv_stack_cost
 from cnnkit.cli.console import add_json_argument, print_json, print_table
-from cnnkit.errors import UsageError
+from cnnkit.cli.values import COUNT, network_name
 
 if TYPE_CHECKING:
     from cnnkit.models.summary import LayerSummary
@@ -23,25 +24,36 @@ STACKS = ((3, 3, 3), (7,), (3, 3), (5,))
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"a network, or {COMPARE_STACKS}")
-    parser.add_argument("--classes", type=int, default=1000, help="default: 1000")
     parser.add_argument(
-        "--image-size", type=int, metavar="PIXELS", help="side of the image (default: the paper's)"
+        "name",
+        nargs="?",
+        type=_network_or_stacks,
+        metavar="NAME",
+        help=f"a network, or {COMPARE_STACKS}",
+    )
+    parser.add_argument("--classes", type=COUNT, default=1000, help="default: 1000")
+    parser.add_argument(
+        "--image-size",
+        type=COUNT,
+        metavar="PIXELS",
+        help="side of the image (default: the paper's)",
     )
     add_json_argument(parser)
 
 
+def _network_or_stacks(text: str) -> str:
+    return text if text == COMPARE_STACKS else network_name(text)
+
+
 def run(args: argparse.Namespace) -> int:
     """Print a table."""
-    from cnnkit.cli.quiet_tensorflow import import_tensorflow
-
-    import_tensorflow()
     if args.name == COMPARE_STACKS:
-        rows = _stack_rows()
-    elif args.name is None:
-        rows = _network_rows(args)
+        rows = _stack_rows(args)
     else:
-        rows = _layer_rows(args)
+        from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+        import_tensorflow()
+        rows = _network_rows(args) if args.name is None else _layer_rows(args)
     if args.json:
         print_json(rows)
     else:
@@ -49,9 +61,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stack_rows() -> list[dict[str, Any]]:
-    from cnnkit.models.summary import conv_stack_cost
-
+def _stack_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
     return [
         {
             "convolutions": " + ".join(f"{kernel}x{kernel}" for kernel in cost.kernels),
@@ -98,10 +108,6 @@ def _layer_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _summarize(name: str, args: argparse.Namespace) -> list[LayerSummary]:
     from cnnkit.models.summary import build_without_weights, summarize_network
 
-    if args.image_size is not None and args.image_size < 1:
-        raise UsageError(
-            "--image-size is out of range", expected="at least 1", received=args.image_size
-        )
     options: dict[str, Any] = {"classes": args.classes}
     if args.image_size:
         options["input_shape"] = (args.image_size, args.image_size, 3)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
-from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.load_network import add_network_arguments, check_networks, load_from_arguments
+from cnnkit.cli.values import COUNT, SEED, DatasetSpec, image_file, input_folder
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,22 +25,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_network_arguments(parser)
     parser.add_argument(
-        "--query", required=True, nargs="+", metavar="IMAGE", help="image files to look for"
+        "--query",
+        required=True,
+        nargs="+",
+        type=image_file,
+        metavar="IMAGE",
+        help="image files to look for",
     )
     parser.add_argument(
-        "--index", required=True, metavar="FEATURES", help="folder that `cnnkit features` wrote"
+        "--index",
+        required=True,
+        type=input_folder,
+        metavar="FEATURES",
+        help="folder that `cnnkit features` wrote",
     )
-    parser.add_argument("--k", type=int, default=6, help="neighbors of each query (default: 6)")
+    parser.add_argument("--k", type=COUNT, default=6, help="neighbors of each query (default: 6)")
     parser.add_argument(
         "--output", metavar="PNG", help="contact sheet of the queries and neighbors"
     )
     parser.add_argument(
         "--dataset",
         metavar="SPEC",
+        type=DatasetSpec(),
         help="dataset of the images, for --output (default: as in the index)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the dataset's own split, as in `cnnkit features`"
+        "--seed", type=SEED, default=0, help="of the dataset's own split, as in `cnnkit features`"
     )
     add_json_argument(parser)
 
@@ -47,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the neighbors, and draw them if --output is given."""
     output = None if args.output is None else check_png(args.output)
+    check_networks(args, [args.network])
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 

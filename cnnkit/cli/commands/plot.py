@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.cli.console import check_png, print_line
+from cnnkit.cli.values import input_file, run_folder
 from cnnkit.errors import DataError, UsageError
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
@@ -26,11 +27,18 @@ MAX_CLASSES = 4096
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "runs", nargs="+", metavar="RUN", help="run folders; one, except for curves"
+        "runs",
+        nargs="+",
+        type=run_folder,
+        metavar="RUN",
+        help="run folders; one, except for curves",
     )
     parser.add_argument("--kind", default=KINDS[0], choices=KINDS, help="the kind of figure")
     parser.add_argument(
-        "--results", metavar="FILE.json", help="file of an evaluation (default: the run's last)"
+        "--results",
+        type=input_file,
+        metavar="FILE.json",
+        help="file of an evaluation (default: the run's last)",
     )
     parser.add_argument("--output", required=True, metavar="FILE.png", help="the file to write")
 

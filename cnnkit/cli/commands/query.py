@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable_name
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
-from cnnkit.cli.console import add_json_argument, cell, print_error, print_json, print_line
+from cnnkit.cli.console import (
+    add_json_argument,
+    cell,
+    print_error,
+    print_json,
+    print_line,
+    print_note,
+)
+from cnnkit.cli.values import COUNT, SECONDS
 from cnnkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -41,10 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     parser.add_argument(
-        "--top", metavar="K", type=int, help="classes per image (default: 5 at most)"
+        "--top", metavar="K", type=COUNT, help="classes per image (default: 5 at most)"
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=10.0, help="for each image (default 10)"
+        "--timeout",
+        metavar="SECONDS",
+        type=SECONDS,
+        default=10.0,
+        help="for each image (default 10)",
     )
     parser.add_argument(
         "--explain",
@@ -61,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "left out",
     )
     parser.add_argument(
-        "--watch-seconds", metavar="S", type=float, default=60.0, help="at most (default 60)"
+        "--watch-seconds", metavar="S", type=SECONDS, default=60.0, help="at most (default 60)"
     )
     add_json_argument(parser)
     add_connection_arguments(parser)
@@ -129,7 +141,7 @@ def _image_files(folder: Path) -> list[Path]:
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
     if left_out:
-        print_error(f"note: {folder}: {count_left_out(left_out)}")
+        print_note(f"{folder}: {count_left_out(left_out)}")
     if not found:
         raise UsageError(
             f"{folder} has no image files",

@@ -12,13 +12,16 @@ from typing import Any
 
 from cnnkit.cli.console import add_json_argument, print_json, print_table
 from cnnkit.cli.train_stages import open_stage_runs
+from cnnkit.cli.values import run_folder
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders to compare")
+    parser.add_argument(
+        "runs", nargs="*", type=run_folder, metavar="RUN", help="run folders to compare"
+    )
     parser.add_argument(
         "--folder", default="runs", help="folder of the runs to list (default: runs)"
     )

@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from cnnkit.cli.serve.options import add_embedded_arguments, given_options, served_name
+from cnnkit.cli.values import COUNT, Whole
 from cnnkit.errors import UsageError
 
 _ALL_INTERFACES = "0.0.0.0"
@@ -22,7 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", metavar="MODELS", type=Path, help="a model's folder, NAME/, or a models.config"
     )
-    parser.add_argument("--port", type=int, default=8500, help="0 picks a free one (default 8500)")
+    parser.add_argument(
+        "--port",
+        type=Whole(minimum=0, maximum=65535),
+        default=8500,
+        help="0 picks a free one (default 8500)",
+    )
     parser.add_argument(
         "--host", help="the interface to listen on (default 127.0.0.1: this machine only)"
     )
@@ -34,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="use it even where tensorflow_model_server is installed",
     )
     group.add_argument(
-        "--workers", metavar="N", type=int, help="processes that share the port (default 1)"
+        "--workers", metavar="N", type=COUNT, help="processes that share the port (default 1)"
     )
     add_embedded_arguments(group)
     # One of --workers processes: it shares the port, and ends when its standard input does.
@@ -46,8 +52,6 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit._signals import defer_signals
     from cnnkit.server import find_model_server
 
-    if not 0 <= args.port < 65536:
-        raise UsageError("--port is out of range", expected="0 to 65535", received=args.port)
     embedded = args.embedded or args.models.is_file() or bool(given_options(args))
     binary = None if embedded or args.workers is not None else find_model_server()
     # Workers get a second signal: Ctrl-C reaches every process, and then the parent stops them.

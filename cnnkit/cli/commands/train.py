@@ -17,6 +17,7 @@ from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.console import add_json_argument, print_error, print_json, print_line
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.train_stages import has_stages, read_stages, train_stages, write_stages
+from cnnkit.cli.values import INDEX, SECONDS, output_folder
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
@@ -33,7 +34,9 @@ TrainFunction = Callable[[TrainingConfig, Path, bool, Mapping[str, Any]], RunFol
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--recipe", help=f"one of {', '.join(RECIPES)} (default: {DEFAULT})")
-    parser.add_argument("--output", help="run folder (default: a free name in runs/)")
+    parser.add_argument(
+        "--output", type=output_folder, help="run folder (default: a free name in runs/)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument(
         "--overwrite", action="store_true", help="start afresh where --output is a run already"
@@ -51,12 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(or TF_CONFIG)",
     )
     parser.add_argument(
-        "--worker-index", type=int, metavar="N", help="this process's place in --workers, from 0"
+        "--worker-index", type=INDEX, metavar="N", help="this process's place in --workers, from 0"
     )
-    deprecated_option(parser, "--index", "--worker-index", type=int)
+    deprecated_option(parser, "--index", "--worker-index", type=INDEX)
     parser.add_argument(
         "--worker-timeout",
-        type=float,
+        type=SECONDS,
         metavar="SECONDS",
         help="time to wait at the start for the other workers (default: 300)",
     )
@@ -88,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
     if recipe is not None:
         name = args.recipe or DEFAULT
         _check_needs(recipe, name, config)
+        _check_kept_epochs(args, config)
         metadata = _recipe_metadata(recipe, name, base, config)
     return _train_and_report(
         args, output, lambda train: [train(config, output, args.resume, metadata)]
@@ -218,6 +222,16 @@ def _check_needs(recipe: Recipe, name: str, config: TrainingConfig) -> None:
             if not hasattr(config, need):
                 flag = f"--model-option {need}=VALUE"
             raise UsageError(f"Recipe {name} leaves {need} to you: {reason}", expected=flag)
+
+
+def _check_kept_epochs(args: argparse.Namespace, config: TrainingConfig) -> None:
+    """Check that the epochs of `--keep-epochs` come; those of a recipe may be cut off."""
+    late = [epoch for epoch in getattr(args, "keep_epochs", ()) if epoch > config.epochs]
+    if late:
+        raise UsageError(
+            f"--keep-epochs must be epochs of 1 to {config.epochs}",
+            received=" ".join(map(str, late)),
+        )
 
 
 def _recipe_metadata(

@@ -13,12 +13,12 @@ images), and `cnnkit transfer predict DIR IMAGE ...` applies it; a run folder ca
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from cnnkit.cli.arguments import add_spec_arguments
-from cnnkit.cli.console import add_json_argument, check_png, parse_integers
-from cnnkit.cli.load_network import add_network_arguments
+from cnnkit.cli.console import add_json_argument, check_png
+from cnnkit.cli.load_network import add_network_arguments, check_networks
 from cnnkit.cli.transfer.inputs import is_multilabel
+from cnnkit.cli.values import COUNT, INDEX, SEED, DatasetSpec, Number, WholeNumbers, new_folder
 from cnnkit.errors import UsageError
 
 # Subcommands, which stand in place of a network, and their modules in `cnnkit.cli.commands`.
@@ -29,22 +29,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     add_network_arguments(parser, "models", nargs="+")
     parser.add_argument(
-        "--dataset", metavar="SPEC", help="digits, folder:PATH, tfds:NAME, voc:PATH ..."
+        "--dataset",
+        metavar="SPEC",
+        type=DatasetSpec(voc=True),
+        help="digits, folder:PATH, tfds:NAME, voc:PATH ...",
     )
     add_spec_arguments(parser, many=True)
     parser.add_argument(
-        "--classifier", nargs="+", default=["svm"], help="svm (default), softmax or both"
+        "--classifier",
+        nargs="+",
+        default=["svm"],
+        choices=("svm", "softmax"),
+        help="one or both (default: svm)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the first split")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="IMAGES")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the first split")
+    parser.add_argument("--batch-size", type=COUNT, default=32, metavar="IMAGES")
     add_json_argument(parser)
-    parser.add_argument("--save", metavar="DIR", help="a new folder for the fitted classifier")
     parser.add_argument(
-        "--exclude-overlap", metavar="SPEC", help="leave out images that this dataset has too"
+        "--save",
+        metavar="DIR",
+        type=new_folder,
+        help="a new folder for the fitted classifier",
+    )
+    parser.add_argument(
+        "--exclude-overlap",
+        metavar="SPEC",
+        type=DatasetSpec(voc=True),
+        help="leave out images that this dataset has too",
     )
     parser.add_argument(
         "--overlap-threshold",
-        type=float,
+        type=Number(minimum=-1, maximum=1),
         metavar="CORRELATION",
         help="correlation from which two images count as the same (default: 0.95)",
     )
@@ -55,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_single_label_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--per-class",
-        type=parse_integers,
+        type=WholeNumbers(minimum=1),
         nargs="+",
         default=[(30,)],
         metavar="N",
@@ -63,12 +78,12 @@ def _add_single_label_arguments(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--test-per-class",
-        type=int,
+        type=INDEX,
         default=50,
         metavar="N",
         help="test images of each class at most (default: 50); 0 takes all others",
     )
-    group.add_argument("--splits", type=int, default=3, help="random splits (default: 3)")
+    group.add_argument("--splits", type=COUNT, default=3, help="random splits (default: 3)")
     group.add_argument(
         "--figure", metavar="PNG", help="plot of recall against training images, with a JSON file"
     )
@@ -76,7 +91,9 @@ def _add_single_label_arguments(group: argparse._ArgumentGroup) -> None:
 
 def _add_multilabel_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--metric", help="area (default, VOC2010 and later) or eleven-point (VOC2007)"
+        "--metric",
+        choices=("area", "eleven-point"),
+        help="area (default, VOC2010 and later) or eleven-point (VOC2007)",
     )
     group.add_argument(
         "--train-split", metavar="NAME", help="default: trainval, or train without test images"
@@ -88,14 +105,11 @@ def run(args: argparse.Namespace) -> int:
     """Score the features, and print a table."""
     args.per_class = sum(args.per_class, ())
     _check(args)
+    check_networks(args, args.models)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
-    if args.save is not None:
-        from cnnkit.transfer.linear_probe import check_no_overwrite
-
-        check_no_overwrite(Path(args.save))
     if is_multilabel(args.dataset):
         from cnnkit.cli.transfer.multilabel import transfer_to_labels
 

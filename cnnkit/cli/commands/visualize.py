@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
+from cnnkit.cli.load_network import check_networks
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
+from cnnkit.cli.values import require_packages
 from cnnkit.cli.visualize import FIGURES
 
 
@@ -29,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Draw one figure, or one for each layer, and write their facts and arrays."""
     output = check_png(args.output)
+    require_packages("matplotlib", purpose="`cnnkit visualize`")
+    if hasattr(args, "model"):
+        networks = args.networks if hasattr(args, "networks") else [args.network]
+        check_networks(args, networks)
+    FIGURES[args.name].check(args)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 

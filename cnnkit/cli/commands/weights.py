@@ -7,6 +7,7 @@ arrays by name (.npz, .npy) are recognized by their content; no code in them run
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.arguments import (
@@ -16,6 +17,8 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import add_json_argument, print_json, print_line, read_labels
+from cnnkit.cli.values import OutputFile, input_file, network_name, network_path
+from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
@@ -41,21 +44,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
     )
     for subcommand in (inspect, convert):
-        subcommand.add_argument("file", metavar="FILE", help="weights file, or a run folder")
+        subcommand.add_argument(
+            "file", metavar="FILE", type=network_path, help="weights file, or a run folder"
+        )
         add_preprocessing_arguments(subcommand)
-        subcommand.add_argument("--labels", metavar="FILE", help="class names, one a line")
+        subcommand.add_argument(
+            "--labels", metavar="FILE", type=input_file, help="class names, one a line"
+        )
     add_json_argument(inspect)
-    convert.add_argument("--model", required=True, help="a network that `cnnkit models` lists")
+    convert.add_argument(
+        "--model", required=True, type=network_name, help="a network that `cnnkit models` lists"
+    )
     convert.add_argument(
         "--model-option", action="append", default=[], metavar="NAME=VALUE", help=MODEL_OPTION_HELP
     )
-    convert.add_argument("--output", required=True, metavar="FILE.keras", help="the new file")
+    convert.add_argument(
+        "--output",
+        required=True,
+        type=OutputFile(".keras"),
+        metavar="FILE.keras",
+        help="the new file",
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace --output")
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect or convert the file."""
     options = parse_model_options(args.model_option) if args.action == "convert" else {}
+    if args.action == "convert" and Path(args.output).exists() and not args.overwrite:
+        raise UsageError(f"--output {args.output} exists", hint="--overwrite replaces it")
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 

@@ -8,11 +8,11 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from cnnkit._signals import default_signals, interruptible
 from cnnkit.cli.console import LogFormatter, print_line
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
-from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from cnnkit.server import EmbeddedServer
@@ -34,10 +34,32 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         UsageError: If an option is out of range, or a folder holds no model.
         RunError: If the server cannot listen on the port, or a model cannot be loaded.
     """
-    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+    from cnnkit.server.listen import check_port_free
 
     options = embedded_server_options(args)
+    host = args.host or LOCALHOST
+    if not args.worker:
+        # Before TensorFlow starts; the server itself does so too.
+        check_port_free(host, args.port)
     _raise_open_file_limit()
+    # Signals are deferred, but nothing is lost by ending before the server answers.
+    with default_signals() if args.worker else interruptible():
+        server = _start(args, host, options)
+    try:
+        print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
+        _log_to_stderr()
+        if args.worker:
+            _serve_as_worker(server, stop_requested)
+        while not stop_requested() and not args.worker:
+            time.sleep(_CHECK_SECONDS)
+    finally:
+        server.stop(_grace(args))
+
+
+def _start(args: argparse.Namespace, host: str, options: dict[str, Any]) -> EmbeddedServer:
+    """Import TensorFlow, load the models and start the server."""
+    from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
     import_tensorflow()
     from cnnkit.server import EmbeddedServer
 
@@ -54,21 +76,13 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         options["load"] = load_openvino
     server = EmbeddedServer(
         **options,
-        host=args.host or LOCALHOST,
+        host=host,
         port=args.port,
         poll_seconds=DEFAULT_POLL_SECONDS if args.poll_seconds is None else args.poll_seconds,
         reuse_port=args.worker,
     )
     server.start()
-    try:
-        print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
-        _log_to_stderr()
-        if args.worker:
-            _serve_as_worker(server, stop_requested)
-        while not stop_requested() and not args.worker:
-            time.sleep(_CHECK_SECONDS)
-    finally:
-        server.stop(_grace(args))
+    return server
 
 
 def _serve_as_worker(server: EmbeddedServer, stop_requested: Callable[[], bool]) -> None:
@@ -98,8 +112,6 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
     from cnnkit.server.listen import reserve_port
     from cnnkit.server.worker_pool import WorkerPool
 
-    if args.workers < 1:
-        raise UsageError("--workers is out of range", expected="1 or more", received=args.workers)
     # Here, so that a wrong option makes one error and not one for each worker.
     embedded_server_options(args)
     host = args.host or LOCALHOST

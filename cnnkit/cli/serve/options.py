@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.values import COUNT, Number
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -19,28 +19,29 @@ if TYPE_CHECKING:
 ENGINES = ("tensorflow", "openvino")
 
 # Metavar, type and help of each option.
-_OPTIONS: dict[str, tuple[str, type, str]] = {
+_TIME = Number(minimum=0)
+_OPTIONS: dict[str, tuple[str, Any, str]] = {
     "--versions": ("CHOICE", str, "latest, latest:N, all, or numbers such as 1,3 (default latest)"),
     "--version-labels": (
         "LABEL=VERSION,...",
         str,
         "names of versions, such as stable=1,canary=2",
     ),
-    "--poll-seconds": ("S", float, "time between two checks for new versions, 0 for no checks "
+    "--poll-seconds": ("S", _TIME, "time between two checks for new versions, 0 for no checks "
                        "(default 1)"),
-    "--threads": ("N", int, "graphs that run at once (default: one for each core)"),
-    "--batch-window-ms": ("MS", float, "time that a request waits for others to run with"),
-    "--max-batch": ("N", int, "images in a request (default 256)"),
+    "--threads": ("N", COUNT, "graphs that run at once (default: one for each core)"),
+    "--batch-window-ms": ("MS", _TIME, "time that a request waits for others to run with"),
+    "--max-batch": ("N", COUNT, "images in a request (default 256)"),
     "--max-request-pixels": (
         "N",
-        int,
+        COUNT,
         "pixels of the image files of a request, those of a PNG file 6 times (default 1000000000)",
     ),
-    "--max-calls": ("N", int, "concurrent requests; more are refused (default 128)"),
-    "--max-request-mb": ("MB", int, "size of a request in MiB (default 256)"),
-    "--max-memory-mb": ("MB", int, "memory of all open requests in MiB (default 1024)"),
-    "--max-models": ("N", int, "models that a reload request may name (default 32)"),
-    "--grace": ("S", float, "time for running requests when the server stops (default 10)"),
+    "--max-calls": ("N", COUNT, "concurrent requests; more are refused (default 128)"),
+    "--max-request-mb": ("MB", COUNT, "size of a request in MiB (default 256)"),
+    "--max-memory-mb": ("MB", COUNT, "memory of all open requests in MiB (default 1024)"),
+    "--max-models": ("N", COUNT, "models that a reload request may name (default 32)"),
+    "--grace": ("S", _TIME, "time for running requests when the server stops (default 10)"),
     "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
     "--tls-key": ("FILE", Path, "its private key, PEM"),
@@ -111,13 +112,6 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     from cnnkit.server.model_config import parse_version_policy, read_models_config
     from cnnkit.server.version_folders import version_folders
 
-    for option in ("poll_seconds", "grace"):
-        seconds = getattr(args, option)
-        if seconds is not None and not 0 <= seconds < math.inf:
-            flag = option.replace("_", "-")
-            raise UsageError(
-                f"--{flag} is out of range", expected="0 or more seconds", received=seconds
-            )
     _check_engine(args.engine)
     if args.allow_reload and args.workers not in (None, 1):
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.values import COUNT, SEED, Number
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 
 
@@ -15,11 +16,14 @@ def add_maximization_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unit", nargs="+", default=["0"], help="units, or names of classes (default 0)"
     )
-    parser.add_argument("--steps", type=int, default=128, help="(default 128)")
+    parser.add_argument("--steps", type=COUNT, default=128, help="(default 128)")
     parser.add_argument(
-        "--smoothness", type=float, default=0, help="weight of total variation (default 0)"
+        "--smoothness",
+        type=Number(minimum=0),
+        default=0,
+        help="weight of total variation (default 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the noise (default 0)")
     add_image_size_argument(parser)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.read_image import read_image_for
+from cnnkit.cli.values import COUNT, SEED, Number
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
@@ -41,16 +42,16 @@ LAYER: dict[str, dict[str, Any]] = {
     "layer": {"help": "layer of the maps (default: the last maps before the classes)"}
 }
 BATCH_SIZE: dict[str, dict[str, Any]] = {
-    "batch_size": {"type": int, "default": 16, "help": "images at a time (default 16)"}
+    "batch_size": {"type": COUNT, "default": 16, "help": "images at a time (default 16)"}
 }
 NOISE = {
-    "samples": {"type": int, "default": 50, "help": "copies (default 50)"},
+    "samples": {"type": COUNT, "default": 50, "help": "copies (default 50)"},
     "noise": {
-        "type": float,
+        "type": Number(minimum=0),
         "default": 0.15,
         "help": "part of the range of values (default 0.15)",
     },
-    "seed": {"type": int, "default": 0, "help": "of the noise (default 0)"},
+    "seed": {"type": SEED, "default": 0, "help": "of the noise (default 0)"},
 }
 
 # By the name on the command line.
@@ -144,11 +145,16 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
     )
 
 
+COMPARED = (
+    "deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam", "gradcam++", "scorecam"
+)  # fmt: skip
+
+
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the comparison."""
     add_attribution_arguments(parser, {})
     parser.add_argument(
-        "--methods", nargs="+",
+        "--methods", nargs="+", choices=COMPARED, metavar="METHOD",
         help="deconvnet guided gradient saliency smoothgrad gradcam (these by default) gradcam++"
         " scorecam",
     )  # fmt: skip
@@ -158,8 +164,10 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
         " convolution, the first layer)",
     )  # fmt: skip
     parser.add_argument("--layer", **LAYER["layer"])
-    parser.add_argument("--samples", type=int, default=50, help="copies of smoothgrad (default 50)")
-    parser.add_argument("--seed", type=int, default=0, help="of weights and noise (default 0)")
+    parser.add_argument(
+        "--samples", type=COUNT, default=50, help="copies of smoothgrad (default 50)"
+    )
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights and noise (default 0)")
 
 
 def draw_compare(args: argparse.Namespace) -> Figure:

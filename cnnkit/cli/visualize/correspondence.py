@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.values import COUNT, LEVEL, SEED, input_file
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 from cnnkit.errors import DataError, UsageError
 
@@ -24,13 +25,15 @@ if TYPE_CHECKING:
 def add_correspondence_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the figure."""
     add_network_arguments(parser)
-    parser.add_argument("parts", metavar="PARTS", help="JSON file of images and boxes")
+    parser.add_argument(
+        "parts", metavar="PARTS", type=input_file, help="JSON file of images and boxes"
+    )
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv5 fc7")
     parser.add_argument(
-        "--fill", type=float, default=128, help="gray that hides a part (default 128)"
+        "--fill", type=LEVEL, default=128, help="gray that hides a part (default 128)"
     )
-    parser.add_argument("--draws", type=int, default=10, help="random positions (default 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random positions (default 0)")
+    parser.add_argument("--draws", type=COUNT, default=10, help="random positions (default 10)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the random positions (default 0)")
     add_image_size_argument(parser)
 
 

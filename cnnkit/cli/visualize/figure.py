@@ -15,6 +15,7 @@ from cnnkit._staging import staged_file
 from cnnkit.cli.console import print_left_out
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.read_image import command_decoding
+from cnnkit.cli.values import COUNT, INDEX, DatasetSpec, image_file
 from cnnkit.errors import DataError, unknown_name
 
 if TYPE_CHECKING:
@@ -56,11 +57,13 @@ class FigureCommand:
         add_arguments: Declares the arguments of the figure.
         draw: Draws the figure; or several, by the PNG file that each was drawn to. TensorFlow is
             imported here only, so that `--help` is fast.
+        check: Checks arguments together, before TensorFlow starts.
     """
 
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     draw: Callable[[argparse.Namespace], Figure | dict[Path, Figure]]
+    check: Callable[[argparse.Namespace], object] = lambda args: None
 
     @property
     def summary(self) -> str:
@@ -89,9 +92,12 @@ def projection_summary(result: Projection) -> str:
     )
 
 
+RULES = ("deconvnet", "guided", "gradient")
+
+
 def add_image_argument(parser: argparse.ArgumentParser) -> None:
     """Declare the image file."""
-    parser.add_argument("image", metavar="IMAGE", help="image file")
+    parser.add_argument("image", metavar="IMAGE", type=image_file, help="image file")
 
 
 def add_target_argument(parser: argparse.ArgumentParser, **options: Any) -> None:
@@ -110,7 +116,7 @@ def add_target_argument(parser: argparse.ArgumentParser, **options: Any) -> None
 def add_unit_argument(parser: argparse.ArgumentParser) -> None:
     """Declare one unit of one layer."""
     parser.add_argument("--layer", required=True, help="for example conv5")
-    parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+    parser.add_argument("--unit", type=INDEX, help="feature map (default: the strongest)")
 
 
 def add_layers_argument(parser: argparse.ArgumentParser) -> None:
@@ -120,17 +126,21 @@ def add_layers_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_dataset_argument(parser: argparse.ArgumentParser) -> None:
     """Declare a dataset."""
-    parser.add_argument("dataset", metavar="DATASET", help="digits, folder:PATH or tfds:NAME")
+    parser.add_argument(
+        "dataset", metavar="DATASET", type=DatasetSpec(), help="digits, folder:PATH or tfds:NAME"
+    )
 
 
 def add_rule_argument(parser: argparse.ArgumentParser) -> None:
     """Declare the backward rule of projections."""
-    parser.add_argument("--rule", default="deconvnet", help="deconvnet, guided or gradient")
+    parser.add_argument(
+        "--rule", default="deconvnet", choices=RULES, help="backward rule (default: deconvnet)"
+    )
 
 
 def add_image_size_argument(parser: argparse.ArgumentParser) -> None:
     """Declare the side of the images for a network of variable input size."""
-    parser.add_argument("--image-size", type=int, help="for a network of no fixed size")
+    parser.add_argument("--image-size", type=COUNT, help="for a network of no fixed size")
 
 
 def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:

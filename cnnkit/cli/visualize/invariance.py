@@ -8,14 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.values import LEVEL, image_file
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_target_argument
 from cnnkit.errors import UsageError
+
+TRANSFORMS = ("translation", "scale", "rotation")
 
 
 def add_invariance_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the figure."""
     add_network_arguments(parser)
-    parser.add_argument("image", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("image", metavar="IMAGE", type=image_file, nargs="+", help="image files")
     add_target_argument(
         parser, nargs="+", help="their classes, by name or number (default: the most probable)"
     )
@@ -25,10 +28,10 @@ def add_invariance_arguments(parser: argparse.ArgumentParser) -> None:
         help="(default: the first layer with weights and the last but one)",
     )
     parser.add_argument(
-        "--transform", nargs="+", default=["translation", "scale", "rotation"],
-        help="translation, scale, rotation (default: all three)",
+        "--transform", nargs="+", default=list(TRANSFORMS), choices=TRANSFORMS,
+        help="(default: all three)",
     )  # fmt: skip
-    parser.add_argument("--fill", type=float, default=128, help="beyond the image (default 128)")
+    parser.add_argument("--fill", type=LEVEL, default=128, help="beyond the image (default 128)")
 
 
 def draw_invariance_figure(args: argparse.Namespace) -> Figure:

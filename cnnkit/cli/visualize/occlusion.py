@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
 from cnnkit.cli.read_image import read_image_for
+from cnnkit.cli.values import COUNT, INDEX, LEVEL, image_file
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
@@ -15,27 +16,43 @@ from cnnkit.cli.visualize.figure import (
     add_target_argument,
     projection_facts,
 )
+from cnnkit.errors import UsageError
 
 
 def add_occlusion_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the figure."""
     add_network_arguments(parser)
     add_image_argument(parser)
-    parser.add_argument("--square", type=int, default=32, help="side in pixels (default: 32)")
-    parser.add_argument("--stride", type=int, default=8, help="step in pixels (default: 8)")
+    parser.add_argument("--square", type=COUNT, default=32, help="side in pixels (default: 32)")
+    parser.add_argument("--stride", type=COUNT, default=8, help="step in pixels (default: 8)")
     parser.add_argument(
-        "--fill", type=float, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
+        "--fill", type=LEVEL, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
     )
     add_target_argument(parser)
     parser.add_argument("--layer", help="layer whose map is recorded (default: the last maps)")
-    parser.add_argument("--unit", type=int, help="feature map (default: the strongest)")
+    parser.add_argument("--unit", type=INDEX, help="feature map (default: the strongest)")
     parser.add_argument(
-        "--others", nargs="+", default=[], metavar="IMAGE",
+        "--others", nargs="+", type=image_file, default=[], metavar="IMAGE",
         help="images whose projections of the same map are drawn as well",
     )  # fmt: skip
-    parser.add_argument("--edge", default="inside", help="inside (default) or clip")
-    parser.add_argument("--method", help="incremental or plain (default: the faster one)")
-    parser.add_argument("--batch-size", type=int, default=32, help="places at a time")
+    parser.add_argument(
+        "--edge",
+        default="inside",
+        choices=("inside", "clip"),
+        help="squares beyond the edge: none (inside, the default), or cut off (clip)",
+    )
+    parser.add_argument(
+        "--method", choices=("incremental", "plain"), help="default: the faster one"
+    )
+    parser.add_argument("--batch-size", type=COUNT, default=32, help="places at a time")
+
+
+def _check(args: argparse.Namespace) -> None:
+    if len(args.fill) not in (1, 3):
+        raise UsageError(
+            "--fill must be one level of gray, or three of red, green and blue",
+            received=" ".join(f"{level:g}" for level in args.fill),
+        )
 
 
 def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
@@ -105,4 +122,5 @@ most probable class (Zeiler & Fergus 2013, Fig. 7). With --others the map's proj
 images stand beside that of the image, as in the paper.""",
     add_occlusion_arguments,
     draw_occlusion_figure,
+    _check,
 )

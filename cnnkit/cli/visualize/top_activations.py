@@ -16,6 +16,7 @@ from cnnkit.cli.load_network import (
     load_from_arguments,
     load_networks,
 )
+from cnnkit.cli.values import COUNT, INDEX, SEED, DatasetSpec, run_folder
 from cnnkit.cli.visualize.figure import (
     Figure,
     FigureCommand,
@@ -40,7 +41,7 @@ def add_top9_arguments(parser: argparse.ArgumentParser) -> None:
     add_dataset_argument(parser)
     add_layers_argument(parser)
     parser.add_argument(
-        "--unit", type=int, nargs="+", help="feature maps of every layer (default: all)"
+        "--unit", type=INDEX, nargs="+", help="feature maps of every layer (default: all)"
     )
     parser.add_argument("--split", default="test", help="test (default) or train")
     add_rule_argument(parser)
@@ -112,20 +113,24 @@ def _draw_top9_layer(
 def add_evolution_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the evolution over epochs."""
     # Not `run`: `args.run` is the function that runs the verb.
-    parser.add_argument("folder", metavar="RUN", help="run folder")
+    parser.add_argument("folder", metavar="RUN", type=run_folder, help="run folder")
     parser.add_argument(
-        "dataset", metavar="DATASET", nargs="?", help="digits, folder:PATH ... (default: the run's)"
+        "dataset",
+        metavar="DATASET",
+        type=DatasetSpec(),
+        nargs="?",
+        help="digits, folder:PATH ... (default: the run's)",
     )
     add_layers_argument(parser)
-    parser.add_argument("--unit", type=int, nargs="+", help="feature maps of every layer")
+    parser.add_argument("--unit", type=INDEX, nargs="+", help="feature maps of every layer")
     parser.add_argument(
-        "--count", type=int, default=6, help="without --unit, random maps of a layer (default 6)"
+        "--count", type=COUNT, default=6, help="without --unit, random maps of a layer (default 6)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the draw (default 0)")
     parser.add_argument("--split", default="train", help="train (default) or test")
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=COUNT,
         nargs="+",
         metavar="EPOCH",
         help="epochs whose network was kept (default: all of them)",
@@ -189,11 +194,11 @@ def add_layer2_arguments(parser: argparse.ArgumentParser) -> None:
     add_network_arguments(parser, "networks", nargs="+")
     add_dataset_argument(parser)
     parser.add_argument("--layer", default="conv2", help="the second layer (default conv2)")
-    parser.add_argument("--unit", type=int, nargs="+", help="its feature maps")
+    parser.add_argument("--unit", type=INDEX, nargs="+", help="its feature maps")
     parser.add_argument(
-        "--count", type=int, default=16, help="without --unit, random active maps (default 16)"
+        "--count", type=COUNT, default=16, help="without --unit, random active maps (default 16)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the draw (default 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the draw (default 0)")
     parser.add_argument("--split", default="test", help="test (default) or train")
     add_rule_argument(parser)
     add_image_size_argument(parser)

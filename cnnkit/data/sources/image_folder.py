@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cnnkit.data.dataset import HELD_OUT_MARK, MAX_UNREADABLE, Dataset
+from cnnkit._dataset_spec import HELD_OUT_MARK, missing_folder
+from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.sources.image_files import dataset_from_files
 from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolders
 from cnnkit.errors import DataError, UsageError
@@ -51,11 +52,7 @@ def _parse_root(root: str) -> tuple[Path, str | None]:
         return Path(root), None
     folder, mark, held_out = root.rpartition(HELD_OUT_MARK)
     if not (mark and folder and Path(folder).is_dir()):
-        raise UsageError(
-            f"No folder {root}",
-            expected="folder:PATH of an existing folder",
-            hint="If it was moved, give its new path",
-        )
+        raise missing_folder("folder", root)
     return Path(folder), held_out
 
 

@@ -26,13 +26,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from cnnkit._dataset_spec import missing_folder
 from cnnkit._file_tree import printable_name
 from cnnkit._files import read_lines
 from cnnkit._untrusted.matlab_files import read_structures
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.sources.image_files import dataset_from_files
 from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolders
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
 KAGGLE = "ILSVRC/Data/CLS-LOC"
@@ -66,11 +67,7 @@ def load_imagenet(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) 
     """
     path = Path(root)
     if not path.is_dir():
-        raise UsageError(
-            f"No folder {root}",
-            expected="imagenet:PATH of an existing folder",
-            hint="If it was moved, give its new path",
-        )
+        raise missing_folder("imagenet", root)
     base = next((base for base in ("", KAGGLE) if _has_splits(path / base)), None)
     if base is None:
         missing = [folder for folder in ("train", "val") if not (path / folder).is_dir()]

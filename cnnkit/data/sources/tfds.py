@@ -14,12 +14,12 @@ import tensorflow as tf
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
+from cnnkit._dataset_spec import HELD_OUT_MARK
 from cnnkit._untrusted.damage import DAMAGE_ERRORS, shorten
 from cnnkit._untrusted.json_documents import read_json
 from cnnkit._untrusted.record_lengths import MIN_RECORD_BYTES
 from cnnkit._untrusted.regular_files import read_text
 from cnnkit.data.dataset import (
-    HELD_OUT_MARK,
     UNUSED_SPLIT,
     Dataset,
     Split,

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._dataset_spec import missing_folder
 from cnnkit._files import read_lines
 from cnnkit._untrusted.images import check_image_file
 from cnnkit.data.dataset import Split
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError
 
 PREFIX = "voc:"
 SPLITS = ("train", "val", "trainval", "test")
@@ -63,7 +64,7 @@ def load_voc(root: str | Path) -> MultiLabelDataset:
     """
     path = Path(root)
     if not path.is_dir():
-        raise UsageError(f"No folder {root}", expected="voc:PATH of an existing folder")
+        raise missing_folder("voc", root)
     lists = _find_lists(path)
     class_names = tuple(sorted({label for label, _ in lists}))
     splits, voc_labels = {}, {}

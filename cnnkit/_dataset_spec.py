@@ -1,0 +1,71 @@
+"""Names of datasets, such as `folder:PATH`: their kinds, and the folders that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from cnnkit.errors import UsageError, unknown_name
+
+DATASET_SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:NAME")
+# The only kind of images with several classes each.
+VOC_SPEC = "voc:PATH"
+# Between a dataset's folder or name and the split that is held out in place of its test split.
+HELD_OUT_MARK = "#"
+_FOLDERS = ("folder", "imagenet", "voc")
+
+
+def check_dataset_spec(
+    spec: str, known: Iterable[str] = DATASET_SPECS, *, others: Iterable[str] = (VOC_SPEC,)
+) -> tuple[str, str]:
+    """Check a dataset's kind, and that its folder exists; nothing is read.
+
+    Args:
+        spec: The dataset, such as `folder:photos`.
+        known: The kinds that are supported, as in `DATASET_SPECS`.
+        others: Kinds that only other functions support.
+
+    Returns:
+        The kind, and the path or name after the colon.
+
+    Raises:
+        UsageError: If there is no such kind, or no such folder.
+
+    Example:
+        >>> check_dataset_spec("tfds:cifar10")
+        ('tfds', 'cifar10')
+    """
+    known = tuple(known)
+    kind, colon, rest = spec.partition(":")
+    placeholders = dict(one.split(":") for one in (*known, *others) if ":" in one)
+    if kind in placeholders and not rest:
+        raise UsageError(
+            f"Dataset {spec!r} lacks its name", expected=f"{kind}:{placeholders[kind]}"
+        )
+    if kind in (one.partition(":")[0] for one in others if one not in known):
+        raise UsageError(
+            f"Dataset {spec!r} has several classes per image, which is not supported here",
+            expected=f"one of {', '.join(known)}",
+            hint="`cnnkit transfer` supports it",
+        )
+    if kind not in placeholders and spec not in known:
+        hint = f"Did you mean folder:{spec}?" if Path(spec).is_dir() else ""
+        raise unknown_name("dataset", spec, known, hint=hint)
+    if kind in _FOLDERS and not _is_folder(rest, marked=kind == "folder"):
+        raise missing_folder(kind, rest)
+    return kind, rest
+
+
+def missing_folder(kind: str, path: object) -> UsageError:
+    """Return the error for a dataset in a folder that does not exist."""
+    return UsageError(
+        f"No folder {path}",
+        expected=f"{kind}:PATH of an existing folder",
+        hint="If it was moved, give its new path",
+    )
+
+
+def _is_folder(path: str, *, marked: bool) -> bool:
+    """Return whether a folder exists, perhaps with a held-out split behind it."""
+    folder, mark, _ = path.rpartition(HELD_OUT_MARK)
+    return Path(path).is_dir() or bool(marked and mark and folder and Path(folder).is_dir())

@@ -1,0 +1,317 @@
+"""Every command is called wrongly: one line, exit code 2, nothing started, nothing written.
+
+The commands, their options and wrong values of them are found in the parsers, so that a new command
+is held too. What only concerns several options together stands in `COMBINATIONS`.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnnkit.cli import quiet_tensorflow
+from cnnkit.cli.main import all_command_names, build_parser, command_names, main
+from cnnkit.cli.parser import leaf_parsers, options_of
+from tests.helpers.run_folders import write_metrics_run
+
+LEAVES = {
+    leaf.prog.removeprefix("cnnkit "): leaf
+    for leaf in leaf_parsers(build_parser(commands=all_command_names()))
+}
+# In the order in which a right value of an argument is looked for, and wrong ones.
+RIGHT = (
+    "{new}/out", "{new}/out.png", "{new}/out.keras", "1", "digits", "{run}", "{image}", "{labels}",
+    "{folder}", "alexnet", "0/2", "localhost:1",
+)  # fmt: skip
+WRONG = (
+    "nonsense \x1b[2K\rcnnkit: done\n", "{none}", "{labels}/sub", "-1", "0", "1.5", "nan", "inf",
+    "9" * 400, "folder:", "folder:{none}", "shards:", "{folder}", "{labels}", "/proc/x", "{image}",
+)  # fmt: skip
+# Wrong values of one option that are tried, at most: parsing takes milliseconds.
+MOST = 5
+# Options that name files or folders, and numbers, have a type that checks them.
+CHECKED = {"output", "dataset", "image", "images", "network", "networks", "models", "labels",
+           "results", "query", "index", "save"}  # fmt: skip
+
+COMBINATIONS = """
+train --resume
+train --resume --overwrite --output {new}
+train --keep-epochs 99 --output {new}
+train --scale 1 2 3 --output {new}
+train --scale 20 10 --output {new}
+train --model-option dropout --output {new}
+train --strategy default --replicas 2 --output {new}
+train --jit-compile --strategy mirrored --output {new}
+train --init-option preprocessing=caffe --output {new}
+train --background red --output {new}
+train --checkpoint-every 5x --output {new}
+train --recipe dmo --output {new}
+train --workers localhost:1 --recipe vgg-d-staged --output {new}
+train --resume --output {folder}
+features {run} --output {new}
+features merge --output {new}
+features {run} {run} --dataset digits --output {new}
+evaluate {run} {run}
+evaluate {run} --scales 16,16
+evaluate {run} --replicas 2
+evaluate {weights} --protocol center
+plot {run} --kind curves --results {labels} --output {new}.png
+plot {run} {run} --kind confusion --output {new}.png
+transfer {run} --layer fc7
+transfer {run} --dataset digits --metric area
+transfer {run} --dataset digits --train-split a
+transfer {run} --dataset digits --overlap-threshold 0.5
+transfer {run} --dataset digits --save {new} --layer fc6 fc7
+transfer {run} --dataset digits --figure {new}.png
+transfer predict {folder}
+transfer predict {folder} {image} --dataset digits
+transfer predict {folder} {image} --split test
+weights inspect {weights} --mean 1,2
+weights inspect {weights} --std a
+weights convert {weights} --model alexnet --model-option dropout --output {new}.keras
+bench localhost --model m
+bench example.org:1 --model m
+query --model m
+query {none} --model m
+query {folder} --model m
+query {image} --model m --server localhost
+query {image} --model m --layer conv5
+query - - --model m
+serve {none}
+serve {folder}
+serve {run} --versions foo
+serve {versions} --versions foo
+serve {versions} --version-labels stable
+serve {versions} --tls-cert {labels}
+serve {versions} --tls-client-names a
+serve {versions} --allow-reload --workers 2
+serve {versions} --engine openvno
+recipes nope
+runs --folder {none}
+export {folder} --output {new}
+visualize
+data
+weights
+trian
+train --epohs 3
+train --epochs
+visualize gradcam {run} {image} --output {new}.png --json=1
+query {image} --model m --model-version 1 --version-label a
+models alexnet vgg16
+models --ver
+help trian
+--nope
+--max-image-pixels 0 models
+""".strip().splitlines()
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    root = tmp_path_factory.mktemp("wrong")
+    (root / "folder").mkdir()
+    (root / "labels.txt").write_text("cat\ndog\n")
+    write_metrics_run(root / "run", [0.5, 0.25]).model_file.write_bytes(b"")
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "image.png")
+    np.savez(root / "weights.npz", a=np.zeros(1))
+    (root / "models/1").mkdir(parents=True)
+    return {
+        "new": str(root / "new"), "none": str(root / "none"), "folder": str(root / "folder"),
+        "labels": str(root / "labels.txt"), "run": str(root / "run"),
+        "image": str(root / "image.png"), "weights": str(root / "weights.npz"),
+        "versions": str(root / "models"), "root": root,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def refused(places, capsys, monkeypatch):
+    """Returns a function that calls `main` and checks that it refuses the words in one line."""
+
+    def started():
+        raise AssertionError("TensorFlow was started")
+
+    monkeypatch.setattr(quiet_tensorflow, "import_tensorflow", started)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    before = sorted(places["root"].rglob("*"))
+
+    def call(words):
+        code = main(words)
+        out, err = capsys.readouterr()
+        told = f"cnnkit {' '.join(map(repr, words))}: {code}\n{out}{err}"
+        assert code == 2, told
+        assert out == "", told
+        assert err.startswith("cnnkit: error: ") and err.endswith("\n"), told
+        assert err.count("\n") == 1 and err.rstrip("\n").isprintable(), told
+        assert "the traceback" not in err and "TensorFlow was started" not in err, told
+        assert sorted(places["root"].rglob("*")) == before, told
+        return err
+
+    return call
+
+
+def is_right(action, text):
+    """Returns whether an argument takes a value, as its type and its choices say."""
+    if action.choices is not None:
+        return text in action.choices
+    try:
+        action.type(text)
+    except (argparse.ArgumentTypeError, OSError, ValueError):
+        return False
+    return True
+
+
+def arguments(leaf):
+    """Returns the arguments of a command that take values."""
+    return [
+        action
+        for action in options_of(leaf)
+        if action.nargs != 0 and action.dest not in ("help", "version", "max_image_pixels")
+    ]
+
+
+def right_words(action, places):
+    """Returns the words that give an argument a right value."""
+    if action.choices is not None:
+        value = next(iter(action.choices))
+    elif action.type is None:
+        value = "x"
+    else:
+        texts = [text.format(**places) for text in RIGHT]
+        value = next(text for text in texts if is_right(action, text))
+    return [*action.option_strings[-1:], value]
+
+
+def required_words(leaf, places, without=None):
+    """Returns the words that a command needs, without those of one argument."""
+    words = []
+    for action in arguments(leaf):
+        if action is not without and action.required and action.nargs != "*":
+            words += right_words(action, places)
+    return words
+
+
+def wrong_calls(name, leaf, places):
+    """Yields calls of a command with one thing wrong."""
+    command = name.split(" ")
+    needed = required_words(leaf, places)
+    yield [*command, *needed, "--no-such-option"]
+    yield [*command, *needed, "--jso=1", "--outptu", "x"]
+    for action in arguments(leaf):
+        if isinstance(action, argparse.BooleanOptionalAction):
+            yield [*command, *needed, f"{action.option_strings[0]}=1"]
+            continue
+        rest = required_words(leaf, places, without=action)
+        flag = action.option_strings[-1:]
+        if flag and action.nargs not in ("*", "?"):
+            yield [*command, *rest, *flag]
+        if action.required and not isinstance(action.nargs, int):
+            yield [*command, *rest]
+        if action.type is None and action.choices is None:
+            continue
+        texts = [text.format(**places) for text in WRONG]
+        for text in [text for text in texts if not is_right(action, text)][:MOST]:
+            # As one word where the value could be taken for an option.
+            words = [f"{flag[0]}={text}"] if flag else [text]
+            yield [*command, *rest, *words]
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_command_refuses_wrong_words_before_it_starts(name, places, refused):
+    calls = list(wrong_calls(name, LEAVES[name], places))
+    assert len(calls) >= 2
+    for words in calls:
+        refused(words)
+
+
+def test_the_commands_are_called_wrongly_often(places):
+    calls = sum(len(list(wrong_calls(name, leaf, places))) for name, leaf in LEAVES.items())
+    assert {name.split(" ")[0] for name in LEAVES} == set(command_names())
+    assert calls >= 500
+
+
+@pytest.mark.parametrize("line", COMBINATIONS)
+def test_wrong_combinations_are_refused_before_anything_starts(line, places, refused):
+    words = [word.format(**places) for word in line.split(" ")]
+    refused(words)
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_arguments_are_checked_by_their_types(name):
+    """Numbers state their range, and names of files and datasets are looked at while parsing."""
+    for action in arguments(LEAVES[name]):
+        what = f"{name} {action.option_strings or action.dest}"
+        assert action.type not in (int, float), f"{what}: use Whole or Number of cnnkit.cli.values"
+        if str(action.metavar).lower().endswith("png"):
+            continue
+        if action.dest in CHECKED and (name, action.dest) != ("serve", "models"):
+            assert action.type or action.choices, f"{what}: use a type of cnnkit.cli.values"
+
+
+def test_every_help_names_the_options_of_all_commands(capsys):
+    for name, leaf in LEAVES.items():
+        for option in ("--quiet", "--verbose", "--debug", "--max-image-pixels", "--version"):
+            assert option in leaf.format_help(), name
+    assert main(["help", "visualize", "gradcam"]) == 0
+    shown = capsys.readouterr().out
+    assert main(["visualize", "gradcam", "--help"]) == 0
+    assert capsys.readouterr().out == shown and "--layer" in shown
+
+
+def cnnkit_process(*words, **options):
+    command = [sys.executable, "-m", "cnnkit", *words]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=120, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["recipes"], ["recipes", "demo", "--json"], ["--help"]])
+def test_a_full_standard_output_is_one_line(words):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = cnnkit_process(*words, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "cnnkit: error: Standard output could not be written. Received: No space left on device."
+        " Make room there.\n"
+    )
+
+
+def test_closed_streams_lead_nowhere():
+    shell = f'"{sys.executable}" -m cnnkit'
+    for words, code in (("recipes >&-", 0), ("recipes 2>&- >&-", 0), ("recipes nope 2>&-", 2)):
+        done = subprocess.run(f"{shell} {words}", shell=True, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (code, ""), words
+
+
+def test_a_reader_that_is_gone_is_no_error():
+    shell = f'"{sys.executable}" -m cnnkit recipes --json'
+    done = subprocess.run(f"{shell} | true", shell=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+def test_a_locale_without_the_characters_of_a_name_shows_their_escapes(tmp_path):
+    write_metrics_run(tmp_path / "r\u00e9seau", [0.5])
+    env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = cnnkit_process("runs", "--folder", tmp_path, stdout=subprocess.PIPE, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"r\xe9seau" in done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write all")
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path, places, refused):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    assert "can be written" in refused(["train", "--output", str(tmp_path / "new")])
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_path_below_proc_is_refused(refused):
+    if shutil.disk_usage("/proc").total:
+        pytest.skip("needs /proc of Linux")
+    assert "--output must be in a folder that can be written" in refused(
+        ["train", "--output", "/proc/x"]
+    )

@@ -1,0 +1,39 @@
+"""Names of datasets, checked without reading them."""
+
+import pytest
+
+from cnnkit._dataset_spec import DATASET_SPECS, VOC_SPEC, check_dataset_spec, missing_folder
+from cnnkit.errors import UsageError
+
+
+def test_kinds_and_folders(tmp_path):
+    assert check_dataset_spec("digits") == ("digits", "")
+    assert check_dataset_spec(f"folder:{tmp_path}") == ("folder", str(tmp_path))
+    assert check_dataset_spec(f"folder:{tmp_path}#val") == ("folder", f"{tmp_path}#val")
+    assert check_dataset_spec("shards:none") == ("shards", "none")  # Its loader names the index.
+    both = (*DATASET_SPECS, VOC_SPEC)
+    assert check_dataset_spec(f"voc:{tmp_path}", both) == ("voc", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        ("digits:8", "Unknown dataset 'digits:8'"),
+        ("", "Unknown dataset ''"),
+        ("foldr:x", "Unknown dataset 'foldr:x'"),
+        ("imagenet:", "lacks its name. Expected: imagenet:PATH"),
+        ("imagenet:/no/such#val", "No folder /no/such#val. Expected: imagenet:PATH"),
+        ("folder:#val", "No folder #val"),
+        ("voc:.", "has several classes per image"),
+    ],
+)
+def test_wrong_names_are_refused(spec, text):
+    with pytest.raises(UsageError) as error:
+        check_dataset_spec(spec)
+    assert text in str(error.value)
+
+
+def test_a_missing_folder_is_named():
+    assert "No folder x. Expected: voc:PATH of an existing folder" in str(
+        missing_folder("voc", "x")
+    )
