@@ -1,6 +1,5 @@
 """The configuration: JSON both ways, ranges of every field, names of version 0.1.0."""
 
-import argparse
 import dataclasses
 import json
 import math
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
+from cnnkit.cli.parser import Parser
 from cnnkit.config import TrainingConfig, parse_interval
 from cnnkit.config_fields import option_of
 from cnnkit.errors import RunError, UsageError
@@ -187,14 +187,15 @@ def test_former_names_in_json_and_in_python():
 
 
 def parse(*words):
-    parser = argparse.ArgumentParser()
+    parser = Parser()
     add_config_arguments(parser)
     return parser.parse_args(words)
 
 
-def test_every_field_has_an_option():
+def test_every_field_has_an_option(tmp_path):
+    (tmp_path / "weights.npz").write_bytes(b"")
     words = [
-        "--model", "zfnet", "--model-option", "dropout=0", "--dataset", "folder:x",
+        "--model", "zfnet", "--model-option", "dropout=0", "--dataset", "tfds:x",
         "--image-size", "64", "--mean", "pixel", "--scale", "64", "80", "--crop", "random",
         "--background", "black", "--no-exif-orientation",
         "--flip", "--central-square", "--pca-color", "eig01", "--fast-decode", "--epochs", "3",
@@ -204,7 +205,7 @@ def test_every_field_has_an_option():
         "--momentum", "0.8", "--weight-decay", "0.1", "--weight-decay-on-biases",
         "--lr-multiplier", "*/bias=2", "--weight-decay-multiplier", "fc/*=0",
         "--max-filter-rms", "0.1", "--precision", "mixed_bfloat16", "--jit-compile",
-        "--init-from", "run", "--init-option", "preprocessing=caffe",
+        "--init-from", str(tmp_path / "weights.npz"), "--init-option", "preprocessing=caffe",
         "--weight-mapping", "vgg-staged", "--seed", "7",
         "--deterministic", "--strategy", "default", "--replicas", "1",
         "--checkpoint-every", "5m", "--keep-checkpoints", "3", "--keep-best", "--keep-epochs", "1",
@@ -248,7 +249,7 @@ def test_former_options_work_with_a_note(capsys):
         (["--model-option", "dropout"], "--model-option must be NAME=VALUE. Received: dropout"),
         (["--lr-multiplier", "2"], "--lr-multiplier must be NAME=VALUE"),
         (["--scale", "1", "2", "3"], "--scale must be one side, or the smallest and the largest"),
-        (["--epochs", "0"], "`epochs` must be"),
+        (["--epochs", "0"], "--epochs must be a whole number of at least 1"),
     ],
 )
 def test_wrong_options(words, text):

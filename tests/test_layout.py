@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED: dict[str, str] = {
     "_untrusted/limits": "_untrusted/test_zip_archives.py",
     "_untrusted/pickled_arrays": "_untrusted/test_pickles.py",
+    "_networks": "models/test_summary.py",
     "_version": "test_package.py",
     "config_fields": "test_config.py",
     "cli/arguments": "test_config.py",

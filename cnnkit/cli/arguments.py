@@ -18,8 +18,8 @@ from cnnkit.cli.values import (
     Whole,
     WholeNumbers,
     input_file,
+    network_file,
     network_name,
-    network_path,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.config_fields import option_of
@@ -227,7 +227,7 @@ def _flag(name: str) -> str:
 
 
 # Fields whose values are checked by more than their type.
-_TYPES = {"model": network_name, "dataset": DatasetSpec(), "init_from": network_path}
+_TYPES = {"model": network_name, "dataset": DatasetSpec(), "init_from": network_file}
 
 
 def _settings(item: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class Number:
     def __init__(self, **bounds: float | None) -> None:
         self.range = Option("", **bounds)
 
+    def __repr__(self) -> str:
+        return f"{self.what} {self.range.range}".rstrip()
+
     def __call__(self, text: str) -> Any:
         """Return the number that a text holds."""
         try:
@@ -75,6 +78,9 @@ class WholeNumbers:
     def __init__(self, **bounds: float | None) -> None:
         self.number = Whole(**bounds)
 
+    def __repr__(self) -> str:
+        return f"whole numbers with commas {self.number.range.range}".rstrip()
+
     def __call__(self, text: str) -> tuple[int, ...]:
         """Return the numbers that a text holds."""
         try:
@@ -97,6 +103,9 @@ class DatasetSpec:
     def __init__(self, *, voc: bool = False) -> None:
         self.known = (*DATASET_SPECS, VOC_SPEC) if voc else DATASET_SPECS
 
+    def __repr__(self) -> str:
+        return f"one of {', '.join(self.known)}"
+
     def __call__(self, text: str) -> str:
         """Return the name as it is."""
         _checked(lambda: check_dataset_spec(text, self.known))
@@ -112,6 +121,9 @@ class OutputFile:
 
     def __init__(self, *suffixes: str) -> None:
         self.suffixes = suffixes
+
+    def __repr__(self) -> str:
+        return f"a file to write {' '.join(self.suffixes)}".rstrip()
 
     def __call__(self, text: str) -> str:
         """Return the path as it is."""
@@ -240,9 +252,16 @@ def network_path(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If there is no such file or folder, or it is something else.
     """
+    return text if text in (RANDOM, IMAGENET) else network_file(text)
+
+
+def network_file(text: str) -> str:
+    """Return the path of a run folder, a model or a weights file.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no such file or folder, or it is something else.
+    """
     path = Path(text)
-    if text in (RANDOM, IMAGENET):
-        return text
     if not path.exists():
         received = f"the dataset {text}" if _names_dataset(text) else text
         raise argparse.ArgumentTypeError(
@@ -339,5 +358,5 @@ def _checked(check: Callable[[], object]) -> None:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-FILE_TYPES: Sequence[Any] = (input_file, image_file, network_path, OutputFile)
-FOLDER_TYPES: Sequence[Any] = (input_folder, output_folder, run_folder)
+FILE_TYPES: Sequence[Any] = (input_file, image_file, network_path, network_file)
+FOLDER_TYPES: Sequence[Any] = (input_folder, output_folder, new_folder, run_folder)

@@ -3,8 +3,9 @@
 import pytest
 
 from cnnkit import alexnet
+from cnnkit._networks import conv_stack_cost
 from cnnkit.models import BUILDERS, summarize_network
-from cnnkit.models.summary import conv_stack_cost, layer_macs
+from cnnkit.models.summary import layer_macs
 from tests.helpers.network_outlines import outline
 
 

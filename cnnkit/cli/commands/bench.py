@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
 from cnnkit.cli.console import add_json_argument, print_json, print_line
-from cnnkit.cli.values import COUNT, SECONDS, image_file
+from cnnkit.cli.values import COUNT, SECONDS, Number, Whole, input_file
+from cnnkit.client.load_test import MAX_CALLERS, MAX_REQUESTS, MAX_SECONDS
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -31,13 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--signature", help="default: serving_default, or classify_bytes where --image is given"
     )
-    parser.add_argument("--image", metavar="FILE", type=image_file, help="send this encoded image")
+    parser.add_argument("--image", metavar="FILE", type=input_file, help="send this encoded image")
     for flag, metavar, kind, default, text in (
         ("--batch", "N", COUNT, 1, "images in each request"),
         ("--size", "PIXELS", COUNT, 224, "height and width, where the model leaves them open"),
-        ("--callers", "N", COUNT, 1, "concurrent callers"),
-        ("--requests", "N", COUNT, 200, "number of requests"),
-        ("--seconds", "S", SECONDS, 10.0, "start no request after this time"),
+        ("--callers", "N", Whole(minimum=1, maximum=MAX_CALLERS), 1, "concurrent callers"),
+        ("--requests", "N", Whole(minimum=1, maximum=MAX_REQUESTS), 200, "number of requests"),
+        (
+            "--seconds",
+            "S",
+            Number(above=0, maximum=MAX_SECONDS),
+            10.0,
+            "start no request after this time",
+        ),
         ("--timeout", "S", SECONDS, 10.0, "for each request"),
     ):
         parser.add_argument(

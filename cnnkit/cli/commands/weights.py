@@ -17,7 +17,7 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import add_json_argument, print_json, print_line, read_labels
-from cnnkit.cli.values import OutputFile, input_file, network_name, network_path
+from cnnkit.cli.values import OutputFile, input_file, network_file, network_name
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for subcommand in (inspect, convert):
         subcommand.add_argument(
-            "file", metavar="FILE", type=network_path, help="weights file, or a run folder"
+            "file", metavar="FILE", type=network_file, help="weights file, or a run folder"
         )
         add_preprocessing_arguments(subcommand)
         subcommand.add_argument(

@@ -99,7 +99,8 @@ def test_a_folder_is_all_images_in_it(query, brightness):
     code, out, err = query("photos", *brightness.options, "--top", "1")
     assert code == 0
     assert err == (
-        "note: photos: 3 files left out: 1 behind broken links, 1 hidden, 1 of other types\n"
+        "cnnkit: note: photos: 3 files left out: 1 behind broken links, 1 hidden,"
+        " 1 of other types\n"
     )
     names = ["photos/a.gif", "photos/b/1.png", "photos/b/2.JPG", "photos/b/deep/3.webp"]
     assert [line.split() for line in out.splitlines()] == [
@@ -240,7 +241,10 @@ def test_watching_ends(query, brightness):
         (["B.png", "--layer", "conv1"], "--layer requires --explain FILE.png"),
         (["--watch", "--explain", "seen.png"], "Expected: 1 to 16. Received: 0"),
         (["B.png"] * 17 + ["--explain", "seen.png"], "Expected: 1 to 16. Received: 17"),
-        (["--watch", "--watch-seconds", "0"], "`timeout` must be positive"),
+        (
+            ["--watch", "--watch-seconds", "0"],
+            "--watch-seconds must be a finite number",
+        ),
         (
             ["B.png", "--tls-cert", "B.png"],
             "`certificate` and `key` must be given together. Received: certificate",
@@ -262,7 +266,7 @@ def test_a_version_and_a_label_exclude_each_other(query, brightness):
     for option in ("--version-label", "--label"):
         code, _, err = query("--watch", *brightness.options, "--model-version", "1", option, "x")
         assert code == 2
-        assert "not allowed with" in err
+        assert "must not be given with" in err
 
 
 def test_labels_of_versions_have_a_new_name(query, brightness):
@@ -351,8 +355,8 @@ def test_query_names_the_file_that_is_no_image(query, files, server):
     ("options", "text"),
     [
         (["--top", "9"], "Expected: top <= 3. Received: 9."),
-        (["--top", "0"], "`top` must be positive"),
-        (["--timeout", "0"], "`timeout` must be positive"),
+        (["--top", "0"], "--top must be a whole number of at least 1"),
+        (["--timeout", "0"], "--timeout must be a finite number of more than 0"),
         (["--server", "localhost"], "Expected: HOST:PORT"),
     ],
 )

@@ -23,15 +23,15 @@ def failure(capfd):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--workers", "0"], "--workers is out of range. Expected: 1 or more. Received: 0."),
-        (["--threads", "0"], "`threads` must be in"),
-        (["--max-calls", "-1"], "`max_concurrent_requests` must be in"),
+        (["--workers", "0"], "--workers must be a whole number of at least 1, received 0."),
+        (["--threads", "0"], "--threads must be a whole number of at least 1, received 0."),
+        (["--max-calls", "-1"], "--max-calls must be a whole number of at least 1"),
         (["--max-request-mb", "4096"], "`max_request_bytes` must be in"),
-        (["--batch-window-ms", "-1"], "`batch_timeout_seconds` must be in"),
+        (["--batch-window-ms", "-1"], "--batch-window-ms must be a finite number of at least 0"),
         (["--poll-seconds", "-1"], "--poll-seconds"),
         (["--poll-seconds", "nan"], "--poll-seconds"),
         (["--grace", "-1"], "--grace"),
-        (["--versions", "newest"], "`versions` must be latest, all, latest:N"),
+        (["--versions", "newest"], "--versions must be latest, all, latest:N"),
         (
             ["--version-labels", "stable"],
             "--version-labels must be pairs with commas. Expected: LABEL=VERSION. "

@@ -65,12 +65,11 @@ def test_dense_layers_in_any_order(tmp_path, capsys):
     [
         (["--model", "vgg16"], "has no weights for layer 'block1_conv1'"),
         (["--model", "alexnett"], "Did you mean alexnet"),
-        (["--model", "alexnet", "--mean", "1,2"], "--mean must be numbers"),
-        (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or FILE"),
+        (["--model", "alexnet", "--mean", "1,2"], "--mean must be three numbers"),
+        (["--model", "alexnet", "--mean", "no.binaryproto"], "R,G,B or an existing file"),
         (
             ["--model", "alexnet", "--labels", "no.txt"],
-            "--labels must be an existing file. Expected: class names, one a line. "
-            "Received: no.txt",
+            "--labels must be an existing file, received no.txt.",
         ),
         (["--model", "alexnet", "--model-option", "lrn"], "NAME=VALUE"),
         (["--model", "alexnet", "--model-option", "lnr=0"], "Did you mean lrn"),
