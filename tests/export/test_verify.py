@@ -250,9 +250,9 @@ def test_larger_files_than_weights_are_reported(version, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        ("export verify {tmp}/none", "No model folder"),
+        ("export verify {tmp}/none", "`DIR` must be an existing folder"),
         ("export verify {tmp}", "holds no version"),
-        ("export ./verify --output {tmp}/m", "No model at verify"),
+        ("export ./verify --output {tmp}/m", "must be an existing run folder, model or weights file, received ./verify"),
     ],
 )
 def test_wrong_folders_are_usage_errors(tmp_path, capsys, words, text):

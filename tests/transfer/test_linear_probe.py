@@ -221,18 +221,17 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     mistakes = [
         (["../saved", files[0], "--network", "other.keras"], "features of another network"),
         (["../saved"], "`IMAGE` or --dataset must name the images"),
-        (["../saved", "none.png"], "No image file"),
+        (["../saved", "none.png"], "must be an existing image file, received none.png"),
         (["../saved", files[0], "--split", "test"], "--split requires --dataset SPEC"),
-        (["../none", files[0]], "No saved classifier"),
+        (["../none", files[0]], "`SAVED` must be an existing folder"),
     ]
     for given, message in mistakes:
         assert main(["transfer", "predict", *given]) == 2
         assert message in capsys.readouterr().err
     monkeypatch.chdir(tmp_path)
     for given, message in (
-        (words, "saved exists"),
+        (words, "--save must be a new folder, received"),
         ([*words[:-1], "s", "--classifier", "svm", "softmax"], "--save keeps one classifier"),
-        ([*words[:-1], "none/s"], "No folder none"),
     ):
         assert main(given) == 2
         assert message in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_the_command(voc_folder, tmp_path, capsys):
     assert main([*words, "--metric", "eleven-point"]) == 0
     assert "mean average precision (eleven-point)" in capsys.readouterr().out
     for wrong, message in (
-        (["--metric", "ten"], "Unknown metric 'ten'"),
+        (["--metric", "ten"], "--metric must be one of area, eleven-point"),
         (["--test-split", "val"], "Unknown split 'val'"),
         (["--figure", str(tmp_path / "a.png")], "recall against training images"),
     ):

@@ -132,7 +132,7 @@ def test_invariance_command(detector, tmp_path, capsys):
     for more, said in (
         (["--target", "0", "cat"], "Unknown class 'cat'"),
         (["--target", "0"], "`labels` must hold one class for every image. Expected: 2"),
-        (["--transform", "turn"], "Unknown transformation 'turn'"),
+        (["--transform", "turn"], "--transform must be one of translation, scale, rotation"),
         (["--layer", "conv9"], "Unknown layer 'conv9'"),
     ):
         assert main([*command, *more]) == 2

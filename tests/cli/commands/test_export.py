@@ -96,14 +96,14 @@ def test_weights_become_the_network_that_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        ("{tmp}/none.keras", 2, "No model at"),
+        ("{tmp}/none.keras", 2, "must be an existing run folder, model or weights file"),
         ("{tmp}", 2, "No run folder"),
         ("{run} --labels {tmp}/none", 2, "--labels must be an existing file"),
-        ("{run} --version 0", 2, "1 or more. Received: 0"),
-        ("{run} --dtype half", 2, "Unknown dtype 'half'"),
+        ("{run} --version 0", 2, "--version must be a whole number of at least 1, received 0"),
+        ("{run} --dtype half", 2, "--dtype must be one of float32, bfloat16, received half"),
         ("{run} --scale 8", 2, "The shorter side in `scale` is too small for the crop"),
         ("{run} --explain-layers conv9", 2, "Unknown layer 'conv9'"),
-        ("{run} --max-pixels 0", 2, "`pixels` must be 1 or more"),
+        ("{run} --max-pixels 0", 2, "--max-pixels must be a whole number of at least 1"),
         ("{run} --signatures classify", 2, "Did you mean classify_bytes"),
         ("{run} --model-option x", 2, "--model-option must be NAME=VALUE. Received: x"),
     ],
