@@ -19,6 +19,8 @@ from cnnkit.errors import RunError, UsageError, escape_controls, truncate
 # Characters of a line and of a name in a column, at most: a label of 1 MB would pad every row.
 MAX_LINE = 20_000
 MAX_CELL = 200
+# Exit code after Ctrl-C.
+INTERRUPTED = 130
 # Time between two lines of progress where there is no terminal.
 LINE_SECONDS = 30.0
 

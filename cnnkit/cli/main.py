@@ -25,6 +25,7 @@ from cnnkit._files import refuse_private_key
 from cnnkit._untrusted.images import ENVIRONMENT_VARIABLE, max_image_pixels
 from cnnkit.cli import commands as command_modules
 from cnnkit.cli.console import (
+    INTERRUPTED,
     Detail,
     discard,
     is_quiet,
@@ -45,7 +46,6 @@ from cnnkit.cli.parser import (
 from cnnkit.errors import AssumptionWarning, CnnkitError, RunError, UsageError, escape_controls
 
 FAILED = 1
-INTERRUPTED = 130
 HELP = "help"
 DETAILS = {
     "-q": Detail.QUIET,

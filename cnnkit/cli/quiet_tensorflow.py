@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
+
+from cnnkit.cli.console import print_detail
 
 
 def import_tensorflow() -> None:
@@ -19,6 +22,7 @@ def import_tensorflow() -> None:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if "tensorflow" in sys.modules:
         return
+    began = time.perf_counter()
     sys.stderr.flush()
     original = os.dup(2)
     with tempfile.TemporaryFile() as log:
@@ -27,10 +31,14 @@ def import_tensorflow() -> None:
             import tensorflow as tf
 
             tf.config.list_physical_devices()
-        except BaseException:
+        except Exception:
             log.seek(0)
             os.write(original, log.read())
             raise
         finally:
             os.dup2(original, 2)
             os.close(original)
+    seconds = time.perf_counter() - began
+    devices = [device.name for device in tf.config.list_physical_devices("GPU")]
+    where = ", ".join(devices) or "the CPU"
+    print_detail(f"TensorFlow {tf.__version__} started in {seconds:.1f} s, on {where}")

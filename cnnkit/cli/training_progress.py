@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from cnnkit.cli.console import open_bar, print_line
+from cnnkit.cli.console import is_quiet, open_bar, print_line
 from cnnkit.training import Callback
 
 # Names of so many classes are printed.
@@ -13,7 +13,7 @@ MAX_LISTED_CLASSES = 5
 
 
 class TerminalProgress(Callback):
-    """Prints lines to a stream, and shows a bar if standard error is a terminal.
+    """Prints lines to a stream, and shows a bar on standard error; nothing with `--quiet`.
 
     Args:
         out: The stream of the lines.
@@ -94,4 +94,5 @@ class TerminalProgress(Callback):
             self._bar = None
 
     def _print(self, text: str) -> None:
-        print_line(text, self._out)
+        if not is_quiet():
+            print_line(text, self._out)

@@ -38,7 +38,7 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise UsageError(
             "`matplotlib` is not installed, which draws the figures",
-            hint='Install it with: pip install "cnnkit[report]"',
+            hint="Install it: pip install matplotlib",
         ) from error
     return Figure(figsize=(width, height))
 

@@ -137,7 +137,7 @@ class TensorBoardCallback(Callback):
         if importlib.util.find_spec("tensorboard") is None:
             raise UsageError(
                 "The package `tensorboard` is not installed",
-                hint='Install it with: pip install "cnnkit[tensorboard]"',
+                hint="Install it: pip install tensorboard",
             )
         self._writer: Any = None
 

@@ -119,7 +119,8 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
          "--output must be in an existing folder"),
         ("visualize deconvnet {tmp}/m.keras {image} --layer c --output {tmp}/x.png", 2,
          "`MODEL` must be an existing run folder, model or weights file"),
-        ("data sample digits --count 0 --output {tmp}/s", 2, "--count must be a whole number of at least 1"),
+        ("data sample digits --count 0 --output {tmp}/s", 2,
+         "--count must be a whole number of at least 1"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(run_folder, image_folder, tmp_path, capsys, arguments, code, text):

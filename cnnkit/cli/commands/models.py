@@ -48,7 +48,7 @@ def _network_or_stacks(text: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Print a table."""
     if args.name == COMPARE_STACKS:
-        rows = _stack_rows(args)
+        rows = _stack_rows()
     else:
         from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -57,20 +57,40 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     else:
-        print_table(rows)
+        print_table([_shown(row) for row in rows])
     return 0
 
 
-def _stack_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _stack_rows() -> list[dict[str, Any]]:
     return [
         {
-            "convolutions": " + ".join(f"{kernel}x{kernel}" for kernel in cost.kernels),
-            "receptive field": f"{cost.receptive_field}x{cost.receptive_field}",
-            "weights": f"{cost.weights_per_channel_squared} C^2",
+            "kernels": list(cost.kernels),
+            "receptive_field": cost.receptive_field,
+            "weights_per_channel_squared": cost.weights_per_channel_squared,
             "activations": cost.activations,
         }
         for cost in map(conv_stack_cost, STACKS)
     ]
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as it is shown on a terminal, of the fields that JSON has too."""
+    shown = {}
+    for name, value in row.items():
+        title = name.replace("_", " ")
+        match name:
+            case "kernels":
+                title, value = "convolutions", " + ".join(f"{side}x{side}" for side in value)
+            case "receptive_field" if "kernels" in row:
+                value = f"{value}x{value}"
+            case "weights_per_channel_squared":
+                title, value = "weights", f"{value} C^2"
+            case "multiply_adds" if "paper" in row:
+                title = "multiply-adds"
+            case "output":
+                value = " x ".join(map(str, value))
+        shown[title] = value
+    return shown
 
 
 def _network_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -86,9 +106,9 @@ def _network_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "name": name,
                 "paper": PAPERS[name],
                 "parameters": sum(layer.parameters for layer in layers),
-                "multiply-adds": layer_macs(layers),
-                "least side": _smallest_image_side(name),
-                "last convolution sees": last.receptive_field,
+                "multiply_adds": layer_macs(layers),
+                "least_side": _smallest_image_side(name),
+                "last_convolution_sees": last.receptive_field,
             }
         )
     return rows
@@ -100,8 +120,7 @@ def _layer_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
         fields = dataclasses.asdict(layer)
         shape = fields.pop("output_shape")
         fields = {"name": fields.pop("name"), "kind": fields.pop("kind"), **fields}
-        fields["output"] = " x ".join(map(str, shape))
-        rows.append({key.replace("_", " "): value for key, value in fields.items()})
+        rows.append({**fields, "output": list(shape)})
     return rows
 
 

@@ -16,6 +16,13 @@ from cnnkit.cli.values import run_folder
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
+# Titles of columns whose fields have other names.
+_TITLES = {
+    "best_error": "best error",
+    "best_epoch": "best epoch",
+    "images_per_second": "images/s",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -40,8 +47,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(rows)
     else:
-        print_table(transpose(rows) if args.runs else rows)
+        shown = [_shown(row) for row in rows]
+        print_table(transpose(shown) if args.runs else shown)
     return 0
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as it is shown on a terminal."""
+    epochs = f"{row['epochs']['done']}/{row['epochs']['of']}"
+    row = {**row, "epochs": epochs, "finished": "yes" if row["finished"] else "no"}
+    return {_TITLES.get(name, name): value for name, value in row.items()}
 
 
 def transpose(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -68,13 +83,13 @@ def summarize_run(run: RunFolder) -> dict[str, Any]:
         "run": str(run.path),
         "model": config.model,
         "dataset": config.dataset,
-        "epochs": f"{len(lines)}/{config.epochs}",
-        "finished": "yes" if run.model_file.is_file() else "no",
+        "epochs": {"done": len(lines), "of": config.epochs},
+        "finished": run.model_file.is_file(),
         "error": round(errors[-1], 4) if errors else None,
-        "best error": round(min(errors), 4) if errors else None,
-        "best epoch": errors.index(min(errors)) + 1 if errors else None,
+        "best_error": round(min(errors), 4) if errors else None,
+        "best_epoch": errors.index(min(errors)) + 1 if errors else None,
         "loss": None if not lines or lines[-1]["loss"] is None else round(lines[-1]["loss"], 4),
-        "images/s": lines[-1]["images_per_second"] if lines else None,
+        "images_per_second": lines[-1]["images_per_second"] if lines else None,
     }
 
 

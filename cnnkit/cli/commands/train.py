@@ -17,7 +17,7 @@ from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.console import add_json_argument, print_error, print_json, print_line
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.train_stages import has_stages, read_stages, train_stages, write_stages
-from cnnkit.cli.values import INDEX, SECONDS, output_folder
+from cnnkit.cli.values import INDEX, SECONDS, output_folder, require_packages
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
@@ -81,6 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--resume requires --output RUN")
     if args.resume and args.overwrite:
         raise UsageError("--resume and --overwrite must not be given together")
+    if args.tensorboard:
+        require_packages("tensorboard", purpose="--tensorboard")
     output = Path(args.output) if args.output else _free_folder(args.recipe or DEFAULT)
     recipe = None if args.resume and not args.recipe else find_recipe(args.recipe or DEFAULT)
     if has_stages(output) or (recipe and recipe.stages):

@@ -124,12 +124,12 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
             for tensor in layer.tensors
         ],
         "preprocessing": preprocessing.describe(),
-        "to say otherwise": HOW if preprocessing.is_assumed else None,
-        "first kernel takes": file.channels,
+        "to_say_otherwise": HOW if preprocessing.is_assumed else None,
+        "first_kernel_takes": file.channels,
         "mean": [round(float(value), 3) for value in color] if known else None,
-        "mean image": None if mean.ndim == 1 else list(mean.shape),
-        "divided by": None if std is None else [round(float(value), 3) for value in std],
-        "class names": None if file.class_names is None else len(file.class_names),
+        "mean_image": None if mean.ndim == 1 else list(mean.shape),
+        "divided_by": None if std is None else [round(float(value), 3) for value in std],
+        "class_names": None if file.class_names is None else len(file.class_names),
         "fits": [
             fit.network + ("" if fit.include_top else " (include_top=False)")
             for fit in found
@@ -149,7 +149,7 @@ def _text(facts: dict[str, Any]) -> list[str]:
             value = ", ".join(map(str, value)) or "none of the networks"
         elif isinstance(value, int):
             value = f"{value:,}"
-        lines.append(f"  {key:<{width}}  {value}")
+        lines.append(f"  {key.replace('_', ' '):<{width}}  {value}")
     lines.append("  tensors")
     lines += [
         f"    {tensor['name']}  {' x '.join(map(str, tensor['shape']))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import select
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._signals import default_signals, interruptible
-from cnnkit.cli.console import LogFormatter, print_line
+from cnnkit.cli.console import INTERRUPTED, LogFormatter, print_error, print_line
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 
 if TYPE_CHECKING:
@@ -43,8 +44,13 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         check_port_free(host, args.port)
     _raise_open_file_limit()
     # Signals are deferred, but nothing is lost by ending before the server answers.
-    with default_signals() if args.worker else interruptible():
-        server = _start(args, host, options)
+    try:
+        with default_signals() if args.worker else interruptible():
+            server = _start(args, host, options)
+    except KeyboardInterrupt:
+        print_error("cnnkit: interrupted")
+        # Python's own exit waits for TensorFlow's threads.
+        os._exit(INTERRUPTED)
     try:
         print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
         _log_to_stderr()

@@ -148,7 +148,7 @@ def _check_engine(engine: str | None) -> None:
     if engine == "openvino" and importlib.util.find_spec("openvino") is None:
         raise UsageError(
             f"The engine {engine} is not installed",
-            hint="Install it: pip install 'cnnkit[openvino]'",
+            hint="Install it: pip install openvino",
         )
 
 

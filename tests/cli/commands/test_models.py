@@ -17,8 +17,15 @@ def test_models_command(capsys):
     assert main(["models", "vgg16", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["fc1"]["parameters"] == 102_764_544
+    assert rows["fc1"]["output"] == [None, 4096] or rows["fc1"]["output"] == [4096]
+    assert main(["models", "compare-stacks", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0] == {
+        "kernels": [3, 3, 3], "receptive_field": 7, "weights_per_channel_squared": 27,
+        "activations": 3,
+    }  # fmt: skip
     assert main(["models", "compare-stacks"]) == 0
-    assert "27 C^2" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "27 C^2" in table and "3x3 + 3x3 + 3x3" in table
     assert main(["models", "vgg17"]) == 2
     assert "Did you mean vgg1" in capsys.readouterr().err
     assert main(["models", "alexnet", "--image-size", "0"]) == 2

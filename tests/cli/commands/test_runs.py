@@ -12,11 +12,15 @@ def test_runs_are_listed_and_compared(tmp_path, capsys):
     assert main(["runs", "--folder", str(folder), "--json"]) == 0
     rows = {row["run"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows[str(one.path)] == {
-        "run": str(one.path), "model": "alexnet", "dataset": "digits", "epochs": "3/5",
-        "finished": "yes", "error": 0.375, "best error": 0.25, "best epoch": 2, "loss": 0.6667,
-        "images/s": 50.0,
+        "run": str(one.path), "model": "alexnet", "dataset": "digits",
+        "epochs": {"done": 3, "of": 5},
+        "finished": True, "error": 0.375, "best_error": 0.25, "best_epoch": 2, "loss": 0.6667,
+        "images_per_second": 50.0,
     }  # fmt: skip
-    assert rows[str(other.path)]["finished"] == "no"
+    assert rows[str(other.path)]["finished"] is False
+    assert main(["runs", "--folder", str(folder)]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert " best error  best epoch " in table[0] and " 3/5 " in table[2] and " yes " in table[2]
 
     assert main(["runs", str(one.path), str(other.path)]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -50,6 +50,40 @@ def test_serve_on_a_port_in_use(cnnkit, colors_folder, colors_server):
     assert f"cannot listen on port {port} of 127.0.0.1. Received: Address already in use." in line
 
 
+def test_a_host_that_is_not_this_machine_is_named(cnnkit, colors_folder):
+    for host in ("nonsense.invalid", "192.0.2.1", "a" * 300):
+        line = failure(cnnkit("serve", colors_folder, "--host", host, "--port", "0"), 1)
+        assert "--host must be an address or a name of this machine" in line
+        assert "Stop what uses the port" not in line
+
+
+STARTING = """
+import sys, threading
+from cnnkit.cli.main import main
+from cnnkit.cli.serve import embedded
+
+def start(args, host, options):
+    print("starting", flush=True)
+    threading.Event().wait()
+
+embedded._start = start
+sys.exit(main(["serve", sys.argv[1], "--embedded", "--port", "0"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_that_is_starting(number, tmp_path):
+    (tmp_path / "models/1").mkdir(parents=True)
+    (tmp_path / "models/1/saved_model.pb").write_bytes(b"")
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", STARTING, str(tmp_path / "models")]
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "starting\n"
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "cnnkit: interrupted\n")
+
+
 def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colors_folder):
     (tmp_path / "empty").mkdir()
     for folder, text in (

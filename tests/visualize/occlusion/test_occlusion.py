@@ -300,7 +300,9 @@ def test_projections_of_the_same_map_from_other_images(tmp_path, capsys):
     quarters = [q for half in np.array_split(column, 2) for q in np.array_split(half, 2, axis=1)]
     assert [np.mean(quarter < 0.99) > 0.3 for quarter in quarters] == [True, True, True, False]
     assert main([*command, "--output", str(alone), "--others", "missing.png"]) == 2
-    assert "--others must be an existing image file, received missing.png" in capsys.readouterr().err
+    assert (
+        "--others must be an existing image file, received missing.png" in capsys.readouterr().err
+    )
 
 
 def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
