@@ -56,7 +56,11 @@ class Option:
             ("at most", self.maximum),
             ("less than", self.below),
         )
-        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
+        return " and ".join(
+            f"{words} {bound if isinstance(bound, int) else format(bound, 'g')}"
+            for words, bound in bounds
+            if bound is not None
+        )
 
     def accepts(self, number: float) -> bool:
         """Returns True if `number` is finite and within the range."""

@@ -238,7 +238,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         if "--worker" not in argv:
             for leaf in leaf_parsers(parser):
                 use_environment(leaf, os.environ)
-    return parser.parse_args(argv)
+    args: argparse.Namespace = parser.parse_args(argv)
+    return args
 
 
 def _module(name: str) -> ModuleType:

@@ -232,7 +232,7 @@ def _default(action: argparse.Action, variable: str, text: str) -> Any:
 
 
 def _convert(action: argparse.Action, word: str) -> Any:
-    convert: Any = {int: Whole(), float: Number(), None: str}.get(action.type, action.type)
+    convert: Any = str if action.type is None else action.type
     value = convert(word)
     if action.choices is not None and value not in action.choices:
         raise argparse.ArgumentTypeError(not_one_of(value, action.choices))

@@ -32,7 +32,10 @@ class Number:
     """A finite number within a range.
 
     Args:
-        **bounds: `minimum`, `maximum`, `above` and `below`, as of `cnnkit.config_fields.Option`.
+        minimum: Smallest accepted number, or None.
+        maximum: Largest accepted number, or None.
+        above: Number that the value must exceed, or None.
+        below: Number that the value must stay below, or None.
 
     Example:
         >>> Number(minimum=0, below=1)("0.5")
@@ -42,8 +45,15 @@ class Number:
     what = "a finite number"
     kind: type = float
 
-    def __init__(self, **bounds: float | None) -> None:
-        self.range = Option("", **bounds)
+    def __init__(
+        self,
+        *,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        above: float | None = None,
+        below: float | None = None,
+    ) -> None:
+        self.range = Option("", minimum=minimum, maximum=maximum, above=above, below=below)
 
     def __repr__(self) -> str:
         return f"{self.what} {self.range.range}".rstrip()

@@ -15,7 +15,7 @@ from cnnkit.cli.parser import (
     use_environment,
     variable_of,
 )
-from cnnkit.cli.values import Whole
+from cnnkit.cli.values import Number, Whole
 from cnnkit.errors import UsageError
 
 
@@ -29,7 +29,7 @@ def parser():
     parser.add_argument("--model-option", action="append", default=[])
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction)
-    parser.add_argument("--rate", type=float)
+    parser.add_argument("--rate", type=Number())
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--here", action="store_true")
     group.add_argument("--there", action="store_true")

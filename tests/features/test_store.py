@@ -169,9 +169,6 @@ def test_the_command(net, image_folder, tmp_path, capsys):
             [*words[:1], str(tmp_path / "none"), *words[2:]],
             "must be an existing run folder, model or weights file",
         ),
-            [*words[:1], str(tmp_path / "none"), *words[2:]],
-            "must be an existing run folder, model or weights file",
-        ),
         (
             ["features", "random", *words[2:]],
             "--model must name the network that gets random weights",

@@ -101,7 +101,7 @@ def test_weights_become_the_network_that_is_named(tmp_path):
         ("{run} --labels {tmp}/none", 2, "--labels must be an existing file"),
         ("{run} --version 0", 2, "--version must be a whole number of at least 1, received 0"),
         ("{run} --dtype half", 2, "--dtype must be one of float32, bfloat16, received half"),
-        ("{run} --scale 8", 2, "The shorter side in `scale` is too small for the crop"),
+        ("{run} --scale 8", 2, "The shorter side in --scale is too small for the crop"),
         ("{run} --explain-layers conv9", 2, "Unknown layer 'conv9'"),
         ("{run} --max-pixels 0", 2, "--max-pixels must be a whole number of at least 1"),
         ("{run} --signatures classify", 2, "Did you mean classify_bytes"),

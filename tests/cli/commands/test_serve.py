@@ -111,7 +111,9 @@ def test_labels_of_versions_have_a_new_name(cnnkit, colors_folder):
 
 
 def test_serve_a_port_that_is_none(cnnkit, colors_folder):
-    assert "0 to 65535" in failure(cnnkit("serve", colors_folder, "--port", "65536"), 2)
+    assert "at least 0 and at most 65535" in failure(
+        cnnkit("serve", colors_folder, "--port", "65536"), 2
+    )
 
 
 def start(*argv, **environment):
