@@ -149,8 +149,7 @@ def print_text(text: str, file: TextIO) -> None:
 def output_error(error: OSError) -> RunError:
     """Return the error for standard output that cannot be written."""
     return RunError(
-        "Standard output could not be written",
-        received=error.strerror or error,
+        f"Standard output could not be written: {error.strerror or error}",
         hint="Make room there" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None,
     )
 

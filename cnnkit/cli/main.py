@@ -268,7 +268,7 @@ def _plain_error(error: Exception) -> Exception:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return RunError(f"{os.fsdecode(error.filename)} cannot be used", received=error.strerror)
     if isinstance(error, MemoryError):
-        return RunError("Memory is full", hint="A smaller --batch-size takes less")
+        return RunError("Memory is full; a smaller --batch-size takes less")
     return error
 
 

@@ -115,7 +115,7 @@ def extract_features(
     return FeatureBatch(values, images.names, images.labels, classes)
 
 
-def check_batch_size(batch_size: int) -> None:
+def require_batch_size(batch_size: int) -> None:
     """Check the number of images in a batch.
 
     Raises:
@@ -146,7 +146,7 @@ def stream_features(
         UsageError: If the batch size is below 1.
         DataError: If an image cannot be decoded, or a vector is not finite.
     """
-    check_batch_size(batch_size)
+    require_batch_size(batch_size)
     if extractor.spec.scales:
         batches = iter_full_images(split, order, extractor.sides, batch_size)
     else:

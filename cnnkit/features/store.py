@@ -28,7 +28,7 @@ from cnnkit._untrusted.npy_arrays import map_npy
 from cnnkit.data import Dataset
 from cnnkit.data.formats import DECODING_OF_0_1_0, DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
-from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, check_batch_size, stream_features
+from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, require_batch_size, stream_features
 from cnnkit.features.extractor import FeatureExtractor
 from cnnkit.features.image_batches import ALL, select_features_split
 from cnnkit.features.index import INDEX, FeatureIndex, is_feature_store, read_index
@@ -93,7 +93,7 @@ def write_features(
         raise UsageError("`shard` must be (i, n) with 0 <= i < n", received=f"{number}/{machines}")
     if rows is not None and not 1 <= rows <= MAX_FEATURE_ROWS:
         raise UsageError(f"`rows` must be from 1 to {MAX_FEATURE_ROWS:,}", received=rows)
-    check_batch_size(batch_size)
+    require_batch_size(batch_size)
     extractor = FeatureExtractor(model, spec)
     [dimension] = extractor.dimensions
     images = select_features_split(dataset, split)

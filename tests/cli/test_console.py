@@ -252,7 +252,7 @@ def test_output_that_cannot_be_written_is_one_line(words, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Full())
     assert main(words) == 1
     assert capsys.readouterr().err == (
-        "cnnkit: error: Standard output could not be written. Received: No space left on device."
+        "cnnkit: error: Standard output could not be written: No space left on device."
         " Make room there.\n"
     )
 

@@ -276,7 +276,7 @@ def test_a_full_standard_output_is_one_line(words):
         done = cnnkit_process(*words, stdout=full)
     assert done.returncode == 1
     assert done.stderr == (
-        "cnnkit: error: Standard output could not be written. Received: No space left on device."
+        "cnnkit: error: Standard output could not be written: No space left on device."
         " Make room there.\n"
     )
 
