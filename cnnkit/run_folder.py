@@ -90,6 +90,12 @@ class RunFolder:
             )
         return run
 
+    def _repr_html_(self) -> str:
+        """Return the progress, the errors and the configuration for a notebook."""
+        from cnnkit._html.run_summary import run_summary
+
+        return run_summary(self)
+
     def exists(self) -> bool:
         """Return True if the folder contains a run."""
         return (self.path / CONFIG).is_file()

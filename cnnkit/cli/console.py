@@ -299,26 +299,6 @@ def _cell(value: object) -> str:
     return cell(value)
 
 
-def check_png(path: str | Path, option: str = "--output") -> Path:
-    """Check that a PNG file can be written to a path, and return the path.
-
-    Args:
-        path: The file to write.
-        option: The option that named it, for the error.
-
-    Raises:
-        UsageError: If the name does not end in .png, or its folder does not exist.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise UsageError(
-            f"{option} must be a PNG file", expected=f"{option} NAME.png", received=path
-        )
-    if not path.parent.is_dir():
-        raise UsageError(f"{option} must be in an existing folder", received=path.parent)
-    return path
-
-
 def read_labels(path: str | Path, option: str = "--labels") -> tuple[str, ...]:
     """Read class names from a text file, one a line.
 

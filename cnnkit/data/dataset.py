@@ -139,6 +139,12 @@ class Dataset:
     empty_folders: tuple[str, ...] = ()
     modified: str = ""
 
+    def _repr_html_(self) -> str:
+        """Return the classes and some images for a notebook."""
+        from cnnkit.data.summary import dataset_html
+
+        return dataset_html(self)
+
     @property
     def unreadable(self) -> tuple[str, ...]:
         """Names of the files that were left out because they cannot be read as images."""

@@ -1,6 +1,7 @@
-"""Figures of results as PNG files. No other package draws."""
+"""Figures of results as PNG, SVG or PDF files. No other package draws."""
 
 from cnnkit.figures.attribution import draw_attribution, draw_comparison, draw_synthesized
+from cnnkit.figures.canvas import PictureOptions
 from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_correspondence, draw_invariance
@@ -16,6 +17,7 @@ from cnnkit.figures.training_curves import draw_training_curves
 from cnnkit.figures.transfer import draw_learning_curve, draw_neighbors
 
 __all__ = [
+    "PictureOptions",
     "draw_predictions",
     "draw_attribution",
     "draw_comparison",

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit._pixels import CLIP_FRACTION, as_rgb, brightest_value, center_on_gray, to_unit_range
+from cnnkit.figures.canvas import PictureOptions, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Attribution, AttributionComparison, SynthesizedImage
 
-# Fraction of the positive values that share the brightest color.
-CLIP_FRACTION = 0.005
-
 
 def draw_attribution(
-    image: np.ndarray, result: Attribution, path: str | Path, *, name: str | None = None
+    image: np.ndarray,
+    result: Attribution,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw an image, its attribution map, and the map over the image.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
         result: Result of an attribution method, such as `cnnkit.visualize.gradcam`, for the image.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         name: Name of the class; None uses its number.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(9.6, 3.7)
     original, alone, over = figure.subplots(1, 3)
@@ -60,18 +64,21 @@ def draw_attribution(
         ha="center",
         fontsize=9,
     )
-    save_figure(figure, path, dpi=100)
+    save_figure(figure, path, 100, **picture)
 
 
-def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> None:
+def draw_synthesized(
+    results: Sequence[SynthesizedImage], path: str | Path, **picture: Unpack[PictureOptions]
+) -> None:
     """Draw images that were optimized to activate units, side by side.
 
     Args:
         results: Results of `cnnkit.visualize.activation_maximization`, at least one.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = min(4, len(results))
     rows = -(-len(results) // columns)
@@ -90,18 +97,7 @@ def draw_synthesized(results: Sequence[SynthesizedImage], path: str | Path) -> N
                            wspace=0.04, hspace=0.2)  # fmt: skip
     caption = "optimized from noise; activation for the noise → for the image"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=100)
-
-
-def brightest_value(values: np.ndarray) -> float:
-    """Return the value from which on values have the brightest color."""
-    positive = values[values > 0]
-    return float(np.quantile(positive, 1 - CLIP_FRACTION)) if positive.size else 1.0
-
-
-def to_unit_range(values: np.ndarray) -> np.ndarray:
-    """Scale nonnegative values to 0..1."""
-    return np.clip(values / brightest_value(values), 0, 1)
+    save_figure(figure, path, 100, **picture)
 
 
 def attribution_pixels(values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
@@ -112,18 +108,24 @@ def attribution_pixels(values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def draw_comparison(
-    image: np.ndarray, result: AttributionComparison, path: str | Path, *, name: str | None = None
+    image: np.ndarray,
+    result: AttributionComparison,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a column for each method, and a row for the network and for each randomized stage.
 
     Args:
         image: (h, w, 3) RGB in 0..255.
         result: Result of `cnnkit.visualize.compare_attributions` for the image.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         name: Name of the class; None uses its number.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     rows, columns = 1 + len(result.stages), 1 + len(result.methods)
     height = 1.95 * rows + 0.75
@@ -160,4 +162,4 @@ def draw_comparison(
         ha="center",
         fontsize=8,
     )
-    save_figure(figure, path, dpi=90)
+    save_figure(figure, path, 90, **picture)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import lay_out, new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,12 @@ RIGHT, WRONG = "lightcoral", "lightsteelblue"
 
 
 def draw_confusion(
-    matrix: np.ndarray, labels: Sequence[str], path: str | Path, *, title: str = ""
+    matrix: np.ndarray,
+    labels: Sequence[str],
+    path: str | Path,
+    *,
+    title: str = "",
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a confusion matrix.
 
@@ -30,11 +35,12 @@ def draw_confusion(
     Args:
         matrix: (classes, classes) int, from `cnnkit.evaluation.Evaluation.confusion_matrix`.
         labels: Names of the classes.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         title: Title of the figure.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     used = np.flatnonzero(matrix.sum(axis=0) + matrix.sum(axis=1))
     matrix, names = matrix[np.ix_(used, used)], [plain_name(labels[i]) for i in used.tolist()]
@@ -57,11 +63,15 @@ def draw_confusion(
                 column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
             )
     lay_out(figure)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)
 
 
 def draw_reliability(
-    bins: Sequence[Mapping[str, Any]], path: str | Path, *, title: str = ""
+    bins: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    *,
+    title: str = "",
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a reliability diagram (Guo et al. 2017, Fig. 1).
 
@@ -72,11 +82,12 @@ def draw_reliability(
     Args:
         bins: `low`, `high`, `images`, `confidence` and `accuracy` of each bin, as in the results of
             an evaluation; the last two are None for a bin without images.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         title: Title of the figure.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(5.2, 5.6)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -112,7 +123,7 @@ def draw_reliability(
     below.set(xlabel="probability of the most probable class", ylabel="images")
     figure.suptitle(title, fontsize=9)
     lay_out(figure)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)
 
 
 def draw_predictions(
@@ -121,6 +132,7 @@ def draw_predictions(
     path: str | Path,
     *,
     columns: int = 4,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw images with bars of their most probable classes (Krizhevsky et al. 2012, Fig. 4 left).
 
@@ -131,11 +143,12 @@ def draw_predictions(
         images: (h, w, 3) uint8 RGB each, of any size.
         predictions: For each image its true `label`, the `probability` of that label, and `top`:
             pairs of class and probability, 0..1, in descending probability.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         columns: Number of images in a row.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
@@ -147,17 +160,17 @@ def draw_predictions(
     )  # fmt: skip
     for number, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
         row, column = divmod(number, columns)
-        picture = figure.add_subplot(grid[2 * row, column])
-        picture.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
-        picture.set_axis_off()
-        picture.text(
-            0.5, -0.04, prediction["label"], transform=picture.transAxes, ha="center", va="top",
+        axes = figure.add_subplot(grid[2 * row, column])
+        axes.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
+        axes.set_axis_off()
+        axes.text(
+            0.5, -0.04, prediction["label"], transform=axes.transAxes, ha="center", va="top",
             fontsize=9, fontweight="bold",
         )  # fmt: skip
         _draw_bars(figure.add_subplot(grid[2 * row + 1, column]), prediction)
     caption = "the right class in bold; bars are probabilities, that of the right class is red"
     figure.text(0.5, 0.005, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)
 
 
 def _draw_bars(axes: Axes, prediction: Mapping[str, Any]) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import center_on_gray, new_figure, save_figure
+from cnnkit._pixels import center_on_gray
+from cnnkit.figures.canvas import PictureOptions, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Filters
 
 
-def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None:
+def draw_filters(
+    found: Filters, path: str | Path, *, columns: int = 16, **picture: Unpack[PictureOptions]
+) -> None:
     """Draw kernels as a grid (Krizhevsky et al. 2012, Fig. 3).
 
     Gray is zero, and every kernel has a scale of its own. Dead kernels have a blue frame,
@@ -21,11 +24,12 @@ def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None
 
     Args:
         found: Result of `cnnkit.visualize.filters`.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         columns: Number of kernels in a row.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     count, height, width = found.kernels.shape[:3]
     rows = -(-count // found.towers // columns)
@@ -52,4 +56,4 @@ def draw_filters(found: Filters, path: str | Path, *, columns: int = 16) -> None
     if found.towers > 1:
         caption += f" · {found.towers} towers"
     figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)

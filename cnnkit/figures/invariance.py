@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, lay_out, new_figure, plain_name, save_figure
+from cnnkit._pixels import as_rgb
+from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ def draw_invariance(
     *,
     names: Sequence[str] | None = None,
     fill: float = 128,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a row for every transformation (Zeiler & Fergus 2013, Fig. 5).
 
@@ -39,12 +41,13 @@ def draw_invariance(
     Args:
         images: (n, h, w, 3) RGB in 0..255.
         rows: Results of `cnnkit.visualize.invariance` for the images, one for a transformation.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         names: Name of each image; None numbers them.
         fill: Value of the pixels from outside the image, in 0..255.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     names = [f"image {i}" for i in range(len(images))] if names is None else names
     columns = 2 + len(rows[0].layers)
@@ -72,7 +75,7 @@ def draw_invariance(
         f" what comes in from outside is {fill:g}, of 0 to 255"
     )
     figure.text(0.5, 0.008, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=70)
+    save_figure(figure, path, 70, **picture)
 
 
 def _three_amounts(row: Invariance) -> tuple[float, float, float]:
@@ -101,6 +104,7 @@ def draw_correspondence(
     path: str | Path,
     *,
     fill: float = 128,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw the images with each part hidden, and the change Delta of every part.
 
@@ -110,11 +114,12 @@ def draw_correspondence(
         images: (n, h, w, 3) RGB in 0..255.
         boxes: For each part its box in every image.
         found: Results of `cnnkit.visualize.correspondence` for the images, by layer.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         fill: Value that hides a part, in 0..255.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(1.1 * len(images) + 4.2, 1.15 * (1 + len(boxes)) + 0.5)
     [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.1 * len(images), 4.2))
@@ -130,7 +135,7 @@ def draw_correspondence(
     left.subplots_adjust(left=0.08, right=0.99, top=0.98, bottom=0.06, wspace=0.05, hspace=0.05)
     _draw_delta_bars(right.subplots(), found)
     right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
-    save_figure(figure, path, dpi=90)
+    save_figure(figure, path, 90, **picture)
 
 
 def _draw_delta_bars(axes: Axes, found: Mapping[str, Correspondence]) -> None:

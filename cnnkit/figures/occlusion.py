@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, center_on_gray, new_figure, plain_name, save_figure
+from cnnkit._pixels import as_rgb, center_on_gray
+from cnnkit.figures.canvas import PictureOptions, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ def draw_occlusion(
     *,
     names: Sequence[str] | None = None,
     others: Sequence[Projection] = (),
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw the five columns of Zeiler & Fergus 2013, Fig. 7.
 
@@ -41,13 +43,14 @@ def draw_occlusion(
     Args:
         image: (h, w, 3) RGB in 0..255.
         result: Result of `cnnkit.visualize.occlusion` for the image.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         names: Names of the classes; None uses their numbers.
         others: Projections of the same unit from other images, drawn as far as its receptive field
             beside the image's own projection, which then has a black frame.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
 
     def name(label: int) -> str:
@@ -88,7 +91,7 @@ def draw_occlusion(
         ha="center",
         fontsize=9,
     )
-    save_figure(figure, path, dpi=70)
+    save_figure(figure, path, 70, **picture)
 
 
 def _draw_projections(axes: Axes, result: OcclusionMaps, others: Sequence[Projection]) -> None:

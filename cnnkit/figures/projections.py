@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
+from cnnkit._pixels import as_rgb, center_on_gray
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import PictureOptions, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from cnnkit.visualize import LayerwiseStep, Projection
 
 
-def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> None:
+def draw_projection(
+    image: np.ndarray, result: Projection, path: str | Path, **picture: Unpack[PictureOptions]
+) -> None:
     """Draw an image beside the projection of one of its units.
 
     Gray is zero; all three channels share one scale, which keeps sign and color.
@@ -27,10 +30,11 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     Args:
         image: (h, w, 3) RGB in 0..255.
         result: Result of `cnnkit.visualize.deconvnet` for the image.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(7, 3.8)
     left, right = figure.subplots(1, 2)
@@ -43,10 +47,15 @@ def draw_projection(image: np.ndarray, result: Projection, path: str | Path) -> 
     scale = f"gray is 0, black and white are ∓{largest:.2g}"
     caption = f"activation {result.activation:.3g}{result.position_text} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
-    save_figure(figure, path, dpi=150)
+    save_figure(figure, path, 150, **picture)
 
 
-def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: str | Path) -> None:
+def draw_rules(
+    image: np.ndarray,
+    rows: Sequence[Sequence[Projection]],
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
+) -> None:
     """Draw the image patch of each unit and its projections by several rules.
 
     Every picture shows the unit's receptive field. Gray is zero; each projection has a scale of its
@@ -55,10 +64,11 @@ def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: st
     Args:
         image: (h, w, 3) RGB in 0..255.
         rows: For every unit its projections, one for each rule, the rules in the same order.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = 1 + len(rows[0])
     figure = new_figure(2.2 * columns, 2.5 * len(rows) + 0.4)
@@ -73,7 +83,7 @@ def draw_rules(image: np.ndarray, rows: Sequence[Sequence[Projection]], path: st
     caption = "receptive fields; gray is 0, each projection on its own scale"
     figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.05, wspace=0.06, hspace=0.16)
     figure.text(0.5, 0.01, caption, ha="center", fontsize=9)
-    save_figure(figure, path, dpi=70)
+    save_figure(figure, path, 70, **picture)
 
 
 # What a step did to a map in the forward pass, and what it does to the signal in the backward pass.
@@ -91,7 +101,12 @@ BACKWARD_TEXT = {
 }
 
 
-def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str | Path) -> None:
+def draw_layerwise(
+    steps: Sequence[LayerwiseStep],
+    signal: np.ndarray,
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
+) -> None:
     """Draw the forward pass through a network and the deconvnet's backward pass beside it.
 
     This is Zeiler & Fergus 2013, Fig. 1, with real maps: on the right the outputs of the layers,
@@ -102,10 +117,12 @@ def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str
     Args:
         steps: Result of `cnnkit.visualize.forward_steps` for one image, RGB in 0..255.
         signal: Signal at the output of the last step, of the shape of its `output`.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed, or the signal that comes back is zero.
+        UsageError: If `path` exists or cannot be written, matplotlib is not installed, or the
+            signal that comes back is zero.
     """
     rows = _layerwise_rows(steps, signal)
     figure = new_figure(5.4, 2.5 * len(rows))
@@ -113,7 +130,7 @@ def draw_layerwise(steps: Sequence[LayerwiseStep], signal: np.ndarray, path: str
         _draw_layerwise_row(left, right, row)
     figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
     figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
-    save_figure(figure, path, dpi=70)
+    save_figure(figure, path, 70, **picture)
 
 
 @dataclass(frozen=True)
@@ -176,7 +193,11 @@ def _draw_layerwise_row(left: Axes, right: Axes, row: _LayerwiseRow) -> None:
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), xticks=[], yticks=[])
 
 
-def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str | Path) -> None:
+def draw_explanations(
+    explanations: Sequence[tuple[str, Explanation]],
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
+) -> None:
     """Draw each image beside the projection of its unit.
 
     Gray is zero; each projection has a scale of its own, shared by its three channels.
@@ -184,10 +205,11 @@ def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str
     Args:
         explanations: Names of the images and the results of `cnnkit.client.Client.explain` for
             them, at least one. Where the server does not return the image, its place is empty.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(6.4, 3.2 * len(explanations) + 0.4)
     below = 0.4 / (3.2 * len(explanations) + 0.4)
@@ -202,7 +224,7 @@ def draw_explanations(explanations: Sequence[tuple[str, Explanation]], path: str
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
     caption = "the deconvnet's projections; gray is 0, each on its own scale"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)
 
 
 def _explanation_title(one: Explanation) -> str:

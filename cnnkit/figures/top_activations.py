@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, center_on_gray, hide_axes, new_figure, save_figure
+from cnnkit._pixels import as_rgb, center_on_gray
+from cnnkit.figures.canvas import PictureOptions, check_picture, hide_axes, new_figure, save_figure
 
 if TYPE_CHECKING:
     from cnnkit.visualize import FeatureEvolution, Projection, SecondLayerFilters, UnitExamples
@@ -28,6 +29,7 @@ def draw_top9(
     *,
     units: int | None = None,
     columns: int | None = None,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw the strongest projections of units beside their image patches.
 
@@ -38,13 +40,16 @@ def draw_top9(
     Args:
         tops: Result of `cnnkit.visualize.top9` for a layer, or of `cnnkit.visualize.project_top`,
             which keeps one unit in memory at a time.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         units: Number of units; None counts `tops`, and keeps all of them in memory.
         columns: Number of units in a row; None is 2, or 8 for more than 24 units.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
+    # Before the units are projected, which may take minutes.
+    check_picture(path, **picture)
     if units is None:
         tops = list(tops)
         units = len(tops)
@@ -71,7 +76,7 @@ def draw_top9(
         left=0.01, right=0.99, top=1 - 0.2 / inches, bottom=0.38 / inches, wspace=0.05, hspace=0.15
     )
     figure.text(0.5, 0.04 / inches, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=70)
+    save_figure(figure, path, 70, **picture)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,9 @@ def square_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def draw_feature_evolution(
-    layers: Mapping[str, Sequence[FeatureEvolution]], path: str | Path
+    layers: Mapping[str, Sequence[FeatureEvolution]],
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a block for every layer, a row for every unit, a column for every epoch.
 
@@ -144,10 +151,11 @@ def draw_feature_evolution(
 
     Args:
         layers: Result of `cnnkit.visualize.feature_evolution`.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     rows = [row for block in layers.values() for row in block]
     epochs = rows[0].epochs
@@ -176,7 +184,7 @@ def draw_feature_evolution(
         f"{_scale_text(EVOLUTION_CLIP_FRACTION)}"
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=7)
-    save_figure(figure, path, dpi=90)
+    save_figure(figure, path, 90, **picture)
 
 
 def _field_projection(top: UnitExamples) -> np.ndarray:
@@ -188,7 +196,9 @@ def _field_projection(top: UnitExamples) -> np.ndarray:
     return paste_centered(result, shape)
 
 
-def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) -> None:
+def draw_second_layer(
+    networks: Sequence[SecondLayerFilters], path: str | Path, **picture: Unpack[PictureOptions]
+) -> None:
     """Draw each network's second-layer projections beside their image patches.
 
     Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Gray is zero. Every
@@ -196,10 +206,11 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
 
     Args:
         networks: Result of `cnnkit.visualize.second_layer_filters` for each network.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     figure = new_figure(8.2, 4.5 * len(networks) + 0.3)
     grid = figure.subplots(len(networks), 2, squeeze=False)
@@ -221,7 +232,7 @@ def draw_second_layer(networks: Sequence[SecondLayerFilters], path: str | Path) 
     caption = f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}"
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)
     figure.text(0.5, 0.012, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=80)
+    save_figure(figure, path, 80, **picture)
 
 
 def _second_layer_title(network: SecondLayerFilters) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import PictureOptions, new_figure, plain_name, save_figure
 
 
-def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path) -> None:
+def draw_training_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
+) -> None:
     """Draw loss and error of training runs by epoch.
 
     Dashed on the training images, solid on the held-out images. A dotted line is drawn where the
@@ -19,10 +23,12 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
 
     Args:
         runs: Lines of metrics by the name of the run, from `cnnkit.run_folder.RunFolder.metrics`.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If a run has not finished an epoch, or matplotlib is not installed.
+        UsageError: If a run has not finished an epoch, `path` exists or cannot be written,
+            or matplotlib is not installed.
     """
     for name, lines in runs.items():
         if not lines:
@@ -61,4 +67,4 @@ def draw_training_curves(runs: Mapping[str, Sequence[Mapping[str, Any]]], path: 
         title="held out solid, training dashed",
         title_fontsize=8,
     )
-    save_figure(figure, path, dpi=150)
+    save_figure(figure, path, 150, **picture)

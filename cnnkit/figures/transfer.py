@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from cnnkit.figures.canvas import as_rgb, hide_axes, lay_out, new_figure, plain_name, save_figure
+from cnnkit._pixels import as_rgb
+from cnnkit.figures.canvas import (
+    PictureOptions,
+    hide_axes,
+    lay_out,
+    new_figure,
+    plain_name,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +29,11 @@ SIDE = 1.45
 
 
 def draw_learning_curve(
-    scores: Sequence[TransferScore], path: str | Path, *, title: str = ""
+    scores: Sequence[TransferScore],
+    path: str | Path,
+    *,
+    title: str = "",
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw mean class recall against the number of training images of each class.
 
@@ -31,11 +43,12 @@ def draw_learning_curve(
     Args:
         scores: Result of `cnnkit.transfer.evaluate_transfer` for several numbers of training
             images.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         title: Title of the figure.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     lines: dict[tuple[str, str], list[TransferScore]] = {}
     for one in scores:
@@ -66,7 +79,7 @@ def draw_learning_curve(
     )  # fmt: skip
     axes.set_title(title, fontsize=9)
     lay_out(figure)
-    save_figure(figure, path, dpi=120)
+    save_figure(figure, path, 120, **picture)
 
 
 def draw_neighbors(
@@ -77,6 +90,7 @@ def draw_neighbors(
     path: str | Path,
     *,
     caption: str = "",
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw a contact sheet: a row for each query, its nearest images to the right of it.
 
@@ -87,11 +101,12 @@ def draw_neighbors(
         titles: Title of each query.
         found: Result of `cnnkit.features.find_neighbors` for the queries.
         images: Images of `found`.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
         caption: Text below the images.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If matplotlib is not installed.
+        UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = 1 + max(len(row) for row in found)
     height = (SIDE + 0.3) * len(queries) + 0.35
@@ -106,13 +121,13 @@ def draw_neighbors(
     hide_axes(grid.flat)
     for row, query, title, near, pictures in zip(grid, queries, titles, found, images, strict=True):
         _draw_image(row[0], query, title, weight="bold")
-        for axes, one, picture in zip(row[2:], near, pictures, strict=False):
-            _draw_image(axes, picture, f"{one.label}\n{one.distance:.3g}")
+        for axes, one, image in zip(row[2:], near, pictures, strict=False):
+            _draw_image(axes, image, f"{one.label}\n{one.distance:.3g}")
     figure.subplots_adjust(
         left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.3 / height, wspace=0.05, hspace=0.32
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=8)
-    save_figure(figure, path, dpi=110)
+    save_figure(figure, path, 110, **picture)
 
 
 def _draw_image(axes: Axes, image: np.ndarray, title: str, **style: Any) -> None:

@@ -16,7 +16,6 @@ from cnnkit.cli.console import (
     Detail,
     LogFormatter,
     cell,
-    check_png,
     print_detail,
     print_error,
     print_json,
@@ -178,14 +177,6 @@ def test_json_is_one_line_unless_indented(capsys):
     print_json({"a": [1]})
     print_json({"a": 1}, indent=2)
     assert capsys.readouterr().out == '{"a": [1]}\n{\n  "a": 1\n}\n'
-
-
-def test_a_figure_is_a_png_in_an_existing_folder(tmp_path):
-    assert check_png(str(tmp_path / "x.PNG")) == tmp_path / "x.PNG"
-    with pytest.raises(UsageError, match=r"--figure must be a PNG file. Expected: --figure NAME"):
-        check_png("x.jpg", "--figure")
-    with pytest.raises(UsageError, match=r"--output must be in an existing folder"):
-        check_png(tmp_path / "none" / "x.png")
 
 
 def test_labels_are_lines(tmp_path):

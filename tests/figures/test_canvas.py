@@ -1,11 +1,16 @@
-"""Texts of figures: names are drawn as they are, not as formulas."""
+"""Texts of figures are drawn as they are, not as formulas; files of figures in three formats."""
+
+import inspect
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
+from cnnkit import figures
+from cnnkit.errors import UsageError
 from cnnkit.figures import canvas, draw_confusion
-from cnnkit.figures.canvas import new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import check_picture, new_figure, plain_name, save_figure
 
 # No formula, a formula, an escape sequence with a line, and a name that a legend would leave out.
 NAMES = (r"$\frac{$", "$x^2$ for $5", "cat\x1b[2J\ndog", "_hidden")
@@ -16,8 +21,8 @@ def drawn(monkeypatch):
     """The figures that were saved."""
     figures = []
 
-    def save(figure, path, *, dpi):
-        save_figure(figure, path, dpi=dpi)
+    def save(figure, path, default_dpi, **picture):
+        save_figure(figure, path, default_dpi, **picture)
         figures.append(figure)
 
     monkeypatch.setattr("cnnkit.figures.evaluation.save_figure", save)
@@ -37,7 +42,7 @@ def test_names_are_no_formulas_wherever_they_are_drawn(tmp_path, drawn):
 def test_control_characters_are_drawn_as_escapes_and_long_texts_shortened(tmp_path):
     figure = new_figure(2, 2)
     text = figure.text(0, 0, "two\nlines\r\u202e" + "a" * 10**6)
-    save_figure(figure, tmp_path / "a.png", dpi=20)
+    save_figure(figure, tmp_path / "a.png", 20)
     assert text.get_text().startswith("two\nlines\\r\\u202ea")
     assert len(text.get_text()) < canvas._MAX_TEXT + 100
 
@@ -48,3 +53,70 @@ def test_a_name_of_a_legend_is_never_left_out():
     for name in NAMES:
         axes.plot([0], [0], label=plain_name(name))
     assert [text.get_text() for text in axes.legend().get_texts()] == list(map(plain_name, NAMES))
+
+
+def test_the_ending_of_the_name_chooses_the_format(tmp_path):
+    for ending, begins in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")):
+        files = [tmp_path / "new" / f"{name}{ending}" for name in ("one", "two")]
+        for file in files:  # in a folder that is made
+            draw_confusion(np.eye(2, dtype=int), "ab", file, title="<script>&")
+        one, two = (file.read_bytes() for file in files)
+        assert one.startswith(begins)
+        assert one == two  # neither a date nor random names
+    assert b"<script" not in (tmp_path / "new" / "one.svg").read_bytes()
+
+
+def test_the_resolution_is_that_of_the_figure_or_the_given_one(tmp_path):
+    for name, dpi, expected in (("own", None, 30), ("fine", 60, 60)):
+        save_figure(new_figure(2, 1), tmp_path / f"{name}.png", 30, dpi=dpi)
+        with Image.open(tmp_path / f"{name}.png") as written:
+            assert written.size == (2 * expected, expected)
+
+
+def test_a_picture_is_replaced_only_if_that_is_said(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"mine")
+    for picture in ({}, {"overwrite": False}):
+        with pytest.raises(UsageError, match=r"`path` must be a new file.* overwrite=True repl"):
+            draw_confusion(np.eye(2, dtype=int), "ab", path, **picture)
+    assert path.read_bytes() == b"mine"
+    draw_confusion(np.eye(2, dtype=int), "ab", path, overwrite=True)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("path", "picture", "text"),
+    [
+        ("a.jpg", {}, "`path` must end in .png, .svg or .pdf. Received: a.jpg"),
+        ("", {}, "`path` must end in .png, .svg or .pdf. Received: no name"),
+        (
+            "file/a.png",
+            {},
+            "`path` must be in a folder that you may write to. Received: file/a.png in",
+        ),
+        ("folder.png", {}, "`path` must be a file. Received: the folder folder.png"),
+        ("a.png", {"dpi": 9}, "`dpi` must be 10 to 1200. Received: 9"),
+        ("a.png", {"dpi": 1201}, "`dpi` must be 10 to 1200. Received: 1201"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_told_in_one_line(
+    tmp_path, monkeypatch, path, picture, text
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=text):
+        check_picture(path, **picture)
+
+
+def test_a_picture_too_large_for_the_memory_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"200,000,000 pixels. Expected: at most 707 dpi"):
+        save_figure(new_figure(20, 20), tmp_path / "a.png", 100, dpi=1200)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_figure_takes_the_resolution_and_overwrite():
+    for name in figures.__all__:
+        if name.startswith("draw_"):
+            parameters = inspect.signature(getattr(figures, name)).parameters
+            assert parameters["picture"].annotation == "Unpack[PictureOptions]", name

@@ -31,7 +31,7 @@ def figures(monkeypatch):
     """The figures themselves, as they are about to be saved."""
     kept = []
 
-    def keep(figure, path, *, dpi):
+    def keep(figure, path, default_dpi):
         kept.append(figure)
 
     monkeypatch.setattr(drawing, "save_figure", keep)

@@ -220,5 +220,5 @@ def test_recall_against_training_images_is_drawn(image_folder, tmp_path, capsys)
     rows = json.loads(figure.with_suffix(".json").read_text())["scores"]
     found = [(row["classifier"], row["per_class"]) for row in rows]
     assert found == [(kind, n) for kind in ("svm", "softmax") for n in (2, 4, 8)]
-    for wrong in (["--per-class", "5"], ["--per-class", "2", "4", "--figure", "growth.pdf"]):
-        assert main([*words, "--figure", str(figure), *wrong]) == 2
+    for wrong in (["--per-class", "5"], ["--per-class", "2", "4", "--figure", "growth.gif"]):
+        assert main([*words, "--overwrite", "--figure", str(figure), *wrong]) == 2

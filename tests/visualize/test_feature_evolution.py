@@ -92,7 +92,7 @@ def test_evolution_command(run, tmp_path, capsys):
     pixels = matplotlib.image.imread(picture)[..., :3]
     inside = np.abs(pixels - 1).max(axis=-1) > 0.02
     assert inside.mean() > 0.3
-    assert main([*command, "--epochs", "4"]) == 1
+    assert main([*command, "--epochs", "4", "--overwrite"]) == 1
     assert "kept no model of these epochs" in capsys.readouterr().err
-    assert main([*command, "--unit", "77"]) == 2
+    assert main([*command, "--unit", "77", "--overwrite"]) == 2
     assert "has no unit 77" in capsys.readouterr().err

@@ -135,6 +135,6 @@ def test_invariance_command(detector, tmp_path, capsys):
         (["--transform", "turn"], "--transform must be one of translation, scale, rotation"),
         (["--layer", "conv9"], "Unknown layer 'conv9'"),
     ):
-        assert main([*command, *more]) == 2
+        assert main([*command, *more, "--overwrite"]) == 2
         assert said in capsys.readouterr().err
         assert not picture.exists()

@@ -65,5 +65,5 @@ def test_layer2_command(coarse, image_folder, tmp_path, capsys):
     pixels = matplotlib.image.imread(picture)[..., :3]
     for half in np.array_split(pixels, 2):
         assert np.ptp(half, axis=(0, 1)).min() > 0.3
-    assert main([*command, "--layer", "conv9"]) == 2
+    assert main([*command, "--overwrite", "--layer", "conv9"]) == 2
     assert "Unknown layer 'conv9'" in capsys.readouterr().err

@@ -12,8 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.cli.load_network import add_network_arguments, check_networks, load_from_arguments
+from cnnkit.cli.picture import (
+    add_picture_arguments,
+    check_picture_arguments,
+    picture_options,
+    refuse_picture_options,
+)
 from cnnkit.cli.values import COUNT, SEED, DatasetSpec, image_file, input_folder
 from cnnkit.errors import UsageError
 
@@ -40,9 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder that `cnnkit features` wrote",
     )
     parser.add_argument("--k", type=COUNT, default=6, help="neighbors of each query (default: 6)")
-    parser.add_argument(
-        "--output", metavar="PNG", help="contact sheet of the queries and neighbors"
-    )
+    add_picture_arguments(parser, help="contact sheet of the queries and neighbors")
     parser.add_argument(
         "--dataset",
         metavar="SPEC",
@@ -57,7 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the neighbors, and draw them if --output is given."""
-    output = None if args.output is None else check_png(args.output)
+    output = None
+    if args.output is None:
+        refuse_picture_options(args, "--output")
+    else:
+        output = check_picture_arguments(args)
     check_networks(args, [args.network])
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
@@ -115,4 +123,5 @@ def _draw(found: Sequence[Sequence[Neighbor]], args: argparse.Namespace, output:
         output,
         caption=f"Euclidean distance of {index.spec.layer}, {index.network}, among"
         f" {index.images:,} images of {index.dataset}",
+        **picture_options(args),
     )

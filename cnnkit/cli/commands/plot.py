@@ -1,4 +1,4 @@
-"""Draw the curves of training runs, or the results of an evaluation, as a PNG.
+"""Draw the curves of training runs, or the results of an evaluation, as a picture.
 
 curves       loss and error of every run by epoch: dashed for the training images, solid for the
              held-out images
@@ -12,11 +12,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import check_png, print_line
+from cnnkit.cli.console import print_line
+from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments, picture_options
 from cnnkit.cli.values import input_file, run_folder
 from cnnkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from cnnkit.figures import PictureOptions
 
 KINDS = ("curves", "confusion", "reliability", "answers", "mistakes")
 MAX_EXAMPLES = 8
@@ -40,16 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.json",
         help="file of an evaluation (default: the run's last)",
     )
-    parser.add_argument("--output", required=True, metavar="FILE.png", help="the file to write")
+    add_picture_arguments(parser, required=True, help="the file to write")
 
 
 def run(args: argparse.Namespace) -> int:
     """Draw the figure, and print its path."""
-    output = check_png(args.output)
+    output = check_picture_arguments(args)
     if args.kind == "curves" and args.results:
         raise UsageError("--results requires another --kind than curves")
 
-    from cnnkit.cli.quiet_tensorflow import import_tensorflow
     from cnnkit.cli.train_stages import open_stage_runs
 
     runs = open_stage_runs(args.runs)
@@ -59,21 +62,26 @@ def run(args: argparse.Namespace) -> int:
             expected="one run folder",
             received=", ".join(str(run.path) for run in runs),
         )
-    import_tensorflow()
+    options = picture_options(args)
     if args.kind == "curves":
         from cnnkit.figures import draw_training_curves
 
-        draw_training_curves({str(run.path): run.metrics for run in runs}, output)
+        draw_training_curves({str(run.path): run.metrics for run in runs}, output, **options)
     else:
+        from cnnkit.cli.quiet_tensorflow import import_tensorflow
+
+        import_tensorflow()
         from cnnkit.evaluation.result_store import newest_results, read_results
 
         file = Path(args.results) if args.results else newest_results(runs[0].path)
-        _draw_results(args.kind, read_results(file), output)
+        _draw_results(args.kind, read_results(file), output, options)
     print_line(str(output))
     return 0
 
 
-def _draw_results(kind: str, results: dict[str, Any], output: Path) -> None:
+def _draw_results(
+    kind: str, results: dict[str, Any], output: Path, options: PictureOptions
+) -> None:
     from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 
     names = ("dataset", "protocol", "images", "seed", "fingerprint", "calibration")
@@ -85,18 +93,18 @@ def _draw_results(kind: str, results: dict[str, Any], output: Path) -> None:
         if not calibration["bins"]:
             raise DataError("--results must have bins of the calibration", hint="Evaluate again")
         title = f"{evaluated}\nexpected calibration error {calibration['error']:.1%}"
-        draw_reliability(calibration["bins"], output, title=title)
+        draw_reliability(calibration["bins"], output, title=title, **options)
     elif kind == "confusion":
         labels = [one["label"] for one in results["classes"]]
         title = f"{evaluated}, {results['top1_error']:.1%} top-1 error"
-        draw_confusion(_confusion_matrix(results), labels, output, title=title)
+        draw_confusion(_confusion_matrix(results), labels, output, title=title, **options)
     else:
         answers = results["examples" if kind == "answers" else "mistakes"][:MAX_EXAMPLES]
         if not answers:
             raise UsageError(
                 "--kind mistakes needs an evaluation with mistakes", hint="Use --kind answers"
             )
-        draw_predictions(_read_images(results, answers), answers, output)
+        draw_predictions(_read_images(results, answers), answers, output, **options)
 
 
 def _confusion_matrix(results: dict[str, Any]) -> Any:

@@ -24,6 +24,12 @@ from cnnkit.cli.console import (
     print_line,
     print_note,
 )
+from cnnkit.cli.picture import (
+    add_picture_arguments,
+    check_picture_arguments,
+    picture_options,
+    refuse_picture_options,
+)
 from cnnkit.cli.values import COUNT, SECONDS
 from cnnkit.errors import DataError, UsageError
 
@@ -58,10 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=10.0,
         help="for each image (default 10)",
     )
-    parser.add_argument(
+    add_picture_arguments(
+        parser,
         "--explain",
-        metavar="FILE.png",
-        type=Path,
         help="draw the pixels that activated the most probable class, by the server's deconvnet "
         f"({_MAX_EXPLAINED} images at most)",
     )
@@ -155,8 +160,12 @@ def _check(args: argparse.Namespace, images: list[NamedImage]) -> None:
     if not images and not args.watch:
         raise UsageError("`PATH` or --watch must be given")
     if args.layer is not None and args.explain is None:
-        raise UsageError("--layer requires --explain FILE.png")
-    if args.explain is not None and not 0 < len(images) <= _MAX_EXPLAINED:
+        raise UsageError("--layer requires --explain PICTURE")
+    if args.explain is None:
+        refuse_picture_options(args, "--explain")
+        return
+    check_picture_arguments(args, "--explain")
+    if not 0 < len(images) <= _MAX_EXPLAINED:
         raise UsageError(
             "--explain draws a limited number of images",
             expected=f"1 to {_MAX_EXPLAINED}",
@@ -235,13 +244,8 @@ def _explain(client: Client, images: list[NamedImage], args: argparse.Namespace)
             version_label=args.version_label,
         )
         explanations.append((name, explanation))
-    # `cnnkit.figures` imports TensorFlow for other figures. It is imported after the calls, so that
-    # an error of the server is printed at once.
-    from cnnkit.cli.quiet_tensorflow import import_tensorflow
-
-    import_tensorflow()
     from cnnkit.figures import draw_explanations
 
-    draw_explanations(explanations, args.explain)
+    draw_explanations(explanations, args.explain, **picture_options(args))
     if not args.json:
         print_line(f"explained in {args.explain}")

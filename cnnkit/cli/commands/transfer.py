@@ -15,8 +15,13 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.arguments import add_spec_arguments
-from cnnkit.cli.console import add_json_argument, check_png
+from cnnkit.cli.console import add_json_argument
 from cnnkit.cli.load_network import add_network_arguments, check_networks
+from cnnkit.cli.picture import (
+    add_picture_arguments,
+    check_picture_arguments,
+    refuse_picture_options,
+)
 from cnnkit.cli.transfer.inputs import is_multilabel
 from cnnkit.cli.values import COUNT, INDEX, SEED, DatasetSpec, Number, WholeNumbers, new_folder
 from cnnkit.errors import UsageError
@@ -84,8 +89,8 @@ def _add_single_label_arguments(group: argparse._ArgumentGroup) -> None:
         help="test images of each class at most (default: 50); 0 takes all others",
     )
     group.add_argument("--splits", type=COUNT, default=3, help="random splits (default: 3)")
-    group.add_argument(
-        "--figure", metavar="PNG", help="plot of recall against training images, with a JSON file"
+    add_picture_arguments(
+        group, "--figure", help="plot of recall against training images, with a JSON file"
     )
 
 
@@ -140,8 +145,13 @@ def _check(args: argparse.Namespace) -> None:
             received=f"layers {' '.join(args.layer)}, classifiers {' '.join(args.classifier)}",
         )
     if args.figure is None:
+        refuse_picture_options(args, "--figure")
         return
-    check_png(args.figure, "--figure")
+    figure = check_picture_arguments(args, "--figure")
+    if not args.overwrite:
+        from cnnkit.figures.canvas import check_free
+
+        check_free(figure.with_suffix(".json"), "--figure")
     if multilabel or len(set(args.per_class)) < 2:
         raise UsageError(
             "--figure shows recall against training images",

@@ -1,18 +1,19 @@
 """Draw figures of what a trained network has learned.
 
-With every figure NAME.png come NAME.png.json, its facts in words and numbers, and NAME.png.npz, its
-arrays.
+The picture is a .png, .svg or .pdf file. With NAME.png come NAME.png.json, its facts in words and
+numbers, and NAME.png.npz, its arrays. Files that exist are replaced only with --overwrite.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.console import add_json_argument, check_png, print_json, print_line
+from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.cli.load_network import check_networks
+from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
-from cnnkit.cli.values import require_packages
 from cnnkit.cli.visualize import FIGURES
+from cnnkit.cli.visualize.figure import BESIDE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         figure = names.add_parser(name, help=command.summary, description=command.description)
         figure.formatter_class = argparse.RawDescriptionHelpFormatter
         command.add_arguments(figure)
-        figure.add_argument("--output", required=True, metavar="PNG", help="file of the figure")
+        add_picture_arguments(figure, required=True)
         add_json_argument(figure)
         add_decoding_arguments(figure)
         figure.set_defaults(draw=command.draw)
@@ -30,8 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw one figure, or one for each layer, and write their facts and arrays."""
-    output = check_png(args.output)
-    require_packages("matplotlib", purpose="`cnnkit visualize`")
+    output = check_picture_arguments(args, beside=BESIDE)
     if hasattr(args, "model"):
         networks = args.networks if hasattr(args, "networks") else [args.network]
         check_networks(args, networks)

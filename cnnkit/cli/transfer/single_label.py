@@ -48,7 +48,7 @@ def transfer_to_classes(args: argparse.Namespace) -> None:
         "scores": [_facts(score, source.class_names) for score in scores],
     }
     if args.figure is not None:
-        _draw(Path(args.figure), scores, facts)
+        _draw(args, scores, facts)
     if args.json:
         print_json(facts)
         return
@@ -93,13 +93,16 @@ def _save(
     ).save(args.save)
 
 
-def _draw(figure: Path, scores: Sequence[TransferScore], facts: dict[str, object]) -> None:
+def _draw(
+    args: argparse.Namespace, scores: Sequence[TransferScore], facts: dict[str, object]
+) -> None:
     """Draw recall against the number of training images, and write the JSON beside the figure."""
     from cnnkit._files import json_text, write_text
+    from cnnkit.cli.picture import picture_options
     from cnnkit.figures import draw_learning_curve
 
-    draw_learning_curve(scores, figure, title=str(facts["dataset"]))
-    write_text(figure.with_suffix(".json"), json_text(facts, indent=2) + "\n")
+    draw_learning_curve(scores, args.figure, title=str(facts["dataset"]), **picture_options(args))
+    write_text(Path(args.figure).with_suffix(".json"), json_text(facts, indent=2) + "\n")
 
 
 def _row(score: TransferScore) -> dict[str, object]:

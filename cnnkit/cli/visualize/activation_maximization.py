@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.values import COUNT, SEED, Number
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 
@@ -40,7 +41,7 @@ def draw_maximization(args: argparse.Namespace) -> Figure:
         image_size=args.image_size,
         **options,
     )
-    draw_synthesized(images, args.output)
+    draw_synthesized(images, args.output, **picture_options(args))
     return Figure(
         "; ".join(
             f"{one.layer} unit {one.unit}: {one.start:.3g} for noise, {one.activation:.3g} now"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.values import COUNT, SEED, Number
 from cnnkit.cli.visualize.figure import (
@@ -123,7 +124,7 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
         )
     names = class_captions(model)
     name = names[result.target] if names else None
-    draw_attribution(image, result, args.output, name=name)
+    draw_attribution(image, result, args.output, name=name, **picture_options(args))
     row, column = map(int, np.unravel_index(result.map.argmax(), result.map.shape))
     facts = {
         "method": result.method,
@@ -185,7 +186,7 @@ def draw_compare(args: argparse.Namespace) -> Figure:
     )  # fmt: skip
     names = class_captions(model)
     name = names[result.target] if names else None
-    draw_comparison(image, result, args.output, name=name)
+    draw_comparison(image, result, args.output, name=name, **picture_options(args))
     correlations = {
         stage: {
             method: None if np.isnan(value) else float(value)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.values import COUNT, LEVEL, SEED, input_file
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_image_size_argument
 from cnnkit.errors import DataError, UsageError
@@ -54,7 +55,7 @@ def draw_correspondence_figure(args: argparse.Namespace) -> Figure:
     found = correspondence(
         model, images, boxes, args.layer, fill=args.fill, draws=args.draws, seed=args.seed
     )
-    draw_correspondence(images, boxes, found, args.output, fill=args.fill)
+    draw_correspondence(images, boxes, found, args.output, fill=args.fill, **picture_options(args))
     facts = {
         layer: {
             part: {

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.visualize.figure import (
     Figure,
@@ -36,7 +37,7 @@ def draw_deconvnet(args: argparse.Namespace) -> Figure:
     image = read_image_for(args.image, model)
     [result] = deconvnet(model, image, args.layer, args.unit, rule=args.rule)
     require_active_unit(result, args)
-    draw_projection(image, result, args.output)
+    draw_projection(image, result, args.output, **picture_options(args))
     return Figure(
         projection_summary(result), projection_facts(result), {"projection": result.projection}
     )
@@ -61,7 +62,7 @@ def draw_stack(args: argparse.Namespace) -> Figure:
     steps = forward_steps(model, image[None], args.layer)
     signal = np.zeros_like(steps[-1].output)
     signal[(0, *result.position, result.unit)] = 1
-    draw_layerwise(steps, signal, args.output)
+    draw_layerwise(steps, signal, args.output, **picture_options(args))
     facts = {**projection_facts(result), "steps": [[step.layer, step.kind] for step in steps]}
     return Figure(projection_summary(result), facts, {"projection": result.projection})
 
@@ -89,7 +90,7 @@ def draw_rules_figure(args: argparse.Namespace) -> Figure:
             for rule in ("guided", "gradient")
         )
         rows.append([first, *others])
-    draw_rules(image, rows, args.output)
+    draw_rules(image, rows, args.output, **picture_options(args))
     return Figure(
         "; ".join(projection_summary(row[0]) for row in rows),
         {"projections": [projection_facts(result) for row in rows for result in row]},

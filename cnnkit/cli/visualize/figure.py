@@ -14,6 +14,7 @@ from cnnkit._files import json_text, write_text
 from cnnkit._staging import staged_file
 from cnnkit.cli.console import print_left_out
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.picture import OUTPUT
 from cnnkit.cli.read_image import command_decoding
 from cnnkit.cli.values import COUNT, INDEX, DatasetSpec, image_file
 from cnnkit.errors import DataError, unknown_name
@@ -21,6 +22,10 @@ from cnnkit.errors import DataError, unknown_name
 if TYPE_CHECKING:
     from cnnkit.data import Split
     from cnnkit.visualize import Projection
+
+
+# Endings that are appended to the name of a picture for the files of its facts and its arrays.
+BESIDE = FACTS, ARRAYS = ".json", ".npz"
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,14 @@ class Figure:
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
-    def write_beside(self, png: Path) -> None:
-        """Write `PNG.json` and, if there are arrays, `PNG.npz`.
+    def write_beside(self, picture: Path) -> None:
+        """Write `PICTURE.json` and, if there are arrays, `PICTURE.npz`.
 
-        They keep the whole name of the PNG file, so that they replace only its own data.
+        They keep the whole name of the picture, so that they replace only its own data.
         """
-        write_text(Path(f"{png}.json"), json_text(self.facts, indent=2) + "\n")
+        write_text(Path(f"{picture}{FACTS}"), json_text(self.facts, indent=2) + "\n")
         if self.arrays:
-            with staged_file(Path(f"{png}.npz")) as staged, staged.open("wb") as file:
+            with staged_file(Path(f"{picture}{ARRAYS}")) as staged, staged.open("wb") as file:
                 np.savez_compressed(file, **dict[str, Any](self.arrays))
 
 
@@ -55,7 +60,7 @@ class FigureCommand:
     Attributes:
         description: Text of `--help`; its first line is the summary in the list of figures.
         add_arguments: Declares the arguments of the figure.
-        draw: Draws the figure; or several, by the PNG file that each was drawn to. TensorFlow is
+        draw: Draws the figure; or several, by the file that each was drawn to. TensorFlow is
             imported here only, so that `--help` is fast.
         check: Checks arguments together, before TensorFlow starts.
     """
@@ -69,6 +74,18 @@ class FigureCommand:
     def summary(self) -> str:
         """The first line of the description, without its full stop."""
         return self.description.splitlines()[0].rstrip(".")
+
+
+def check_files_free(picture: Path) -> None:
+    """Check that none of the files of a figure exists.
+
+    Raises:
+        UsageError: If one does.
+    """
+    from cnnkit.figures.canvas import check_free
+
+    for ending in ("", *BESIDE):
+        check_free(Path(f"{picture}{ending}"), OUTPUT)
 
 
 def projection_facts(result: Projection) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.visualize.figure import Figure, FigureCommand
 
 
@@ -16,7 +17,7 @@ def draw_filters_figure(args: argparse.Namespace) -> Figure:
     from cnnkit.visualize import filters
 
     found = filters(load_from_arguments(args).model)
-    draw_filters(found, args.output)
+    draw_filters(found, args.output, **picture_options(args))
     return Figure(
         f"{len(found.kernels)} kernels of {found.layer}, {int(found.dead.sum())} dead,"
         f" {int(found.dominating.sum())} dominating",

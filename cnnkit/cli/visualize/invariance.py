@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.values import LEVEL, image_file
 from cnnkit.cli.visualize.figure import Figure, FigureCommand, add_target_argument
 from cnnkit.errors import UsageError
@@ -57,7 +58,7 @@ def draw_invariance_figure(args: argparse.Namespace) -> Figure:
     known = class_captions(model)
     classes = [known[label] if known else str(label) for label in rows[0].labels]
     names = [f"{Path(f).stem}: {name}" for f, name in zip(args.image, classes, strict=True)]
-    draw_invariance(images, rows, args.output, names=names, fill=args.fill)
+    draw_invariance(images, rows, args.output, names=names, fill=args.fill, **picture_options(args))
     return Figure(
         "; ".join(
             f"{row.transform}: mean probability {row.probabilities.mean():.2f}, at its lowest"

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from cnnkit.cli.load_network import add_network_arguments, load_from_arguments
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.read_image import read_image_for
 from cnnkit.cli.values import COUNT, INDEX, LEVEL, image_file
 from cnnkit.cli.visualize.figure import (
@@ -81,7 +82,7 @@ def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
         images = np.stack([read_image_for(file, model) for file in args.others])
         others = deconvnet(model, images, result.layer, result.unit)
     names = class_captions(model)
-    draw_occlusion(image, result, args.output, names=names, others=others)
+    draw_occlusion(image, result, args.output, names=names, others=others, **picture_options(args))
     facts = {
         name: getattr(result, name)
         for name in (

@@ -16,6 +16,7 @@ from cnnkit.cli.load_network import (
     load_from_arguments,
     load_networks,
 )
+from cnnkit.cli.picture import picture_options
 from cnnkit.cli.values import COUNT, INDEX, SEED, DatasetSpec, run_folder
 from cnnkit.cli.visualize.figure import (
     Figure,
@@ -24,6 +25,7 @@ from cnnkit.cli.visualize.figure import (
     add_image_size_argument,
     add_layers_argument,
     add_rule_argument,
+    check_files_free,
     load_split,
     projection_facts,
 )
@@ -53,6 +55,13 @@ def draw_top9_figures(args: argparse.Namespace) -> dict[Path, Figure]:
     from cnnkit.visualize import find_top_activations
     from cnnkit.visualize.deconvnet.project import check_projection
 
+    output = Path(args.output)
+    paths = {layer: output.with_stem(f"{output.stem}_{layer}") for layer in args.layer}
+    if len(paths) == 1:
+        paths = dict.fromkeys(paths, output)
+    elif not args.overwrite:
+        for path in paths.values():
+            check_files_free(path)
     model = load_from_arguments(args).model
     check_projection(model, args.layer, args.rule)
     images = load_split(args.dataset, args.split)
@@ -60,10 +69,6 @@ def draw_top9_figures(args: argparse.Namespace) -> dict[Path, Figure]:
         found = find_top_activations(
             model, images, args.layer, image_size=args.image_size, progress=progress
         )
-    output = Path(args.output)
-    paths = {layer: output.with_stem(f"{output.stem}_{layer}") for layer in args.layer}
-    if len(paths) == 1:
-        paths = dict.fromkeys(paths, output)
     return {
         path: _draw_top9_layer(args, model, images, found[layer], path)
         for layer, path in paths.items()
@@ -95,7 +100,7 @@ def _draw_top9_layer(
             yield top
 
     units = len(found.values) if args.unit is None else len(args.unit)
-    draw_top9(recorded(), path, units=units)
+    draw_top9(recorded(), path, units=units, **picture_options(args))
     dead = sum(not unit["strongest"] for unit in facts)
     return Figure(
         f"{units} units of {found.layer} over {len(images)} images, {dead} dead",
@@ -157,7 +162,7 @@ def draw_evolution(args: argparse.Namespace) -> Figure:
         epochs=args.epochs,
         rule=args.rule,
     )
-    draw_feature_evolution(found, args.output)
+    draw_feature_evolution(found, args.output, **picture_options(args))
     rows = [row for block in found.values() for row in block]
     return Figure(
         f"{len(rows)} units of {', '.join(found)} after epochs"
@@ -217,7 +222,7 @@ def draw_layer2(args: argparse.Namespace) -> Figure:
         )
         for model in load_networks(args.networks, **builder_arguments(args))
     ]  # fmt: skip
-    draw_second_layer(networks, args.output)
+    draw_second_layer(networks, args.output, **picture_options(args))
     return Figure(
         "; ".join(
             f"{one.model}: {int(one.filters.dead.sum())} dead and {len(one.first_dead_units)}"

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._pixels import CLIP_FRACTION, center_on_gray, heat
+from cnnkit.data.image_url import pictures_html
 from cnnkit.errors import DataError
 from cnnkit.models.class_names import class_index
 from cnnkit.visualize.argument_checks import check_batch_size
@@ -48,6 +50,17 @@ class Attribution:
     gradient: np.ndarray | None = field(default=None, repr=False)
     layer: str | None = None
     grid: np.ndarray | None = field(default=None, repr=False)
+
+    def _repr_html_(self) -> str:
+        """Return the map, and the signed gradient if there is one, for a notebook."""
+        pictures = [(heat(self.map), "the map: white is the largest value")]
+        if self.gradient is not None:
+            signed = center_on_gray(self.gradient, clip_fraction=CLIP_FRACTION)
+            pictures.append((signed, "the gradient: gray is 0"))
+        of_layer = f", maps of {self.layer}" if self.layer else ""
+        return pictures_html(
+            f"{self.method} of class {self.target}{of_layer}, logit {self.score:.3g}", pictures
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._pixels import center_on_gray
+from cnnkit.data.image_url import pictures_html
 from cnnkit.layers import backward_rule
 from cnnkit.models.graph import Graph, Node, build_graph
 from cnnkit.models.layer_window import node_windows
@@ -49,6 +51,18 @@ class Projection:
     rule: str
     box: Box
     unclipped: Box
+
+    def _repr_html_(self) -> str:
+        """Return the projection, and the receptive field of the unit in it, for a notebook."""
+        pixels = center_on_gray(self.projection)
+        pictures = [(pixels, "gray is 0")]
+        if pixels[self.box.slices].shape != pixels.shape:
+            pictures.append((pixels[self.box.slices], "its receptive field"))
+        return pictures_html(
+            f"{self.rule}, {self.layer} unit {self.unit}, activation {self.activation:.3g}"
+            f"{self.position_text}",
+            pictures,
+        )
 
     @property
     def position_text(self) -> str:

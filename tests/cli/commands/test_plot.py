@@ -24,10 +24,16 @@ def test_curves_of_two_runs_are_drawn(tmp_path, capsys):
     left, right = loss[:, columns[:20]], loss[:, columns[-20:]]
     assert np.nonzero(left)[0].mean() < np.nonzero(right)[0].mean()
     for words, text in (
-        ([str(one.path), "--output", str(tmp_path / "x.jpg")], "--output must be a PNG file"),
-        ([str(tmp_path), "--output", str(picture)], "No run folder"),
         (
-            [str(write_metrics_run(tmp_path / "new", []).path), "--output", str(picture)],
+            [str(one.path), "--output", str(tmp_path / "x.jpg")],
+            "--output must be NAME.png or NAME.svg or NAME.pdf",
+        ),
+        ([str(tmp_path), "--output", str(picture), "--overwrite"], "No run folder"),
+        (
+            [
+                str(write_metrics_run(tmp_path / "new", []).path),
+                *("--output", str(picture), "--overwrite"),
+            ],
             "no epoch to draw",
         ),
     ):

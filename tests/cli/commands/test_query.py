@@ -185,7 +185,7 @@ def test_an_explanation_of_a_layer(query, brightness):
     assert (code, err) == (0, "")
     assert json.loads(out)["explained"] == "seen.png"
     assert brightness.asked[-1][0] == "explain_bytes_conv1"
-    code, _, err = query("B.png", *brightness.options, *options[:3], "conv9")
+    code, _, err = query("B.png", *brightness.options, *options[:3], "conv9", "--overwrite")
     assert code == 2
     assert "Expected: a signature explain_bytes_conv9" in err
 
@@ -238,7 +238,7 @@ def test_watching_ends(query, brightness):
     ("options", "text"),
     [
         ([], "`PATH` or --watch must be given"),
-        (["B.png", "--layer", "conv1"], "--layer requires --explain FILE.png"),
+        (["B.png", "--layer", "conv1"], "--layer requires --explain PICTURE"),
         (["--watch", "--explain", "seen.png"], "Expected: 1 to 16. Received: 0"),
         (["B.png"] * 17 + ["--explain", "seen.png"], "Expected: 1 to 16. Received: 17"),
         (

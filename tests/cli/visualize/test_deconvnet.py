@@ -52,7 +52,7 @@ def test_stack_command(files, tmp_path, capsys):
     x = layers.Add()([inputs, layers.Conv2D(3, 3, padding="same", activation="relu")(inputs)])
     keras.Model(inputs, layers.Conv2D(2, 3, name="conv1")(x / 255.0)).save(files[0])
     picture.unlink()
-    assert main([*command, "--preprocessing", "raw"]) == 2
+    assert main([*command, "--preprocessing", "raw", "--overwrite"]) == 2
     assert "has no step in the layer-by-layer deconvnet" in capsys.readouterr().err
     assert not picture.exists()
 

@@ -35,9 +35,9 @@ def test_top9_command(files, image_folder, tmp_path, capsys):
     assert "3 units of conv2 over" in capsys.readouterr().out
     pixels = matplotlib.image.imread(picture)[..., :3]
     assert np.ptp(pixels[: len(pixels) // 2], axis=(0, 1)).min() > 0.5
-    assert main([*command, "4"]) == 2
+    assert main([*command, "4", "--overwrite"]) == 2
     assert "'conv2' has no unit 4" in capsys.readouterr().err
-    assert main([*command, "1", "--split", "tset"]) == 2
+    assert main([*command, "--overwrite", "1", "--split", "tset"]) == 2
     assert "Did you mean test" in capsys.readouterr().err
 
 

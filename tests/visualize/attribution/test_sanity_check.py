@@ -189,10 +189,10 @@ def test_attribution_commands(files, capsys, name, more):
     for panel in np.array_split(pixels[50:-60], 3, axis=1):
         assert np.ptp(panel, axis=(0, 1)).min() > 0.3
     picture.unlink()
-    assert main([*command, "--target", "e"]) == 2
+    assert main([*command, "--overwrite", "--target", "e"]) == 2
     assert "Unknown class 'e'" in capsys.readouterr().err
     if "cam" in name:
-        assert main([*command, "--layer", "flat"]) == 2
+        assert main([*command, "--overwrite", "--layer", "flat"]) == 2
         assert "'flat' has no feature map" in capsys.readouterr().err
     assert not picture.exists()
 
@@ -223,7 +223,7 @@ def test_maximization_command(files, capsys):
     assert [one["unit"] for one in facts["units"]] == [2, 0]
     assert np.load(f"{picture}.npz")["image_2"].shape == SHAPE
     assert matplotlib.image.imread(picture).shape[1] > 400
-    assert main([*command, "--layer", "conv2", "--unit", "8"]) == 2
+    assert main([*command, "--layer", "conv2", "--unit", "8", "--overwrite"]) == 2
     assert "'conv2' has no unit 8" in capsys.readouterr().err
 
 
@@ -245,7 +245,7 @@ def test_compare_command(files, capsys):
     for row in np.array_split(pixels[30:-60], 2):
         for panel in np.array_split(row, 3, axis=1):
             assert np.ptp(panel, axis=(0, 1)).min() > 0.3
-    assert main([*command, "--methods", "gradcamm"]) == 2
+    assert main([*command, "--methods", "gradcamm", "--overwrite"]) == 2
     assert "Did you mean gradcam" in capsys.readouterr().err
 
 

@@ -1,0 +1,1 @@
+"""HTML for notebooks and reports, built as trees, so that every text in it is escaped."""

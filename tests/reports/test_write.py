@@ -1,0 +1,232 @@
+"""Reports of runs: one page without scripts and without other files, whatever the names are."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import keras
+import numpy as np
+import pytest
+
+from cnnkit import write_report
+from cnnkit.data import load_dataset
+from cnnkit.errors import RunError, UsageError
+from cnnkit.reports import inside, settings
+from cnnkit.reports.page_file import check_page
+from cnnkit.run_folder import ENVIRONMENT, RunFolder
+from cnnkit.visualize import Attribution
+from tests.helpers.evaluation_networks import write_folder, write_run
+
+# Names as a stranger would choose them; folders cannot have a slash.
+LABELS = ("<script>alert(1)", '"onload="alert(1)', "'c", "&amp;d", "e", "f\u202e", "g")
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """A page as a browser reads it; fails where tags do not match."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *one) for one in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    def values(self, name):
+        return [value for _, key, value in self.attributes if key == name]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("report")
+    dataset = write_folder(root / "seven", LABELS)
+    # A folder's classes are sorted.
+    run = RunFolder(write_run(root / "<b>run", 3, dataset, labels=sorted(LABELS)))
+    line = {"epoch": 1, "loss": 1.0, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.25,
+            "learning_rate": 0.1, "images_per_second": 50.0}  # fmt: skip
+    run.metrics_file.write_text(f"{json.dumps(line)}\n")
+    facts = {
+        "command": "cnnkit train </pre><script>",
+        "deviations": ["<i>none"],
+        "devices": ["CPU"],
+    }
+    (run.path / ENVIRONMENT).write_text(json.dumps(facts))
+    return run
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """The page, its text and its file."""
+    work = []
+
+    class Counted:
+        def __init__(self, images, name):
+            work.append((images, name))
+
+        def __enter__(self):
+            return lambda images: None
+
+        def __exit__(self, *_):
+            pass
+
+    file = write_report(run, progress=Counted)
+    assert work == [(21, "evaluating"), (21, "searching units")]
+    assert file == run.path / "report" / "index.html"
+    html = file.read_text()
+    found = Page()
+    found.feed(html)
+    found.close()
+    assert found.open == []
+    return found, html, file
+
+
+def test_the_page_loads_nothing_and_runs_nothing(page):
+    found, html, _ = page
+    forbidden = {"script", "iframe", "object", "embed", "link", "base", "form"}
+    assert not forbidden & set(found.tags)
+    assert not [name for _, name, _ in found.attributes if name.startswith("on")]
+    assert not found.values("style")
+    assert found.values("src")
+    assert all(
+        re.match(r"data:image/(png|jpeg|svg\+xml);base64,", one) for one in found.values("src")
+    )
+    anchors = set(found.values("id"))
+    assert found.values("href")
+    assert {one.removeprefix("#") for one in found.values("href")} <= anchors
+    [policy] = [one for one in found.values("content") if "default-src" in one]
+    assert policy.startswith("default-src 'none'; img-src data:; style-src 'sha256-")
+    style = html.split("<style>")[1].split("</style>")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in policy
+    assert html.index("Content-Security-Policy") < html.index("<title>")
+
+
+def test_the_page_shows_what_a_reader_asks_for(page, run):
+    found, _, _ = page
+    text = "|".join(found.texts)
+    titles = ["Training", "Confusion matrix", "Calibration", "Worst mistakes",
+              "First-layer filters", "What units respond to", "Configuration",
+              "How to reproduce it"]  # fmt: skip
+    assert [one for one in found.texts if one in titles] == titles * 2  # in the bar, as headings
+    results = json.loads(next(run.path.glob("evaluations/*.json")).read_text())
+    assert f"{results['top1_error']:.1%} of 21 test images wrong" in text
+    assert (
+        f"The expected calibration error (Guo et al. 2017) is {results['calibration']['error']:.1%}"
+        in text
+    )
+    for number, one in enumerate(results["mistakes"], 1):
+        assert f"{number}. {one['name']}".replace("\u202e", r"\u202e") in text
+    assert text.count("what speaks for") + text.count("everywhere 0") == 2 * len(
+        results["mistakes"]
+    )
+    assert "cnnkit train </pre><script>" in text
+    assert "<i>none" in text
+    assert found.tags.count("img") == 3 * len(results["mistakes"]) + 2 + 1 + 2
+    counts = [int(one) for one in found.texts if one.isdigit()]
+    assert sum(counts) >= 21
+
+
+def test_a_number_of_the_matrix_leads_to_a_mistake(page, run):
+    found, html, _ = page
+    results = json.loads(next(run.path.glob("evaluations/*.json")).read_text())
+    first = results["mistakes"][0]
+    matrix = html.split('class="matrix"')[1].split("</table>")[0]
+    assert 'href="#mistake-1"' in matrix
+    article = html.split('id="mistake-1"')[1].split("</article>")[0]
+    plain = Page()
+    plain.feed(f"<p>{article.split('>', 1)[1]}</p>")
+    assert plain.texts[0] == f"1. {first['name']}".replace("\u202e", r"\u202e")
+    assert plain.values("value") == [f"{value:.4f}" for _, value in first["top"]] + (
+        [] if first["label"] in dict(first["top"]) else [f"{first['probability']:.4f}"]
+    )
+
+
+def test_a_page_is_replaced_only_if_that_is_said(page, run, tmp_path):
+    _, _, file = page
+    before = file.stat().st_mtime_ns
+    with pytest.raises(
+        UsageError, match="`output` must be a new file.* overwrite=True replaces it"
+    ):
+        write_report(run.path)
+    assert file.stat().st_mtime_ns == before
+    assert check_page(run, overwrite=True) == file
+    assert check_page(run, tmp_path / "new") == tmp_path / "new" / "index.html"
+    assert check_page(run, tmp_path / "deep" / "a.HTML") == tmp_path / "deep" / "a.HTML"
+    (tmp_path / "file").touch()
+    (tmp_path / "b.html").mkdir()
+    for wrong in (tmp_path / "file" / "x", tmp_path / "b.html"):
+        with pytest.raises(UsageError, match="`output` must be a file .html, or a folder"):
+            check_page(run, wrong)
+
+
+def test_a_run_that_is_not_finished_is_refused_at_once(run, tmp_path):
+    other = RunFolder(tmp_path / "other")
+    other.create(run.config, run.class_names, {})
+    with pytest.raises(RunError, match="has no model yet"):
+        write_report(other)
+
+
+def test_at_most_two_thousand_images_are_searched(run, monkeypatch):
+
+    split = load_dataset("digits").splits["test"]
+    assert inside.searched_images(split) is split
+    monkeypatch.setattr(inside, "MAX_SEARCHED", 5)
+    few = inside.searched_images(split)
+    np.testing.assert_array_equal(few.labels, split.labels[[0, 90, 179, 268, 358]])
+
+
+def test_the_answer_is_explained_before_the_class(monkeypatch):
+    def explain(model, crops, targets, method):
+        return [Attribution(method, i, one, 0.0, crops[i, ..., 0] + one) for i, one in
+                enumerate(targets)]  # fmt: skip
+
+    monkeypatch.setattr(inside, "explain_class", explain)
+    mistakes = [{"label": "a", "top": [["c", 0.9]]}, {"label": "b", "top": [["a", 0.9]]}]
+    crops = np.stack([np.full((1, 1, 3), 10.0), np.full((1, 1, 3), 20.0)])
+    maps, _ = inside._explain(None, crops, mistakes, ["a", "b", "c"])
+    assert [[one.item() for one in pair] for pair in maps] == [[12, 10], [20, 21]]
+
+
+def test_a_network_that_cannot_be_explained_is_told(monkeypatch):
+    def refuse(*_):
+        raise UsageError("No maps")
+
+    monkeypatch.setattr(inside, "explain_class", refuse)
+    mistakes = [{"label": "a", "top": [["a", 0.9]]}]
+    maps, note = inside._explain(None, np.zeros((1, 1, 1, 3)), mistakes, ["a"])
+    assert maps == []
+    assert note == "The answers of this network cannot be explained: No maps."
+
+
+def test_the_command_of_the_training_has_no_path_of_the_machine():
+    for recorded, expected in (
+        ("/home/me/cnnkit/__main__.py train --epochs 8", "cnnkit train --epochs 8"),
+        ("/usr/bin/cnnkit-train --recipe demo", "cnnkit-train --recipe demo"),
+        (None, None),
+        ("", None),
+    ):
+        assert settings._command(recorded) == expected
+
+
+def test_a_layer_in_the_middle_and_the_last_one_are_searched():
+    def network(*names):
+        inputs = x = keras.Input((8, 8, 3))
+        for name in names:
+            x = keras.layers.Conv2D(2, 1, name=name)(x)
+        return keras.Model(inputs, keras.layers.Activation("relu")(x))
+
+    for names, expected in (("a", "a"), ("ab", "ab"), ("abcde", "ce")):
+        assert inside.middle_and_last_convolution(network(*names)) == list(expected)
+    section = inside.units_section(network(), load_dataset("digits").splits["test"], 8)
+    assert "must have a convolution" in section.content[0].text

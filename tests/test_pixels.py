@@ -1,0 +1,38 @@
+"""Arrays as pixels: signs around gray, maps as heat."""
+
+import numpy as np
+
+from cnnkit._pixels import as_rgb, center_on_gray, heat, heat_over, to_unit_range
+
+
+def test_signed_values_lie_around_gray():
+    values = np.array([[[-2.0], [0.0], [1.0]]])
+    np.testing.assert_allclose(center_on_gray(values)[..., 0], [[0, 0.5, 0.75]])
+    assert center_on_gray(values).shape == (1, 3, 3)
+    assert (center_on_gray(0 * values) == 0.5).all()
+
+
+def test_a_gray_image_has_three_channels():
+    np.testing.assert_allclose(as_rgb(np.array([[[51.0], [300.0]]])), [[[0.2] * 3, [1] * 3]])
+
+
+def test_a_map_is_scaled_by_its_largest_values():
+    values = np.r_[np.zeros(1000), np.linspace(0.01, 1, 1000), 50.0].reshape(1, -1)
+    scaled = to_unit_range(values)
+    assert (scaled == 1).sum() == 6  # half a percent of the 1,001 positive values
+    assert (to_unit_range(np.zeros((2, 2))) == 0).all()
+
+
+def test_heat_is_black_red_yellow_white():
+    np.testing.assert_allclose(
+        heat(np.array([[0, 1, 2, 3.0, 3, 3] + 994 * [3.0]]))[0, :4],
+        [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]],
+        atol=1e-6,
+    )
+
+
+def test_heat_over_an_image_is_gray_where_the_map_is_zero():
+    image = np.full((1, 2, 3), 51.0)
+    pixels = heat_over(image, np.array([[0.0, 4.0]]))
+    np.testing.assert_allclose(pixels[0, 0], [0.2] * 3)
+    np.testing.assert_allclose(pixels[0, 1], [0.3 * 0.2 + 0.7, 0.3 * 0.2, 0.3 * 0.2])
