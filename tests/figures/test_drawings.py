@@ -80,6 +80,8 @@ def test_neighbors_are_beside_their_query(tmp_path, monkeypatch):
         tmp_path / "a.png", caption="of fc7",
     )  # fmt: skip
     shown = [axes for axes in figure.axes if axes.get_images()]
+    # An empty column separates the query.
+    assert [figure.axes.index(axes) for axes in shown] == [0, 2, 3, 4]
     titles = [axes.get_title() for axes in shown]
     assert titles == ["cat", "dog\n0.25", "elk\n1.5", "fox"]
     colors = [pixels_of(axes)[0, 0].tolist() for axes in shown]
