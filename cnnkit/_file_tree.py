@@ -86,6 +86,8 @@ def printable_name(name: str) -> str:
         >>> printable_name("caf\udce9.jpg")
         'caf\\xe9.jpg'
     """
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 

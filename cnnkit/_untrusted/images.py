@@ -19,6 +19,10 @@ from cnnkit.errors import DataError, UsageError
 ENVIRONMENT_VARIABLE = "CNNKIT_MAX_IMAGE_PIXELS"
 # The longest beginning of a file that has the size of the image, but for JPEG files.
 HEAD_BYTES = 30
+# Bytes that are read at once: those before the size of most JPEG files.
+READ_BYTES = 1024
+# Of a segment of a JPEG file: marker, length, and precision, height and width.
+SEGMENT_HEAD_BYTES = 9
 # Markers of JPEG whose segment has the size: all starts of frames, which three others are between.
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers that have no segment, and those after which no size comes.
@@ -48,16 +52,18 @@ def max_image_bytes() -> int:
     return max(MIN_IMAGE_BYTES, IMAGE_BYTES_PER_PIXEL * max_image_pixels())
 
 
-def is_too_large(file: BinaryIO) -> bool:
+def is_too_large(file: BinaryIO, limits: tuple[int, int] | None = None) -> bool:
     """Return whether an open image file has too many bytes, or says that it has too many pixels.
 
     Args:
         file: The file; reading begins at its start. A file that is no image is not too large.
+        limits: `max_image_pixels()` and `max_image_bytes()`, if they are known already.
     """
-    if os.fstat(file.fileno()).st_size > max_image_bytes():
+    pixels, size = limits or (max_image_pixels(), max_image_bytes())
+    if os.fstat(file.fileno()).st_size > size:
         return True
     sides = read_image_sides(file)
-    return sides is not None and sides[0] * sides[1] > max_image_pixels()
+    return sides is not None and sides[0] * sides[1] > pixels
 
 
 def check_image_file(path: str | Path) -> None:
@@ -90,12 +96,12 @@ def read_image_sides(file: BinaryIO) -> tuple[int, int] | None:
     The first picture of a GIF file can be larger.
 
     Args:
-        file: The file. Of JPEG files the beginnings of the segments are read, of others 30 bytes.
+        file: The file. Of JPEG files the beginnings of the segments are read as well.
     """
     file.seek(0)
-    head = file.read(HEAD_BYTES)
+    head = file.read(READ_BYTES)
     if head.startswith(b"\xff\xd8\xff"):
-        return _jpeg_sides(file)
+        return _jpeg_sides(file, head)
     return None if len(head) < HEAD_BYTES else sides_in_head(head)
 
 
@@ -123,13 +129,15 @@ def sides_in_head(head: bytes) -> tuple[int, int] | None:
     return None if width is None or height is None else (abs(height), abs(width))
 
 
-def _jpeg_sides(file: BinaryIO) -> tuple[int, int] | None:
+def _jpeg_sides(file: BinaryIO, begin: bytes) -> tuple[int, int] | None:
     place = 2
     for _ in range(MAX_JPEG_SEGMENTS):
-        file.seek(place)
-        head = file.read(9)
+        head = begin[place : place + SEGMENT_HEAD_BYTES]
+        if len(head) < SEGMENT_HEAD_BYTES:
+            file.seek(place)
+            head = file.read(SEGMENT_HEAD_BYTES)
         # Bytes of 255 may stand before a marker, and other bytes before those.
-        if len(head) < 9:
+        if len(head) < SEGMENT_HEAD_BYTES:
             return None
         marker = head[1]
         if head[0] != 0xFF or marker == 0xFF:

@@ -197,10 +197,8 @@ class Dataset:
 
 def digest_times(files: Iterable[tuple[int, int]]) -> str:
     """Return `Dataset.modified` of files, given by their sizes and times in nanoseconds."""
-    digest = hashlib.sha256()
-    for size, modified in files:
-        digest.update(f"{size} {modified}\n".encode())
-    return digest.hexdigest()
+    lines = "".join([f"{size} {modified}\n" for size, modified in files])
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def stratified_holdout(

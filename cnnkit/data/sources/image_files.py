@@ -12,7 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._file_tree import OTHER_TYPE, printable_name
-from cnnkit._untrusted.images import is_too_large, too_large_error
+from cnnkit._untrusted.images import (
+    is_too_large,
+    max_image_bytes,
+    max_image_pixels,
+    too_large_error,
+)
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.data.dataset import (
     UNREADABLE,
@@ -216,9 +221,10 @@ def _keep_readable(
 
 def find_readable(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return masks of the files that are images and of those that are too large, (n,) bool."""
+    limits = max_image_pixels(), max_image_bytes()
     tasks = [files[i : i + FILES_PER_TASK] for i in range(0, len(files), FILES_PER_TASK)]
     with ThreadPoolExecutor(4 * WORKERS) as pool:
-        results = pool.map(lambda task: [_look_at(file) for file in task], tasks)
+        results = pool.map(lambda task: [_look_at(file, limits) for file in task], tasks)
         looks = np.array([look for result in results for look in result], int)
     readable = looks == READABLE
     rest = np.flatnonzero(looks == UNKNOWN)
@@ -236,16 +242,16 @@ def find_readable(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return readable, looks == LARGE
 
 
-def _look_at(path: str) -> int:
+def _look_at(path: str, limits: tuple[int, int]) -> int:
     try:
-        with open_regular_file(path) as file:
-            if is_too_large(file):
+        with open_regular_file(path, is_listed=True) as file:
+            if is_too_large(file, limits):
                 return LARGE
             file.seek(0)
             if file.read(len(JPEG_BEGIN)) != JPEG_BEGIN:
                 return UNKNOWN
             file.seek(-len(JPEG_END), os.SEEK_END)
-            return READABLE if file.read() == JPEG_END else UNKNOWN
+            return READABLE if file.read(len(JPEG_END)) == JPEG_END else UNKNOWN
     except (OSError, DataError):
         # Without permission, or removed since it was listed.
         return UNKNOWN
@@ -282,6 +288,6 @@ def _split_from_files(rows: Rows) -> Split:
 def _fingerprint(splits: Mapping[str, Rows]) -> str:
     digest = hashlib.sha256()
     for split, rows in sorted(splits.items()):
-        for name, label, file in rows:
-            digest.update(f"{split}\t{name}\t{label}\t{file.size}\n".encode())
+        lines = [f"{split}\t{name}\t{label}\t{file.size}\n" for name, label, file in rows]
+        digest.update("".join(lines).encode())
     return digest.hexdigest()
