@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cnnkit.errors import RunError, warn
+from cnnkit.errors import RunError, UsageError, warn
 
 # Beginning of the name of a folder for files that are being written.
 STAGING_PREFIX = ".aside-"
@@ -87,8 +87,10 @@ def staged_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Raises:
         RunError: If the folder cannot be written; what was at `path` is kept.
+        UsageError: If `path` is a mount point.
     """
     path = path.resolve() if path.is_symlink() else path
+    check_no_mount(path)
     with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _staging(path.parent) as folder:
@@ -292,11 +294,27 @@ def write_errors(path: Path) -> Iterator[None]:
 
 def write_error(path: Path, error: OSError) -> RunError:
     """Return the error for a file that could not be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    # NumPy's error about too little space has no number.
+    if error.errno in (None, errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         hint = "Make room there; files that were written before are complete"
+    elif error.errno in (errno.EBUSY, errno.EXDEV):
+        hint = "A mount point cannot be replaced: use a folder in it"
     else:
         hint = "Write to another folder"
     return RunError(f"{path} could not be written", received=error.strerror or error, hint=hint)
+
+
+def check_no_mount(path: Path) -> None:
+    """Check that a folder can be replaced, which a mount point cannot.
+
+    Raises:
+        UsageError: If it is one, such as a volume of a container.
+    """
+    if path.is_mount():
+        raise UsageError(
+            f"{path} is a mount point, which cannot be replaced",
+            hint=f"Use a folder in it, such as {path / 'run'}",
+        )
 
 
 def flush_folder(folder: Path) -> None:

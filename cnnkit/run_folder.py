@@ -27,6 +27,7 @@ import numpy as np
 from cnnkit._files import join_lines, json_text, read_lines, write_text
 from cnnkit._staging import (
     STAGING_PREFIX,
+    check_no_mount,
     exclusive_lock,
     remove_abandoned,
     staged_file,
@@ -107,14 +108,15 @@ class RunFolder:
             overwrite: Whether an existing run may be deleted.
 
         Raises:
-            UsageError: If the path cannot be created, or exists and may not be deleted. A folder
-                that is not a run folder is never deleted, unless it is empty.
+            UsageError: If the path cannot be created, is a mount point, or exists and may not be
+                deleted. A folder that is not a run folder is never deleted, unless it is empty.
         """
         if not self.path.exists():
             parent = next(folder for folder in self.path.absolute().parents if folder.exists())
             if not parent.is_dir() or not os.access(parent, os.W_OK):
                 raise UsageError(f"{self.path} cannot be created in {parent}")
             return
+        check_no_mount(self.path)
         entries = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else {""}
         known = LEFT_OVER if LOCK in entries else INCOMPLETE
         # A creation that failed leaves its lock, and a process that was killed its staging files.

@@ -1,5 +1,6 @@
 """Files that appear complete or not at all, and JSON texts."""
 
+import errno
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 import cnnkit
 from cnnkit._files import append_line, join_lines, json_text, make_folder, read_lines, write_text
+from cnnkit._staging import write_error
 from cnnkit.errors import DataError, RunError
 from tests.helpers.damage import damaged, reads_or_refuses
 
@@ -29,8 +31,21 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         lambda: append_line(tmp_path / "none" / "file", ""),
         lambda: make_folder(tmp_path / "file" / "folder"),
     ):
-        with pytest.raises(RunError, match="could not be written. Received: No.*Make room there"):
+        with pytest.raises(RunError, match="could not be written. Received: No.*Write to another folder"):
             write()
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.ENOSPC, "No space left on device. Make room there; files"),
+        (errno.EROFS, "Read-only file system. Write to another folder"),
+        (errno.EBUSY, "Device or resource busy. A mount point cannot be replaced: use a folder"),
+    ],
+)
+def test_the_hint_fits_the_error_of_the_system(number, hint):
+    error = write_error(Path("a"), OSError(number, os.strerror(number)))
+    assert hint in str(error)
 
 
 def test_json_has_no_numbers_that_are_not_finite():

@@ -173,6 +173,22 @@ def test_a_folder_that_appeared_since_the_check_is_kept(tmp_path):
     assert elsewhere.class_names == ("a",)
 
 
+def test_a_mount_point_is_refused_before_the_training(tmp_path, monkeypatch):
+    """It cannot be exchanged with a new folder: the first training in it ended with EBUSY."""
+    run = RunFolder(tmp_path / "volume")
+    run.path.mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == run.path)
+    message = "volume is a mount point, which cannot be replaced. Use a folder in it, such as .*run"
+    for write in (
+        lambda: run.check_available(overwrite=True),
+        lambda: run.create(CONFIG, ["a", "b"], {}),
+    ):
+        with pytest.raises(UsageError, match=message):
+            write()
+    assert {file.name for file in run.path.iterdir()} <= {".lock"}
+    RunFolder(run.path / "run").create(CONFIG, ["a", "b"], {})
+
+
 def test_a_link_to_a_folder_stays_a_link(tmp_path):
     (tmp_path / "disk").mkdir()
     run = RunFolder(tmp_path / "run")
