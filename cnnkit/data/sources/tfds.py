@@ -25,7 +25,13 @@ from cnnkit.data.dataset import (
     Split,
     stratified_holdout,
 )
-from cnnkit.data.sources.tfrecord import RecordOffsets, read_records, record_reader, times_of_files
+from cnnkit.data.sources.tfrecord import (
+    RecordOffsets,
+    fits_in_memory,
+    read_records,
+    record_reader,
+    times_of_files,
+)
 from cnnkit.errors import DataError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -77,6 +83,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     digest = hashlib.sha256(builder.info.full_name.encode())
     for _, split_labels in rows.values():
         digest.update(split_labels.tobytes())
+    in_memory = fits_in_memory(images for images, _ in rows.values())
     class_names = tuple(builder.info.features["label"].names)
     for split, (_, split_labels) in rows.items():
         outside = split_labels[(split_labels < 0) | (split_labels >= len(class_names))]
@@ -89,7 +96,7 @@ def load_tfds(name: str, seed: int, download: bool) -> Dataset:
     return Dataset(
         spec,
         class_names,
-        {split: _split_from_records(split, *row) for split, row in rows.items()},
+        {split: _split_from_records(split, *row, in_memory) for split, row in rows.items()},
         digest.hexdigest(),
         {
             f"{UNUSED_SPLIT} {split}": _image_names(split, _count_images(builder, split))
@@ -309,8 +316,11 @@ def _locate_images(
     return images, table[:, 3].astype(np.int32)
 
 
-def _split_from_records(name: str, images: RecordOffsets, labels: np.ndarray) -> Split:
-    return Split.from_files(labels, _image_names(name, len(labels)), record_reader(images))
+def _split_from_records(
+    name: str, images: RecordOffsets, labels: np.ndarray, in_memory: bool
+) -> Split:
+    read = record_reader(images, in_memory)
+    return Split.from_files(labels, _image_names(name, len(labels)), read)
 
 
 def _image_names(split: str, count: int) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ import os
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,22 +29,27 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file
+from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_error
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.record_lengths import check_record_lengths
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.data.dataset import UNREADABLE, Dataset, LoadByIndex, Split, digest_times
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
-from cnnkit.data.sources.shard_index import FORMAT, SUFFIX, read_shard_index
+from cnnkit.data.sources.shard_index import (
+    FORMAT,
+    PLACE_COLUMNS,
+    SUFFIX,
+    read_shard_index,
+)
 from cnnkit.errors import DataError, UsageError
 
 INDEX = "index.npz"
 SHARD_BYTES = 512 << 20
 # A TFRecord is its length (8 bytes), a checksum (4), the data, and a checksum (4).
 BEFORE_DATA, AROUND_DATA = 12, 16
-# Larger datasets of encoded images stay on disk; smaller ones are read into memory, for a moment
-# twice. 100,000 images of 64 x 64 pixels have 240 MB.
-IN_MEMORY = 256 << 20
+# Larger datasets of encoded images stay on disk; the splits of smaller ones are read into memory,
+# the last of them for a moment twice. 150,000 images of 64 x 64 pixels have 360 MB.
+IN_MEMORY = 384 << 20
 
 
 def load_shards(root: str) -> Dataset:
@@ -61,10 +67,15 @@ def load_shards(root: str) -> Dataset:
             hint="Without it, writing was not finished: write the shards again",
         )
     index = read_shard_index(folder / INDEX, UNREADABLE)
-    splits = {}
-    for name, split in index.splits.items():
-        images = RecordOffsets(index.files, split.file_index, split.offsets, split.lengths)
-        splits[name] = Split.from_files(split.labels, split.names, record_reader(images))
+    images = {
+        name: RecordOffsets(index.files, split.file_index, split.offsets, split.lengths)
+        for name, split in index.splits.items()
+    }
+    in_memory = fits_in_memory(images.values())
+    splits = {
+        name: Split.from_files(split.labels, split.names, record_reader(images[name], in_memory))
+        for name, split in index.splits.items()
+    }
     return Dataset(
         f"shards:{root}",
         index.class_names,
@@ -99,6 +110,7 @@ def write_shards(
 
     Raises:
         UsageError: If `output` has any files but those of an interrupted call.
+        RunError: If the disk is full, or cannot be written.
 
     Example:
         >>> import tempfile
@@ -119,7 +131,7 @@ def write_shards(
         names = "\n".join(" ".join(text.splitlines()) for text in split.names).encode()
         arrays[f"{name}/labels"] = split.labels
         arrays[f"{name}/names"] = np.frombuffer(names, np.uint8)
-        arrays[f"{name}/places"] = np.array(rows, np.int64)
+        arrays[f"{name}/places"] = np.array(rows, np.int64).reshape(-1, PLACE_COLUMNS)
         # Lengths and checksums without the locations, so that the size of the shards does not
         # change the fingerprint.
         for values in (split.labels, arrays[f"{name}/names"], arrays[f"{name}/places"][:, 2:]):
@@ -176,7 +188,7 @@ def _write_split(
     rows: list[tuple[int, int, int, int]] = []
     for number in itertools.count():  # A split without images gets one empty shard.
         shard = f"{name}-{number:05d}{SUFFIX}"
-        with staged_file(folder / shard) as aside:
+        with staged_file(folder / shard) as aside, _write_errors(folder / shard, aside):
             size = 0
             with tf.io.TFRecordWriter(str(aside)) as writer:
                 for index, data in images:
@@ -192,6 +204,18 @@ def _write_split(
         if len(rows) == len(split):
             break
     return rows
+
+
+@contextmanager
+def _write_errors(shard: Path, aside: Path) -> Iterator[None]:
+    """Raise TensorFlow's errors about the file `aside`, but no others, as those of `shard`."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        path, _, reason = error.message.rpartition("; ")
+        if str(aside) not in path:
+            raise
+        raise write_error(shard, OSError(None, reason)) from error
 
 
 def _clear(folder: Path) -> None:
@@ -265,18 +289,24 @@ def times_of_files(files: Iterable[str]) -> str:
     return digest_times((one.st_size, one.st_mtime_ns) for one in status)
 
 
-def record_reader(images: RecordOffsets) -> LoadByIndex:
+def fits_in_memory(splits: Iterable[RecordOffsets]) -> bool:
+    """Return whether all splits of a dataset together are small enough to be read at once."""
+    return sum(int(images.lengths.sum()) for images in splits) <= IN_MEMORY
+
+
+def record_reader(images: RecordOffsets, in_memory: bool) -> LoadByIndex:
     """Return a graph function from an index, () int64, to the bytes of an image, () string.
 
-    A small dataset is read into memory at once. Images of a large one are read on demand by
-    Python, which costs about as much as decoding a tiny image, and little compared with decoding
-    a photograph.
+    Args:
+        images: The locations.
+        in_memory: Whether the images are read at once. Otherwise Python reads each on demand, which
+            costs about as much as decoding a tiny image, and little compared with a photograph.
 
     Raises:
-        DataError: If a file has become shorter. For a large dataset the function itself raises
+        DataError: If a file has become shorter. On demand, the function itself raises
             tf.errors.InvalidArgumentError then.
     """
-    if images.lengths.sum() > IN_MEMORY:
+    if not in_memory:
         read = functools.partial(_read_image, images, functools.cache(_OpenFile))
 
         def load_bytes(index: tf.Tensor) -> tf.Tensor:
@@ -285,7 +315,9 @@ def record_reader(images: RecordOffsets) -> LoadByIndex:
         return load_bytes
     open_file = functools.cache(_OpenFile)
     with tf.device("CPU:0"):
-        table = tf.constant([_read_image(images, open_file, i) for i in range(len(images.lengths))])
+        # The type is given because TensorFlow makes an empty list numeric.
+        files = [_read_image(images, open_file, i) for i in range(len(images.lengths))]
+        table = tf.constant(files, tf.string)
     return lambda index: tf.gather(table, index)
 
 

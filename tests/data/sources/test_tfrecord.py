@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation, batches, load_dataset, write_shards
 from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError, RunError, UsageError
 from tests.helpers.images import load_file, write_files
 
 
@@ -103,6 +103,63 @@ def test_shards_tell_what_was_left_out(tmp_path):
     assert load_dataset(f"shards:{tmp_path / 's'}").left_out == {"unreadable": ("a/torn.png",)}
 
 
+def test_a_split_without_images_is_written_and_read(tmp_path):
+    # One image for each class, so that none is left for the test split.
+    write_files(tmp_path / "set", ["a/0.png", "b/0.png"])
+    before = load_dataset(f"folder:{tmp_path / 'set'}")
+    assert len(before.splits["test"]) == 0
+    write_shards(before, tmp_path / "s")
+    after = load_dataset(f"shards:{tmp_path / 's'}")
+    assert {name: len(split) for name, split in after.splits.items()} == {"train": 2, "test": 0}
+    assert after.splits["test"].names == ()
+
+
+def test_a_full_disk_is_one_clear_line(image_folder, tmp_path, monkeypatch):
+    class FullDisk(tf.io.TFRecordWriter):
+        def __init__(self, path):
+            super().__init__(path)
+            self.path = path
+
+        def write(self, record):
+            what = self.path if is_of_shard else "an image"
+            raise tf.errors.ResourceExhaustedError(None, None, f"{what}; No space left on device")
+
+    monkeypatch.setattr(tf.io, "TFRecordWriter", FullDisk)
+    source = load_dataset(f"folder:{image_folder}")
+    message = "test-00000.tfrecord could not be written. Received: No space left on device. Make"
+    for is_of_shard, kind in ((True, RunError), (False, tf.errors.ResourceExhaustedError)):
+        with pytest.raises(kind, match=message if is_of_shard else "an image"):
+            write_shards(source, tmp_path / "s")
+
+
+def test_the_splits_of_a_dataset_share_the_memory(tmp_path, monkeypatch):
+    """Any number of splits may be of the same images: reading all of them filled the memory."""
+    write_files(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(4)])
+    write_shards(load_dataset(f"folder:{tmp_path / 'set'}"), tmp_path / "s")
+    with np.load(tmp_path / "s" / INDEX) as stored:
+        arrays = dict(stored)
+    size = int(arrays["train/places"][:, 2].sum())
+    about = json.loads(arrays["about"].tobytes())
+    for number in range(9):
+        about["parts"].append(f"more{number}")
+        more = {
+            f"more{number}/{key}": arrays[f"train/{key}"] for key in ("labels", "names", "places")
+        }
+        arrays |= more
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(tmp_path / "s" / INDEX, **arrays)
+    read = []
+    monkeypatch.setattr(
+        "cnnkit.data.sources.tfrecord._read_image", lambda *of: read.append(of) or b""
+    )
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", 9 * size)
+    load_dataset(f"shards:{tmp_path / 's'}")
+    assert not read
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", 11 * size)
+    load_dataset(f"shards:{tmp_path / 's'}")
+    assert len(read) == 10 * len(arrays["train/labels"]) + len(arrays["test/labels"])
+
+
 def test_pixels_without_files_become_png_files(tmp_path):
     digits = load_dataset("digits")
     write_shards(digits, tmp_path / "s")
@@ -153,20 +210,19 @@ def test_interrupted_sharding_leaves_no_dataset_and_is_begun_again(image_folder,
         write_shards(source, tmp_path / "s")
 
 
-@pytest.mark.parametrize("in_memory", [0, 5])
-def test_images_are_read_from_files_or_memory(tmp_path, monkeypatch, in_memory):
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_images_are_read_from_files_or_memory(tmp_path, in_memory):
     file = tmp_path / "bytes"
     file.write_bytes(b"abcdef\0")
     places = RecordOffsets([str(file)], np.array([0, 0]), np.array([4, 0]), np.array([3, 2]))
-    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", in_memory)
-    read = record_reader(places)
+    read = record_reader(places, in_memory)
     assert read(tf.constant(0)).numpy() == b"ef\0"
-    assert record_reader(places.take(np.array([1])))(tf.constant(0)).numpy() == b"ab"
+    assert record_reader(places.take(np.array([1])), in_memory)(tf.constant(0)).numpy() == b"ab"
     os.truncate(file, 5)
     if in_memory:
         assert read(tf.constant(0)).numpy() == b"ef\0"
         with pytest.raises(DataError, match="has become shorter"):
-            record_reader(places)
+            record_reader(places, in_memory)
     else:
         with pytest.raises(tf.errors.OpError, match="has become shorter"):
             tf.function(read)(tf.constant(0))
