@@ -2,7 +2,7 @@
 
 gRPC tells the size of a message only when all of it is in memory, and has no limit for all messages
 together. The kernel counts the bytes of each connection, and this module reads its counters: on
-Linux only. Elsewhere a message counts when it has arrived.
+Linux only. Elsewhere a message counts when it has arrived. A message in reception counts twice.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from cnnkit.server.status_error import StatusError
 
 ReadMessage = Callable[[], Awaitable[object]]
 
-# Seconds between two looks at the counters. At 3 GB/s, 60 MB arrive in this time.
-_CHECK_SECONDS = 0.02
+# Seconds between two looks at the counters. At 3 GB/s, 30 MB arrive in this time.
+_CHECK_SECONDS = 0.01
+# gRPC joins the pieces of a message when the last has arrived, and keeps them until then.
+_COPIES = 2
 # The place of tcpi_bytes_received, 64 bits, in struct tcp_info of linux/tcp.h.
 _BYTES_RECEIVED = 128
 _PEER = re.compile(r"ipv[46]:\[?(?P<host>[^\]]+)\]?:(?P<port>\d+)")
@@ -119,14 +121,14 @@ class IncomingBytes:
             peer: max(0, (self._sockets.bytes_received(peer) or 0) - connection.counted)
             for peer, connection in self._connections.items()
         }
-        total = sum(sizes.values()) + self._budget.used
+        total = _COPIES * sum(sizes.values()) + self._budget.used
         for peer in sorted(sizes, key=sizes.__getitem__, reverse=True):
             if total <= self._budget.limit:
                 break
             # All of them: it is not known which of them is large.
             for task in self._connections[peer].tasks:
                 task.cancel()
-            total -= sizes[peer]
+            total -= _COPIES * sizes[peer]
 
 
 async def _read(read: ReadMessage) -> bytes:

@@ -36,7 +36,8 @@ class Messages:
 
 def test_the_largest_message_is_refused_when_the_budget_is_full():
     async def receive():
-        sockets, budget = Sockets(), MemoryBudget(100)
+        # A message counts twice until it has arrived: 2 * (10 + 70 + 20).
+        sockets, budget = Sockets(), MemoryBudget(200)
         incoming = IncomingBytes(budget, sockets)
         calls = {}
         for peer in ("small", "large", "done"):
@@ -49,7 +50,7 @@ def test_the_largest_message_is_refused_when_the_budget_is_full():
         calls["done"][0].message.set_result(bytes(20))
         assert await calls["done"][1] == bytes(20)
         with budget.open() as memory:
-            memory.add(20)
+            memory.add(40)
             incoming.check()
             assert not calls["large"][1].done()
             # The same connection sends another message.
@@ -71,7 +72,7 @@ def test_headers_do_not_add_up_on_a_connection_that_is_never_idle():
     async def receive():
         sockets = Sockets()
         sockets.sent = {"proxy": 0}
-        incoming = IncomingBytes(MemoryBudget(100), sockets)
+        incoming = IncomingBytes(MemoryBudget(200), sockets)
         sockets.find_connections()
         open_calls = []
         for _ in range(100):
