@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,6 +35,8 @@ BATCHES_AHEAD = 2
 # Enough for CIFAR's 50,000 images; large photographs are read from their files in every epoch.
 MAX_CACHE_BYTES = 256 * 2**20
 MAX_NAMES_IN_ERROR = 3
+# After an error. ImageNet's 1.28 million images would take an hour.
+SEARCH_SECONDS = 60.0
 
 
 def fixed_parallelism() -> tf.data.Options:
@@ -201,8 +204,8 @@ def cache_in_memory(split: Split, *, max_bytes: int = MAX_CACHE_BYTES) -> Split:
 def report_undecodable(split: Split) -> Iterator[None]:
     """Name the images that cannot be decoded, around work on batches of a split.
 
-    TensorFlow's own error does not contain the file name. Only after such an error are all images
-    of the split tried.
+    TensorFlow's own error does not contain the file name. Only after such an error are the images
+    of the split tried again, for at most `SEARCH_SECONDS`.
 
     Args:
         split: The images.
@@ -220,25 +223,37 @@ def report_undecodable(split: Split) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        undecodable = _find_undecodable(split)
+        undecodable, tried = _find_undecodable(split)
+        is_partial = tried < len(split)
+        reason = failed_check(error)
+        if not undecodable and is_partial:
+            raise DataError(
+                f"The {len(split):,} images could not all be read",
+                received=reason or str(error.message).partition("\n")[0],
+                hint="`cnnkit data check` names those that cannot be decoded",
+            ) from error
         if not undecodable:
             raise
-        reason = failed_check(error)
+        which = f"of the first {tried:,} images" if is_partial else "of the images"
         raise DataError(
-            f"{len(undecodable)} of the images cannot be decoded"
-            + (f": {reason}" if reason else ""),
+            f"{len(undecodable)} {which} cannot be decoded" + (f": {reason}" if reason else ""),
             received=", ".join(undecodable[:MAX_NAMES_IN_ERROR]),
             hint="Remove or repair them: `cnnkit data check` names them all",
         ) from error
 
 
-def _find_undecodable(split: Split) -> list[str]:
-    """Return the names of the images that cannot be decoded."""
+def _find_undecodable(split: Split) -> tuple[list[str], int]:
+    """Return the names of images that cannot be decoded, and how many images were tried."""
 
     def index_if_decodable(index: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
         return index + 0 * tf.size(split.load_image(index), out_type=tf.int64)
 
     dataset = parallel_map(tf.data.Dataset.range(len(split)), index_if_decodable).ignore_errors()
-    decodable = list(dataset.as_numpy_iterator())
-    return [split.names[i] for i in np.setdiff1d(np.arange(len(split)), decodable)]
+    decodable, tried, start = [], len(split), time.monotonic()
+    for index in dataset.as_numpy_iterator():
+        decodable.append(index)
+        if time.monotonic() - start > SEARCH_SECONDS:
+            tried = int(index) + 1
+            break
+    return [split.names[i] for i in np.setdiff1d(np.arange(tried), decodable)], tried

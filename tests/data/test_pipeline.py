@@ -162,6 +162,26 @@ def test_an_undecodable_image_is_named(flawed_folder, tmp_path, monkeypatch):
         raise other
 
 
+def test_undecodable_images_are_looked_for_during_a_limited_time(small_folder, monkeypatch):
+    split = load_dataset(f"folder:{small_folder}", seed=1).splits["train"]
+    error = tf.errors.InvalidArgumentError(None, None, "Invalid JPEG\nIn a graph")
+    monkeypatch.setattr("cnnkit.data.pipeline.SEARCH_SECONDS", -1.0)
+    message = (
+        rf"The {len(split)} images could not all be read. Received: Invalid JPEG. `cnnkit data"
+    )
+    with pytest.raises(DataError, match=message), report_undecodable(split):
+        raise error
+    first = small_folder / split.names[0]
+    data = first.read_bytes()
+    first.write_bytes(data[:20] + b"\x00" * (len(data) - 22) + data[-2:])
+    with (
+        pytest.raises(DataError, match="1 of the first 2 images cannot be") as caught,
+        report_undecodable(split),
+    ):
+        raise error
+    assert split.names[0] in str(caught.value)
+
+
 def test_autotuning_is_off_and_functions_are_not_rewritten():
     """Fails when TensorFlow changes how its autotuning and AutoGraph are switched off."""
     digits = load_dataset("digits").splits["test"]
