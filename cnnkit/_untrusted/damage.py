@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cnnkit.errors import CnnkitError, DataError
+from cnnkit.errors import CnnkitError, DataError, truncate
 
 # What the parsers of NumPy, h5py, zipfile, zlib, json and protobuf raise because of a file.
 # RuntimeError includes RecursionError and NotImplementedError, LookupError KeyError and IndexError.
@@ -78,15 +78,14 @@ def shorten(value: object, characters: int = SHOWN_CHARACTERS) -> str:
 
     Example:
         >>> shorten("x" * 1000, 5)
-        'xxxxx...'
+        'xxxxx... (1,000 characters)'
     """
     if isinstance(value, (list, tuple, dict)):
         # The text of nested lists may be long, or too deep to make.
         return f"{'an object' if isinstance(value, dict) else 'a list'} of {len(value):,}"
     if isinstance(value, int) and value.bit_length() > characters:
         return "an integer of hundreds of digits"
-    text = str(value)
-    return text if len(text) <= characters else f"{text[:characters]}..."
+    return truncate(str(value), characters)
 
 
 def _in_words(error: BaseException) -> str:

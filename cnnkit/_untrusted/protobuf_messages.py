@@ -101,7 +101,7 @@ class _Cutter:
         else:
             self.count(length)
             value = self.file.read(length)
-        return _varint(tag) + _varint(len(value)) + value
+        return encode_varint(tag) + encode_varint(len(value)) + value
 
     def number(self, kind: int, place: int, end: int) -> bytes:
         """Return a field of a number."""
@@ -145,9 +145,15 @@ class _Cutter:
         return DataError(f"{self.origin} has an absurdly large structure", expected=expected)
 
 
-def _varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
+    """Return a number as protobuf writes it: seven bits in each byte, the lowest first.
+
+    Example:
+        >>> encode_varint(300).hex()
+        'ac02'
+    """
     parts = bytearray()
-    while value >= 0x80:
+    while value > 0x7F:
         parts.append(value & 0x7F | 0x80)
         value >>= 7
     parts.append(value)

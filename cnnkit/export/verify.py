@@ -148,8 +148,7 @@ def _version_folder(folder: Path) -> Path:
     if not versions:
         raise UsageError(
             f"{folder} holds no version",
-            expected="a folder that `cnnkit export` wrote, such as models/digits or"
-            " models/digits/1",
+            expected="what `cnnkit export` wrote, such as models/digits or models/digits/1",
         )
     newest = max(versions, key=lambda path: int(path.name))
     if not (newest / "saved_model.pb").is_file():
@@ -187,11 +186,8 @@ def _describe(info: pb.TensorInfo) -> str:
 
 
 def _check_default(signatures: Mapping[str, object]) -> Check:
-    return Check(
-        "default signature",
-        DEFAULT in signatures,
-        f"{DEFAULT} is {'present' if DEFAULT in signatures else 'missing'}",
-    )
+    found = DEFAULT in signatures
+    return Check("default signature", found, f"{DEFAULT} is {'present' if found else 'missing'}")
 
 
 def _check_labels(folder: Path) -> Check:

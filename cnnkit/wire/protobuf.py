@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
+from cnnkit._untrusted.protobuf_messages import encode_varint
+
 # Wire types: a varint, 8 bytes, a length with so many bytes, 4 bytes.
 _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
@@ -123,17 +125,7 @@ def encode_tag(number: int, size: int) -> bytes:
         >>> encode_tag(4, 300).hex()
         '22ac02'
     """
-    return _encode_varint(number << 3 | _SIZED) + _encode_varint(size)
-
-
-def _encode_varint(value: int) -> bytes:
-    """Encode a number, seven bits a byte, the lowest first."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+    return encode_varint(number << 3 | _SIZED) + encode_varint(size)
 
 
 def _decode_varint(message: memoryview, place: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnkit._untrusted.images import max_image_bytes
 from cnnkit._untrusted.record_lengths import check_record_lengths, masked_crc
 from cnnkit.errors import CnnkitError, DataError
 from tests.helpers.damage import damaged
@@ -46,9 +47,12 @@ def test_lies_are_refused_before_they_are_read(tmp_path, data):
 
 def test_a_record_is_as_large_as_an_image_at_most(tmp_path):
     """The file has holes, so that its size costs nothing."""
-    with (tmp_path / "x").open("wb") as file:
-        file.write(stating(1 << 30))
-        file.truncate((1 << 30) + 16)
+    for size in (max_image_bytes(), max_image_bytes() + 1):
+        with (tmp_path / "x").open("wb") as file:
+            file.write(stating(size))
+            file.truncate(size + 16)
+        if size == max_image_bytes():
+            check_record_lengths(tmp_path / "x")
     with pytest.raises(DataError, match="record that is too large.*--max-image-pixels"):
         check_record_lengths(tmp_path / "x")
 
