@@ -31,7 +31,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         lambda: append_line(tmp_path / "none" / "file", ""),
         lambda: make_folder(tmp_path / "file" / "folder"),
     ):
-        with pytest.raises(RunError, match="could not be written. Received: No.*Write to another folder"):
+        with pytest.raises(RunError, match="could not be written. Received: No.*Write to another"):
             write()
 
 
