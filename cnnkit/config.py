@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,9 @@ from typing import Any
 from cnnkit._untrusted.damage import damage_as_error
 from cnnkit._untrusted.json_documents import JsonFields, parse_json
 from cnnkit.config_fields import check_fields, config_field, current_names, with_former_names
+from cnnkit.config_values import parse_color, parse_interval
 from cnnkit.errors import RunError, UsageError, unknown_name
 
-_SECONDS_PER_MINUTE = 60.0
 # Arguments of `cnnkit.models.open_weights` about the images that weights were trained with.
 INIT_OPTIONS = ("preprocessing", "channels", "mean", "std", "scale")
 
@@ -214,9 +212,24 @@ class TrainingConfig:
     )
     weight_mapping: str = config_field(
         "by-name",
-        "Layers that take their weights from init_from, as in `cnnkit.models.copy_weights`.",
-        choices=("by-name", "features", "vgg-staged"),
+        """Layers that take their weights from init_from, as in `cnnkit.models.copy_weights`;
+        `new-classifier` copies as `features` does, and the last layer begins with zeros.""",
+        choices=("by-name", "features", "vgg-staged", "new-classifier"),
         former_name="init_rule",
+    )
+    freeze: tuple[str, ...] = config_field(
+        (),
+        """Layers whose weights do not change, by name or pattern: `conv1`, `block[1-4]_*`. A
+        pattern that begins with `!` takes layers out again: `* !fc8` freezes all but fc8.""",
+        metavar="LAYER",
+    )
+    augmentation_draws: int | None = config_field(
+        None,
+        """Number of different augmentations of each training image, which the epochs use in turn;
+        by default every epoch draws its own. The outputs of frozen layers below all others are then
+        computed once for each of them and kept in memory.""",
+        minimum=1,
+        metavar="DRAWS",
     )
     seed: int = config_field(
         0,
@@ -249,6 +262,18 @@ class TrainingConfig:
     )
     keep_best: bool = config_field(
         False, "Whether to keep the most accurate network so far as best.keras."
+    )
+    restore_best: bool = config_field(
+        False,
+        """Whether the trained network, model.keras, is the most accurate one so far instead of the
+        last one. The network before the first epoch counts too if init_from gives all its weights.
+        Implies keep_best.""",
+    )
+    early_stopping_patience: int | None = config_field(
+        None,
+        "Epochs without a better network after which training ends.",
+        minimum=1,
+        metavar="EPOCHS",
     )
     keep_epochs: tuple[int, ...] = config_field(
         (),
@@ -326,56 +351,3 @@ class TrainingConfig:
             for item in dataclasses.fields(self)
             if getattr(self, item.name) != getattr(other, item.name)
         }
-
-
-def parse_interval(text: str | None) -> tuple[int | None, float | None]:
-    """Returns the steps or the seconds of an interval between checkpoints.
-
-    Args:
-        text: `"500"` for steps, `"10m"` for minutes, None for neither.
-
-    Raises:
-        UsageError: If `text` is neither.
-
-    Example:
-        >>> parse_interval("500"), parse_interval("1.5m")
-        ((500, None), (None, 90.0))
-    """
-    if text is None:
-        return None, None
-    try:
-        if text.endswith("m"):
-            steps, seconds = None, float(text[:-1]) * _SECONDS_PER_MINUTE
-        else:
-            steps, seconds = int(text), None
-    except ValueError:
-        steps, seconds = 0, 0.0
-    if not 0 < (steps or seconds or 0) < math.inf:
-        raise UsageError(
-            "`checkpoint_every` must be steps as in 500, or minutes as in 10m", received=text
-        )
-    return steps, seconds
-
-
-def parse_color(text: str) -> tuple[int, int, int] | None:
-    """Returns the RGB levels, 0..255, of a background.
-
-    Args:
-        text: `white`, `black` or `#RRGGBB`; or `none`, which gives None.
-
-    Raises:
-        UsageError: If `text` is none of these.
-
-    Example:
-        >>> parse_color("#ff8000")
-        (255, 128, 0)
-    """
-    named = {"white": (255, 255, 255), "black": (0, 0, 0), "none": None}
-    if text in named:
-        return named[text]
-    if re.fullmatch("#[0-9a-fA-F]{6}", text) is None:
-        raise UsageError(
-            "`background` must be white, black, none or a color as in #ff8000", received=text
-        )
-    red, green, blue = bytes.fromhex(text[1:])
-    return red, green, blue

@@ -184,6 +184,12 @@ def _checked(name: str, hint: Any, option: Option, value: Any) -> Any:
                 f"`{name}{part}` must be {expected}", received=repr(received), hint=option.help
             )
 
+    if origin is tuple and str in typing.get_args(kind):
+        good = isinstance(value, (tuple, list)) and all(
+            isinstance(one, str) and bool(one) for one in value
+        )
+        require(good, "a list of texts")
+        return tuple(value)
     if origin is tuple:
         count = None if Ellipsis in typing.get_args(kind) else len(typing.get_args(kind))
         good = isinstance(value, (tuple, list)) and count in (None, len(value))

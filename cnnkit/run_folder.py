@@ -258,6 +258,17 @@ class RunFolder:
                 lines += [_read_metrics(rest, file)] if rest else []
         return lines
 
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """Metrics of the epoch whose network is the trained one; None before the first epoch.
+
+        With `restore_best` this is the epoch of the lowest error on the held-out images.
+        """
+        lines = self.metrics
+        if not lines or not self.config.restore_best:
+            return lines[-1] if lines else None
+        return max(lines, key=lambda line: (line["val_accuracy"], -(line["val_loss"] or math.inf)))
+
     def remove_partial_files(self) -> None:
         """Delete the files that a killed process did not finish; call it with the lock held.
 

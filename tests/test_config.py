@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.parser import Parser
-from cnnkit.config import TrainingConfig, parse_interval
+from cnnkit.config import TrainingConfig
 from cnnkit.config_fields import option_of
+from cnnkit.config_values import parse_interval
 from cnnkit.errors import RunError, UsageError
 
 FIELDS = {item.name: option_of(item) for item in dataclasses.fields(TrainingConfig)}

@@ -66,7 +66,7 @@ def test_json_has_no_numbers_that_are_not_finite():
 # Digests and messages between processes; their texts are not documents of users, or are refused.
 NOT_DOCUMENTS = {
     "_files.py", "_untrusted/json_documents.py", "config.py", "config_fields.py",
-    "cli/train_stages.py", "client/channel.py", "data/sources/tfrecord.py",
+    "stage_folder.py", "client/channel.py", "data/sources/tfrecord.py",
     "evaluation/result_store.py",
     "export/isolated_model.py", "export/isolated_worker.py", "features/extractor.py",
     "features/index.py", "models/weights/output_fingerprint.py", "server/load_trial_worker.py",

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from cnnkit import evaluate, load_model, models
 from cnnkit.cli.main import main
-from cnnkit.cli.train_stages import read_stages
 from cnnkit.client import Client, InvalidRequest
 from cnnkit.config import TrainingConfig
 from cnnkit.config_fields import option_of
@@ -40,6 +39,7 @@ from cnnkit.layers import (
 from cnnkit.models import class_names
 from cnnkit.run_folder import RunFolder
 from cnnkit.server import EmbeddedServer
+from cnnkit.stage_folder import read_stages
 from cnnkit.training import checkpoint
 from cnnkit.transfer import load_linear_probe
 

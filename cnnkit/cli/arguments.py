@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,18 @@ MAX_SIDE = 4096
 PREPROCESSINGS = ("caffe", "torch", "tf", "unit", "raw")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for every field; an option that is not given is not in the namespace."""
+def add_config_arguments(parser: argparse.ArgumentParser, *, without: Collection[str] = ()) -> None:
+    """Adds an option for every field; an option that is not given is not in the namespace.
+
+    Args:
+        parser: The command's parser.
+        without: Names of fields that the command sets itself.
+    """
     group = parser.add_argument_group("fields of the recipe")
     hints = typing.get_type_hints(TrainingConfig)
     for item in dataclasses.fields(TrainingConfig):
+        if item.name in without:
+            continue
         option = option_of(item)
         flag = option.flag or _flag(item.name)
         former = option.former_flag or (option.former_name and _flag(option.former_name))
@@ -61,6 +68,28 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
             deprecated_option(group, former, flag, **settings)
 
 
+def given_fields(args: argparse.Namespace, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Returns the fields that the command line sets, by name.
+
+    Args:
+        args: The parsed arguments.
+        without: As for `add_config_arguments`.
+
+    Raises:
+        UsageError: If the text of a mapping has no `=`, or `--scale` has too many numbers.
+    """
+    fields: dict[str, Any] = {}
+    for item in dataclasses.fields(TrainingConfig):
+        if hasattr(args, item.name) and item.name not in without:
+            value = getattr(args, item.name)
+            if option_of(item).flag is not None:
+                value = parse_pairs(value, option_of(item).flag or "")
+            fields[item.name] = tuple(value) if isinstance(value, list) else value
+    if "scale" in fields:
+        fields["scale"] = _scale(fields["scale"])
+    return fields
+
+
 def apply_overrides(base: TrainingConfig, args: argparse.Namespace) -> TrainingConfig:
     """Returns `base` with the fields that the command line sets.
 
@@ -70,19 +99,14 @@ def apply_overrides(base: TrainingConfig, args: argparse.Namespace) -> TrainingC
     Raises:
         UsageError: If a value is out of range.
     """
-    changes: dict[str, Any] = {}
-    same_network = getattr(args, "model", base.model) == base.model
+    changes = given_fields(args)
+    same_network = changes.get("model", base.model) == base.model
     for item in dataclasses.fields(TrainingConfig):
         before = getattr(base, item.name)
         if isinstance(before, Mapping):
-            given = parse_pairs(getattr(args, item.name, ()), option_of(item).flag or "")
+            given = changes.pop(item.name, {})
             if given or item.name == "model_options":
                 changes[item.name] = {**(before if same_network else {}), **given}
-        elif hasattr(args, item.name):
-            value = getattr(args, item.name)
-            changes[item.name] = tuple(value) if isinstance(value, list) else value
-    if "scale" in changes:
-        changes["scale"] = _scale(changes["scale"])
     return dataclasses.replace(base, **changes)
 
 
@@ -242,8 +266,9 @@ def _settings(item: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:
     if origin in (int, float):
         return {"type": (Whole if origin is int else Number)(**bounds)}
     if origin is tuple:
-        nargs = "*" if Ellipsis in typing.get_args(kind) else "+"
-        return {"type": Whole(**bounds), "nargs": nargs}
+        item_type, *rest = typing.get_args(kind)
+        nargs = "*" if Ellipsis in rest else "+"
+        return {"type": str if item_type is str else Whole(**bounds), "nargs": nargs}
     if origin is str:
         return {"type": _TYPES[item.name]} if item.name in _TYPES else {}
     return {"action": "append", "metavar": "NAME=VALUE"}

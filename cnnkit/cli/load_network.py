@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from cnnkit.data import Augmentation
     from cnnkit.export import Origin
     from cnnkit.models.preprocessing import Preprocessing
-    from cnnkit.models.weights.weights_file import WeightsFile
     from cnnkit.run_folder import RunFolder
 
 NETWORK_HELP = (
@@ -76,7 +75,8 @@ class LoadedModel:
         if self.run is None:
             return Origin(Path(self.path).name)
         metrics = self.run.metrics
-        accuracy = metrics[-1].get("val_accuracy") if metrics else None
+        result = self.run.result
+        accuracy = None if result is None else result["val_accuracy"]
         return Origin(
             f"the run {self.run.path.resolve().name}",
             _without_folders(self.run.config.dataset),
@@ -209,12 +209,14 @@ def load_network(
         run = RunFolder(place)
         network = _load_model(path, given, is_run=run.exists())
         return LoadedModel(network, path, run if run.exists() else None, labels)
+    from cnnkit.models.weights.compatible import only_compatible
+
     weights = models.open_weights(path, **given)
     _check_pixels_are_known(path, weights.preprocessing)
     if classifier and weights.classes is None:
         raise UsageError(f"{path} has no dense layers", expected="weights of a classifier")
     network = models.build(
-        model or _only_compatible(weights),
+        model or only_compatible(weights),
         weights=weights,
         **options_for_weights(weights, options),
     )
@@ -322,21 +324,6 @@ def _fresh_network(
         raise _unnamed_network(word)
     keras.utils.set_random_seed(seed)
     return models.build(model, weights=IMAGENET if word == IMAGENET else None, **options)
-
-
-def _only_compatible(weights: WeightsFile) -> str:
-    """Return the name of the only network that a weights file fits."""
-    from cnnkit.models import BUILDERS
-    from cnnkit.models.weights.compatible import compatible_networks
-
-    fitting = [found.network for found in compatible_networks(weights) if found.problem is None]
-    if len(fitting) != 1:
-        raise UsageError(
-            f"--model must name the network of {weights.path}",
-            expected=f"one of {', '.join(fitting or BUILDERS)}",
-            received=f"weights that fit {len(fitting)} networks",
-        )
-    return fitting[0]
 
 
 def _without_folders(spec: str) -> str:

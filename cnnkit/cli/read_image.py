@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnkit._untrusted.images import check_image_file
-from cnnkit.config import parse_color
+from cnnkit.config_values import parse_color
 from cnnkit.errors import DataError, UsageError
 from cnnkit.run_folder import RunFolder
 

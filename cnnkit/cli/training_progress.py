@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from cnnkit.cli.console import is_quiet, open_bar, print_line
@@ -44,15 +44,37 @@ class TerminalProgress(Callback):
             f"{facts['training_images']:,} training and {facts['test_images']:,} held-out images; "
             f"{replicas}{left_out}"
         )
-        for deviation in facts["deviations"]:
-            self._print(f"deviates from the paper: {deviation}")
+        if facts["recipe"] is not None:
+            self._print_deviations(facts["recipe"], facts["deviations"], facts["changes"])
         if facts["first_epoch"] > 1 or facts["first_step"] > 1:
             step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
             self._print(f"going on with epoch {facts['first_epoch']}{step}")
 
+    def _print_deviations(
+        self, recipe: str, deviations: Sequence[str], changes: Sequence[str]
+    ) -> None:
+        """Print the changes to a recipe, and the number of its own differences from the paper."""
+        own = len(deviations) - len(changes)
+        parts = list(changes)
+        if own:
+            others = "other " if changes else ""
+            ways = "way" if own == 1 else "ways"
+            parts.append(f"{own} {others}{ways} that `cnnkit recipes {recipe}` lists")
+        if parts:
+            self._print(f"deviates from the paper: {'; '.join(parts)}")
+
     def on_message(self, message: str) -> None:
         """Print a message as a line of its own."""
         self._print(f"note: {message}")
+
+    def on_frozen_outputs(self, split: str, done: int, images: int) -> None:
+        """Move the bar of the frozen layers."""
+        if self._bar is None:
+            what = "training" if split == "train" else "held-out"
+            self._bar = open_bar(images, f"frozen layers, {what} images", initial=0, scale=True)
+        self._bar.update(done - self._bar.n)
+        if done == images:
+            self.close()
 
     def on_train_batch_end(
         self, epoch: int, step: int, steps: int, images: int, loss: float

@@ -15,7 +15,8 @@ from typing import Any
 import tensorflow as tf
 
 from cnnkit._untrusted.json_documents import JsonFields
-from cnnkit.config import TrainingConfig, parse_color
+from cnnkit.config import TrainingConfig
+from cnnkit.config_values import parse_color
 from cnnkit.data.animation import StillImage, first_gif_frame, first_webp_frame
 from cnnkit.data.bmp import decode_bmp
 from cnnkit.data.file_functions import (

@@ -148,6 +148,38 @@ def batches(
     return dataset.prefetch(BATCHES_AHEAD)
 
 
+def gathered_batches(
+    rows: tf.Tensor,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    order: np.ndarray | None = None,
+    first_step: int = 0,
+    replicas: int = 1,
+) -> Iterator[dict[str, tf.Tensor]]:
+    """Cut values in memory into batches of one shape, as `batches` does with images.
+
+    Args:
+        rows: (n, ...) values, one row for each image.
+        labels: (n,) int32.
+        batch_size: As in `batches`, and so the other arguments.
+        order: Indices of the rows, (m,) int; None takes each row once, in order.
+        first_step: Number of steps to skip at the beginning.
+        replicas: Number of replicas that share a batch.
+
+    Yields:
+        {`images`: the rows; `labels`: int32; `weights`: float32, 1 or 0}.
+    """
+    order = np.arange(len(labels)) if order is None else np.asarray(order)
+    index, weights = _padded_steps(order, batch_size, replicas)
+    for chosen, weight in zip(index[first_step:], weights[first_step:], strict=True):
+        yield {
+            "images": tf.gather(rows, chosen),
+            "labels": tf.constant(labels[chosen], tf.int32),
+            "weights": tf.constant(weight),
+        }
+
+
 def _padded_steps(
     order: np.ndarray, batch_size: int, replicas: int
 ) -> tuple[np.ndarray, np.ndarray]:

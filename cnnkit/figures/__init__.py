@@ -5,6 +5,7 @@ from cnnkit.figures.canvas import PictureOptions
 from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_correspondence, draw_invariance
+from cnnkit.figures.learning_rates import draw_learning_rate_sweep
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import (
     draw_explanations,
@@ -28,6 +29,7 @@ __all__ = [
     "draw_explanations",
     "draw_filters",
     "draw_invariance",
+    "draw_learning_rate_sweep",
     "draw_second_layer",
     "draw_occlusion",
     "draw_synthesized",

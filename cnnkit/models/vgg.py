@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from cnnkit.models.blocks import (
 )
 from cnnkit.models.loading import Weights, find_weights, initializer_arguments, with_weights
 from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.models.stages import omit_layers_from
 
 # Simonyan & Zisserman 2014, Table 1: the columns, top to bottom. A word is "kernel-filters" for a
 # convolution with its ReLU, or LRN; max-pooling ends every block.
@@ -53,6 +54,7 @@ def vgg(
     include_preprocessing: bool = True,
     name: str | None = None,
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -80,6 +82,7 @@ def vgg(
         include_preprocessing: Whether the model subtracts `mean` itself.
         name: Name of the model.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"`.
+        omit_layers: Layers to leave out: `fc1`, `fc2`.
         dropout: Fraction dropped after `fc1` and `fc2`.
         initializer: `"glorot"`, which the authors found to make their own staged initialization
             unnecessary (section 3.1, footnote), or `"paper"`: normal weights.
@@ -103,6 +106,8 @@ def vgg(
         raise unknown_name("VGG configuration", config, COLUMNS)
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
+    head = HeadConfig(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation)
+    _, head = omit_layers_from("VGG", (), head, omit_layers)
     blocks = [block.split() for block in COLUMNS[config].split("|")]
     inputs, x = input_block(
         f"VGG {config}",
@@ -151,7 +156,7 @@ def vgg(
         )(x)
     outputs = classifier_head(
         x,
-        HeadConfig(("fc1", "fc2", "predictions"), dropout=dropout, activation=activation),
+        head,
         include_top=include_top,
         pooling=pooling,
         classes=classes,
@@ -179,6 +184,7 @@ def vgg11(
     include_preprocessing: bool = True,
     name: str | None = "vgg11",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -200,6 +206,7 @@ def vgg11_lrn(
     include_preprocessing: bool = True,
     name: str | None = "vgg11_lrn",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -224,6 +231,7 @@ def vgg13(
     include_preprocessing: bool = True,
     name: str | None = "vgg13",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -245,6 +253,7 @@ def vgg16_c(
     include_preprocessing: bool = True,
     name: str | None = "vgg16_c",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -269,6 +278,7 @@ def vgg16(
     include_preprocessing: bool = True,
     name: str | None = "vgg16",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,
@@ -290,6 +300,7 @@ def vgg19(
     include_preprocessing: bool = True,
     name: str | None = "vgg19",
     activation: str = "relu",
+    omit_layers: Collection[str] = (),
     dropout: float = 0.5,
     initializer: str = "glorot",
     weight_stddev: float = PAPER_STDDEV,

@@ -25,6 +25,8 @@ from cnnkit.models.model_input import measured_preprocessing
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, override_preprocessing
 from cnnkit.models.surgery.sequential import layers_with_weights
 from cnnkit.run_folder import RunFolder
+from cnnkit.training.distribute import process_index_and_count
+from cnnkit.training.frozen import MAX_OUTPUT_BYTES, FrozenPart, frozen_layers, split_frozen
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.step import LossScale, StepRunner
 
@@ -37,11 +39,13 @@ class TrainingComponents:
         model: The network.
         step_runner: Compiled steps of training and validation.
         build_model: Builds the same network with new weights.
+        frozen_part: The layers whose outputs the steps take in place of images, or None.
     """
 
     model: keras.Model
     step_runner: StepRunner
     build_model: Callable[[], keras.Model]
+    frozen_part: FrozenPart | None = None
 
     def float32_model(self) -> keras.Model:
         """Return a copy of the network that computes in float32.
@@ -100,6 +104,8 @@ def build_components(
     class_names: Sequence[str],
     statistics: Mapping[str, np.ndarray],
     strategy: tf.distribute.Strategy,
+    *,
+    images: int = 0,
 ) -> TrainingComponents:
     """Build the network of a configuration, its optimizer and its step runner.
 
@@ -108,6 +114,7 @@ def build_components(
         class_names: Class names, which are saved with the network.
         statistics: Result of `compute_input_statistics`.
         strategy: The distribution strategy.
+        images: Number of images whose outputs of frozen layers would be kept in memory.
 
     Raises:
         UsageError: If the configuration contains an unknown name, or weights that do not fit.
@@ -138,6 +145,12 @@ def build_components(
             weight_decay_multipliers=config.weight_decay_multipliers,
             max_filter_rms=config.max_filter_rms,
         )
+        frozen = frozen_layers(model, config.freeze)
+        part = None
+        if config.augmentation_draws is not None and process_index_and_count(strategy)[1] == 1:
+            part = split_frozen(model, frozen)
+        if part is not None and images * part.bytes_per_image > MAX_OUTPUT_BYTES:
+            part = None
         step_runner = StepRunner(
             model,
             optimizer,
@@ -145,8 +158,10 @@ def build_components(
             gradient_accumulation_steps=config.gradient_accumulation_steps,
             loss_scale=LossScale() if config.precision == "mixed_float16" else None,
             jit_compile=config.jit_compile,
+            frozen=frozen,
+            rest=None if part is None else part.rest,
         )
-    return TrainingComponents(model, step_runner, build_model)
+    return TrainingComponents(model, step_runner, build_model, part)
 
 
 def save_model(config: TrainingConfig, components: TrainingComponents, path: Path) -> None:
@@ -263,12 +278,25 @@ def initialize_from(
     Raises:
         UsageError: If no weights fit.
     """
-    copied = models.copy_weights(initial_model, model, config.weight_mapping)
+    has_new_classifier = config.weight_mapping == "new-classifier"
+    rule = "features" if has_new_classifier else config.weight_mapping
+    copied = models.copy_weights(initial_model, model, rule)
     if not copied.copied:
         raise UsageError(
             f"No weights of {config.init_from} fit {config.model}",
             expected="a network with layers of the same names and shapes",
         )
+    if has_new_classifier:
+        classifier = layers_with_weights(model.layers)[-1]
+        others = ", ".join(name for name in copied.reinitialized if name != classifier.name)
+        if others:
+            raise UsageError(
+                f"The weights of {config.init_from} do not fit {others} of {config.model}",
+                expected="the network that they were trained in, with the same image size",
+                hint="--model, --model-option and --image-size describe it",
+            )
+        # Random weights would answer at random where the training images say nothing.
+        classifier.set_weights([np.zeros(weight.shape) for weight in classifier.weights])
     return copied
 
 

@@ -35,8 +35,8 @@ class Callback:
                 `training_images`, `test_images`, `classes`, `class_names`, `unreadable` (names of
                 files), `left_out` (number of all files left out and why, in words, or None),
                 `devices` (kind of each replica), `epochs`, `first_epoch`, `first_step`,
-                `deviations` (from the paper), `process` (index
-                of this process, from 0).
+                `recipe` (its name, or None), `deviations` (from the paper), `changes` (those of
+                them that were asked for), `process` (index of this process, from 0).
         """
 
     def on_message(self, message: str) -> None:
@@ -47,6 +47,15 @@ class Callback:
 
         Args:
             epoch: The epoch, from 1.
+        """
+
+    def on_frozen_outputs(self, split: str, done: int, images: int) -> None:
+        """Called while the outputs of frozen layers are computed, which the steps then use.
+
+        Args:
+            split: `train` or `test`.
+            done: Number of images that are done.
+            images: Number of images of the split.
         """
 
     def on_train_batch_end(
@@ -102,6 +111,11 @@ class CallbackList(Callback):
         """Call `on_epoch_begin` of each callback."""
         for callback in self._callbacks:
             callback.on_epoch_begin(epoch)
+
+    def on_frozen_outputs(self, split: str, done: int, images: int) -> None:
+        """Call `on_frozen_outputs` of each callback."""
+        for callback in self._callbacks:
+            callback.on_frozen_outputs(split, done, images)
 
     def on_train_batch_end(
         self, epoch: int, step: int, steps: int, images: int, loss: float

@@ -70,8 +70,10 @@ class TrainingState:
         totals: Sums over those steps.
         plateau: State of the schedule `"plateau"`.
         best_accuracy: Best accuracy on the held-out images so far, None before the first epoch.
-        reached: Whether training has ended before the last epoch, at the training error
-            `stop_at_train_error` or by a callback of Keras.
+        best_loss: Held-out loss of that epoch, the lowest one among those of the best accuracy.
+        epochs_since_best: Number of epochs since then.
+        reached: Whether training ends before its last epoch: `stop_at_train_error` has been
+            reached, `early_stopping_patience` is over, or a callback of Keras ended it.
     """
 
     epochs: int = 0
@@ -80,6 +82,27 @@ class TrainingState:
     plateau: PlateauState = field(default_factory=PlateauState)
     best_accuracy: float | None = None
     reached: bool = False
+    best_loss: float | None = None
+    epochs_since_best: int = 0
+
+    def update_best(self, accuracy: float, loss: float) -> bool:
+        """Take the held-out accuracy and loss of an epoch, and return whether it is the best one.
+
+        Example:
+            >>> state = TrainingState()
+            >>> [state.update_best(*pair) for pair in ((0.9, 0.4), (0.9, 0.3), (0.8, 0.2))]
+            [True, True, False]
+        """
+        best, lowest = self.best_accuracy, self.best_loss
+        is_best = (
+            best is None
+            or accuracy > best
+            or (accuracy == best and lowest is not None and loss < lowest)
+        )
+        self.epochs_since_best = 0 if is_best else self.epochs_since_best + 1
+        if is_best:
+            self.best_accuracy, self.best_loss = accuracy, loss
+        return is_best
 
     def to_dict(self) -> dict[str, Any]:
         """Return the state as plain values. Floats keep every bit through JSON."""
@@ -106,6 +129,9 @@ class TrainingState:
             known = name not in part or part.document[name] is not None
             return part.number(name, minimum=0, maximum=1) if known else None
 
+        def known(name: str) -> bool:
+            return state.document.get(name) is not None
+
         return cls(
             epochs=state.integer("epochs"),
             step=state.integer("step"),
@@ -120,6 +146,8 @@ class TrainingState:
             ),
             best_accuracy=accuracy(state, "best_accuracy"),
             reached=state.boolean("reached"),
+            best_loss=state.number("best_loss", minimum=0) if known("best_loss") else None,
+            epochs_since_best=state.integer("epochs_since_best", default=0),
         )
 
     def next_epoch(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +13,12 @@ import tensorflow as tf
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
 from cnnkit.errors import DataError, RunError
-from cnnkit.training.checkpoint import MetricTotals
+from cnnkit.training.checkpoint import MetricTotals, TrainingState
 from cnnkit.training.cluster import TF_CONFIG
+from cnnkit.training.inputs import kept_outputs
+
+if TYPE_CHECKING:
+    from cnnkit.training.build import TrainingComponents
 
 # A loss at chance is reported after an epoch, or after this many images of each class if that is
 # more. Public logs of VGG-16 from scratch on ImageNet show chance for about 3,000 steps of 256
@@ -25,6 +31,16 @@ STUCK_TOLERANCE = 0.005
 # Fraction of the first learning rate below which the weights no longer change.
 NEGLIGIBLE_RATE = 1e-6
 LISTED_CLASSES = 5
+# Classes whose sizes differ by no more than this factor are balanced.
+BALANCED_RATIO = 1.5
+# Above this factor every training says it.
+UNBALANCED_RATIO = 4
+# A network has diverged if its held-out error is higher by more than this fraction than that of the
+# best epoch, and its held-out loss by this factor: overfitting raises the loss alone.
+DIVERGED_RISE = 0.2
+DIVERGED_LOSS_RATIO = 1.5
+# Factor of the lower learning rate that a message proposes.
+LOWER_RATE = 5
 
 
 def startup_warnings(
@@ -38,6 +54,10 @@ def startup_warnings(
         more = len(missing) - LISTED_CLASSES
         listed = ", ".join(missing[:LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
         messages.append(f"no training images of {len(missing)} classes: {listed}")
+    elif (
+        config.weight_mapping == "new-classifier" or counts.max() > UNBALANCED_RATIO * counts.min()
+    ):
+        messages.append(class_balance(dataset))
     messages += _settings_without_effect(config)
     replicas = strategy.num_replicas_in_sync
     if config.strategy == "mirrored" and replicas == 1:
@@ -49,6 +69,55 @@ def startup_warnings(
                 f"a batch of {config.batch_size} is smaller than the {number} {what}, "
                 "some of which will have nothing to do"
             )
+    return messages
+
+
+def class_balance(dataset: Dataset) -> str:
+    """Return a sentence about the number of training images of the classes.
+
+    Example:
+        >>> from cnnkit.data import load_dataset
+        >>> class_balance(load_dataset("digits"))
+        '139 to 147 training images of each class'
+    """
+    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
+    least, most = counts.argmin(), counts.argmax()
+    if counts[most] <= BALANCED_RATIO * counts[least]:
+        few, many = (f"{count:,}" for count in (counts[least], counts[most]))
+        numbers = few if few == many else f"{few} to {many}"
+        return f"{numbers} training images of each class"
+    large, small = (dataset.class_names[place] for place in (most, least))
+    return (
+        f"the classes are not balanced: {counts[most]:,} training images of {large}, "
+        f"{counts[least]:,} of {small}; always answering {large} has an error of "
+        f"{1 - counts[most] / counts.sum():.1%}"
+    )
+
+
+def frozen_messages(
+    config: TrainingConfig, components: TrainingComponents, dataset: Dataset
+) -> list[str]:
+    """Return what is frozen, and whether its outputs are kept in memory, one sentence each."""
+    learning = {one.path.split("/")[-2] for one in components.step_runner.trainable_variables}
+    names = [layer.name for layer in components.model.layers if layer.trainable_weights]
+    frozen = [name for name in names if name not in learning]
+    messages = []
+    if frozen:
+        free = [name for name in names if name in learning]
+        messages.append(
+            f"{', '.join(frozen)} {'are' if len(frozen) > 1 else 'is'} frozen; "
+            f"{', '.join(free)} {'learn' if len(free) > 1 else 'learns'}"
+        )
+    part = components.frozen_part
+    if part is not None:
+        megabytes = kept_outputs(config, dataset) * part.bytes_per_image / 1e6
+        messages.append(
+            f"the output of {part.layers[-1]} is computed once for each image and augmentation, "
+            f"and kept in memory ({megabytes:,.0f} MB)"
+        )
+    elif config.augmentation_draws is not None:
+        reason = "it is too large" if frozen else "no layer is frozen"
+        messages.append(f"no output of a frozen layer is kept in memory: {reason}")
     return messages
 
 
@@ -127,8 +196,8 @@ def check_finite_loss(loss: float, *, step: int, epoch: int, learning_rate: floa
         raise RunError(
             f"The loss is no longer finite at step {step} of epoch {epoch}",
             received=loss,
-            hint=f"Lower the learning rate, now {learning_rate:g}, and start again; "
-            "the earlier checkpoints are kept",
+            hint="Start again with a lower rate, --learning-rate "
+            f"{learning_rate / LOWER_RATE:.1g}; the earlier checkpoints are kept",
         )
 
 
@@ -197,3 +266,33 @@ class LossMonitor:
         new = [text for kind, text in messages.items() if kind not in self._reported]
         self._reported.update(messages)
         return new
+
+    def update_epoch(
+        self, config: TrainingConfig, state: TrainingState, metrics: Mapping[str, Any]
+    ) -> list[str]:
+        """Return a sentence if the network has become much worse than the best one before.
+
+        Args:
+            config: The configuration.
+            state: The state of the run before this epoch counts.
+            metrics: Metrics of the epoch.
+        """
+        best, lowest, error = state.best_accuracy, state.best_loss, 1 - metrics["val_accuracy"]
+        if "diverged" in self._reported or best is None or lowest is None:
+            return []
+        rise = best - metrics["val_accuracy"]
+        if rise <= DIVERGED_RISE or metrics["val_loss"] <= DIVERGED_LOSS_RATIO * lowest:
+            return []
+        self._reported.add("diverged")
+        epoch = metrics["epoch"] - 1 - state.epochs_since_best
+        when = f"after epoch {epoch}" if epoch else "before training"
+        kept = (
+            f"; best.keras is the network {when}"
+            if config.keep_best or config.restore_best
+            else ", and with --keep-best, which keeps the best network"
+        )
+        return [
+            f"the network has diverged: the error on the held-out images was {1 - best:.1%} {when} "
+            f"and is {error:.1%} now; start again with a lower rate, --learning-rate "
+            f"{config.learning_rate / LOWER_RATE:g}{kept}"
+        ]

@@ -14,8 +14,9 @@ from typing import Any
 import tensorflow as tf
 
 from cnnkit._signals import StopFlag
-from cnnkit.config import TrainingConfig, parse_interval
-from cnnkit.data import Augmentation, Dataset, Split, batches, report_undecodable
+from cnnkit.config import TrainingConfig
+from cnnkit.config_values import parse_interval
+from cnnkit.data import Augmentation, Dataset, Split
 from cnnkit.data.pipeline import epoch_order, step_count
 from cnnkit.errors import RunError
 from cnnkit.run_folder import RunFolder
@@ -29,9 +30,11 @@ from cnnkit.training.diagnostics import (
     pixel_range_warnings,
 )
 from cnnkit.training.distribute import barrier, process_index_and_count, replica_devices
+from cnnkit.training.frozen import FrozenPart
 from cnnkit.training.keras_callbacks import KerasCallbacks
 from cnnkit.training.schedule import learning_rate_at
 from cnnkit.training.step import ValidationRunner
+from cnnkit.training.step_batches import step_batches
 
 # A shell reports 128 + N for a process that was ended by signal N.
 SHELL_SIGNAL_BASE = 128
@@ -89,6 +92,7 @@ class TrainingRun:
         stop: Holds the signal that requested a stop of this process.
         stop_after: Step of this epoch after which all processes stop; None to go on.
         is_chief: Whether this process reads and writes the run folder.
+        begins_whole: Whether all weights are those of `init_from`.
         seconds: Time spent, by phase: input, step, validation, checkpoint.
         last_save: Time and step of the last checkpoint.
     """
@@ -106,12 +110,18 @@ class TrainingRun:
     stop: StopFlag = field(default_factory=StopFlag)
     stop_after: int | None = None
     is_chief: bool = True
+    begins_whole: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     last_save: tuple[float, int] = (0.0, 0)
 
     def __post_init__(self) -> None:
         """Start the clock of the first checkpoint."""
         self.last_save = (time.monotonic(), self.global_step)
+
+    @property
+    def frozen_part(self) -> FrozenPart | None:
+        """The layers whose outputs are kept in memory, or None."""
+        return self.components.frozen_part
 
     @property
     def train_split(self) -> Split:
@@ -217,7 +227,7 @@ def run_epoch(run: TrainingRun) -> dict[str, Any]:
     run.callbacks.on_epoch_begin(epoch)
     train_steps(run, epoch)
     with run.timed("validation"):
-        held_out = _validate(run, epoch)
+        held_out = validate(run, epoch=epoch)
     totals = run.state.totals
     count = run.steps_per_epoch
     return {
@@ -249,8 +259,8 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
     config, state = run.config, run.state
     images, count = run.train_split, run.steps_per_epoch
     order = epoch_order(len(images), config.seed, epoch)
-    position = {"order": order, "seed": config.seed, "epoch": epoch, "first_step": state.step}
-    feed = iter(_batches(run, images, run.train_augmentation, **position))
+    position: dict[str, Any] = {"order": order, "epoch": epoch, "first_step": state.step}
+    feed = iter(step_batches(run, "train", **position))
     unread: tuple[int, int, float, tf.Tensor] | None = None
 
     def read_previous() -> None:
@@ -261,7 +271,7 @@ def train_steps(run: TrainingRun, epoch: int) -> None:
         before = run.step_seconds
         with run.timed("input"):
             batch = next(feed)
-        if (epoch, step) == (1, 1):
+        if (epoch, step) == (1, 1) and run.frozen_part is None:
             for message in pixel_range_warnings(batch["images"]):
                 run.callbacks.on_message(message)
         with run.timed("step"):
@@ -298,7 +308,7 @@ def _record_step(
         run.callbacks.on_message(message)
 
 
-def _validate(run: TrainingRun, epoch: int) -> MetricTotals:
+def validate(run: TrainingRun, *, epoch: int) -> MetricTotals:
     """Measure loss and accuracy on the held-out images.
 
     The activations of a network in float16 may exceed its largest number, 65,504, where those of
@@ -321,28 +331,14 @@ def _validate(run: TrainingRun, epoch: int) -> MetricTotals:
 def _measure(run: TrainingRun, runner: ValidationRunner) -> MetricTotals:
     images, totals = run.dataset.splits["test"], MetricTotals()
     size = run.config.batch_size
-    for step, batch in enumerate(_batches(run, images, run.held_out_augmentation)):
+    is_whole = runner is not run.components.step_runner
+    for step, batch in enumerate(step_batches(run, "test", is_whole=is_whole)):
         result = runner.validate(run.with_stop(batch)).numpy()
         loss, correct, *stops = (float(value) for value in result)
         run.request_stop(run.state.step, stops)
         totals.add(min(size, len(images) - step * size), loss, correct)
         run.stop_if_requested()
     return totals
-
-
-def _batches(
-    run: TrainingRun, split: Split, augmentation: Augmentation, **position: Any
-) -> Iterator[dict[str, tf.Tensor]]:
-    step_runner = run.components.step_runner
-    with report_undecodable(split):
-        yield from batches(
-            split,
-            augmentation=augmentation,
-            batch_size=run.config.batch_size,
-            replicas=step_runner.batch_divisor,
-            shard=process_index_and_count(step_runner.strategy),
-            **position,
-        )
 
 
 def describe_run(run: TrainingRun) -> dict[str, Any]:

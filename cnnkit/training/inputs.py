@@ -55,6 +55,17 @@ def compute_input_statistics(
     return statistics
 
 
+def kept_outputs(config: TrainingConfig, dataset: Dataset) -> int:
+    """Return the number of images whose outputs of frozen layers are kept in memory.
+
+    Args:
+        config: The configuration.
+        dataset: The dataset.
+    """
+    draws = min(config.augmentation_draws or 0, config.epochs)
+    return draws * len(dataset.splits["train"]) + len(dataset.splits["test"])
+
+
 def check_augmentation(config: TrainingConfig) -> None:
     """Check the fields about images, before anything slow is done.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -29,9 +29,17 @@ class ValidationRunner:
     Args:
         model: The network.
         strategy: The distribution strategy.
+        rest: The upper part of the network, from `FrozenPart.rest`, if the batches hold the outputs
+            of the part below it in place of images.
     """
 
-    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        strategy: tf.distribute.Strategy,
+        *,
+        rest: keras.Model | None = None,
+    ) -> None:
         self.strategy = strategy
         if output_activation(model) == "sigmoid":
             raise UsageError(
@@ -40,7 +48,7 @@ class ValidationRunner:
                 received="sigmoid",
             )
         # Cross-entropy from the logits: exact where a softmax has underflowed.
-        self.network = keras.Model(model.input, logits_tensor(model))
+        self.network = rest or keras.Model(model.input, logits_tensor(model))
 
     def validate(self, batch: Batch) -> tf.Tensor:
         """Return the loss and the correct images of a batch, as `StepRunner.train` does."""
@@ -83,6 +91,8 @@ class StepRunner(ValidationRunner):
             other.
         loss_scale: Loss scaling for float16, or None.
         jit_compile: Whether XLA compiles the network; for one replica only.
+        frozen: Names of the layers whose weights do not change.
+        rest: As for `ValidationRunner`.
 
     Attributes:
         checkpoint_variables: Every variable that a checkpoint has to hold, in a fixed order.
@@ -97,14 +107,21 @@ class StepRunner(ValidationRunner):
         gradient_accumulation_steps: int = 1,
         loss_scale: LossScale | None = None,
         jit_compile: bool = False,
+        frozen: Collection[str] = (),
+        rest: keras.Model | None = None,
     ) -> None:
         conv_gradient_mode()  # An error here is clearer than one while TensorFlow traces a step.
-        super().__init__(model, strategy)
+        super().__init__(model, strategy, rest=rest)
         self.optimizer = optimizer
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale = loss_scale
         self.jit_compile = jit_compile
-        self.trainable_variables = self.network.trainable_variables
+        self.trainable_variables = [
+            variable
+            for layer in self.network.layers
+            if layer.name not in frozen
+            for variable in layer.trainable_variables
+        ]
         optimizer.build(self.trainable_variables)
         self.checkpoint_variables = [*model.variables, *optimizer.variables]
         if loss_scale is not None:

@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit._files import append_line, json_text
 from cnnkit._signals import defer_signals
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Decoding, cache_in_memory, load_dataset
@@ -33,9 +32,7 @@ from cnnkit.training.build import (
     initial_preprocessing,
     initialization_messages,
     initialize_from,
-    is_whole_model,
     load_initial_model,
-    save_model,
 )
 from cnnkit.training.callbacks import Callback, CallbackList
 from cnnkit.training.checkpoint import (
@@ -49,6 +46,7 @@ from cnnkit.training.determinism import deterministic_operations
 from cnnkit.training.diagnostics import (
     LossMonitor,
     check_splits_hold_images,
+    frozen_messages,
     startup_warnings,
 )
 from cnnkit.training.distribute import (
@@ -63,10 +61,12 @@ from cnnkit.training.distribute import (
 )
 from cnnkit.training.environment import describe_environment
 from cnnkit.training.epoch import TrainingRun, describe_run, run_epoch
+from cnnkit.training.finish_epoch import finish_epoch, is_saved, measure_initial, save_result
 from cnnkit.training.inputs import (
     check_augmentation,
     compute_input_statistics,
     held_out_augmentation,
+    kept_outputs,
     training_augmentation,
 )
 from cnnkit.training.keras_callbacks import KerasCallbacks, check_callbacks, own_callbacks
@@ -191,55 +191,15 @@ def _run_epochs(run: TrainingRun) -> None:
     """Run the remaining epochs and save the network."""
     epochs_before = run.state.epochs
     with defer_signals() as run.stop:
+        if run.config.restore_best and run.begins_whole and run.state.best_accuracy is None:
+            measure_initial(run)
         while run.state.epochs < run.config.epochs and not run.state.reached:
-            _finish_epoch(run, run_epoch(run))
+            finish_epoch(run, run_epoch(run))
         trained = epochs_before < run.state.epochs
         if trained:
             run.keras_callbacks.end_training()
-        if run.is_chief and (trained or not _is_saved(run)):
-            save_model(run.config, run.components, run.folder.model_file)
-
-
-def _is_saved(run: TrainingRun) -> bool:
-    """Return whether the files of a run that was finished before hold its networks."""
-    folder, checkpoints = run.folder, checkpoints_newest_first(run.folder.checkpoints)
-    for file in (folder.best_file, *folder.kept_epochs.values()):
-        if file.exists() and not is_whole_model(file):
-            run.callbacks.on_message(f"{file} is damaged, and its weights are not stored elsewhere")
-    if not folder.model_file.is_file():
-        return False
-    if not is_whole_model(folder.model_file):
-        run.callbacks.on_message(
-            f"{folder.model_file} is damaged; it is written again from the last checkpoint"
-        )
-        return False
-    # Older if more epochs were trained, and the process was killed before it saved the network.
-    last = checkpoints[0].stat().st_mtime_ns if checkpoints else 0
-    return folder.model_file.stat().st_mtime_ns >= last
-
-
-def _finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
-    """Write the networks and the metrics of an epoch, then the checkpoint that relies on them."""
-    config, state, accuracy = run.config, run.state, metrics["val_accuracy"]
-    if state.best_accuracy is None or accuracy > state.best_accuracy:
-        state.best_accuracy = accuracy
-        if config.keep_best and run.is_chief:
-            save_model(config, run.components, run.folder.best_file)
-    if metrics["epoch"] in config.keep_epochs and run.is_chief:
-        file = run.folder.epoch_file(metrics["epoch"])
-        file.parent.mkdir(exist_ok=True)
-        save_model(config, run.components, file)
-    state.plateau = state.plateau.after(
-        accuracy, patience=config.patience, max_drops=config.max_drops
-    )
-    if config.stop_at_train_error is not None:
-        state.reached = 1 - metrics["accuracy"] <= config.stop_at_train_error
-    state.reached |= run.keras_callbacks.end_epoch(metrics)
-    if run.is_chief:
-        append_line(run.folder.metrics_file, json_text(metrics))
-    state.next_epoch()
-    run.save_checkpoint()
-    run.callbacks.on_epoch_end(metrics)
+        if run.is_chief and (trained or not is_saved(run)):
+            save_result(run)
 
 
 def prepare_run(
@@ -308,13 +268,17 @@ def prepare_run(
         statistics = _input_statistics(config, folder, dataset, initial_model, resume=resume)
     statistics = broadcast_arrays(strategy, statistics)
     augmentations = training_augmentation(config, statistics), held_out_augmentation(config)
-    components = build_components(config, dataset.class_names, statistics, strategy)
+    components = build_components(
+        config, dataset.class_names, statistics, strategy, images=kept_outputs(config, dataset)
+    )
+    messages += frozen_messages(config, components, dataset)
     messages += startup_warnings(config, dataset, strategy)
-    state = TrainingState()
+    state, begins_whole = TrainingState(), False
     if is_chief:
         if initial_model is not None:
             copied = initialize_from(initial_model, config, components.model)
             messages += initialization_messages(initial_model, config, copied, dataset.class_names)
+            begins_whole = not copied.reinitialized
         if resume:
             variables = components.step_runner.checkpoint_variables
             state = restore_run(config, folder, variables, report=messages.append)
@@ -340,9 +304,12 @@ def prepare_run(
             len(dataset.class_names), config.learning_rate, len(dataset.splits["train"])
         ),
         is_chief=is_chief,
+        begins_whole=begins_whole,
     )
     stored = folder.environment if is_chief else metadata
-    run.callbacks.on_train_begin({**describe_run(run), "deviations": stored.get("deviations", ())})
+    recipe = {name: stored.get(name, ()) for name in ("deviations", "changes")}
+    recipe["recipe"] = stored.get("recipe")
+    run.callbacks.on_train_begin({**describe_run(run), **recipe})
     for message in messages:
         run.callbacks.on_message(message)
     return run

@@ -285,7 +285,7 @@ def run_statistics() -> Target:
 
 def run_stages() -> Target:
     """The file of the stages of a training."""
-    from cnnkit.cli.train_stages import read_stages
+    from cnnkit.stage_folder import read_stages
 
     folder = _copy("parts")
     [file] = folder.iterdir()

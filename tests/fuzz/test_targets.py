@@ -110,7 +110,7 @@ def test_findings_are_kept_once_for_a_place(tmp_path):
 
 
 def test_place_is_that_of_the_package():
-    from cnnkit.config import parse_color
+    from cnnkit.config_values import parse_color
 
     with pytest.raises(Exception) as raised:
         parse_color(5)

@@ -131,7 +131,7 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     assert main([*words, "--recipe", "chain", "--epochs", "1"]) == 0
     out = capsys.readouterr().out
     assert "part 2 of 2: second" in out
-    assert "deviates from the paper: it is small" in out
+    assert "deviates from the paper: 1 way that `cnnkit recipes chain` lists" in out
     first, second = RunFolder(folder / "first"), RunFolder(folder / "second")
     assert second.config.init_from == str(first.path)
     assert len(first.metrics) == 1
@@ -144,9 +144,13 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     assert shown == [str(first.path), str(second.path)]
     picture = ["plot", str(folder), "--output", str(tmp_path / "curves.png")]
     assert main(picture) == 0
+    # The folder of the stages is a run of the last network.
+    result = RunFolder(folder)
+    assert [line["epoch"] for line in result.metrics] == [1, 2]
+    assert result.config.epochs == 2
+    assert result.model_file.read_bytes() == second.model_file.read_bytes()
     assert main([*picture, "--kind", "confusion"]) == 2
-    error = capsys.readouterr().err
-    assert f"Expected: one run folder. Received: {first.path}, {second.path}" in error
+    assert f"cnnkit evaluate {folder}" in capsys.readouterr().err
 
     written = first.model_file.stat().st_mtime_ns
     second.model_file.unlink()
@@ -173,8 +177,11 @@ def test_parts_whose_dataset_was_moved_are_resumed(tmp_path, chain, image_folder
 
 def test_a_run_keeps_its_deviations_and_its_command(tmp_path, capsys):
     output = tmp_path / "run"
-    words = ["--model", "tiny", "--image-size", "8", "--epochs", "1"]
+    words = ["--recipe", "demo", "--model", "tiny", "--image-size", "8", "--epochs", "1"]
     assert main(["train", *words, "--output", str(output)]) == 0
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("deviates")]
+    assert "epochs is 1 instead of the recipe's 8; " in line
+    assert line.endswith("; 4 other ways that `cnnkit recipes demo` lists")
     kept = RunFolder(output).environment
     assert kept["recipe"] == "demo"
     assert "epochs is 1 instead of the recipe's 8" in kept["deviations"]

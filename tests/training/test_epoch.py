@@ -12,7 +12,7 @@ from cnnkit.cli.main import main
 from cnnkit.data import batches, load_dataset
 from cnnkit.errors import DataError, RunError
 from cnnkit.run_folder import RunFolder
-from cnnkit.training import Callback, epoch, train
+from cnnkit.training import Callback, step_batches, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 
 
@@ -20,11 +20,11 @@ def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     shown = []
 
     def watched(split, **options):
-        if "order" in options:
+        if options.get("order") is not None:
             shown.append(tuple(options["order"]))
         return batches(split, **options)
 
-    monkeypatch.setattr(epoch, "batches", watched)
+    monkeypatch.setattr(step_batches, "batches", watched)
     train(CONFIG, tmp_path / "run")
     assert len(shown) == len(set(shown)) == 3
     assert all(sorted(order) == list(range(1438)) for order in shown)
@@ -38,7 +38,7 @@ def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
         seen.append(options)
         return batches(split, **options)
 
-    monkeypatch.setattr(epoch, "batches", watched)
+    monkeypatch.setattr(step_batches, "batches", watched)
     fields = {"scale": (10, 14), "crop": "random", "flip": True, "pca_color": "std"}
     config = dataclasses.replace(CONFIG, **fields, mean="pixel", epochs=2)
     run = train(config, tmp_path / "run")
@@ -46,7 +46,7 @@ def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
     assert (training.scale, training.crop, training.flip) == ((10, 14), "random", True)
     assert (training.color.mode, held_out.color) == ("std", None)
     assert (held_out.scale, held_out.crop, held_out.flip) == ((12, 12), "center", False)
-    assert [(o["seed"], o["epoch"]) for o in seen if "order" in o] == [(5, 1), (5, 2)]
+    assert [(o["seed"], o["epoch"]) for o in seen if o["order"] is not None] == [(5, 1), (5, 2)]
     assert run.config == config
     kept = run.statistics
     assert kept["mean"].shape == (8, 8, 3)

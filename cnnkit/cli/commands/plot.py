@@ -18,6 +18,7 @@ from cnnkit.cli.console import print_line
 from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments, picture_options
 from cnnkit.cli.values import input_file, run_folder
 from cnnkit.errors import DataError, UsageError
+from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cnnkit.figures import PictureOptions
@@ -53,9 +54,12 @@ def run(args: argparse.Namespace) -> int:
     if args.kind == "curves" and args.results:
         raise UsageError("--results requires another --kind than curves")
 
-    from cnnkit.cli.train_stages import open_stage_runs
+    from cnnkit.stage_folder import open_stage_runs
 
-    runs = open_stage_runs(args.runs)
+    whole = [RunFolder(Path(path)) for path in args.runs]
+    # The curves show every stage; the others show the network.
+    is_run = args.kind != "curves" and all(run.exists() for run in whole)
+    runs = whole if is_run else open_stage_runs(args.runs)
     if args.kind != "curves" and len(runs) > 1:
         raise UsageError(
             f"--kind {args.kind} draws one run",

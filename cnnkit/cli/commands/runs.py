@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit.cli.console import add_json_argument, print_json, print_table
-from cnnkit.cli.train_stages import open_stage_runs
 from cnnkit.cli.values import run_folder
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
+from cnnkit.stage_folder import open_stage_runs
 
 # Titles of columns whose fields have other names.
 _TITLES = {

@@ -51,6 +51,25 @@ def compatible_networks(file: WeightsFile) -> list[Compatibility]:
     )
 
 
+def only_compatible(file: WeightsFile) -> str:
+    """Return the name of the only network that a weights file fits.
+
+    Args:
+        file: Result of `open_weights`.
+
+    Raises:
+        UsageError: If none fits, or several do.
+    """
+    fitting = [found.network for found in compatible_networks(file) if found.problem is None]
+    if len(fitting) != 1:
+        raise UsageError(
+            f"--model must name the network of {file.path}",
+            expected=f"one of {', '.join(fitting or BUILDERS)}",
+            received=f"weights that fit {len(fitting)} networks",
+        )
+    return fitting[0]
+
+
 def _compare(name: str, file: WeightsFile) -> Compatibility:
     has_top = file.classes is not None
     options = {"classes": file.classes} if has_top else {}

@@ -2,10 +2,10 @@
 
 import pytest
 
-from cnnkit.cli.train_stages import has_stages, read_stages, write_stages
 from cnnkit.errors import RunError, UsageError
 from cnnkit.recipes import TrainingStage
 from cnnkit.run_folder import RunFolder
+from cnnkit.stage_folder import has_stages, read_stages, write_stages
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
 STAGES = [TrainingStage("first", DIGITS_CONFIG, False)]
@@ -19,7 +19,7 @@ def test_a_kill_before_the_stages_are_written_leaves_the_path_free(tmp_path, mon
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("cnnkit.cli.train_stages.write_text", killed)
+        patch.setattr("cnnkit.stage_folder.write_text", killed)
         write_stages(folder, STAGES)
     assert not folder.exists()
     folder.mkdir()

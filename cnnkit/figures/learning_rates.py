@@ -1,0 +1,43 @@
+"""Figure of a learning-rate sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnnkit.errors import UsageError
+from cnnkit.figures.canvas import new_figure, save_figure
+
+
+def draw_learning_rate_sweep(
+    rates: Sequence[float], losses: Sequence[float], chosen: float, path: str | Path
+) -> None:
+    """Draw the loss of each step of a sweep over its learning rate, and the rate to train with.
+
+    Args:
+        rates: Learning rate of each step, rising.
+        losses: Loss of each step.
+        chosen: The learning rate to mark.
+        path: PNG file to write.
+
+    Raises:
+        UsageError: If `rates` and `losses` differ in length, or matplotlib is not installed.
+    """
+    if len(rates) != len(losses) or not rates:
+        raise UsageError(
+            "`losses` must have a number for each of `rates`",
+            received=f"{len(losses)} losses, {len(rates)} rates",
+        )
+    figure = new_figure(6, 4)
+    axes = figure.subplots()
+    axes.plot(rates, losses, marker=".", linewidth=1)
+    axes.axvline(chosen, color="C1", linestyle="--", label=f"chosen: {chosen:g}")
+    axes.set_xscale("log")
+    # A loss that explodes would hide the others.
+    axes.set_ylim(0, 1.1 * min(max(losses), 4 * losses[0] + min(losses)))
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.set_layout_engine("constrained")
+    save_figure(figure, path, dpi=150)

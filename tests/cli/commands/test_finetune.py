@@ -1,0 +1,98 @@
+"""`cnnkit finetune`: what it prints, resumes and exports, and wrong arguments."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from cnnkit.cli.main import main
+from cnnkit.config import TrainingConfig
+from cnnkit.run_folder import RunFolder
+from cnnkit.stage_folder import read_stages
+from cnnkit.training import train
+from cnnkit.training.finetune import finetuning_stages
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    config = TrainingConfig(
+        model="cifar10_quick", image_size=32, epochs=1, batch_size=64, learning_rate=0.001
+    )
+    return str(train(config, tmp_path_factory.mktemp("runs") / "digits").path)
+
+
+def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsys, monkeypatch):
+    exported = []
+
+    def export(model, labels, folder, **options):
+        exported.append((labels, folder, options["origin"].error))
+        return folder
+
+    monkeypatch.setattr("cnnkit.export.export", export)
+    output, picture = tmp_path / "photos", tmp_path / "rates.png"
+    words = ["finetune", digits, f"folder:{image_folder}", "--output", str(output)]
+    words += ["--epochs", "1", "--batch-size", "16", "--lr-find", str(picture)]
+    words += ["--early-stopping-patience", "3"]
+    words += ["--export", str(tmp_path / "served")]
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "part 1 of 2: classifier"
+    assert not [line for line in lines if line.startswith("deviates")]
+    assert "note: 16 training images of each class" in lines
+    [found] = [line for line in lines if line.startswith("learning rate ")]
+    stages = read_stages(output)
+    rate = stages[1].config.learning_rate
+    assert found == f"learning rate {rate:g}, of a sweep: {picture}"
+    # The classifier keeps its own rate.
+    [factor] = stages[1].config.lr_multipliers.values()
+    assert factor * rate == pytest.approx(stages[0].config.learning_rate)
+    with Image.open(picture) as image:
+        assert image.size[0] > 300
+    assert lines[-3].startswith(f"done: {output}, 0.0% error on the held-out images, the lowest of")
+    assert exported == [(("above", "below"), str(tmp_path / "served"), 0)]
+    assert main(["finetune", "--resume", "--output", str(output), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["run"] == str(output)
+    assert document["val_accuracy"] == 1
+
+
+def test_an_interrupted_run_goes_on_with_its_second_stage(digits, image_folder, tmp_path, capsys):
+    """The first stage is finished, and the second one has not begun."""
+    from cnnkit.stage_folder import write_stages
+
+    output = tmp_path / "photos"
+    stages = finetuning_stages(
+        digits, f"folder:{image_folder}", epochs=1, batch_size=16, early_stopping_patience=1
+    )
+    write_stages(output, stages)
+    run = train(stages[0].config, output / stages[0].name)
+    assert main(["finetune", "--resume", "--output", str(output)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "part 2 of 2: finetuned"
+    assert len(RunFolder(output).metrics) == len(run.metrics) + 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "WEIGHTS and DATASET must be given"),
+        (["nope.npz", "folder:x"], "No weights nope.npz"),
+        (["folder:photos", "w.npz"], "The first argument is the network"),
+        (["--resume"], "Expected: cnnkit finetune --resume --output RUN"),
+        (["{digits}", "photos"], "Unknown dataset 'photos'"),
+        (["{digits}", "digits", "--output", "{digits}"], "is not a folder of stages"),
+        (["{digits}", "digits", "--freeze", "conv9"], "`freeze` must name layers of"),
+        (["{digits}", "digits", "--learning-rate", "0"], "`learning_rate` must be a number of"),
+        (["{digits}", "digits", "--model", "vgg17"], "Unknown model 'vgg17'"),
+        (["{digits}", "digits", "--lr-find", "rates.txt"], "png"),
+    ],
+)
+def test_wrong_calls_are_one_line_and_leave_nothing(
+    words, text, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", *(word.format(digits=digits) for word in words)]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

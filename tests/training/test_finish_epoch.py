@@ -1,0 +1,106 @@
+"""What is kept of an epoch: the best network, an early end, and a word about divergence."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from cnnkit.training import Callback, train
+from cnnkit.training.checkpoint import TrainingState
+from cnnkit.training.diagnostics import LossMonitor
+from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
+from tests.helpers.tiny_network import weights_of
+
+
+class Notes(Callback):
+    def __init__(self):
+        self.texts = []
+
+    def on_message(self, message):
+        self.texts.append(message)
+
+
+@pytest.fixture
+def good(tmp_path):
+    return train(CONFIG, tmp_path / "good")
+
+
+def test_a_rate_that_is_too_large_is_told_and_the_network_before_is_kept(good, tmp_path):
+    """The last network was saved, and nothing was said, when training had destroyed it."""
+    notes = Notes()
+    config = dataclasses.replace(
+        CONFIG, init_from=str(good.path), learning_rate=0.5, epochs=4, lr_milestones=(),
+        restore_best=True, early_stopping_patience=2,
+    )  # fmt: skip
+    run = train(config, tmp_path / "run", callbacks=[notes])
+    error = 1 - good.metrics[-1]["val_accuracy"]
+    assert f"before training, the error on the held-out images is {error:.1%}" in notes.texts
+    [diverged] = [text for text in notes.texts if text.startswith("the network has diverged")]
+    assert f"was {error:.1%} before training and is " in diverged
+    assert "--learning-rate 0.1; best.keras is the network before training" in diverged
+    assert "training ends: no better network for 2 epochs" in notes.texts
+    assert len(run.metrics) == 2
+    for kept, before in zip(weights_of(run), weights_of(good), strict=True):
+        np.testing.assert_array_equal(kept, before)
+    assert run.best_file.read_bytes() == run.model_file.read_bytes()
+
+
+def test_divergence_without_the_best_network_names_the_option_that_keeps_it():
+    config = dataclasses.replace(CONFIG, learning_rate=0.5)
+    monitor, state = LossMonitor(5, 0.5, 100), TrainingState()
+
+    def update(epoch, accuracy, loss):
+        metrics = {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss}
+        return monitor.update_epoch(config, state, metrics)
+
+    assert update(1, 0.867, 0.4) == []
+    state.update_best(0.867, 0.4)
+    # Overfitting raises the loss alone, and few images the error alone.
+    assert update(2, 0.85, 1.6) == update(2, 0.6, 0.5) == []
+    assert update(2, 0.3, 1.6) == [
+        "the network has diverged: the error on the held-out images was 13.3% after epoch 1 and "
+        "is 70.0% now; start again with a lower rate, --learning-rate 0.1, and with --keep-best, "
+        "which keeps the best network"
+    ]
+    assert update(3, 0.3, 1.6) == []
+
+
+def test_the_best_of_several_epochs_becomes_the_network(tmp_path):
+    """The last rates are so large that an earlier epoch is the best one."""
+    config = dataclasses.replace(
+        CONFIG, learning_rate=0.2, warmup_epochs=3, epochs=4, lr_milestones=(), restore_best=True,
+        keep_epochs=(1, 2, 3, 4),
+    )  # fmt: skip
+    run = train(config, tmp_path / "run")
+    best = run.result
+    assert best == max(run.metrics, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
+    kept = keras.saving.load_model(run.kept_epochs[best["epoch"]]).get_weights()
+    for a, b in zip(kept, weights_of(run), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_run_that_ended_early_stays_as_it_is(tmp_path):
+    config = dataclasses.replace(
+        CONFIG, epochs=6, learning_rate=1e-30, lr_milestones=(), early_stopping_patience=1
+    )
+    run = train(config, tmp_path / "run")
+    lines = len(run.metrics)
+    assert lines < 6
+    written = run.model_file.stat().st_mtime_ns
+    train(config, run.path, resume=True)
+    assert (len(run.metrics), run.model_file.stat().st_mtime_ns) == (lines, written)
+
+
+def test_the_state_of_the_best_epoch_survives_a_checkpoint():
+    state = TrainingState()
+    for accuracy, loss in ((0.5, 1.0), (0.9, 0.3), (0.9, 0.4)):
+        state.update_best(accuracy, loss)
+    again = TrainingState.from_dict(state.to_dict())
+    assert (again.best_accuracy, again.best_loss, again.epochs_since_best) == (0.9, 0.3, 1)
+    older = state.to_dict()
+    del older["best_loss"], older["epochs_since_best"]
+    restored = TrainingState.from_dict(older)
+    # Its loss is not known, so that only a higher accuracy is better.
+    assert restored.update_best(0.9, 0.1) is False
+    assert restored.update_best(0.95, 0.9) is True

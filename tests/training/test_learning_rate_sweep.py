@@ -1,0 +1,27 @@
+"""The learning-rate range test, on a network whose stable rates are known."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cnnkit.errors import UsageError
+from cnnkit.training import sweep_learning_rate, train
+from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
+
+
+def test_the_rate_found_trains_and_the_largest_of_the_sweep_does_not(tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=1, lr_milestones=())
+    sweep = sweep_learning_rate(config, smallest=1e-4, largest=100.0, steps=40)
+    assert len(sweep.rates) == len(sweep.losses) < 40
+    assert sweep.losses[0] == pytest.approx(np.log(10), rel=0.3)
+    assert sweep.losses[-1] > 2 * sweep.losses[0]
+    run = train(dataclasses.replace(config, learning_rate=sweep.suggestion), tmp_path / "run")
+    assert run.metrics[-1]["val_loss"] < 1.5
+    assert sweep == sweep_learning_rate(config, smallest=1e-4, largest=100.0, steps=40)
+
+
+@pytest.mark.parametrize("wrong", [{"smallest": 0}, {"smallest": 2}, {"steps": 9}])
+def test_an_empty_range_is_refused(wrong):
+    with pytest.raises(UsageError, match="`smallest` must be above 0 and below `largest`"):
+        sweep_learning_rate(CONFIG, **wrong)
