@@ -13,12 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, given_fields
-from cnnkit.cli.console import check_png, print_line
+from cnnkit.cli.console import print_line
 from cnnkit.cli.train_runs import (
     add_progress_arguments,
     free_folder,
     progress_stream,
     train_and_report,
+)
+from cnnkit.cli.values import (
+    DatasetSpec,
+    OutputFile,
+    network_file,
+    output_folder,
+    require_packages,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
@@ -45,15 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         metavar="WEIGHTS",
         nargs="?",
+        type=network_file,
         help="run folder, .keras file, or weights file of others, of the trained network",
     )
     parser.add_argument(
         "dataset",
         metavar="DATASET",
         nargs="?",
+        type=DatasetSpec(),
         help="the images, for example folder:photos with a subfolder for each class",
     )
-    parser.add_argument("--output", help="run folder (default: a free name in runs/)")
+    parser.add_argument(
+        "--output", type=output_folder, help="run folder (default: a free name in runs/)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
     parser.add_argument(
         "--overwrite", action="store_true", help="start afresh where --output is a run already"
@@ -61,10 +72,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lr-find",
         metavar="PICTURE",
+        type=OutputFile(".png"),
         help="try learning rates before the second stage, draw their losses, and use the one found",
     )
     parser.add_argument(
-        "--export", metavar="FOLDER", help="export the network at the end, as `cnnkit export` does"
+        "--export",
+        metavar="FOLDER",
+        type=output_folder,
+        help="export the network at the end, as `cnnkit export` does",
     )
     add_progress_arguments(parser)
     add_config_arguments(parser, without=OWN_FIELDS)
@@ -74,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune, with progress on the terminal."""
     _check_arguments(args)
     if args.lr_find:
-        check_png(args.lr_find)
+        require_packages("matplotlib", purpose="--lr-find")
+    if args.tensorboard:
+        require_packages("tensorboard", purpose="--tensorboard")
     output = Path(args.output) if args.output else free_folder(_name(args.dataset))
     out = progress_stream(args)
     if not args.resume:
@@ -120,14 +137,6 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise UsageError(
             "WEIGHTS and DATASET must be given",
             expected="cnnkit finetune WEIGHTS folder:PHOTOS",
-        )
-    if not Path(args.weights).exists():
-        raise UsageError(
-            f"No weights {args.weights}",
-            expected="a run folder, a .keras file or a weights file",
-            hint="The first argument is the network, the second one the images"
-            if ":" in args.weights
-            else None,
         )
 
 
