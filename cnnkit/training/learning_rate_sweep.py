@@ -140,6 +140,7 @@ def _sweep(run: TrainingRun, rates: list[float]) -> LearningRateSweep:
             break
     if not losses:
         raise RunError(
-            "The loss is not finite at the smallest learning rate", received=f"rate {rates[0]:g}"
+            "`smallest` must be a learning rate at which the loss stays finite",
+            received=f"{rates[0]:g}",
         )
     return LearningRateSweep.from_losses(rates[: len(losses)], losses)
