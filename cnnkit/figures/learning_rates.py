@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import new_figure, save_figure
+from cnnkit.figures.canvas import PictureOptions, new_figure, save_figure
 
 
 def draw_learning_rate_sweep(
-    rates: Sequence[float], losses: Sequence[float], chosen: float, path: str | Path
+    rates: Sequence[float],
+    losses: Sequence[float],
+    chosen: float,
+    path: str | Path,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw the loss of each step of a sweep over its learning rate, and the rate to train with.
 
@@ -18,10 +23,12 @@ def draw_learning_rate_sweep(
         rates: Learning rate of each step, rising.
         losses: Loss of each step.
         chosen: The learning rate to mark.
-        path: PNG file to write.
+        path: File to write: .png, .svg or .pdf.
+        **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
-        UsageError: If `rates` and `losses` differ in length, or matplotlib is not installed.
+        UsageError: If `rates` and `losses` differ in length, `path` exists or cannot be written,
+            or matplotlib is not installed.
     """
     if len(rates) != len(losses) or not rates:
         raise UsageError(
@@ -40,4 +47,4 @@ def draw_learning_rate_sweep(
     axes.grid(alpha=0.3)
     axes.legend()
     figure.set_layout_engine("constrained")
-    save_figure(figure, path, dpi=150)
+    save_figure(figure, path, 150, **picture)

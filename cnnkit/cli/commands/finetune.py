@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lr-find",
         metavar="PICTURE",
-        type=OutputFile(".png"),
+        type=OutputFile(".png", ".svg", ".pdf"),
         help="try learning rates before the second stage, draw their losses, and use the one found",
     )
     parser.add_argument(
@@ -89,7 +89,10 @@ def run(args: argparse.Namespace) -> int:
     """Fine-tune, with progress on the terminal."""
     _check_arguments(args)
     if args.lr_find:
-        require_packages("matplotlib", purpose="--lr-find")
+        from cnnkit.figures.canvas import check_picture, require_matplotlib
+
+        require_matplotlib()
+        check_picture(args.lr_find, option="--lr-find", overwrite=args.overwrite)
     if args.tensorboard:
         require_packages("tensorboard", purpose="--tensorboard")
     output = Path(args.output) if args.output else free_folder(_name(args.dataset))
@@ -155,7 +158,9 @@ def _with_found_rate(
     # The classifier, whose rate is known, stays as it is.
     still = dict.fromkeys(config.lr_multipliers, 0.0)
     sweep = sweep_learning_rate(dataclasses.replace(config, lr_multipliers=still))
-    draw_learning_rate_sweep(sweep.rates, sweep.losses, sweep.suggestion, args.lr_find)
+    draw_learning_rate_sweep(
+        sweep.rates, sweep.losses, sweep.suggestion, args.lr_find, overwrite=args.overwrite
+    )
     factor = config.learning_rate / sweep.suggestion
     changes: dict[str, Any] = {
         "learning_rate": sweep.suggestion,

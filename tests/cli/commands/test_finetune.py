@@ -84,7 +84,10 @@ def test_an_interrupted_run_goes_on_with_its_second_stage(digits, image_folder, 
         (["{digits}", "digits", "--freeze", "conv9"], "`freeze` must name layers of"),
         (["{digits}", "digits", "--learning-rate", "0"], "--learning-rate must be a number"),
         (["{digits}", "digits", "--model", "vgg17"], "vgg17"),
-        (["{digits}", "digits", "--lr-find", "rates.txt"], "must be NAME.png"),
+        (
+            ["{digits}", "digits", "--lr-find", "rates.txt"],
+            "must be NAME.png or NAME.svg or NAME.pdf",
+        ),
     ],
 )
 def test_wrong_calls_are_one_line_and_leave_nothing(
