@@ -149,7 +149,7 @@ def test_parts_follow_each_other_and_are_resumed(tmp_path, capsys, chain):
     assert [line["epoch"] for line in result.metrics] == [1, 2]
     assert result.config.epochs == 2
     assert result.model_file.read_bytes() == second.model_file.read_bytes()
-    assert main([*picture, "--kind", "confusion"]) == 2
+    assert main([*picture, "--kind", "confusion", "--overwrite"]) == 2
     assert f"cnnkit evaluate {folder}" in capsys.readouterr().err
 
     written = first.model_file.stat().st_mtime_ns

@@ -81,8 +81,11 @@ def test_an_interrupted_run_goes_on_with_its_second_stage(digits, image_folder, 
         (["--resume"], "Expected: cnnkit finetune --resume --output RUN"),
         (["{digits}", "photos"], "photos"),
         (["{digits}", "digits", "--output", "{digits}"], "is not a folder of stages"),
-        (["{digits}", "digits", "--freeze", "conv9"], "`freeze` must name layers of"),
-        (["{digits}", "digits", "--learning-rate", "0"], "--learning-rate must be a number"),
+        (["{digits}", "digits", "--freeze", "conv9"], "--freeze must name layers of"),
+        (
+            ["{digits}", "digits", "--learning-rate", "0"],
+            "--learning-rate must be a finite number of more than 0",
+        ),
         (["{digits}", "digits", "--model", "vgg17"], "vgg17"),
         (
             ["{digits}", "digits", "--lr-find", "rates.txt"],
