@@ -6,6 +6,7 @@ import pytest
 
 from cnnkit import load_model
 from cnnkit.errors import UsageError
+from cnnkit.layers import SubtractMean
 from cnnkit.models import (
     alexnet,
     class_names,
@@ -63,6 +64,18 @@ def test_whole_networks_equal_keras_applications(tmp_path, name):
     probable = np.asarray(expected)[0] > 1e-4
     difference = np.log(np.asarray(expected)[0, probable]) - logits.numpy()[0, probable]
     assert np.ptp(difference) <= 1e-5 * np.abs(logits).max()
+
+
+def test_a_mean_image_of_the_size_of_alexnet_is_read(tmp_path, rng):
+    """Runs of the recipe alexnet-caffe have one, and could not be loaded."""
+    mean = rng.uniform(0, 255, (227, 227, 3)).astype("float32")
+    inputs = keras.Input((227, 227, 3))
+    x = SubtractMean(mean, name="preprocessing")(inputs)
+    x = keras.layers.Conv2D(2, 11, strides=32)(x)
+    outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Flatten()(x))
+    keras.Model(inputs, outputs).save(tmp_path / "model.keras")
+    again = load_model(tmp_path / "model.keras", preprocessing="raw")
+    np.testing.assert_array_equal(again.get_layer("preprocessing").mean, mean)
 
 
 def test_files_of_cnnkit_keep_their_mean(tmp_path, images):
