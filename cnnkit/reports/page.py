@@ -40,13 +40,13 @@ tbody th { color: #555; }
 .s8 { background: #1764ab; color: #fff; } .s9 { background: #08306b; color: #fff; }
 img.figure { max-width: 100%; height: auto; }
 figure { display: inline-block; margin: 0 .8rem .6rem 0; vertical-align: top; }
-figure img { display: block; width: 14rem; height: auto; }
+figure img { display: block; width: 12rem; height: auto; }
 img.pixels { image-rendering: pixelated; }
 figcaption, small { color: #555; font-size: .85rem; }
 article { border-top: 1px solid #ddd; padding: .6rem 0; }
 article h3 { margin: .2rem 0; font-size: 1rem; overflow-wrap: anywhere; }
 article:target { background: #fffbe6; }
-meter { width: 9rem; }
+meter { width: 7rem; }
 pre { background: #f5f5f5; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: #0b5cad; }
 @media print { nav { display: none; } details::details-content { content-visibility: visible; } }
