@@ -223,7 +223,10 @@ def wrong_calls(name, leaf, places):
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_a_command_refuses_wrong_words_before_it_starts(name, places, refused):
+def test_a_command_refuses_wrong_words_before_it_starts(name, places, refused, monkeypatch):
+    # Built once: the parser of `visualize` has all figures.
+    parser = build_parser(name.split(" "))
+    monkeypatch.setattr("cnnkit.cli.main.build_parser", lambda argv: parser)
     calls = list(wrong_calls(name, LEAVES[name], places))
     assert len(calls) >= 2
     for words in calls:
