@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cnnkit._untrusted.images import check_image_file
+from cnnkit.cli.values import is_image
 from cnnkit.config_values import parse_color
 from cnnkit.errors import DataError, UsageError
 from cnnkit.run_folder import RunFolder
@@ -101,9 +102,10 @@ def read_image(path: str, size: int | Sequence[int] | None, channels: int | None
     try:
         image = decode_image(tf.constant(Path(path).read_bytes()), command_decoding())
     except tf.errors.InvalidArgumentError as error:
+        damaged = is_image(Path(path))
         raise DataError(
-            f"{path} must be an image",
-            expected=f"a {FORMATS} file",
+            f"{path} is damaged or incomplete" if damaged else f"{path} must be an image",
+            expected=f"a {'whole ' if damaged else ''}{FORMATS} file",
             received=failed_check(error),
         ) from error
     sides = np.array([size, size] if isinstance(size, int) else size)

@@ -148,3 +148,14 @@ def test_an_image_above_the_limit_is_refused(tmp_path, monkeypatch, capsys):
     for given in ([option, "many"], [f"{option}=0"], [option]):
         assert main([*words, *given]) == 2
         assert "must be a number of pixels" in capsys.readouterr().err
+
+
+def test_a_damaged_image_is_told_from_another_file(tmp_path):
+    whole = tmp_path / "whole.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(whole)
+    (tmp_path / "half.png").write_bytes(whole.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"half.png is damaged or incomplete. Expected: a whole"):
+        read_image(str(tmp_path / "half.png"), 8)
+    (tmp_path / "text.png").write_text("no image at all, but long enough for a header")
+    with pytest.raises(DataError, match=r"text.png must be an image. Expected: a JPEG"):
+        read_image(str(tmp_path / "text.png"), 8)
