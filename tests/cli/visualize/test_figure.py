@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from cnnkit.cli.visualize import FIGURES
 from cnnkit.cli.visualize.attribution import METHODS
 from cnnkit.models import build
 
+IMAGE = str(Path(__file__).parents[3] / "docs/pictures/conv1.png")
 NAMES = [
     "activation-maximization", "compare", "correspondence", "deconvnet", "evolution", "filters",
     "gradcam", "gradcam++", "invariance", "layer2", "occlusion", "rules", "saliency", "scorecam",
@@ -41,24 +43,24 @@ def test_the_options_of_a_method_are_arguments_of_its_function():
 
     for name, method in METHODS.items():
         parameters = inspect.signature(getattr(visualize, method.function)).parameters
-        args = parse(name, "MODEL", "IMAGE")
+        args = parse(name, "random", IMAGE)
         for option in method.options:
             assert getattr(args, option) == parameters[option].default
 
 
 @pytest.mark.parametrize("name", [*METHODS, "compare", "occlusion"])
 def test_the_class_has_its_former_option_too(name, capsys):
-    assert parse(name, "MODEL", "IMAGE").target is None
-    assert parse(name, "MODEL", "IMAGE", "--target", "dog").target == "dog"
+    assert parse(name, "random", IMAGE).target is None
+    assert parse(name, "random", IMAGE, "--target", "dog").target == "dog"
     assert capsys.readouterr().err == ""
-    assert parse(name, "MODEL", "IMAGE", "--label", "dog").target == "dog"
+    assert parse(name, "random", IMAGE, "--label", "dog").target == "dog"
     [note] = capsys.readouterr().err.splitlines()
     assert "--label is now --target" in note
 
 
 def test_the_classes_of_several_images_have_their_former_option_too(capsys):
-    assert parse("invariance", "MODEL", "a.png", "b.png").target is None
-    args = parse("invariance", "MODEL", "a.png", "b.png", "--label", "dog", "cat")
+    assert parse("invariance", "random", IMAGE, IMAGE).target is None
+    args = parse("invariance", "random", IMAGE, IMAGE, "--label", "dog", "cat")
     assert args.target == ["dog", "cat"]
     assert "--label is now --target" in capsys.readouterr().err
 

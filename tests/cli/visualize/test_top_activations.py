@@ -37,7 +37,7 @@ def test_top9_command(files, image_folder, tmp_path, capsys):
     assert np.ptp(pixels[: len(pixels) // 2], axis=(0, 1)).min() > 0.5
     assert main([*command, "4", "--overwrite"]) == 2
     assert "'conv2' has no unit 4" in capsys.readouterr().err
-    assert main([*command, "--overwrite", "1", "--split", "tset"]) == 2
+    assert main([*command, "1", "--overwrite", "--split", "tset"]) == 2
     assert "Did you mean test" in capsys.readouterr().err
 
 
