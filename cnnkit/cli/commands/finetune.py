@@ -138,7 +138,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
         return
     if not args.weights or not args.dataset:
         raise UsageError(
-            "WEIGHTS and DATASET must be given",
+            "`weights` and `dataset` must be given",
             expected="cnnkit finetune WEIGHTS folder:PHOTOS",
         )
 
