@@ -260,9 +260,9 @@ def test_command(tmp_path, capsys):
     assert facts["clean_probability"] > 0.99 > arrays["probability"].min()
     assert matplotlib.image.imread(picture).shape[2] in (3, 4)
     for wrong, text in (
-        (["--square", "33"], "`square` must not be larger than the image"),
+        (["--square", "33"], "--square must not be larger than the image"),
         (["--target", "cat"], "Unknown class 'cat'"),
-        (["--fill", "1", "2"], "`fill` must be one color"),
+        (["--fill", "1", "2"], "--fill must be one level of gray"),
     ):
         other = tmp_path / "other.png"
         assert main([*command, *wrong, "--output", str(other)]) == 2
