@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from cnnkit.errors import UsageError
+
 # Reasons, as they are printed behind a number of files.
 HIDDEN = "hidden"
 SYSTEM = "of the operating system"
@@ -32,6 +34,12 @@ SYSTEM_NAMES = frozenset(
         "icon\r",
     }
 )
+
+
+# File of the graph in a SavedModel.
+SAVED_MODEL = "saved_model.pb"
+# Endings of the names of the files that can be decoded.
+IMAGE_FILE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
 
 
 class FoundFile(NamedTuple):
@@ -72,6 +80,53 @@ def find_files(folder: str | os.PathLike[str]) -> Iterator[FoundFile]:
     """
     root = os.fspath(folder)
     yield from _walk(root, "", None, {_identity(root)})
+
+
+def find_image_files(folder: str | os.PathLike[str]) -> tuple[list[Path], dict[str, int]]:
+    """Return the image files below a folder in order, and the numbers of other files by reason.
+
+    A file is an image by the ending of its name; it is not opened.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        UsageError: If there are no image files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cat.png", "notes.txt"):
+        ...         _ = Path(folder, name).write_bytes(b"")
+        ...     images, left_out = find_image_files(folder)
+        >>> [file.name for file in images], left_out
+        (['cat.png'], {'of other types': 1})
+    """
+    found: list[Path] = []
+    left_out: dict[str, int] = {}
+    for file in find_files(folder):
+        reason = file.reason
+        if reason is None and Path(file.name).suffix.lower() not in IMAGE_FILE_SUFFIXES:
+            reason = OTHER_TYPE
+        if reason is None:
+            found.append(Path(file.path))
+        else:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    if not found:
+        raise UsageError(
+            f"{folder} has no image files",
+            expected=f"files {' '.join(sorted(IMAGE_FILE_SUFFIXES))}",
+        )
+    return sorted(found), left_out
+
+
+def is_exported(path: Path) -> bool:
+    """Return True for the folder of a SavedModel, or a folder NAME/ with versions NAME/1/, ..."""
+    if (path / SAVED_MODEL).is_file():
+        return True
+    return path.is_dir() and any(
+        file.parent.name.isdigit() for file in path.glob(f"*/{SAVED_MODEL}")
+    )
 
 
 def is_ordinary(name: str) -> bool:

@@ -17,6 +17,8 @@ from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit.errors import DataError, UsageError
 
 ENVIRONMENT_VARIABLE = "CNNKIT_MAX_IMAGE_PIXELS"
+# How the files of each image format begin.
+IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 # The longest beginning of a file that has the size of the image, but for JPEG files.
 HEAD_BYTES = 30
 # Bytes that are read at once: those before the size of most JPEG files.

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnkit._untrusted.images import check_image_file
-from cnnkit.cli.values import is_image
 from cnnkit.config_values import parse_color
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -91,23 +89,13 @@ def read_image(path: str, size: int | Sequence[int] | None, channels: int | None
     """
     import tensorflow as tf
 
-    from cnnkit.data import decode_image, resize_shorter_side
+    from cnnkit.data import resize_shorter_side
     from cnnkit.data.crops import array_window_reader, crop_image, fit_images
-    from cnnkit.data.formats import FORMATS
-    from cnnkit.data.graph_checks import failed_check
+    from cnnkit.data.decode import read_image_file
 
     if not Path(path).is_file():
         raise UsageError(f"No image file {path}")
-    check_image_file(path)
-    try:
-        image = decode_image(tf.constant(Path(path).read_bytes()), command_decoding())
-    except tf.errors.InvalidArgumentError as error:
-        damaged = is_image(Path(path))
-        raise DataError(
-            f"{path} is damaged or incomplete" if damaged else f"{path} must be an image",
-            expected=f"a {'whole ' if damaged else ''}{FORMATS} file",
-            received=failed_check(error),
-        ) from error
+    image = read_image_file(path, command_decoding())
     sides = np.array([size, size] if isinstance(size, int) else size)
     if size is None:
         image = tf.cast(image, tf.float32)

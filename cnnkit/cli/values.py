@@ -15,17 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit._dataset_spec import DATASET_SPECS, VOC_SPEC, check_dataset_spec
+from cnnkit._file_tree import is_exported
 from cnnkit._networks import PAPERS
 from cnnkit._staging import staging_folder
-from cnnkit._untrusted.images import check_image_file
+from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
 from cnnkit.config_fields import Option
 from cnnkit.errors import CnnkitError, RunError, UsageError, near_names
 from cnnkit.run_folder import RunFolder
 
 RANDOM, IMAGENET = "random", "imagenet"
-# How the files of each image format begin.
-_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM", b"RIFF")
 _HEAD_BYTES = 4
+# File of a classifier that `cnnkit transfer --save` wrote.
+_PIPELINE = "pipeline.skops"
 
 
 class Number:
@@ -251,7 +252,7 @@ def is_image(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(_HEAD_BYTES).startswith(_IMAGE_STARTS)
+            return file.read(_HEAD_BYTES).startswith(IMAGE_STARTS)
     except OSError:
         return False
 
@@ -263,6 +264,22 @@ def network_path(text: str) -> str:
         argparse.ArgumentTypeError: If there is no such file or folder, or it is something else.
     """
     return text if text in (RANDOM, IMAGENET) else network_file(text)
+
+
+def classifier_path(text: str) -> str:
+    """Return the path of a network as `network_path`, or of a folder of `cnnkit export`.
+
+    Raises:
+        argparse.ArgumentTypeError: If there is no such file or folder, or it is something else.
+    """
+    if is_exported(Path(text)):
+        return text
+    if Path(text, _PIPELINE).is_file():
+        raise argparse.ArgumentTypeError(
+            f"must be a network, received the classifier of features {text}. Classify with:"
+            f" cnnkit transfer predict {text} IMAGE"
+        )
+    return network_path(text)
 
 
 def network_file(text: str) -> str:
@@ -368,5 +385,7 @@ def _checked(check: Callable[[], object]) -> None:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-FILE_TYPES: Sequence[Any] = (input_file, image_file, network_path, network_file)
+FILE_TYPES: Sequence[Any] = (
+    input_file, image_file, classifier_path, network_path, network_file
+)  # fmt: skip
 FOLDER_TYPES: Sequence[Any] = (input_folder, output_folder, new_folder, run_folder)

@@ -8,6 +8,7 @@ from cnnkit.data.dataset import Split as Split
 from cnnkit.data.decode import decode_image as decode_image
 from cnnkit.data.decode import resize_shorter_side as resize_shorter_side
 from cnnkit.data.formats import Decoding as Decoding
+from cnnkit.data.load import image_path as image_path
 from cnnkit.data.load import load_dataset as load_dataset
 from cnnkit.data.pipeline import batches as batches
 from cnnkit.data.pipeline import cache_in_memory as cache_in_memory

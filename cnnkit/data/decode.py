@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from cnnkit._untrusted.images import max_image_pixels
+from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file, max_image_pixels
 from cnnkit.data.animation import first_gif_frame
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import (
@@ -28,10 +29,12 @@ from cnnkit.data.file_functions import contains
 from cnnkit.data.formats import (
     CMYK_CHANNELS,
     DEFAULT_DECODING,
+    FORMATS,
     Decoding,
     decode_other,
     inspect_jpeg,
 )
+from cnnkit.data.graph_checks import failed_check
 from cnnkit.data.orientation import (
     UPRIGHT,
     jpeg_orientation,
@@ -41,6 +44,7 @@ from cnnkit.data.orientation import (
     upright_sides,
     webp_orientation,
 )
+from cnnkit.errors import DataError
 
 # Fractions of its sides at which a JPEG decoder returns an image for less work than the whole.
 REDUCTIONS = (1, 2, 4, 8)
@@ -214,6 +218,37 @@ def file_window_reader(
     file = _inspect(data, decoding, portable=False)
     decode_window = functools.partial(tf.io.decode_and_crop_jpeg, file.data, channels=3)
     return file.sides, _window_reader(file, file.sides, decode_window)
+
+
+def read_image_file(
+    file: str | Path | bytes, decoding: Decoding = DEFAULT_DECODING, *, name: str | None = None
+) -> tf.Tensor:
+    """Decode an image file.
+
+    Args:
+        file: The file, or its bytes.
+        decoding: As in `decode_image`.
+        name: Name of the image in errors; None for the path.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+
+    Raises:
+        DataError: If it is too large, or not an image.
+    """
+    if not isinstance(file, bytes):
+        check_image_file(file)
+        file, name = Path(file).read_bytes(), name or str(file)
+    try:
+        return decode_image(tf.constant(file), decoding)
+    except tf.errors.InvalidArgumentError as error:
+        damaged = file.startswith(IMAGE_STARTS)
+        name = name or "The file"
+        raise DataError(
+            f"{name} is damaged or incomplete" if damaged else f"{name} must be an image",
+            expected=f"a {'whole ' if damaged else ''}{FORMATS} file",
+            received=failed_check(error),
+        ) from error
 
 
 class _ImageFile(NamedTuple):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
-from cnnkit._dataset_spec import check_dataset_spec
+from cnnkit._dataset_spec import HELD_OUT_MARK, check_dataset_spec
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
 
@@ -52,6 +53,25 @@ def load_dataset(
     dataset = _open_dataset(spec, seed, download, max_unreadable)
     splits = {name: split.decoded(decoding) for name, split in dataset.splits.items()}
     return dataclasses.replace(dataset, splits=splits)
+
+
+def image_path(spec: str, name: str) -> str | None:
+    """Return the path of an image file of a dataset, or None if it is no file of a folder.
+
+    Args:
+        spec: Text that the dataset was opened with.
+        name: Name of the image in its split.
+
+    Example:
+        >>> image_path("digits", "digit0021") is None
+        True
+    """
+    kind, _, root = spec.partition(":")
+    if kind not in ("folder", "imagenet"):
+        return None
+    folder = root if Path(root).is_dir() else root.rpartition(HELD_OUT_MARK)[0]
+    file = Path(folder, name)
+    return str(file) if file.is_file() else None
 
 
 def _open_dataset(spec: str, seed: int, download: bool, max_unreadable: float) -> Dataset:

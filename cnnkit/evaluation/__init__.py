@@ -2,6 +2,8 @@
 
 from cnnkit.evaluation.ensemble import EvaluatedModel as EvaluatedModel
 from cnnkit.evaluation.evaluate import evaluate as evaluate
+from cnnkit.evaluation.image_classifier import ImageClassifier as ImageClassifier
+from cnnkit.evaluation.image_classifier import open_classifier as open_classifier
 from cnnkit.evaluation.metrics import CalibrationResult as CalibrationResult
 from cnnkit.evaluation.metrics import ClassErrors as ClassErrors
 from cnnkit.evaluation.metrics import Evaluation as Evaluation
@@ -9,5 +11,7 @@ from cnnkit.evaluation.metrics import ImagePrediction as ImagePrediction
 from cnnkit.evaluation.metrics import ModelErrors as ModelErrors
 from cnnkit.evaluation.metrics import ReliabilityBin as ReliabilityBin
 from cnnkit.evaluation.metrics import wilson_interval as wilson_interval
+from cnnkit.evaluation.predict import FilePrediction as FilePrediction
+from cnnkit.evaluation.predict import predict as predict
 from cnnkit.evaluation.protocols import PROTOCOLS as PROTOCOLS
 from cnnkit.evaluation.protocols import TestProtocol as TestProtocol

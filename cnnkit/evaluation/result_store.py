@@ -134,6 +134,9 @@ def _check_results(fields: JsonFields) -> None:
 def _check_prediction(row: JsonFields) -> None:
     row.integer("index")
     row.text("label")
+    row.text("name", default="")
+    if not row.items("top"):
+        raise row.wrong("top", "at least one class")
     row.number("probability", minimum=0, maximum=1)
     for pair in row.items("top"):
         if not isinstance(pair, list) or len(pair) != 2:

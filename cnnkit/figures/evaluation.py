@@ -8,13 +8,19 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from cnnkit._pixels import as_rgb, to_unit_range
+from cnnkit.figures.attribution import attribution_pixels
 from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from cnnkit.visualize import Attribution
+
 # Largest numbers of classes for which the counts in the cells, and the class names, are readable.
 MAX_COUNTED, MAX_NAMED = 20, 60
+# Characters of the name of a file and of a class below an image.
+MAX_FILE, MAX_CLASS = 38, 32
 # Colors of the bars of right and wrong classes.
 RIGHT, WRONG = "lightcoral", "lightsteelblue"
 
@@ -132,19 +138,24 @@ def draw_predictions(
     path: str | Path,
     *,
     columns: int = 4,
+    explanations: Sequence[Attribution] | None = None,
+    class_names: Sequence[str] | None = None,
     **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw images with bars of their most probable classes (Krizhevsky et al. 2012, Fig. 4 left).
 
-    Below each image are its true class and the five most probable classes. The bar of the true
-    class is red, if it is one of them.
+    Below each image stand the name of its file, its true class if that is known, and the most
+    probable classes. The bar of the true class is red, if it is one of them.
 
     Args:
-        images: (h, w, 3) uint8 RGB each, of any size.
-        predictions: For each image its true `label`, the `probability` of that label, and `top`:
-            pairs of class and probability, 0..1, in descending probability.
+        images: (h, w, 3) uint8 RGB, or (h, w, 1) gray, of any size each.
+        predictions: For each image `top`: pairs of class and probability, 0..1, in descending
+            probability; its true class, `label`, or None; and the `name` of its file, or none.
         path: File to write: .png, .svg or .pdf.
         columns: Number of images in a row.
+        explanations: For each image the explanation of a class, from
+            `cnnkit.visualize.explain_class`, which is drawn below it.
+        class_names: Names of the classes, for the titles of the explanations.
         **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
@@ -152,32 +163,107 @@ def draw_predictions(
     """
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
-    figure = new_figure(2.5 * columns, 3.9 * rows + 0.3)
-    ratios = [2.3, 1.3] * rows
+    # Heights in inches: images, explanations, bars and their texts.
+    most = max([3, *(len(one["top"]) for one in predictions)])
+    heights = [2.3] * (1 if explanations is None else 2) + [0.26 * most]
+    parts, gap = len(heights), 0.42
+    height = rows * (sum(heights) + gap * parts) + 0.4
+    figure = new_figure(2.5 * columns, height)
     grid = figure.add_gridspec(
-        2 * rows, columns, height_ratios=ratios, hspace=0.22, wspace=0.08,
-        left=0.02, right=0.98, top=0.98, bottom=0.25 / (3.9 * rows + 0.3) + 0.01,
+        parts * rows, columns, height_ratios=heights * rows, wspace=0.08,
+        hspace=gap * parts / sum(heights),
+        left=0.02, right=0.98, top=1 - 0.1 / height, bottom=0.35 / height,
     )  # fmt: skip
     for number, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
         row, column = divmod(number, columns)
-        axes = figure.add_subplot(grid[2 * row, column])
-        axes.imshow(image, interpolation="nearest" if max(image.shape) < 64 else "antialiased")
-        axes.set_axis_off()
-        axes.text(
-            0.5, -0.04, prediction["label"], transform=axes.transAxes, ha="center", va="top",
-            fontsize=9, fontweight="bold",
-        )  # fmt: skip
-        _draw_bars(figure.add_subplot(grid[2 * row + 1, column]), prediction)
-    caption = "the right class in bold; bars are probabilities, that of the right class is red"
-    figure.text(0.5, 0.005, caption, ha="center", fontsize=8)
+        cells = [figure.add_subplot(grid[parts * row + part, column]) for part in range(parts)]
+        interpolation = "nearest" if max(image.shape) < 64 else "antialiased"
+        cells[0].imshow(as_rgb(image), interpolation=interpolation)
+        _write_below(cells[0], prediction.get("name"), prediction.get("label"))
+        if explanations is not None:
+            _draw_explanation(cells[1], image, explanations[number], class_names)
+        _draw_bars(cells[-1], prediction, most)
+    figure.text(
+        0.5, 0.1 / height, _caption(predictions, explanations), ha="center", fontsize=8, wrap=True
+    )
     save_figure(figure, path, 110, **picture)
 
 
-def _draw_bars(axes: Axes, prediction: Mapping[str, Any]) -> None:
+def _caption(
+    predictions: Sequence[Mapping[str, Any]], explanations: Sequence[Attribution] | None
+) -> str:
+    known = any(one.get("label") is not None for one in predictions)
+    caption = "bars are probabilities" + (
+        ", that of the right class, in bold above, is red" if known else ""
+    )
+    if explanations is None:
+        return caption
+    signed = any(map(_is_signed, explanations))
+    return caption + (" · gray is 0" if signed else " · bright pixels speak for the class")
+
+
+def _write_below(axes: Axes, name: str | None, label: str | None) -> None:
+    """Write the name of a file and the true class below an image."""
+    axes.set_axis_off()
+    texts = [] if name is None else [(shorten_front(name, MAX_FILE), "normal", 7.5)]
+    texts += [] if label is None else [(shorten_end(label, MAX_CLASS), "bold", 9.0)]
+    for line, (text, weight, size) in enumerate(texts):
+        axes.annotate(
+            text, (0.5, 0), xycoords="axes fraction", xytext=(0, -4 - 12 * line),
+            textcoords="offset points", ha="center", va="top", fontsize=size, fontweight=weight,
+        )  # fmt: skip
+
+
+def _draw_explanation(
+    axes: Axes, image: np.ndarray, one: Attribution, class_names: Sequence[str] | None
+) -> None:
+    """Draw an explanation: signed pixels alone, a map over the gray image."""
+    if _is_signed(one) and one.gradient is not None:
+        pixels, options = attribution_pixels(one.gradient)
+        axes.imshow(pixels, **options)
+    else:
+        strength = to_unit_range(one.map)
+        axes.imshow(as_rgb(image).mean(axis=2), cmap="gray", vmin=0, vmax=1)
+        axes.imshow(strength, alpha=0.25 + 0.6 * strength, cmap="inferno", vmin=0, vmax=1)
+    name = class_names[one.target] if class_names else f"class {one.target}"
+    _write_below(axes, f"{one.method} of {shorten_end(name, MAX_CLASS)}", None)
+
+
+def _is_signed(one: Attribution) -> bool:
+    # Imported here: the other figures need no TensorFlow.
+    from cnnkit.visualize.attribution.explain_class import BY_RULE
+
+    return one.method in BY_RULE
+
+
+def shorten_front(text: str, most: int) -> str:
+    """Return the end of a long text behind an ellipsis.
+
+    Example:
+        >>> shorten_front("photos/holidays/cat.jpg", 12)
+        '…ays/cat.jpg'
+    """
+    text = plain_name(text)
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
+def shorten_end(text: str, most: int) -> str:
+    """Return the beginning of a long text before an ellipsis.
+
+    Example:
+        >>> shorten_end("golden retriever", 8)
+        'golden …'
+    """
+    text = plain_name(text)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _draw_bars(axes: Axes, prediction: Mapping[str, Any], most: int) -> None:
     names = [name for name, _ in prediction["top"]]
     values = [probability for _, probability in prediction["top"]]
-    colors = [RIGHT if name == prediction["label"] else WRONG for name in names]
+    colors = [RIGHT if name == prediction.get("label") else WRONG for name in names]
     axes.barh(range(len(names)), values, color=colors, height=0.8)
     for number, (name, value) in enumerate(prediction["top"]):
-        axes.text(0.02, number, f"{name}  {value:.1%}", va="center", fontsize=7.5)
-    axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(4.6, -0.6))
+        text = f"{shorten_end(name, MAX_CLASS)}  {value:.1%}"
+        axes.text(0.02, number, text, va="center", fontsize=7.5)
+    axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(most - 0.4, -0.6))

@@ -240,6 +240,4 @@ def _explanation_title(one: Explanation) -> str:
 
 
 def _short(text: str) -> str:
-    # matplotlib would read a dollar sign as the start of a formula.
-    text = text.replace("$", r"\$")
     return text if len(text) <= 36 else f"{text[:17]}…{text[-18:]}"

@@ -74,6 +74,7 @@ def test_the_command(image_folder, tmp_path, capsys):
     order = np.argsort(distances, kind="stable")[:4]
     assert [one["index"] for one in row["neighbors"]] == order.tolist()
     assert [one["name"] for one in row["neighbors"]] == [features.names[i] for i in order]
+    assert row["neighbors"][0]["file"] == str(query)
     assert row["neighbors"][0]["distance"] == pytest.approx(0, abs=1e-3)
     pixels = np.asarray(Image.open(sheet).convert("L"), float)
     # A query, a gap, four images: each fifth of the sheet holds a picture.

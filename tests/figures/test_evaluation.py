@@ -1,6 +1,8 @@
 """`cnnkit plot` of what an evaluation found: what is drawn stands at its place."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ from cnnkit.cli.main import main
 from cnnkit.evaluation.result_store import newest_results
 from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures import evaluation as drawing
+from cnnkit.visualize import Attribution
 from tests.helpers.evaluation_networks import LABELS, write_folder, write_run
+
+# The field of the results that a figure draws.
+KEYS = {"answers": "examples", "mistakes": "mistakes"}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +37,7 @@ def figures(monkeypatch):
     """The figures themselves, as they are about to be saved."""
     kept = []
 
-    def keep(figure, path, default_dpi):
+    def keep(figure, *args, **options):
         kept.append(figure)
 
     monkeypatch.setattr(drawing, "save_figure", keep)
@@ -60,12 +66,48 @@ def test_the_bars(figures, tmp_path):
     draw_predictions(pictures, answers, tmp_path / "x.png")
     shown, bars, shown2, bars2 = figures[0].axes
     assert [axes.texts[0].get_text() for axes in (shown, shown2)] == ["b", "c"]
-    assert shown2.images[0].get_array()[0, 0, 0] == 200
+    assert shown2.images[0].get_array()[0, 0, 0] == 200 / 255
     assert [bar.get_width() for bar in bars.patches] == [0.5, 0.25]
     red = [bar.get_facecolor()[:3] == to_rgb(drawing.RIGHT) for bar in bars.patches]
     assert red == [False, True]
     assert not any(bar.get_facecolor()[:3] == to_rgb(drawing.RIGHT) for bar in bars2.patches)
     assert [text.get_text() for text in bars.texts] == ["a  50.0%", "b  25.0%"]
+
+
+def test_names_and_explanations(figures, tmp_path):
+    """A map over the gray image, and the signed pixels of a rule, under the name of the file."""
+    pictures = [np.full((4, 6, 3), shade, np.uint8) for shade in (10, 200)]
+    answers = [
+        {"name": "photos/" + "x" * 60 + "/$1.png", "top": [["a", 0.5]]},
+        {"name": "b.png", "top": [["b", 0.75], ["a" * 80, 0.25]]},
+    ]
+    heat = np.zeros((4, 6), np.float32)
+    heat[1, 2] = 7
+    signed = np.zeros((4, 6, 3), np.float32)
+    signed[0, 0], signed[3, 5] = 2, -2
+    explanations = [
+        Attribution("gradcam", 0, 0, 1.0, heat),
+        Attribution("deconvnet", 1, 1, 1.0, np.abs(signed).max(-1), signed),
+    ]
+    path = tmp_path / "x.png"
+    draw_predictions(pictures, answers, path, explanations=explanations, class_names=["a", "b"])
+    first, map_, bars, second, pixels, bars2 = figures[0].axes
+    [name], [other] = first.texts, second.texts
+    assert (len(name.get_text()), name.get_text()[0]) == (drawing.MAX_FILE, "…")
+    assert name.get_text().endswith("x/$1.png")
+    assert other.get_text() == "b.png"
+    assert [axes.texts[0].get_text() for axes in (map_, pixels)] == [
+        "gradcam of a",
+        "deconvnet of b",
+    ]
+    gray, over = (np.asarray(image.get_array()) for image in map_.images)
+    np.testing.assert_allclose(gray, 10 / 255)
+    np.testing.assert_array_equal(over, heat / 7)
+    shown = np.asarray(pixels.images[0].get_array())
+    assert (shown[0, 0, 0], shown[1, 1, 0], shown[3, 5, 0]) == (1, 0.5, 0)
+    assert len(bars2.texts[1].get_text()) < 45
+    assert not any(bar.get_facecolor()[:3] == to_rgb(drawing.RIGHT) for bar in bars.patches)
+    assert figures[0].texts[0].get_text() == "bars are probabilities · gray is 0"
 
 
 def test_the_reliability(figures, tmp_path):
@@ -86,7 +128,15 @@ def test_the_reliability(figures, tmp_path):
 def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
     picture = tmp_path / "x.png"
     assert main(["plot", str(run), "--kind", kind, "--output", str(picture)]) == 0
-    assert capsys.readouterr().out == f"{picture}\n"
+    *named, last = capsys.readouterr().out.splitlines()
+    assert last == str(picture)
+    rows = json.loads(newest_results(run).read_text()).get(KEYS.get(kind), [])[:8]
+    assert len(named) == (len(rows) + 1 if rows else 0)
+    for line, one in zip(named[1:], rows, strict=True):
+        file, label, answer, _ = re.split(r"  +", line)
+        assert Path(file).is_file()
+        assert file.endswith(one["name"])
+        assert (label, answer) == (one["label"], one["top"][0][0])
     assert np.asarray(Image.open(picture).convert("RGB")).std() > 10
     assert list(tmp_path.iterdir()) == [picture]
 
@@ -95,8 +145,8 @@ def test_the_command_draws_the_last_evaluation(run, kind, tmp_path, capsys):
     ("words", "code", "text"),
     [
         ("{run} {run} --kind confusion", 2, "--kind confusion draws one run"),
-        ("{run} --results x.json", 2, "--results requires another --kind than curves"),
-        ("{run} --kind answers --results {tmp}/x.json", 2, "that `cnnkit evaluate` wrote"),
+        ("{run} --results {run}/config.json", 2, "--results requires another --kind than curves"),
+        ("{run} --kind answers --results {tmp}/x.json", 2, "--results must be an existing file"),
         ("{run} --kind confusion --results {run}/config.json", 1, "holds no results"),
         ("{run} --kind answers --results {tmp}/other.json", 1, "is not the one that was evaluated"),
         ("{fresh} --kind confusion", 2, "has not been evaluated yet. Run `cnnkit evaluate"),

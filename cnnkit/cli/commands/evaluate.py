@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 # With more classes, only the worst of them are printed.
 MAX_LISTED_CLASSES = 20
+# All that are kept are in the results.
+MAX_LISTED_MISTAKES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
         print_line(f"the {MAX_LISTED_CLASSES} worst of {len(result.classes)} classes are shown")
     error = result.calibration.error
     print_line(f"expected calibration error {error:.1%}; all results in {document['file']}")
+    _print_mistakes(result, document["dataset"])
     return 0
 
 
@@ -234,27 +237,55 @@ def _rows(
     result: Evaluation, members: Sequence[EvaluatedModel], paper: PublishedError | None
 ) -> list[dict[str, Any]]:
     """Return a row for each class, each member, the whole ensemble and the paper."""
+    from cnnkit.evaluation.predictions import TOP
+
     classes = result.classes
     if len(classes) > MAX_LISTED_CLASSES:
         shown = [one for one in classes if one.images]
         shown.sort(key=lambda one: one.top1_error or 0.0, reverse=True)
         classes = tuple(shown[:MAX_LISTED_CLASSES])
-    rows = [_row(one.label, one.images, one) for one in classes]
-    rows += [_row(_member_name(one), result.images, one) for one in result.members]
+    # With five classes or fewer, the class is always among the five most probable ones.
+    tops = ("top1", "top5") if len(result.classes) > TOP else ("top1",)
+    rows = [_row(one.label, one.images, one, tops) for one in classes]
+    rows += [_row(_member_name(one), result.images, one, tops) for one in result.members]
     total = f"all, {_member_name(members[0])}" if len(members) == 1 else "together"
-    rows.append(_row(total, result.images, result))
+    rows.append(_row(total, result.images, result, tops))
     if paper:
-        rows.append(_row(f"paper: {paper.source}", None, paper))
+        rows.append(_row(f"paper: {paper.source}", None, paper, tops))
     return rows
+
+
+def _print_mistakes(result: Evaluation, dataset: str) -> None:
+    """Print the files of the worst mistakes with the probabilities of both classes."""
+    from cnnkit.data import image_path
+
+    shown = result.mistakes[:MAX_LISTED_MISTAKES]
+    if not shown:
+        return
+    wrong = round(result.top1_error * result.images)
+    of = f"the {len(shown)} worst of {wrong:,} mistakes" if wrong > len(shown) else "all mistakes"
+    print_line(f"{of}, with the probabilities of the right class and of the answer:")
+    print_table(
+        [
+            {
+                "image": image_path(dataset, one.name) or one.name,
+                "class": one.label,
+                "": f"{one.probability:6.1%}",
+                "answer": one.top[0][0],
+                " ": f"{one.top[0][1]:6.1%}",
+            }
+            for one in shown
+        ]
+    )
 
 
 def _member_name(member: Any) -> str:
     return f"{member.name} at {', '.join(map(str, member.scales))}"
 
 
-def _row(name: str, images: int | None, errors: Any) -> dict[str, Any]:
+def _row(name: str, images: int | None, errors: Any, tops: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"class": name, "images": images}
-    for top in ("top1", "top5"):
+    for top in tops:
         error = getattr(errors, f"{top}_error")
         row[f"{top[:3]}-{top[3]} error"] = "-" if error is None else f"{error:.1%}"
         low, high = getattr(errors, f"{top}_interval", (None, None))

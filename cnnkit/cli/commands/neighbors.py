@@ -71,16 +71,23 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()
+    from cnnkit.data import image_path
     from cnnkit.features import find_neighbors, read_index
 
     # Before the network is loaded, so that a wrong folder is an error at once.
-    read_index(args.index)
+    dataset = args.dataset or read_index(args.index).dataset
     found = find_neighbors(load_from_arguments(args).model, args.query, args.index, args.k)
     if output is not None:
         _draw(found, args, output)
     if args.json:
         rows = [
-            {"query": query, "neighbors": [dataclasses.asdict(one) for one in neighbors]}
+            {
+                "query": query,
+                "neighbors": [
+                    {**dataclasses.asdict(one), "file": image_path(dataset, one.name)}
+                    for one in neighbors
+                ],
+            }
             for query, neighbors in zip(args.query, found, strict=True)
         ]
         print_json({"index": args.index, "queries": rows})

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit.cli.console import print_line
+from cnnkit.cli.console import print_line, table
 from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments, picture_options
 from cnnkit.cli.values import input_file, run_folder
 from cnnkit.errors import DataError, UsageError
@@ -78,14 +78,16 @@ def run(args: argparse.Namespace) -> int:
         from cnnkit.evaluation.result_store import newest_results, read_results
 
         file = Path(args.results) if args.results else newest_results(runs[0].path)
-        _draw_results(args.kind, read_results(file), output, options)
+        for line in _draw_results(args.kind, read_results(file), output, options):
+            print_line(line)
     print_line(str(output))
     return 0
 
 
 def _draw_results(
     kind: str, results: dict[str, Any], output: Path, options: PictureOptions
-) -> None:
+) -> list[str]:
+    """Draw the figure, and return the lines that name its images."""
     from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 
     names = ("dataset", "protocol", "images", "seed", "fingerprint", "calibration")
@@ -109,6 +111,26 @@ def _draw_results(
                 "--kind mistakes needs an evaluation with mistakes", hint="Use --kind answers"
             )
         draw_predictions(_read_images(results, answers), answers, output, **options)
+        return _lines(results["dataset"], answers)
+    return []
+
+
+def _lines(dataset: str, answers: list[dict[str, Any]]) -> list[str]:
+    """Return a table of the files of images, their classes and the answers."""
+    from cnnkit.data import image_path
+
+    names = [one.get("name", "") for one in answers]
+    return table(
+        [
+            {
+                "image": image_path(dataset, name) or name,
+                "class": one["label"],
+                "answer": one["top"][0][0],
+                "probability": f"{one['top'][0][1]:.1%}",
+            }
+            for name, one in zip(names, answers, strict=True)
+        ]
+    )
 
 
 def _confusion_matrix(results: dict[str, Any]) -> Any:

@@ -9,12 +9,9 @@ an image, the others are still classified, and the exit code is 1.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit._file_tree import OTHER_TYPE, count_left_out, find_files, printable_name
 from cnnkit.cli.connection import add_connection_arguments, add_model_arguments, open_client
 from cnnkit.cli.console import (
     add_json_argument,
@@ -22,8 +19,8 @@ from cnnkit.cli.console import (
     print_error,
     print_json,
     print_line,
-    print_note,
 )
+from cnnkit.cli.image_paths import NamedImage, find_images, print_predictions
 from cnnkit.cli.picture import (
     add_picture_arguments,
     check_picture_arguments,
@@ -34,13 +31,8 @@ from cnnkit.cli.values import COUNT, SECONDS
 from cnnkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from cnnkit.client import Client, Explanation, Prediction
+    from cnnkit.client import Client, Explanation
 
-# The name of an image and its file or bytes.
-NamedImage = tuple[str, Path | bytes]
-
-_STDIN = "-"
-_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
 # The classes of an image take 1 kB; its explanation 15 bytes for each pixel: 4 million.
 _MAX_RESPONSE_BYTES = 2**26
 # A figure of more rows is too long to be looked at.
@@ -86,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Wait if --watch is given, classify the images in order; return 1 if one was refused."""
-    images = _find_images(args.paths)
+    images = find_images(args.paths)
     _check(args, images)
     document: dict[str, Any] = {
         "server": args.server,
@@ -107,52 +99,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(document, indent=2)
     return int(any("error" in result for result in document.get("results", ())))
-
-
-def _find_images(paths: list[str]) -> list[NamedImage]:
-    """Return the images of all paths, before the first one is sent."""
-    images: list[NamedImage] = []
-    for path in paths:
-        if path == _STDIN:
-            if paths.count(_STDIN) > 1:
-                raise UsageError("`PATH` - must be given once", received=" ".join(paths))
-            images.append((_STDIN, _read_stdin()))
-        elif Path(path).is_dir():
-            images += ((printable_name(str(file)), file) for file in _image_files(Path(path)))
-        elif Path(path).is_file():
-            images.append((printable_name(path), Path(path)))
-        else:
-            raise UsageError("`PATH` must be an existing image file or folder", received=path)
-    return images
-
-
-def _read_stdin() -> bytes:
-    encoded = sys.stdin.buffer.read()
-    if not encoded:
-        raise DataError("`PATH` - needs an image on standard input", received="0 bytes")
-    return encoded
-
-
-def _image_files(folder: Path) -> list[Path]:
-    """Return the image files below a folder, and print how many other files there are."""
-    found: list[Path] = []
-    left_out: dict[str, int] = {}
-    for file in find_files(folder):
-        reason = file.reason
-        if reason is None and Path(file.name).suffix.lower() not in _SUFFIXES:
-            reason = OTHER_TYPE
-        if reason is None:
-            found.append(Path(file.path))
-        else:
-            left_out[reason] = left_out.get(reason, 0) + 1
-    if left_out:
-        print_note(f"{folder}: {count_left_out(left_out)}")
-    if not found:
-        raise UsageError(
-            f"{folder} has no image files",
-            expected=f"files {' '.join(sorted(_SUFFIXES))}",
-        )
-    return sorted(found)
 
 
 def _check(args: argparse.Namespace, images: list[NamedImage]) -> None:
@@ -220,16 +166,10 @@ def _classify(
         predictions = [{"label": one.label, "probability": one.probability} for one in found]
         results.append({"image": name, "predictions": predictions})
         if not args.json:
-            _print_predictions(cell(name).ljust(width), found)
+            print_predictions(
+                cell(name).ljust(width), [(one.label, one.probability) for one in found]
+            )
     return results
-
-
-def _print_predictions(name: str, found: list[Prediction]) -> None:
-    labels = [cell(one.label) for one in found]
-    width = max(map(len, labels))
-    for label, one in zip(labels, found, strict=True):
-        print_line(f"{name}  {label:{width}}  {one.probability:.4f}")
-        name = " " * len(name)
 
 
 def _explain(client: Client, images: list[NamedImage], args: argparse.Namespace) -> None:

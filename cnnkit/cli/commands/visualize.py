@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.console import add_json_argument, print_json, print_line
+from cnnkit.cli.console import add_json_argument, print_json, print_line, print_table
 from cnnkit.cli.load_network import check_networks
 from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         figure.write_beside(path)
         if not args.json:
             print_line(f"{path}: {figure.summary}")
+            if figure.table:
+                print_table(figure.table)
     if args.json:
         facts = [dict(figure.facts) for figure in figures.values()]
         print_json(facts[0] if len(facts) == 1 else facts)

@@ -44,7 +44,8 @@ def draw_maximization(args: argparse.Namespace) -> Figure:
     draw_synthesized(images, args.output, **picture_options(args))
     return Figure(
         "; ".join(
-            f"{one.layer} unit {one.unit}: {one.start:.3g} for noise, {one.activation:.3g} now"
+            f"{one.layer} unit {one.unit}: activation {one.start:.3g} for the noise at the start,"
+            f" {one.activation:.3g} for the optimized image"
             + ("" if one.fires else ", so it did not fire: the image does not show what excites it")
             for one in images
         ),

@@ -146,8 +146,10 @@ def draw_method(args: argparse.Namespace, method: AttributionMethod) -> Figure:
     )
 
 
-COMPARED = (
-    "deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam", "gradcam++", "scorecam"
+# Those of `cnnkit.visualize.explain_class`, here without an import of TensorFlow.
+EXPLANATIONS = (
+    "deconvnet", "guided", "gradient", "saliency", "smoothgrad", "gradcam", "gradcam++", "scorecam",
+    "occlusion",
 )  # fmt: skip
 
 
@@ -155,9 +157,9 @@ def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the comparison."""
     add_attribution_arguments(parser, {})
     parser.add_argument(
-        "--methods", nargs="+", choices=COMPARED, metavar="METHOD",
+        "--methods", nargs="+", choices=EXPLANATIONS, metavar="METHOD",
         help="deconvnet guided gradient saliency smoothgrad gradcam (these by default) gradcam++"
-        " scorecam",
+        " scorecam occlusion",
     )  # fmt: skip
     parser.add_argument(
         "--down-to", nargs="+", metavar="LAYER",
@@ -198,11 +200,9 @@ def draw_compare(args: argparse.Namespace) -> Figure:
     for stage, maps in zip(result.stages, result.randomized_maps, strict=True):
         arrays |= {f"{method}_{stage}": m for method, m in zip(result.methods, maps, strict=True)}
     return Figure(
-        "; ".join(
-            f"random down to {stage}: "
-            + ", ".join(f"{m} {'-' if v is None else format(v, '.2f')}" for m, v in row.items())
-            for stage, row in correlations.items()
-        ),
+        f"{len(result.methods)} methods for {name or f'class {result.target}'}; below, the rank"
+        " correlation of each map with that of a network whose weights are random from the top"
+        " down to a layer: 1 for a map that does not depend on them",
         {
             "target": result.target,
             "class": name,
@@ -213,6 +213,11 @@ def draw_compare(args: argparse.Namespace) -> Figure:
             "rank_correlations": correlations,
         },
         arrays,
+        [
+            {"random down to": stage}
+            | {method: "-" if v is None else f"{v:5.2f}" for method, v in row.items()}
+            for stage, row in correlations.items()
+        ],
     )
 
 

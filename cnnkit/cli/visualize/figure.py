@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,11 +36,13 @@ class Figure:
         summary: One line for the terminal.
         facts: Values that JSON can hold: layers, units, activations, rules, scales.
         arrays: Arrays by name.
+        table: Rows that are printed below the summary.
     """
 
     summary: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    table: Sequence[Mapping[str, object]] = ()
 
     def write_beside(self, picture: Path) -> None:
         """Write `PICTURE.json` and, if there are arrays, `PICTURE.npz`.

@@ -106,11 +106,14 @@ def draw_occlusion_figure(args: argparse.Namespace) -> Figure:
     if result.projection:
         arrays["projection"] = result.projection.projection
     arrays |= {f"projection_of_other_{one.image}": one.projection for one in others}
-    class_text = names[result.target] if names else f"class {result.target}"
+    class_text = f"class {names[result.target] if names else result.target}"
+    least = np.unravel_index(result.probability.argmin(), result.probability.shape)
+    height, width = result.square
     summary = (
-        f"probability of {class_text} {result.clean_probability:.3g} uncovered,"
-        f" {result.probability.min():.3g} to {result.probability.max():.3g} covered"
-        f" ({result.probability.size} places, {result.method})"
+        f"{class_text} has the probability {result.clean_probability:.3g} in the whole image;"
+        f" with a square of {height} x {width} pixels covered it is {result.probability.min():.3g}"
+        f" (top left at row {result.rows[least[0]]}, column {result.columns[least[1]]})"
+        f" to {result.probability.max():.3g}, over {result.probability.size:,} places"
     )
     return Figure(summary, facts, arrays)
 

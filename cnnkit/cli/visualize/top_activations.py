@@ -90,7 +90,13 @@ def _draw_top9_layer(
         options = {"rule": args.rule, "image_size": args.image_size}
         for top in project_top(model, images, found, args.unit, **options):
             facts.append(
-                {"unit": top.unit, "strongest": [projection_facts(one) for one in top.projections]}
+                {
+                    "unit": top.unit,
+                    "strongest": [
+                        projection_facts(one) | _image_facts(args.dataset, images, one.image)
+                        for one in top.projections
+                    ],
+                }
             )
             if args.unit is not None and top.projections:
                 arrays[f"patches_{top.unit}"] = top.patches
@@ -113,6 +119,13 @@ def _draw_top9_layer(
         },
         arrays,
     )
+
+
+def _image_facts(dataset: str, images: Split, index: int) -> dict[str, str | None]:
+    """Return the name and the file of an image; None for the file of one that has none."""
+    from cnnkit.data import image_path
+
+    return {"name": images.names[index], "file": image_path(dataset, images.names[index])}
 
 
 def add_evolution_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,7 +190,10 @@ def draw_evolution(args: argparse.Namespace) -> Figure:
                     "layer": row.layer,
                     "unit": row.unit,
                     "strongest": [
-                        projection_facts(top.projections[0]) if top.projections else None
+                        projection_facts(top.projections[0])
+                        | _image_facts(dataset, images, top.projections[0].image)
+                        if top.projections
+                        else None
                         for top in row.examples
                     ],
                 }
@@ -243,7 +259,7 @@ def draw_layer2(args: argparse.Namespace) -> Figure:
                     "second": one.layer,
                     "second_silent": list(one.second_dead_units),
                     "strongest": [
-                        projection_facts(result)
+                        projection_facts(result) | _image_facts(args.dataset, images, result.image)
                         for top in one.examples
                         for result in top.projections
                     ],

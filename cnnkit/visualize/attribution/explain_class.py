@@ -32,6 +32,7 @@ CAMS: dict[str, Callable[..., list[Attribution]]] = {
 }
 OCCLUSION = "occlusion"
 BY_RULE = ("deconvnet", "guided", "gradient")
+# Names of the methods of `explain_class`.
 EXPLANATION_METHODS = (*BY_RULE, "saliency", "smoothgrad", *CAMS, OCCLUSION)
 # Squares of a side that `explain_class` covers one after the other: 32 of 224 pixels. They overlap.
 SQUARES_PER_SIDE = 7

@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -68,7 +69,7 @@ def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
     assert newest_results(run) == file.with_stem(f"{file.stem}-2")
 
 
-def test_the_table(run, capsys):
+def test_the_table(run, dataset, capsys):
     assert main(["evaluate", str(run), "--protocol", "ten-crop", "--scales", "13,16"]) == 0
     lines = capsys.readouterr().out.splitlines()
     header = ["class", "images", "top-1 error", "top-1 95 %", "top-5 error", "top-5 95 %"]
@@ -77,6 +78,26 @@ def test_the_table(run, capsys):
     assert f"all, {run} at 13, 16" in lines[8]
     assert "expected calibration error" in lines[9]
     assert "evaluations/ten-crop-13_16-" in lines[9]
+    # The files of the worst mistakes.
+    results = json.loads(newest_results(run).read_text())
+    wrong = round(results["top1_error"] * results["images"])
+    assert wrong > 5
+    assert lines[10].startswith(f"the 5 worst of {wrong} mistakes")
+    for line, one in zip(lines[12:], results["mistakes"][:5], strict=True):
+        path, label, right, answer, probability = re.split(r"  +", line)
+        assert path == str(dataset / one["name"])
+        assert Path(path).is_file()
+        assert [label, answer] == [one["label"], one["top"][0][0]]
+        expected = [f"{one['probability']:.1%}", f"{one['top'][0][1]:.1%}"]
+        assert [right.strip(), probability.strip()] == expected
+
+
+def test_five_classes_have_no_top_5_error(tmp_path, capsys):
+    labels = LABELS[:5]
+    dataset = write_folder(tmp_path / "five", labels, each=1)
+    assert main(["evaluate", str(write_run(tmp_path / "run", 3, dataset, labels))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert re.split(r"  +", lines[0]) == ["class", "images", "top-1 error", "top-1 95 %"]
 
 
 def test_an_ensemble_with_its_single_figures(run, dataset, tmp_path, capsys):

@@ -10,6 +10,7 @@ import pytest
 from keras import layers
 
 from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp
     facts = json.loads(capsys.readouterr().out)
     assert [(one["layer"], len(one["units"])) for one in facts] == [("conv1", 6), ("conv2", 4)]
     assert not (tmp_path / "all.png").exists()
+    names = load_dataset(f"folder:{image_folder}").splits["test"].names
     for one in facts:
         picture = tmp_path / f"all_{one['layer']}.png"
         assert json.loads(Path(f"{picture}.json").read_text()) == one
@@ -58,5 +60,7 @@ def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp
             for rank, found in enumerate(unit["strongest"]):
                 at = unit["unit"], rank
                 assert found["image"] == arrays["images"][at]
+                assert found["name"] == names[found["image"]]
+                assert found["file"] == str(image_folder / found["name"])
                 assert found["activation"] == pytest.approx(arrays["values"][at], rel=1e-3)
         assert matplotlib.image.imread(picture).shape[0] > 300

@@ -223,6 +223,12 @@ def test_maximization_command(files, capsys):
     assert [one["unit"] for one in facts["units"]] == [2, 0]
     assert np.load(f"{picture}.npz")["image_2"].shape == SHAPE
     assert matplotlib.image.imread(picture).shape[1] > 400
+    assert main([*command, "--unit", "c", "--overwrite"]) == 0
+    one = facts["units"][0]
+    assert (
+        f"unit 2: activation {one['start']:.3g} for the noise at the start,"
+        f" {one['activation']:.3g} for the optimized image" in capsys.readouterr().out
+    )
     assert main([*command, "--layer", "conv2", "--unit", "8", "--overwrite"]) == 2
     assert "'conv2' has no unit 8" in capsys.readouterr().err
 
@@ -245,6 +251,16 @@ def test_compare_command(files, capsys):
     for row in np.array_split(pixels[30:-60], 2):
         for panel in np.array_split(row, 3, axis=1):
             assert np.ptp(panel, axis=(0, 1)).min() > 0.3
+    assert (
+        main([*command, "--methods", "occlusion", "guided", "--down-to", "conv2", "--overwrite"])
+        == 0
+    )
+    line, header, row = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{picture}: 2 methods for ")
+    assert re.split(r"  +", header) == ["random down to", "occlusion", "guided"]
+    stage, _, last = re.split(r"  +", row)
+    assert stage == "conv2"
+    assert float(last) == pytest.approx(facts["rank_correlations"]["conv2"]["guided"], abs=0.005)
     assert main([*command, "--methods", "gradcamm", "--overwrite"]) == 2
     assert "Did you mean gradcam" in capsys.readouterr().err
 

@@ -259,6 +259,14 @@ def test_command(tmp_path, capsys):
     assert arrays["probability"].shape == (14, 14)
     assert facts["clean_probability"] > 0.99 > arrays["probability"].min()
     assert matplotlib.image.imread(picture).shape[2] in (3, 4)
+    assert main([*command, *options, "--overwrite"]) == 0
+    row, column = np.unravel_index(arrays["probability"].argmin(), (14, 14))
+    least, most = arrays["probability"].min(), arrays["probability"].max()
+    assert capsys.readouterr().out == (
+        f"{picture}: class 1 has the probability {facts['clean_probability']:.3g} in the whole"
+        f" image; with a square of 5 x 5 pixels covered it is {least:.3g} (top left at row"
+        f" {2 * row}, column {2 * column}) to {most:.3g}, over 196 places\n"
+    )
     for wrong, text in (
         (["--square", "33"], "--square must not be larger than the image"),
         (["--target", "cat"], "Unknown class 'cat'"),

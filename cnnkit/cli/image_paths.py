@@ -1,0 +1,72 @@
+"""The images that `cnnkit predict` and `cnnkit query` classify, and the lines of their classes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cnnkit._file_tree import count_left_out, find_image_files, printable_name
+from cnnkit.cli.console import cell, print_line, print_note
+from cnnkit.errors import DataError, UsageError
+
+# The name of an image and its file or bytes.
+NamedImage = tuple[str, Path | bytes]
+
+STDIN = "-"
+# Prefix of a dataset of files, which other commands take.
+_FOLDER = "folder:"
+
+
+def find_images(paths: Sequence[str]) -> list[NamedImage]:
+    """Return the images of image files, folders and standard input, `-`.
+
+    How many other files a folder holds is printed on standard error.
+
+    Raises:
+        UsageError: If a path does not exist, a folder has no images, or `-` is given twice.
+        DataError: If standard input is empty.
+    """
+    images: list[NamedImage] = []
+    for path in paths:
+        if path == STDIN:
+            if paths.count(STDIN) > 1:
+                raise UsageError("`PATH` - must be given once", received=" ".join(paths))
+            images.append((STDIN, _read_stdin()))
+        elif Path(path).is_dir():
+            found, left_out = find_image_files(path)
+            if left_out:
+                print_note(f"{path}: {count_left_out(left_out)}")
+            images += ((printable_name(str(file)), file) for file in found)
+        elif Path(path).is_file():
+            images.append((printable_name(path), Path(path)))
+        else:
+            folder = path.removeprefix(_FOLDER)
+            is_dataset = folder != path and Path(folder).is_dir()
+            raise UsageError(
+                "`PATH` must be an existing image file or folder",
+                received=path,
+                hint=f"Name the folder itself: {folder}" if is_dataset else None,
+            )
+    return images
+
+
+def print_predictions(name: str, found: Iterable[tuple[str, float]]) -> None:
+    """Print the classes of an image with their probabilities, a line each.
+
+    Args:
+        name: Name of the image, in the width of its column.
+        found: Classes and probabilities.
+    """
+    rows = [(cell(label), probability) for label, probability in found]
+    width = max(len(label) for label, _ in rows)
+    for label, probability in rows:
+        print_line(f"{name}  {label:{width}}  {probability:.4f}")
+        name = " " * len(name)
+
+
+def _read_stdin() -> bytes:
+    encoded = sys.stdin.buffer.read()
+    if not encoded:
+        raise DataError("`PATH` - needs an image on standard input", received="0 bytes")
+    return encoded

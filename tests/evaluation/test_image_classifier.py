@@ -1,0 +1,115 @@
+"""What a path holds: a run, a model, an exported folder; and what is none of these."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cnnkit._file_tree import is_exported
+from cnnkit.errors import RunError, UsageError
+from cnnkit.evaluation import ImageClassifier, open_classifier, predict
+from cnnkit.export.reference_outputs import ReferenceOutputs
+from cnnkit.models import to_fully_convolutional
+from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_run
+
+SAVED = Path(__file__).resolve().parents[1] / "data" / "saved_by_0_1_0"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network(3)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    file = tmp_path_factory.mktemp("photos") / "photo.png"
+    pixels = np.random.default_rng(2).integers(0, 256, (20, 26, 3), np.uint8)
+    file.write_bytes(tf.io.encode_png(pixels).numpy())
+    return file
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An export of digits that version 0.1.0 wrote."""
+    folder = tmp_path_factory.mktemp("models")
+    with zipfile.ZipFile(SAVED / "export.zip") as archive:
+        archive.extractall(folder)
+    return folder / "digits"
+
+
+def test_an_exported_folder_answers_as_its_signatures_did(exported, tmp_path):
+    references = ReferenceOutputs.read(exported / "1")
+    files = []
+    for i, data in enumerate(references.inputs("serving_bytes")["image_bytes"]):
+        files.append(tmp_path / f"{i}.jpg")
+        files[i].write_bytes(data)
+    with np.load(SAVED / "expected.npz") as arrays:
+        expected = {
+            name.removeprefix("export/"): arrays[name] for name in arrays if "export/" in name
+        }
+    assert is_exported(exported)
+    for folder in (exported, exported / "1"):
+        found = predict(folder, files, explain="deconvnet")
+    for i, one in enumerate(found):
+        np.testing.assert_allclose(
+            one.probabilities, expected["serving_bytes/probabilities"][i], rtol=1e-3, atol=1e-4
+        )
+        assert one.label == str(expected["explain_bytes/labels"][i])
+        np.testing.assert_array_equal(one.image, expected["explain_bytes/image"][i])
+        projection = expected["explain_bytes/projection"][i]
+        np.testing.assert_allclose(one.explanation.gradient, projection, rtol=1e-3, atol=1e-4)
+        assert one.explanation.target == one.indices[0]
+        assert np.isnan(one.explanation.score)
+    for options in ({"explain": "deconvnet", "target": "3"}, {"explain": "gradcam"}):
+        with pytest.raises(UsageError, match="deconvnet"):
+            predict(exported, files, **options)
+
+
+def test_names_given_replace_those_of_the_file(exported, photo, tmp_path):
+    run = write_run(tmp_path / "run", 3, tmp_path)
+    for path in (run, run / "model.keras", exported):
+        names = [f"class {i}" for i in range(10 if path == exported else len(LABELS))]
+        assert predict(path, photo, class_names=names)[0].label.startswith("class ")
+        with pytest.raises(UsageError, match="must hold a name for each class"):
+            open_classifier(path, class_names=names[1:])
+    assert predict(run, photo)[0].label in LABELS
+    assert predict(run / "model.keras", photo)[0].label in map(str, range(7))
+
+
+def test_what_is_no_classifier(model, tmp_path):
+    features = keras.Model(model.inputs[0], model.get_layer("conv2").output)
+    with pytest.raises(UsageError, match="is not a classifier"):
+        ImageClassifier(features)
+    vectors = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, "softmax")])
+    with pytest.raises(UsageError, match="must take images"):
+        ImageClassifier(vectors)
+    model.save_weights(tmp_path / "net.weights.h5")
+    with pytest.raises(UsageError, match=r"Received: weights alone. Build the network"):
+        open_classifier(tmp_path / "net.weights.h5")
+    run = write_run(tmp_path / "run", 3, tmp_path)
+    (run / "model.keras").unlink()
+    with pytest.raises(RunError, match="has no model yet"):
+        open_classifier(run)
+    (tmp_path / "foreign" / "1").mkdir(parents=True)
+    (tmp_path / "foreign" / "1" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(UsageError, match="a SavedModel that cnnkit did not write"):
+        open_classifier(tmp_path / "foreign")
+
+
+def test_a_network_of_any_size_needs_one(model, photo):
+    free = to_fully_convolutional(model)
+    with pytest.raises(UsageError, match="`image_size` must be given"):
+        ImageClassifier(free)
+    [found] = predict(free, photo, image_size=SIZE)
+    [expected] = predict(model, photo)
+    np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+
+
+def test_scores_that_are_not_finite(photo):
+    model = network(4)
+    model.get_layer("fc8").bias.assign(np.full(7, np.nan))
+    with pytest.raises(RunError, match=r"no finite scores for .*photo\.png"):
+        predict(model, photo)
