@@ -7,6 +7,7 @@ of `cnnkit train --epochs`. What the command line says counts more.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import shlex
 import sys
@@ -254,3 +255,21 @@ def take_anywhere(words: list[str]) -> tuple[bool, str | None]:
             del words[place : place + (1 if is_joined else 2)]
             return debug, text
     return debug, None
+
+
+def require_packages(*packages: str, purpose: str) -> None:
+    """Check that optional packages are installed, without importing them.
+
+    Args:
+        *packages: Names by which they are imported and installed.
+        purpose: What needs them, as the beginning of the error: "`--figure`".
+
+    Raises:
+        UsageError: If one is missing.
+    """
+    for package in packages:
+        if package not in sys.modules and importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"{purpose} needs the package {package}, which is not installed",
+                hint=f"Install it: pip install {package}",
+            )

@@ -20,7 +20,7 @@ from cnnkit._networks import PAPERS
 from cnnkit._staging import staging_folder
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
 from cnnkit.config_fields import Option
-from cnnkit.errors import CnnkitError, RunError, UsageError, near_names
+from cnnkit.errors import CnnkitError, RunError, near_names
 from cnnkit.run_folder import RunFolder
 
 RANDOM, IMAGENET = "random", "imagenet"
@@ -344,26 +344,6 @@ def not_one_of(value: object, known: Iterable[object]) -> str:
     near = near_names(value, names)
     question = f". Did you mean {' or '.join(near)}?" if near else ""
     return f"must be one of {', '.join(names)}, received {value}{question}"
-
-
-def require_packages(*packages: str, purpose: str) -> None:
-    """Check that optional packages are installed, without importing them.
-
-    Args:
-        *packages: Names by which they are imported and installed.
-        purpose: What needs them, as the beginning of the error: "`--figure`".
-
-    Raises:
-        UsageError: If one is missing.
-    """
-    import importlib.util
-
-    for package in packages:
-        if package not in sys.modules and importlib.util.find_spec(package) is None:
-            raise UsageError(
-                f"{purpose} needs the package {package}, which is not installed",
-                hint=f"Install it: pip install {package}",
-            )
 
 
 def _names_dataset(text: str) -> bool:

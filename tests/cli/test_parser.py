@@ -10,6 +10,7 @@ from cnnkit.cli.parser import (
     in_options,
     leaf_parsers,
     options_of,
+    require_packages,
     take_anywhere,
     unknown_word,
     use_environment,
@@ -159,3 +160,9 @@ def test_two_options_stand_anywhere():
     assert words == ["visualize", "gradcam"]
     words = ["query", "--max-image-pixels=7"]
     assert take_anywhere(words) == (False, "7") and words == ["query"]
+
+
+def test_a_missing_package_is_named_with_what_needs_it():
+    require_packages("numpy", purpose="--figure")
+    with pytest.raises(UsageError, match=r"^--figure needs .* no_such_package.* Install it: pip"):
+        require_packages("no_such_package", purpose="--figure")

@@ -24,10 +24,8 @@ from cnnkit.cli.values import (
     network_path,
     new_folder,
     output_folder,
-    require_packages,
     run_folder,
 )
-from cnnkit.errors import UsageError
 from tests.helpers.run_folders import write_metrics_run
 
 
@@ -121,12 +119,6 @@ def test_names_of_networks(monkeypatch):
     assert "received zf" in refusal(network_names, "vgg16,zf")
     monkeypatch.setitem(sys.modules, "cnnkit.models.registry", None)
     assert network_name("zfnet") == "zfnet"
-
-
-def test_a_missing_package_is_named_with_what_needs_it():
-    require_packages("numpy", purpose="--figure")
-    with pytest.raises(UsageError, match=r"^--figure needs .* no_such_package.* Install it: pip"):
-        require_packages("no_such_package", purpose="--figure")
 
 
 def test_names_of_the_command_line_are_those_of_the_functions():

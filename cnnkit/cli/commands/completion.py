@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 
 from cnnkit.cli.console import print_text
-from cnnkit.cli.parser import leaf_parsers, options_of
-from cnnkit.cli.values import FILE_TYPES, FOLDER_TYPES, OutputFile, require_packages
+from cnnkit.cli.parser import leaf_parsers, options_of, require_packages
+from cnnkit.cli.values import FILE_TYPES, FOLDER_TYPES, OutputFile
 
 SHELLS = ("bash", "zsh", "tcsh")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, given_fields
 from cnnkit.cli.console import print_line
+from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
     add_progress_arguments,
     free_folder,
@@ -25,7 +26,6 @@ from cnnkit.cli.values import (
     OutputFile,
     network_file,
     output_folder,
-    require_packages,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError

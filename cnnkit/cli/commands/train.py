@@ -14,13 +14,14 @@ from typing import Any
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.console import print_line
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
     add_progress_arguments,
     free_folder,
     progress_stream,
     train_and_report,
 )
-from cnnkit.cli.values import INDEX, SECONDS, output_folder, require_packages
+from cnnkit.cli.values import INDEX, SECONDS, output_folder
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
