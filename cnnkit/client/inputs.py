@@ -219,6 +219,8 @@ def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[
     """
     if rows is not None and rows < 1:
         raise UsageError("`batch_size` must be positive", expected="batch_size >= 1", received=rows)
+    if rows is None and len(inputs) <= _MAX_SMALL_INPUTS and all(map(_is_small, inputs.values())):
+        return [inputs]
     count = _count_rows(inputs, signature)
     if count is None:
         if rows is not None:
@@ -254,6 +256,15 @@ def fits_one_request(size: int) -> bool:
         (True, False)
     """
     return size * _MAX_SMALL_INPUTS <= MAX_REQUEST_BYTES
+
+
+def _is_small(array: npt.NDArray[Any]) -> bool:
+    """Return True if an input need not be split, whatever its signature."""
+    return (
+        array.ndim > 0
+        and len(array) <= DEFAULT_BATCH_ROWS
+        and fits_one_request(_count_bytes(array))
+    )
 
 
 def _count_rows(inputs: Arrays, signature: Signature) -> int | None:

@@ -57,10 +57,6 @@ def test_a_request_stays_below_the_limit_of_messages(monkeypatch):
     monkeypatch.setattr("cnnkit.client.inputs.MAX_REQUEST_BYTES", 100)
     parts = split_batch({"a": np.zeros((20, 3), np.float32)}, Signature({"a": OPEN}, {}), None)
     assert [len(part["a"]) for part in parts] == [8, 8, 4]
-    # The rows of all inputs together are what a request holds.
-    two = {"a": np.zeros((20, 3), np.float32), "b": np.zeros((20, 3), np.float32)}
-    parts = split_batch(two, Signature({"a": OPEN, "b": OPEN}, {}), None)
-    assert [len(part["b"]) for part in parts] == [4] * 5
     strings = np.array([b"x" * 30] * 7, object)
     spec = TensorSpec("string", (None,))
     parts = split_batch({"a": strings}, Signature({"a": spec}, {}), None)
