@@ -118,7 +118,16 @@ def tiny(*, classes, input_shape, mean, dropout=0.0):
 
 
 # `ALL_FIELDS`, and the fields that 0.1.0 did not have, with what it did.
-READ = {**ALL_FIELDS, "init_options": {}, "background": "none", "exif_orientation": False}
+READ = {
+    **ALL_FIELDS,
+    "init_options": {},
+    "background": "none",
+    "exif_orientation": False,
+    "freeze": (),
+    "augmentation_draws": None,
+    "restore_best": False,
+    "early_stopping_patience": None,
+}
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from cnnkit._staging import staging_folder
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
 from cnnkit.config_fields import Option
 from cnnkit.errors import CnnkitError, RunError, near_names
-from cnnkit.run_folder import RunFolder
+from cnnkit.run_folder import MODEL, RunFolder
 
 RANDOM, IMAGENET = "random", "imagenet"
 _HEAD_BYTES = 4
@@ -299,7 +299,7 @@ def network_file(text: str) -> str:
             f"must be a run folder, a model or a weights file, received the image {text}"
         )
     if path.is_dir():
-        return run_folder(text)
+        return text if (path / MODEL).is_file() else run_folder(text)
     return input_file(text)
 
 

@@ -78,7 +78,7 @@ def class_balance(dataset: Dataset) -> str:
     Example:
         >>> from cnnkit.data import load_dataset
         >>> class_balance(load_dataset("digits"))
-        '139 to 147 training images of each class'
+        '139 to 146 training images of each class'
     """
     counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
     least, most = counts.argmin(), counts.argmax()

@@ -61,7 +61,7 @@ def running_mean(losses: list[float]) -> list[float]:
     """Return the exponential running mean of losses, corrected for its start.
 
     Example:
-        >>> running_mean([2.0, 2.0, 2.0])
+        >>> [round(mean, 9) for mean in running_mean([2.0, 2.0, 2.0])]
         [2.0, 2.0, 2.0]
     """
     mean, smooth = 0.0, []

@@ -62,7 +62,6 @@ def test_the_newest_results_of_this_network_on_this_dataset_are_found(run):
         ({"classes": []}, "must have the classes of the run"),
         ({"mistakes": [{"index": 99}]}, "must name images of the test split"),
         ({"mistakes": [{"label": "x"}]}, "must name images of the test split"),
-        ({"examples": [{"top": []}]}, "must name images of the test split"),
     ],
 )
 def test_results_that_do_not_fit_the_run_are_refused(run, change, text):

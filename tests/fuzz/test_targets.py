@@ -114,7 +114,7 @@ def test_place_is_that_of_the_package():
 
     with pytest.raises(Exception) as raised:
         parse_color(5)
-    assert "config.py:" in place_of(raised.value)
+    assert "config_values.py:" in place_of(raised.value)
 
 
 def test_targets_have_unique_names():

@@ -91,10 +91,10 @@ def test_the_list_names_all(capsys):
          "Received: 1 2 3"),
         ("--checkpoint-every soon", "steps as in 500, or minutes as in 10m"),
         ("--lr-multiplier x=2 --model tiny --image-size 8", "fits no weights"),
-        ("--strategy multiworker", "The strategy multiworker needs `workers` or TF_CONFIG"),
-        ("--jit-compile --strategy mirrored", "`jit_compile` works on one device only"),
+        ("--strategy multiworker", "The strategy multiworker needs --workers or TF_CONFIG"),
+        ("--jit-compile --strategy mirrored", "--jit-compile works on one device only"),
         ("--workers a:1,b:2 --worker-index 0 --strategy default",
-         "`workers` and `worker_index` belong to the strategy multiworker"),
+         "--workers and --worker-index belong to the strategy multiworker"),
         ("--workers a:1,b:2 --strategy multiworker", "an index of 0 to 1"),
     ],
 )  # fmt: skip

@@ -58,7 +58,11 @@ def test_messages_may_be_larger_than_grpcs_four_megabytes(colors_folder):
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"host": "no.such.host.invalid"}, RunError, "cannot listen"),
+        (
+            {"host": "no.such.host.invalid"},
+            RunError,
+            "must be an address or a name of this machine",
+        ),
         ({"port": 70000}, UsageError, "`port` must be in 0..65535"),
         ({"versions": "newest"}, UsageError, "latest, all"),
         ({"versions": "latest:0"}, UsageError, "latest:N"),

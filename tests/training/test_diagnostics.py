@@ -163,7 +163,7 @@ def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path):
     with pytest.raises(
-        RunError, match="no longer finite at step 2 of epoch 1.*Lower the learning rate"
+        RunError, match="no longer finite at step 2 of epoch 1.*Start again with a lower rate"
     ):
         train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()

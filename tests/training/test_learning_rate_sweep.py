@@ -14,7 +14,8 @@ def test_the_rate_found_trains_and_the_largest_of_the_sweep_does_not(tmp_path):
     config = dataclasses.replace(CONFIG, epochs=1, lr_milestones=())
     sweep = sweep_learning_rate(config, smallest=1e-4, largest=100.0, steps=40)
     assert len(sweep.rates) == len(sweep.losses) < 40
-    assert sweep.losses[0] == pytest.approx(np.log(10), rel=0.3)
+    # Ten classes: the network guesses, and is a little too sure of it.
+    assert np.log(10) < sweep.losses[0] < 4
     assert sweep.losses[-1] > 2 * sweep.losses[0]
     run = train(dataclasses.replace(config, learning_rate=sweep.suggestion), tmp_path / "run")
     assert run.metrics[-1]["val_loss"] < 1.5
