@@ -137,8 +137,10 @@ def places(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(places, capsys, monkeypatch):
+def refused(places, capsys, monkeypatch, tmp_path):
     """Returns a function that calls `main` and checks that it refuses the words in one line."""
+    # `cnnkit runs` lists those of the current folder.
+    monkeypatch.chdir(tmp_path)
 
     def started():
         raise AssertionError("TensorFlow was started")
@@ -157,6 +159,7 @@ def refused(places, capsys, monkeypatch):
         assert err.count("\n") == 1 and err.rstrip("\n").isprintable(), told
         assert "the traceback" not in err and "TensorFlow was started" not in err, told
         assert sorted(places["root"].rglob("*")) == before, told
+        assert list(tmp_path.iterdir()) == [], told
         return err
 
     return call
