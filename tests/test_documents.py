@@ -118,7 +118,7 @@ def prepared(tmp_path_factory):
         for label, name in enumerate(("Faces_easy", "Motorbikes")):
             for i in range(count):
                 write_photo(folder / "photos" / split / name / f"{i}.jpg", i, 100 * label)
-    small = "--dataset folder:photos --image-size 64 --epochs 2 --keep-epochs 1,2"
+    small = "--dataset folder:photos --image-size 64 --epochs 2 --keep-epochs 1 2"
     for command in (
         "cnnkit train --recipe demo --output runs/demo",
         f"cnnkit train {small} --model alexnet --output runs/photos0",
@@ -157,7 +157,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run(command: str, folder: Path) -> None:
-    """Run a command; fail with what it printed if it fails."""
+    """Run a command.
+
+    Raises:
+        AssertionError: If it fails; with what it printed.
+    """
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment(folder), text=True, timeout=SECONDS,
         capture_output=True, check=False,
@@ -193,25 +197,34 @@ class Server:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "sh", "python")])
 def test_a_page_runs_as_it_stands(page, folder):
-    server = Server(folder)
+    server, failures = Server(folder), []
     commands, programs = shell_commands(page), blocks(page, "python")
+    if programs:
+        (folder / "page.py").write_text("\n".join(programs))
     try:
         if not any(command.startswith("cnnkit serve") for command in commands) and any(
             "localhost:" in text or "cnnkit query" in text for text in [*commands, *programs]
         ):
             server.start("cnnkit serve models/digits --port 8500")
-        for command in commands:
+        for command in [
+            *commands,
+            *([f"{shlex.quote(sys.executable)} page.py"] if programs else []),
+        ]:
             words = [FILES.get(word, word) for word in command.split()]
             if words[0] in NOT_RUN:
                 continue
             if "openvino" in words and importlib.util.find_spec("openvino") is None:
                 continue
-            start = server.start if words[:2] == ["cnnkit", "serve"] else None
-            start(" ".join(words)) if start else run(" ".join(words), folder)
-        if programs:
-            (folder / "page.py").write_text("\n".join(programs))
-            run(f"{shlex.quote(sys.executable)} page.py", folder)
+            try:
+                if words[:2] == ["cnnkit", "serve"]:
+                    server.start(" ".join(words))
+                else:
+                    run(" ".join(words), folder)
+            except AssertionError as failure:
+                failures.append(str(failure))
     finally:
         server.stop()
+    assert failures == []
