@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.console import add_json_argument, print_error, print_json, print_line
+from cnnkit.cli.values import output_folder
 from cnnkit.config import TrainingConfig
 from cnnkit.run_folder import RunFolder
 
@@ -18,6 +19,17 @@ if TYPE_CHECKING:
 # A function that trains a configuration into a folder. The third argument is True to resume; the
 # last one is stored with the run.
 TrainFunction = Callable[[TrainingConfig, Path, bool, Mapping[str, Any]], RunFolder]
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options about the run folder."""
+    parser.add_argument(
+        "--output", type=output_folder, help="run folder (default: a free name in runs/)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="start afresh where --output is a run already"
+    )
 
 
 def add_progress_arguments(parser: argparse.ArgumentParser) -> None:

@@ -150,6 +150,19 @@ class Dataset:
         """Names of the files that were left out because they cannot be read as images."""
         return self.left_out.get(UNREADABLE, ())
 
+    def count_by_class(self, split: str) -> np.ndarray:
+        """Return the number of images of each class in a split, (classes,) int.
+
+        Args:
+            split: Name of the split.
+
+        Example:
+            >>> from cnnkit.data import load_dataset
+            >>> load_dataset("digits").count_by_class("test")
+            array([36, 36, 35, 37, 36, 36, 36, 36, 35, 36])
+        """
+        return np.bincount(self.splits[split].labels, minlength=len(self.class_names))
+
     def describe_left_out(self) -> str | None:
         """Return in words how many files are left out and why; None if there is nothing to say.
 
@@ -186,7 +199,7 @@ class Dataset:
         more = ", ..." if len(self.class_names) > MAX_SHOWN else ""
         lines = [f"Dataset {self.spec}: {len(self.class_names):,} classes ({shown}{more})"]
         for name, split in self.splits.items():
-            counts = np.bincount(split.labels, minlength=len(self.class_names))
+            counts = self.count_by_class(name)
             about = repr(split).removeprefix("<Split: ").removesuffix(">")
             each = f"; {counts.min():,} to {counts.max():,} of a class" if len(split) else ""
             lines.append(f"  {name}: {about}{each}")

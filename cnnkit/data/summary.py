@@ -22,10 +22,7 @@ SIDE = 96
 
 def dataset_html(dataset: Dataset) -> str:
     """Return the images of each class and split, and some images, as HTML."""
-    counts = {
-        name: np.bincount(split.labels, minlength=len(dataset.class_names))
-        for name, split in dataset.splits.items()
-    }
+    counts = {name: dataset.count_by_class(name) for name in dataset.splits}
     total = ", ".join(f"{int(one.sum()):,} in {name}" for name, one in counts.items())
     words = f": {len(dataset.class_names):,} classes; images: {total or 'none'}"
     content: list[Content] = [element("b", f"Dataset {dataset.spec}"), words]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnnkit.data import Dataset
 from cnnkit.errors import DataError
-from cnnkit.evaluation.ensemble import align_classes, evaluated_run
+from cnnkit.evaluation.ensemble import EvaluatedModel, align_classes, evaluated_run
 from cnnkit.evaluation.evaluate import evaluate
-from cnnkit.evaluation.published import published_errors
+from cnnkit.evaluation.metrics import Evaluation
+from cnnkit.evaluation.published import PublishedError, published_errors
 from cnnkit.evaluation.result_store import (
     FOLDER,
     progress_path,
@@ -23,6 +24,67 @@ from cnnkit.evaluation.result_store import (
 from cnnkit.run_folder import RunFolder
 
 PROTOCOL = "center"
+
+
+def evaluation_request(
+    members: Sequence[EvaluatedModel],
+    networks: Sequence[Path],
+    dataset: Dataset,
+    protocol: str,
+    average: str | None = None,
+) -> dict[str, Any]:
+    """Return what decides about the results of an evaluation: the name of their file is its hash.
+
+    Args:
+        members: The networks of the ensemble.
+        networks: Their files.
+        dataset: The dataset.
+        protocol: Name of the protocol.
+        average: What is averaged over crops and positions; None as the papers do.
+    """
+    return {
+        "protocol": protocol,
+        "scales": [list(member.scales) for member in members],
+        "average": average,
+        "dataset": dataset.spec,
+        "fingerprint": dataset.fingerprint,
+        "networks": [sha256(network) for network in networks],
+    }
+
+
+def save_evaluation(
+    path: Path,
+    request: Mapping[str, Any],
+    result: Evaluation,
+    *,
+    runs: Sequence[str],
+    seed: int,
+    paper: PublishedError | None,
+) -> tuple[Path, dict[str, Any]]:
+    """Save the results of an evaluation, and delete its progress.
+
+    Args:
+        path: `result_path` of the request.
+        request: Result of `evaluation_request`.
+        result: The results.
+        runs: Paths of the networks, as they were given.
+        seed: Seed of the dataset's split.
+        paper: The errors that a paper reports for the same, or None.
+
+    Returns:
+        The file that was written, and its content.
+    """
+    document = {
+        "run": runs[0],
+        "runs": list(runs),
+        "seed": seed,
+        **request,
+        "paper": paper and dataclasses.asdict(paper),
+        **dataclasses.asdict(result),
+    }
+    file = save_results(document, path)
+    progress_path(path).unlink(missing_ok=True)
+    return file, document
 
 
 def find_results(run: RunFolder, dataset: Dataset) -> tuple[Path, dict[str, Any]] | None:
@@ -58,7 +120,7 @@ def _check_names(
         raise DataError(f"{file} must have the classes of the run", hint="Evaluate again")
     for one in (*results["mistakes"], *results["examples"]):
         named = {one["label"], *(name for name, _ in one["top"])}
-        if not one["top"] or not named <= set(class_names) or one["index"] >= images:
+        if not named <= set(class_names) or one["index"] >= images:
             raise DataError(
                 f"{file} must name images of the test split and classes of the run",
                 hint="Evaluate again",
@@ -84,15 +146,7 @@ def evaluate_run(
         The file of the results, and the results.
     """
     member = evaluated_run(run, None, run.class_names)
-    # What decides about the results; the name of their file is its hash.
-    request = {
-        "protocol": PROTOCOL,
-        "scales": [list(member.scales)],
-        "average": None,
-        "dataset": dataset.spec,
-        "fingerprint": dataset.fingerprint,
-        "networks": [sha256(run.finished_model())],
-    }
+    request = evaluation_request([member], [run.finished_model()], dataset, PROTOCOL)
     file = result_path(run.path, request)
     split = align_classes(dataset, run.class_names)
     result = evaluate(
@@ -101,14 +155,5 @@ def evaluate_run(
     )  # fmt: skip
     trained = [(run.config, member.scales)]
     paper = published_errors(trained, PROTOCOL, len(run.class_names))
-    document = {
-        "run": str(run.path),
-        "runs": [str(run.path)],
-        "seed": seed,
-        **request,
-        "paper": paper and dataclasses.asdict(paper),
-        **dataclasses.asdict(result),
-    }
-    file = save_results(document, file)
-    progress_path(file).unlink(missing_ok=True)
+    file, _ = save_evaluation(file, request, result, runs=[str(run.path)], seed=seed, paper=paper)
     return file, read_results(file)

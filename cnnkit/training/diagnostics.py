@@ -48,7 +48,7 @@ def startup_warnings(
 ) -> list[str]:
     """Return the warnings about a configuration and its dataset, one sentence each."""
     messages = []
-    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
+    counts = dataset.count_by_class("train")
     missing = [dataset.class_names[i] for i in np.flatnonzero(counts == 0)]
     if missing:
         more = len(missing) - LISTED_CLASSES
@@ -80,7 +80,7 @@ def class_balance(dataset: Dataset) -> str:
         >>> class_balance(load_dataset("digits"))
         '139 to 146 training images of each class'
     """
-    counts = np.bincount(dataset.splits["train"].labels, minlength=len(dataset.class_names))
+    counts = dataset.count_by_class("train")
     least, most = counts.argmin(), counts.argmax()
     if counts[most] <= BALANCED_RATIO * counts[least]:
         few, many = (f"{count:,}" for count in (counts[least], counts[most]))

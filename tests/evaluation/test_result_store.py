@@ -85,6 +85,7 @@ def test_results_that_a_figure_could_not_draw_are_refused(tmp_path):
         {"confusion": [[10**18, 0, 1]]}, {"confusion": [[0, 0]]}, {"confusion": [["a", "b", 1]]},
         {"confusion": [[0, 99, 1]]}, {"classes": 5}, {"classes": [{}]}, {"members": None},
         {"top1_error": "x"}, {"images": "x"}, {"dataset": 5}, {"seed": 1.5}, {"mistakes": {}},
+        {"examples": [{**RESULTS["examples"][0], "top": []}]},
         {"examples": [7]}, {"calibration": {"error": 0.1, "bins": [5]}}, {"calibration": 5},
     ):  # fmt: skip
         file.write_text(json.dumps({**RESULTS, **change}))

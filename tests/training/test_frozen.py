@@ -106,15 +106,21 @@ class Recorder(Callback):
         self.outputs.append((split, done, images))
 
 
-def test_epochs_take_the_augmentations_in_turn(tmp_path, monkeypatch):
-    drawn = []
+@pytest.fixture
+def drawn(monkeypatch):
+    """The number of images and the epoch of the augmentation of each split that is read."""
+    calls = []
 
     def watched(split, **options):
-        drawn.append((len(split), options["epoch"]))
+        calls.append((len(split), options["epoch"]))
         return batches(split, **options)
 
     batches = step_batches.batches
     monkeypatch.setattr(step_batches, "batches", watched)
+    return calls
+
+
+def test_epochs_take_the_augmentations_in_turn(tmp_path, drawn):
     recorder = Recorder()
     config = dataclasses.replace(
         FROZEN, epochs=5, augmentation_draws=2, crop="random", scale=(9, 9), batch_size=1000
@@ -132,15 +138,7 @@ def test_epochs_take_the_augmentations_in_turn(tmp_path, monkeypatch):
     )
 
 
-def test_without_a_frozen_layer_nothing_is_kept_and_the_draws_repeat(tmp_path, monkeypatch):
-    drawn = []
-
-    def watched(split, **options):
-        drawn.append((len(split), options["epoch"]))
-        return batches(split, **options)
-
-    batches = step_batches.batches
-    monkeypatch.setattr(step_batches, "batches", watched)
+def test_without_a_frozen_layer_nothing_is_kept_and_the_draws_repeat(tmp_path, drawn):
     recorder = Recorder()
     config = dataclasses.replace(CONFIG, augmentation_draws=2, batch_size=1000)
     train(config, tmp_path / "run", callbacks=[recorder])

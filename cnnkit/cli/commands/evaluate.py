@@ -8,7 +8,6 @@ is run again.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,7 +146,8 @@ def _evaluate(
     )
     from cnnkit.evaluation.protocols import check_average, find_protocol
     from cnnkit.evaluation.published import published_errors
-    from cnnkit.evaluation.result_store import progress_path, result_path, save_results, sha256
+    from cnnkit.evaluation.result_store import progress_path, result_path
+    from cnnkit.evaluation.run_results import evaluation_request, save_evaluation
     from cnnkit.training import get_strategy
 
     find_protocol(args.protocol)
@@ -164,15 +164,7 @@ def _evaluate(
         members, labels = _load_members(args, runs, source.class_names, scales)
     split = align_classes(source, labels)
     networks = [runs[path].finished_model() if path in runs else Path(path) for path in args.runs]
-    # The name of the result file is a hash of this dictionary.
-    request = {
-        "protocol": args.protocol,
-        "scales": [list(member.scales) for member in members],
-        "average": args.average,
-        "dataset": source.spec,
-        "fingerprint": source.fingerprint,
-        "networks": [sha256(network) for network in networks],
-    }
+    request = evaluation_request(members, networks, source, args.protocol, args.average)
     if len(runs) < len(networks):
         # What else decides about the network of a file.
         request["options"] = [args.model, args.model_option, list(labels)]
@@ -194,16 +186,7 @@ def _evaluate(
         configs = [runs[path].config for path in args.runs]
         trained = [(one, member.scales) for one, member in zip(configs, members, strict=True)]
         paper = published_errors(trained, args.protocol, len(labels))
-    document = {
-        "run": args.runs[0],
-        "runs": args.runs,
-        "seed": seed,
-        **request,
-        "paper": paper and dataclasses.asdict(paper),
-        **dataclasses.asdict(result),
-    }
-    file = save_results(document, path)
-    progress_path(path).unlink(missing_ok=True)
+    file, document = save_evaluation(path, request, result, runs=args.runs, seed=seed, paper=paper)
     return {"file": str(file), **document}, members, result, paper
 
 

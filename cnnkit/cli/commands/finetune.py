@@ -16,6 +16,7 @@ from cnnkit.cli.arguments import add_config_arguments, given_fields
 from cnnkit.cli.console import print_line
 from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
+    add_output_arguments,
     add_progress_arguments,
     free_folder,
     progress_stream,
@@ -62,13 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=DatasetSpec(),
         help="the images, for example folder:photos with a subfolder for each class",
     )
-    parser.add_argument(
-        "--output", type=output_folder, help="run folder (default: a free name in runs/)"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="start afresh where --output is a run already"
-    )
+    add_output_arguments(parser)
     parser.add_argument(
         "--lr-find",
         metavar="PICTURE",

@@ -16,12 +16,13 @@ from cnnkit.cli.console import print_line
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
+    add_output_arguments,
     add_progress_arguments,
     free_folder,
     progress_stream,
     train_and_report,
 )
-from cnnkit.cli.values import INDEX, SECONDS, output_folder
+from cnnkit.cli.values import INDEX, SECONDS
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.recipes import DEFAULT, RECIPES, Recipe, find_recipe
@@ -32,13 +33,7 @@ from cnnkit.stage_folder import has_stages, read_stages, train_stages, write_sta
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--recipe", help=f"one of {', '.join(RECIPES)} (default: {DEFAULT})")
-    parser.add_argument(
-        "--output", type=output_folder, help="run folder (default: a free name in runs/)"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="start afresh where --output is a run already"
-    )
+    add_output_arguments(parser)
     parser.add_argument(
         "--workers",
         metavar="HOST:PORT,...",
