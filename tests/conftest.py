@@ -1,5 +1,6 @@
 """Fixtures of all tests. Those of the client and the wire format run without TensorFlow."""
 
+import faulthandler
 import gc
 import os
 import random
@@ -23,6 +24,48 @@ SHARED = TESTS.parents[1] / "shared"
 
 # The folders whose tests run without TensorFlow: make test-light.
 LIGHT = ("_untrusted", "client", "wire")
+
+# Seconds after which a process of tests that no signal can end prints its threads and exits: more
+# than a test and what it leaves behind may take, see `timeout` in setup.cfg.
+STUCK = 300
+STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config):
+    # Not captured yet.
+    config.stash[STDERR] = os.dup(2)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(config))
+
+
+class Failures:
+    """Prints each failure at once: a run that is ended before its summary has told it, too."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed:
+            terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+            terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
+            terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    limit = item.get_closest_marker("timeout")
+    seconds = limit.args[0] if limit else item.config.getini("timeout")
+    exit_after(item.config, float(seconds) + STUCK)
+    return (yield)
+
+
+def pytest_sessionfinish(session):
+    """Watches the end of a process too: it waits for threads, and for what TensorFlow holds."""
+    exit_after(session.config, STUCK)
+
+
+def exit_after(config, seconds):
+    faulthandler.dump_traceback_later(seconds, file=config.stash[STDERR], exit=True)
 
 
 def pytest_collectstart(collector):

@@ -205,10 +205,12 @@ def _is_below(path: str, named: list[Path]) -> bool:
 def _files(paths: list[str]) -> list[str]:
     """Return the changed files; a folder that a command made for its output is no harm.
 
-    Nor is one that it made to see whether it can write there, and that is gone.
+    Nor is one that it made to see whether it can write there, and that is gone with its lock.
     """
-    return [path for path in paths if not (Path(path).is_dir() or _is_gone_staging(Path(path)))]
+    return [path for path in paths if not (Path(path).is_dir() or _is_in_gone_staging(Path(path)))]
 
 
-def _is_gone_staging(path: Path) -> bool:
-    return path.name.startswith(".aside-") and not os.path.lexists(path)
+def _is_in_gone_staging(path: Path) -> bool:
+    return any(
+        one.name.startswith(".aside-") and not os.path.lexists(one) for one in (path, *path.parents)
+    )
