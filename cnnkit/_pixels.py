@@ -67,19 +67,3 @@ def heat(values: np.ndarray) -> np.ndarray:
         [[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]
     """
     return np.asarray(np.clip(3 * to_unit_range(values)[..., None] - np.arange(3), 0, 1))
-
-
-def heat_over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Color an image, in gray, by a map: red is the largest value, and zero leaves gray.
-
-    Args:
-        image: (h, w, c) in 0..255.
-        values: (h, w), 0 or more.
-
-    Returns:
-        (h, w, 3) in 0..1.
-    """
-    strength = to_unit_range(values)[..., None]
-    gray = as_rgb(image).mean(axis=-1, keepdims=True)
-    colored = np.concatenate([np.ones_like(gray), 1 - strength, np.zeros_like(gray)], axis=-1)
-    return np.asarray((1 - 0.7 * strength) * gray + 0.7 * strength * colored)

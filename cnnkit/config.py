@@ -261,17 +261,20 @@ class TrainingConfig:
         2, "Number of the newest checkpoints to keep.", minimum=1, metavar="COUNT"
     )
     keep_best: bool = config_field(
-        False, "Whether to keep the most accurate network so far as best.keras."
+        False,
+        """Whether to keep the network with the lowest error on the held-out images as best.keras.
+        Of equal errors, the lower loss decides.""",
     )
     restore_best: bool = config_field(
         False,
-        """Whether the trained network, model.keras, is the most accurate one so far instead of the
-        last one. The network before the first epoch counts too if init_from gives all its weights.
-        Implies keep_best.""",
+        """Whether the trained network, model.keras, is the best one, as keep_best keeps it, instead
+        of the last one. The network before the first epoch counts too if init_from gives all its
+        weights. If the loss is no longer finite, training ends with the best network.""",
     )
     early_stopping_patience: int | None = config_field(
         None,
-        "Epochs without a better network after which training ends.",
+        """Epochs without a better network after which training ends. A network is better if its
+        error on the held-out images is lower, or its loss at the same error.""",
         minimum=1,
         metavar="EPOCHS",
     )

@@ -48,7 +48,6 @@ SHARED: dict[str, str] = {
     "export/isolated_worker": "export/test_isolated_model.py",
     "export/signature_context": "export/test_signatures.py",
     "features/image_batches": "features/test_extract.py",
-    "figures/attribution": "visualize/attribution/test_sanity_check.py",
     "cli/train_runs": "cli/commands/test_train.py",
     "figures/filters": "visualize/test_filters.py",
     "figures/invariance": "visualize/test_invariance.py",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cnnkit._pixels import as_rgb, center_on_gray, heat, heat_over, to_unit_range
+from cnnkit._pixels import as_rgb, center_on_gray, heat, to_unit_range
 
 
 def test_signed_values_lie_around_gray():
@@ -29,10 +29,3 @@ def test_heat_is_black_red_yellow_white():
         [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]],
         atol=1e-6,
     )
-
-
-def test_heat_over_an_image_is_gray_where_the_map_is_zero():
-    image = np.full((1, 2, 3), 51.0)
-    pixels = heat_over(image, np.array([[0.0, 4.0]]))
-    np.testing.assert_allclose(pixels[0, 0], [0.2] * 3)
-    np.testing.assert_allclose(pixels[0, 1], [0.3 * 0.2 + 0.7, 0.3 * 0.2, 0.3 * 0.2])

@@ -128,7 +128,10 @@ def _report(runs: Sequence[RunFolder], *, as_json: bool) -> None:
         print_json(lines[0] if len(lines) == 1 else lines)
         return
     for run in runs:
-        result = run.result or {}
+        result = run.result
+        if result is None:  # The loss was not finite from the first epoch on.
+            print_line(f"done: {run.path}, the network before training")
+            continue
         when = ""
         if run.config.restore_best:
             when = f", the lowest of {len(run.metrics)} epochs"

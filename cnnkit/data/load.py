@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from cnnkit._dataset_spec import HELD_OUT_MARK, check_dataset_spec
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
+
+# The datasets of `open_datasets_once`, by the arguments that they were opened with.
+_opened: ContextVar[dict[tuple[str, int, float], Dataset] | None] = ContextVar(
+    "opened", default=None
+)
+
+
+@contextlib.contextmanager
+def open_datasets_once() -> Iterator[None]:
+    """Let `load_dataset` open each dataset once within the block: trainings of several stages."""
+    token = _opened.set({})
+    try:
+        yield
+    finally:
+        _opened.reset(token)
 
 
 def load_dataset(
@@ -50,7 +68,12 @@ def load_dataset(
         >>> len(dataset.splits["train"]), len(dataset.splits["test"])
         (1438, 359)
     """
-    dataset = _open_dataset(spec, seed, download, max_unreadable)
+    opened = _opened.get()
+    dataset = None if opened is None else opened.get((spec, seed, max_unreadable))
+    if dataset is None:
+        dataset = _open_dataset(spec, seed, download, max_unreadable)
+    if opened is not None:
+        opened[spec, seed, max_unreadable] = dataset
     splits = {name: split.decoded(decoding) for name, split in dataset.splits.items()}
     return dataclasses.replace(dataset, splits=splits)
 

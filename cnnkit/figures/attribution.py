@@ -14,6 +14,9 @@ from cnnkit.figures.canvas import PictureOptions, hide_axes, new_figure, save_fi
 if TYPE_CHECKING:
     from cnnkit.visualize import Attribution, AttributionComparison, SynthesizedImage
 
+# Colors of maps, from 0 to the largest values.
+COLORS = "inferno"
+
 
 def draw_attribution(
     image: np.ndarray,
@@ -41,11 +44,10 @@ def draw_attribution(
     strength = to_unit_range(result.map)
     original.imshow(pixels)
     original.set_title("image", fontsize=10)
-    options = {"cmap": "inferno", "vmin": 0, "vmax": 1}
+    options = {"cmap": COLORS, "vmin": 0, "vmax": 1}
     colored = alone.imshow(strength, **options)
     alone.set_title(f"{result.method}, {name or f'class {result.target}'}", fontsize=10)
-    over.imshow(pixels.mean(axis=2), cmap="gray", vmin=0, vmax=1)
-    over.imshow(strength, alpha=0.25 + 0.6 * strength, **options)
+    over.imshow(heat_over(image, result.map))
     over.set_title("over the image", fontsize=10)
     hide_axes((original, alone, over))
     figure.subplots_adjust(left=0.01, right=0.91, top=0.9, bottom=0.12, wspace=0.04)
@@ -100,11 +102,53 @@ def draw_synthesized(
     save_figure(figure, path, 100, **picture)
 
 
+def heat_over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Color an image, in gray, by a map: yellow is the largest value, and zero is dark.
+
+    Args:
+        image: (h, w, c) in 0..255.
+        values: (h, w), 0 or more.
+
+    Returns:
+        (h, w, 3) in 0..1.
+    """
+    import matplotlib
+
+    strength = to_unit_range(values)
+    colored = matplotlib.colormaps[COLORS](strength)[..., :3]
+    share = (0.25 + 0.6 * strength)[..., None]
+    gray = as_rgb(image).mean(axis=-1, keepdims=True)
+    return np.asarray((1 - share) * gray + share * colored)
+
+
+def explanation_pixels(image: np.ndarray, explanation: Attribution) -> np.ndarray:
+    """Return an explanation as an image: the signed pixels of a backward rule, or a map over it.
+
+    Args:
+        image: (h, w, c) in 0..255.
+        explanation: Its explanation, of `cnnkit.visualize.explain_class`.
+
+    Returns:
+        (h, w, 3) in 0..1.
+    """
+    if is_signed(explanation) and explanation.gradient is not None:
+        return attribution_pixels(explanation.gradient)[0]
+    return heat_over(image, explanation.map)
+
+
+def is_signed(explanation: Attribution) -> bool:
+    """Return True if an explanation has signed pixels, of which gray ones are 0."""
+    # Imported here: the other figures need no TensorFlow.
+    from cnnkit.visualize.attribution.explain_class import BY_RULE
+
+    return explanation.method in BY_RULE
+
+
 def attribution_pixels(values: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
     """Return a map (h, w) or signed pixels (h, w, 3) in 0..1, and the options of `imshow`."""
     if values.ndim == 3:
         return center_on_gray(values, clip_fraction=CLIP_FRACTION), {}
-    return to_unit_range(values), {"cmap": "inferno", "vmin": 0, "vmax": 1}
+    return to_unit_range(values), {"cmap": COLORS, "vmin": 0, "vmax": 1}
 
 
 def draw_comparison(

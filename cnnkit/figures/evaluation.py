@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from cnnkit._pixels import as_rgb, to_unit_range
-from cnnkit.figures.attribution import attribution_pixels
+from cnnkit._pixels import as_rgb
+from cnnkit.figures.attribution import explanation_pixels, is_signed
 from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _caption(
     )
     if explanations is None:
         return caption
-    signed = any(map(_is_signed, explanations))
+    signed = any(map(is_signed, explanations))
     return caption + (" · gray is 0" if signed else " · bright pixels speak for the class")
 
 
@@ -217,23 +217,9 @@ def _write_below(axes: Axes, name: str | None, label: str | None) -> None:
 def _draw_explanation(
     axes: Axes, image: np.ndarray, one: Attribution, class_names: Sequence[str] | None
 ) -> None:
-    """Draw an explanation: signed pixels alone, a map over the gray image."""
-    if _is_signed(one) and one.gradient is not None:
-        pixels, options = attribution_pixels(one.gradient)
-        axes.imshow(pixels, **options)
-    else:
-        strength = to_unit_range(one.map)
-        axes.imshow(as_rgb(image).mean(axis=2), cmap="gray", vmin=0, vmax=1)
-        axes.imshow(strength, alpha=0.25 + 0.6 * strength, cmap="inferno", vmin=0, vmax=1)
+    axes.imshow(explanation_pixels(image, one))
     name = class_names[one.target] if class_names else f"class {one.target}"
     _write_below(axes, f"{one.method} of {shorten_end(name, MAX_CLASS)}", None)
-
-
-def _is_signed(one: Attribution) -> bool:
-    # Imported here: the other figures need no TensorFlow.
-    from cnnkit.visualize.attribution.explain_class import BY_RULE
-
-    return one.method in BY_RULE
 
 
 def shorten_front(text: str, most: int) -> str:

@@ -9,22 +9,34 @@ import keras
 import numpy as np
 
 from cnnkit._html.elements import Content, element, html_table
-from cnnkit._pixels import as_rgb, heat_over
+from cnnkit._pixels import as_rgb
 from cnnkit.data import Augmentation, Split, batches, report_undecodable
 from cnnkit.data.crops import fit_images
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.figures import draw_filters, draw_top9
+from cnnkit.figures.attribution import explanation_pixels, is_signed
 from cnnkit.models.graph import read_nodes
 from cnnkit.reports.drawing import captioned, draw_inside
 from cnnkit.reports.page import Section
 from cnnkit.reports.results import mistake_anchor
-from cnnkit.visualize import explain_class, filters, find_top_activations, project_top
+from cnnkit.visualize import Attribution, explain_class, filters, find_top_activations, project_top
 
 # Images that are searched for those that activate units most, evenly spaced in the test split.
 MAX_SEARCHED = 2000
 # Units of a layer that are shown.
 UNITS = 4
-METHOD = "gradcam"
+# Names of the methods in sentences.
+METHOD_NAMES = {
+    "deconvnet": "The deconvnet (Zeiler & Fergus 2013)",
+    "guided": "Guided backpropagation (Springenberg et al. 2015)",
+    "gradient": "The gradient (Simonyan et al. 2014)",
+    "saliency": "The saliency map (Simonyan et al. 2014)",
+    "smoothgrad": "SmoothGrad (Smilkov et al. 2017)",
+    "gradcam": "Grad-CAM (Selvaraju et al. 2017)",
+    "gradcam++": "Grad-CAM++ (Chattopadhay et al. 2018)",
+    "scorecam": "Score-CAM (Wang et al. 2020)",
+    "occlusion": "Occlusion (Zeiler & Fergus 2013)",
+}
 
 
 def mistakes_section(
@@ -33,6 +45,7 @@ def mistakes_section(
     mistakes: Sequence[dict[str, Any]],
     class_names: Sequence[str],
     augmentation: Augmentation,
+    explain: str,
 ) -> Section:
     """Return the section of the worst mistakes, each with what speaks for the two classes.
 
@@ -42,15 +55,16 @@ def mistakes_section(
         mistakes: Wrong predictions, from the results of an evaluation.
         class_names: Names of the network's classes.
         augmentation: How an image becomes the crop that the network sees.
+        explain: Method of `explain_class`.
     """
     title = "Worst mistakes"
     if not mistakes:
         return Section("mistakes", title, [element("p", "No image was answered wrong.")])
     crops = _read_crops(model, split, [one["index"] for one in mistakes], augmentation)
-    maps, note = _explain(model, crops, mistakes, class_names)
+    found, note = _explain(model, crops, mistakes, class_names, explain)
     content: list[Content] = [element("p", note)]
     for number, (one, crop) in enumerate(zip(mistakes, crops, strict=True)):
-        content.append(_mistake(number, one, crop, maps[number] if maps else ()))
+        content.append(_mistake(number, one, crop, found[number] if found else ()))
     return Section("mistakes", title, content)
 
 
@@ -69,36 +83,37 @@ def _explain(
     crops: np.ndarray,
     mistakes: Sequence[dict[str, Any]],
     class_names: Sequence[str],
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
-    """Return for each mistake the maps of its answer and of its class, and what they are."""
+    method: str,
+) -> tuple[list[tuple[Attribution, Attribution]], str]:
+    """Return for each mistake what explains its answer and its class, and what is shown."""
     numbers = {name: number for number, name in enumerate(class_names)}
     answers = [numbers[one["top"][0][0]] for one in mistakes]
     labels = [numbers[one["label"]] for one in mistakes]
     try:
         of_answers, of_labels = (
-            [one.map for one in explain_class(model, crops, targets, METHOD)]
-            for targets in (answers, labels)
+            explain_class(model, crops, targets, method) for targets in (answers, labels)
         )
     except CnnkitError as error:
         return [], f"The answers of this network cannot be explained: {error}"
+    shown = "shows the pixels that speak for a class: gray is 0."
+    if not is_signed(of_answers[0]):
+        shown = "colors the places that speak for a class: yellow is most."
     return list(zip(of_answers, of_labels, strict=True)), (
         "Of the images that were answered wrong, those with the least probability of their class."
-        " Grad-CAM (Selvaraju et al. 2017) colors the places that speak for a class: red is most."
+        f" {METHOD_NAMES[method]} {shown}"
     )
 
 
 def _mistake(
-    number: int, one: dict[str, Any], crop: np.ndarray, maps: Sequence[np.ndarray]
+    number: int, one: dict[str, Any], crop: np.ndarray, explanations: Sequence[Attribution]
 ) -> Content:
     answer, label, name = one["top"][0][0], one["label"], one.get("name", f"image {one['index']}")
     pictures = [captioned(as_rgb(crop), "as the network sees it", description=f"{name}, a {label}")]
-    for values, class_name in zip(maps, (answer, label), strict=False):
-        shown = "everywhere 0" if not values.any() else f"what speaks for {class_name}"
-        pictures.append(
-            captioned(
-                heat_over(crop, values), shown, description=f"{name}: {METHOD} of {class_name}"
-            )
-        )
+    for explanation, class_name in zip(explanations, (answer, label), strict=False):
+        shown = "everywhere 0" if not explanation.map.any() else f"what speaks for {class_name}"
+        pixels = explanation_pixels(crop, explanation)
+        description = f"{name}: {explanation.method} of {class_name}"
+        pictures.append(captioned(pixels, shown, description=description))
     rows = [
         (class_name, element("meter", value=f"{value:.4f}"), f"{value:.1%}")
         for class_name, value in one["top"]

@@ -15,6 +15,9 @@ from cnnkit.reports.drawing import draw_inside
 from cnnkit.reports.page import Section
 from cnnkit.run_folder import RunFolder
 
+# Method that explains the mistakes, if none is chosen.
+EXPLAIN = "gradcam"
+
 
 def training_sections(run: RunFolder) -> list[Section]:
     """Return the sections of the configuration and of the curves."""
@@ -36,7 +39,11 @@ def training_sections(run: RunFolder) -> list[Section]:
 
 
 def reproduction_section(
-    run: RunFolder, environment: Mapping[str, Any], results: Mapping[str, Any], file: Path
+    run: RunFolder,
+    environment: Mapping[str, Any],
+    results: Mapping[str, Any],
+    file: Path,
+    explain: str = EXPLAIN,
 ) -> Section:
     """Return the section of what is needed to repeat the training and the evaluation.
 
@@ -45,12 +52,14 @@ def reproduction_section(
         environment: Its environment.
         results: Results of an evaluation.
         file: Their file.
+        explain: Method that explains the mistakes.
     """
     place = shlex.quote(str(run.path))
+    chosen = "" if explain == EXPLAIN else f" --explain {explain}"
     commands = [
         ("The training", _command(environment.get("command"))),
         ("The evaluation", f"cnnkit evaluate {place} --protocol {results['protocol']}"),
-        ("This report", f"cnnkit report {place}"),
+        ("This report", f"cnnkit report {place}{chosen}"),
     ]
     names = (
         "cnnkit", "commit", "tensorflow", "keras", "numpy", "python", "platform", "devices", "seed",

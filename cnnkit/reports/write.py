@@ -13,6 +13,7 @@ from cnnkit._files import write_text
 from cnnkit._html.elements import Content, element
 from cnnkit._staging import write_errors
 from cnnkit.data import Dataset
+from cnnkit.errors import unknown_name
 from cnnkit.evaluation.ensemble import align_classes, held_out_images
 from cnnkit.evaluation.run_results import evaluate_run, find_results
 from cnnkit.models import load_model
@@ -20,9 +21,10 @@ from cnnkit.reports.inside import filters_section, mistakes_section, searched_im
 from cnnkit.reports.page import render_page
 from cnnkit.reports.page_file import check_page
 from cnnkit.reports.results import calibration_section, errors_section
-from cnnkit.reports.settings import reproduction_section, training_sections
+from cnnkit.reports.settings import EXPLAIN, reproduction_section, training_sections
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.inputs import held_out_augmentation
+from cnnkit.visualize import EXPLANATION_METHODS
 
 # A context of a piece of work: its number of images, and what it does.
 Progress = Callable[[int, str], AbstractContextManager[Callable[[int], object]]]
@@ -33,6 +35,7 @@ def write_report(
     output: str | Path | None = None,
     *,
     dataset: str | None = None,
+    explain: str = EXPLAIN,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -50,6 +53,7 @@ def write_report(
         output: A folder, in which `index.html` is written, or a file whose name ends in .html. None
             is the folder `report` in the run.
         dataset: Dataset of the test images; None for that of the run.
+        explain: Method of `cnnkit.visualize.explain_class` that shows what speaks for the answers.
         overwrite: Whether to replace a page that exists.
         progress: Called with the number of images and the name of each piece of work that takes
             long. It returns a context that yields a function, which takes the number of images that
@@ -59,7 +63,8 @@ def write_report(
         The file of the page.
 
     Raises:
-        UsageError: If the run does not exist, the page exists, or matplotlib is not installed.
+        UsageError: If the run or the method does not exist, the page exists, or matplotlib is not
+            installed.
         RunError: If the run is not finished, or a file cannot be written.
         DataError: If an image cannot be decoded, or results do not fit the run.
 
@@ -68,6 +73,8 @@ def write_report(
         >>> write_report("runs/demo", "report")  # doctest: +SKIP
         PosixPath('report/index.html')
     """
+    if explain not in EXPLANATION_METHODS:
+        raise unknown_name("method", explain, EXPLANATION_METHODS)
     progress = progress or _no_progress
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
     page = check_page(run, output, overwrite=overwrite)
@@ -76,7 +83,7 @@ def write_report(
     if found is None:
         with progress(len(source.splits["test"]), "evaluating") as advance:
             found = evaluate_run(run, source, seed, progress=advance)
-    html = _render(run, source, *found, progress)
+    html = _render(run, source, *found, explain, progress)
     with write_errors(page):
         page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, html)
@@ -88,14 +95,21 @@ def _no_progress(images: int, work: str) -> AbstractContextManager[Callable[[int
 
 
 def _render(
-    run: RunFolder, source: Dataset, file: Path, results: dict[str, Any], progress: Progress
+    run: RunFolder,
+    source: Dataset,
+    file: Path,
+    results: dict[str, Any],
+    explain: str,
+    progress: Progress,
 ) -> str:
     """Return the page of a run and its results."""
     model = load_model(run.finished_model(), preprocessing="raw")
     matrix = _confusion_matrix(results)
     split = align_classes(source, run.class_names)
     augmentation = held_out_augmentation(run.config)
-    mistakes = mistakes_section(model, split, results["mistakes"], run.class_names, augmentation)
+    mistakes = mistakes_section(
+        model, split, results["mistakes"], run.class_names, augmentation, explain
+    )
     with progress(len(searched_images(split)), "searching units") as advance:
         units = units_section(model, split, augmentation.image_size, advance)
     configuration, curves = training_sections(run)
@@ -107,7 +121,7 @@ def _render(
         filters_section(model),
         units,
         configuration,
-        reproduction_section(run, run.environment, results, file),
+        reproduction_section(run, run.environment, results, file, explain),
     ]
     lead = _lead(run, results, len(source.splits["train"]))
     return render_page(f"Report of {run.path.resolve().name}", lead, sections)

@@ -60,6 +60,10 @@ class MetricTotals:
         return self.correct / self.images
 
 
+class DivergedError(RunError):
+    """The loss or a weight is no longer finite."""
+
+
 @dataclass
 class TrainingState:
     """Position of a run, and what its next steps depend on.
@@ -181,8 +185,8 @@ def save_checkpoint(
         Path of the new file.
 
     Raises:
-        RunError: If a variable is not finite, or the file cannot be written; the earlier
-            checkpoints are kept.
+        DivergedError: If a variable is not finite; the earlier checkpoints are kept.
+        RunError: If the file cannot be written.
     """
     file = folder / f"step-{global_step:09d}.npz"
     arrays: dict[str, Any] = {
@@ -190,7 +194,7 @@ def save_checkpoint(
     }
     for name, variable in zip(arrays, variables, strict=True):
         if not np.all(np.isfinite(arrays[name])):
-            raise RunError(
+            raise DivergedError(
                 f"The weights are no longer finite at step {global_step} ({variable.path})",
                 hint="Lower the learning rate and start again",
             )

@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset
-from cnnkit.errors import DataError, RunError
-from cnnkit.training.checkpoint import MetricTotals, TrainingState
+from cnnkit.errors import DataError
+from cnnkit.training.checkpoint import DivergedError, MetricTotals, TrainingState
 from cnnkit.training.cluster import TF_CONFIG
 from cnnkit.training.inputs import kept_outputs
 
@@ -190,10 +190,10 @@ def check_finite_loss(loss: float, *, step: int, epoch: int, learning_rate: floa
     """Check that the loss of a step is finite.
 
     Raises:
-        RunError: If it is not.
+        DivergedError: If it is not.
     """
     if not math.isfinite(loss):
-        raise RunError(
+        raise DivergedError(
             f"The loss is no longer finite at step {step} of epoch {epoch}",
             received=loss,
             hint="Start again with a lower rate, --learning-rate "
@@ -205,10 +205,10 @@ def check_finite_held_out_loss(loss: float, *, epoch: int) -> None:
     """Check that the loss of the held-out images is finite.
 
     Raises:
-        RunError: If it is not.
+        DivergedError: If it is not.
     """
     if not math.isfinite(loss):
-        raise RunError(
+        raise DivergedError(
             f"The loss of the held-out images is not finite after epoch {epoch}",
             received=loss,
             hint="Lower the learning rate and start again; the earlier checkpoints are kept",

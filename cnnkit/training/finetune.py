@@ -21,6 +21,7 @@ import numpy as np
 from cnnkit import models
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Decoding, batches, load_dataset, report_undecodable
+from cnnkit.data.load import open_datasets_once
 from cnnkit.models.graph import build_graph
 from cnnkit.models.summary import build_without_weights, layer_macs
 from cnnkit.models.weights.compatible import only_compatible
@@ -302,17 +303,18 @@ def finetune(
         >>> finetune("vgg16.keras", "folder:photos", "runs/photos")  # doctest: +SKIP
         >>> model = load_model("runs/photos")  # doctest: +SKIP
     """
-    stages = finetuning_stages(
-        weights, dataset, model=model, freeze=freeze, epochs=epochs, learning_rate=learning_rate,
-        download=download, **fields,
-    )  # fmt: skip
-    write_stages(Path(output), stages, overwrite=overwrite)
-    train_stages(
-        Path(output),
-        stages,
-        lambda config, folder, resume: train(
-            config, folder, resume=resume, download=download, callbacks=callbacks
-        ),
-        lambda text: None,
-    )
+    with open_datasets_once():
+        stages = finetuning_stages(
+            weights, dataset, model=model, freeze=freeze, epochs=epochs,
+            learning_rate=learning_rate, download=download, **fields,
+        )  # fmt: skip
+        write_stages(Path(output), stages, overwrite=overwrite)
+        train_stages(
+            Path(output),
+            stages,
+            lambda config, folder, resume: train(
+                config, folder, resume=resume, download=download, callbacks=callbacks
+            ),
+            lambda text: None,
+        )
     return RunFolder(Path(output))

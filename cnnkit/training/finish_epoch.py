@@ -8,7 +8,7 @@ from typing import Any
 from cnnkit._files import append_line, json_text
 from cnnkit._staging import staged_file
 from cnnkit.training.build import is_whole_model, save_model
-from cnnkit.training.checkpoint import checkpoints_newest_first
+from cnnkit.training.checkpoint import DivergedError, checkpoints_newest_first
 from cnnkit.training.epoch import TrainingRun, validate
 
 
@@ -52,6 +52,30 @@ def finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:
     run.callbacks.on_epoch_end(metrics)
     for message in messages:
         run.callbacks.on_message(message)
+
+
+def end_with_best(run: TrainingRun, error: DivergedError) -> None:
+    """Tell that a training ends with its best network, because its loss is not finite.
+
+    Args:
+        run: The run.
+        error: What is not finite.
+
+    Raises:
+        DivergedError: The error, if the best network is not to be restored, or there is none.
+    """
+    state, best = run.state, run.state.best_accuracy
+    if best is None or not run.config.restore_best:
+        raise error
+    if run.is_chief and not is_whole_model(run.folder.best_file):
+        raise error
+    epoch = state.epochs - state.epochs_since_best
+    when = f"after epoch {epoch}" if epoch else "before training"
+    run.callbacks.on_message(
+        f"{error.problem[:1].lower()}{error.problem[1:]}: training ends with the network {when}, "
+        f"whose error on the held-out images is {1 - best:.1%}; a lower --learning-rate may reach "
+        "a better one"
+    )
 
 
 def save_result(run: TrainingRun) -> None:

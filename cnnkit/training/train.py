@@ -36,6 +36,7 @@ from cnnkit.training.build import (
 )
 from cnnkit.training.callbacks import Callback, CallbackList
 from cnnkit.training.checkpoint import (
+    DivergedError,
     TrainingState,
     check_resumable_configuration,
     check_resumable_dataset,
@@ -61,7 +62,13 @@ from cnnkit.training.distribute import (
 )
 from cnnkit.training.environment import describe_environment
 from cnnkit.training.epoch import TrainingRun, describe_run, run_epoch
-from cnnkit.training.finish_epoch import finish_epoch, is_saved, measure_initial, save_result
+from cnnkit.training.finish_epoch import (
+    end_with_best,
+    finish_epoch,
+    is_saved,
+    measure_initial,
+    save_result,
+)
 from cnnkit.training.inputs import (
     check_augmentation,
     compute_input_statistics,
@@ -132,8 +139,9 @@ def train(
         UsageError: If the configuration contains an unknown name, `output` exists, or a resumed
             run was started with another configuration.
         DataError: If the dataset cannot be used.
-        RunError: If the loss is not finite, the run folder cannot be written, another process
-            trains in it, or another worker does not start or respond.
+        RunError: If the loss is not finite and there is no best network to restore, the run folder
+            cannot be written, another process trains in it, or another worker does not start or
+            respond.
         Interrupted: If a signal arrived; the state is saved.
 
     Example:
@@ -194,7 +202,12 @@ def _run_epochs(run: TrainingRun) -> None:
         if run.config.restore_best and run.begins_whole and run.state.best_accuracy is None:
             measure_initial(run)
         while run.state.epochs < run.config.epochs and not run.state.reached:
-            finish_epoch(run, run_epoch(run))
+            try:
+                metrics = run_epoch(run)
+            except DivergedError as error:
+                end_with_best(run, error)
+                break
+            finish_epoch(run, metrics)
         trained = epochs_before < run.state.epochs
         if trained:
             run.keras_callbacks.end_training()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnkit.data import load_dataset
+from cnnkit.data import Decoding, load, load_dataset
 from cnnkit.errors import UsageError
 
 
@@ -21,3 +21,22 @@ def test_unknown_datasets(spec, text):
     with pytest.raises(UsageError) as error:
         load_dataset(spec)
     assert text in str(error.value)
+
+
+def test_a_dataset_is_opened_once_within_a_block(monkeypatch, image_folder):
+    opened, open_dataset = [], load._open_dataset
+    monkeypatch.setattr(
+        load, "_open_dataset", lambda *args: opened.append(args[:2]) or open_dataset(*args)
+    )
+    spec = f"folder:{image_folder}"
+    black = Decoding(background=(0, 0, 0))
+    with load.open_datasets_once():
+        first = load_dataset(spec)
+        other = load_dataset(spec, decoding=black)
+        load_dataset(spec, seed=1)
+        load_dataset(spec, seed=1)
+    load_dataset(spec)
+    load_dataset(spec)
+    assert opened == [(spec, 0), (spec, 1), (spec, 0), (spec, 0)]
+    assert first.splits["test"].decoding != black
+    assert other.splits["test"].decoding == black

@@ -1,5 +1,7 @@
 """Classes of image files: their numbers are those of the network, in the order of the files."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from PIL import Image
 from scipy.special import expit, softmax
 
 import cnnkit
-from cnnkit.data import image_path
+from cnnkit._untrusted.images import max_image_bytes
+from cnnkit.data import Decoding, image_path
 from cnnkit.errors import DataError, UsageError
 from cnnkit.evaluation import ImageClassifier, evaluate
 from cnnkit.evaluation.ensemble import align_classes, evaluated_run, held_out_images
@@ -76,18 +79,34 @@ def test_a_run_sees_the_crops_of_its_evaluation(tmp_path):
         np.testing.assert_allclose([p for _, p in own.top], [p for _, p in expected.top], rtol=1e-4)
 
 
+def test_a_run_decodes_as_its_configuration_says(tmp_path):
+    """Unless another decoding is given."""
+    run = RunFolder(write_run(tmp_path / "run", 3, tmp_path))
+    run.write_config(dataclasses.replace(run.config, background="0,128,0"))
+    photo = tmp_path / "glass.png"
+    Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0)).save(photo)
+    for decoding, color in ((None, (0, 128, 0)), (Decoding(background=(0, 0, 9)), (0, 0, 9))):
+        [one] = cnnkit.predict(run.path, photo, decoding=decoding, explain="gradient")
+        np.testing.assert_array_equal(one.image, np.full((SIZE, SIZE, 3), color))
+
+
 def test_files_that_are_no_images_keep_their_places(classifier, photos, tmp_path, monkeypatch):
     (tmp_path / "no.png").write_bytes(b"no image")
     (tmp_path / "empty.jpg").touch()
-    paths = [tmp_path / "no.png", photos / "0.png", tmp_path / "empty.jpg", photos / "1.png"]
-    paths += [photos / "2.png", tmp_path / "no.png"]
+    # A file that is not even opened.
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(max_image_bytes() + 1)
+    paths = [tmp_path / "no.png", photos / "0.png", tmp_path / "large.png", photos / "1.png"]
+    paths += [photos / "2.png", tmp_path / "empty.jpg", photos / "3.png"]
     found = cnnkit.predict(classifier, paths, errors="keep", batch_size=2)
     assert [one.name for one in found] == list(map(str, paths))
-    assert [one.error is None for one in found] == [False, True, False, True, True, False]
+    assert [one.error is None for one in found] == [False, True, False, True, True, False, True]
     assert found[0].error.startswith(f"{tmp_path / 'no.png'} must be an image. Expected: a JPEG")
     assert found[0].label is found[0].probability is None
-    alone = cnnkit.predict(classifier, photos / "2.png")
-    np.testing.assert_allclose(found[4].probabilities, alone[0].probabilities, rtol=1e-5)
+    assert "large.png is too large" in found[2].error
+    whole = cnnkit.predict(classifier, photos)
+    for one, place in zip(whole, (1, 3, 4, 6), strict=False):
+        np.testing.assert_allclose(one.probabilities, found[place].probabilities, rtol=1e-5)
     with pytest.raises(DataError, match=r"no\.png must be an image"):
         cnnkit.predict(classifier, paths)
     monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "100")

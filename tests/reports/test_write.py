@@ -16,7 +16,7 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.reports import inside, settings
 from cnnkit.reports.page_file import check_page
 from cnnkit.run_folder import ENVIRONMENT, RunFolder
-from cnnkit.visualize import Attribution
+from cnnkit.visualize import EXPLANATION_METHODS, Attribution
 from tests.helpers.evaluation_networks import write_folder, write_run
 
 # Names as a stranger would choose them; folders cannot have a slash.
@@ -170,6 +170,12 @@ def test_a_page_is_replaced_only_if_that_is_said(page, run, tmp_path):
             check_page(run, wrong)
 
 
+def test_an_unknown_method_is_refused_at_once(run, tmp_path):
+    with pytest.raises(UsageError, match="Unknown method 'gradcan'.*Did you mean gradcam"):
+        write_report(run, tmp_path / "x", explain="gradcan")
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_run_that_is_not_finished_is_refused_at_once(run, tmp_path):
     other = RunFolder(tmp_path / "other")
     other.create(run.config, run.class_names, {})
@@ -194,8 +200,14 @@ def test_the_answer_is_explained_before_the_class(monkeypatch):
     monkeypatch.setattr(inside, "explain_class", explain)
     mistakes = [{"label": "a", "top": [["c", 0.9]]}, {"label": "b", "top": [["a", 0.9]]}]
     crops = np.stack([np.full((1, 1, 3), 10.0), np.full((1, 1, 3), 20.0)])
-    maps, _ = inside._explain(None, crops, mistakes, ["a", "b", "c"])
-    assert [[one.item() for one in pair] for pair in maps] == [[12, 10], [20, 21]]
+    found, note = inside._explain(None, crops, mistakes, ["a", "b", "c"], "deconvnet")
+    assert [[one.map.item() for one in pair] for pair in found] == [[12, 10], [20, 21]]
+    assert {one.method for pair in found for one in pair} == {"deconvnet"}
+    assert note.endswith("The deconvnet (Zeiler & Fergus 2013) shows the pixels that speak for a "
+                         "class: gray is 0.")  # fmt: skip
+    _, note = inside._explain(None, crops, mistakes, ["a", "b", "c"], "occlusion")
+    assert note.endswith("colors the places that speak for a class: yellow is most.")
+    assert set(inside.METHOD_NAMES) == set(EXPLANATION_METHODS)
 
 
 def test_a_network_that_cannot_be_explained_is_told(monkeypatch):
@@ -204,8 +216,8 @@ def test_a_network_that_cannot_be_explained_is_told(monkeypatch):
 
     monkeypatch.setattr(inside, "explain_class", refuse)
     mistakes = [{"label": "a", "top": [["a", 0.9]]}]
-    maps, note = inside._explain(None, np.zeros((1, 1, 1, 3)), mistakes, ["a"])
-    assert maps == []
+    found, note = inside._explain(None, np.zeros((1, 1, 1, 3)), mistakes, ["a"], "gradcam")
+    assert found == []
     assert note == "The answers of this network cannot be explained: No maps."
 
 

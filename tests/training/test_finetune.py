@@ -7,7 +7,7 @@ import pytest
 
 from cnnkit import load_model, models
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Augmentation, batches, load_dataset
+from cnnkit.data import Augmentation, batches, load, load_dataset
 from cnnkit.errors import UsageError
 from cnnkit.models.feature_extractor import feature_extractor
 from cnnkit.run_folder import RunFolder
@@ -103,14 +103,18 @@ class Notes(Callback):
         self.texts.append(message)
 
 
-def test_a_run_on_digits_learns_photos(digits, image_folder, tmp_path):
-    notes = Notes()
+def test_a_run_on_digits_learns_photos(digits, image_folder, tmp_path, monkeypatch):
+    notes, opened, open_dataset = Notes(), [], load._open_dataset
+    monkeypatch.setattr(
+        load, "_open_dataset", lambda *args: opened.append(args[0]) or open_dataset(*args)
+    )
     output = tmp_path / "photos"
     run = finetune(
         digits.path, f"folder:{image_folder}", output, epochs=2, callbacks=[notes], batch_size=16,
         early_stopping_patience=3,
     )  # fmt: skip
     assert run.path == output
+    assert opened == [f"folder:{image_folder}"]
     assert run.class_names == ("above", "below")
     assert run.result["val_accuracy"] == 1
     model = load_model(output)

@@ -1,16 +1,22 @@
 """What is kept of an epoch: the best network, an early end, and a word about divergence."""
 
 import dataclasses
+import sys
 
 import keras
 import numpy as np
 import pytest
 
+from cnnkit.cli import train_runs
+from cnnkit.errors import RunError
 from cnnkit.training import Callback, train
 from cnnkit.training.checkpoint import TrainingState
-from cnnkit.training.diagnostics import LossMonitor
+from cnnkit.training.diagnostics import LossMonitor, check_finite_held_out_loss
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import weights_of
+
+# The module, whose function of the same name hides it in the package.
+training = sys.modules["cnnkit.training.train"]
 
 
 class Notes(Callback):
@@ -78,6 +84,36 @@ def test_the_best_of_several_epochs_becomes_the_network(tmp_path):
     kept = keras.saving.load_model(run.kept_epochs[best["epoch"]]).get_weights()
     for a, b in zip(kept, weights_of(run), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_that_is_not_finite_ends_with_the_best_network(good, tmp_path, monkeypatch, capsys):
+    config = dataclasses.replace(
+        CONFIG, init_from=str(good.path), learning_rate=1e30, lr_milestones=(), restore_best=True
+    )
+    with pytest.raises(RunError, match="no longer finite"):
+        train(dataclasses.replace(config, restore_best=False), tmp_path / "without")
+    notes = Notes()
+    run = train(config, tmp_path / "run", callbacks=[notes])
+    assert "no longer finite at step" in notes.texts[-1]
+    error = 1 - good.metrics[-1]["val_accuracy"]
+    assert (
+        f": training ends with the network before training, whose error on the held-out images is "
+        f"{error:.1%}; a lower --learning-rate" in notes.texts[-1]
+    )
+    for kept, before in zip(weights_of(run), weights_of(good), strict=True):
+        np.testing.assert_array_equal(kept, before)
+    train_runs._report([run], as_json=False)
+    assert capsys.readouterr().out == f"done: {run.path}, the network before training\n"
+
+    epochs = iter((training.run_epoch, lambda run: check_finite_held_out_loss(np.nan, epoch=2)))
+    monkeypatch.setattr(training, "run_epoch", lambda run: next(epochs)(run))
+    slow = dataclasses.replace(config, init_from=None, learning_rate=0.01, epochs=3)
+    run = train(slow, tmp_path / "slow", callbacks=[notes])
+    assert (
+        "not finite after epoch 2: training ends with the network after epoch 1"
+        in (notes.texts[-1])
+    )
+    assert run.model_file.read_bytes() == run.best_file.read_bytes()
 
 
 def test_a_finished_run_that_ended_early_stays_as_it_is(tmp_path):

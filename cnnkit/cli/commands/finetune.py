@@ -115,7 +115,13 @@ def run(args: argparse.Namespace) -> int:
         train_stages(output, stages, train_stage, lambda text: print_line(text, out))
         return [RunFolder(output)]
 
-    code = train_and_report(args, output, work)
+    def work_on_one_dataset(train: TrainFunction) -> list[RunFolder]:
+        from cnnkit.data.load import open_datasets_once
+
+        with open_datasets_once():
+            return work(train)
+
+    code = train_and_report(args, output, work_on_one_dataset)
     if code == 0 and not args.json:
         print_line(f"ask it about a photo: cnnkit predict {output} PHOTO", out)
     if args.export and code == 0:

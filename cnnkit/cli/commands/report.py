@@ -13,6 +13,7 @@ from pathlib import Path
 
 from cnnkit.cli.console import add_json_argument, print_json, print_line, progress_bar
 from cnnkit.cli.values import DatasetSpec, OutputFile, output_folder, run_folder
+from cnnkit.cli.visualize.attribution import EXPLANATIONS
 from cnnkit.run_folder import RunFolder
 
 # Of the names of pages.
@@ -34,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         type=DatasetSpec(),
         help="dataset of the test images (default: the run's)",
+    )
+    parser.add_argument(
+        "--explain",
+        metavar="METHOD",
+        choices=EXPLANATIONS,
+        default="gradcam",
+        help="how to show what speaks for the answers of the worst mistakes: "
+        f"{', '.join(EXPLANATIONS)} (default: gradcam)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a page that exists")
     add_json_argument(parser)
@@ -57,7 +66,12 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.reports.write import write_report
 
     page = write_report(
-        folder, args.output, dataset=args.dataset, overwrite=args.overwrite, progress=progress_bar
+        folder,
+        args.output,
+        dataset=args.dataset,
+        overwrite=args.overwrite,
+        progress=progress_bar,
+        explain=args.explain,
     )
     if args.json:
         print_json({"page": str(page), "run": args.folder})

@@ -7,6 +7,7 @@ from PIL import Image
 
 from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
+from cnnkit.data import load
 from cnnkit.run_folder import RunFolder
 from cnnkit.stage_folder import read_stages
 from cnnkit.training import train
@@ -29,6 +30,10 @@ def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsy
         return folder
 
     monkeypatch.setattr("cnnkit.export.export", export)
+    opened, open_dataset = [], load._open_dataset
+    monkeypatch.setattr(
+        load, "_open_dataset", lambda *args: opened.append(args[0]) or open_dataset(*args)
+    )
     output, picture = tmp_path / "photos", tmp_path / "rates.png"
     words = ["finetune", digits, f"folder:{image_folder}", "--output", str(output)]
     words += ["--epochs", "1", "--batch-size", "16", "--lr-find", str(picture)]
@@ -36,6 +41,8 @@ def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsy
     words += ["--export", str(tmp_path / "served")]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
+    # For the rate, the sweep and two stages.
+    assert opened == [f"folder:{image_folder}"]
     assert lines[0] == "part 1 of 2: classifier"
     assert not [line for line in lines if line.startswith("deviates")]
     assert "note: 16 training images of each class" in lines

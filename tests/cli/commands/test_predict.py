@@ -84,7 +84,7 @@ def test_a_broken_file_does_not_keep_the_others_back(call, tmp_path, monkeypatch
     assert code == 1
     assert err == f"cnnkit: error: {broken['error']}\n"
     assert "no.png must be an image" in broken["error"]
-    assert whole["image"] == "photos/one.png"
+    assert (broken["image"], whole["image"]) == (str(tmp_path / "no.png"), "photos/one.png")
     data = Path("photos/one.png").read_bytes()
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     code, out, err = call("run", "-", "--json")

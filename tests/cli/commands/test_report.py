@@ -17,8 +17,13 @@ def test_the_command_writes_a_page_and_refuses_to_replace_it(tmp_path, capsys):
     error = capsys.readouterr().err
     assert f"--output must be a new file, and {output / 'index.html'} exists" in error
     assert "--overwrite replaces it" in error
-    assert main([*words, "--overwrite", "--json"]) == 0
+    assert "Grad-CAM (Selvaraju et al. 2017) colors" in (output / "index.html").read_text()
+    assert main([*words, "--overwrite", "--json", "--explain", "gradient"]) == 0
     assert json.loads(capsys.readouterr().out)["page"] == str(output / "index.html")
+    page = (output / "index.html").read_text()
+    assert "The gradient (Simonyan et al. 2014) shows the pixels that speak for a class" in page
+    assert ": gradient of " in page
+    assert f"cnnkit report {run} --explain gradient</code>" in page
 
 
 def test_what_is_no_run_is_told_in_one_line(tmp_path, capsys):
