@@ -36,6 +36,11 @@ SYSTEM_NAMES = frozenset(
 )
 
 
+# File of a trained network.
+MODEL = "model.keras"
+# The stages of a training of several; the run folder of a single one has no such file. The name is
+# kept for folders that older versions wrote.
+STAGES_FILE = "parts.json"
 # File of the graph in a SavedModel.
 SAVED_MODEL = "saved_model.pb"
 # Endings of the names of the files that can be decoded.
@@ -202,3 +207,15 @@ def _identity(folder: str) -> tuple[int, int]:
     # Not the status of the entry, which has no numbers on Windows.
     status = Path(folder).stat()
     return status.st_dev, status.st_ino
+
+
+def stages_hint(folder: Path) -> str | None:
+    """Return what can be done with a folder of stages that is no run; None for other folders.
+
+    It becomes a run when its last stage is finished, if that follows the others.
+    """
+    if not (folder / STAGES_FILE).is_file():
+        return None
+    finished = sorted(str(file.parent) for file in folder.glob(f"*/{MODEL}"))
+    go_on = f"`cnnkit train --resume --output {folder}` continues its stages"
+    return f"Name one of its stages, {', '.join(finished)}; or {go_on}" if finished else go_on

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnkit._file_tree import MODEL as MODEL
+from cnnkit._file_tree import stages_hint
 from cnnkit._files import join_lines, json_text, read_lines, write_text
 from cnnkit._staging import (
     STAGING_PREFIX,
@@ -47,7 +49,6 @@ LABELS = "labels.txt"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
-MODEL = "model.keras"
 BEST = "best.keras"
 EPOCHS = "epochs"
 STATISTICS = "statistics.npz"
@@ -82,12 +83,11 @@ class RunFolder:
         """
         run = cls(Path(path))
         if not run.exists():
+            hint = stages_hint(run.path)
+            if (run.path / LOCK).is_file():
+                hint = "It was never begun: start without --resume, or with --overwrite"
             raise UsageError(
-                f"No run folder {path}",
-                expected="a folder that `cnnkit train` wrote",
-                hint="It was never begun: start without --resume, or with --overwrite"
-                if (run.path / LOCK).is_file()
-                else None,
+                f"No run folder {path}", expected="a folder that `cnnkit train` wrote", hint=hint
             )
         return run
 

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cnnkit._file_tree import STAGES_FILE
 from cnnkit._files import json_text, write_text
 from cnnkit._staging import staged_file, staged_folder, write_errors
 from cnnkit._untrusted.damage import damage_as_error
@@ -32,9 +33,6 @@ from cnnkit.run_folder import (
     RunFolder,
 )
 
-# The stages of a folder; the run folder of a single training has no such file. The name is kept
-# for folders that older versions wrote.
-STAGES_FILE = "parts.json"
 # Characters of the name of a folder.
 MAX_NAME = 100
 

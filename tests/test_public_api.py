@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import cnnkit
+from cnnkit.cli.main import all_command_names
 from cnnkit.models.vgg import vgg16
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,6 +163,20 @@ def test_public_names_are_documented():
 
 def test_docstrings_refer_to_names_that_exist():
     assert public_names.broken_references() == []
+
+
+def test_every_command_has_a_call():
+    """The page names each command once, and calls that exist."""
+    page = (ROOT / "docs" / "guide" / "python.md").read_text()
+    rows = re.findall(r"^\| `cnnkit (\w+)` \| (.*) \|$", page, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(
+        {name.split()[0] for name in all_command_names()} - {"completion"}
+    )
+    for name, calls in rows:
+        found = re.findall(r"`(cnnkit(?:\.\w+)+)`", calls)
+        assert found, name
+        for call in found:
+            assert pkgutil.resolve_name(call) is not None
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import pytest
 
 from cnnkit.errors import RunError, UsageError
+from cnnkit.models.loading import model_file
 from cnnkit.recipes import TrainingStage
 from cnnkit.run_folder import RunFolder
 from cnnkit.stage_folder import has_stages, read_stages, write_stages
@@ -42,3 +43,20 @@ def test_stages_are_replaced_only_when_asked_and_when_nobody_trains_in_them(tmp_
     assert not run.path.exists()
     with pytest.raises(UsageError, match="is not a folder of stages"):
         write_stages(tmp_path, STAGES, overwrite=True)
+
+
+@pytest.mark.parametrize("open_folder", [RunFolder.open, model_file])
+def test_a_folder_of_stages_that_is_no_run_says_what_to_do(tmp_path, open_folder):
+    folder = tmp_path / "run"
+    write_stages(folder, STAGES)
+    go_on = f"`cnnkit train --resume --output {folder}` continues its stages."
+    with pytest.raises(UsageError) as error:
+        open_folder(folder)
+    assert str(error.value).endswith(f"run folder. {go_on}" if open_folder is model_file else go_on)
+    for name in ("first", "second"):
+        (folder / name).mkdir()
+        (folder / name / "model.keras").touch()
+    with pytest.raises(UsageError) as error:
+        open_folder(folder)
+    names = f"{folder / 'first'}, {folder / 'second'}"
+    assert f"Name one of its stages, {names}; or {go_on}" in str(error.value)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit._dataset_spec import DATASET_SPECS, VOC_SPEC, check_dataset_spec
-from cnnkit._file_tree import is_exported
+from cnnkit._file_tree import STAGES_FILE, is_exported
 from cnnkit._networks import PAPERS
 from cnnkit._staging import staging_folder
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
@@ -310,7 +310,7 @@ def run_folder(text: str) -> str:
         argparse.ArgumentTypeError: If it is none.
     """
     path = Path(text)
-    if not (RunFolder(path).exists() or (path / "parts.json").is_file()):
+    if not (RunFolder(path).exists() or (path / STAGES_FILE).is_file()):
         raise argparse.ArgumentTypeError(
             f"must be a folder that `cnnkit train` wrote. No run folder {text}"
         )

@@ -30,7 +30,7 @@ def draw_learning_rate_sweep(
         UsageError: If `rates` and `losses` differ in length, `path` exists or cannot be written,
             or matplotlib is not installed.
     """
-    if len(rates) != len(losses) or not rates:
+    if len(rates) != len(losses) or len(rates) == 0:
         raise UsageError(
             "`losses` must have a number for each of `rates`",
             received=f"{len(losses)} losses, {len(rates)} rates",
@@ -40,6 +40,8 @@ def draw_learning_rate_sweep(
     axes.plot(rates, losses, marker=".", linewidth=1)
     axes.axvline(chosen, color="C1", linestyle="--", label=f"chosen: {chosen:g}")
     axes.set_xscale("log")
+    # Texts of pictures are no formulas, which the powers of ten would be.
+    axes.xaxis.set_major_formatter("{x:g}")
     # A loss that explodes would hide the others.
     axes.set_ylim(0, 1.1 * min(max(losses), 4 * losses[0] + min(losses)))
     axes.set_xlabel("learning rate")

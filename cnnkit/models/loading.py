@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
+from cnnkit._file_tree import MODEL, stages_hint
 from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.layers import SubtractMean
@@ -109,9 +110,13 @@ def model_file(path: Path) -> Path:
     Raises:
         UsageError: If there is no such file.
     """
-    file = path / "model.keras" if path.is_dir() else path
+    file = path / MODEL if path.is_dir() else path
     if not file.is_file():
-        raise UsageError(f"No model at {path}", expected="a .keras file or a run folder")
+        raise UsageError(
+            f"No model at {path}",
+            expected="a .keras file or a run folder",
+            hint=stages_hint(path),
+        )
     return file
 
 

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from cnnkit import write_report
+from cnnkit._html.elements import to_html
 from cnnkit.data import load_dataset
 from cnnkit.errors import RunError, UsageError
 from cnnkit.reports import inside, settings
 from cnnkit.reports.page_file import check_page
+from cnnkit.reports.results import MAX_CELLS, errors_section
 from cnnkit.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.visualize import EXPLANATION_METHODS, Attribution
 from tests.helpers.evaluation_networks import write_folder, write_run
@@ -125,6 +127,10 @@ def test_the_page_shows_what_a_reader_asks_for(page, run):
         f"The expected calibration error (Guo et al. 2017) is {results['calibration']['error']:.1%}"
         in text
     )
+    confidence = sum(one["images"] * (one["confidence"] or 0) for one in
+                     results["calibration"]["bins"]) / 21  # fmt: skip
+    gap = confidence - (1 - results["top1_error"])
+    assert f"it is too {'confident' if gap > 0 else 'careful'} by {abs(gap):.1%}" in text
     for number, one in enumerate(results["mistakes"], 1):
         assert f"{number}. {one['name']}".replace("\u202e", r"\u202e") in text
     assert text.count("what speaks for") + text.count("everywhere 0") == 2 * len(
@@ -143,6 +149,11 @@ def test_a_number_of_the_matrix_leads_to_a_mistake(page, run):
     first = results["mistakes"][0]
     matrix = html.split('class="matrix"')[1].split("</table>")[0]
     assert 'href="#mistake-1"' in matrix
+    # Rows are classes, and columns are answers.
+    rows = [re.findall(r">([\d·]+)<", row) for row in matrix.split("<tr>")[2:]]
+    used = sorted({number for row in results["confusion"] for number in row[:2]})
+    for label, answer, images in results["confusion"]:
+        assert rows[used.index(label)][used.index(answer)] == str(images)
     article = html.split('id="mistake-1"')[1].split("</article>")[0]
     plain = Page()
     plain.feed(f"<p>{article.split('>', 1)[1]}</p>")
@@ -176,11 +187,35 @@ def test_an_unknown_method_is_refused_at_once(run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_a_run_that_is_not_finished_is_refused_at_once(run, tmp_path):
+def test_a_run_that_is_not_finished_is_refused_at_once(run, tmp_path, monkeypatch):
     other = RunFolder(tmp_path / "other")
     other.create(run.config, run.class_names, {})
+    # Before the dataset is opened.
+    monkeypatch.setattr("cnnkit.reports.write.held_out_images", lambda *_: 1 / 0)
     with pytest.raises(RunError, match="has no model yet"):
         write_report(other)
+
+
+def test_many_classes_are_a_picture_and_the_worst_ones():
+    classes = [
+        {"label": f"c{i:02d}", "images": 100, "top1_error": i / 100} for i in range(MAX_CELLS + 1)
+    ]
+    confusion = [[i, (i + 1) % len(classes), i] for i in range(1, len(classes))]
+    matrix = np.diag(np.arange(100, 100 - len(classes), -1))
+    for label, answer, images in confusion:
+        matrix[label, answer] = images
+    results = {"classes": classes, "confusion": confusion, "mistakes": []}
+    html = "".join(to_html(one) for one in errors_section(results, matrix).content)
+    assert 'class="matrix"' not in html
+    assert html.count('src="data:image/png;base64,') == 1
+    pairs, by_class = html.split("The 20 classes with the largest errors")
+    found = re.findall(r">(c\d\d)<.*?>(c\d\d)<.*?>(\d+ of 100)<", pairs, re.DOTALL)
+    assert found == [
+        (f"c{i}", f"c{(i + 1) % len(classes):02d}", f"{i} of 100") for i in range(40, 30, -1)
+    ]
+    assert re.findall(r">(c\d\d)<", by_class) == [f"c{i}" for i in range(40, 20, -1)]
+    assert "c40</t" in by_class
+    assert "c00 (40)" in by_class
 
 
 def test_at_most_two_thousand_images_are_searched(run, monkeypatch):

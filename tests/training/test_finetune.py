@@ -1,11 +1,12 @@
 """Fine-tuning: the network that weights belong to, its two stages, and what is left at the end."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cnnkit import load_model, models
+from cnnkit import load_model, models, predict
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Augmentation, batches, load, load_dataset
 from cnnkit.errors import UsageError
@@ -120,6 +121,11 @@ def test_a_run_on_digits_learns_photos(digits, image_folder, tmp_path, monkeypat
     model = load_model(output)
     assert model.output_shape == (None, 2)
     assert models.class_names(model) == ("above", "below")
+    # The whole folder is a classifier of files, with the crop of its configuration.
+    files = [image_folder / name for name in ("above", "below")]
+    found = predict(output, files)
+    assert len(found) > 1
+    assert all(one.label == Path(one.name).parent.name for one in found)
     # The frozen layer is that of the digits, bit for bit.
     name = "conv1"
     before = models.load_model(digits.path).get_layer(name).get_weights()

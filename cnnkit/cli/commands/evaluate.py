@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     import_tensorflow()
     document, members, result, paper = _evaluate(args, runs, args.scales)
     if args.json:
-        print_json(document)
+        print_json(_with_files(document))
         return 0
     print_table(_rows(result, members, paper))
     if len(result.classes) > MAX_LISTED_CLASSES:
@@ -236,6 +236,19 @@ def _rows(
     if paper:
         rows.append(_row(f"paper: {paper.source}", None, paper, tops))
     return rows
+
+
+def _with_files(document: dict[str, Any]) -> dict[str, Any]:
+    """Return results with the files of the images that they name, None for those of no folder."""
+    from cnnkit.data import image_path
+
+    named = {
+        kind: [
+            {"file": image_path(document["dataset"], one["name"]), **one} for one in document[kind]
+        ]
+        for kind in ("mistakes", "examples")
+    }
+    return {**document, **named}
 
 
 def _print_mistakes(result: Evaluation, dataset: str) -> None:

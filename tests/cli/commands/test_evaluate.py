@@ -54,6 +54,11 @@ def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
     assert file.name.startswith("center-16-")
     assert str(file) == found["file"]
     kept = json.loads(file.read_text())
+    # Files of images are printed, and not stored: the folder may be moved.
+    for kind in ("mistakes", "examples"):
+        assert found[kind]
+        for one in found[kind]:
+            assert one.pop("file") == str(dataset / one["name"])
     assert kept == {name: value for name, value in found.items() if name != "file"}
     # Equal figures leave the file as it is, from another batch size too.
     written = file.stat().st_mtime_ns

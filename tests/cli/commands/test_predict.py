@@ -90,6 +90,10 @@ def test_a_broken_file_does_not_keep_the_others_back(call, tmp_path, monkeypatch
     code, out, err = call("run", "-", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {**whole, "image": "-"}
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    code, out, err = call("run", "-")
+    assert (code, out) == (1, "")
+    assert err == ("cnnkit: error: `PATH` - needs an image on standard input. Received: 0 bytes.\n")
 
 
 def test_the_panel_shows_files_classes_and_reasons(call, figures, tmp_path):
@@ -111,7 +115,8 @@ def test_the_panel_shows_files_classes_and_reasons(call, figures, tmp_path):
     )
     for line in map(json.loads, out.splitlines()):
         assert line["explained"]["method"] == "occlusion"
-        assert line["explained"]["label"] == line["predictions"][0]["label"]
+        for field in ("label", "class"):
+            assert line["explained"][field] == line["predictions"][0][field]
     assert len(LABELS) == 7
 
 
@@ -135,6 +140,7 @@ def test_methods_are_those_of_the_package():
         (["photos/one.png", "run"], "received the image photos/one.png"),
         (["nothing", "photos"], "`MODEL` must be an existing run folder"),
         (["run", "nothing"], "`PATH` must be an existing image file or folder"),
+        (["run", "-", "photos", "-"], "`PATH` - must be given once. Received: - photos -."),
         (["run", "folder:photos"], "Received: folder:photos. Name the folder itself: photos."),
     ],
 )
