@@ -12,6 +12,8 @@ DATASET_SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:
 VOC_SPEC = "voc:PATH"
 # Between a dataset's folder or name and the split that is held out in place of its test split.
 HELD_OUT_MARK = "#"
+# File that is written last into a folder of shards.
+SHARD_INDEX = "index.npz"
 _FOLDERS = ("folder", "imagenet", "voc")
 
 
@@ -29,7 +31,7 @@ def check_dataset_spec(
         The kind, and the path or name after the colon.
 
     Raises:
-        UsageError: If there is no such kind, or no such folder.
+        UsageError: If there is no such kind, no such folder, or no index of shards in it.
 
     Example:
         >>> check_dataset_spec("tfds:cifar10")
@@ -53,6 +55,8 @@ def check_dataset_spec(
         raise unknown_name("dataset", spec, known, hint=hint)
     if kind in _FOLDERS and not _is_folder(rest, marked=kind == "folder"):
         raise missing_folder(kind, rest)
+    if kind == "shards" and not Path(rest, SHARD_INDEX).is_file():
+        raise missing_shards(rest)
     return kind, rest
 
 
@@ -62,6 +66,15 @@ def missing_folder(kind: str, path: object) -> UsageError:
         f"No folder {path}",
         expected=f"{kind}:PATH of an existing folder",
         hint="If it was moved, give its new path",
+    )
+
+
+def missing_shards(path: object) -> UsageError:
+    """Return the error for a folder without the index of shards."""
+    return UsageError(
+        f"No index of shards in {path}",
+        expected=f"a folder with {SHARD_INDEX}, from `cnnkit data shard`",
+        hint="Without it, writing was not finished: write the shards again",
     )
 
 

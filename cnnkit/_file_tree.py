@@ -134,6 +134,28 @@ def is_exported(path: Path) -> bool:
     )
 
 
+def check_version_free(output: Path, version: int | None) -> None:
+    """Raise an error if a version cannot be added to a model folder.
+
+    Raises:
+        UsageError: If `output` is a file, or `version` is below 1 or exists.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError("`output` must be a model folder, not a file", received=output)
+    if version is not None and version < 1:
+        raise UsageError("`version` must be 1 or more", received=version)
+    if version is not None and (output / str(version)).exists():
+        raise version_exists(output, version)
+
+
+def version_exists(output: Path, version: int) -> UsageError:
+    """Return the error for a version that a model folder holds already."""
+    return UsageError(
+        f"Version {version} exists in {output}",
+        hint="Take another --version, or leave it out for the next one",
+    )
+
+
 def is_ordinary(name: str) -> bool:
     """Return True if a file name is neither hidden nor one of the operating system."""
     return _reason_of_name(name) is None

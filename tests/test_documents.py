@@ -7,6 +7,7 @@ images. Words in capitals stand for files of the reader.
 
 import argparse
 import importlib.util
+import itertools
 import os
 import re
 import shlex
@@ -144,6 +145,7 @@ def folder(prepared, tmp_path):
     subprocess.run(["cp", "-al", prepared, copy], check=True)
     for name in ("alexnet_bvlc_conv.npz", "vgg16_imagenet_conv.npz", "caltech20"):
         (copy / name).symlink_to(DATA / name)
+    (copy / "scans").symlink_to("photos")
     return copy
 
 
@@ -167,6 +169,14 @@ def run(command: str, folder: Path) -> None:
         capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def remove_outputs(commands: list[str], folder: Path) -> None:
+    """Remove what the commands of a page write themselves."""
+    for command in commands:
+        for option, name in itertools.pairwise(command.split()):
+            if option == "--output":
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 class Server:
@@ -202,6 +212,7 @@ class Server:
 def test_a_page_runs_as_it_stands(page, folder):
     server, failures = Server(folder), []
     commands, programs = shell_commands(page), blocks(page, "python")
+    remove_outputs(commands, folder)
     if programs:
         (folder / "page.py").write_text("\n".join(programs))
     try:

@@ -147,11 +147,14 @@ def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
 
     Raises:
         UsageError: If new weights are asked for without an architecture, the numbers of networks
-            and architectures differ, or a `--model-option` has no value.
+            and architectures differ, or a `--model-option` has no value or stands beside a folder
+            with its own network.
     """
-    builder_arguments(args)
+    options = builder_arguments(args)["options"]
     _names_of_networks(args.model, len(paths))
     for path in paths:
+        if Path(path).is_dir():
+            _refuse_model_options(path, options)
         if path in (RANDOM, IMAGENET) and args.model is None and not Path(path).exists():
             raise _unnamed_network(path)
 
@@ -200,12 +203,8 @@ def load_network(
         network = _fresh_network(path, model, options, seed)
         return LoadedModel(network, path, given_labels=labels)
     if not place.exists() or place.is_dir() or _is_model(place, model, classifier):
-        if options and place.exists():
-            raise UsageError(
-                f"{path} holds its own network, which --model-option does not change",
-                expected="a weights file with --model-option",
-                received=", ".join(options),
-            )
+        if place.exists():
+            _refuse_model_options(path, options)
         run = RunFolder(place)
         network = _load_model(path, given, is_run=run.exists())
         return LoadedModel(network, path, run if run.exists() else None, labels)
@@ -221,6 +220,16 @@ def load_network(
         **options_for_weights(weights, options),
     )
     return LoadedModel(network, path, given_labels=labels)
+
+
+def _refuse_model_options(path: str, options: Mapping[str, Any]) -> None:
+    """Refuse options of a builder for a run folder or a model."""
+    if options:
+        raise UsageError(
+            f"{path} holds its own network, which --model-option does not change",
+            expected="a weights file with --model-option",
+            received=", ".join(options),
+        )
 
 
 def _is_model(file: Path, model: str | None, classifier: bool) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from cnnkit._file_tree import check_version_free, version_exists
 from cnnkit._staging import flush_folder, staging_folder, write_errors
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import RunError, UsageError
@@ -22,20 +23,6 @@ from cnnkit.export.model_card import Origin, describe_preprocessing, write_asset
 from cnnkit.export.reference_outputs import ReferenceOutputs, reference_outputs
 from cnnkit.export.signatures import ExportedModule, explain_signature_name, select_signatures
 from cnnkit.export.warmup import check_record_count, write_warmup_records
-
-
-def check_version_free(output: Path, version: int | None) -> None:
-    """Raises an error if a version cannot be added to a model folder.
-
-    Raises:
-        UsageError: If `output` is a file, or `version` is below 1 or exists.
-    """
-    if output.exists() and not output.is_dir():
-        raise UsageError("`output` must be a model folder, not a file", received=output)
-    if version is not None and version < 1:
-        raise UsageError("`version` must be 1 or more", received=version)
-    if version is not None and (output / str(version)).exists():
-        raise _version_exists(output, version)
 
 
 @contextmanager
@@ -96,7 +83,7 @@ def publish_version(saved: Path, output: Path, version: int | None) -> Path:
             if not target.exists():
                 raise
             if version is not None:
-                raise _version_exists(output, version) from error
+                raise version_exists(output, version) from error
             # Another export has taken this number: try the next one.
             continue
         flush_folder(output)
@@ -106,13 +93,6 @@ def publish_version(saved: Path, output: Path, version: int | None) -> Path:
 def _next_version(output: Path) -> int:
     names = [path.name for path in output.iterdir()]
     return 1 + max((int(name) for name in names if name.isascii() and name.isdecimal()), default=0)
-
-
-def _version_exists(output: Path, version: int) -> UsageError:
-    return UsageError(
-        f"Version {version} exists in {output}",
-        hint="Take another --version, or leave it out for the next one",
-    )
 
 
 TOP = 5

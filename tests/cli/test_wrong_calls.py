@@ -29,7 +29,7 @@ LEAVES = {
 # In the order in which a right value of an argument is looked for, and wrong ones.
 RIGHT = (
     "{new}/out", "{new}/out.png", "{new}/out.keras", "1", "digits", "{run}", "{image}", "{labels}",
-    "{folder}", "alexnet", "0/2", "localhost:1",
+    "{folder}", "alexnet", "0/2", "localhost:1", "{exported}", "{classifier}", "{features}",
 )  # fmt: skip
 WRONG = (
     "nonsense \x1b[2K\rcnnkit: done\n", "{none}", "{labels}/sub", "-1", "0", "1.5", "nan", "inf",
@@ -56,15 +56,21 @@ train --checkpoint-every 5x --output {new}
 train --recipe dmo --output {new}
 train --workers localhost:1 --recipe vgg-d-staged --output {new}
 train --resume --output {folder}
+train --output {run}
 features {run} --output {new}
 features merge --output {new}
+features merge {folder} --output {new}
 features {run} {run} --dataset digits --output {new}
 evaluate {run} {run}
 evaluate {run} --scales 16,16
 evaluate {run} --replicas 2
+evaluate {run} --model-option a=1
+export {run} --model-option a=1 --output {new}
+export {run} --version 1 --output {versions}
+data check shards:{folder}
 evaluate {weights} --protocol center
 plot {run} --kind curves --results {labels} --output {new}.png
-neighbors {run} --query {image} --index {folder} --dpi 100
+neighbors {run} --query {image} --index {features} --dpi 100
 plot {run} --output {image}
 visualize occlusion {run} {image} --fill 1 2 --output {new}.png
 visualize filters random --output {new}.png
@@ -77,9 +83,9 @@ transfer {run} --dataset digits --train-split a
 transfer {run} --dataset digits --overlap-threshold 0.5
 transfer {run} --dataset digits --save {new} --layer fc6 fc7
 transfer {run} --dataset digits --figure {new}.png
-transfer predict {folder}
-transfer predict {folder} {image} --dataset digits
-transfer predict {folder} {image} --split test
+transfer predict {classifier}
+transfer predict {classifier} {image} --dataset digits
+transfer predict {classifier} {image} --split test
 weights inspect {weights} --mean 1,2
 weights inspect {weights} --std a
 weights convert {weights} --model alexnet --model-option dropout --output {new}.keras
@@ -128,11 +134,15 @@ def places(tmp_path_factory):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "image.png")
     np.savez(root / "weights.npz", a=np.zeros(1))
     (root / "models/1").mkdir(parents=True)
+    for name in ("exported/1/saved_model.pb", "classifier/transfer.json", "features/index.json"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
     return {
         "new": str(root / "new"), "none": str(root / "none"), "folder": str(root / "folder"),
         "labels": str(root / "labels.txt"), "run": str(root / "run"),
         "image": str(root / "image.png"), "weights": str(root / "weights.npz"),
-        "versions": str(root / "models"), "root": root,
+        "versions": str(root / "models"), "root": root, "exported": str(root / "exported"),
+        "classifier": str(root / "classifier"), "features": str(root / "features"),
     }  # fmt: skip
 
 

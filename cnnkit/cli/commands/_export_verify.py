@@ -12,13 +12,13 @@ import argparse
 import dataclasses
 
 from cnnkit.cli.console import add_json_argument, print_json, print_line
-from cnnkit.cli.values import input_folder
+from cnnkit.cli.written_folders import exported_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument(
-        "folder", metavar="DIR", type=input_folder, help="models/NAME/N or models/NAME"
+        "folder", metavar="DIR", type=exported_folder, help="models/NAME/N or models/NAME"
     )
     add_json_argument(parser)
 

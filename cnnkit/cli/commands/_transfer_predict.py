@@ -20,7 +20,8 @@ from cnnkit.cli.load_network import (
     load_networks,
 )
 from cnnkit.cli.transfer.inputs import load_referenced_networks, load_source
-from cnnkit.cli.values import COUNT, DatasetSpec, image_file, input_folder, network_path
+from cnnkit.cli.values import COUNT, DatasetSpec, image_file, network_path
+from cnnkit.cli.written_folders import saved_classifier
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "saved",
         metavar="SAVED",
-        type=input_folder,
+        type=saved_classifier,
         help="folder that `cnnkit transfer --save` wrote",
     )
     parser.add_argument("images", nargs="*", type=image_file, metavar="IMAGE", help="image files")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from cnnkit.cli.console import print_text
 from cnnkit.cli.parser import leaf_parsers, options_of, require_packages
 from cnnkit.cli.values import FILE_TYPES, FOLDER_TYPES, OutputFile
+from cnnkit.cli.written_folders import exported_folder, feature_store, saved_classifier
 
 SHELLS = ("bash", "zsh", "tcsh")
 # shtab's script completes the words that argparse gets. These functions pass them to it as
@@ -99,9 +100,9 @@ def run(args: argparse.Namespace) -> int:
         for action in options_of(leaf):
             if action.type in FILE_TYPES or isinstance(action.type, OutputFile):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-            elif action.type in FOLDER_TYPES:
+            elif action.type in (*FOLDER_TYPES, exported_folder, feature_store, saved_classifier):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
-    preamble = {"zsh": _fill(_ZSH, _ZSH_CASE, joined)}
+    preamble = _fill(_ZSH, _ZSH_CASE, joined) if args.shell == "zsh" else ""
     script = shtab.complete(parser, args.shell, preamble=preamble)
     if args.shell == "bash":
         script += "\n" + _fill(_BASH, _BASH_CASE, joined)

@@ -10,11 +10,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnkit._file_tree import check_version_free
 from cnnkit.cli.console import add_json_argument, print_json, print_line
 from cnnkit.cli.load_network import (
     LoadedModel,
     add_builder_arguments,
     builder_arguments,
+    check_networks,
     load_network,
 )
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
@@ -140,6 +142,8 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the network, and print the new folder."""
+    check_version_free(Path(args.output), args.number)
+    check_networks(args, [args.network])
     options = builder_arguments(args)
     if Path(args.network).is_dir():
         RunFolder.open(args.network).finished_model()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
@@ -27,6 +28,7 @@ from cnnkit.cli.load_network import (
 )
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, SEED, DatasetSpec, input_folder, network_path, output_folder
+from cnnkit.cli.written_folders import FEATURES
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,6 +77,12 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{MERGE} needs at least one DIR", expected="cnnkit features merge DIR ... --output DIR"
         )
+    if merge:
+        for folder in args.folders:
+            if not Path(folder, FEATURES).is_file():
+                raise UsageError(
+                    f"`DIR` must be a folder that `cnnkit features` wrote, received {folder}"
+                )
     if args.folders and not merge:
         raise UsageError("`MODEL` must be one network", received=" ".join(args.folders))
     if not merge and args.dataset is None:

@@ -20,7 +20,8 @@ from cnnkit.cli.picture import (
     picture_options,
     refuse_picture_options,
 )
-from cnnkit.cli.values import COUNT, SEED, DatasetSpec, image_file, input_folder
+from cnnkit.cli.values import COUNT, SEED, DatasetSpec, image_file
+from cnnkit.cli.written_folders import feature_store
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--index",
         required=True,
-        type=input_folder,
+        type=feature_store,
         metavar="FEATURES",
         help="folder that `cnnkit features` wrote",
     )

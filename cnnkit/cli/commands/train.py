@@ -77,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
         metadata = {"recipe": name, "source": recipe.source}
         if args.recipe:
             metadata |= _deviations(recipe, base, config)
+        # Of several processes, another one may have begun the run already.
+        if config.strategy != "multiworker":
+            RunFolder(output).check_available(overwrite=args.overwrite)
     return train_and_report(
         args, output, lambda train: [train(config, output, args.resume, metadata)]
     )

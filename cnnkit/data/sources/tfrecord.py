@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._dataset_spec import SHARD_INDEX, missing_shards
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_error
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.record_lengths import check_record_lengths
@@ -43,7 +44,6 @@ from cnnkit.data.sources.shard_index import (
 )
 from cnnkit.errors import DataError, UsageError
 
-INDEX = "index.npz"
 SHARD_BYTES = 512 << 20
 # A TFRecord is its length (8 bytes), a checksum (4), the data, and a checksum (4).
 BEFORE_DATA, AROUND_DATA = 12, 16
@@ -60,13 +60,9 @@ def load_shards(root: str) -> Dataset:
         DataError: If the index or a shard is damaged or missing, or an image is too large.
     """
     folder = Path(root)
-    if not (folder / INDEX).is_file():
-        raise UsageError(
-            f"No index of shards in {root}",
-            expected=f"a folder with {INDEX}, from `cnnkit data shard`",
-            hint="Without it, writing was not finished: write the shards again",
-        )
-    index = read_shard_index(folder / INDEX, UNREADABLE)
+    if not (folder / SHARD_INDEX).is_file():
+        raise missing_shards(root)
+    index = read_shard_index(folder / SHARD_INDEX, UNREADABLE)
     images = {
         name: RecordOffsets(index.files, split.file_index, split.offsets, split.lengths)
         for name, split in index.splits.items()
@@ -138,9 +134,9 @@ def write_shards(
             digest.update(np.ascontiguousarray(values).tobytes())
     about |= {"shards": shards, "fingerprint": digest.hexdigest()}
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    with staged_file(folder / INDEX) as aside, aside.open("wb") as file:
+    with staged_file(folder / SHARD_INDEX) as aside, aside.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    return folder / INDEX
+    return folder / SHARD_INDEX
 
 
 def _describe(dataset: Dataset) -> dict[str, Any]:

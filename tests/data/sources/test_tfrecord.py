@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit._dataset_spec import SHARD_INDEX
 from cnnkit.data import Augmentation, batches, load_dataset, write_shards
-from cnnkit.data.sources.tfrecord import INDEX, RecordOffsets, record_reader
+from cnnkit.data.sources.tfrecord import RecordOffsets, record_reader
 from cnnkit.errors import DataError, RunError, UsageError
 from tests.helpers.images import load_file, write_files
 
@@ -92,14 +93,14 @@ def test_shards_tell_what_was_left_out(tmp_path):
     assert after.left_out == before.left_out
     assert after.empty_folders == ("empty",)
     # Version 0.1.0 stored the unreadable files only.
-    with np.load(tmp_path / "s" / INDEX) as stored:
+    with np.load(tmp_path / "s" / SHARD_INDEX) as stored:
         arrays = dict(stored)
     about = json.loads(arrays["about"].tobytes())
     about = {key: about[key] for key in about if key not in ("left_out", "empty_folders")}
     about = {**about, "unreadable": ["a/torn.png"]}
     del about["label_files"]
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(tmp_path / "s" / INDEX, **arrays)
+    np.savez(tmp_path / "s" / SHARD_INDEX, **arrays)
     assert load_dataset(f"shards:{tmp_path / 's'}").left_out == {"unreadable": ("a/torn.png",)}
 
 
@@ -136,7 +137,7 @@ def test_the_splits_of_a_dataset_share_the_memory(tmp_path, monkeypatch):
     """Any number of splits may be of the same images: reading all of them filled the memory."""
     write_files(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(4)])
     write_shards(load_dataset(f"folder:{tmp_path / 'set'}"), tmp_path / "s")
-    with np.load(tmp_path / "s" / INDEX) as stored:
+    with np.load(tmp_path / "s" / SHARD_INDEX) as stored:
         arrays = dict(stored)
     size = int(arrays["train/places"][:, 2].sum())
     about = json.loads(arrays["about"].tobytes())
@@ -147,7 +148,7 @@ def test_the_splits_of_a_dataset_share_the_memory(tmp_path, monkeypatch):
         }
         arrays |= more
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    np.savez(tmp_path / "s" / INDEX, **arrays)
+    np.savez(tmp_path / "s" / SHARD_INDEX, **arrays)
     read = []
     monkeypatch.setattr(
         "cnnkit.data.sources.tfrecord._read_image", lambda *of: read.append(of) or b""
@@ -184,7 +185,7 @@ def test_damaged_shards(shards):
 
 
 def test_damaged_index(shards):
-    index = shards / INDEX
+    index = shards / SHARD_INDEX
     index.write_bytes(index.read_bytes()[:-200])
     with pytest.raises(DataError, match="index.npz is damaged"):
         load_dataset(f"shards:{shards}")
