@@ -56,7 +56,7 @@ def progress_rows(
         errors = [1 - line["val_accuracy"] for line in lines]
         best = errors.index(min(errors))
         rows += [
-            ("error, held out", f"{errors[-1]:.2%}"),
+            ("error after the last epoch, held out", f"{errors[-1]:.2%}"),
             ("best error", f"{errors[best]:.2%} after epoch {lines[best]['epoch']}"),
             ("images per second", f"{lines[-1]['images_per_second']:,.0f}"),
         ]

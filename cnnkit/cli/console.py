@@ -54,7 +54,8 @@ def progress_bar(
                 bar.update(images)
             else:
                 bar.n = bar.last_print_n = bar.initial = images
-                bar.refresh()
+                if sys.stderr.isatty():
+                    bar.refresh()
                 begun = True
 
         yield update

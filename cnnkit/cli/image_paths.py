@@ -14,6 +14,7 @@ from cnnkit.errors import DataError, UsageError
 NamedImage = tuple[str, Path | bytes]
 
 STDIN = "-"
+MAX_COLUMN = 24
 # Prefix of a dataset of files, which other commands take.
 _FOLDER = "folder:"
 
@@ -51,15 +52,20 @@ def find_images(paths: Sequence[str]) -> list[NamedImage]:
     return images
 
 
-def print_predictions(name: str, found: Iterable[tuple[str, float]]) -> None:
+def print_predictions(
+    name: str, found: Iterable[tuple[str, float]], class_names: Iterable[str] = ()
+) -> None:
     """Print the classes of an image with their probabilities, a line each.
 
     Args:
         name: Name of the image, in the width of its column.
         found: Classes and probabilities.
+        class_names: Names of all classes where they are known: the column of the names is then as
+            wide for every image, except for names of more than `MAX_COLUMN` characters.
     """
     rows = [(cell(label), probability) for label, probability in found]
-    width = max(len(label) for label, _ in rows)
+    longest = max((len(cell(name)) for name in class_names), default=0)
+    width = max([min(longest, MAX_COLUMN), *(len(label) for label, _ in rows)])
     for label, probability in rows:
         print_line(f"{name}  {label:{width}}  {probability:.4f}")
         name = " " * len(name)

@@ -10,7 +10,9 @@ def test_a_run_shows_its_progress_errors_and_configuration(tmp_path):
     found = read(run._repr_html_())
     text = "|".join(found.texts)
     assert f"Run {run.path}|: alexnet on folder:<i>photos" in text
-    assert "epochs|3 of 5, not finished|error, held out|37.50%|best error" in text
+    assert (
+        "epochs|3 of 5, not finished|error after the last epoch, held out|37.50%|best error" in text
+    )
     assert "25.00% after epoch 2|images per second|50" in text
     assert "Error by epoch, from 0 to 50.0%" in text
     assert "learning_rate" in text

@@ -197,15 +197,18 @@ def test_labels_are_lines(tmp_path):
 def test_without_a_terminal_a_line_is_printed_every_thirty_seconds(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
-    with progress_bar(100, "features") as progress:
-        for seconds in (10, 10, 9, 2, 10, 10, 9, 2):
-            now[0] += seconds
-            progress(10)
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "features: 40 of 100 images,  1.29 images/s, 00:46 left",
-        "features: 80 of 100 images,  1.29 images/s, 00:15 left",
-    ]
+    for resumed in (False, True):
+        with progress_bar(100, "features", resumed=resumed) as progress:
+            if resumed:
+                progress(0)
+            for seconds in (10, 10, 9, 2, 10, 10, 9, 2):
+                now[0] += seconds
+                progress(10)
+        lines = capsys.readouterr().err.splitlines()
+        assert lines == [
+            "features: 40 of 100 images,  1.29 images/s, 00:46 left",
+            "features: 80 of 100 images,  1.29 images/s, 00:15 left",
+        ]
 
 
 def test_quiet_hides_progress_and_notes_but_no_errors(monkeypatch, capsys):

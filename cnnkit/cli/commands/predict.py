@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(_document(classifier, one))
         elif one.error is None:
-            print_predictions(cell(one.name).ljust(width), one.top)
+            print_predictions(cell(one.name).ljust(width), one.top, classifier.class_names)
     if args.panel is not None:
         _draw(drawn, classifier, args, len(images))
         if not args.json:
