@@ -13,7 +13,7 @@ def test_a_run_shows_its_progress_errors_and_configuration(tmp_path):
     assert (
         "epochs|3 of 5, not finished|error after the last epoch, held out|37.50%|best error" in text
     )
-    assert "25.00% after epoch 2|images per second|50" in text
+    assert "|best error|25.00% after epoch 2|images per second|50" in text
     assert "Error by epoch, from 0 to 50.0%" in text
     assert "learning_rate" in text
     assert found.tags.count("path") == 2
