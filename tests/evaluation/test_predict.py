@@ -82,7 +82,7 @@ def test_a_run_sees_the_crops_of_its_evaluation(tmp_path):
 def test_a_run_decodes_as_its_configuration_says(tmp_path):
     """Unless another decoding is given."""
     run = RunFolder(write_run(tmp_path / "run", 3, tmp_path))
-    run.write_config(dataclasses.replace(run.config, background="0,128,0"))
+    run.write_config(dataclasses.replace(run.config, background="#008000"))
     photo = tmp_path / "glass.png"
     Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0)).save(photo)
     for decoding, color in ((None, (0, 128, 0)), (Decoding(background=(0, 0, 9)), (0, 0, 9))):
