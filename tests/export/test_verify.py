@@ -251,7 +251,7 @@ def test_larger_files_than_weights_are_reported(version, monkeypatch):
     ("words", "text"),
     [
         ("export verify {tmp}/none", "`DIR` must be an existing folder"),
-        ("export verify {tmp}", "holds no version"),
+        ("export verify {tmp}", "must be a folder that `cnnkit export` wrote, received"),
         (
             "export ./verify --output {tmp}/m",
             "an existing run folder, model or weights file, received",
