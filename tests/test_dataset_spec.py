@@ -10,7 +10,8 @@ def test_kinds_and_folders(tmp_path):
     assert check_dataset_spec("digits") == ("digits", "")
     assert check_dataset_spec(f"folder:{tmp_path}") == ("folder", str(tmp_path))
     assert check_dataset_spec(f"folder:{tmp_path}#val") == ("folder", f"{tmp_path}#val")
-    assert check_dataset_spec("shards:none") == ("shards", "none")  # Its loader names the index.
+    (tmp_path / "index.npz").touch()
+    assert check_dataset_spec(f"shards:{tmp_path}") == ("shards", str(tmp_path))
     both = (*DATASET_SPECS, VOC_SPEC)
     assert check_dataset_spec(f"voc:{tmp_path}", both) == ("voc", str(tmp_path))
 
@@ -24,6 +25,7 @@ def test_kinds_and_folders(tmp_path):
         ("imagenet:", "lacks its name. Expected: imagenet:PATH"),
         ("imagenet:/no/such#val", "No folder /no/such#val. Expected: imagenet:PATH"),
         ("folder:#val", "No folder #val"),
+        ("shards:none", "No index of shards in none. Expected: a folder with index.npz"),
         ("voc:.", "has several classes per image"),
     ],
 )

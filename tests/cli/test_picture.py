@@ -71,6 +71,8 @@ def test_no_command_replaces_a_picture(tmp_path, capsys, command):
     image.write_bytes(b"\x89PNG")
     net.touch()
     run = write_metrics_run(tmp_path / "run", [0.5]).path
+    # Of features, for --index.
+    (run / "index.json").touch()
     words = COMMANDS[command].format(picture, image=image, net=net, run=run).split()
     assert main(words) == 2
     assert f"must be a new file, and {picture} exists. --overwrite" in capsys.readouterr().err
