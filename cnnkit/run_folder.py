@@ -48,6 +48,8 @@ CONFIG = "config.json"
 LABELS = "labels.txt"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
+# Held-out metrics of the network before training, where they were measured.
+INITIAL = "initial.json"
 CHECKPOINTS = "checkpoints"
 BEST = "best.keras"
 EPOCHS = "epochs"
@@ -56,7 +58,7 @@ LOCK = ".lock"
 # Entries of a folder whose creation version 0.1.0 left unfinished: it wrote CONFIG last.
 INCOMPLETE = {LABELS, ENVIRONMENT, METRICS, CHECKPOINTS, STATISTICS}
 # What is left, beside a lock, of a run whose deletion was not finished.
-LEFT_OVER = INCOMPLETE | {MODEL, BEST, EPOCHS, "tensorboard", "profile"}
+LEFT_OVER = INCOMPLETE | {INITIAL, MODEL, BEST, EPOCHS, "tensorboard", "profile"}
 
 
 @dataclass(frozen=True)
@@ -259,15 +261,49 @@ class RunFolder:
         return lines
 
     @property
+    def initial(self) -> dict[str, Any] | None:
+        """Held-out metrics of the network before training, as epoch 0; None if not measured."""
+        file = self.path / INITIAL
+        if not file.exists():
+            return None
+        with damage_as_error(file, RunError):
+            fields = JsonFields(read_json(file, nan=True), file)
+            accuracy = fields.number("val_accuracy")
+            return {"epoch": 0, "val_accuracy": accuracy, "val_loss": _finite(fields, "val_loss")}
+
+    def write_initial(self, accuracy: float, loss: float | None) -> None:
+        """Write the held-out metrics of the network before training.
+
+        Raises:
+            RunError: If the file cannot be written.
+        """
+        write_text(
+            self.path / INITIAL, json_text({"val_accuracy": accuracy, "val_loss": loss}) + "\n"
+        )
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """Metrics of the epoch with the lowest error on the held-out images; None before the first.
+
+        Of equal errors, the lower loss decides. Epoch 0 is the network before training.
+        """
+        initial = self.initial
+        return max(
+            [*([] if initial is None else [initial]), *self.metrics],
+            key=lambda line: (
+                line["val_accuracy"],
+                -(math.inf if line["val_loss"] is None else line["val_loss"]),
+            ),
+            default=None,
+        )
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """Metrics of the epoch whose network is the trained one; None before the first epoch.
 
-        With `restore_best` this is the epoch of the lowest error on the held-out images.
+        With `restore_best` this is the best one.
         """
-        lines = self.metrics
-        if not lines or not self.config.restore_best:
-            return lines[-1] if lines else None
-        return max(lines, key=lambda line: (line["val_accuracy"], -(line["val_loss"] or math.inf)))
+        return self.best if self.config.restore_best else next(reversed(self.metrics), None)
 
     def remove_partial_files(self) -> None:
         """Delete the files that a killed process did not finish; call it with the lock held.

@@ -194,6 +194,8 @@ def _copy_result(runs: Sequence[RunFolder], output: Path) -> None:
         with staged_file(output / name) as staging:
             shutil.copyfile(last.path / name, staging)
     result = RunFolder(output)
+    if (initial := runs[0].initial) is not None:
+        result.write_initial(initial["val_accuracy"], initial["val_loss"])
     write_text(result.metrics_file, "".join(json_text(line) + "\n" for line in lines))
     # It comes last, because it makes the folder a run.
     result.write_config(dataclasses.replace(last.config, epochs=max(1, len(lines))))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from tests.helpers.damage import changed_json, damaged, reads_or_refuses
+from tests.helpers.run_folders import write_metrics_run
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import metrics_line
 
@@ -310,3 +311,18 @@ def test_any_content_is_read_or_refused(stored_run, name):
         check()
     finally:
         file.write_bytes(whole)
+
+
+def test_the_best_epoch(tmp_path):
+    """A loss of 0 is the lowest one, and one that was not finite the highest."""
+    run = write_metrics_run(tmp_path, [0.5, 0.25, 0.25, 0.25], restore_best=True)
+    lines = run.metrics
+    for losses, best in (((0.5, 0.0, 0.5), 3), ((None, 0.25, 0.5), 3), ((0.5, 0.25, 0.25), 3)):
+        for line, loss in zip(lines[1:], losses, strict=True):
+            line["val_loss"] = loss
+        run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        assert run.best["epoch"] == run.result["epoch"] == best
+    run.write_initial(0.75, 0.25)
+    assert run.best == {"epoch": 0, "val_accuracy": 0.75, "val_loss": 0.25}
+    run.write_initial(0.75, None)
+    assert run.best["epoch"] == 3

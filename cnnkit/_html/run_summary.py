@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cnnkit._html.elements import Content, element, folded, html_table, line_chart, to_html
 from cnnkit.errors import CnnkitError
@@ -23,13 +23,13 @@ def run_summary(run: RunFolder) -> str:
     try:
         if not run.exists():
             return to_html(element("div", title, ": no run yet"))
-        config, lines = run.config, run.metrics
+        config, lines, progress = run.config, run.metrics, progress_rows(run)
     except CnnkitError as error:
         return to_html(element("div", title, f": {error}"))
     errors = [1 - line["val_accuracy"] for line in lines]
     training = [1 - line["accuracy"] for line in lines]
     content: list[Content] = [title, f": {config.model} on {config.dataset}"]
-    content.append(html_table(progress_rows(config, lines, finished=run.model_file.is_file())))
+    content.append(html_table(progress))
     if len(lines) > 1:
         caption = (
             f"Error by epoch, from 0 to {max(errors + training):.1%}: held out, training dashed"
@@ -40,26 +40,23 @@ def run_summary(run: RunFolder) -> str:
     return to_html(element("div", *content))
 
 
-def progress_rows(
-    config: TrainingConfig, lines: list[dict[str, Any]], *, finished: bool
-) -> list[tuple[str, str]]:
+def progress_rows(run: RunFolder) -> list[tuple[str, str]]:
     """Return the progress and the errors of a run as rows of a table.
 
     Args:
-        config: Its configuration.
-        lines: Its metrics.
-        finished: Whether it has its trained network.
+        run: The run.
     """
-    state = "finished" if finished else "not finished"
-    rows = [("epochs", f"{len(lines)} of {config.epochs}, {state}")]
+    lines, best = run.metrics, run.best
+    state = "finished" if run.model_file.is_file() else "not finished"
+    rows = [("epochs", f"{len(lines)} of {run.config.epochs}, {state}")]
     if lines:
-        errors = [1 - line["val_accuracy"] for line in lines]
-        best = errors.index(min(errors))
-        rows += [
-            ("error after the last epoch, held out", f"{errors[-1]:.2%}"),
-            ("best error", f"{errors[best]:.2%} after epoch {lines[best]['epoch']}"),
-            ("images per second", f"{lines[-1]['images_per_second']:,.0f}"),
-        ]
+        error = 1 - lines[-1]["val_accuracy"]
+        rows.append(("error after the last epoch, held out", f"{error:.2%}"))
+    if best is not None:
+        when = f"after epoch {best['epoch']}" if best["epoch"] else "before training"
+        rows.append(("best error", f"{1 - best['val_accuracy']:.2%} {when}"))
+    if lines:
+        rows.append(("images per second", f"{lines[-1]['images_per_second']:,.0f}"))
     return rows
 
 

@@ -129,11 +129,13 @@ def _report(runs: Sequence[RunFolder], *, as_json: bool) -> None:
         return
     for run in runs:
         result = run.result
-        if result is None:  # The loss was not finite from the first epoch on.
+        if result is None:  # Version 0.1.0 did not write it for a network without an epoch.
             print_line(f"done: {run.path}, the network before training")
             continue
         when = ""
-        if run.config.restore_best:
+        if result["epoch"] == 0:
+            when = ", that of the network before training"
+        elif run.config.restore_best:
             when = f", the lowest of {len(run.metrics)} epochs"
         elif len(runs) > 1:
             when = f" after {result['epoch']} epochs"

@@ -28,7 +28,7 @@ def training_sections(run: RunFolder) -> list[Section]:
         row for row in chosen if row[0] not in ("model", "dataset"))])]  # fmt: skip
     settings.append(element("small", "Fields that differ from their defaults."))
     settings.append(folded("All fields", html_table(config_rows(config))))
-    curves: list[Content] = [html_table(progress_rows(config, lines, finished=True))]
+    curves: list[Content] = [html_table(progress_rows(run))]
     if lines:
         words = "Loss and error by epoch, of the training images and of the held-out images"
         curves.append(draw_inside(draw_training_curves, {str(run.path): lines}, description=words))

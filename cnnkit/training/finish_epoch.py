@@ -21,6 +21,7 @@ def measure_initial(run: TrainingRun) -> None:
     )
     if run.is_chief:
         save_model(run.config, run.components, run.folder.best_file)
+        run.folder.write_initial(held_out.accuracy, held_out.mean_loss)
 
 
 def finish_epoch(run: TrainingRun, metrics: dict[str, Any]) -> None:

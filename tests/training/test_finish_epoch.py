@@ -7,7 +7,9 @@ import keras
 import numpy as np
 import pytest
 
+from cnnkit._html.run_summary import progress_rows
 from cnnkit.cli import train_runs
+from cnnkit.cli.commands.runs import summarize_run
 from cnnkit.errors import RunError
 from cnnkit.training import Callback, train
 from cnnkit.training.checkpoint import TrainingState
@@ -47,6 +49,11 @@ def test_a_rate_that_is_too_large_is_told_and_the_network_before_is_kept(good, t
     assert "--learning-rate 0.1; best.keras is the network before training" in diverged
     assert "training ends: no better network for 2 epochs" in notes.texts
     assert len(run.metrics) == 2
+    assert run.best == run.result == run.initial
+    assert run.result["epoch"] == 0
+    assert run.result["val_accuracy"] == good.metrics[-1]["val_accuracy"]
+    assert summarize_run(run)["best_epoch"] == 0
+    assert ("best error", f"{error:.2%} before training") in progress_rows(run)
     for kept, before in zip(weights_of(run), weights_of(good), strict=True):
         np.testing.assert_array_equal(kept, before)
     assert run.best_file.read_bytes() == run.model_file.read_bytes()
@@ -103,7 +110,8 @@ def test_a_loss_that_is_not_finite_ends_with_the_best_network(good, tmp_path, mo
     for kept, before in zip(weights_of(run), weights_of(good), strict=True):
         np.testing.assert_array_equal(kept, before)
     train_runs._report([run], as_json=False)
-    assert capsys.readouterr().out == f"done: {run.path}, the network before training\n"
+    out = capsys.readouterr().out
+    assert out.endswith(" error on the held-out images, that of the network before training\n")
 
     epochs = iter((training.run_epoch, lambda run: check_finite_held_out_loss(np.nan, epoch=2)))
     monkeypatch.setattr(training, "run_epoch", lambda run: next(epochs)(run))

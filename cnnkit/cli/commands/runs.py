@@ -77,17 +77,16 @@ def find_run_folders(folder: Path) -> list[RunFolder]:
 
 def summarize_run(run: RunFolder) -> dict[str, Any]:
     """Return a run's model, dataset, progress and errors, fractions in 0..1, as a table row."""
-    lines, config = run.metrics, run.config
-    errors = [1 - line["val_accuracy"] for line in lines]
+    lines, config, best = run.metrics, run.config, run.best
     return {
         "run": str(run.path),
         "model": config.model,
         "dataset": config.dataset,
         "epochs": {"done": len(lines), "of": config.epochs},
         "finished": run.model_file.is_file(),
-        "error": round(errors[-1], 4) if errors else None,
-        "best_error": round(min(errors), 4) if errors else None,
-        "best_epoch": errors.index(min(errors)) + 1 if errors else None,
+        "error": round(1 - lines[-1]["val_accuracy"], 4) if lines else None,
+        "best_error": None if best is None else round(1 - best["val_accuracy"], 4),
+        "best_epoch": None if best is None else best["epoch"],
         "loss": None if not lines or lines[-1]["loss"] is None else round(lines[-1]["loss"], 4),
         "images_per_second": lines[-1]["images_per_second"] if lines else None,
     }
