@@ -41,6 +41,8 @@ MODEL = "model.keras"
 # The stages of a training of several; the run folder of a single one has no such file. The name is
 # kept for folders that older versions wrote.
 STAGES_FILE = "parts.json"
+# Files of a folder of features, and of a saved classifier of features.
+FEATURE_INDEX, CLASSIFIER_FILE = "index.json", "transfer.json"
 # File of the graph in a SavedModel.
 SAVED_MODEL = "saved_model.pb"
 # Endings of the names of the files that can be decoded.

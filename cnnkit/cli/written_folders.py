@@ -5,11 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cnnkit._file_tree import is_exported
+from cnnkit._file_tree import CLASSIFIER_FILE, FEATURE_INDEX, is_exported
 from cnnkit.cli.values import input_folder
-
-# Files without which a folder is none of a saved classifier, or of features.
-CLASSIFIER, FEATURES = "transfer.json", "index.json"
 
 
 def exported_folder(text: str) -> str:
@@ -27,7 +24,7 @@ def saved_classifier(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If it is none.
     """
-    return _check(text, Path(text, CLASSIFIER).is_file(), "cnnkit transfer --save")
+    return _check(text, Path(text, CLASSIFIER_FILE).is_file(), "cnnkit transfer --save")
 
 
 def feature_store(text: str) -> str:
@@ -36,7 +33,7 @@ def feature_store(text: str) -> str:
     Raises:
         argparse.ArgumentTypeError: If it is none.
     """
-    return _check(text, Path(text, FEATURES).is_file(), "cnnkit features")
+    return _check(text, Path(text, FEATURE_INDEX).is_file(), "cnnkit features")
 
 
 def _check(text: str, passed: bool, command: str) -> str:

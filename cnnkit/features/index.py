@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cnnkit._file_tree import FEATURE_INDEX
 from cnnkit._files import json_text
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit._untrusted.limits import MAX_FEATURE_DIMENSION, MAX_FEATURE_PARTS, MAX_FEATURE_ROWS
@@ -17,7 +18,6 @@ from cnnkit.data.formats import DECODING_OF_0_1_0, DEFAULT_DECODING
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features.spec import FeatureSpec
 
-INDEX = "index.json"
 FORMAT = 1
 # The key of the spec in the file.
 SPEC_KEY = "protocol"
@@ -110,7 +110,7 @@ class FeatureIndex:
 
 def is_feature_store(folder: str | Path) -> bool:
     """Return True if the folder is a feature store."""
-    return (Path(folder) / INDEX).is_file()
+    return (Path(folder) / FEATURE_INDEX).is_file()
 
 
 def read_index(folder: str | Path) -> FeatureIndex:
@@ -120,10 +120,11 @@ def read_index(folder: str | Path) -> FeatureIndex:
         UsageError: If the folder is not a feature store.
         DataError: If the index is damaged or of another version.
     """
-    file = Path(folder) / INDEX
+    file = Path(folder) / FEATURE_INDEX
     if not file.is_file():
         raise UsageError(
-            f"No features in {folder}", expected=f"a folder with {INDEX}, from `cnnkit features`"
+            f"No features in {folder}",
+            expected=f"a folder with {FEATURE_INDEX}, from `cnnkit features`",
         )
     stored = JsonFields(read_json(file), file)
     if stored.integer("format") != FORMAT:

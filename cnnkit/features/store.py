@@ -20,6 +20,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from cnnkit._file_tree import FEATURE_INDEX
 from cnnkit._files import json_text, write_text
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_errors
 from cnnkit._untrusted.json_documents import JsonFields, read_json
@@ -31,7 +32,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features.extract import BATCH_SIZE, FeatureBatch, require_batch_size, stream_features
 from cnnkit.features.extractor import FeatureExtractor
 from cnnkit.features.image_batches import ALL, select_features_split
-from cnnkit.features.index import INDEX, FeatureIndex, is_feature_store, read_index
+from cnnkit.features.index import FeatureIndex, is_feature_store, read_index
 from cnnkit.features.spec import FeatureSpec
 
 PART_PREFIX = "features-"
@@ -200,7 +201,7 @@ def _create(folder: Path, index: FeatureIndex) -> None:
         with write_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if all(entry.name.startswith(STAGING_PREFIX) for entry in folder.iterdir()):
-            write_text(folder / INDEX, index.to_json())
+            write_text(folder / FEATURE_INDEX, index.to_json())
         # Another machine may have written the index in the meantime.
         elif not is_feature_store(folder):
             raise UsageError(

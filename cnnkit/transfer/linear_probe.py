@@ -20,6 +20,7 @@ import numpy as np
 import skops.io
 from sklearn.pipeline import Pipeline
 
+from cnnkit._file_tree import CLASSIFIER_FILE
 from cnnkit._files import json_text, write_text
 from cnnkit._staging import machine_identity, staged_folder
 from cnnkit._untrusted.damage import damage_as_error
@@ -33,7 +34,7 @@ from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
 from cnnkit.transfer.linear_classifier import CLASSIFIERS, check_features
 from cnnkit.transfer.pipeline_file import load_pipeline
 
-PIPELINE, METADATA = "pipeline.skops", "transfer.json"
+PIPELINE = "pipeline.skops"
 FORMAT = 1
 # Keys in the file whose attribute has another name.
 ORIGIN = "origin"
@@ -191,7 +192,9 @@ class LinearProbe:
                     "`pipeline` must be one of linear estimators, which can be read again",
                     received=error.received,
                 ) from error
-            write_text(staging / METADATA, json_text({"format": FORMAT, **stored}, indent=2) + "\n")
+            write_text(
+                staging / CLASSIFIER_FILE, json_text({"format": FORMAT, **stored}, indent=2) + "\n"
+            )
 
 
 def check_no_overwrite(path: Path) -> None:
@@ -213,7 +216,7 @@ def names_own_networks(path: str | Path) -> bool:
     Raises:
         DataError: If it is damaged.
     """
-    stored = JsonFields(read_json(Path(path) / METADATA), Path(path) / METADATA)
+    stored = JsonFields(read_json(Path(path) / CLASSIFIER_FILE), Path(path) / CLASSIFIER_FILE)
     reference = stored.fields(KEYS["model_reference"]).document
     return stored.text(ORIGIN, default=None) == _origin(Path(path), reference)
 
@@ -239,12 +242,12 @@ def load_linear_probe(path: str | Path) -> LinearProbe:
         (Pipeline(steps=[('normalizer', Normalizer()), ('linearsvc', LinearSVC(...))]), ('airplanes', ...))
     """  # noqa: E501
     folder = Path(path)
-    if not (folder / METADATA).is_file():
+    if not (folder / CLASSIFIER_FILE).is_file():
         raise UsageError(
             f"No saved classifier in {path}",
-            expected=f"a folder with {METADATA}, from `cnnkit transfer --save`",
+            expected=f"a folder with {CLASSIFIER_FILE}, from `cnnkit transfer --save`",
         )
-    file = folder / METADATA
+    file = folder / CLASSIFIER_FILE
     stored = JsonFields(read_json(file), file)
     if stored.integer("format") != FORMAT:
         raise DataError(
@@ -288,7 +291,7 @@ def _check_pipeline(probe: LinearProbe, folder: Path) -> None:
         DataError: If it does not.
     """
     file = folder / PIPELINE
-    described = f"is not the classifier that {METADATA} describes"
+    described = f"is not the classifier that {CLASSIFIER_FILE} describes"
     with damage_as_error(file, problem=described), np.errstate(all="ignore"):
         last = probe.pipeline[-1]
         dimension = getattr(last, "n_features_in_", None)

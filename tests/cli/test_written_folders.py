@@ -5,8 +5,6 @@ import argparse
 import pytest
 
 from cnnkit.cli.written_folders import exported_folder, feature_store, saved_classifier
-from cnnkit.features.index import INDEX
-from cnnkit.transfer.linear_probe import METADATA
 
 
 @pytest.mark.parametrize(
@@ -14,8 +12,8 @@ from cnnkit.transfer.linear_probe import METADATA
     [
         (exported_folder, "1/saved_model.pb", "cnnkit export"),
         (exported_folder, "saved_model.pb", "cnnkit export"),
-        (saved_classifier, METADATA, "cnnkit transfer --save"),
-        (feature_store, INDEX, "cnnkit features"),
+        (saved_classifier, "transfer.json", "cnnkit transfer --save"),
+        (feature_store, "index.json", "cnnkit features"),
     ],
 )
 def test_a_folder_needs_the_file_that_its_command_writes(kind, file, command, tmp_path):

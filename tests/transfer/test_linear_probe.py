@@ -13,12 +13,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
 
+from cnnkit._file_tree import CLASSIFIER_FILE
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import extract_features, select_features_split, split_from_files
 from cnnkit.transfer import LinearProbe, extract_layers, fit_linear_classifier, load_linear_probe
-from cnnkit.transfer.linear_probe import METADATA, PIPELINE, names_own_networks
+from cnnkit.transfer.linear_probe import PIPELINE, names_own_networks
 from tests.helpers.small_network import network
 
 
@@ -152,12 +153,12 @@ def test_files_that_are_no_classifier(net, source, tmp_path):
 
     (folder / PIPELINE).write_bytes(good)
     load_linear_probe(folder)
-    about = json.loads((folder / METADATA).read_text())
+    about = json.loads((folder / CLASSIFIER_FILE).read_text())
     for wrong in ({"format": 2}, {"protocol": {}}, {"classes": None}, {"color": "red"}):
-        (folder / METADATA).write_text(json.dumps({**about, **wrong}))
+        (folder / CLASSIFIER_FILE).write_text(json.dumps({**about, **wrong}))
         with pytest.raises((DataError, UsageError)):
             load_linear_probe(folder)
-    (folder / METADATA).write_text(json.dumps(about)[:50])
+    (folder / CLASSIFIER_FILE).write_text(json.dumps(about)[:50])
     with pytest.raises(DataError, match="is not valid JSON"):
         load_linear_probe(folder)
 
@@ -211,7 +212,7 @@ def test_the_command(net, source, image_folder, tmp_path, monkeypatch, capsys):
     (tmp_path / "moved").mkdir()
     shutil.move("../saved", "../moved/saved")
     assert names_own_networks("../moved/saved")
-    file = tmp_path / "moved" / "saved" / METADATA
+    file = tmp_path / "moved" / "saved" / CLASSIFIER_FILE
     file.write_text(file.read_text().replace("net.keras", "not.keras"))
     assert not names_own_networks("../moved/saved")
     file.write_text(file.read_text().replace("not.keras", "net.keras"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
@@ -28,7 +27,7 @@ from cnnkit.cli.load_network import (
 )
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, SEED, DatasetSpec, input_folder, network_path, output_folder
-from cnnkit.cli.written_folders import FEATURES
+from cnnkit.cli.written_folders import feature_store
 from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,10 +78,10 @@ def run(args: argparse.Namespace) -> int:
         )
     if merge:
         for folder in args.folders:
-            if not Path(folder, FEATURES).is_file():
-                raise UsageError(
-                    f"`DIR` must be a folder that `cnnkit features` wrote, received {folder}"
-                )
+            try:
+                feature_store(folder)
+            except argparse.ArgumentTypeError as error:
+                raise UsageError(f"`DIR` {error}") from error
     if args.folders and not merge:
         raise UsageError("`MODEL` must be one network", received=" ".join(args.folders))
     if not merge and args.dataset is None:
