@@ -23,6 +23,19 @@ PAPERS = {
     "cifar10_quick": "Caffe's example, after cuda-convnet",
 }
 
+# What tells networks apart whose arrays have the same shapes: no weights file says it.
+DIFFERENCES = {
+    "alexnet": "the paper's network: 224 pixels, other constants of normalization than BVLC's",
+    "alexnet_caffe": "Caffe's bvlc_alexnet: 227 pixels, normalization before pooling",
+    "caffenet": "Caffe's bvlc_reference_caffenet: 227 pixels, pooling before normalization",
+    "alexnet_one_weird_trick": "cuda-convnet2's: with normalization",
+    "alexnet_torchvision": "torchvision's: without normalization",
+    "vgg11": "column A: without normalization",
+    "vgg11_lrn": "column A-LRN: with normalization",
+    "cifar10_full": "with normalization, one dense layer",
+    "cifar10_quick": "without normalization, two dense layers",
+}
+
 
 @dataclass(frozen=True)
 class ConvStackCost:

@@ -164,10 +164,13 @@ def run(command: str, folder: Path) -> None:
     Raises:
         AssertionError: If it fails; with what it printed.
     """
+    start = time.monotonic()
     done = subprocess.run(
         ["bash", "-c", command], cwd=folder, env=environment(folder), text=True, timeout=SECONDS,
         capture_output=True, check=False,
     )  # fmt: skip
+    # `pytest -rP` shows it: what a page says about the output is compared by reading.
+    print(f"$ {command}  [{time.monotonic() - start:.0f} s]\n{done.stdout}{done.stderr}")
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
 
 

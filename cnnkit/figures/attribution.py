@@ -66,7 +66,7 @@ def draw_attribution(
         ha="center",
         fontsize=9,
     )
-    save_figure(figure, path, 100, **picture)
+    save_figure(figure, path, **picture)
 
 
 def draw_synthesized(
@@ -99,7 +99,7 @@ def draw_synthesized(
                            wspace=0.04, hspace=0.2)  # fmt: skip
     caption = "optimized from noise; activation for the noise → for the image"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=8)
-    save_figure(figure, path, 100, **picture)
+    save_figure(figure, path, **picture)
 
 
 def heat_over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -206,4 +206,4 @@ def draw_comparison(
         ha="center",
         fontsize=8,
     )
-    save_figure(figure, path, 90, **picture)
+    save_figure(figure, path, **picture)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Endings of the names of picture files.
 FORMATS = (".png", ".svg", ".pdf")
 DPI_RANGE = range(10, 1201)
+# Pixels per inch by default: the smallest texts, of 7 points, are 11 pixels high.
+DEFAULT_DPI = 110
 # Pixels of a picture, at most: matplotlib needs some 10 bytes for each.
 MAX_PIXELS = 200_000_000
 # Characters of a text and of a name in a figure, at most: a longer one takes minutes to draw.
@@ -36,7 +38,7 @@ class PictureOptions(TypedDict, total=False):
     """How a picture is written.
 
     Attributes:
-        dpi: Pixels per inch, 10 to 1200; None takes the figure's own number, 70 to 150. Lines and
+        dpi: Pixels per inch, 10 to 1200; None takes the figure's own number, 110 to 150. Lines and
             texts of .svg and .pdf files have no pixels, and the images in them do.
         overwrite: Whether to replace a file that exists. Without it, an existing file is an error.
 
@@ -134,7 +136,11 @@ def require_matplotlib() -> None:
 
 
 def save_figure(
-    figure: Figure, path: str | Path, default_dpi: int, **picture: Unpack[PictureOptions]
+    figure: Figure,
+    path: str | Path,
+    *,
+    default_dpi: int = DEFAULT_DPI,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Write a figure to a picture file, whole or not at all. Its texts are drawn as they are.
 

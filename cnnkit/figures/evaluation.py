@@ -69,7 +69,7 @@ def draw_confusion(
                 column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
             )
     lay_out(figure)
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)
 
 
 def draw_reliability(
@@ -129,7 +129,7 @@ def draw_reliability(
     below.set(xlabel="probability of the most probable class", ylabel="images")
     figure.suptitle(title, fontsize=9)
     lay_out(figure)
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)
 
 
 def draw_predictions(
@@ -186,7 +186,7 @@ def draw_predictions(
     figure.text(
         0.5, 0.1 / height, _caption(predictions, explanations), ha="center", fontsize=8, wrap=True
     )
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _caption(

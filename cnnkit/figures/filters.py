@@ -56,4 +56,4 @@ def draw_filters(
     if found.towers > 1:
         caption += f" · {found.towers} towers"
     figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)

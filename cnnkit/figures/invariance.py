@@ -68,14 +68,14 @@ def draw_invariance(
             axes.set_ylim(bottom=0)
             axes.grid(alpha=0.3)
         line[-1].set_ylim(0, 1.02)
-    figure.axes[columns - 1].legend(fontsize=6)
+    figure.axes[columns - 1].legend(fontsize=7)
     lay_out(figure, rect=(0, 0.03, 1, 1))
     caption = (
         "Euclidean distance from the features of the image as it is ·"
         f" what comes in from outside is {fill:g}, of 0 to 255"
     )
     figure.text(0.5, 0.008, caption, ha="center", fontsize=8)
-    save_figure(figure, path, 70, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _three_amounts(row: Invariance) -> tuple[float, float, float]:
@@ -135,7 +135,7 @@ def draw_correspondence(
     left.subplots_adjust(left=0.08, right=0.99, top=0.98, bottom=0.06, wspace=0.05, hspace=0.05)
     _draw_delta_bars(right.subplots(), found)
     right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
-    save_figure(figure, path, 90, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _draw_delta_bars(axes: Axes, found: Mapping[str, Correspondence]) -> None:

@@ -49,4 +49,4 @@ def draw_learning_rate_sweep(
     axes.grid(alpha=0.3)
     axes.legend()
     figure.set_layout_engine("constrained")
-    save_figure(figure, path, 150, **picture)
+    save_figure(figure, path, default_dpi=150, **picture)

@@ -56,7 +56,7 @@ def draw_occlusion(
     def name(label: int) -> str:
         return names[label] if names else f"class {label}"
 
-    figure = new_figure(15, 4.1)
+    figure = new_figure(13, 3.6)
     covered, activity, projected, probability, labels = figure.subplots(1, 5)
     row, column = np.unravel_index(result.probability.argmin(), result.probability.shape)
     pixels = np.array(image, np.float32)
@@ -81,17 +81,15 @@ def draw_occlusion(
         axes.set_xlim(-0.5, image.shape[1] - 0.5)
         axes.set_ylim(image.shape[0] - 0.5, -0.5)
     height, width = result.square
-    figure.subplots_adjust(left=0.01, right=0.97, top=0.86, bottom=0.16, wspace=0.14)
-    figure.text(
-        0.5,
-        0.02,
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.84, bottom=0.26, wspace=0.34)
+    caption = (
         f"a square of {height} x {width} pixels, {result.probability.size} positions, each drawn at"
-        " its center · a projection's gray is 0, 0.5 % of its values are clipped"
-        + ("" if others else " · black: where the activity is lowest"),
-        ha="center",
-        fontsize=9,
+        " its center\n"
+        f"projections: gray is 0, and {CLIP_FRACTION:.1%} of the values are clipped"
+        + ("" if others else " · black square: where the activity is lowest")
     )
-    save_figure(figure, path, 70, **picture)
+    figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
+    save_figure(figure, path, **picture)
 
 
 def _draw_projections(axes: Axes, result: OcclusionMaps, others: Sequence[Projection]) -> None:
@@ -130,8 +128,9 @@ def _draw_grid(
     axes: Axes, result: OcclusionMaps, values: np.ndarray, figure: Figure, **options: Any
 ) -> None:
     colored = axes.imshow(values, extent=_extent(result), **options)
-    bar = figure.colorbar(colored, ax=axes, fraction=0.046, pad=0.03)
-    bar.ax.tick_params(labelsize=7)
+    # Beside the axes, so that all five columns keep one size.
+    bar = figure.colorbar(colored, cax=axes.inset_axes((1.03, 0, 0.05, 1)))
+    bar.ax.tick_params(labelsize=8)
 
 
 def _extent(result: OcclusionMaps) -> tuple[float, float, float, float]:
@@ -156,6 +155,6 @@ def _draw_labels(axes: Axes, result: OcclusionMaps, name: Callable[[int], str]) 
     for i, label in enumerate(by_count[:3]):
         axes.plot([], [], "s", color=f"C{i}", label=plain_name(name(int(label))))
     axes.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=7, ncols=3, frameon=False,
-        handletextpad=0.1, columnspacing=0.8,
+        loc="upper center", bbox_to_anchor=(0.5, -0.01), fontsize=8, frameon=False,
+        handletextpad=0.1, labelspacing=0.2,
     )  # fmt: skip

@@ -47,7 +47,7 @@ def draw_projection(
     scale = f"gray is 0, black and white are ∓{largest:.2g}"
     caption = f"activation {result.activation:.3g}{result.position_text} · {scale}"
     figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
-    save_figure(figure, path, 150, **picture)
+    save_figure(figure, path, default_dpi=150, **picture)
 
 
 def draw_rules(
@@ -83,7 +83,7 @@ def draw_rules(
     caption = "receptive fields; gray is 0, each projection on its own scale"
     figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.05, wspace=0.06, hspace=0.16)
     figure.text(0.5, 0.01, caption, ha="center", fontsize=9)
-    save_figure(figure, path, 70, **picture)
+    save_figure(figure, path, **picture)
 
 
 # What a step did to a map in the forward pass, and what it does to the signal in the backward pass.
@@ -130,7 +130,7 @@ def draw_layerwise(
         _draw_layerwise_row(left, right, row)
     figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
     figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
-    save_figure(figure, path, 70, **picture)
+    save_figure(figure, path, **picture)
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def draw_explanations(
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
     caption = "the deconvnet's projections; gray is 0, each on its own scale"
     figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _explanation_title(one: Explanation) -> str:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from cnnkit._pixels import as_rgb, center_on_gray
-from cnnkit.figures.canvas import PictureOptions, check_picture, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import (
+    DEFAULT_DPI,
+    PictureOptions,
+    check_picture,
+    hide_axes,
+    new_figure,
+    save_figure,
+)
 
 if TYPE_CHECKING:
     from cnnkit.visualize import FeatureEvolution, Projection, SecondLayerFilters, UnitExamples
@@ -56,15 +63,15 @@ def draw_top9(
     many = units > MANY_UNITS
     columns = min(columns or (8 if many else 2), units)
     rows = -(-units // columns)
-    # In inches, at 70 pixels per inch.
+    # In inches.
     width, height = (2.3, 1.3) if many else (4.6, 2.45)
-    tiles = [_make_tile(top, int(70 * width) if many else None) for top in tops]
+    tiles = [_make_tile(top, int(DEFAULT_DPI * width) if many else None) for top in tops]
     rules = sorted({tile.rule for tile in tiles if tile.rule})
     figure = new_figure(width * columns, height * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False)
     hide_axes(grid.flat)
     for axes, tile in zip(grid.flat, tiles, strict=False):
-        axes.set_title(tile.title, fontsize=5 if many else 8, pad=2)
+        axes.set_title(tile.title, fontsize=7 if many else 8, pad=2)
         if tile.pixels is not None:
             axes.imshow(tile.pixels)
     caption = (
@@ -76,7 +83,7 @@ def draw_top9(
         left=0.01, right=0.99, top=1 - 0.2 / inches, bottom=0.38 / inches, wspace=0.05, hspace=0.15
     )
     figure.text(0.5, 0.04 / inches, caption, ha="center", fontsize=8)
-    save_figure(figure, path, 70, **picture)
+    save_figure(figure, path, **picture)
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ def draw_feature_evolution(
             if number == 0:
                 axes.set_title(f"epoch {epoch}", fontsize=8)
             if not top.projections:
-                axes.text(0.5, 0.5, "never active", ha="center", va="center", fontsize=6)
+                axes.text(0.5, 0.5, "never active", ha="center", va="center", fontsize=7)
                 continue
             axes.imshow(
                 center_on_gray(_field_projection(top), clip_fraction=EVOLUTION_CLIP_FRACTION)
@@ -184,7 +191,7 @@ def draw_feature_evolution(
         f"{_scale_text(EVOLUTION_CLIP_FRACTION)}"
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=7)
-    save_figure(figure, path, 90, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _field_projection(top: UnitExamples) -> np.ndarray:
@@ -232,7 +239,7 @@ def draw_second_layer(
     caption = f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}"
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)
     figure.text(0.5, 0.012, caption, ha="center", fontsize=8)
-    save_figure(figure, path, 80, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _second_layer_title(network: SecondLayerFilters) -> str:

@@ -67,4 +67,4 @@ def draw_training_curves(
         title="held out solid, training dashed",
         title_fontsize=8,
     )
-    save_figure(figure, path, 150, **picture)
+    save_figure(figure, path, default_dpi=150, **picture)

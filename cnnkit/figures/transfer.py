@@ -79,7 +79,7 @@ def draw_learning_curve(
     )  # fmt: skip
     axes.set_title(title, fontsize=9)
     lay_out(figure)
-    save_figure(figure, path, 120, **picture)
+    save_figure(figure, path, default_dpi=120, **picture)
 
 
 def draw_neighbors(
@@ -127,7 +127,7 @@ def draw_neighbors(
         left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.3 / height, wspace=0.05, hspace=0.32
     )
     figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=8)
-    save_figure(figure, path, 110, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _draw_image(axes: Axes, image: np.ndarray, title: str, **style: Any) -> None:

@@ -74,7 +74,7 @@ def test_weights_of_others(weights_file):
     loaded = load_network(weights_file, model="alexnet", options=SMALL)
     assert loaded.model.name == "alexnet"
     assert loaded.model.output_shape == (None, 3)
-    with pytest.raises(UsageError, match=r"--model must name the network of .*w\.weights\.h5"):
+    with pytest.raises(UsageError, match=r"`model` must name the network of .*w\.weights\.h5"):
         load_network(weights_file)
 
 

@@ -1,6 +1,8 @@
 """Texts of figures are drawn as they are, not as formulas; files of figures in three formats."""
 
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,8 +23,8 @@ def drawn(monkeypatch):
     """The figures that were saved."""
     figures = []
 
-    def save(figure, path, default_dpi, **picture):
-        save_figure(figure, path, default_dpi, **picture)
+    def save(figure, path, **picture):
+        save_figure(figure, path, **picture)
         figures.append(figure)
 
     monkeypatch.setattr("cnnkit.figures.evaluation.save_figure", save)
@@ -42,7 +44,7 @@ def test_names_are_no_formulas_wherever_they_are_drawn(tmp_path, drawn):
 def test_control_characters_are_drawn_as_escapes_and_long_texts_shortened(tmp_path):
     figure = new_figure(2, 2)
     text = figure.text(0, 0, "two\nlines\r\u202e" + "a" * 10**6)
-    save_figure(figure, tmp_path / "a.png", 20)
+    save_figure(figure, tmp_path / "a.png", default_dpi=20)
     assert text.get_text().startswith("two\nlines\\r\\u202ea")
     assert len(text.get_text()) < canvas._MAX_TEXT + 100
 
@@ -68,7 +70,7 @@ def test_the_ending_of_the_name_chooses_the_format(tmp_path):
 
 def test_the_resolution_is_that_of_the_figure_or_the_given_one(tmp_path):
     for name, dpi, expected in (("own", None, 30), ("fine", 60, 60)):
-        save_figure(new_figure(2, 1), tmp_path / f"{name}.png", 30, dpi=dpi)
+        save_figure(new_figure(2, 1), tmp_path / f"{name}.png", default_dpi=30, dpi=dpi)
         with Image.open(tmp_path / f"{name}.png") as written:
             assert written.size == (2 * expected, expected)
 
@@ -111,7 +113,7 @@ def test_a_file_that_cannot_be_written_is_told_in_one_line(
 
 def test_a_picture_too_large_for_the_memory_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"200,000,000 pixels. Expected: at most 707 dpi"):
-        save_figure(new_figure(20, 20), tmp_path / "a.png", 100, dpi=1200)
+        save_figure(new_figure(20, 20), tmp_path / "a.png", dpi=1200)
     assert not list(tmp_path.iterdir())
 
 
@@ -120,3 +122,20 @@ def test_every_figure_takes_the_resolution_and_overwrite():
         if name.startswith("draw_"):
             parameters = inspect.signature(getattr(figures, name)).parameters
             assert parameters["picture"].annotation == "Unpack[PictureOptions]", name
+
+
+def test_texts_of_figures_are_readable():
+    """No text is lower than ten pixels, in which a letter of lower case has five."""
+    found = 0
+    for file in Path(figures.__file__).parent.glob("*.py"):
+        source = file.read_text()
+        sizes = [
+            float(size)
+            for value in re.findall(r"(?:font|label)size=([^,)]+)", source)
+            for size in re.findall(r"\d+\.?\d*", re.sub(r" if .* else ", " ", value))
+        ]
+        resolutions = [int(dpi) for dpi in re.findall(r"default_dpi=(\d+)", source)]
+        smallest = min(sizes, default=10) * min(resolutions, default=canvas.DEFAULT_DPI) / 72
+        assert smallest > 10, file
+        found += len(sizes)
+    assert found > 40

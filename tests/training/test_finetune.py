@@ -53,7 +53,7 @@ def test_convolutions_get_a_linear_classifier(convolutions, monkeypatch):
     assert found.freeze == ("conv1", "conv2")
     # No builder takes all arguments but those of the package.
     monkeypatch.delitem(models.BUILDERS, "tiny")
-    with pytest.raises(UsageError, match="--model must name the network of"):
+    with pytest.raises(UsageError, match=r"whose arrays fit several. Expected: alexnet_caffe \("):
         describe_pretrained(convolutions, init_options={"preprocessing": "caffe"})
 
 

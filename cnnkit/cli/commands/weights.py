@@ -106,9 +106,10 @@ def run(args: argparse.Namespace) -> int:
 def _facts(file: WeightsFile) -> dict[str, Any]:
     import numpy as np
 
-    from cnnkit.models.weights.compatible import compatible_networks
+    from cnnkit.models.weights.compatible import compatible_networks, describe_differences
 
     found = compatible_networks(file)
+    fitting = [fit for fit in found if fit.problem is None]
     preprocessing = file.preprocessing
     mean, std = np.asarray(preprocessing.mean, float), preprocessing.std
     color = mean.reshape(-1, COLORS).mean(axis=0)
@@ -131,10 +132,11 @@ def _facts(file: WeightsFile) -> dict[str, Any]:
         "divided_by": None if std is None else [round(float(value), 3) for value in std],
         "class_names": None if file.class_names is None else len(file.class_names),
         "fits": [
-            fit.network + ("" if fit.include_top else " (include_top=False)")
-            for fit in found
-            if fit.problem is None
+            fit.network + ("" if fit.include_top else " (include_top=False)") for fit in fitting
         ],
+        "to_choose": describe_differences([fit.network for fit in fitting])
+        if fitting[1:]
+        else None,
         "nearest": None if found[0].problem is None else found[0].problem,
     }
 

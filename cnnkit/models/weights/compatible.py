@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cnnkit._networks import DIFFERENCES
 from cnnkit.errors import UsageError
 from cnnkit.models import BUILDERS
 from cnnkit.models.summary import build_without_weights
@@ -61,13 +63,34 @@ def only_compatible(file: WeightsFile) -> str:
         UsageError: If none fits, or several do.
     """
     fitting = [found.network for found in compatible_networks(file) if found.problem is None]
-    if len(fitting) != 1:
+    if not fitting:
         raise UsageError(
-            f"--model must name the network of {file.path}",
-            expected=f"one of {', '.join(fitting or BUILDERS)}",
-            received=f"weights that fit {len(fitting)} networks",
+            f"`model` must name the network of {file.path}",
+            expected=f"one of {', '.join(BUILDERS)}",
+            received="weights that fit none of them as they are",
+            hint="`cnnkit weights inspect FILE` says what differs",
+        )
+    if len(fitting) > 1:
+        raise UsageError(
+            f"`model` must name the network of {file.path}, whose arrays fit several",
+            expected=describe_differences(fitting),
+            hint="Choose by where the file comes from: the wrong one gives wrong outputs",
         )
     return fitting[0]
+
+
+def describe_differences(networks: Sequence[str]) -> str:
+    """Return the names of networks, each with what tells it from networks of the same shapes.
+
+    Args:
+        networks: Keys of `BUILDERS`.
+
+    Example:
+        >>> describe_differences(["vgg11", "vgg11_lrn"])
+        'vgg11 (column A: without normalization) or vgg11_lrn (column A-LRN: with normalization)'
+    """
+    named = [f"{one} ({DIFFERENCES[one]})" if one in DIFFERENCES else one for one in networks]
+    return " or ".join(filter(None, (", ".join(named[:-1]), named[-1])))
 
 
 def _compare(name: str, file: WeightsFile) -> Compatibility:

@@ -24,6 +24,7 @@ def test_weights_command(small_alexnet, capsys):
     assert facts["parameters"] == 2_334_080
     assert facts["tensors"][0] == {"name": "conv1_W", "shape": [11, 11, 3, 96]}
     assert facts["fits"][0] == "alexnet_caffe (include_top=False)"
+    assert facts["to_choose"].startswith("alexnet_caffe (Caffe's bvlc_alexnet: 227 pixels")
     assert facts["first_kernel_takes"] == "BGR"
     mean = ["--mean", "1,2,3", "--channels", "RGB"]
     output = str(small_alexnet / "new.keras")

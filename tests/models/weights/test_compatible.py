@@ -1,7 +1,17 @@
 """The networks that a weights file fits."""
 
-from cnnkit.models import open_weights
-from cnnkit.models.weights.compatible import compatible_networks
+import collections
+
+import pytest
+
+from cnnkit.errors import UsageError
+from cnnkit.models import BUILDERS, open_weights
+from cnnkit.models.summary import build_without_weights
+from cnnkit.models.weights.compatible import (
+    compatible_networks,
+    describe_differences,
+    only_compatible,
+)
 
 
 def test_compatible_networks_and_the_first_difference_of_others(small_alexnet):
@@ -19,3 +29,24 @@ def test_compatible_networks_and_the_first_difference_of_others(small_alexnet):
         if f.problem is None
     ]
     assert fitting == ["alexnet"]
+
+
+def test_several_networks_are_told_apart(small_alexnet):
+    with pytest.raises(UsageError) as caught:
+        only_compatible(open_weights(small_alexnet / "small.npz"))
+    assert "whose arrays fit several. Expected: alexnet_caffe (Caffe's bvlc_alex" in str(
+        caught.value
+    )
+    assert "or alexnet (the paper's network" in str(caught.value)
+
+
+def test_networks_of_the_same_shapes_have_a_difference():
+    by_shapes = collections.defaultdict(list)
+    for name in BUILDERS:
+        with build_without_weights(name, include_top=False) as model:
+            shapes = [tuple(layer.kernel.shape) for layer in model.layers if layer.weights]
+        by_shapes[tuple(shapes)].append(name)
+    alike = [names for names in by_shapes.values() if len(names) > 1]
+    assert ["alexnet", "alexnet_caffe", "caffenet"] in alike
+    for names in alike:
+        assert describe_differences(names).count(" (") == len(names), names
