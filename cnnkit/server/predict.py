@@ -107,7 +107,7 @@ def prepare_predict(
     )
     if max_pixels is not None:
         _check_work(inputs, max_pixels)
-    if servable.takes_pixels and IMAGES in inputs:
+    if servable.takes_pixels and IMAGES in inputs and inputs[IMAGES].dtype.kind not in "Oc":
         problem = find_invalid_pixel(inputs[IMAGES])
         if problem is not None:
             raise invalid_argument(problem)

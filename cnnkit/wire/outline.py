@@ -74,9 +74,15 @@ def outline_request(raw: bytes | bytearray) -> RequestOutline:
         cost = decoded_bytes(pb.TensorProto.FromString(small), lists)
         entry_outline = key + encode_tag(_VALUE, len(small)) + small
         # Protobuf reads the name: it may stand before or after the tensor, or be missing.
-        [(name, kept)] = pb.PredictRequest.FromString(
+        read = pb.PredictRequest.FromString(
             encode_tag(_INPUTS, len(entry_outline)) + entry_outline
-        ).inputs.items()
+        ).inputs
+        if not read:
+            # Protobuf leaves an entry out that has fields of an unknown kind.
+            raise TensorError(
+                "`inputs` must be pairs of a name and a tensor", received="other fields in a pair"
+            )
+        [(name, kept)] = read.items()
         outline.request.inputs[name].CopyFrom(kept)
         outline.tensors[name], outline.cost[name] = tensor, cost
     return outline

@@ -1,12 +1,24 @@
-"""The figure of the top nine images: order, sizes, patches beside projections."""
+"""Figures of the strongest activations: the top nine, over epochs, and of second layers."""
 
 import keras
 import matplotlib.image
 import numpy as np
 from keras import layers
 
-from cnnkit.figures import draw_top9
-from cnnkit.visualize import find_top_activations, project_top, top9
+from cnnkit.figures import draw_feature_evolution, draw_second_layer, draw_top9
+from cnnkit.visualize import (
+    Box,
+    FeatureEvolution,
+    Filters,
+    Projection,
+    ReceptiveField,
+    SecondLayerFilters,
+    UnitExamples,
+    find_top_activations,
+    project_top,
+    top9,
+)
+from tests.helpers.drawn_figures import drawn_by, pixels_of
 
 
 def test_many_units_are_drawn_small_and_in_order(tmp_path):
@@ -50,3 +62,63 @@ def test_top9_shows_patches_beside_projections(tmp_path):
     )
     assert 0 < projections.min() < projections.max() < patches.min()
     assert patches.max() < pixels.shape[1] / 2
+
+
+def examples(unit, value, patch, box=None):
+    """Returns the strongest activation of a unit whose receptive field is a patch of 4 pixels."""
+    if value is None:
+        return UnitExamples("conv2", unit, (), np.zeros((0, 4, 4, 3), np.float32))
+    box = box or Box(2, 2, 6, 6)
+    values = np.zeros((8, 8, 3), np.float32)
+    values[3, 3] = value
+    one = Projection("conv2", unit, 0, (1, 1), 2.0, values, "deconvnet", box, Box(2, 2, 6, 6))
+    return UnitExamples("conv2", unit, (one,), np.full((1, 4, 4, 3), patch, np.float32))
+
+
+def test_evolution_has_a_column_for_each_epoch(tmp_path, monkeypatch):
+    """The receptive field is shown; a unit that is silent at an epoch says so."""
+    rows = [
+        FeatureEvolution("conv2", 0, (1, 5), (examples(0, 1, 0), examples(0, -1, 0))),
+        FeatureEvolution("conv2", 7, (1, 5), (examples(7, None, 0), examples(7, 2, 0))),
+    ]
+    figure = drawn_by(monkeypatch, draw_feature_evolution, {"conv2": rows}, tmp_path / "a.png")
+    grid = np.reshape(figure.axes, (2, 2))
+    assert [axes.get_title() for axes in grid[0]] == ["epoch 1", "epoch 5"]
+    assert [axes.get_ylabel() for axes in grid[:, 0]] == ["conv2\nunit 0", "conv2\nunit 7"]
+    for axes, value in ((grid[0, 0], 1), (grid[0, 1], 0), (grid[1, 1], 1)):
+        pixels = pixels_of(axes)
+        assert pixels.shape == (4, 4, 3)
+        assert pixels[1, 1].tolist() == [value] * 3
+        assert pixels[0, 0].tolist() == [0.5] * 3
+    assert not grid[1, 0].get_images()
+    assert [text.get_text() for text in grid[1, 0].texts] == ["never active"]
+    assert figure.texts[0].get_text().startswith("deconvnet of the strongest activation")
+
+
+def test_second_layers_are_below_each_other_with_their_counts(tmp_path, monkeypatch):
+    dead = np.array([False, True, True])
+    filters = Filters("conv1", np.zeros((3, 7, 5, 3)), np.ones(3), dead, ~dead, 1)
+    field = ReceptiveField("conv2", (4, 4), (2, 2), (0, 0), (8, 8), np.zeros((1, 2)), None)
+    networks = [
+        SecondLayerFilters(
+            name,
+            filters,
+            (1,),
+            "conv2",
+            5,
+            (3, 4),
+            known,
+            (examples(0, 1, 255), examples(3, None, 0)),
+        )  # fmt: skip
+        for name, known in (("zfnet", field), ("alexnet", None))
+    ]
+    figure = drawn_by(monkeypatch, draw_second_layer, networks, tmp_path / "a.png")
+    left, right, other, _ = figure.axes
+    first = "conv1: 3 kernels of 7 x 5, 2 dead, 1 silent\nconv2: 2 of 5 silent"
+    assert left.get_title() == f"zfnet, {first}, one every 2 pixels"
+    assert other.get_title() == f"alexnet, {first}"
+    assert right.get_title() == "image patches"
+    assert pixels_of(left)[1, 1].tolist() == [1] * 3
+    assert pixels_of(left)[0, 0].tolist() == [0.5] * 3
+    assert pixels_of(right)[:4, :4].min() == 1
+    assert figure.texts[0].get_text().startswith("deconvnet of units' strongest activation")

@@ -2,6 +2,7 @@
 
 import time
 import tracemalloc
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from cnnkit.client import Client
 from cnnkit.export.invalid_inputs import hostile_tensors
 from cnnkit.server import EmbeddedServer
+from cnnkit.server.predict import prepare_predict
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
@@ -166,3 +168,15 @@ def test_the_signature_that_starts_a_model_cannot_be_called(call_server):
     code, text = error_of_call(call_server, methods.PREDICT, request)
     assert code in ("INVALID_ARGUMENT", "FAILED_PRECONDITION")
     assert "__saved_model_init_op" in text
+
+
+def test_images_that_are_files_have_no_pixels_to_check():
+    """A SavedModel of others may call its encoded images `images`."""
+    definitions = pb.SignatureDefMap()
+    signature = definitions.signature_def["serving_default"]
+    signature.inputs["images"].dtype = pb.DT_STRING
+    signature.inputs["images"].tensor_shape.dim.add(size=-1)
+    servable = SimpleNamespace(definitions=definitions, takes_pixels=True)
+    request = predict_request(images=to_tensor_proto(np.array([b"a", b"bc"], object)))
+    call = prepare_predict(request.SerializeToString(), lambda spec: servable)
+    assert call.inputs["images"].tolist() == [b"a", b"bc"]

@@ -85,6 +85,8 @@ def field(number, content=b""):
         (field(2, field(2, field(10, bytes(5000)))), "list of values must not be longer"),
         (field(2, field(2, field(5, bytes(5000)))), "list of values must not be longer"),
         (field(2, field(2) * 2), "each tensor once"),
+        # Protobuf leaves a pair out whose name is a number.
+        (field(2, b"\x08\x07" + field(2)), "pairs of a name and a tensor"),
     ],
 )
 def test_requests_that_cost_more_than_they_send(raw, text):
