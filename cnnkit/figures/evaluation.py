@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -167,12 +168,14 @@ def draw_predictions(
     most = max([3, *(len(one["top"]) for one in predictions)])
     heights = [2.3] * (1 if explanations is None else 2) + [0.26 * most]
     parts, gap = len(heights), 0.42
-    height = rows * (sum(heights) + gap * parts) + 0.4
+    caption = textwrap.fill(_caption(predictions, explanations), 38 * columns)
+    below = 0.2 + 0.15 * (1 + caption.count("\n"))
+    height = rows * (sum(heights) + gap * parts) + below + 0.05
     figure = new_figure(2.5 * columns, height)
     grid = figure.add_gridspec(
         parts * rows, columns, height_ratios=heights * rows, wspace=0.08,
         hspace=gap * parts / sum(heights),
-        left=0.02, right=0.98, top=1 - 0.1 / height, bottom=0.35 / height,
+        left=0.02, right=0.98, top=1 - 0.1 / height, bottom=below / height,
     )  # fmt: skip
     for number, (image, prediction) in enumerate(zip(images, predictions, strict=True)):
         row, column = divmod(number, columns)
@@ -183,9 +186,7 @@ def draw_predictions(
         if explanations is not None:
             _draw_explanation(cells[1], image, explanations[number], class_names)
         _draw_bars(cells[-1], prediction, most)
-    figure.text(
-        0.5, 0.1 / height, _caption(predictions, explanations), ha="center", fontsize=8, wrap=True
-    )
+    figure.text(0.5, 0.1 / height, caption, ha="center", fontsize=8)
     save_figure(figure, path, **picture)
 
 

@@ -165,3 +165,18 @@ def test_bad_input_is_one_line(run, dataset, tmp_path, capsys, words, code, text
     assert text in error
     assert error.count("\n") == 1
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_the_caption_is_whole_and_below_the_bars(figures, tmp_path, number):
+    pictures = [np.zeros((4, 4, 3), np.uint8)] * number
+    answers = [{"name": "a.png", "top": [["a", 0.5]]}] * number
+    explanations = [Attribution("gradcam", 0, 0, 1.0, np.eye(4, dtype=np.float32))] * number
+    draw_predictions(pictures, answers, tmp_path / "x.png", explanations=explanations)
+    [figure] = figures
+    [caption] = figure.texts
+    box = caption.get_window_extent().transformed(figure.dpi_scale_trans.inverted())
+    width, height = figure.get_size_inches()
+    bars = min(axes.get_position().y0 for axes in figure.axes) * height
+    assert box.x0 > 0.05 and box.x1 < width - 0.05
+    assert 0.05 < box.y0 < box.y1 < bars - 0.05
