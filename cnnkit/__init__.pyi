@@ -13,6 +13,7 @@ from cnnkit import transfer as transfer
 from cnnkit import visualize as visualize
 from cnnkit._version import __version__ as __version__
 from cnnkit.evaluation import evaluate as evaluate
+from cnnkit.evaluation import localize as localize
 from cnnkit.evaluation import predict as predict
 from cnnkit.models import alexnet as alexnet
 from cnnkit.models import alexnet_caffe as alexnet_caffe

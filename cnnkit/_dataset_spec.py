@@ -7,7 +7,14 @@ from pathlib import Path
 
 from cnnkit.errors import UsageError, unknown_name
 
-DATASET_SPECS = ("digits", "folder:PATH", "imagenet:PATH", "shards:PATH", "tfds:NAME")
+DATASET_SPECS = (
+    "digits",
+    "folder:PATH",
+    "imagenet:PATH",
+    "boxes:PATH",
+    "shards:PATH",
+    "tfds:NAME",
+)
 # The only kind of images with several classes each.
 VOC_SPEC = "voc:PATH"
 # Between a dataset's folder or name and the split that is held out in place of its test split.
@@ -55,6 +62,11 @@ def check_dataset_spec(
         raise unknown_name("dataset", spec, known, hint=hint)
     if kind in _FOLDERS and not _is_folder(rest, marked=kind == "folder"):
         raise missing_folder(kind, rest)
+    if kind == "boxes" and not Path(rest).exists():
+        raise UsageError(
+            f"No file or folder {rest}",
+            expected="boxes:PATH of a .csv or .json file, or of a folder of PASCAL VOC",
+        )
     if kind == "shards" and not Path(rest, SHARD_INDEX).is_file():
         raise missing_shards(rest)
     return kind, rest

@@ -48,9 +48,7 @@ class TrainingConfig:
         "Arguments of the builder other than classes, input_shape and mean, for example dropout=0.",
         flag="--model-option",
     )
-    dataset: str = config_field(
-        "digits", "Dataset: digits, folder:PATH, shards:PATH, tfds:NAME ..."
-    )
+    dataset: str = config_field("digits", "Dataset: digits, folder:PATH, boxes:PATH, tfds:NAME ...")
     image_size: int = config_field(
         224, "Side of the training images in pixels.", minimum=1, metavar="PIXELS"
     )
@@ -284,6 +282,19 @@ class TrainingConfig:
         evolution`.""",
         minimum=1,
         metavar="EPOCH",
+    )
+    task: str = config_field(
+        "classify",
+        """What the network learns: `classify` the classes of images, or `localize` the classes and
+        the boxes around their objects (Simonyan & Zisserman 2014, appendix A), of a dataset
+        boxes:PATH. The error of `localize` counts an image as right if its class is, and the box
+        overlaps one of its boxes by half or more (intersection over union).""",
+        choices=("classify", "localize"),
+    )
+    box_regression: str = config_field(
+        "per-class",
+        "Boxes of a network that localizes: one for each class, or a `single` one.",
+        choices=("per-class", "single"),
     )
 
     def __post_init__(self) -> None:

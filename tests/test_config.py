@@ -211,7 +211,7 @@ def test_every_field_has_an_option(tmp_path):
         "--deterministic", "--strategy", "default", "--replicas", "1",
         "--checkpoint-every", "5m", "--keep-checkpoints", "3", "--keep-best", "--keep-epochs", "1",
         "--freeze", "conv1", "--augmentation-draws", "2", "--restore-best",
-        "--early-stopping-patience", "3",
+        "--early-stopping-patience", "3", "--task", "localize", "--box-regression", "single",
     ]  # fmt: skip
     config = apply_overrides(TrainingConfig(), parse(*words))
     same = [name for name in FIELDS if getattr(config, name) == getattr(TrainingConfig(), name)]

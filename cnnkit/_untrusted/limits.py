@@ -110,6 +110,13 @@ MAX_JPEG_SEGMENTS = 1000
 # Chunks of a PNG file: libpng writes one for every 8 kB of pixels.
 MAX_PNG_CHUNKS = 1 << 16
 
+# Bounding boxes: COCO's training images have 860,000. A file of PASCAL VOC, which is XML, has 1 kB.
+MAX_BOXES = 2_000_000
+MAX_XML_BYTES = MIB
+MAX_XML_DEPTH = 20
+# Pixels from the corner of an image: a panorama has 100,000.
+MAX_COORDINATE = 1_000_000
+
 # Index of a sharded dataset: 66 bytes for each image of ImageNet, so 4 million of these in any
 # case, and more where the shards are as large as photographs make them.
 MAX_SHARD_INDEX_BYTES = 256 * MIB

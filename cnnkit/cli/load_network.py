@@ -182,6 +182,9 @@ def load_network(
         classifier: Whether to refuse weights without dense layers, and to take a `.keras` file as
             the weights of `model` where that is given.
 
+    Returns:
+        The network; of one with boxes, the classifier in it.
+
     Raises:
         UsageError: If there is no such file, `model` is missing, the file does not fit it, or
             neither the file nor `preprocessing` says what pixels the network expects.
@@ -189,6 +192,7 @@ def load_network(
     """
     from cnnkit import models
     from cnnkit.models.loading import options_for_weights
+    from cnnkit.models.localizer import class_part
     from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing, override_preprocessing
     from cnnkit.run_folder import RunFolder
 
@@ -206,7 +210,7 @@ def load_network(
         if place.exists():
             _refuse_model_options(path, options)
         run = RunFolder(place)
-        network = _load_model(path, given, is_run=run.exists())
+        network = class_part(_load_model(path, given, is_run=run.exists()))
         return LoadedModel(network, path, run if run.exists() else None, labels)
     from cnnkit.models.weights.compatible import only_compatible
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -39,6 +39,9 @@ class Split:
             () string; None if the images have no files or their pixels are in memory.
         pixels: (n, h, w, 3) uint8 RGB if all images are in memory, else None.
         decoding: How the bytes of the files become images.
+        boxes: (n, m, 4) float32 of boxes around the objects of the label: left, top, right and
+            bottom in pixels of the image, the largest box first. Rows of NaN stand for an image
+            with fewer than m objects. None for images without boxes.
     """
 
     labels: np.ndarray
@@ -47,6 +50,7 @@ class Split:
     load_bytes: LoadByIndex | None = None
     pixels: tf.Tensor | None = None
     decoding: Decoding = DEFAULT_DECODING
+    boxes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -55,6 +59,12 @@ class Split:
                 "`labels` must be an integer for each image, an index into the class names",
                 expected="integers of shape (n,)",
                 received=f"{labels.dtype} of shape {labels.shape}",
+            )
+        if self.boxes is not None and np.shape(self.boxes)[0::2] != (len(labels), 4):
+            raise UsageError(
+                "`boxes` must hold the boxes of each image",
+                expected=f"shape ({len(labels)}, m, 4)",
+                received=np.shape(self.boxes),
             )
 
     @classmethod
@@ -83,7 +93,8 @@ class Split:
         """Return the same images, decoded in another way; those in memory stay as they are."""
         if self.load_bytes is None or decoding == self.decoding:
             return self
-        return Split.from_files(self.labels, self.names, self.load_bytes, decoding)
+        split = Split.from_files(self.labels, self.names, self.load_bytes, decoding)
+        return replace(split, boxes=self.boxes)
 
     def subset(self, indices: np.ndarray) -> Split:
         """Return the images at `indices`, (m,) int, in that order."""
@@ -97,6 +108,7 @@ class Split:
             None if load_bytes is None else lambda index: load_bytes(tf.gather(table, index)),
             None if self.pixels is None else tf.gather(self.pixels, table),
             self.decoding,
+            None if self.boxes is None else self.boxes[indices],
         )
 
     def __len__(self) -> int:

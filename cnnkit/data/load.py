@@ -1,4 +1,4 @@
-"""Open datasets by name: `digits`, `folder:PATH`, `imagenet:PATH`, `shards:PATH`, `tfds:NAME`."""
+"""Open datasets by name: `digits`, `folder:PATH`, `boxes:PATH`, `shards:PATH`, `tfds:NAME` ..."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def load_dataset(
               itself or in `PATH/train` and `PATH/test`, or names like these. `folder:PATH#val`
               holds out another folder than `test`.
             - `imagenet:PATH`: ImageNet as its archives, Kaggle's or Tiny ImageNet's unpack.
+            - `boxes:PATH`: images with a box around each object: `PATH` is a `.csv` table, a
+              `.json` document of COCO, or a folder in the layout of PASCAL VOC.
             - `shards:PATH`: the output of `cnnkit data shard`.
             - `tfds:NAME`: a dataset of TensorFlow Datasets that is already prepared.
               `tfds:NAME#SPLIT` holds out another split than `test`.
@@ -90,6 +92,10 @@ def image_path(spec: str, name: str) -> str | None:
         True
     """
     kind, _, root = spec.partition(":")
+    if kind == "boxes":
+        from cnnkit.data.sources.boxes import box_image_path
+
+        return box_image_path(root, name)
     if kind not in ("folder", "imagenet"):
         return None
     folder = root if Path(root).is_dir() else root.rpartition(HELD_OUT_MARK)[0]
@@ -112,6 +118,10 @@ def _open_dataset(spec: str, seed: int, download: bool, max_unreadable: float) -
             from cnnkit.data.sources.imagenet import load_imagenet
 
             return load_imagenet(rest, seed, max_unreadable)
+        case "boxes":
+            from cnnkit.data.sources.boxes import load_boxes
+
+            return load_boxes(rest, seed, max_unreadable)
         case "shards":
             from cnnkit.data.sources.tfrecord import load_shards
 

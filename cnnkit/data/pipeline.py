@@ -13,6 +13,7 @@ iterator that has come to its end waits for that thread to wake up. An epoch of 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import time
@@ -24,9 +25,10 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data.augmentation import Augmentation, sample_augmentation
+from cnnkit.data.boxes import crop_boxes
 from cnnkit.data.crops import augment_image
 from cnnkit.data.dataset import Split
-from cnnkit.data.decode import augment_bytes
+from cnnkit.data.decode import augment_bytes, file_window_reader
 from cnnkit.data.graph_checks import failed_check
 from cnnkit.errors import DataError, UsageError
 
@@ -100,7 +102,9 @@ def batches(
 
     Returns:
         A dataset of {`images`: float32 (rows, size, size, 3) RGB, 0..255 plus any color noise;
-        `labels`: int32 (rows,); `weights`: float32 (rows,), 1 or 0}.
+        `labels`: int32 (rows,); `weights`: float32 (rows,), 1 or 0}. A split with boxes also has
+        `boxes`: float32 (rows, m, 4), left, top, right and bottom as fractions of the side of the
+        crop, beyond 0..1 for what lies outside of it.
 
     Raises:
         UsageError: If `batch_size` is less than 1.
@@ -126,21 +130,32 @@ def batches(
     parameters = sample_augmentation(augmentation, len(split), seed=seed, epoch=epoch)
     table = {name: values[index] for name, values in parameters.items()}
     table |= {"index": index, "label": split.labels[index], "weight": weights}
+    if split.boxes is not None:
+        table["boxes"] = split.boxes[index]
     dataset = tf.data.Dataset.from_tensor_slices(table)
 
     def load(row: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         if split.load_bytes is None:
-            image = augment_image(split.load_image(row["index"]), augmentation, row)
+            whole = split.load_image(row["index"])
+            image, sides = augment_image(whole, augmentation, row), tf.shape(whole)[:2]
         else:
             data = split.load_bytes(row["index"])
             image = augment_bytes(data, augmentation, row, split.decoding)
-        return {"images": image, "labels": row["label"], "weights": row["weight"]}
+            sides = None if split.boxes is None else file_window_reader(data, split.decoding)[0]
+        loaded = {"images": image, "labels": row["label"], "weights": row["weight"]}
+        if split.boxes is not None:
+            loaded["boxes"] = crop_boxes(row["boxes"], sides, augmentation, row)
+        return loaded
 
     def load_batch(rows: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         images = tf.cast(tf.gather(split.pixels, rows["index"]), tf.float32)
         return {"images": images, "labels": rows["label"], "weights": rows["weight"]}
 
-    if split.pixels is not None and augmentation.is_identity(*split.pixels.shape[1:3]):
+    if (
+        split.boxes is None
+        and split.pixels is not None
+        and augmentation.is_identity(*split.pixels.shape[1:3])
+    ):
         # Unchanged images are gathered a batch at a time, which is faster than one by one.
         dataset = parallel_map(dataset.batch(rows, drop_remainder=True), load_batch)
     else:
@@ -156,6 +171,7 @@ def gathered_batches(
     order: np.ndarray | None = None,
     first_step: int = 0,
     replicas: int = 1,
+    boxes: np.ndarray | None = None,
 ) -> Iterator[dict[str, tf.Tensor]]:
     """Cut values in memory into batches of one shape, as `batches` does with images.
 
@@ -166,18 +182,20 @@ def gathered_batches(
         order: Indices of the rows, (m,) int; None takes each row once, in order.
         first_step: Number of steps to skip at the beginning.
         replicas: Number of replicas that share a batch.
+        boxes: (n, m, 4) float32 of the `boxes` that `batches` returned, or None.
 
     Yields:
-        {`images`: the rows; `labels`: int32; `weights`: float32, 1 or 0}.
+        {`images`: the rows; `labels`: int32; `weights`: float32, 1 or 0}, and `boxes` if given.
     """
     order = np.arange(len(labels)) if order is None else np.asarray(order)
     index, weights = _padded_steps(order, batch_size, replicas)
     for chosen, weight in zip(index[first_step:], weights[first_step:], strict=True):
-        yield {
+        batch = {
             "images": tf.gather(rows, chosen),
             "labels": tf.constant(labels[chosen], tf.int32),
             "weights": tf.constant(weight),
         }
+        yield batch if boxes is None else {**batch, "boxes": tf.constant(boxes[chosen])}
 
 
 def _padded_steps(
@@ -229,7 +247,9 @@ def cache_in_memory(split: Split, *, max_bytes: int = MAX_CACHE_BYTES) -> Split:
             if image.shape != shape:
                 return split
             pixels[index] = image
-    return Split.from_pixels(split.labels, split.names, pixels)
+    return dataclasses.replace(
+        Split.from_pixels(split.labels, split.names, pixels), boxes=split.boxes
+    )
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.evaluation.protocols import TestProtocol
 from cnnkit.models import load_model, logits_tensor, to_fully_convolutional
 from cnnkit.models.class_names import class_count
+from cnnkit.models.localizer import class_part
 from cnnkit.models.logits import output_activation
 from cnnkit.models.surgery.sequential import as_sequential, spatial_maps
 from cnnkit.run_folder import RunFolder
@@ -83,6 +84,7 @@ def evaluated_model(
     Raises:
         UsageError: If the input size is not fixed, or the model has other classes.
     """
+    model = class_part(model)
     _, height, width, *_ = model.input_shape
     if height is None or width is None:
         raise UsageError(
@@ -137,7 +139,7 @@ def evaluated_run(
         UsageError: If the run has other classes.
         RunError: If the run is not finished.
     """
-    model = load_model(run.finished_model(), preprocessing="raw")
+    model = class_part(load_model(run.finished_model(), preprocessing="raw"))
     augmentation = held_out_augmentation(run.config)
     columns = _columns(run.class_names, class_names, str(run.path))
     sides = tuple(scales or augmentation.scales[:1])

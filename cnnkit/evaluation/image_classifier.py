@@ -23,8 +23,9 @@ from cnnkit.errors import RunError, UsageError, unknown_name
 from cnnkit.evaluation.ensemble import evaluated_model, score_function
 from cnnkit.evaluation.predictions import log_softmax
 from cnnkit.models import load_model
-from cnnkit.models.class_names import class_captions, class_count
+from cnnkit.models.class_names import class_captions, class_count, is_localizer
 from cnnkit.models.loading import holds_model
+from cnnkit.models.localizer import class_part
 from cnnkit.models.logits import output_activation
 from cnnkit.run_folder import RunFolder
 from cnnkit.server.servable import SavedModelServable
@@ -50,6 +51,7 @@ class ImageClassifier:
         class_names: Names of the classes.
         augmentation: Rescaling and crop of the images.
         decoding: How files become pixels.
+        localizer: The model, if it also returns boxes: it was trained with `task="localize"`.
 
     Raises:
         UsageError: If the model is not a classifier of images, has no fixed size, or has another
@@ -65,9 +67,10 @@ class ImageClassifier:
         decoding: Decoding | None = None,
         image_size: int | None = None,
     ) -> None:
-        self.model = model
-        self.class_names = _names_of_classes(model, class_names)
-        self.augmentation = augmentation or Augmentation(_crop_side(model, image_size))
+        self.localizer = model if is_localizer(model) else None
+        self.model = class_part(model)
+        self.class_names = _names_of_classes(self.model, class_names)
+        self.augmentation = augmentation or Augmentation(_crop_side(self.model, image_size))
         self.decoding = decoding or Decoding()
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
@@ -168,6 +171,7 @@ class ExportedClassifier(ImageClassifier):
         self.augmentation = Augmentation(side, scale=(shorter, shorter), fast_decode=fast)
         stored = facts.document if "exif_orientation" in facts else None
         self.decoding = Decoding.from_dict(stored, file)
+        self.localizer = None
         number = int(folder.name) if folder.name.isdigit() else 1
         self._servable = SavedModelServable(folder.parent.name, number, folder)
 

@@ -119,7 +119,7 @@ def predict(
         raise unknown_name("value of `errors`", errors, ERRORS)
     if explain is None and target is not None:
         raise UsageError("`target` requires `explain`", received=target)
-    images = _find_images([paths] if isinstance(paths, str | Path) else paths)
+    images = find_named_images([paths] if isinstance(paths, str | Path) else paths)
     options: dict[str, Any] = {
         "class_names": class_names,
         "decoding": decoding,
@@ -240,7 +240,12 @@ def _predict_batch(
         )
 
 
-def _find_images(paths: Sequence[str | Path]) -> list[NamedImage]:
+def find_named_images(paths: Sequence[str | Path]) -> list[NamedImage]:
+    """Return the names and files of images and folders.
+
+    Raises:
+        UsageError: If a path does not exist.
+    """
     images: list[NamedImage] = []
     for path in paths:
         if not isinstance(path, str | Path):

@@ -6,6 +6,7 @@ from cnnkit.figures.evaluation import draw_confusion, draw_predictions, draw_rel
 from cnnkit.figures.filters import draw_filters
 from cnnkit.figures.invariance import draw_correspondence, draw_invariance
 from cnnkit.figures.learning_rates import draw_learning_rate_sweep
+from cnnkit.figures.localization import draw_localizations
 from cnnkit.figures.occlusion import draw_occlusion
 from cnnkit.figures.projections import (
     draw_explanations,
@@ -30,6 +31,7 @@ __all__ = [
     "draw_filters",
     "draw_invariance",
     "draw_learning_rate_sweep",
+    "draw_localizations",
     "draw_second_layer",
     "draw_occlusion",
     "draw_synthesized",

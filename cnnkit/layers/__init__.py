@@ -7,6 +7,7 @@ reads a model that holds them; `cnnkit.load_model` does so itself. Files hold th
 
 from cnnkit.layers.backward_rules import RULES as RULES
 from cnnkit.layers.backward_rules import backward_rule as backward_rule
+from cnnkit.layers.class_boxes import ClassBoxes as ClassBoxes
 from cnnkit.layers.class_probabilities import ClassProbabilities as ClassProbabilities
 from cnnkit.layers.grouped_conv import GroupedConv2D as GroupedConv2D
 from cnnkit.layers.lrn import LocalResponseNormalization as LocalResponseNormalization

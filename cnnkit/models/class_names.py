@@ -12,7 +12,7 @@ from numbers import Integral
 import keras
 
 from cnnkit.errors import UsageError, unknown_name
-from cnnkit.layers import ClassProbabilities
+from cnnkit.layers import ClassBoxes, ClassProbabilities
 from cnnkit.models.graph import input_output_tensors
 from cnnkit.models.logits import output_activation, output_layer
 
@@ -27,7 +27,7 @@ def class_names(model: keras.Model) -> tuple[str, ...] | None:
         True
     """
     last = output_layer(model)
-    return last.class_names if isinstance(last, ClassProbabilities) else None
+    return last.class_names if isinstance(last, ClassProbabilities | ClassBoxes) else None
 
 
 def class_count(model: keras.Model) -> int:
@@ -50,7 +50,15 @@ def class_count(model: keras.Model) -> int:
             received=", ".join(str(tuple(one.shape)) for one in outputs),
             hint="Choose one: keras.Model(model.inputs[0], model.outputs[0])",
         )
+    last = output_layer(model)
+    if isinstance(last, ClassBoxes):
+        return len(last.class_names)
     return 2 if _is_binary(model) else outputs[0].shape[-1]
+
+
+def is_localizer(model: keras.Model) -> bool:
+    """Return whether a model ends in classes and boxes, as `cnnkit.models.localizer` builds it."""
+    return isinstance(output_layer(model), ClassBoxes)
 
 
 def _is_binary(model: keras.Model) -> bool:
@@ -125,7 +133,7 @@ def set_class_names(model: keras.Model, names: Sequence[str]) -> None:
     Raises:
         UsageError: If the number of names is not the number of classes.
     """
-    classes = model.output_shape[-1]
+    classes = class_count(model) if is_localizer(model) else model.output_shape[-1]
     if len(names) != classes:
         raise UsageError(
             f"`names` must hold one name for every class of {model.name}",
@@ -133,5 +141,5 @@ def set_class_names(model: keras.Model, names: Sequence[str]) -> None:
             received=len(names),
         )
     last = output_layer(model)
-    if isinstance(last, ClassProbabilities):
+    if isinstance(last, ClassProbabilities | ClassBoxes):
         last.class_names = tuple(names)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from cnnkit.errors import UsageError
+from cnnkit.layers import ClassBoxes
 from cnnkit.models.graph import input_output_tensors, made_by
 from cnnkit.models.layer_window import behaves_like
 
@@ -88,7 +89,7 @@ def output_activation(model: keras.Model | keras.Operation) -> str | None:
 def logits_tensor(model: keras.Model) -> keras.KerasTensor:
     """Return the symbolic tensor of the logits: the input of a final softmax, else the output.
 
-    A model used as the last layer is opened.
+    A model used as the last layer is opened. The boxes of a localizer follow its logits.
 
     Raises:
         UsageError: If the softmax is fused into the last layer, so that no tensor holds the
@@ -120,7 +121,7 @@ def _without_softmax(tensor: keras.KerasTensor) -> keras.KerasTensor:
         return part(inputs[0] if single else list(inputs))
     activation = getattr(layer, "activation", None)
     alone = isinstance(layer, keras.layers.Activation) and activation_kind(activation) == "softmax"
-    if alone or activation_kind(layer) == "softmax":
+    if alone or activation_kind(layer) == "softmax" or isinstance(layer, ClassBoxes):
         return inputs[0]
     if activation_kind(activation) == "softmax":
         raise UsageError(

@@ -17,6 +17,7 @@ from cnnkit.errors import unknown_name
 from cnnkit.evaluation.ensemble import align_classes, held_out_images
 from cnnkit.evaluation.run_results import evaluate_run, find_results
 from cnnkit.models import load_model
+from cnnkit.models.localizer import class_part
 from cnnkit.reports.inside import filters_section, mistakes_section, searched_images, units_section
 from cnnkit.reports.page import render_page
 from cnnkit.reports.page_file import check_page
@@ -103,7 +104,7 @@ def _render(
     progress: Progress,
 ) -> str:
     """Return the page of a run and its results."""
-    model = load_model(run.finished_model(), preprocessing="raw")
+    model = class_part(load_model(run.finished_model(), preprocessing="raw"))
     matrix = _confusion_matrix(results)
     split = align_classes(source, run.class_names)
     augmentation = held_out_augmentation(run.config)

@@ -21,12 +21,14 @@ from cnnkit.config import TrainingConfig
 from cnnkit.errors import DataError, UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.loading import expected_of_file, options_for_weights
+from cnnkit.models.localizer import build_localizer, start_boxes
 from cnnkit.models.model_input import measured_preprocessing
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, override_preprocessing
 from cnnkit.models.surgery.sequential import layers_with_weights
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.distribute import process_index_and_count
 from cnnkit.training.frozen import MAX_OUTPUT_BYTES, FrozenPart, frozen_layers, split_frozen
+from cnnkit.training.objectives import LOCALIZE, objective_of
 from cnnkit.training.optimizer import SGD
 from cnnkit.training.step import LossScale, StepRunner
 
@@ -128,7 +130,11 @@ def build_components(
 
     def build_model() -> keras.Model:
         with _seeded(config.seed):
-            model = models.build(config.model, **options)
+            model = (
+                build_localizer(config.model, class_names, config.box_regression, options)
+                if config.task == LOCALIZE
+                else models.build(config.model, **options)
+            )
         models.set_class_names(model, class_names)
         if "std" in statistics:
             _set_statistics(model, statistics)
@@ -160,6 +166,7 @@ def build_components(
             jit_compile=config.jit_compile,
             frozen=frozen,
             rest=None if part is None else part.rest,
+            objective=objective_of(config, len(class_names)),
         )
     return TrainingComponents(model, step_runner, build_model, part)
 
@@ -297,6 +304,7 @@ def initialize_from(
             )
         # Random weights would answer at random where the training images say nothing.
         classifier.set_weights([np.zeros(weight.shape) for weight in classifier.weights])
+        start_boxes(model)
     return copied
 
 

@@ -322,7 +322,11 @@ def validate(run: TrainingRun, *, epoch: int) -> MetricTotals:
         )
         strategy = run.components.step_runner.strategy
         with strategy.scope():
-            runner = ValidationRunner(run.components.float32_model(), strategy)
+            runner = ValidationRunner(
+                run.components.float32_model(),
+                strategy,
+                objective=run.components.step_runner.objective,
+            )
         totals = _measure(run, runner)
     check_finite_held_out_loss(totals.loss, epoch=epoch)
     return totals

@@ -72,12 +72,14 @@ class FrozenPart:
         model: From images to the output of the last of them.
         rest: From that output to the logits, with the network's weights.
         outputs: Outputs of the images, by split and number of the augmentation.
+        boxes: Boxes of the crops of a split that has boxes, by the same.
     """
 
     layers: tuple[str, ...]
     model: keras.Model
     rest: keras.Model
     outputs: dict[tuple[str, int], tf.Tensor] = field(default_factory=dict)
+    boxes: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def bytes_per_image(self) -> int:
@@ -101,12 +103,16 @@ class FrozenPart:
             batches: Batches of the images in the order of the split.
             progress: Called with the number of images that are done.
         """
-        rows, done = [], 0
+        rows, boxes, done = [], [], 0
         for batch in batches:
             kept = min(count - done, int(tf.reduce_sum(batch["weights"])))
             rows.append(self._forward(batch["images"])[:kept])
+            if "boxes" in batch:
+                boxes.append(batch["boxes"].numpy()[:kept])
             done += kept
             progress(done)
+        if boxes:
+            self.boxes[key] = np.concatenate(boxes)
         with tf.device("CPU:0"):
             self.outputs[key] = tf.concat(rows, axis=0)
 
@@ -118,7 +124,7 @@ class FrozenPart:
         self, key: tuple[str, int], labels: np.ndarray, **position: Any
     ) -> Iterator[dict[str, tf.Tensor]]:
         """Return batches of the outputs under `images`, as `gathered_batches` cuts them."""
-        return gathered_batches(self.outputs[key], labels, **position)
+        return gathered_batches(self.outputs[key], labels, boxes=self.boxes.get(key), **position)
 
 
 def split_frozen(model: keras.Model, frozen: frozenset[str]) -> FrozenPart | None:

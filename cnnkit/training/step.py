@@ -18,6 +18,7 @@ from cnnkit.training.distribute import (
     sum_over_replicas,
     update_replicas,
 )
+from cnnkit.training.objectives import Objective, classification
 from cnnkit.training.optimizer import SGD
 
 Batch = Mapping[str, tf.Tensor]
@@ -31,6 +32,7 @@ class ValidationRunner:
         strategy: The distribution strategy.
         rest: The upper part of the network, from `FrozenPart.rest`, if the batches hold the outputs
             of the part below it in place of images.
+        objective: The loss, and what counts as right.
     """
 
     def __init__(
@@ -39,8 +41,9 @@ class ValidationRunner:
         strategy: tf.distribute.Strategy,
         *,
         rest: keras.Model | None = None,
+        objective: Objective = classification,
     ) -> None:
-        self.strategy = strategy
+        self.strategy, self.objective = strategy, objective
         if output_activation(model) == "sigmoid":
             raise UsageError(
                 "`classifier_activation` must be a softmax, or None, for a training",
@@ -61,13 +64,11 @@ class ValidationRunner:
         )
 
     def _forward(self, batch: Batch, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        labels, weights = batch["labels"], batch["weights"]
-        logits = tf.cast(self.network(batch["images"], training=training), tf.float32)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        weights = batch["weights"]
+        outputs = tf.cast(self.network(batch["images"], training=training), tf.float32)
+        losses, correct = self.objective(outputs, batch)
         # Rows of weight 0 pad the batch. `where`, not a product: 0 times infinity is NaN.
         loss = tf.reduce_sum(tf.where(weights > 0, losses * weights, 0))
-        predictions = tf.argmax(logits, axis=-1, output_type=labels.dtype)
-        correct = tf.cast(predictions == labels, tf.float32)
         counts = [loss, tf.reduce_sum(correct * weights)]
         if "stop" in batch:
             counts.append(tf.reduce_sum(batch["stop"]))
@@ -93,6 +94,7 @@ class StepRunner(ValidationRunner):
         jit_compile: Whether XLA compiles the network; for one replica only.
         frozen: Names of the layers whose weights do not change.
         rest: As for `ValidationRunner`.
+        objective: As for `ValidationRunner`.
 
     Attributes:
         checkpoint_variables: Every variable that a checkpoint has to hold, in a fixed order.
@@ -109,9 +111,10 @@ class StepRunner(ValidationRunner):
         jit_compile: bool = False,
         frozen: Collection[str] = (),
         rest: keras.Model | None = None,
+        objective: Objective = classification,
     ) -> None:
         conv_gradient_mode()  # An error here is clearer than one while TensorFlow traces a step.
-        super().__init__(model, strategy, rest=rest)
+        super().__init__(model, strategy, rest=rest, objective=objective)
         self.optimizer = optimizer
         self.gradient_accumulation_steps = gradient_accumulation_steps
         self.loss_scale = loss_scale
@@ -144,8 +147,8 @@ class StepRunner(ValidationRunner):
         """Train on a batch.
 
         Args:
-            batch: {`images`, `labels`, `weights`}, this process's rows of the batch. With `stop`,
-                (n,) float32, its sum over all processes is returned too.
+            batch: {`images`, `labels`, `weights`}, and `boxes` of a localizer: this process's rows
+                of the batch. With `stop`, (n,) float32, its sum over all processes is returned too.
             images: Number of images of the whole batch, on all replicas of all processes.
             learning_rate: The learning rate.
 

@@ -77,6 +77,7 @@ from cnnkit.training.inputs import (
     training_augmentation,
 )
 from cnnkit.training.keras_callbacks import KerasCallbacks, check_callbacks, own_callbacks
+from cnnkit.training.objectives import check_boxes
 from cnnkit.training.recorded_inputs import (
     INPUTS,
     check_inputs,
@@ -264,6 +265,7 @@ def prepare_run(
         decoding=Decoding.from_config(config),
     )
     check_splits_hold_images(dataset)
+    check_boxes(config.task, dataset)
     inputs: dict[str, Any] = {}
     messages: list[str] = []
     if is_chief and resume:

@@ -10,7 +10,7 @@ from cnnkit.errors import UsageError
     ("spec", "text"),
     [
         ("digit", "Unknown dataset 'digit'. Expected: one of digits, folder:PATH, imagenet:PATH, "
-         "shards:PATH, tfds:NAME."),
+         "boxes:PATH, shards:PATH, tfds:NAME."),
         ("digit", "Did you mean digits?"),
         ("folder:", "lacks its name"),
         ("folder:/no/such", "No folder /no/such"),

@@ -17,7 +17,7 @@ from cnnkit.errors import UsageError
 if TYPE_CHECKING:
     from cnnkit.data.validation import DatasetReport
 
-SPEC_HELP = "digits, folder:PATH, imagenet:PATH, shards:PATH or tfds:NAME"
+SPEC_HELP = "digits, folder:PATH, imagenet:PATH, boxes:PATH, shards:PATH or tfds:NAME"
 # Number of files that are listed on the terminal; --json lists all.
 MAX_LISTED = 10
 # The reason of `cnnkit.data.dataset`, which imports TensorFlow.

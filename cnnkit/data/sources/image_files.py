@@ -95,8 +95,8 @@ def dataset_from_files(
     return Dataset(
         spec,
         tuple(class_names),
-        {split: _split_from_files(table) for split, table in tables.items()},
-        _fingerprint(tables),
+        {split: split_from_rows(table) for split, table in tables.items()},
+        rows_fingerprint(tables),
         {reason: tuple(names) for reason, names in files.left_out.items()},
         tuple(layout.label_files),
         tuple(empty),
@@ -273,7 +273,8 @@ def _folders_without_images(layout: FolderLayout, kept: Mapping[str, list[ImageF
 Rows = Sequence[tuple[str, int, ImageFile]]
 
 
-def _split_from_files(rows: Rows) -> Split:
+def split_from_rows(rows: Rows) -> Split:
+    """Return the images of a split."""
     with tf.device("CPU:0"):
         # The type is given because TensorFlow makes an empty list numeric, and with one image per
         # class the test split is empty. Bytes, because a name need not be UTF-8.
@@ -285,7 +286,8 @@ def _split_from_files(rows: Rows) -> Split:
     )
 
 
-def _fingerprint(splits: Mapping[str, Rows]) -> str:
+def rows_fingerprint(splits: Mapping[str, Rows]) -> str:
+    """Return `Dataset.fingerprint` of the images of all splits."""
     digest = hashlib.sha256()
     for split, rows in sorted(splits.items()):
         lines = [f"{split}\t{name}\t{label}\t{file.size}\n" for name, label, file in rows]
