@@ -26,7 +26,7 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11
 	--custom-compile-command 'make lock' --no-annotate --no-emit-index-url --no-emit-find-links \
 	-c constraints.txt
 
-# The environment of `make test-light`, without TensorFlow.
+# The environment of `make test-light`: cnnkit-client, and no TensorFlow.
 LIGHT := $(VENV)-light
 
 .PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz lock pin-images sbom clean
@@ -40,8 +40,14 @@ test: lint  ## the whole check
 test-all: lint $(VENV)/bench.stamp  ## the check with PyTorch, real weights and long runs
 	$(BIN)/python -m pytest $(TOGETHER)
 
-test-light: $(LIGHT)/light.stamp  ## the client and the wire format, without TensorFlow
-	$(LIGHT)/bin/python -m pytest tests/client tests/wire -m "not slow"
+test-light: $(LIGHT)/light.stamp  ## the installed wheel of the client, without TensorFlow
+	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--force-reinstall ./client
+	$(LIGHT)/bin/python -m pip check
+	rm -rf build/light
+	mkdir -p build/light
+	cp -r tests setup.cfg build/light
+	cd build/light && $(CURDIR)/$(LIGHT)/bin/python -m pytest tests/client tests/wire -m "not slow"
 
 coverage: $(VENV)/dev.stamp  ## the tests, with the lines that they do not reach
 	mkdir -p build
@@ -129,7 +135,7 @@ $(VENV)/docs.stamp: $(BIN)/python $(DECLARED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
-$(LIGHT)/light.stamp: serving/client-requirements.txt $(DECLARED)
+$(LIGHT)/light.stamp: serving/client-requirements.txt client/setup.cfg $(DECLARED)
 	$(PYTHON) -m venv $(LIGHT)
 	$(LIGHT)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
 		-r serving/client-requirements.txt grpcio-health-checking hypothesis ml_dtypes pytest \

@@ -33,9 +33,19 @@ __all__ = sorted(_HOMES)
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'cnnkit' has no attribute {name!r}")
-    if _HOMES[name] == "cnnkit":
-        return importlib.import_module(f"cnnkit.{name}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    is_module = _HOMES[name] == "cnnkit"
+    home = f"cnnkit.{name}" if is_module else _HOMES[name]
+    try:
+        module = importlib.import_module(home)
+    except ModuleNotFoundError as error:
+        if not home.startswith(f"{error.name}") or error.name == "cnnkit":
+            raise
+        raise ImportError(
+            f"`cnnkit.{name}` must be imported where cnnkit is installed: cnnkit-client holds"
+            " `cnnkit.client` only. Install cnnkit in its place.",
+            name=error.name,
+        ) from None
+    return module if is_module else getattr(module, name)
 
 
 def __dir__() -> list[str]:
