@@ -12,6 +12,7 @@ from cnnkit._deprecation import renamed_argument
 from cnnkit.client import image_calls
 from cnnkit.client.base_client import BaseClient
 from cnnkit.client.channel import ChannelOptions
+from cnnkit.client.errors import InvalidRequest
 from cnnkit.client.flow import Flow, Gather, RpcFailure, Sleep, Step, UnaryCall
 from cnnkit.client.image_calls import Explanation, Images, Prediction
 from cnnkit.client.metadata import Signature, VersionStatus
@@ -167,6 +168,9 @@ class AsyncClient(BaseClient):
                     outcome = await self._do(step)
                 except RpcFailure as failure:
                     step = flow.throw(failure)
+                except InvalidRequest as error:
+                    # Of a flow of a `Gather`: a single call fails with an `RpcFailure`.
+                    step = flow.throw(error)
                 else:
                     step = flow.send(outcome)
         except StopIteration as end:

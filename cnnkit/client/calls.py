@@ -72,6 +72,8 @@ class Calls:
         known_signatures: Signatures by name, for each model that metadata were requested of.
         templates: Templates of earlier Predict requests.
         layouts: Layouts of earlier Predict responses.
+        batch_limits: Numbers of rows that the server takes at once, by model and signature, where
+            it has refused more.
         address: Address of the server.
         concurrency: Maximum number of requests in flight, if a batch is split.
 
@@ -89,6 +91,7 @@ class Calls:
         self.known_signatures: dict[RequestTarget, dict[str, Signature]] = {}
         self.templates = TemplateCache()
         self.layouts = LayoutCache()
+        self.batch_limits: dict[tuple[RequestTarget, str], int] = {}
         self._channel_options = channel_options
         self._retry_policy = RetryPolicy(max_attempts)
         self.address = channel_options.address

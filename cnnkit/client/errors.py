@@ -329,6 +329,18 @@ def _classify_unavailable(found: set[str], address: str, idempotent: bool) -> _C
     return ServerUnavailable, "{address} is unavailable", "Try again in a moment"
 
 
+def batch_limit(error: ServerError) -> int | None:
+    """Return the number of rows that a server takes at once, if it refuses a request for that.
+
+    Example:
+        >>> details = "Task size 9 is larger than maximum input batch size 8"
+        >>> batch_limit(ServerError("No", code="INVALID_ARGUMENT", details=details))
+        8
+    """
+    largest = _MAX_BATCH.search(error_text(error.details))
+    return int(largest[1]) if largest else None
+
+
 def _advice(text: str) -> str | None:
     """Return a hint for a request that the server rejected."""
     largest = _MAX_BATCH.search(text)

@@ -47,7 +47,8 @@ class Sleep:
 class Gather:
     """Step: run flows concurrently. Its result is the list of their results, in order.
 
-    The first failure cancels the other flows and is raised. Flows are taken from `flows` only when
+    The first failure cancels the other flows and is raised; an `InvalidRequest` in the flow that
+    yielded the step, so that it can send less. Flows are taken from `flows` only when
     one can start, so a failure leaves the rest unmade.
 
     Attributes:

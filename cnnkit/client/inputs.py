@@ -221,7 +221,7 @@ def split_batch(inputs: Arrays, signature: Signature, rows: int | None) -> list[
         raise UsageError("`batch_size` must be positive", expected="batch_size >= 1", received=rows)
     if rows is None and len(inputs) <= _MAX_SMALL_INPUTS and all(map(_is_small, inputs.values())):
         return [inputs]
-    count = _count_rows(inputs, signature)
+    count = count_rows(inputs, signature)
     if count is None:
         if rows is not None:
             raise UsageError(
@@ -267,7 +267,7 @@ def _is_small(array: npt.NDArray[Any]) -> bool:
     )
 
 
-def _count_rows(inputs: Arrays, signature: Signature) -> int | None:
+def count_rows(inputs: Arrays, signature: Signature) -> int | None:
     """Return the number of rows of a batch, or None if it cannot be split."""
     specs = [*signature.inputs.values(), *signature.outputs.values()]
     free = all(spec.shape and spec.shape[0] is None for spec in specs)

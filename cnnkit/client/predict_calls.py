@@ -12,7 +12,13 @@ import numpy.typing as npt
 
 from cnnkit.client.calls import CallOptions, Calls
 from cnnkit.client.encode import RequestTarget, encode_predict_request, template_key
-from cnnkit.client.errors import InvalidRequest, ModelNotFound, ServerError, error_text
+from cnnkit.client.errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ServerError,
+    batch_limit,
+    error_text,
+)
 from cnnkit.client.expected import ExpectedOutputs, OutputMismatch
 from cnnkit.client.flow import Flow, Gather
 from cnnkit.client.inputs import (
@@ -20,6 +26,7 @@ from cnnkit.client.inputs import (
     bind_inputs,
     check_finite,
     concat_batches,
+    count_rows,
     split_batch,
 )
 from cnnkit.client.metadata import Signature
@@ -55,6 +62,7 @@ def predict_flow(
     """Run a model on a batch: see `Client.predict`."""
     outputs = (outputs,) if isinstance(outputs, str) else tuple(outputs or ())
     target = options.target
+    options = _within_limit(calls, signature, options)
     known = calls.known_signatures.get(target)
     key = template_key(given, target, signature, outputs, options.batch_size)
     if known is not None and key is not None and isinstance(given, np.ndarray):
@@ -64,8 +72,14 @@ def predict_flow(
             part: Arrays = dict.fromkeys(selected.inputs, given)
             check_finite(part)
             query = Query(signature, selected, outputs)
-            _, arrays = yield from _send(calls, part, query, options, request=request)
-            return arrays
+            try:
+                _, arrays = yield from _send(calls, part, query, options, request=request)
+            except InvalidRequest as error:
+                if not _learn_limit(calls, error, query, options, [part]):
+                    raise
+                options = _within_limit(calls, signature, options)
+            else:
+                return arrays
     try:
         query, parts = yield from _bind(calls, given, signature, outputs, options)
     except UsageError:
@@ -74,6 +88,44 @@ def predict_flow(
         # The cached signatures may be of a version that the server has replaced since.
         calls.known_signatures.pop(target, None)
         query, parts = yield from _bind(calls, given, signature, outputs, options)
+    while True:
+        try:
+            return (yield from _send_all(calls, parts, query, options))
+        except InvalidRequest as error:
+            if not _learn_limit(calls, error, query, options, parts):
+                raise
+        limit = calls.batch_limits[target, signature]
+        parts = [smaller for part in parts for smaller in split_batch(part, query.declared, limit)]
+
+
+def _within_limit(calls: Calls, signature: str, options: CallOptions) -> CallOptions:
+    """Return options with at most as many rows in a request as the server takes."""
+    limit = calls.batch_limits.get((options.target, signature))
+    if limit is None or (options.batch_size is not None and options.batch_size <= limit):
+        return options
+    return replace(options, batch_size=limit)
+
+
+def _learn_limit(
+    calls: Calls, error: InvalidRequest, query: Query, options: CallOptions, parts: list[Arrays]
+) -> bool:
+    """Record how many rows the server takes, and return whether smaller requests would do.
+
+    The server has computed nothing of a request that it refuses for its number of rows.
+    """
+    limit = batch_limit(error)
+    rows = [count_rows(part, query.declared) for part in parts]
+    if limit is None or None in rows or not 0 < limit < max(filter(None, rows), default=0):
+        return False
+    calls.batch_limits[options.target, query.signature] = limit
+    return True
+
+
+def _send_all(
+    calls: Calls, parts: list[Arrays], query: Query, options: CallOptions
+) -> Flow[Arrays]:
+    """Send the parts of a batch, and return the outputs of one version for all of them."""
+    target = options.target
     if len(parts) == 1:
         _, arrays = yield from _send(calls, parts[0], query, options)
         return arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import grpc
 
@@ -27,8 +28,20 @@ class Transport:
         # Read now, so that a missing file is an error here and not at the first call.
         self._credentials = options.credentials()
         self._closed = False
+        self._process = os.getpid()
+
+    @property
+    def _is_forked(self) -> bool:
+        """True after a fork, in the new process: both would write to one connection."""
+        return os.getpid() != self._process
 
     def _check_open(self) -> None:
+        if self._is_forked:
+            raise UsageError(
+                f"This client of {self._options.address} must be used in the process that created"
+                " it",
+                hint="Create a client in each process, after the fork",
+            )
         if self._closed:
             raise UsageError(
                 f"This client of {self._options.address} is closed", hint="Create another client"
@@ -98,7 +111,8 @@ class SyncTransport(Transport):
     def close(self) -> None:
         """Close the channel and cancel calls in flight."""
         self._closed = True
-        self._channel.close()
+        if not self._is_forked:
+            self._channel.close()
 
 
 class AsyncTransport(Transport):
@@ -135,5 +149,5 @@ class AsyncTransport(Transport):
     async def close(self) -> None:
         """Close the channel and cancel calls in flight."""
         self._closed = True
-        if self._channel is not None:
+        if self._channel is not None and not self._is_forked:
             await self._channel.close()

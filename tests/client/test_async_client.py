@@ -232,3 +232,21 @@ def test_unknown_models_list_what_there_is():
     model = Doubling(refusing("NOT_FOUND", "Servable not found for request: Specific(m, 7)"))
     with fake_server(model) as address, pytest.raises(ModelNotFound, match="are available: 1"):
         run(address, lambda client: client.predict(X, model="m", version=7))
+
+
+def test_a_batch_is_split_by_the_limit_that_the_server_names():
+    def before(number, context):
+        if (rows := model.rows[number - 1]) > 8:
+            details = f"Task size {rows} is larger than maximum input batch size 8"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
+
+    model = Doubling(before)
+    x = np.arange(80, dtype=np.float32).reshape(40, 2)
+
+    async def use(client):
+        return [await client.predict(x, model="m", batch_size=16) for _ in range(2)]
+
+    with fake_server(model) as address:
+        for answer in run(address, use):
+            np.testing.assert_array_equal(answer["y"], 2 * x)
+    assert model.rows.count(8) == 10

@@ -1,6 +1,7 @@
 """How the client connects: TLS in all its ways, token, headers, compression, turns, keepalive."""
 
 import contextlib
+import os
 import socket
 import threading
 from pathlib import Path
@@ -329,3 +330,15 @@ def test_messages_are_not_limited():
 def test_the_limit_of_a_response_is_a_size(size):
     with pytest.raises(UsageError, match="`max_response_bytes` must be a size of a message"):
         Client("localhost:1", max_response_bytes=size)
+
+
+def test_a_client_is_not_used_after_a_fork():
+    """The connection would be written to by both processes; the first one keeps it."""
+    x = np.ones((1, 2), np.float32)
+    with fake_server(Doubling()) as address, Client(address) as client:
+        client.predict(x, model="m")
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(UsageError, match="used in the process that created it. Create a"):
+                client.predict(x, model="m")
+        assert client.predict(x, model="m")["y"].tolist() == [[2, 2]]

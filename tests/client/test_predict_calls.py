@@ -128,3 +128,56 @@ def test_nan_is_sent_to_a_model_of_other_numbers():
     with fake_server(Doubling()) as address, Client(address) as client:
         found = client.predict(np.float32([[np.nan, 1]]), model="m")["y"]
     np.testing.assert_array_equal(found, [[np.nan, 2]])
+
+
+def limited(limit, **options):
+    """Returns a model on a server that takes so many rows at once."""
+
+    def before(number, context):
+        if (rows := model.rows[number - 1]) > limit[0]:
+            details = f"Task size {rows} is larger than maximum input batch size {limit[0]}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
+
+    model = Doubling(before, **options)
+    return model
+
+
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_a_batch_is_split_by_the_limit_that_the_server_names(batch_size):
+    """The client learns the limit once, also where it has sent a smaller batch before."""
+    limit = [8]
+    model = limited(limit)
+    x = np.arange(40, dtype=np.float32).reshape(20, 2)
+    with fake_server(model) as address, Client(address, concurrency=1) as client:
+        for rows in (1, 20, 20, 9, 3):
+            y = client.predict(x[:rows], model="m", batch_size=batch_size)["y"]
+            np.testing.assert_array_equal(y, 2 * x[:rows])
+        assert model.rows == [1, batch_size or 20, 8, 8, 4, 8, 8, 4, 8, 1, 3]
+        limit[0] = 2
+        del model.rows[:]
+        client.predict(x[:5], model="m", batch_size=batch_size)
+        assert model.rows == [5, 2, 2, 1]
+
+
+def test_a_known_request_is_split_when_the_limit_falls():
+    """Its template is of one request."""
+    limit = [20]
+    model = limited(limit)
+    x = np.arange(40, dtype=np.float32).reshape(20, 2)
+    with fake_server(model) as address, Client(address, concurrency=1) as client:
+        for limit[0] in (20, 20, 12):
+            np.testing.assert_array_equal(client.predict(x, model="m")["y"], 2 * x)
+    assert model.rows == [20, 20, 20, 12, 8]
+
+
+def test_a_batch_that_cannot_be_split_is_refused_in_the_servers_words():
+    """The first size of the output is fixed, or the limit is no number of rows."""
+    x = np.zeros((20, 2), np.float32)
+    for model in (limited([8], outputs=(20, 2)), limited([0])):
+        with (
+            fake_server(model) as address,
+            Client(address) as client,
+            pytest.raises(InvalidRequest, match=r"larger than maximum input batch size [08]\."),
+        ):
+            client.predict(x, model="m")
+        assert model.rows == [20]
