@@ -78,7 +78,7 @@ def draw_localizations(
         left=0.02, right=0.98, wspace=0.06, top=1 - 0.3 / (height * rows),
         bottom=below / (height * rows), hspace=(0.3 + below) / SIDE,
     )  # fmt: skip
-    save_figure(figure, path, 100, **picture)
+    save_figure(figure, path, **picture)
 
 
 def _draw_box(axes: object, box: Sequence[float], color: str, style: str) -> None:
