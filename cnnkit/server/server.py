@@ -205,7 +205,8 @@ class EmbeddedServer:
             self._clients,
         )
         self._server.add_generic_rpc_handlers(self._service.handlers())
-        self._health = HealthServicer()
+        self._is_closing = False
+        self._health = HealthServicer(self.repository)
         await self._health.set_serving()
         self._server.add_generic_rpc_handlers([self._service.health_handler(self._health)])
         name = f"[{host}]" if ":" in host else host
@@ -219,6 +220,7 @@ class EmbeddedServer:
         return f"{name}:{bound}"
 
     async def _close(self, grace: float) -> None:
+        self._is_closing = True
         await self._health.enter_graceful_shutdown()
         # gRPC cancels the calls that it has accepted and not yet passed on when it stops. So they
         # are passed on and refused first, with a status that clients repeat.
@@ -243,6 +245,8 @@ class EmbeddedServer:
                     _LOG.warning("The served models do not change: %s", error)
                 gc.collect()
         self.repository.refresh()
+        if not self._is_closing:
+            asyncio.run_coroutine_threadsafe(self._health.update(), self._loop)
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
