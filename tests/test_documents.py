@@ -66,8 +66,9 @@ def blocks(page: str, *languages: str) -> list[str]:
 def shell_commands(page: str) -> list[str]:
     """Return the commands of a page, one line each, without comments."""
     joined = [text.replace("\\\n", " ") for text in blocks(page, "sh")]
-    lines = [line for text in joined for line in text.splitlines()]
-    words = [shlex.split(line, comments=True, posix=False) for line in lines]
+    # A comment begins after a space: `folder:photos#val` has none.
+    lines = [re.sub(r"(^|\s)#.*", "", line) for text in joined for line in text.splitlines()]
+    words = [shlex.split(line, posix=False) for line in lines]
     return [" ".join(one) for one in words if one]
 
 

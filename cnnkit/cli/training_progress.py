@@ -46,7 +46,9 @@ class TerminalProgress(Callback):
         )
         if facts["recipe"] is not None:
             self._print_deviations(facts["recipe"], facts["deviations"], facts["changes"])
-        if facts["first_epoch"] > 1 or facts["first_step"] > 1:
+        if facts["first_epoch"] > facts["epochs"]:
+            self._print(f"all {facts['epochs']} epochs are done already")
+        elif facts["first_epoch"] > 1 or facts["first_step"] > 1:
             step = f", step {facts['first_step']}" if facts["first_step"] > 1 else ""
             self._print(f"going on with epoch {facts['first_epoch']}{step}")
 

@@ -65,8 +65,10 @@ def draw_occlusion(
     covered.imshow(as_rgb(pixels))
     covered.set_title("covered where the probability\nof the class is lowest", fontsize=9)
     _draw_grid(activity, result, result.activity, figure)
+    whole = result.clean_activity
     activity.set_title(
-        f"sum of {result.layer} unit {result.unit}\n{result.clean_activity:.3g} uncovered",
+        f"sum of {result.layer} unit {result.unit}\n"
+        f"{whole:{',.0f' if whole >= 1000 else '.3g'}} uncovered",
         fontsize=9,
     )
     _draw_projections(projected, result, others)

@@ -3,6 +3,8 @@
 import io
 import sys
 
+import pytest
+
 from cnnkit.cli.training_progress import TerminalProgress
 
 
@@ -22,3 +24,23 @@ def test_the_bar_shows_speed_loss_and_the_time_to_come(monkeypatch):
     assert "images/s" in text
     assert "loss 1.250" in text
     progress.close()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "line"),
+    [
+        (1, 1, None),
+        (3, 1, "going on with epoch 3"),
+        (3, 5, "going on with epoch 3, step 5"),
+        (9, 1, "all 8 epochs are done already"),
+    ],
+)
+def test_what_is_left_of_a_resumed_run(epoch, step, line):
+    out = io.StringIO()
+    facts = {
+        "epochs": 8, "process": 0, "devices": ["CPU"], "left_out": "", "classes": 2,
+        "class_names": ["a", "b"], "model": "alexnet", "parameters": 1, "training_images": 2,
+        "test_images": 1, "recipe": None, "first_epoch": epoch, "first_step": step,
+    }  # fmt: skip
+    TerminalProgress(out).on_train_begin(facts)
+    assert out.getvalue().splitlines()[1:] == ([] if line is None else [line])

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cnnkit.client.load_test import LoadTestResult
 
 _PERCENTILES = (50, 90, 95, 99, 100)
+# Where neither `--requests` nor `--seconds` is given.
+REQUESTS = 200
+SECONDS_WITHOUT_REQUESTS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,19 +40,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--batch", "N", COUNT, 1, "images in each request"),
         ("--size", "PIXELS", COUNT, 224, "height and width, where the model leaves them open"),
         ("--callers", "N", Whole(minimum=1, maximum=MAX_CALLERS), 1, "concurrent callers"),
-        ("--requests", "N", Whole(minimum=1, maximum=MAX_REQUESTS), 200, "number of requests"),
-        (
-            "--seconds",
-            "S",
-            Number(above=0, maximum=MAX_SECONDS),
-            10.0,
-            "start no request after this time",
-        ),
         ("--timeout", "S", SECONDS, 10.0, "for each request"),
     ):
         parser.add_argument(
             flag, metavar=metavar, type=kind, default=default, help=f"{text} (default {default:g})"
         )
+    parser.add_argument(
+        "--requests",
+        metavar="N",
+        type=Whole(minimum=1, maximum=MAX_REQUESTS),
+        help=f"number of requests (default {REQUESTS}, or {MAX_REQUESTS:,} with --seconds)",
+    )
+    parser.add_argument(
+        "--seconds",
+        metavar="S",
+        type=Number(above=0, maximum=MAX_SECONDS),
+        help=f"start no request after this time (default {SECONDS_WITHOUT_REQUESTS}, or"
+        f" {MAX_SECONDS:g} with --requests)",
+    )
     parser.add_argument(
         "--remote", action="store_true", help="allow a server that is not on this machine"
     )
@@ -109,6 +117,9 @@ def _run_load_test(
     from cnnkit.client.inputs import DEFAULT_BATCH_ROWS
     from cnnkit.client.load_test import run_load_test
 
+    # One limit that is given is not undercut by the default of the other.
+    requests = args.requests or (REQUESTS if args.seconds is None else MAX_REQUESTS)
+    seconds = args.seconds or (SECONDS_WITHOUT_REQUESTS if args.requests is None else MAX_SECONDS)
     # The client splits large batches by default; the parts would be requests that are not counted.
     batch_size = args.batch if args.batch > DEFAULT_BATCH_ROWS else None
     return run_load_test(
@@ -121,8 +132,8 @@ def _run_load_test(
             batch_size=batch_size,
         ),
         callers=args.callers,
-        requests=args.requests,
-        seconds=args.seconds,
+        requests=requests,
+        seconds=seconds,
     )
 
 

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from cnnkit.cli.main import main
+from cnnkit.client import load_test
 from tests.helpers.fake_servers import Doubling, fake_server
 
 
@@ -53,6 +54,28 @@ def test_a_table_for_people(bench):
     assert first == f"m serving_default at {address}, 1 caller, 1 image a request"
     assert others[0].startswith("requests   5 answered of 5 in ")
     assert [line.split()[0] for line in others] == ["requests", "throughput", "latency", "caller"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], (200, 10)),
+        (["--requests", "1000"], (1000, 600)),
+        (["--seconds", "30"], (100_000, 30)),
+        (["--requests", "1000", "--seconds", "30"], (1000, 30)),
+    ],
+)
+def test_a_limit_is_not_undercut_by_a_default(bench, monkeypatch, options, expected):
+    seen = []
+
+    def run(ask, *, callers, requests, seconds):
+        seen.append((requests, seconds))
+        return load_test.LoadTestResult((0.1,), {}, 1.0, 0.0)
+
+    monkeypatch.setattr(load_test, "run_load_test", run)
+    with fake_server(Doubling()) as address:
+        assert bench(address, "--model", "m", *options)[0] == 0
+    assert seen == [expected]
 
 
 def test_a_large_batch_is_one_request(bench):
