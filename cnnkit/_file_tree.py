@@ -43,8 +43,13 @@ MODEL = "model.keras"
 STAGES_FILE = "parts.json"
 # Files of a folder of features, and of a saved classifier of features.
 FEATURE_INDEX, CLASSIFIER_FILE = "index.json", "transfer.json"
+# Folder of the results of evaluations in a run folder.
+EVALUATIONS = "evaluations"
 # File of the graph in a SavedModel.
 SAVED_MODEL = "saved_model.pb"
+# First bytes of a file that are looked at, and those that ASCII texts are made of.
+_HEAD_BYTES = 256
+_TEXT = bytes(range(32, 127)) + b"\t\n\r"
 # Endings of the names of the files that can be decoded.
 IMAGE_FILE_SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".webp"})
 
@@ -243,3 +248,33 @@ def stages_hint(folder: Path) -> str | None:
     finished = sorted(str(file.parent) for file in folder.glob(f"*/{MODEL}"))
     go_on = f"`cnnkit train --resume --output {folder}` continues its stages"
     return f"Name one of its stages, {', '.join(finished)}; or {go_on}" if finished else go_on
+
+
+def newest_results(run: Path) -> Path:
+    """Return the file of the last evaluation of a run.
+
+    Raises:
+        UsageError: If the run has not been evaluated.
+    """
+    files = list((run / EVALUATIONS).glob("*.json"))
+    if not files:
+        raise UsageError(
+            f"The run {run} has not been evaluated yet", hint=f"Run `cnnkit evaluate {run}` first"
+        )
+    return max(files, key=lambda file: file.stat().st_mtime_ns)
+
+
+def why_no_weights(path: Path) -> str | None:
+    """Return in a word why a file can hold no weights, `empty` or `text`; None if it may.
+
+    All formats of weights are binary.
+
+    Args:
+        path: An existing file.
+    """
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    if not head:
+        return "empty"
+    # The header of a .safetensors file is a text, behind its length in 8 bytes.
+    return "text" if head[8:9] != b"{" and not head.translate(None, _TEXT) else None

@@ -1,4 +1,7 @@
-"""Names and sources of the networks, and the cost of stacks of convolutions, without TensorFlow."""
+"""Names, sources and layers of the networks, and the cost of stacks of convolutions.
+
+Nothing here needs TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,78 @@ DIFFERENCES = {
     "cifar10_full": "with normalization, one dense layer",
     "cifar10_quick": "without normalization, two dense layers",
 }
+
+_HEAD = "flatten fc6:4096 fc6_dropout fc7:4096 fc7_dropout fc8: probabilities"
+_ALEXNET = "conv1:96 norm1 pool1 conv2:256 norm2 pool2 conv3:384 conv4:384 conv5:256 pool5 " + _HEAD
+_CAFFENET = (
+    "conv1:96 pool1 norm1 conv2:256 pool2 norm2 conv3:384 conv4:384 conv5:256 pool5 " + _HEAD
+)
+
+
+def _vgg(*blocks: str) -> str:
+    """Return the layers of a VGG network, given the filters of each block's convolutions."""
+    words = []
+    for number, block in enumerate(blocks, start=1):
+        convolutions = [word for word in block.split() if word != "norm"]
+        words += [f"block{number}_conv{i}:{n}" for i, n in enumerate(convolutions, start=1)]
+        words += [f"block{number}_norm"] if "norm" in block else []
+        words.append(f"block{number}_pool")
+    head = "flatten fc1:4096 fc1_dropout fc2:4096 fc2_dropout predictions: probabilities"
+    return " ".join([*words, head])
+
+
+# Layers of the networks as their builders make them by default, in order, without the input. A
+# layer with weights has its number of units behind a colon; nothing there is the classes' number.
+LAYERS = {
+    name: f"preprocessing {layers}"
+    for name, layers in {
+        "alexnet": f"pad1 {_ALEXNET}",
+        "alexnet_caffe": _ALEXNET,
+        "caffenet": _CAFFENET,
+        "alexnet_one_weird_trick": "pad1 conv1:64 norm1 pool1 relu1 conv2:192 norm2 pool2"
+        f" conv3:384 conv4:256 conv5:256 pool5 {_HEAD}",
+        "alexnet_torchvision": "pad1 conv1:64 pool1 conv2:192 pool2 conv3:384 conv4:256 conv5:256"
+        " pool5 flatten fc6_dropout fc6:4096 fc7_dropout fc7:4096 fc8: probabilities",
+        "vgg11": _vgg("64", "128", "256 256", "512 512", "512 512"),
+        "vgg11_lrn": _vgg("64 norm", "128", "256 256", "512 512", "512 512"),
+        "vgg13": _vgg("64 64", "128 128", "256 256", "512 512", "512 512"),
+        "vgg16_c": _vgg("64 64", "128 128", "256 256 256", "512 512 512", "512 512 512"),
+        "vgg16": _vgg("64 64", "128 128", "256 256 256", "512 512 512", "512 512 512"),
+        "vgg19": _vgg("64 64", "128 128", "256 256 256 256", *["512 512 512 512"] * 2),
+        "zfnet": f"pad1 {_CAFFENET}",
+        "cifar10_full": "conv1:32 pool1 relu1 norm1 conv2:32 pool2 norm2 conv3:64 pool3 flatten"
+        " fc4: probabilities",
+        "cifar10_quick": "conv1:32 pool1 relu1 conv2:32 pool2 conv3:64 pool3 flatten4 fc4:64"
+        " flatten fc5: probabilities",
+    }.items()
+}
+
+_FIRST = "include_top weights input_shape pooling classes classifier_activation"
+_FIRST += " include_preprocessing name"
+_STAGED = "activation lrn overlapping_pooling omit_layers hidden_units dropout initializer"
+_OPTIONS_OF = {
+    "alexnet": f"{_FIRST} preset groups sixth_conv {_STAGED} bias_value mean preprocessing",
+    "vgg": f"{_FIRST} activation omit_layers dropout initializer weight_stddev mean preprocessing",
+    "zfnet": f"{_FIRST} filters {_STAGED} mean preprocessing",
+    "cifar10": f"{_FIRST} activation initializer mean preprocessing".replace(" weights", ""),
+}
+_OPTIONS_OF["variant"] = _OPTIONS_OF["alexnet"].replace(" preset", "")
+_OPTIONS_OF["normalized"] = _OPTIONS_OF["cifar10"].replace(" activation ", " lrn activation ")
+# Arguments of the builder of each network, in order.
+OPTIONS = {
+    name: tuple(_OPTIONS_OF[kind].split())
+    for kind, names in {
+        "alexnet": ("alexnet",),
+        "variant": ("alexnet_caffe", "caffenet", "alexnet_one_weird_trick", "alexnet_torchvision"),
+        "vgg": ("vgg11", "vgg11_lrn", "vgg13", "vgg16_c", "vgg16", "vgg19"),
+        "zfnet": ("zfnet",),
+        "normalized": ("cifar10_full",),
+        "cifar10": ("cifar10_quick",),
+    }.items()
+    for name in names
+}
+# Old names of these arguments, which the config.json of older runs holds.
+RENAMED_OPTIONS = {"drop_layers": "omit_layers"}
 
 
 @dataclass(frozen=True)

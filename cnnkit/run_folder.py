@@ -210,6 +210,27 @@ class RunFolder:
         files = sorted((self.path / EPOCHS).glob("[0-9]*.keras"))
         return {int(file.stem): file for file in files if file.stem.isdecimal()}
 
+    def choose_epochs(self, epochs: Iterable[int] | None = None) -> tuple[int, ...]:
+        """Return the epochs whose networks were kept, in order.
+
+        Args:
+            epochs: Epochs of which those are returned; None for all.
+
+        Raises:
+            RunError: If none of them was kept.
+        """
+        kept = self.kept_epochs
+        requested = sorted(set(kept if epochs is None else epochs))
+        used = tuple(epoch for epoch in requested if epoch in kept)
+        if not used:
+            raise RunError(
+                f"Run {self.path} kept no model of {'its' if epochs is None else 'these'} epochs",
+                expected=f"some of {', '.join(map(str, requested))}" if requested else None,
+                received=", ".join(map(str, kept)) or "none at all",
+                hint="Train with --keep-epochs EPOCH ..., or name epochs that were kept",
+            )
+        return used
+
     @property
     def metrics_file(self) -> Path:
         """File of the metrics."""

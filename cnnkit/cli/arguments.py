@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._feature_options import MAX_SIDE, check_feature_options
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.values import (
     DatasetSpec,
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from cnnkit.features import FeatureSpec
 
 MODEL_OPTION_HELP = "argument of the builder, for example dropout=0 (repeatable)"
-# Largest side of an image of which features are computed: `cnnkit.features.spec.MAX_SIDE`.
-MAX_SIDE = 4096
 PREPROCESSINGS = ("caffe", "torch", "tf", "unit", "raw")
 
 
@@ -325,6 +324,16 @@ def add_spec_arguments(parser: argparse.ArgumentParser, *, many: bool = False) -
         metavar="PIXELS",
         help="for a network of no fixed size",
     )
+
+
+def check_spec_arguments(args: argparse.Namespace) -> None:
+    """Check the options of `add_spec_arguments` before TensorFlow starts.
+
+    Raises:
+        UsageError: If they do not go together.
+    """
+    pool = args.pool or ("average" if args.scales else "flatten")
+    check_feature_options(args.scales, args.aggregate, pool, args.image_size)
 
 
 def spec_from_arguments(args: argparse.Namespace, layer: str) -> FeatureSpec:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._file_tree import is_exported
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,
     PREPROCESSINGS,
@@ -17,8 +18,10 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import read_labels
+from cnnkit.cli.network_words import check_network_words, network_outline
 from cnnkit.cli.values import IMAGENET, RANDOM, Whole, network_names, network_path
 from cnnkit.errors import UsageError
+from cnnkit.run_folder import MODEL, RunFolder
 
 if TYPE_CHECKING:
     import keras
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from cnnkit.data import Augmentation
     from cnnkit.export import Origin
     from cnnkit.models.preprocessing import Preprocessing
-    from cnnkit.run_folder import RunFolder
 
 NETWORK_HELP = (
     "run folder, .keras file, or weights file of others; or `random` or `imagenet` with --model"
@@ -139,7 +141,7 @@ def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
-    """Check before TensorFlow starts that networks can be named so.
+    """Check before TensorFlow starts that networks can be named so, and have what is asked of them.
 
     Args:
         args: The arguments of `add_builder_arguments`.
@@ -147,16 +149,21 @@ def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
 
     Raises:
         UsageError: If new weights are asked for without an architecture, the numbers of networks
-            and architectures differ, or a `--model-option` has no value or stands beside a folder
-            with its own network.
+            and architectures differ, a `--model-option` has no value or stands beside a folder
+            with its own network, or a network has no such layer, unit or class.
+        RunError: If a run is not finished.
     """
     options = builder_arguments(args)["options"]
-    _names_of_networks(args.model, len(paths))
-    for path in paths:
+    for path, name in zip(paths, _names_of_networks(args.model, len(paths)), strict=True):
         if Path(path).is_dir():
             _refuse_model_options(path, options)
-        if path in (RANDOM, IMAGENET) and args.model is None and not Path(path).exists():
+            if not is_exported(Path(path)) and not (Path(path) / MODEL).is_file():
+                RunFolder.open(path).finished_model()
+        if path in (RANDOM, IMAGENET) and name is None and not Path(path).exists():
             raise _unnamed_network(path)
+        outline = network_outline(path, name, options)
+        if outline is not None:
+            check_network_words(args, outline)
 
 
 def load_network(
@@ -194,7 +201,6 @@ def load_network(
     from cnnkit.models.loading import options_for_weights
     from cnnkit.models.localizer import class_part
     from cnnkit.models.preprocessing import IMAGENET_MEAN, Preprocessing, override_preprocessing
-    from cnnkit.run_folder import RunFolder
 
     options = options or {}
     given = {name: value for name, value in (preprocessing or {}).items() if value is not None}

@@ -29,6 +29,7 @@ def add_decoding_arguments(parser: argparse._ActionsContainer) -> None:
     """Declare the options of transparency and orientation."""
     parser.add_argument(
         "--background",
+        type=background,
         metavar="COLOR",
         help="behind transparent pixels: white, black or #RRGGBB; none ignores the opacity "
         "(default: the run's, else white)",
@@ -38,6 +39,21 @@ def add_decoding_arguments(parser: argparse._ActionsContainer) -> None:
         action=argparse.BooleanOptionalAction,
         help="turn images upright as their EXIF data say (default: the run's, else yes)",
     )
+
+
+def background(text: str) -> str:
+    """Return the name of a color behind transparent pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is none.
+    """
+    try:
+        parse_color(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(
+            f"must be white, black, none or a color as in #ff8000, received {text}"
+        ) from error
+    return text
 
 
 def set_decoding(args: argparse.Namespace) -> Decoding:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit._dataset_spec import DATASET_SPECS, VOC_SPEC, check_dataset_spec
-from cnnkit._file_tree import STAGES_FILE, is_exported
+from cnnkit._file_tree import STAGES_FILE, is_exported, why_no_weights
 from cnnkit._networks import PAPERS
 from cnnkit._staging import staging_folder
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
@@ -300,7 +300,12 @@ def network_file(text: str) -> str:
         )
     if path.is_dir():
         return text if (path / MODEL).is_file() else run_folder(text)
-    return input_file(text)
+    input_file(text)
+    if what := why_no_weights(path):
+        raise argparse.ArgumentTypeError(
+            f"must be a run folder, a model or a weights file, received the {what} file {text}"
+        )
+    return text
 
 
 def run_folder(text: str) -> str:

@@ -16,6 +16,12 @@ import tensorflow as tf
 
 from cnnkit._file_tree import SAVED_MODEL, is_exported
 from cnnkit._files import read_lines
+from cnnkit._network_names import (
+    EXPORTED_FROM,
+    check_class_names,
+    check_exported_explanation,
+    find_class,
+)
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.data.crops import fit_images
@@ -34,7 +40,7 @@ from cnnkit.training.inputs import held_out_augmentation
 from cnnkit.visualize import EXPLANATION_METHODS, Attribution, explain_class
 from cnnkit.visualize.classifier import as_classifier
 
-DECONVNET, EXPLAIN = "deconvnet", "explain_bytes"
+EXPLAIN = "explain_bytes"
 
 
 class ImageClassifier:
@@ -48,6 +54,7 @@ class ImageClassifier:
         image_size: Side of the crops for a model of no fixed size.
 
     Attributes:
+        name: Name of the model.
         class_names: Names of the classes.
         augmentation: Rescaling and crop of the images.
         decoding: How files become pixels.
@@ -69,6 +76,7 @@ class ImageClassifier:
     ) -> None:
         self.localizer = model if is_localizer(model) else None
         self.model = class_part(model)
+        self.name = model.name
         self.class_names = _names_of_classes(self.model, class_names)
         self.augmentation = augmentation or Augmentation(_crop_side(self.model, image_size))
         self.decoding = decoding or Decoding()
@@ -121,18 +129,7 @@ class ImageClassifier:
         Raises:
             UsageError: If there is no such class.
         """
-        if target in self.class_names:
-            return self.class_names.index(str(target))
-        try:
-            index = int(target)
-        except ValueError:
-            raise unknown_name("class", target, self.class_names) from None
-        if not 0 <= index < len(self.class_names):
-            raise UsageError(
-                f"The network has no class {target}",
-                expected=f"0 to {len(self.class_names) - 1}, or a name",
-            )
-        return index
+        return find_class(target, self.class_names, len(self.class_names), self.name)
 
     @cached_property
     def _scores(self) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -164,6 +161,7 @@ class ExportedClassifier(ImageClassifier):
             )
         facts = JsonFields(read_json(file), file)
         own = tuple(read_lines(folder / "assets" / "labels.txt"))
+        self.name = folder.parent.name
         self.class_names = _check_count(class_names, len(own)) or own
         side = facts.integer("side", minimum=1)
         shorter = facts.integer("shorter_side_before_crop", minimum=side)
@@ -192,15 +190,9 @@ class ExportedClassifier(ImageClassifier):
             UsageError: If it is not, or the version has no signature for it.
         """
         super().check_explanation(method, target)
-        hint = "Take the run or the .keras file that it was made of"
-        if method != DECONVNET or target is not None:
-            raise UsageError(
-                "`explain` of an exported network must be deconvnet, without a `target`",
-                received=method if target is None else f"class {target}",
-                hint=hint,
-            )
+        check_exported_explanation(method, target)
         if EXPLAIN not in self._servable.definitions.signature_def:
-            raise UsageError(f"The exported network has no signature {EXPLAIN}", hint=hint)
+            raise UsageError(f"The exported network has no signature {EXPLAIN}", hint=EXPORTED_FROM)
 
     def explain(
         self, crops: np.ndarray, files: Sequence[Path | bytes], method: str, target: int | None
@@ -309,13 +301,10 @@ def _names_of_classes(model: keras.Model, given: Sequence[str] | None) -> tuple[
 
 
 def _check_count(given: Sequence[str] | None, count: int) -> tuple[str, ...] | None:
-    if given is not None and len(given) != count:
-        raise UsageError(
-            "`class_names` (--labels) must hold a name for each class of the network",
-            expected=f"{count} names",
-            received=len(given),
-        )
-    return None if given is None else tuple(given)
+    if given is None:
+        return None
+    check_class_names(given, count)
+    return tuple(given)
 
 
 def _crop_side(model: keras.Model, image_size: int | None) -> int:

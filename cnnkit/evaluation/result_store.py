@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from cnnkit._file_tree import EVALUATIONS
 from cnnkit._files import json_text, make_folder, write_text
 from cnnkit._untrusted.damage import damage_as_error
 from cnnkit._untrusted.json_documents import MAX_INTEGER, JsonFields, read_json
@@ -16,8 +17,6 @@ from cnnkit.errors import DataError, RunError, UsageError
 
 if TYPE_CHECKING:
     from io import BufferedReader
-
-FOLDER = "evaluations"
 
 
 def sha256(path: Path) -> str:
@@ -46,7 +45,7 @@ def result_path(run: Path, request: Mapping[str, Any]) -> Path:
     text = json.dumps(request, sort_keys=True)
     name = hashlib.sha256(text.encode()).hexdigest()[:8]
     sides = "+".join(dict.fromkeys("_".join(map(str, sides)) for sides in request["scales"]))
-    return run / FOLDER / f"{request['protocol']}-{sides}-{name}.json"
+    return run / EVALUATIONS / f"{request['protocol']}-{sides}-{name}.json"
 
 
 def progress_path(path: Path) -> Path:
@@ -160,17 +159,3 @@ def _counts(document: Mapping[str, Any]) -> list[Any]:
     errors = ("top1_error", "top5_error")
     totals = [document, *document["members"]]
     return [document["confusion"], *([one[name] for name in errors] for one in totals)]
-
-
-def newest_results(run: Path) -> Path:
-    """Return the file of the last evaluation of a run.
-
-    Raises:
-        UsageError: If the run has not been evaluated.
-    """
-    files: Sequence[Path] = list((run / FOLDER).glob("*.json"))
-    if not files:
-        raise UsageError(
-            f"The run {run} has not been evaluated yet", hint=f"Run `cnnkit evaluate {run}` first"
-        )
-    return max(files, key=lambda file: file.stat().st_mtime_ns)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnkit._file_tree import EVALUATIONS
 from cnnkit.data import Dataset
 from cnnkit.errors import DataError
 from cnnkit.evaluation.ensemble import EvaluatedModel, align_classes, evaluated_run
@@ -14,7 +15,6 @@ from cnnkit.evaluation.evaluate import evaluate
 from cnnkit.evaluation.metrics import Evaluation
 from cnnkit.evaluation.published import PublishedError, published_errors
 from cnnkit.evaluation.result_store import (
-    FOLDER,
     progress_path,
     read_results,
     result_path,
@@ -99,7 +99,9 @@ def find_results(run: RunFolder, dataset: Dataset) -> tuple[Path, dict[str, Any]
         DataError: If results name images or classes that do not exist.
     """
     network = sha256(run.finished_model())
-    files = sorted((run.path / FOLDER).glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    files = sorted(
+        (run.path / EVALUATIONS).glob("*.json"), key=lambda file: file.stat().st_mtime_ns
+    )
     for file in reversed(files):
         results = read_results(file)
         if (

@@ -5,19 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from cnnkit._feature_options import MAX_SCALES, MAX_SIDE, check_feature_options
 from cnnkit._untrusted.damage import shorten
 from cnnkit._untrusted.json_documents import JsonFields
-from cnnkit.errors import DataError, UsageError, unknown_name
-
-AGGREGATES = ("stack", "average", "max")
-POOLS = ("flatten", "average", "max")
-# Largest side of an image, and number of scales, that a file may name: the memory of a network
-# grows with the square of the side. The papers use five scales up to 640.
-MAX_SIDE, MAX_SCALES = 4096, 64
+from cnnkit.errors import DataError, UsageError
 
 
 @dataclass(frozen=True)
@@ -57,25 +51,7 @@ class FeatureSpec:
     image_size: int | None = None
 
     def __post_init__(self) -> None:
-        if self.aggregate not in AGGREGATES:
-            raise unknown_name("aggregate", self.aggregate, AGGREGATES)
-        if self.pool not in POOLS:
-            raise unknown_name("pooling", self.pool, POOLS)
-        sides = [*self.scales, *([] if self.image_size is None else [self.image_size])]
-        if not all(isinstance(side, Integral) and 1 <= side <= MAX_SIDE for side in sides):
-            raise UsageError(
-                f"`scales` and `image_size` must be integers from 1 to {MAX_SIDE:,}", received=sides
-            )
-        if self.scales and self.pool == "flatten":
-            raise UsageError(
-                "`pool` must be 'average' or 'max' with `scales`, because maps differ in size",
-                received=self.pool,
-            )
-        if self.scales and self.image_size is not None:
-            raise UsageError(
-                "`image_size` must be None with `scales`, which see the whole image",
-                received=f"scales {self.scales} and image size {self.image_size}",
-            )
+        check_feature_options(self.scales, self.aggregate, self.pool, self.image_size)
 
     @classmethod
     def with_defaults(

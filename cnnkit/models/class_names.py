@@ -7,11 +7,11 @@ number them: the output is the probability of class 1 (yes), and 1 minus it that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import keras
 
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit._network_names import find_class
+from cnnkit.errors import UsageError
 from cnnkit.layers import ClassBoxes, ClassProbabilities
 from cnnkit.models.graph import input_output_tensors
 from cnnkit.models.logits import output_activation, output_layer
@@ -103,26 +103,7 @@ def class_index(model: keras.Model, label: int | str) -> int:
     """
     classes = class_count(model)
     names = (class_captions(model) or ()) if class_names(model) else ()
-    if isinstance(label, bool) or not isinstance(label, Integral | str):
-        raise UsageError(
-            "`label` must be the name or the number of a class",
-            expected=f"a name or a whole number, 0 to {classes - 1}",
-            received=repr(label),
-        )
-    if label in names:
-        return names.index(label)
-    try:
-        index = int(label)
-    except ValueError:
-        hint = "" if names else f"Its classes have no names: give a number, 0 to {classes - 1}"
-        raise unknown_name("class", str(label), names, hint=hint) from None
-    if not 0 <= index < classes:
-        raise UsageError(
-            f"Model {model.name!r} has no class {label}",
-            expected=f"0 to {classes - 1}",
-            received=label,
-        )
-    return index
+    return find_class(label, names, classes, model.name)
 
 
 def set_class_names(model: keras.Model, names: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 
+from cnnkit._network_outline import ALIASES
 from cnnkit.errors import UsageError
 from cnnkit.layers import SubtractMean
 from cnnkit.models.graph import (
-    ALIASES,
     get_layer,
     input_output_tensors,
     layer_outputs,

@@ -15,10 +15,8 @@ from typing import Any
 
 import keras
 
+from cnnkit._network_outline import ALIASES
 from cnnkit.errors import UsageError, unknown_name
-
-# Caffe's names of VGG's dense layers.
-ALIASES = {"fc6": "fc1", "fc7": "fc2", "fc8": "predictions"}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit._file_tree import MODEL, stages_hint
+from cnnkit._model_config import image_shape, read_layers
 from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.layers import SubtractMean
@@ -35,8 +36,6 @@ from cnnkit.models.weights.assign import (
 from cnnkit.models.weights.download import IMAGENET, download_imagenet_weights
 from cnnkit.models.weights.keras_config import (
     build_from_config,
-    image_shape,
-    read_layers,
     with_first_layer,
     with_single_tensors,
 )

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from cnnkit._networks import PAPERS as PAPERS
+from cnnkit._networks import RENAMED_OPTIONS
 from cnnkit.errors import unknown_name, warn
 from cnnkit.models.alexnet import (
     alexnet,
@@ -39,9 +40,6 @@ BUILDERS: dict[str, Callable[..., keras.Model]] = {
     "cifar10_full": cifar10_full,
     "cifar10_quick": cifar10_quick,
 }
-
-# Old names of builder options, which the config.json of older runs holds.
-RENAMED_OPTIONS = {"drop_layers": "omit_layers"}
 
 
 def build(name: str, **options: Any) -> keras.Model:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._network_names import match_frozen
 from cnnkit.data.pipeline import gathered_batches
-from cnnkit.errors import UsageError
 from cnnkit.layers import Dropout
 from cnnkit.models import logits_tensor
 from cnnkit.models.graph import Node, build_graph
@@ -44,23 +43,7 @@ def frozen_layers(model: keras.Model, patterns: Sequence[str]) -> frozenset[str]
         ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
     """
     names = [layer.name for layer in model.layers if layer.trainable_weights]
-    frozen: set[str] = set()
-    for pattern in patterns:
-        fitting = {name for name in names if fnmatchcase(name, pattern.removeprefix("!"))}
-        if not fitting:
-            raise UsageError(
-                f"`freeze` must name layers of {model.name} that have weights",
-                expected=f"names or patterns of {', '.join(names)}",
-                received=pattern,
-            )
-        frozen = frozen - fitting if pattern.startswith("!") else frozen | fitting
-    if len(frozen) == len(names):
-        raise UsageError(
-            f"`freeze` must leave a layer of {model.name} that learns",
-            received=", ".join(patterns),
-            hint=f"`* !{names[-1]}` freezes all but the last one",
-        )
-    return frozenset(frozen)
+    return match_frozen(names, patterns, model.name)
 
 
 @dataclass(eq=False)

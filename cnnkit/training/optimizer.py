@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cnnkit.errors import UsageError
+from cnnkit._network_names import check_multipliers
 
 # Arguments of version 0.1.0, which saved models hold, and their names today.
 _RENAMED = {
@@ -189,12 +189,7 @@ def clip_filter_rms(kernel: Any, limit: float) -> Any:
 
 
 def _multipliers(field: str, patterns: Mapping[str, float], names: list[str]) -> list[float]:
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(
-                f"The pattern {pattern!r} of {field} fits no weights",
-                expected=f"a pattern of {', '.join(names)}",
-            )
+    check_multipliers(field, patterns, names)
     return [
         next((factor for pattern, factor in patterns.items() if fnmatchcase(name, pattern)), 1.0)
         for name in names

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._network_names import check_unit
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.class_names import class_count, class_index
 from cnnkit.models.graph import Graph, Node, build_graph
@@ -334,11 +335,6 @@ def _unit_indices(
         return [class_index(graph.model, one) for one in units]
     indices = []
     for one in units:
-        if not str(one).isdecimal() or not 0 <= int(one) < count:
-            raise UsageError(
-                f"Layer {end.layer.name!r} has no unit {one}",
-                expected=f"0 to {count - 1}",
-                received=one,
-            )
+        check_unit(end.layer.name, one, count)
         indices.append(int(one))
     return indices

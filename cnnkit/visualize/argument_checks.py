@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
+from cnnkit._network_names import check_unit
 from cnnkit.errors import UsageError
 
 
@@ -50,10 +51,7 @@ def unit_indices(unit: object, count: int, layer: str) -> list[int]:
     units = list(unit) if isinstance(unit, Iterable) and not isinstance(unit, str) else [unit]
     for one in units:
         check_whole_number("unit", one, least=None)
-        if not 0 <= one < count:
-            raise UsageError(
-                f"Layer {layer!r} has no unit {one}", expected=f"0 to {count - 1}", received=one
-            )
+        check_unit(layer, one, count)
     return [int(one) for one in units]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cnnkit.data import Dataset, Split
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import UsageError
 from cnnkit.models import load_model
 from cnnkit.models.graph import build_graph
 from cnnkit.run_folder import RunFolder
@@ -83,15 +83,7 @@ def feature_evolution(
         (1, 2, 5, 10, 20)
     """
     kept = run.kept_epochs
-    requested = sorted(set(kept if epochs is None else epochs))
-    used = tuple(epoch for epoch in requested if epoch in kept)
-    if not used:
-        raise RunError(
-            f"Run {run.path} kept no model of {'its' if epochs is None else 'these'} epochs",
-            expected=f"some of {', '.join(map(str, requested))}" if requested else None,
-            received=", ".join(map(str, kept)) or "none at all",
-            hint="Train with --keep-epochs EPOCH ..., or name epochs that were kept",
-        )
+    used = run.choose_epochs(epochs)
     if isinstance(source, Dataset):
         source = source.splits["train"]
     chosen: Mapping[str, Sequence[int]] = {}

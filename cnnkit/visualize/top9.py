@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import keras
 import numpy as np
 
+from cnnkit._network_names import check_unit
 from cnnkit.data import Dataset, Split, batches
 from cnnkit.data.crops import fit_images
-from cnnkit.errors import DataError, UsageError
+from cnnkit.errors import DataError
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.models.receptive_field import Box
 from cnnkit.visualize.deconvnet.project import Projection, check_projection, project
@@ -166,12 +167,7 @@ def _checked_units(
     if isinstance(units, Mapping):
         units = units.get(found.layer)
     for unit in units or ():
-        if not 0 <= unit < count:
-            raise UsageError(
-                f"Layer {found.layer!r} has no unit {unit}",
-                expected=f"0 to {count - 1}",
-                received=unit,
-            )
+        check_unit(found.layer, unit, count)
     return range(count) if units is None else units
 
 

@@ -6,11 +6,13 @@ is held too. What only concerns several options together stands in `COMBINATIONS
 
 import argparse
 import io
+import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from PIL import Image
 from cnnkit.cli import quiet_tensorflow
 from cnnkit.cli.main import all_command_names, build_parser, command_names, main
 from cnnkit.cli.parser import leaf_parsers, options_of
+from cnnkit.cli.values import classifier_path, network_path
 from tests.helpers.run_folders import write_metrics_run
 
 LEAVES = {
@@ -57,6 +60,41 @@ train --recipe dmo --output {new}
 train --workers localhost:1 --recipe vgg-d-staged --output {new}
 train --resume --output {folder}
 train --output {run}
+train --freeze conv9 --output {new}
+train --freeze * --output {new}
+train --model vgg16 --freeze conv1 --output {new}
+train --recipe vgg-d-staged --freeze conv1 --output {new}
+train --lr-multiplier conv9/*=2 --output {new}
+train --weight-decay-multiplier conv9/*=2 --output {new}
+train --model-option dropot=0 --output {new}
+train --init-from {text} --output {new}
+finetune {weights} digits --model alexnet --freeze conv9 --output {new}
+finetune {weights} digits --model alexnet --model-option dropot=1 --output {new}
+finetune {text} digits --output {new}
+weights inspect {labels}
+predict {text} {image}
+predict {keras} {image} --background red
+predict {versions} {image} --labels {labels}
+predict {versions} {image} --panel {new}.png --explain occlusion
+predict {versions} {image} --panel {new}.png --explain deconvnet --target 1
+predict {run} {image} --dpi 80
+predict {run} {image} --panel {image}
+predict random {image}
+predict {keras} {image} --model-option a
+transfer {keras} {keras} --dataset digits --layer fc7
+transfer {keras} --dataset digits --layer conv1 --scales 64 --pool flatten
+features {keras} --dataset digits --layer conv1 --scales 64 --image-size 32 --output {new}
+features random --model vgg16 --model-option dropot=1 --dataset digits --output {new}
+features random --model vgg16 --layer conv5 --dataset digits --output {new}
+visualize layer2 {keras} digits --output {new}.png
+visualize layer2 {keras} digits --layer conv1 --unit 4 --output {new}.png
+visualize top9 {keras} digits --layer conv1 --split validation --output {new}.png
+visualize invariance {keras} {image} --target 1 2 --output {new}.png
+visualize activation-maximization {keras} --unit bird --output {new}.png
+visualize activation-maximization {keras} --layer conv1 --unit cat --output {new}.png
+visualize deconvnet random {image} --model zfnet --layer conv5 --unit 256 --output {new}.png
+plot {run} --kind confusion --output {new}.png
+export {keras} --signatures explain_bytes_conv9 --output {new}
 features {run} --output {new}
 features merge --output {new}
 features merge {folder} --output {new}
@@ -125,6 +163,21 @@ help trian
 """.strip().splitlines()
 
 
+def write_network(file):
+    """Writes the configuration of a network of three classes, which is all that is read of it."""
+    layers = [
+        ("InputLayer", {"name": "image", "batch_shape": [None, 8, 8, 3]}),
+        ("Conv2D", {"name": "conv1", "filters": 4}),
+        ("Flatten", {"name": "flatten"}),
+        ("Dense", {"name": "fc8", "units": 3}),
+        ("cnnkit>Probabilities", {"name": "probabilities", "class_names": ["cat", "dog", "fish"]}),
+    ]
+    config = {"name": "pets", "layers": [{"class_name": k, "config": c} for k, c in layers]}
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("config.json", json.dumps({"class_name": "Sequential", "config": config}))
+    return file
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
     root = tmp_path_factory.mktemp("wrong")
@@ -133,7 +186,10 @@ def places(tmp_path_factory):
     write_metrics_run(root / "run", [0.5, 0.25]).model_file.write_bytes(b"")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(root / "image.png")
     np.savez(root / "weights.npz", a=np.zeros(1))
-    (root / "models/1").mkdir(parents=True)
+    (root / "text.npz").write_text("no weights")
+    (root / "models/1/assets").mkdir(parents=True)
+    (root / "models/1/saved_model.pb").touch()
+    (root / "models/1/assets/labels.txt").write_text("a\nb\nc\n")
     for name in ("exported/1/saved_model.pb", "classifier/transfer.json", "features/index.json"):
         (root / name).parent.mkdir(parents=True)
         (root / name).touch()
@@ -143,6 +199,8 @@ def places(tmp_path_factory):
         "image": str(root / "image.png"), "weights": str(root / "weights.npz"),
         "versions": str(root / "models"), "root": root, "exported": str(root / "exported"),
         "classifier": str(root / "classifier"), "features": str(root / "features"),
+        "keras": str(write_network(root / "pets.keras")), "text": str(root / "text.npz"),
+        "unfinished": str(write_metrics_run(root / "unfinished", [0.5]).path),
     }  # fmt: skip
 
 
@@ -262,6 +320,77 @@ def test_the_commands_are_called_wrongly_often(places):
 def test_wrong_combinations_are_refused_before_anything_starts(line, places, refused):
     words = [word.format(**places) for word in line.split(" ")]
     refused(words)
+
+
+# Options that name a part of the network, a wrong value, and what is said of it.
+PARTS = {
+    "layer": ("conv9", "Unknown layer 'conv9'. Expected: one of conv1, flatten, fc8, prob"),
+    "down_to": ("conv9", "Unknown layer 'conv9'"),
+    "explain_layers": ("conv9", "Unknown layer 'conv9'"),
+    "features_layer": ("conv9", "Unknown layer 'conv9'"),
+    "unit": ("4", "has no "),
+    "target": ("bird", "Unknown class 'bird'. Expected: one of cat, dog, fish"),
+    "labels": ("{labels}", "must hold a name for each class of the network. Expected: 3 names"),
+}  # fmt: skip
+
+
+def wrong_parts():
+    """Yields the commands of one network with an option that names a part of it."""
+    for name, leaf in LEAVES.items():
+        networks = [one for one in arguments(leaf) if one.type in (network_path, classifier_path)]
+        if [one.metavar for one in networks] == ["MODEL"] or name == "export":
+            yield from (
+                (name, one.dest) for one in arguments(leaf)
+                if one.dest in PARTS and name != "transfer"
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dest"), list(wrong_parts()))
+def test_parts_that_the_network_does_not_have_are_refused(name, dest, places, refused):
+    leaf = LEAVES[name]
+    by_dest = {one.dest: one for one in arguments(leaf)}
+    [network] = [one for one in by_dest.values() if one.type in (network_path, classifier_path)]
+    text, expected = PARTS[dest]
+    words = [*name.split(" "), places["keras"]]
+    for one in by_dest.values():
+        if one.required and one not in (network, by_dest[dest]) and one.nargs != "*":
+            given = ["--layer", "conv1"] if one.dest == "layer" else right_words(one, places)
+            words += given
+    if dest == "unit" and not by_dest["layer"].required:
+        words += ["--layer", "conv1"]
+    if name == "predict" and dest == "target":
+        words += ["--panel", f"{places['new']}.png", "--explain", "gradcam"]
+    if name in ("features", "evaluate"):
+        words += ["--dataset", "digits"]
+    words += [by_dest[dest].option_strings[0], text.format(**places)]
+    assert expected in refused(words)
+
+
+def test_many_commands_name_parts_of_a_network():
+    assert len(list(wrong_parts())) >= 25
+    assert {dest for _, dest in wrong_parts()} == set(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("predict {unfinished} {image}", "has no model yet"),
+        ("export {unfinished} --output {new}", "has no model yet"),
+        ("features {unfinished} --layer fc7 --dataset digits --output {new}", "has no model yet"),
+        ("visualize filters {unfinished} --output {new}.png", "has no model yet"),
+        ("train --init-from {unfinished} --output {new}", "has no model yet"),
+        ("finetune {unfinished} digits --output {new}", "has no model yet"),
+        ("visualize evolution {run} --layer conv1 --output {new}.png", "kept no model of its"),
+    ],
+)
+def test_runs_that_lack_a_network_are_refused(line, text, places, monkeypatch, capsys, tmp_path):
+    """With the exit code of a run that cannot be used."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(quiet_tensorflow, "import_tensorflow", lambda: 1 / 0)
+    assert main([word.format(**places) for word in line.split(" ")]) == 1
+    err = capsys.readouterr().err
+    assert text in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", LEAVES)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
+from cnnkit._file_tree import newest_results
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.evaluation.result_store import (
-    newest_results,
     progress_path,
     read_results,
     result_path,

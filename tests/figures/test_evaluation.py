@@ -9,8 +9,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from cnnkit._file_tree import newest_results
 from cnnkit.cli.main import main
-from cnnkit.evaluation.result_store import newest_results
 from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures import evaluation as drawing
 from cnnkit.figures.attribution import explanation_pixels

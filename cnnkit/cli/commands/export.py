@@ -21,7 +21,6 @@ from cnnkit.cli.load_network import (
 )
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, INDEX, input_file, network_path, not_one_of, output_folder
-from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cnnkit.data import Augmentation
@@ -145,8 +144,6 @@ def run(args: argparse.Namespace) -> int:
     check_version_free(Path(args.output), args.number)
     check_networks(args, [args.network])
     options = builder_arguments(args)
-    if Path(args.network).is_dir():
-        RunFolder.open(args.network).finished_model()
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 

@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
+from cnnkit.cli.arguments import add_spec_arguments, check_spec_arguments, spec_from_arguments
 from cnnkit.cli.console import (
     add_json_argument,
     print_json,
@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     if not merge and args.dataset is None:
         raise UsageError("--dataset must name the images", expected="--dataset SPEC")
     if not merge:
+        check_spec_arguments(args)
         check_networks(args, [args.network])
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, given_fields
 from cnnkit.cli.console import print_line
+from cnnkit.cli.network_words import check_finetune_words
 from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
     add_output_arguments,
@@ -142,6 +143,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
             "`weights` and `dataset` must be given",
             expected="cnnkit finetune WEIGHTS folder:PHOTOS",
         )
+    check_finetune_words(args.weights, given_fields(args, without=OWN_FIELDS))
 
 
 def _name(dataset: str) -> str:

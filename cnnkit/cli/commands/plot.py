@@ -14,6 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._file_tree import newest_results
 from cnnkit.cli.console import print_line, table
 from cnnkit.cli.picture import add_picture_arguments, check_picture_arguments, picture_options
 from cnnkit.cli.values import input_file, run_folder
@@ -72,12 +73,13 @@ def run(args: argparse.Namespace) -> int:
 
         draw_training_curves({str(run.path): run.metrics for run in runs}, output, **options)
     else:
+        file = Path(args.results) if args.results else newest_results(runs[0].path)
+
         from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
         import_tensorflow()
-        from cnnkit.evaluation.result_store import newest_results, read_results
+        from cnnkit.evaluation.result_store import read_results
 
-        file = Path(args.results) if args.results else newest_results(runs[0].path)
         for line in _draw_results(args.kind, read_results(file), output, options):
             print_line(line)
     print_line(str(output))

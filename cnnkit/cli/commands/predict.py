@@ -37,6 +37,7 @@ from cnnkit.cli.load_network import (
     check_networks,
     load_network,
 )
+from cnnkit.cli.network_words import check_exported_words
 from cnnkit.cli.picture import (
     add_picture_arguments,
     check_picture_arguments,
@@ -47,7 +48,6 @@ from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, classifier_path, input_file
 from cnnkit.cli.visualize.attribution import EXPLANATIONS
 from cnnkit.errors import RunError, UsageError
-from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cnnkit.evaluation import FilePrediction, ImageClassifier
@@ -134,7 +134,11 @@ def _check(args: argparse.Namespace) -> None:
         refuse_picture_options(args, "--panel")
     else:
         check_picture_arguments(args, "--panel")
-    check_networks(args, [args.network])
+    path = Path(args.network)
+    if is_exported(path):
+        check_exported_words(args, path)
+    else:
+        check_networks(args, [args.network])
 
 
 def _load(args: argparse.Namespace) -> ImageClassifier:
@@ -152,8 +156,6 @@ def _load(args: argparse.Namespace) -> ImageClassifier:
         print_note(f"{path} is a program (a SavedModel): open no stranger's")
         return ExportedClassifier(path, class_names=labels)
     decoding: Decoding = set_decoding(args)
-    if RunFolder(path).exists():
-        RunFolder(path).finished_model()
     loaded = load_network(args.network, classifier=True, **builder_arguments(args))
     if loaded.run is not None:
         return run_classifier(loaded.run, loaded.model, class_names=labels, decoding=decoding)

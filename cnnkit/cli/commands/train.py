@@ -14,6 +14,7 @@ from typing import Any
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.console import print_line
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.network_words import check_training_words
 from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
     add_output_arguments,
@@ -68,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         return _train_stages(args, output, recipe)
     base = RunFolder.open(output).config if recipe is None else recipe.config
     config = apply_overrides(base, args)
+    check_training_words(config)
     metadata: dict[str, Any] = {}
     if recipe is not None:
         name = args.recipe or DEFAULT
@@ -104,6 +106,8 @@ def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None)
             dataclasses.replace(stage, config=apply_overrides(stage.config, args))
             for stage in recipe.stages
         ]
+        for stage in stages:
+            check_training_words(stage.config)
         write_stages(output, stages, overwrite=args.overwrite)
     metadata = {"recipe": args.recipe, "deviations": list(recipe.deviations)} if recipe else {}
     out = progress_stream(args)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from cnnkit.cli.arguments import add_spec_arguments
+from cnnkit.cli.arguments import add_spec_arguments, check_spec_arguments
 from cnnkit.cli.console import add_json_argument
 from cnnkit.cli.load_network import add_network_arguments, check_networks
 from cnnkit.cli.picture import (
@@ -110,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     """Score the features, and print a table."""
     args.per_class = sum(args.per_class, ())
     _check(args)
+    check_spec_arguments(args)
     check_networks(args, args.models)
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow

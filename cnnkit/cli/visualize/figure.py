@@ -17,7 +17,7 @@ from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.picture import OUTPUT
 from cnnkit.cli.read_image import command_decoding
 from cnnkit.cli.values import COUNT, INDEX, DatasetSpec, image_file
-from cnnkit.errors import DataError, unknown_name
+from cnnkit.errors import DataError
 
 if TYPE_CHECKING:
     from cnnkit.data import Split
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Endings that are appended to the name of a picture for the files of its facts and its arrays.
 BESIDE = FACTS, ARRAYS = ".json", ".npz"
+# Of every dataset.
+SPLITS = ("test", "train")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,14 @@ def add_layers_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", required=True, nargs="+", help="for example conv3 conv5")
 
 
+def add_split_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """Declare the split of a dataset."""
+    other = next(split for split in SPLITS if split != default)
+    parser.add_argument(
+        "--split", default=default, choices=SPLITS, help=f"{default} (default) or {other}"
+    )
+
+
 def add_dataset_argument(parser: argparse.ArgumentParser) -> None:
     """Declare a dataset."""
     parser.add_argument(
@@ -163,19 +173,12 @@ def add_image_size_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_split(dataset: str, split: str, *, seed: int = 0) -> Split:
-    """Load a dataset and return one of its splits.
-
-    Raises:
-        UsageError: If the dataset has no split of that name.
-    """
+    """Load a dataset and return one of its splits, `test` or `train`."""
     from cnnkit.data import load_dataset
 
     source = load_dataset(dataset, seed=seed, decoding=command_decoding())
     print_left_out(source)
-    splits = source.splits
-    if split not in splits:
-        raise unknown_name("split", split, splits)
-    return splits[split]
+    return source.splits[split]
 
 
 def require_active_unit(result: Projection, args: argparse.Namespace) -> None:

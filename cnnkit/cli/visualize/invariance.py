@@ -35,6 +35,15 @@ def add_invariance_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fill", type=LEVEL, default=128, help="beyond the image (default 128)")
 
 
+def _check(args: argparse.Namespace) -> None:
+    if args.target is not None and len(args.target) != len(args.image):
+        raise UsageError(
+            "--target must name one class for each image",
+            expected=f"{len(args.image)} classes",
+            received=" ".join(args.target),
+        )
+
+
 def draw_invariance_figure(args: argparse.Namespace) -> Figure:
     """Measure the distances and probabilities and draw them."""
     from cnnkit.cli.read_image import read_image_for
@@ -101,4 +110,5 @@ Draws the distance of the features of a lower and an upper layer from those of t
 and the probability of its class (Zeiler & Fergus 2013, Fig. 5).""",
     add_invariance_arguments,
     draw_invariance_figure,
+    _check,
 )

@@ -16,6 +16,7 @@ from cnnkit.cli.load_network import (
     load_from_arguments,
     load_networks,
 )
+from cnnkit.cli.network_words import check_network_words, network_outline
 from cnnkit.cli.picture import picture_options
 from cnnkit.cli.values import COUNT, INDEX, SEED, DatasetSpec, run_folder
 from cnnkit.cli.visualize.figure import (
@@ -25,10 +26,12 @@ from cnnkit.cli.visualize.figure import (
     add_image_size_argument,
     add_layers_argument,
     add_rule_argument,
+    add_split_argument,
     check_files_free,
     load_split,
     projection_facts,
 )
+from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import keras
@@ -45,7 +48,7 @@ def add_top9_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unit", type=INDEX, nargs="+", help="feature maps of every layer (default: all)"
     )
-    parser.add_argument("--split", default="test", help="test (default) or train")
+    add_split_argument(parser, "test")
     add_rule_argument(parser)
     add_image_size_argument(parser)
 
@@ -145,7 +148,7 @@ def add_evolution_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=COUNT, default=6, help="without --unit, random maps of a layer (default 6)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of the draw (default 0)")
-    parser.add_argument("--split", default="train", help="train (default) or test")
+    add_split_argument(parser, "train")
     parser.add_argument(
         "--epochs",
         type=COUNT,
@@ -159,7 +162,6 @@ def add_evolution_arguments(parser: argparse.ArgumentParser) -> None:
 def draw_evolution(args: argparse.Namespace) -> Figure:
     """Search the dataset with the network of each epoch, project and draw."""
     from cnnkit.figures import draw_feature_evolution
-    from cnnkit.run_folder import RunFolder
     from cnnkit.visualize import feature_evolution
 
     run = RunFolder.open(args.folder)
@@ -220,7 +222,7 @@ def add_layer2_arguments(parser: argparse.ArgumentParser) -> None:
         "--count", type=COUNT, default=16, help="without --unit, random active maps (default 16)"
     )
     parser.add_argument("--seed", type=SEED, default=0, help="of the draw (default 0)")
-    parser.add_argument("--split", default="test", help="test (default) or train")
+    add_split_argument(parser, "test")
     add_rule_argument(parser)
     add_image_size_argument(parser)
 
@@ -298,6 +300,16 @@ activations, images and positions of every map, but no pixels.""",
     add_top9_arguments,
     draw_top9_figures,
 )
+
+
+def _check_evolution(args: argparse.Namespace) -> None:
+    run = RunFolder.open(args.folder)
+    last = run.epoch_file(run.choose_epochs(args.epochs)[-1])
+    outline = network_outline(str(last))
+    if outline is not None:
+        check_network_words(args, outline)
+
+
 EVOLUTION = FigureCommand(
     """Draw the projections of units epoch by epoch of a training.
 
@@ -305,6 +317,7 @@ Projects the strongest activation of each unit over the training images, with th
 epochs that the run kept (Zeiler & Fergus 2013, Fig. 4): see `cnnkit train --keep-epochs`.""",
     add_evolution_arguments,
     draw_evolution,
+    _check_evolution,
 )
 LAYER2 = FigureCommand(
     """Compare the second layers of several networks.

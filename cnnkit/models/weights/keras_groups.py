@@ -19,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from cnnkit._model_config import CONFIG, ConfigLayer, flatten_layers
 from cnnkit._untrusted.damage import shorten
 from cnnkit._untrusted.hdf5_files import open_hdf5, read_text_attribute, read_text_attributes
 from cnnkit._untrusted.json_documents import JsonFields, parse_json
@@ -26,10 +27,9 @@ from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit._untrusted.zip_archives import check_paths, open_member, open_zip, read_member
 from cnnkit.errors import UsageError
-from cnnkit.models.weights.keras_config import ConfigLayer, flatten_layers
 from cnnkit.models.weights.weights_file import StoredTensor
 
-CONFIG, METADATA = "config.json", "metadata.json"
+METADATA = "metadata.json"
 WEIGHTS = "model.weights.h5"
 # Generators of random numbers, such as a dropout's, have weights too.
 SEEDS = "seed_generator"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnkit._model_config import CONFIG
 from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit._untrusted.regular_files import open_regular_file
 from cnnkit._untrusted.zip_archives import open_zip
@@ -18,7 +19,6 @@ from cnnkit.models.preprocessing import (
     contradiction,
     override_preprocessing,
 )
-from cnnkit.models.weights.keras_groups import CONFIG
 from cnnkit.models.weights.read_keras import read_keras
 from cnnkit.models.weights.read_numpy import read_npy, read_npz
 from cnnkit.models.weights.read_pytorch import read_safetensors, read_state_dict

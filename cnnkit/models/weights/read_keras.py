@@ -14,19 +14,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._model_config import ConfigLayer, flatten_layers, image_shape, read_layers
 from cnnkit._untrusted.limits import MAX_MEAN_BYTES, MAX_PROBE_NUMBERS, MAX_SETTING_BYTES
 from cnnkit.errors import UsageError
 from cnnkit.models.model_input import FREE_SIDE, measure_preprocessing, name_layers, outside_of
 from cnnkit.models.preprocessing import PRESETS, UNKNOWN, VGG, Preprocessing, compose
 from cnnkit.models.weights.keras_config import (
     PACKAGE,
-    ConfigLayer,
     build_from_config,
-    flatten_layers,
-    image_shape,
     keras_applications_preprocessing,
     leading_models,
-    read_layers,
 )
 from cnnkit.models.weights.keras_groups import (
     NORMALIZATION,

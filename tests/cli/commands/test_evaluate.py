@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from cnnkit import zfnet
+from cnnkit._file_tree import newest_results
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.evaluation import EvaluatedModel, evaluate
-from cnnkit.evaluation.result_store import newest_results
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_folder, write_run
 

@@ -9,8 +9,8 @@ import pytest
 from keras.src.utils.naming import to_snake_case
 
 from cnnkit import load_model
+from cnnkit._model_config import flatten_layers, read_layers
 from cnnkit.errors import AssumptionWarning
-from cnnkit.models.weights.keras_config import flatten_layers, read_layers
 from cnnkit.models.weights.keras_groups import open_keras
 from cnnkit.models.weights.read_keras import keras_input
 

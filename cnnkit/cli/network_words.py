@@ -1,0 +1,161 @@
+"""Check names of layers, units and classes against the networks, before TensorFlow starts."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnkit._file_tree import SAVED_MODEL
+from cnnkit._files import read_lines
+from cnnkit._network_names import (
+    check_class_names,
+    check_exported_explanation,
+    check_multipliers,
+    check_option_names,
+    match_frozen,
+)
+from cnnkit._network_outline import NetworkOutline, outline_of_builder, outline_of_file
+from cnnkit.cli.console import read_labels
+from cnnkit.cli.values import IMAGENET, RANDOM
+from cnnkit.config import TrainingConfig
+from cnnkit.run_folder import MODEL, RunFolder
+from cnnkit.server.version_folders import version_folders
+
+# Attributes of parsed arguments that name layers; the first one is that of `--unit`.
+_LAYER = "layer"
+_LAYERS = (_LAYER, "down_to", "explain_layers", "features_layer")
+# Prefix of the signatures that explain the units of a layer.
+_EXPLAIN = "explain_bytes_"
+
+
+def network_outline(
+    path: str, model: str | None = None, options: dict[str, Any] | None = None
+) -> NetworkOutline | None:
+    """Return the outline of the network that a command names; None if it is not known yet.
+
+    Args:
+        path: The network, as `load_network` takes it.
+        model: Name of the architecture of a weights file.
+        options: Arguments of its builder.
+    """
+    place = Path(path)
+    if place.is_dir():
+        return outline_of_file(place / MODEL)
+    if model is None:
+        return outline_of_file(place) if place.is_file() else None
+    check_option_names(model, options or {})
+    # The configuration in a .keras file may count, or that of the architecture.
+    if place.suffix == ".keras":
+        return None
+    outline = outline_of_builder(model, options or {})
+    if path in (RANDOM, IMAGENET) or outline is None:
+        return outline
+    # A weights file decides whether there are dense layers, and how many classes.
+    return NetworkOutline(outline.name, outline.units)
+
+
+def check_network_words(args: argparse.Namespace, outline: NetworkOutline) -> None:
+    """Check the options of a command that name layers, units and classes of a network.
+
+    Args:
+        args: The parsed arguments. Those that a command does not have are not checked.
+        outline: The network.
+
+    Raises:
+        UsageError: If the network has no such layer, unit or class.
+    """
+    layers = list(_words(args, _LAYER))
+    for dest in _LAYERS:
+        for name in _words(args, dest):
+            outline.find_layer(name)
+    for name in _words(args, "signatures"):
+        if name.startswith(_EXPLAIN):
+            outline.find_layer(name.removeprefix(_EXPLAIN))
+    for unit in _words(args, "unit"):
+        for layer in layers:
+            outline.check_unit(layer, unit)
+        # Without a layer, words are classes, and numbers are units of a layer found later.
+        if not layers and isinstance(unit, str):
+            outline.check_class(unit)
+    file = getattr(args, "labels", None)
+    names = read_labels(file) if file is not None else None
+    if names is not None and outline.classes is not None:
+        check_class_names(names, outline.classes)
+    for label in _words(args, "target"):
+        outline.check_class(label, names)
+
+
+def check_finetune_words(weights: str, fields: Mapping[str, Any]) -> None:
+    """Check the network that fine-tuning begins with, and names in its options.
+
+    Args:
+        weights: Run folder, model or weights file.
+        fields: Fields of `TrainingConfig` that are given.
+
+    Raises:
+        UsageError: As `check_training_words`.
+        RunError: If `weights` is a run that is not finished.
+    """
+    run = RunFolder(Path(weights))
+    options = {**fields.get("model_options", {})}
+    model = fields.get("model")
+    if run.exists():
+        run.finished_model()
+        model = model or run.config.model
+        options = {**run.config.model_options, **options}
+    if model is not None:
+        check_option_names(model, options)
+        outline = outline_of_builder(model, options)
+        if outline is not None and outline.weighted:
+            match_frozen(outline.weighted, fields.get("freeze", ()), model)
+
+
+def check_training_words(config: TrainingConfig) -> None:
+    """Check the names of layers in a configuration of a training, and the run it begins with.
+
+    Raises:
+        UsageError: If a pattern of `freeze`, or of a multiplier, fits no layer with weights, or the
+            network has no such option.
+        RunError: If `init_from` is a run that is not finished.
+    """
+    check_option_names(config.model, config.model_options)
+    if config.init_from is not None and RunFolder(Path(config.init_from)).exists():
+        RunFolder(Path(config.init_from)).finished_model()
+    outline = outline_of_builder(config.model, config.model_options)
+    if outline is not None and outline.weighted:
+        match_frozen(outline.weighted, config.freeze, config.model)
+        names = [f"{name}/{kind}" for name in outline.weighted for kind in ("kernel", "bias")]
+        for field in ("lr_multipliers", "weight_decay_multipliers"):
+            check_multipliers(field, getattr(config, field), names)
+
+
+def _words(args: argparse.Namespace, dest: str) -> Iterator[Any]:
+    """Yield the values of an option that takes one or several."""
+    value = getattr(args, dest, None)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        yield from value
+    elif value is not None:
+        yield value
+
+
+def check_exported_words(args: argparse.Namespace, folder: Path) -> None:
+    """Check the options of `cnnkit predict` for a folder that `cnnkit export` wrote.
+
+    Args:
+        args: The parsed arguments.
+        folder: A version folder, NAME/<integer>/, or NAME/, whose newest version is taken.
+
+    Raises:
+        UsageError: If the folder holds no version, `--explain` is not what it can, or `--labels`
+            has another number of names.
+    """
+    version = folder
+    if not (folder / SAVED_MODEL).is_file():
+        version = next(iter(version_folders(folder).values()))
+    if args.explain is not None:
+        check_exported_explanation(args.explain, args.target)
+    own = version / "assets" / "labels.txt"
+    if args.labels is not None and own.is_file():
+        check_class_names(read_labels(args.labels), len(read_lines(own)))
