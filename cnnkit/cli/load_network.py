@@ -140,12 +140,15 @@ def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
+def check_networks(
+    args: argparse.Namespace, paths: Sequence[str], *, class_names: Sequence[str] | None = None
+) -> None:
     """Check before TensorFlow starts that networks can be named so, and have what is asked of them.
 
     Args:
         args: The arguments of `add_builder_arguments`.
         paths: The networks, as `load_networks` takes them.
+        class_names: Names of the classes that the command uses in place of the networks' own.
 
     Raises:
         UsageError: If new weights are asked for without an architecture, the numbers of networks
@@ -163,7 +166,7 @@ def check_networks(args: argparse.Namespace, paths: Sequence[str]) -> None:
             raise _unnamed_network(path)
         outline = network_outline(path, name, options)
         if outline is not None:
-            check_network_words(args, outline)
+            check_network_words(args, outline, class_names)
 
 
 def load_network(

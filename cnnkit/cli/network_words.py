@@ -56,12 +56,15 @@ def network_outline(
     return NetworkOutline(outline.name, outline.units)
 
 
-def check_network_words(args: argparse.Namespace, outline: NetworkOutline) -> None:
+def check_network_words(
+    args: argparse.Namespace, outline: NetworkOutline, class_names: Sequence[str] | None = None
+) -> None:
     """Check the options of a command that name layers, units and classes of a network.
 
     Args:
         args: The parsed arguments. Those that a command does not have are not checked.
         outline: The network.
+        class_names: Names of its classes that the command uses in place of those in its file.
 
     Raises:
         UsageError: If the network has no such layer, unit or class.
@@ -80,7 +83,7 @@ def check_network_words(args: argparse.Namespace, outline: NetworkOutline) -> No
         if not layers and isinstance(unit, str):
             outline.check_class(unit)
     file = getattr(args, "labels", None)
-    names = read_labels(file) if file is not None else None
+    names = read_labels(file) if file is not None else class_names
     if names is not None and outline.classes is not None:
         check_class_names(names, outline.classes)
     for label in _words(args, "target"):

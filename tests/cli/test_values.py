@@ -90,7 +90,15 @@ def test_inputs_are_what_the_argument_needs(tmp_path):
     assert image_file(paths["x.png"]) == paths["x.png"]
     for type_ in (network_path, run_folder, input_folder):
         assert type_(paths["run"]) == paths["run"]
-    assert network_path("random") == "random" and network_path(paths["labels.txt"])
+    assert network_path("random") == "random"
+    # Weights have binary formats.
+    assert "received the text file" in refusal(network_path, paths["labels.txt"])
+    (tmp_path / "none.npz").touch()
+    assert "received the empty file" in refusal(network_path, tmp_path / "none.npz")
+    (tmp_path / "w.safetensors").write_bytes(b"@@@@@@@@{" + b" " * 300)
+    (tmp_path / "w.caffemodel").write_bytes(b"\n\x07CaffeNet")
+    for name in ("w.safetensors", "w.caffemodel"):
+        assert network_path(str(tmp_path / name))
     # Swapped arguments are told by what they are.
     assert "received the image" in refusal(network_path, paths["x.png"])
     assert "received the run folder" in refusal(image_file, paths["run"])
@@ -123,12 +131,12 @@ def test_names_of_networks(monkeypatch):
 
 def test_names_of_the_command_line_are_those_of_the_functions():
     """The command line has copies of names, because the modules of these import TensorFlow."""
+    from cnnkit._feature_options import AGGREGATES, POOLS
     from cnnkit.cli.main import all_command_names, build_parser
     from cnnkit.cli.parser import leaf_parsers
     from cnnkit.evaluation.protocols import AVERAGES, PROTOCOLS
     from cnnkit.export.classifier import DTYPES
     from cnnkit.export.signatures import SIGNATURES
-    from cnnkit.features.spec import AGGREGATES, MAX_SIDE, POOLS
     from cnnkit.layers.backward_rules import RULES
     from cnnkit.models import BUILDERS, PAPERS
     from cnnkit.transfer.linear_classifier import CLASSIFIERS
@@ -149,8 +157,7 @@ def test_names_of_the_command_line_are_those_of_the_functions():
     assert choices("cnnkit transfer", "--classifier") == set(CLASSIFIERS)
     assert choices("cnnkit transfer", "--metric") == set(METRICS)
     assert choices("cnnkit visualize deconvnet", "--rule") == set(RULES)
-    from cnnkit.cli.arguments import MAX_SIDE as COMMAND_SIDE
     from cnnkit.cli.commands.export import SIGNATURES as COMMAND_SIGNATURES
 
-    assert COMMAND_SIDE == MAX_SIDE and set(COMMAND_SIGNATURES) == set(SIGNATURES)
+    assert set(COMMAND_SIGNATURES) == set(SIGNATURES)
     assert values.RANDOM == "random"

@@ -1,6 +1,7 @@
 """Classes of image files: their numbers are those of the network, in the order of the files."""
 
 import dataclasses
+import sys
 
 import keras
 import numpy as np
@@ -98,7 +99,16 @@ def test_files_that_are_no_images_keep_their_places(classifier, photos, tmp_path
         file.truncate(max_image_bytes() + 1)
     paths = [tmp_path / "no.png", photos / "0.png", tmp_path / "large.png", photos / "1.png"]
     paths += [photos / "2.png", tmp_path / "empty.jpg", photos / "3.png"]
-    found = cnnkit.predict(classifier, paths, errors="keep", batch_size=2)
+    module, opened = sys.modules["cnnkit.evaluation.predict"], []
+    iter_crops = module._iter_crops
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            module,
+            "_iter_crops",
+            lambda files, *args: opened.extend(files) or iter_crops(files, *args),
+        )
+        found = cnnkit.predict(classifier, paths, errors="keep", batch_size=2)
+    assert opened == [path for path in paths if path.name != "large.png"]
     assert [one.name for one in found] == list(map(str, paths))
     assert [one.error is None for one in found] == [False, True, False, True, True, False, True]
     assert found[0].error.startswith(f"{tmp_path / 'no.png'} must be an image. Expected: a JPEG")

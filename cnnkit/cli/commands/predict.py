@@ -48,6 +48,7 @@ from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, classifier_path, input_file
 from cnnkit.cli.visualize.attribution import EXPLANATIONS
 from cnnkit.errors import RunError, UsageError
+from cnnkit.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from cnnkit.evaluation import FilePrediction, ImageClassifier
@@ -138,7 +139,9 @@ def _check(args: argparse.Namespace) -> None:
     if is_exported(path):
         check_exported_words(args, path)
     else:
-        check_networks(args, [args.network])
+        run = RunFolder(path)
+        names = run.class_names if run.exists() else None
+        check_networks(args, [args.network], class_names=names)
 
 
 def _load(args: argparse.Namespace) -> ImageClassifier:

@@ -3,19 +3,27 @@
 import io
 import json
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from cnnkit import load_model
 from cnnkit.cli.commands import predict as command
 from cnnkit.cli.main import main
+from cnnkit.data import Decoding
 from cnnkit.evaluation import predict
 from cnnkit.figures import evaluation as drawing
+from cnnkit.models import to_fully_convolutional
 from cnnkit.visualize import EXPLANATION_METHODS
 from tests.helpers.evaluation_networks import LABELS, SIZE, write_run
+
+evaluation_predict = sys.modules["cnnkit.evaluation.predict"]
+SAVED = Path(__file__).resolve().parents[2] / "data" / "saved_by_0_1_0"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +37,9 @@ def folder(tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True)
         pixels = random.integers(0, 256, (20, 30, 3), np.uint8)
         file.write_bytes(tf.io.encode_png(pixels).numpy())
+    (root / "names.txt").write_text("x\ny\nz\n")
+    with zipfile.ZipFile(SAVED / "export.zip") as archive:
+        archive.extractall(root)
     return root
 
 
@@ -127,6 +138,95 @@ def test_a_long_panel_shows_the_first_images(call, figures, tmp_path, monkeypatc
     assert len(figures[0].axes) == 2
 
 
+def labels_of(out):
+    return [row["label"] for line in out.splitlines() for row in json.loads(line)["predictions"]]
+
+
+def test_names_given_are_those_of_the_answers(call, folder):
+    """Of a run, of a file, which has none, and of an exported folder."""
+    for network, classes in (("run", 7), ("run/model.keras", 7), ("digits", 10)):
+        names = [f"class {i}" for i in range(classes)]
+        file = folder / f"{classes}.txt"
+        file.write_text("\n".join(names))
+        code, out, err = call(network, "photos/one.png", "--labels", file, "--json", "--top", 99)
+        assert (code, sorted(labels_of(out))) == (0, names)
+        program = "digits is a program (a SavedModel): open no stranger's"
+        assert err == (f"cnnkit: note: {program}\n" if network == "digits" else "")
+    code, out, err = call("run/model.keras", "photos/one.png", "--json")
+    note = "run/model.keras has no class names: --labels FILE gives them"
+    assert (code, err) == (0, f"cnnkit: note: {note}\n")
+    assert labels_of(out)[0].isdecimal()
+
+
+def test_options_decide_the_background_and_the_size(call, folder):
+    Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0)).save(folder / "glass.png")
+    code, out, _ = call("run", "glass.png", "--background", "#000009", "--json", "--top", 7)
+    [one] = predict("run", "glass.png", decoding=Decoding(background=(0, 0, 9)))
+    [white] = predict("run", "glass.png")
+    found = {row["label"]: row["probability"] for row in json.loads(out)["predictions"]}
+    assert found[one.label] == pytest.approx(one.probability, rel=1e-5)
+    assert abs(found[white.label] - white.probability) > 0.01
+    to_fully_convolutional(load_model("run", preprocessing="raw")).save("free.keras")
+    code, out, err = call("free.keras", "photos", "--preprocessing", "raw")
+    assert (code, out) == (2, "")
+    assert "--image-size must be given: the network has no fixed input size" in err
+    words = ["photos/one.png", "--image-size", 14, "--json"]
+    code, out, _ = call("free.keras", "--preprocessing", "raw", *words)
+    [one] = predict(load_model("free.keras", preprocessing="raw"), "photos/one.png", image_size=14)
+    best = json.loads(out)["predictions"][0]
+    assert best["probability"] == pytest.approx(one.probability, rel=1e-5)
+
+
+def test_columns_are_as_wide_for_every_image(call, folder):
+    names = ["short", *(f"{'long' * i}" for i in range(1, 7))]
+    (folder / "long.txt").write_text("\n".join(names))
+    code, out, err = call("run", "photos", "--labels", "long.txt", "--top", 7)
+    lines = out.splitlines()
+    longest = len("photos/two/three.png")
+    assert (code, err, len(lines)) == (0, "", 14)
+    assert {len(line) for line in lines} == {longest + 2 + len(names[-1]) + 2 + len("0.1234")}
+    assert sorted(line[longest + 2 :].split()[0] for line in lines[:7]) == sorted(names)
+    assert lines[1][: longest + 2].strip() == lines[8][: longest + 2].strip() == ""
+
+
+def test_files_of_a_folder_that_are_no_images_are_counted(call, folder, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    odd = tmp_path / "caf\udce9.png"
+    odd.write_bytes((folder / "photos/one.png").read_bytes())
+    code, out, err = call("run", tmp_path, "--json")
+    assert (code, err) == (
+        0, f"cnnkit: note: {tmp_path}: 1 file left out: 1 of other types\n"
+    )  # fmt: skip
+    # A name that is not UTF-8 is escaped, also of a file that is given itself.
+    assert json.loads(out)["image"] == f"{tmp_path}/caf\\xe9.png"
+    assert json.loads(call("run", odd, "--json")[1])["image"] == f"{tmp_path}/caf\\xe9.png"
+
+
+def test_a_panel_of_nothing_is_refused_and_crops_are_kept_for_panels_only(
+    call, tmp_path, monkeypatch
+):
+    (tmp_path / "no.png").write_bytes(b"no image")
+    code, out, err = call("run", tmp_path / "no.png", "--panel", tmp_path / "x.png")
+    assert (code, out) == (1, "")
+    assert "--panel has no image to draw: none could be read" in err.splitlines()[-1]
+    kept, iterate = [], evaluation_predict.iter_predictions
+    monkeypatch.setattr(
+        evaluation_predict, "iter_predictions",
+        lambda *args, **options: kept.append(options["kept"]) or iterate(*args, **options),
+    )  # fmt: skip
+    call("run", "photos")
+    assert kept == [0]
+
+
+def test_weights_without_a_classifier_are_refused(call, tmp_path):
+    kernel, bias = np.zeros((11, 11, 3, 96), np.float32), np.zeros(96, np.float32)
+    np.savez(tmp_path / "w.npz", conv1__kernel=kernel, conv1__bias=bias)
+    words = ["--model", "alexnet", "--preprocessing", "caffe"]
+    code, out, err = call(tmp_path / "w.npz", "photos", *words)
+    assert (code, out) == (2, "")
+    assert "w.npz has no dense layers. Expected: weights of a classifier." in err
+
+
 def test_methods_are_those_of_the_package():
     assert set(command.EXPLANATIONS) == set(EXPLANATION_METHODS)
 
@@ -136,6 +236,14 @@ def test_methods_are_those_of_the_package():
     [
         (["run", "photos", "--explain", "gradcam"], "--explain requires --panel PICTURE"),
         (["run", "photos", "--target", "a"], "--target requires --explain METHOD"),
+        (["run", "photos", "--dpi", "80"], "--dpi requires --panel PICTURE"),
+        (["run", "photos", "--panel", "photos/one.png"], "photos/one.png exists"),
+        (["random", "photos"], "--model must name the network that gets random weights"),
+        (["run", "photos", "--labels", "names.txt"], "Expected: 7 names. Received: 3."),
+        (
+            ["run", "photos", "--panel", "x.png", "--explain", "gradcam", "--target", "h"],
+            "Unknown class 'h'. Expected: one of a, b, c, d, e, f, g.",
+        ),
         (["run", "photos", "--top", "0"], "--top must be a whole number of at least 1"),
         (["photos/one.png", "run"], "received the image photos/one.png"),
         (["nothing", "photos"], "`MODEL` must be an existing run folder"),
