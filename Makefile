@@ -102,7 +102,7 @@ lock:  ## hashes of all packages, in requirements/
 	echo setuptools | $(LOCK) serving/client-requirements.txt - -o requirements/client.txt
 	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
-	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra openvino \
+	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra metrics --extra openvino \
 		--extra tensorboard -o requirements/all.txt
 
 pin-images:  ## digests of the container images, which docker asks their registries for

@@ -10,12 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnkit.server.limits import ServerLimits
+from cnnkit.server.metrics import MetricsPage, ServerMetrics
 from cnnkit.server.tf_serving import ModelServerProcess, find_model_server
 
 if TYPE_CHECKING:
     from cnnkit.server.server import EmbeddedServer
 
-__all__ = ["EmbeddedServer", "ServerLimits", "ModelServerProcess", "find_model_server"]
+__all__ = [
+    "EmbeddedServer",
+    "MetricsPage",
+    "ModelServerProcess",
+    "ServerLimits",
+    "ServerMetrics",
+    "find_model_server",
+]
 
 
 def __getattr__(name: str) -> object:

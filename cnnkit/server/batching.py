@@ -11,6 +11,7 @@ from typing import TypeVar
 import grpc
 import numpy as np
 
+from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.predict import Outputs, PreparedCall
 from cnnkit.server.status_error import STOPPED, StatusError
 
@@ -30,6 +31,7 @@ class BatchScheduler:
         timeout: Seconds that the first call of a batch waits for others; 0 merges no calls.
         max_rows: Largest number of rows of a batch.
         max_batches: Largest number of waiting batches; calls of further ones are refused.
+        metrics: Counts the runs and the waiting batches.
 
     Example:
         >>> scheduler = BatchScheduler(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
@@ -45,7 +47,9 @@ class BatchScheduler:
         timeout: float = 0.0,
         max_rows: int = 32,
         max_batches: int = 16,
+        metrics: NoMetrics = NO_METRICS,
     ) -> None:
+        self._metrics = metrics
         self._executor = executor
         self._slots = asyncio.Semaphore(threads)
         self._timeout = timeout
@@ -67,6 +71,7 @@ class BatchScheduler:
         """
         if not (self._timeout and call.rows and call.servable.is_batchable(call.signature)):
             async with self._slots:
+                self._metrics.run_batch(call.servable.name, call.rows or 1)
                 return await self._in_thread(call.run)
         key = _batch_key(call)
         batch = self._open.get(key)
@@ -84,7 +89,7 @@ class BatchScheduler:
             task = asyncio.create_task(self._execute(key, batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-            self._waiting += 1
+            self._wait_for(1)
         outputs = batch.add(call)
         if batch.rows >= self._max_rows:
             batch.closed.set()
@@ -101,12 +106,16 @@ class BatchScheduler:
                 if self._open.get(key) is batch:
                     del self._open[key]
                 waiting = False
-                self._waiting -= 1
+                self._wait_for(-1)
                 # Some calls may have been canceled in the meantime.
                 pending = [(call, future) for call, future in batch.calls if not future.done()]
                 if not pending:
                     return
-                results = await self._in_thread(run_batch, [call for call, _ in pending])
+                calls = [call for call, _ in pending]
+                self._metrics.run_batch(
+                    calls[0].servable.name, sum(call.rows or 0 for call in calls)
+                )
+                results = await self._in_thread(run_batch, calls)
             for (_, future), result in zip(pending, results, strict=True):
                 if future.done():
                     continue
@@ -118,11 +127,16 @@ class BatchScheduler:
             if self._open.get(key) is batch:
                 del self._open[key]
             if waiting:
-                self._waiting -= 1
+                self._wait_for(-1)
             for _, future in batch.calls:
                 # After a cancellation too, no call waits forever.
                 if not future.done():
                     future.set_exception(StatusError(grpc.StatusCode.UNAVAILABLE, STOPPED))
+
+    def _wait_for(self, more: int) -> None:
+        """Count batches that begin to wait, or cease to."""
+        self._waiting += more
+        self._metrics.set_waiting(self._waiting)
 
     async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)

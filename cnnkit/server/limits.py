@@ -93,11 +93,13 @@ class ReceivedRequest:
     Attributes:
         memory: The account of the request.
         size: Bytes of the message.
+        called: Model, version and signature that the request calls, as far as they are found.
     """
 
     def __init__(self, raw: bytes, memory: MemoryAccount) -> None:
         self.memory = memory
         self.size = len(raw)
+        self.called = ("", "", "")
         self._raw = raw
 
     def take(self) -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.model import ServedModel, VersionState
 from cnnkit.server.model_config import ModelConfig
 from cnnkit.server.shared_versions import SharedVersions
@@ -51,6 +52,7 @@ class ModelRepository:
         configs: The models to load.
         load: Loads a servable from (name, version, folder).
         trial: Tries to load a version while others are served.
+        metrics: Counts the versions that are loaded.
 
     Raises:
         UsageError: If a folder holds no model, or a label names a version that is not served.
@@ -67,9 +69,20 @@ class ModelRepository:
         configs: Iterable[ModelConfig],
         load: Callable[[str, int, Path], SavedModelServable],
         trial: LoadTrial | None = None,
+        metrics: NoMetrics = NO_METRICS,
     ) -> None:
         shared = SharedVersions(load)
-        self._load = shared.load
+
+        def counted_load(name: str, version: int, folder: Path) -> SavedModelServable:
+            loaded = False
+            try:
+                servable = shared.load(name, version, folder)
+                loaded = True
+                return servable
+            finally:
+                metrics.load_version(name, loaded=loaded)
+
+        self._load = counted_load
         self._lock = threading.Lock()
         self._logged_errors: dict[str, str] = {}
         # Replaced as a whole, so that readers need no lock.

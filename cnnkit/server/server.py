@@ -20,6 +20,7 @@ from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.listen import check_port_free, listen_error
 from cnnkit.server.load_trial import LoadTrial
+from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
@@ -62,6 +63,7 @@ class EmbeddedServer:
         load: Loads a servable from (name, version, folder).
         trial: Tries to load each later version in a process of its own before this process does;
             None for no trials.
+        metrics: Counts requests, batches and versions: `cnnkit.server.ServerMetrics`.
 
     Raises:
         UsageError: If a folder holds no model, a label names no served version, the port is not
@@ -90,6 +92,7 @@ class EmbeddedServer:
         allow_reload: bool = False,
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
         trial: LoadTrial | None = None,
+        metrics: NoMetrics = NO_METRICS,
     ) -> None:
         if not 0 <= port < 65536:
             raise UsageError("`port` must be in 0..65535", received=port)
@@ -106,7 +109,9 @@ class EmbeddedServer:
         self._config_file = models if isinstance(models, Path) else None
         self._config_time = _modification_time(self._config_file)
         configs = _model_configs(models, versions, version_labels or {})
-        self.repository = ModelRepository(configs, load, trial)
+        self._metrics = metrics
+        self.repository = ModelRepository(configs, load, trial, metrics)
+        self._count_versions()
         # Folders that HandleReloadConfigRequest may name.
         folders = [] if self._config_file is None else [self._config_file.parent]
         folders += [config.folder for config in configs]
@@ -195,6 +200,7 @@ class EmbeddedServer:
             timeout=limits.batch_timeout_seconds,
             max_rows=min(limits.max_batch_rows, limits.max_request_rows),
             max_batches=limits.max_enqueued_batches,
+            metrics=self._metrics,
         )
         self._service = PredictionServicer(
             self.repository,
@@ -203,6 +209,7 @@ class EmbeddedServer:
             self._message_threads,
             self._reload,
             self._clients,
+            self._metrics,
         )
         self._server.add_generic_rpc_handlers(self._service.handlers())
         self._is_closing = False
@@ -245,8 +252,15 @@ class EmbeddedServer:
                     _LOG.warning("The served models do not change: %s", error)
                 gc.collect()
         self.repository.refresh()
+        self._count_versions()
         if not self._is_closing:
             asyncio.run_coroutine_threadsafe(self._health.update(), self._loop)
+
+    def _count_versions(self) -> None:
+        models = self.repository
+        self._metrics.set_versions(
+            {config.name: len(models.versions(config.name)) for config in models.configs}
+        )
 
     def _wait(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

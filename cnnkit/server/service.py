@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -17,6 +18,7 @@ from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.limits import ConcurrencyLimiter, ReceivedRequest, ServerLimits
 from cnnkit.server.memory_budget import MemoryAccount
+from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
@@ -30,6 +32,9 @@ from cnnkit.server.status_error import (
 from cnnkit.server.unpack import unpack_message
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
+
+if TYPE_CHECKING:
+    from cnnkit.server.servable import SavedModelServable
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +57,7 @@ class PredictionServicer:
         executor: Threads for everything except graphs: they decode and encode messages.
         reload: Handles HandleReloadConfigRequest.
         clients: The clients that are answered, if they have certificates.
+        metrics: Counts the requests.
 
     Attributes:
         limiter: Counts the requests; ends them when the server stops.
@@ -71,7 +77,9 @@ class PredictionServicer:
         executor: Executor,
         reload: ReloadService,
         clients: ClientCertificates | None = None,
+        metrics: NoMetrics = NO_METRICS,
     ) -> None:
+        self._metrics = metrics
         self._repository = repository
         self._limits = limits
         self._scheduler = scheduler
@@ -113,7 +121,7 @@ class PredictionServicer:
         for path, handle in calls.items():
             service, _, method = path.removeprefix("/").partition("/")
             authorize = self._reload.authorize if path == methods.RELOAD_CONFIG else None
-            services.setdefault(service, {})[method] = self._handler(handle, authorize)
+            services.setdefault(service, {})[method] = self._handler(method, handle, authorize)
         return [
             grpc.method_handlers_generic_handler(service, of_service)
             for service, of_service in services.items()
@@ -121,17 +129,29 @@ class PredictionServicer:
 
     def _handler(
         self,
+        method: str,
         handle: Callable[[ReceivedRequest], Awaitable[bytes]],
         authorize: Callable[[_Context], None] | None,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def respond(_: object, context: _Context) -> bytes | None:
-            with self._status_of_errors(context):
-                self._clients.check(context.auth_context())
-                if authorize is not None:
-                    authorize(context)
-                async with self.limiter.admit(context.peer(), context.read) as request:
-                    return await handle(request)
-            return None
+            begun, called, code = time.monotonic(), ("", "", ""), "CANCELLED"
+            try:
+                with self._metrics.open_request(), self._status_of_errors(context):
+                    self._clients.check(context.auth_context())
+                    if authorize is not None:
+                        authorize(context)
+                    async with self.limiter.admit(context.peer(), context.read) as request:
+                        try:
+                            answer = await handle(request)
+                        finally:
+                            called = request.called
+                    code = "OK"
+                    return answer
+                code = context.code().name
+                return None
+            finally:
+                seconds = time.monotonic() - begun
+                self._metrics.finish_request(method, *called, code, seconds)
 
         # The call is unary. As a stream, its message is not read before the request is admitted.
         return grpc.stream_unary_rpc_method_handler(respond)
@@ -205,14 +225,22 @@ class PredictionServicer:
 
     def _prepare(self, request: ReceivedRequest) -> PreparedCall:
         limits = self._limits
-        return prepare_predict(
+
+        def find(spec: pb.ModelSpec) -> SavedModelServable:
+            servable = self._repository.find(spec)
+            request.called = (servable.name, str(servable.version), "")
+            return servable
+
+        call = prepare_predict(
             unpack_message(request.take(), request.memory, limits.max_request_bytes),
-            self._repository.find,
+            find,
             max_tensor_bytes=limits.max_request_bytes,
             max_rows=limits.max_request_rows,
             max_pixels=limits.max_request_pixels,
             add_memory=request.memory.add,
         )
+        request.called = (*request.called[:2], call.signature)
+        return call
 
     async def _reload_config(self, request: ReceivedRequest) -> bytes:
         parsed = await self._in_thread(

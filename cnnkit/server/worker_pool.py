@@ -45,6 +45,7 @@ class WorkerPool:
         command: The command of a worker.
         count: Number of workers.
         clock: Returns the time in seconds.
+        on_end: Called with the number of a process that was lost.
 
     Example:
         >>> with WorkerPool(["cnnkit", "serve", "models/digits"], 2) as workers:  # doctest: +SKIP
@@ -52,8 +53,13 @@ class WorkerPool:
     """
 
     def __init__(
-        self, command: Sequence[str], count: int, clock: Callable[[], float] = time.monotonic
+        self,
+        command: Sequence[str],
+        count: int,
+        clock: Callable[[], float] = time.monotonic,
+        on_end: Callable[[int], None] = lambda process: None,
     ) -> None:
+        self._on_end = on_end
         self._command = list(command)
         self._count = count
         self._clock = clock
@@ -119,6 +125,7 @@ class WorkerPool:
             self._restarts.append(now)
             _LOG.warning("A worker is lost: %s; a new one starts", reason)
             worker.kill()
+            self._on_end(worker.process.pid)
             self._workers[position] = self._start_worker()
 
     def stop(self, grace: float = 15.0) -> None:

@@ -8,15 +8,15 @@ import os
 import select
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._signals import default_signals, interruptible
-from cnnkit.cli.console import INTERRUPTED, LogFormatter, print_error, print_line
+from cnnkit.cli.console import INTERRUPTED, LogFormatter, print_error, print_line, print_note
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 
 if TYPE_CHECKING:
-    from cnnkit.server import EmbeddedServer
+    from cnnkit.server import EmbeddedServer, MetricsPage
     from cnnkit.server.repository import ModelRepository
 
 LOCALHOST = "127.0.0.1"
@@ -43,6 +43,35 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         # Before TensorFlow starts; the server itself does so too.
         check_port_free(host, args.port)
     _raise_open_file_limit()
+    with _metrics(args, host, options) as page:
+        _serve(args, host, options, page, stop_requested)
+
+
+@contextlib.contextmanager
+def _metrics(
+    args: argparse.Namespace, host: str, options: dict[str, Any]
+) -> Iterator[MetricsPage | None]:
+    """Add the metrics to the options of the server, and serve their page but in a worker."""
+    if args.metrics_port is None:
+        yield None
+        return
+    from cnnkit.server import MetricsPage, ServerMetrics
+
+    options["metrics"] = metrics = ServerMetrics()
+    if args.worker:
+        yield None
+        return
+    with MetricsPage(metrics.registry, host, args.metrics_port) as page:
+        yield page
+
+
+def _serve(
+    args: argparse.Namespace,
+    host: str,
+    options: dict[str, Any],
+    page: MetricsPage | None,
+    stop_requested: Callable[[], bool],
+) -> None:
     # Signals are deferred, but nothing is lost by ending before the server answers.
     try:
         with default_signals() if args.worker else interruptible():
@@ -52,6 +81,7 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         # Python's own exit waits for TensorFlow's threads.
         os._exit(INTERRUPTED)
     try:
+        _print_page(page, host)
         print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
         _log_to_stderr()
         if args.worker:
@@ -116,6 +146,7 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
         RunError: If the port is in use, or the workers end again and again.
     """
     from cnnkit.server.listen import reserve_port
+    from cnnkit.server.metrics import shared_metrics
     from cnnkit.server.worker_pool import WorkerPool
 
     # Here, so that a wrong option makes one error and not one for each worker.
@@ -127,14 +158,27 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
         if args.name:
             words += ["--name", args.name]
         command = [sys.executable, "-m", "cnnkit", "serve", *words]
-        with WorkerPool(command, args.workers) as workers:
+        with contextlib.ExitStack() as stack:
+            pool: dict[str, Any] = {}
+            page = None
+            if args.metrics_port is not None:
+                shared = shared_metrics(host, args.metrics_port)
+                page, pool["on_end"] = stack.enter_context(shared)
+            workers = stack.enter_context(WorkerPool(command, args.workers, **pool))
             line = workers.start(stop_requested)
+            _print_page(page, host)
             if line is not None:
                 print_line(line.replace(" (", f" in {args.workers} processes ("))
             while not stop_requested():
                 workers.replace_lost()
                 time.sleep(_CHECK_SECONDS)
             workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
+
+
+def _print_page(page: MetricsPage | None, host: str) -> None:
+    if page is not None:
+        shown = f"[{host}]" if ":" in host else host
+        print_note(f"metrics at http://{shown}:{page.port}/metrics")
 
 
 def _grace(args: argparse.Namespace) -> float:

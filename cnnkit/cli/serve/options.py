@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit.cli.deprecated import deprecated_option
-from cnnkit.cli.values import COUNT, Number
+from cnnkit.cli.values import COUNT, Number, Whole
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "--max-request-mb": ("MB", COUNT, "size of a request in MiB (default 256)"),
     "--max-memory-mb": ("MB", COUNT, "memory of all open requests in MiB (default 1024)"),
     "--max-models": ("N", COUNT, "models that a reload request may name (default 32)"),
+    "--metrics-port": (
+        "PORT",
+        Whole(minimum=0, maximum=65535),
+        "answer GET /metrics for Prometheus on this port of --host, 0 for any free one",
+    ),
     "--grace": ("S", _TIME, "time for running requests when the server stops (default 10)"),
     "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
@@ -109,10 +114,13 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UsageError: If an option is out of range, or a folder holds no model.
     """
+    from cnnkit.server.metrics import check_metrics_installed
     from cnnkit.server.model_config import parse_version_policy, read_models_config
     from cnnkit.server.version_folders import version_folders
 
     _check_engine(args.engine)
+    if args.metrics_port is not None:
+        check_metrics_installed()
     if args.allow_reload and args.workers not in (None, 1):
         raise UsageError(
             "--allow-reload must not be given with --workers: a reload request reaches only one of "

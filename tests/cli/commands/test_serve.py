@@ -94,12 +94,14 @@ def test_serve_folders_that_hold_no_model(cnnkit, tmp_path, colors_folder):
         assert text in failure(cnnkit("serve", folder, "--embedded"), 2)
 
 
-def test_serve_with_an_engine_that_is_not_there(cnnkit, colors_folder, monkeypatch):
+def test_serve_with_packages_that_are_not_there(cnnkit, colors_folder, monkeypatch):
     line = failure(cnnkit("serve", colors_folder, "--engine", "openvin"), 2)
     assert "openvin" in line and "Did you mean openvino?" in line
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     line = failure(cnnkit("serve", colors_folder, "--engine", "openvino"), 2)
     assert "The engine openvino is not installed. Install it: pip install" in line
+    line = failure(cnnkit("serve", colors_folder, "--metrics-port", "0"), 2)
+    assert "Install it: pip install prometheus-client" in line
 
 
 def test_labels_of_versions_have_a_new_name(cnnkit, colors_folder):
