@@ -14,10 +14,9 @@ epochs/            the networks after chosen epochs, with `keep_epochs`
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,14 @@ from typing import Any
 import numpy as np
 
 from cnnkit._file_tree import MODEL as MODEL
-from cnnkit._file_tree import stages_hint
+from cnnkit._file_tree import STAGES_FILE, stages_hint
 from cnnkit._files import join_lines, json_text, read_lines, write_text
+from cnnkit._run_progress import (
+    RunProgress,
+    initial_of_checkpoint,
+    read_initial,
+    read_metrics,
+)
 from cnnkit._staging import (
     STAGING_PREFIX,
     check_no_mount,
@@ -37,12 +42,12 @@ from cnnkit._staging import (
     write_errors,
 )
 from cnnkit._untrusted.damage import damage_as_error
-from cnnkit._untrusted.json_documents import JsonFields, parse_json, read_json
+from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit._untrusted.limits import MAX_JSON_BYTES, MAX_STATISTICS_BYTES
 from cnnkit._untrusted.npy_arrays import load_npz
 from cnnkit._untrusted.regular_files import read_bytes
 from cnnkit.config import TrainingConfig
-from cnnkit.errors import DataError, RunError, UsageError
+from cnnkit.errors import RunError, UsageError
 
 CONFIG = "config.json"
 LABELS = "labels.txt"
@@ -267,30 +272,29 @@ class RunFolder:
         return dict(facts.document)
 
     @property
+    def progress(self) -> RunProgress:
+        """The metrics of all epochs and of the network before training, in one reading."""
+        config, initial = self.config, read_initial(self.path / INITIAL)
+        begins_trained = config.restore_best and config.init_from is not None
+        lacks_initial = False
+        if initial is None and begins_trained:
+            initial, is_known = initial_of_checkpoint(self.checkpoints)
+            # A folder of stages has no checkpoint of its own: the first stage begins untrained.
+            lacks_initial = not is_known and not (self.path / STAGES_FILE).is_file()
+        return RunProgress(self.metrics, initial, config.restore_best, lacks_initial)
+
+    @property
     def metrics(self) -> list[dict[str, Any]]:
         """Metrics of each epoch; a last line that a crash truncated is left out.
 
         Losses that were not finite are None.
         """
-        file = self.metrics_file
-        with damage_as_error(file, RunError):
-            *whole, rest = read_bytes(file, max_bytes=MAX_JSON_BYTES).split(b"\n")
-            lines = [_read_metrics(line, f"line {n} of {file}") for n, line in enumerate(whole, 1)]
-            # The line was written whole, and the crash came before its end.
-            with suppress(DataError):
-                lines += [_read_metrics(rest, file)] if rest else []
-        return lines
+        return read_metrics(self.metrics_file)
 
     @property
     def initial(self) -> dict[str, Any] | None:
         """Held-out metrics of the network before training, as epoch 0; None if not measured."""
-        file = self.path / INITIAL
-        if not file.exists():
-            return None
-        with damage_as_error(file, RunError):
-            fields = JsonFields(read_json(file, nan=True), file)
-            accuracy = fields.number("val_accuracy")
-            return {"epoch": 0, "val_accuracy": accuracy, "val_loss": _finite(fields, "val_loss")}
+        return self.progress.initial
 
     def write_initial(self, accuracy: float, loss: float | None) -> None:
         """Write the held-out metrics of the network before training.
@@ -308,15 +312,7 @@ class RunFolder:
 
         Of equal errors, the lower loss decides. Epoch 0 is the network before training.
         """
-        initial = self.initial
-        return max(
-            [*([] if initial is None else [initial]), *self.metrics],
-            key=lambda line: (
-                line["val_accuracy"],
-                -(math.inf if line["val_loss"] is None else line["val_loss"]),
-            ),
-            default=None,
-        )
+        return self.progress.best
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -324,7 +320,7 @@ class RunFolder:
 
         With `restore_best` this is the best one.
         """
-        return self.best if self.config.restore_best else next(reversed(self.metrics), None)
+        return self.progress.result
 
     def remove_partial_files(self) -> None:
         """Delete the files that a killed process did not finish; call it with the lock held.
@@ -355,18 +351,3 @@ class RunFolder:
                 hint=f"`cnnkit train --resume --output {self.path}` continues it",
             )
         return self.model_file
-
-
-def _read_metrics(line: bytes, origin: str | Path) -> dict[str, Any]:
-    """Return the metrics of one epoch; numbers of a line of version 0.1.0 may be NaN."""
-    fields = JsonFields(parse_json(line, origin, nan=True), origin)
-    fields.integer("epoch", minimum=1)
-    for name in ("accuracy", "val_accuracy", "learning_rate", "images_per_second"):
-        fields.number(name)
-    return {**fields.document, **{name: _finite(fields, name) for name in ("loss", "val_loss")}}
-
-
-def _finite(fields: JsonFields, name: str) -> float | None:
-    value = fields.document.get(name)
-    not_finite = value is None or (isinstance(value, float) and not math.isfinite(value))
-    return None if not_finite else fields.number(name)

@@ -9,6 +9,7 @@ from cnnkit._html.elements import Content, element, folded, html_table, line_cha
 from cnnkit.errors import CnnkitError
 
 if TYPE_CHECKING:
+    from cnnkit._run_progress import RunProgress
     from cnnkit.config import TrainingConfig
     from cnnkit.run_folder import RunFolder
 
@@ -23,7 +24,8 @@ def run_summary(run: RunFolder) -> str:
     try:
         if not run.exists():
             return to_html(element("div", title, ": no run yet"))
-        config, lines, progress = run.config, run.metrics, progress_rows(run)
+        config, found = run.config, run.progress
+        lines, progress = found.lines, _rows(run, found)
     except CnnkitError as error:
         return to_html(element("div", title, f": {error}"))
     errors = [1 - line["val_accuracy"] for line in lines]
@@ -46,7 +48,11 @@ def progress_rows(run: RunFolder) -> list[tuple[str, str]]:
     Args:
         run: The run.
     """
-    lines, best = run.metrics, run.best
+    return _rows(run, run.progress)
+
+
+def _rows(run: RunFolder, found: RunProgress) -> list[tuple[str, str]]:
+    lines, best = found.lines, found.best
     state = "finished" if run.model_file.is_file() else "not finished"
     rows = [("epochs", f"{len(lines)} of {run.config.epochs}, {state}")]
     if lines:
@@ -54,7 +60,8 @@ def progress_rows(run: RunFolder) -> list[tuple[str, str]]:
         rows.append(("error after the last epoch, held out", f"{error:.2%}"))
     if best is not None:
         when = f"after epoch {best['epoch']}" if best["epoch"] else "before training"
-        rows.append(("best error", f"{1 - best['val_accuracy']:.2%} {when}"))
+        unknown = "; that before training is not recorded" if found.lacks_initial else ""
+        rows.append(("best error", f"{1 - best['val_accuracy']:.2%} {when}{unknown}"))
     if lines:
         rows.append(("images per second", f"{lines[-1]['images_per_second']:,.0f}"))
     return rows

@@ -76,8 +76,8 @@ class LoadedModel:
 
         if self.run is None:
             return Origin(Path(self.path).name)
-        metrics = self.run.metrics
-        result = self.run.result
+        progress = self.run.progress
+        metrics, result = progress.lines, progress.result
         accuracy = None if result is None else result["val_accuracy"]
         return Origin(
             f"the run {self.run.path.resolve().name}",

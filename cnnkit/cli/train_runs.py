@@ -128,15 +128,16 @@ def _report(runs: Sequence[RunFolder], *, as_json: bool) -> None:
         print_json(lines[0] if len(lines) == 1 else lines)
         return
     for run in runs:
-        result = run.result
+        progress = run.progress
+        result = progress.result
         if result is None:  # Version 0.1.0 did not write it for a network without an epoch.
             print_line(f"done: {run.path}, the network before training")
             continue
         when = ""
         if result["epoch"] == 0:
             when = ", that of the network before training"
-        elif run.config.restore_best:
-            when = f", the lowest of {len(run.metrics)} epochs"
+        elif progress.restores_best:
+            when = f", the lowest of {len(progress.lines)} epochs"
         elif len(runs) > 1:
             when = f" after {result['epoch']} epochs"
         print_line(

@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from cnnkit._files import json_text, write_text
+from cnnkit._run_progress import STATE_KEY
 from cnnkit._staging import staged_file, write_errors
 from cnnkit._untrusted.json_documents import JsonFields, parse_json
 from cnnkit._untrusted.npy_arrays import open_npz
@@ -159,9 +160,6 @@ class TrainingState:
         self.epochs += 1
         self.step = 0
         self.totals = MetricTotals()
-
-
-STATE_KEY = "state"
 
 
 def save_checkpoint(

@@ -77,7 +77,8 @@ def find_run_folders(folder: Path) -> list[RunFolder]:
 
 def summarize_run(run: RunFolder) -> dict[str, Any]:
     """Return a run's model, dataset, progress and errors, fractions in 0..1, as a table row."""
-    lines, config, best = run.metrics, run.config, run.best
+    found, config = run.progress, run.config
+    lines, best = found.lines, found.best
     return {
         "run": str(run.path),
         "model": config.model,
