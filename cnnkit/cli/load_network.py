@@ -44,12 +44,14 @@ class LoadedModel:
         path: The path or word that named it.
         run: The run folder that it was loaded from, or None.
         given_labels: Class names in place of the network's own, or None.
+        localizer: The network with its boxes, of which `model` is the classifier; or None.
     """
 
     model: keras.Model
     path: str
     run: RunFolder | None = None
     given_labels: tuple[str, ...] | None = None
+    localizer: keras.Model | None = None
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
@@ -219,8 +221,9 @@ def load_network(
         if place.exists():
             _refuse_model_options(path, options)
         run = RunFolder(place)
-        network = class_part(_load_model(path, given, is_run=run.exists()))
-        return LoadedModel(network, path, run if run.exists() else None, labels)
+        whole = _load_model(path, given, is_run=run.exists())
+        network, of_run = class_part(whole), run if run.exists() else None
+        return LoadedModel(network, path, of_run, labels, None if whole is network else whole)
     from cnnkit.models.weights.compatible import only_compatible
 
     weights = models.open_weights(path, **given)

@@ -220,6 +220,27 @@ def file_window_reader(
     return file.sides, _window_reader(file, file.sides, decode_window)
 
 
+def image_sides(
+    data: tf.Tensor,
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    portable: bool = False,
+    max_pixels: int | None = None,
+) -> tf.Tensor:
+    """Return height and width of an encoded image as `augment_bytes` sees it, (2,) int32.
+
+    Args:
+        data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
+        decoding: As in `decode_image`.
+        portable: As in `decode_image`.
+        max_pixels: As in `decode_image`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
+    """
+    return _inspect(data, decoding, portable, max_pixels).sides
+
+
 def read_image_file(
     file: str | Path | bytes, decoding: Decoding = DEFAULT_DECODING, *, name: str | None = None
 ) -> tf.Tensor:

@@ -28,7 +28,7 @@ from cnnkit.data.augmentation import Augmentation, sample_augmentation
 from cnnkit.data.boxes import crop_boxes
 from cnnkit.data.crops import augment_image
 from cnnkit.data.dataset import Split
-from cnnkit.data.decode import augment_bytes, file_window_reader
+from cnnkit.data.decode import augment_bytes, image_sides
 from cnnkit.data.graph_checks import failed_check
 from cnnkit.errors import DataError, UsageError
 
@@ -141,7 +141,7 @@ def batches(
         else:
             data = split.load_bytes(row["index"])
             image = augment_bytes(data, augmentation, row, split.decoding)
-            sides = None if split.boxes is None else file_window_reader(data, split.decoding)[0]
+            sides = None if split.boxes is None else image_sides(data, split.decoding)
         loaded = {"images": image, "labels": row["label"], "weights": row["weight"]}
         if split.boxes is not None:
             loaded["boxes"] = crop_boxes(row["boxes"], sides, augmentation, row)

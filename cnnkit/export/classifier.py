@@ -8,10 +8,14 @@ import keras
 
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import SubtractMean
+from cnnkit.layers.class_boxes import BOX_VALUES
 from cnnkit.models import get_layer, to_fully_convolutional
+from cnnkit.models.class_names import is_localizer
 from cnnkit.models.graph import Graph, build_graph, read_nodes
+from cnnkit.models.localizer import box_part, class_part
 from cnnkit.models.logits import output_layer
 from cnnkit.models.preprocessing import Preprocessing
+from cnnkit.models.surgery.sequential import layers_with_weights
 
 # Types that the weights of an export can have.
 DTYPES = ("float32", "bfloat16")
@@ -28,6 +32,8 @@ class ServedClassifier:
         variable_size: Whether it takes images of every height and width from `image_size` on.
         dtype: What it computes in: one of `DTYPES`.
         features_layer: Name of the layer whose output the logits are computed from, or None.
+        boxes: From images to (n, boxes, 4), x and y of the center, width and height as fractions of
+            the side; None for a network without boxes.
     """
 
     graph: Graph
@@ -35,6 +41,7 @@ class ServedClassifier:
     variable_size: bool
     dtype: str
     features_layer: str | None
+    boxes: keras.Model | None = None
 
     @property
     def model(self) -> keras.Model:
@@ -71,8 +78,14 @@ class ServedClassifier:
         """Bytes of all parameters."""
         return sum(
             variable.value.shape.num_elements() * variable.value.dtype.size
-            for variable in self.model.weights
+            for variable in self.weights
         )
+
+    @property
+    def weights(self) -> list[keras.Variable]:
+        """All parameters, each once."""
+        of_boxes = [] if self.boxes is None else self.boxes.get_layer("boxes").weights
+        return [*self.model.weights, *of_boxes]
 
 
 def prepare_classifier(
@@ -114,6 +127,7 @@ def prepare_classifier(
             received=f"{height} x {width}",
             hint="Build it with a square input_shape, or use cnnkit.models.resize_input",
         )
+    whole, model = model, class_part(model)
     if fully_convolutional:
         model = to_fully_convolutional(model)
     if dtype == "bfloat16":
@@ -122,7 +136,19 @@ def prepare_classifier(
     features_layer = (
         get_layer(model, features_layer).name if features_layer else _layer_before_logits(model)
     )
-    return ServedClassifier(build_graph(model), height, fully_convolutional, dtype, features_layer)
+    boxes = None if fully_convolutional else _boxes(whole, model)
+    return ServedClassifier(
+        build_graph(model), height, fully_convolutional, dtype, features_layer, boxes
+    )
+
+
+def _boxes(whole: keras.Model, model: keras.Model) -> keras.Model | None:
+    """Returns the model of the boxes of a localizer, on the layers of its classifier `model`."""
+    if not is_localizer(whole):
+        return None
+    features = layers_with_weights(model.layers)[-1].input
+    boxes = box_part(whole, features)(features)
+    return keras.Model(model.inputs[0], keras.layers.Reshape((-1, BOX_VALUES))(boxes))
 
 
 def _with_softmax(model: keras.Model) -> keras.Model:

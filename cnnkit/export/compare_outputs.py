@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 # By dtype and kind of output: largest difference of probabilities and scores; largest difference of
-# features and activations, relative to the largest activation; length of the difference of
+# features, and of activations and boxes relative to the largest one; length of the difference of
 # projections, relative to their length.
 TOLERANCES = {
     "float32": {"probabilities": 1e-5, "features": 1e-4, "projection": 1e-2},
     # Eight bits of mantissa, rounded at other places if a server fuses operations.
     "bfloat16": {"probabilities": 2e-2, "features": 5e-2, "projection": 0.5},
 }
+# Outputs whose differences are relative to their largest value.
+SCALED = ("activation", "boxes")
 # Kernels of another processor add in another order.
 OTHER_PROCESSOR = 10.0
 
@@ -75,7 +77,7 @@ def compare_outputs(
 def _kind(name: str) -> str:
     if name == "projection":
         return name
-    return "features" if name in ("features", "activation") else "probabilities"
+    return "features" if name in ("features", "activation", "boxes") else "probabilities"
 
 
 def _compare_numbers(
@@ -91,9 +93,9 @@ def _compare_numbers(
 
 
 def _difference(name: str, expected: np.ndarray, received: np.ndarray) -> float:
-    if name == "scores" and expected.ndim == 2:
+    if (name == "scores" and expected.ndim == 2) or name == "boxes":
         # The reference outputs hold one class more.
-        expected = expected[:, : received.shape[-1]]
+        expected = expected[:, : received.shape[1]]
     if expected.shape != received.shape:
         return np.inf
     difference = received.astype(np.float64) - expected
@@ -102,7 +104,7 @@ def _difference(name: str, expected: np.ndarray, received: np.ndarray) -> float:
         lengths = np.sqrt((np.square(expected, dtype=np.float64)).sum(axis=axes))
         relative = np.sqrt(np.square(difference).sum(axis=axes)) / np.where(lengths > 0, lengths, 1)
         return float(relative.max(initial=0))
-    scale = max(1.0, float(np.abs(expected).max(initial=0))) if name == "activation" else 1.0
+    scale = max(1.0, float(np.abs(expected).max(initial=0))) if name in SCALED else 1.0
     return float(np.abs(difference).max(initial=0)) / scale
 
 

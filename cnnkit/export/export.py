@@ -23,6 +23,7 @@ from cnnkit.export.model_card import Origin, describe_preprocessing, write_asset
 from cnnkit.export.reference_outputs import ReferenceOutputs, reference_outputs
 from cnnkit.export.signatures import ExportedModule, explain_signature_name, select_signatures
 from cnnkit.export.warmup import check_record_count, write_warmup_records
+from cnnkit.models.class_names import class_count, is_localizer
 
 
 @contextmanager
@@ -139,6 +140,11 @@ def export(
     |                    |                                          | `projection` (n, h, w, 3),  |
     |                    |                                          | and the `image` that the    |
     |                    |                                          | network saw, uint8          |
+    | `localize_bytes`   | `image_bytes`                            | `labels`, `scores` (n, top),|
+    |                    |                                          | and the `boxes` (n, top, 4) |
+    |                    |                                          | of a network with boxes:    |
+    |                    |                                          | left, top, right and bottom |
+    |                    |                                          | in pixels of the image sent |
     | `explain_bytes_L`  | `image_bytes`                            | layer L's strongest unit:   |
     |                    |                                          | `projection`, `image`,      |
     |                    |                                          | `unit`, `activation` (n,),  |
@@ -152,9 +158,9 @@ def export(
         labels: Names of the classes; stored as `assets/labels.txt`.
         output: The model folder; its name is the model's name on the server.
         version: Number of the version; None for the next one.
-        signatures: Names out of the first six; `serving_default` is always added. None for all
+        signatures: Names out of the first seven; `serving_default` is always added. None for all
             that the model can have.
-        top: Number of classes that `classify_bytes` returns, at most all.
+        top: Number of classes that `classify_bytes` and `localize_bytes` return, at most all.
         explain_layers: Layers L that have a signature `explain_bytes_L`.
         features_layer: Layer of the features; None for the one before the logits.
         dtype: `"float32"` or `"bfloat16"`: half the bytes, and faster on processors that support
@@ -188,7 +194,7 @@ def export(
     """
     output, limits, decoding = Path(output), limits or ImageLimits(), decoding or Decoding()
     check_version_free(output, version)
-    classes = model.output_shape[-1]
+    classes = class_count(model) if is_localizer(model) else model.output_shape[-1]
     if classes != len(labels):
         raise UsageError(
             f"`labels` must hold one name for each of the {classes} classes of the model",
@@ -210,7 +216,7 @@ def export(
         *map(explain_signature_name, explain_layers),
     ]
     check_record_count(warmup, names)
-    references = reference_outputs(network, labels, augmentation, names, top)
+    references = reference_outputs(network, labels, augmentation, names, top, decoding)
     preprocessing = describe_preprocessing(network, augmentation, limits, decoding)
     with _staged_version(output) as staging:
         assets = write_assets(staging, labels, preprocessing)

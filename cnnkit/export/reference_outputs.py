@@ -16,13 +16,13 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._untrusted.damage import damage_as_error
-from cnnkit.data import Augmentation, decode_image
+from cnnkit.data import Augmentation, Decoding, decode_image
 from cnnkit.data.decode import augment_bytes
 from cnnkit.errors import RunError
 from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.isolated_model import Request
 from cnnkit.export.signature_context import IMAGE_BYTES
-from cnnkit.export.signatures import EXPLAIN, explained_layer, get_signature
+from cnnkit.export.signatures import EXPLAIN, LOCALIZE, explained_layer, get_signature
 from cnnkit.visualize import deconvnet
 from cnnkit.wire.pixels import IMAGES
 
@@ -117,6 +117,7 @@ def reference_outputs(
     augmentation: Augmentation,
     signatures: Sequence[str],
     top: int,
+    decoding: Decoding,
 ) -> ReferenceOutputs:
     """Computes the reference outputs of signatures from the model in memory.
 
@@ -129,6 +130,7 @@ def reference_outputs(
         augmentation: Rescaling and crop of encoded images.
         signatures: Names of signatures, `explain_bytes_LAYER` included.
         top: Number of classes that `classify_bytes` returns.
+        decoding: Background and orientation of encoded images.
     """
     # On the CPU, as the reloaded network will be: GPUs multiply with fewer digits.
     with tf.device("CPU:0"):
@@ -151,9 +153,13 @@ def reference_outputs(
                     "scores": probabilities[given].max(axis=1),
                     "projection": _explanations(network, decoded, last)["projection"],
                 }
-            elif signature == "classify_bytes":
+            elif signature in ("classify_bytes", LOCALIZE):
                 scores = np.take_along_axis(probabilities[given], order, axis=1)
                 outputs[signature] = {"labels": names[order], "scores": scores}
+                if signature == LOCALIZE:
+                    boxes = _boxes(network, decoded, files, augmentation, decoding)
+                    found = np.take_along_axis(boxes, order[..., None], axis=1)
+                    outputs[signature]["boxes"] = found
             elif "features" in get_signature(signature).outputs:
                 outputs[signature] = {"features": _features(network, images[given])}
             else:
@@ -164,6 +170,31 @@ def reference_outputs(
 def _probabilities(network: ServedClassifier, images: np.ndarray) -> np.ndarray:
     scores = network.model(images, training=False).numpy()
     return scores.mean(axis=(1, 2)) if network.variable_size else scores
+
+
+def _boxes(
+    network: ServedClassifier,
+    images: np.ndarray,
+    files: Sequence[bytes],
+    augmentation: Augmentation,
+    decoding: Decoding,
+) -> np.ndarray:
+    """Returns the boxes of all classes in pixels of the files, (n, classes, 4)."""
+    model: Any = network.boxes
+    found = np.asarray(model(images, training=False), np.float64)
+    found = np.broadcast_to(found, (len(found), network.model.output_shape[-1], 4))
+    shorter = augmentation.scales[0]
+    boxes = []
+    for data, rows in zip(files, found, strict=True):
+        height, width = decode_image(tf.constant(data), decoding).shape[:2]
+        sides = np.array([width, height])
+        scaled = np.maximum(np.round(sides * (shorter / sides.min())), shorter)
+        start = (scaled - augmentation.image_size) // 2
+        half = rows[:, 2:] / 2
+        corners = np.stack([rows[:, :2] - half, rows[:, :2] + half], axis=1)
+        pixels = (corners * augmentation.image_size + start) * sides / scaled
+        boxes.append(pixels.clip(0, sides).reshape(-1, 4))
+    return np.stack(boxes).astype(np.float32)
 
 
 def _features(network: ServedClassifier, images: np.ndarray) -> np.ndarray:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from cnnkit.data import Augmentation, Decoding
-from cnnkit.data.decode import augment_bytes
+from cnnkit.data.boxes import corners, image_boxes
+from cnnkit.data.decode import augment_bytes, image_sides
 from cnnkit.data.graph_checks import (
     assert_or_invalid_argument,
     checked_row,
@@ -172,6 +174,45 @@ class SignatureContext:
     def mean_over_positions(self, scores: tf.Tensor) -> tf.Tensor:
         """Returns the mean of (n, rows, columns, k) over rows and columns; (n, k) as it is."""
         return tf.reduce_mean(scores, axis=(1, 2)) if self._network.variable_size else scores
+
+    def boxes(self, image_bytes: tf.Tensor, images: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        """Returns the boxes of classes in pixels of the image files, within them.
+
+        Args:
+            image_bytes: (n,) the files.
+            images: (n, side, side, 3) what `decode` returned for them.
+            index: (n, k) numbers of the classes.
+
+        Returns:
+            (n, k, 4) float32: left, top, right and bottom.
+        """
+        model: Any = self._network.boxes
+        found = model(images, training=False)
+        if found.shape[1] == 1:
+            index = tf.zeros_like(index)
+        boxes = corners(tf.gather(tf.cast(found, tf.float32), index, batch_dims=1))
+        sides_of = functools.partial(
+            image_sides,
+            decoding=self._decoding,
+            portable=True,
+            max_pixels=self._limits.pixels,
+        )
+
+        def to_image(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+            data, boxes = row
+            sides = sides_of(data)
+            edge = tf.cast(tf.stack([sides[1], sides[0], sides[1], sides[0]]), tf.float32)
+            return tf.clip_by_value(image_boxes(boxes, sides, self._augmentation), 0, edge)
+
+        # Only files that `decode` has checked are looked at.
+        with tf.control_dependencies([images]):
+            files = tf.identity(image_bytes)
+        return tf.map_fn(
+            to_image,
+            (files, boxes),
+            parallel_iterations=PARALLEL_DECODES,
+            fn_output_signature=tf.TensorSpec((boxes.shape[1], 4), tf.float32),
+        )
 
     def output_map(self, scores: tf.Tensor) -> Outputs:
         """Returns the output `probability_map` of a fully convolutional network, else none."""

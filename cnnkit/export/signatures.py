@@ -25,7 +25,7 @@ from cnnkit.export.signature_context import (
 from cnnkit.wire.pixels import IMAGES
 
 DEFAULT = "serving_default"
-EXPLAIN = "explain_bytes"
+EXPLAIN, LOCALIZE = "explain_bytes", "localize_bytes"
 
 
 def _predict_images(context: SignatureContext, images: tf.Tensor) -> Outputs:
@@ -41,6 +41,16 @@ def _classify_bytes(context: SignatureContext, image_bytes: tf.Tensor) -> Output
     probabilities = context.probabilities(context.decode(image_bytes))
     scores, index = tf.math.top_k(probabilities, context.top)
     return {"labels": tf.gather(context.labels, index), "scores": scores}
+
+
+def _localize_bytes(context: SignatureContext, image_bytes: tf.Tensor) -> Outputs:
+    images = context.decode(image_bytes)
+    scores, index = tf.math.top_k(context.probabilities(images), context.top)
+    return {
+        "labels": tf.gather(context.labels, index),
+        "scores": scores,
+        "boxes": context.boxes(image_bytes, images, index),
+    }
 
 
 def _features_of_images(context: SignatureContext, images: tf.Tensor) -> Outputs:
@@ -77,6 +87,14 @@ def _accept(network: ServedClassifier) -> None:
 
 def _require_features(network: ServedClassifier) -> None:
     network.find_features_layer()
+
+
+def _require_boxes(network: ServedClassifier) -> None:
+    if network.boxes is None:
+        raise UsageError(
+            f"Model {network.model.name!r} has no boxes for {LOCALIZE}",
+            expected="a network that was trained with task=localize, for images of one size",
+        )
 
 
 def _require_deconvnet(network: ServedClassifier) -> None:
@@ -121,6 +139,9 @@ SIGNATURES: Mapping[str, SignatureSpec] = {
     ),
     EXPLAIN: SignatureSpec(
         IMAGE_BYTES, ("labels", "scores", "projection", "image"), _explain_class, _require_deconvnet
+    ),
+    LOCALIZE: SignatureSpec(
+        IMAGE_BYTES, ("labels", "scores", "boxes"), _localize_bytes, _require_boxes
     ),
 }
 
@@ -205,7 +226,7 @@ class ExportedModule(tf.Module):
         assets: Sequence[Path],
     ) -> None:
         super().__init__()
-        self._weights = [variable.value for variable in network.model.weights]
+        self._weights = [variable.value for variable in network.weights]
         self._assets = [tf.saved_model.Asset(str(file)) for file in assets]
         context = SignatureContext(network, labels, augmentation, top, limits, decoding)
         # Traced here, once: saving and describing the module use the same graphs.

@@ -68,6 +68,23 @@ def start_boxes(model: keras.Model) -> None:
     last.set_weights([*kernel, bias])
 
 
+def box_part(model: keras.Model, features: keras.KerasTensor) -> keras.layers.Layer:
+    """Return a dense layer of the boxes of a localizer, with a copy of its weights.
+
+    Args:
+        model: The localizer, which `class_part` accepts.
+        features: What the layer takes: the input of the last layer with weights.
+    """
+    boxes: Any = output_layer(model)
+    last, classes = layers_with_weights(model.layers)[-1], len(boxes.class_names)
+    layer = keras.layers.Dense(
+        last.units - classes, name="boxes", use_bias=last.use_bias, dtype="float32"
+    )
+    layer(features)
+    layer.set_weights([np.asarray(weight)[..., classes:] for weight in last.get_weights()])
+    return layer
+
+
 def class_part(model: keras.Model) -> keras.Model:
     """Return the classifier in a localizer, with a copy of its last layer; others are returned.
 

@@ -92,3 +92,12 @@ def test_center_and_size_and_corners_are_inverse():
 def test_overlap_is_the_intersection_over_the_union(other, expected):
     first = tf.constant([0.0, 0.0, 4.0, 2.0])
     assert float(overlap(first, tf.constant(other, tf.float32))) == pytest.approx(expected)
+
+
+def test_images_that_need_no_crop_have_boxes_too():
+    image = np.zeros((1, 20, 20, 3), np.uint8)
+    split = Split.from_pixels(np.zeros(1, np.int32), ["a"], image)
+    split = Split(split.labels, split.names, split.load_image, pixels=split.pixels,
+                  boxes=np.array([[[5, 0, 10, 20]]], np.float32))  # fmt: skip
+    [batch] = batches(split, augmentation=Augmentation(20), batch_size=1)
+    np.testing.assert_allclose(batch["boxes"], [[[0.25, 0, 0.5, 1]]])

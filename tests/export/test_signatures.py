@@ -251,3 +251,37 @@ def test_networks_without_a_deconvnet_have_no_explain_signature():
     assert "explain_bytes" not in signatures_module.select_signatures(network, None)
     with pytest.raises(UsageError, match="does not support the backward rule 'deconvnet'"):
         signatures_module.select_signatures(network, ["explain_bytes"])
+
+
+@pytest.mark.parametrize("regression", ["per-class", "single"])
+def test_boxes_are_told_in_pixels_of_the_image_sent(regression, tmp_path):
+    from tests.helpers.boxes import square_finder, square_image
+
+    crop = Augmentation(16, scale=(32, 32), flip=True)
+    network = square_finder(regression)
+    version = export(network, ("nothing", "square"), tmp_path / "boxes", augmentation=crop,
+                     signatures=["localize_bytes"], warmup=0)  # fmt: skip
+    localize = tf.saved_model.load(str(version)).signatures["localize_bytes"]
+    # The second square is of twice the size in an image of twice the size, cut at the edge of the
+    # image and not at that of the crop, which is mirrored in training only.
+    images = [square_image(44, 32, 20, 12), square_image(64, 80, 24, 32, side=8)]
+    files = tf.constant([tf.io.encode_png(one).numpy() for one in images])
+    answer = {name: value.numpy() for name, value in localize(image_bytes=files).items()}
+    assert answer["labels"].tolist() == [[b"square", b"nothing"]] * 2
+    np.testing.assert_allclose(answer["scores"], [[1, 0]] * 2, atol=1e-6)
+    assert answer["boxes"].shape == (2, 2, 4)
+    np.testing.assert_allclose(answer["boxes"][0, 0], (20, 12, 24, 16), atol=1e-3)
+    np.testing.assert_allclose(answer["boxes"][1, 0], (24, 32, 32, 40), atol=0.6)
+    # The network in memory gives the same boxes, also of the second class.
+    from cnnkit.evaluation import ImageClassifier, Localizer
+
+    localizer = Localizer(ImageClassifier(network, augmentation=crop))
+    for image, boxes in zip(images, answer["boxes"], strict=True):
+        np.testing.assert_allclose(boxes, localizer.boxes(image, [1, 0]), atol=1e-3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes"):
+        localize(image_bytes=tf.constant([b"no image"]))
+
+
+def test_only_a_network_with_boxes_has_the_signature(model, tmp_path):
+    with pytest.raises(UsageError, match="has no boxes for localize_bytes"):
+        export(model, LABELS, tmp_path / "m", signatures=["localize_bytes"])

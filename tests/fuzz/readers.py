@@ -450,6 +450,39 @@ def voc_list() -> Target:
     return [text], _replacing(lists / "cat_test.txt", lambda: load_voc(folder))
 
 
+def _boxes(name: str, seed: str) -> Target:
+    """Boxes as `boxes:PATH` reads them, without their images."""
+    from cnnkit._untrusted.box_files import read_boxes
+
+    file = _place() / name
+    file.parent.mkdir(exist_ok=True)
+    path = file.parent.parent if file.suffix == ".xml" else file
+    return [seed.encode()], _replacing(file, lambda: read_boxes(path))
+
+
+def boxes_csv() -> Target:
+    """A table of boxes."""
+    return _boxes("a.csv", 'file,class,left,top,right,bottom\na.jpg,"a ""cat""",1,2,3.5,4\n')
+
+
+def boxes_coco() -> Target:
+    """A document of COCO."""
+    text = (
+        '{"images": [{"id": 5, "file_name": "a.jpg"}], "categories": [{"id": 3, "name": "cat"}],'
+        ' "annotations": [{"image_id": 5, "category_id": 3, "bbox": [1, 2, 10, 20], "iscrowd": 0}]}'
+    )
+    return _boxes("a.json", text)
+
+
+def boxes_voc() -> Target:
+    """An XML file of PASCAL VOC."""
+    text = (
+        '<?xml version="1.0"?><annotation><filename>a.jpg</filename><object><name>cat</name>'
+        "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object></annotation>"
+    )
+    return _boxes("Annotations/a.xml", text)
+
+
 def imagenet_labels() -> Target:
     """The labels of ImageNet's validation images."""
     from cnnkit.data.sources import imagenet
@@ -632,6 +665,7 @@ READERS: dict[str, Callable[[], Target]] = {
         run_config, run_labels, run_metrics, run_environment, run_statistics, run_stages,
         checkpoint, results, store_index, store_names, store_values, classifier, skops_schema,
         skops_archive, labels, shard_index, shard_places, shard_records, voc_list,
+        boxes_csv, boxes_coco, boxes_voc,
         imagenet_labels, imagenet_meta, models_config, image, image_traits, image_header, metadata,
         compressed_request, certificate,
     )

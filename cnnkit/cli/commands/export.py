@@ -34,7 +34,9 @@ SIGNATURES = (
     "features",
     "features_bytes",
     "explain_bytes",
+    "localize_bytes",
 )
+EXPLAIN = "explain_bytes"
 SUBCOMMANDS = {"verify": "_export_verify"}
 
 
@@ -103,8 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _signature_name(text: str) -> str:
-    if text not in SIGNATURES and not text.startswith(f"{SIGNATURES[-1]}_"):
-        names = (*SIGNATURES, f"{SIGNATURES[-1]}_LAYER")
+    if text not in SIGNATURES and not text.startswith(f"{EXPLAIN}_"):
+        names = (*SIGNATURES, f"{EXPLAIN}_LAYER")
         raise argparse.ArgumentTypeError(not_one_of(text, names))
     return text
 
@@ -115,8 +117,8 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_signature_name,
         metavar="NAME",
-        help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes; "
-        "serving_default is always there (default: all that the network allows)",
+        help="serving_bytes, classify_bytes, features, features_bytes, explain_bytes, "
+        "localize_bytes; serving_default is always there (default: all that the network allows)",
     )
     parser.add_argument(
         "--top",
@@ -125,7 +127,7 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
         default=5,
         metavar="K",
         dest="top",
-        help="classes that classify_bytes returns (default: 5)",
+        help="classes that classify_bytes and localize_bytes return (default: 5)",
     )
     parser.add_argument(
         "--explain-layers",
@@ -152,7 +154,7 @@ def run(args: argparse.Namespace) -> int:
 
     loaded = load_network(args.network, labels_file=args.labels, classifier=True, **options)
     folder = export(
-        loaded.model,
+        loaded.model if loaded.localizer is None else loaded.localizer,
         loaded.labels,
         args.output,
         version=args.number,

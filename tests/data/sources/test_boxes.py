@@ -55,6 +55,16 @@ def test_an_image_has_the_class_of_its_largest_box_and_the_boxes_of_that_class(t
     assert np.isnan(other[1:]).all() and not np.isnan(other[0]).any()
 
 
+def test_a_box_that_moved_is_another_dataset(tmp_path):
+    table = write_table(tmp_path, 2)
+    before = load_dataset(f"boxes:{table}").fingerprint
+    first, second, last = table.read_text().splitlines()
+    left = int(second.split(",")[2])
+    moved = second.replace(f",{left},", f",{left + 1},", 1)
+    table.write_text("\n".join([first, moved, last]))
+    assert load_dataset(f"boxes:{table}").fingerprint != before
+
+
 def test_boxes_without_area_are_left_out_and_counted(tmp_path):
     table = write_table(tmp_path)
     before = by_name(load_dataset(f"boxes:{table}"))
