@@ -135,9 +135,9 @@ class RunFolder:
         if not overwrite:
             raise UsageError(
                 f"The run folder {self.path} exists",
-                hint="--resume continues it, --overwrite starts again"
+                hint="`resume` continues it, `overwrite` starts again"
                 if self.exists()
-                else "It was never begun: --overwrite starts again",
+                else "It was never begun: `overwrite` starts again",
             )
 
     def create(

@@ -108,7 +108,7 @@ def check_stages_available(output: Path, *, overwrite: bool) -> None:
     if is_used and not overwrite:
         raise UsageError(
             f"The folder {output} exists",
-            hint="--resume continues it, --overwrite starts again",
+            hint="`resume` continues it, `overwrite` starts again",
         )
 
 

@@ -64,7 +64,7 @@ def test_a_folder_with_one_file_of_a_run_is_not_emptied(tmp_path):
     """The labels of a user, in a folder of their own."""
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     run = RunFolder(tmp_path)
-    with pytest.raises(UsageError, match="exists. It was never begun: --overwrite starts again"):
+    with pytest.raises(UsageError, match="exists. It was never begun: `overwrite` starts again"):
         run.check_available(overwrite=False)
     run.check_available(overwrite=True)
     (tmp_path / "photo.jpg").touch()
@@ -128,7 +128,7 @@ def test_a_kill_at_any_moment_of_the_creation_leaves_the_path_usable(
             assert run.statistics["mean"].tolist() == [1]
             RunFolder.open(run.path).remove_partial_files()
             assert [entry.name for entry in run.path.parent.iterdir()] == ["run"]
-            with pytest.raises(UsageError, match="--resume continues it, --overwrite starts"):
+            with pytest.raises(UsageError, match="`resume` continues it, `overwrite` starts"):
                 run.check_available(overwrite=False)
         else:
             assert before != "run" or not can_exchange
@@ -152,7 +152,7 @@ def test_a_run_whose_deletion_was_not_finished_can_be_started_again(tmp_path):
     with pytest.raises(UsageError, match="is not a run folder"):
         run.check_available(overwrite=True)
     (run.path / ".lock").touch()
-    with pytest.raises(UsageError, match="--overwrite starts again"):
+    with pytest.raises(UsageError, match="`overwrite` starts again"):
         run.check_available(overwrite=False)
     with pytest.raises(UsageError, match="No run folder .* never begun: start without --resume"):
         RunFolder.open(run.path)
@@ -169,7 +169,7 @@ def test_a_folder_that_appeared_since_the_check_is_kept(tmp_path):
     assert (run.path / "thesis.tex").exists()
     elsewhere = RunFolder(tmp_path / "elsewhere")
     elsewhere.create(CONFIG, ["a"], {})
-    with pytest.raises(UsageError, match="--overwrite starts again"):
+    with pytest.raises(UsageError, match="`overwrite` starts again"):
         elsewhere.create(CONFIG, ["b"], {}, overwrite=False)
     assert elsewhere.class_names == ("a",)
 

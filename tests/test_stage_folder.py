@@ -33,7 +33,7 @@ def test_stages_are_replaced_only_when_asked_and_when_nobody_trains_in_them(tmp_
     write_stages(folder, STAGES)
     run = RunFolder(folder / "first")
     run.create(DIGITS_CONFIG, ["a"], {})
-    with pytest.raises(UsageError, match="--resume continues it, --overwrite starts again"):
+    with pytest.raises(UsageError, match="`resume` continues it, `overwrite` starts again"):
         write_stages(folder, STAGES)
     with run.lock(), pytest.raises(RunError, match="is in use"):
         write_stages(folder, STAGES, overwrite=True)

@@ -82,7 +82,7 @@ def open_bar(
         lines = {
             "file": _Lines(),
             "bar_format": ("{desc}: " if label else "")
-            + "{n_fmt} of {total_fmt} images, {rate_fmt}, {remaining} left"
+            + "{n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
             "{postfix}",
             "mininterval": LINE_SECONDS,
             "delay": LINE_SECONDS,

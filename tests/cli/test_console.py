@@ -211,6 +211,17 @@ def test_without_a_terminal_a_line_is_printed_every_thirty_seconds(monkeypatch, 
         ]
 
 
+def test_less_than_an_image_a_second_is_told_in_images_a_second(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with progress_bar(10, "features") as progress:
+        now[0] += 40
+        progress(5)
+    assert capsys.readouterr().err.splitlines() == [
+        "features: 5 of 10 images,  0.12 images/s, 00:40 left"
+    ]
+
+
 def test_quiet_hides_progress_and_notes_but_no_errors(monkeypatch, capsys):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)

@@ -137,7 +137,7 @@ def test_a_run_on_digits_learns_photos(digits, image_folder, tmp_path, monkeypat
     assert (output / "model.keras").read_bytes() == stages[1].model_file.read_bytes()
     assert "16 training images of each class" in notes.texts
     assert any(text.startswith("before training, the error") for text in notes.texts)
-    with pytest.raises(UsageError, match="exists.*--overwrite starts again"):
+    with pytest.raises(UsageError, match="exists.*`overwrite` starts again"):
         finetune(digits.path, f"folder:{image_folder}", output)
 
 

@@ -90,7 +90,7 @@ def test_existing_runs_are_not_overwritten(tmp_path):
     short = dataclasses.replace(CONFIG, epochs=1)
     run = train(short, tmp_path / "run")
     (run.path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists. --resume continues it, --overwrite starts again"):
+    with pytest.raises(UsageError, match="exists. `resume` continues it, `overwrite` starts again"):
         train(short, run.path)
     with pytest.raises(UsageError, match="Unknown model"):
         train(dataclasses.replace(short, model="tinny"), run.path, overwrite=True)
