@@ -112,7 +112,6 @@ def describe_pretrained(
     else:
         file = models.open_weights(weights, **(init_options or {}))
         name = model or only_compatible(file)
-        models.check_options(name, options)
         if file.classes is None:
             with build_without_weights(name, **options) as network:
                 names = [layer.name for layer in network.layers]

@@ -71,6 +71,11 @@ train --init-from {text} --output {new}
 finetune {weights} digits --model alexnet --freeze conv9 --output {new}
 finetune {weights} digits --model alexnet --model-option dropot=1 --output {new}
 finetune {text} digits --output {new}
+finetune {weights}
+finetune {weights} digits --output {run}
+finetune {weights} digits --lr-find {image}
+finetune {weights} --resume --output {run}
+finetune --resume --overwrite --output {run}
 weights inspect {labels}
 predict {text} {image}
 predict {keras} {image} --background red

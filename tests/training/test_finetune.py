@@ -1,6 +1,8 @@
 """Fine-tuning: the network that weights belong to, its two stages, and what is left at the end."""
 
 import dataclasses
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +10,8 @@ import pytest
 
 from cnnkit import load_model, models, predict
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Augmentation, batches, load, load_dataset
-from cnnkit.errors import UsageError
+from cnnkit.data import Augmentation, Decoding, batches, load, load_dataset
+from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.models.feature_extractor import feature_extractor
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, finetune, train
@@ -77,12 +79,157 @@ def test_stages_are_a_classifier_and_then_the_layers_below_it(convolutions, imag
     # The classifier keeps its rate.
     [factor] = last.config.lr_multipliers.values()
     assert factor * 0.002 == pytest.approx(first.config.learning_rate)
-    assert first.config.scale == last.config.scale == (67, 77)
-    assert first.config.seed == last.config.seed == 4
+    both = {
+        "model": "alexnet_caffe", "model_options": {"omit_layers": ["fc6", "fc7"]},
+        "dataset": spec, "init_from": str(convolutions), "init_options": options,
+        "image_size": 67, "scale": (67, 77), "crop": "random", "flip": True, "seed": 4,
+        "batch_size": 32, "schedule": "cosine", "augmentation_draws": 4, "restore_best": True,
+    }  # fmt: skip
+    for config, own in (
+        (first.config, {"epochs": 30, "early_stopping_patience": 10}),
+        (last.config, {"epochs": 3, "early_stopping_patience": 4, "warmup_epochs": 0.75}),
+    ):
+        expected = dataclasses.replace(
+            TrainingConfig(**both, **own),
+            learning_rate=config.learning_rate,
+            lr_multipliers=config.lr_multipliers,
+            freeze=config.freeze,
+            weight_mapping=config.weight_mapping,
+        )
+        assert config == expected
+    assert last.config.weight_mapping == "by-name"
     all_layers = finetuning_stages(
         convolutions, spec, model="alexnet_caffe", image_size=67, init_options=options, freeze=[]
     )
     assert all_layers[1].config.freeze == ()
+
+
+def test_fields_that_are_given_stay(digits, image_folder, monkeypatch):
+    module, opened = sys.modules["cnnkit.training.finetune"], []
+
+    def open_dataset(spec, **options):
+        opened.append(options)
+        return load_dataset(spec, **options)
+
+    monkeypatch.setattr(module, "load_dataset", open_dataset)
+    monkeypatch.setattr(module, "LARGE_NETWORK", 1)
+    first, last = finetuning_stages(
+        digits.path, f"folder:{image_folder}", epochs=40, early_stopping_patience=7,
+        warmup_epochs=0.5, scale=(50, 60), background="#000009", seed=3,
+    )  # fmt: skip
+    for stage in (first, last):
+        assert (stage.config.early_stopping_patience, stage.config.warmup_epochs) == (7, 0.5)
+        assert (stage.config.scale, stage.config.augmentation_draws) == ((50, 60), 2)
+    [options] = opened
+    assert (options["seed"], options["decoding"]) == (3, Decoding(background=(0, 0, 9)))
+    assert finetuning_stages(digits.path, f"folder:{image_folder}")[1].config.warmup_epochs == 1
+    empty = dataclasses.replace(load_dataset(f"folder:{image_folder}"))
+    empty.splits["test"] = empty.splits["test"].subset(np.arange(0))
+    monkeypatch.setattr(module, "load_dataset", lambda *args, **options: empty)
+    with pytest.raises(CnnkitError, match="has no held-out images"):
+        finetuning_stages(digits.path, f"folder:{image_folder}")
+
+
+def test_options_of_a_run_and_of_its_weights_describe_the_network(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    config = TrainingConfig(model="cifar10_full", image_size=32, model_options={"lrn": False})
+    run.create(config, ["a"], {})
+    found = describe_pretrained(run.path)
+    assert (found.name, found.options, found.image_size) == ("cifar10_full", {"lrn": False}, 32)
+    given = {"model_options": {"initializer": "glorot"}, "image_size": 40}
+    found = describe_pretrained(run.path, **given)
+    assert found.options == {"lrn": False, "initializer": "glorot"}
+    assert found.image_size == 40
+    config = dataclasses.replace(config, model_options={})
+    run.write_config(config)
+    assert describe_pretrained(run.path, model="cifar10_quick").name == "cifar10_quick"
+    with pytest.raises(UsageError, match="`freeze` must name layers of cifar10_full"):
+        describe_pretrained(run.path, freeze=["conv9"])
+
+
+def write_arrays(file, model, layers=lambda name: True):
+    arrays = {
+        f"{layer.name}__{variable.name}": np.asarray(variable.value)
+        for layer in model.layers
+        if hasattr(layer, "kernel") and layers(layer.name)
+        for variable in layer.weights
+    }
+    np.savez(file, **arrays)
+    return file
+
+
+def test_only_weights_without_a_head_lose_the_hidden_layers(convolutions, tmp_path):
+    pixels = {"preprocessing": "caffe"}
+    options = {"hidden_units": 8}
+    model = models.build("alexnet_caffe", input_shape=(67, 67, 3), classes=3, **options)
+    whole = write_arrays(tmp_path / "whole.npz", model)
+    found = describe_pretrained(
+        whole, model="alexnet_caffe", model_options=options, image_size=67, init_options=pixels
+    )
+    assert (found.options, found.classifier) == (options, "fc8")
+    # What is given counts.
+    given = {"omit_layers": ["fc7"], "hidden_units": 8}
+    found = describe_pretrained(
+        convolutions, model="alexnet_caffe", model_options=given, image_size=67, init_options=pixels
+    )
+    assert found.options == given
+    model = models.build("cifar10_quick", input_shape=(32, 32, 3), classes=3)
+    file = write_arrays(tmp_path / "conv.npz", model, lambda name: name.startswith("conv"))
+    found = describe_pretrained(file, model="cifar10_quick", init_options={"preprocessing": "raw"})
+    assert found.options == {}
+
+
+def test_the_arguments_of_finetune_reach_the_stages(digits, tmp_path, monkeypatch):
+    module, calls = sys.modules["cnnkit.training.finetune"], []
+    monkeypatch.setattr(module, "finetuning_stages", lambda *args, **options: ("stages", options))
+    for name in ("write_stages", "train"):
+        monkeypatch.setattr(module, name, lambda *args, _n=name, **o: calls.append((_n, args, o)))
+    monkeypatch.setattr(
+        module, "train_stages", lambda output, stages, train, report: train("c", output, True)
+    )
+    notes = [Notes()]
+    run = finetune(
+        digits.path, "digits", tmp_path, overwrite=True, download=True, callbacks=notes, flip=False
+    )
+    assert run.path == tmp_path
+    (_, (_, stages), options), (_, args, training) = calls
+    assert options == {"overwrite": True}
+    assert stages[1]["download"] and stages[1]["flip"] is False
+    assert args == ("c", tmp_path)
+    assert training == {"resume": True, "download": True, "callbacks": notes}
+
+
+def squared_inputs(inputs, images):
+    rows = inputs.predict(images, verbose=0)
+    return np.square(rows.reshape(len(images), -1).astype(float)).sum(axis=1).mean()
+
+
+def test_the_rate_is_of_some_images_at_the_size_of_the_network(digits, image_folder, monkeypatch):
+    """Twenty images: the last batch is not full."""
+    monkeypatch.setattr(sys.modules["cnnkit.training.finetune"], "SAMPLED_IMAGES", 20)
+    dataset, model = load_dataset(f"folder:{image_folder}"), models.load_model(digits.path)
+    split = dataset.splits["train"]
+    order = np.random.default_rng(0).permutation(len(split))[:20]
+    sample = split.subset(order)
+    [batch] = batches(sample, augmentation=Augmentation(32), batch_size=20)
+    inputs = feature_extractor(model, model.layers[-3].name)
+    expected = 1 / (squared_inputs(inputs, batch["images"].numpy()) + 1)
+    config = dataclasses.replace(DIGITS, image_size=40)
+    assert classifier_learning_rate(model, config, dataset) == pytest.approx(expected, rel=0.06)
+    # A network of convolutions has no size: its last maps are the inputs.
+    free = models.build("cifar10_quick", include_top=False)
+    [batch] = batches(sample, augmentation=Augmentation(40), batch_size=20)
+    expected = 1 / (squared_inputs(free, batch["images"].numpy()) + 1)
+    assert classifier_learning_rate(free, config, dataset) == pytest.approx(expected, rel=0.06)
+
+
+def test_a_damaged_image_is_named(digits, image_folder, tmp_path):
+    shutil.copytree(image_folder, tmp_path / "photos")
+    dataset = load_dataset(f"folder:{tmp_path / 'photos'}")
+    for file in (tmp_path / "photos" / "above").iterdir():
+        file.write_bytes(file.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"cannot be decoded.*above/"):
+        classifier_learning_rate(models.load_model(digits.path), DIGITS, dataset)
 
 
 def test_the_rate_of_the_classifier_is_the_inverse_of_its_inputs_squared(digits, image_folder):

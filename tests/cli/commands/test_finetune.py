@@ -1,17 +1,20 @@
 """`cnnkit finetune`: what it prints, resumes and exports, and wrong arguments."""
 
 import json
+import sys
 
 import pytest
 from PIL import Image
 
+from cnnkit.cli.commands import finetune as command
 from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
-from cnnkit.data import load
+from cnnkit.data import Decoding, load
 from cnnkit.run_folder import RunFolder
 from cnnkit.stage_folder import read_stages
 from cnnkit.training import train
 from cnnkit.training.finetune import finetuning_stages
+from cnnkit.training.inputs import held_out_augmentation
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsy
     exported = []
 
     def export(model, labels, folder, **options):
-        exported.append((labels, folder, options["origin"].error))
+        exported.append((labels, folder, options))
         return folder
 
     monkeypatch.setattr("cnnkit.export.export", export)
@@ -37,7 +40,7 @@ def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsy
     output, picture = tmp_path / "photos", tmp_path / "rates.png"
     words = ["finetune", digits, f"folder:{image_folder}", "--output", str(output)]
     words += ["--epochs", "1", "--batch-size", "16", "--lr-find", str(picture)]
-    words += ["--early-stopping-patience", "3"]
+    words += ["--early-stopping-patience", "3", "--background", "#000009"]
     words += ["--export", str(tmp_path / "served")]
     assert main(words) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -56,7 +59,12 @@ def test_photos_are_learned_by_one_command(digits, image_folder, tmp_path, capsy
     with Image.open(picture) as image:
         assert image.size[0] > 300
     assert lines[-3].startswith(f"done: {output}, 0.0% error on the held-out images, the lowest of")
-    assert exported == [(("above", "below"), str(tmp_path / "served"), 0)]
+    [(labels, folder, options)] = exported
+    assert (labels, folder) == (("above", "below"), str(tmp_path / "served"))
+    assert options["origin"].error == 0
+    assert options["decoding"] == Decoding(background=(0, 0, 9))
+    assert options["augmentation"] == held_out_augmentation(RunFolder(output).config)
+    assert RunFolder(output).environment["recipe"] == "finetune"
     assert main(["finetune", "--resume", "--output", str(output), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["run"] == str(output)
@@ -77,6 +85,52 @@ def test_an_interrupted_run_goes_on_with_its_second_stage(digits, image_folder, 
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == "part 2 of 2: finetuned"
     assert len(RunFolder(output).metrics) == len(run.metrics) + 1
+
+
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Returns a function that calls the command, whose training ends with an exit code."""
+    monkeypatch.chdir(tmp_path)
+    exported = []
+    monkeypatch.setattr(command, "_export", lambda output, folder, out: exported.append(folder))
+
+    def call(code, *words):
+        monkeypatch.setattr(command, "train_and_report", lambda args, output, work: code)
+        return main(["finetune", *words]), exported
+
+    return call
+
+
+def test_what_comes_after_the_training(trained, digits, tmp_path, capsys):
+    words = [digits, "digits", "--export", "served"]
+    assert trained(0, *words) == (0, ["served"])
+    assert capsys.readouterr().out.startswith("ask it about a photo: cnnkit predict runs/digits ")
+    # Of a training that was stopped there is nothing yet.
+    assert trained(130, *words) == (130, ["served"])
+    assert capsys.readouterr().out == ""
+    # The document is alone on standard output.
+    assert trained(0, digits, "digits", "--json")[0] == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_picture_is_replaced_and_packages_are_there_before_the_training(
+    trained, digits, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "rates.png").touch()
+    words = [digits, "digits", "--lr-find", "rates.png"]
+    assert trained(0, *words)[0] == 2
+    assert "rates.png exists" in capsys.readouterr().err
+    assert trained(0, *words, "--overwrite")[0] == 0
+    monkeypatch.delitem(sys.modules, "tensorboard", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
+    assert trained(0, digits, "digits", "--tensorboard")[0] == 2
+    assert "tensorboard" in capsys.readouterr().err
+
+
+def test_the_run_has_the_name_of_the_folder():
+    assert command._name("folder:some/photos/") == "photos"
+    assert command._name("digits") == "digits"
+    assert command._name("folder:/") == "finetuned"
 
 
 @pytest.mark.parametrize(
