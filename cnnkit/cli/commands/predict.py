@@ -164,8 +164,6 @@ def _load(args: argparse.Namespace) -> ImageClassifier:
         return run_classifier(loaded.run, loaded.model, class_names=labels, decoding=decoding)
     if labels is None and class_captions(loaded.model) is None:
         print_note(f"{path} has no class names: --labels FILE gives them")
-    if None in loaded.model.input_shape[1:3] and args.image_size is None:
-        raise UsageError("--image-size must be given: the network has no fixed input size")
     return ImageClassifier(
         loaded.model, class_names=labels, decoding=decoding, image_size=args.image_size
     )
