@@ -13,8 +13,19 @@ from numbers import Integral
 from cnnkit._networks import OPTIONS, RENAMED_OPTIONS
 from cnnkit.errors import UsageError, unknown_name
 
+# Methods of boxes that only a network has that was trained with boxes.
+REGRESSIONS = ("crop", "dense")
 # What to take in place of an exported network.
 EXPORTED_FROM = "Take the run or the .keras file that it was made of"
+
+
+def without_boxes(method: str) -> UsageError:
+    """Return the error for a method of `REGRESSIONS` and a network without boxes."""
+    return UsageError(
+        f"`method` {method} needs a network with boxes",
+        expected="one that was trained with task=localize (--task localize)",
+        hint="--method gradcam finds boxes by any classifier",
+    )
 
 
 def find_class(label: int | str, names: Sequence[str], classes: int, model: str) -> int:

@@ -36,6 +36,8 @@ _KEEPING = frozenset(
         "Rescaling", "Softmax", "SpatialDropout2D", "SubtractMean", "ZeroPadding2D",
     }
 )  # fmt: skip
+# Class of the last layer of a network with boxes.
+CLASS_BOXES = "ClassBoxes"
 # Packages whose layers are known: Keras's own are registered for none.
 _PACKAGES = ("", "cnnkit")
 # Arguments of a builder that change neither its layers nor their units.
@@ -177,6 +179,9 @@ def outline_of_config(model: Mapping[str, Any]) -> NetworkOutline:
         # A network with one output may have two classes.
         classes = count if count != 1 else None
         names = last.config.get("class_names")
+        if last.kind == CLASS_BOXES:
+            # The boxes follow the classes.
+            classes = len(names or ())
     name = model["config"].get("name") if isinstance(model["config"], Mapping) else None
     return NetworkOutline(
         str(name or ""),

@@ -147,7 +147,7 @@ def folder(prepared, tmp_path):
     """A copy of the prepared folder for one page."""
     copy = tmp_path / "page"
     subprocess.run(["cp", "-al", prepared, copy], check=True)
-    for name in ("alexnet_bvlc_conv.npz", "vgg16_imagenet_conv.npz", "caltech20"):
+    for name in ("alexnet_bvlc_conv.npz", "vgg16_imagenet_conv.npz", "caltech20", "caltech_boxes"):
         (copy / name).symlink_to(DATA / name)
     (copy / "scans").symlink_to("photos")
     return copy

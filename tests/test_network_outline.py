@@ -18,6 +18,7 @@ from cnnkit.errors import UsageError
 from cnnkit.models.class_names import class_count, class_index
 from cnnkit.models.graph import build_graph
 from cnnkit.models.summary import build_without_weights
+from tests.helpers.boxes import square_finder
 
 
 def units_of(model):
@@ -32,6 +33,15 @@ def check_units(outline, model):
     known = {name: count for name, count in outline.units.items() if count is not None}
     assert known == {name: expected[name] for name in known}
     return known
+
+
+def test_the_classes_of_a_network_with_boxes_are_not_its_outputs(tmp_path):
+    square_finder().save(tmp_path / "a.keras")
+    outline = outline_of_file(tmp_path / "a.keras")
+    assert (outline.classes, outline.class_names) == (2, ("nothing", "square"))
+    outline.check_class("square")
+    with pytest.raises(UsageError, match="no class 2"):
+        outline.check_class("2")
 
 
 @pytest.mark.parametrize("name", PAPERS)

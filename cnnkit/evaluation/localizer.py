@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._network_names import REGRESSIONS, without_boxes
 from cnnkit.data import Augmentation
 from cnnkit.data.boxes import corners, image_boxes
 from cnnkit.data.crops import array_window_reader, augment_image, crop_window
@@ -27,9 +28,9 @@ from cnnkit.visualize import EXPLANATION_METHODS
 from cnnkit.visualize.attribution.attribution_box import attribution_box
 
 # The methods: regression at the center crop, or at all places of the image; and those that explain.
-CROP, DENSE, CENTER = "crop", "dense", "center"
-BOX_METHODS = (CROP, DENSE, CENTER, *EXPLANATION_METHODS)
-REGRESSIONS = (CROP, DENSE)
+CROP, DENSE = REGRESSIONS
+CENTER = "center"
+BOX_METHODS = (*REGRESSIONS, CENTER, *EXPLANATION_METHODS)
 
 Box = tuple[float, float, float, float]
 
@@ -97,11 +98,7 @@ class Localizer:
         if self.method not in BOX_METHODS:
             raise unknown_name("method", self.method, BOX_METHODS)
         if self.method in REGRESSIONS and not has_boxes:
-            raise UsageError(
-                f"`method` {self.method} needs a network with boxes",
-                expected="one that was trained with task=localize (--task localize)",
-                hint="--method gradcam finds boxes by any classifier",
-            )
+            raise without_boxes(self.method)
         if scales is not None and self.method != DENSE:
             raise UsageError("`scales` are for the method dense", received=self.method)
         if self.classifier.class_names != self.class_names:

@@ -56,6 +56,7 @@ def draw_localizations(
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     hide_axes(grid)
     for place, (axes, one) in enumerate(zip(grid, results, strict=False)):
+        axes.set_anchor("N")
         if one.image is not None:
             axes.imshow(as_rgb(one.image))
         name = Path(one.name).name

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnnkit.cli.picture as picture
 from cnnkit._file_tree import is_exported
+from cnnkit._network_names import REGRESSIONS, without_boxes
 from cnnkit.cli.console import (
     add_json_argument,
     cell,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from cnnkit.data import Dataset
     from cnnkit.evaluation import FileLocalization, ImageClassifier, Localizer
 
-METHODS = ("crop", "dense", "center", *EXPLANATIONS)
+METHODS = (*REGRESSIONS, "center", *EXPLANATIONS)
 MAX_DRAWN = 40
 
 
@@ -61,7 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        dest="methods",
         action="append",
         choices=METHODS,
         help="crop: the box of the center crop; dense: of all places of the image; center: always "
@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.evaluation import Localizer
     from cnnkit.evaluation.localize import iter_localizations
 
-    [method] = args.methods or [None]
+    [method] = args.method or [None]
     localizer = Localizer(network, method=method, scales=args.scales, **options)
     width = max(len(cell(name)) for name, _ in images)
     drawn: list[FileLocalization] = []
@@ -136,16 +136,20 @@ def _check(args: argparse.Namespace) -> None:
     """Check the combination of options."""
     if bool(args.paths) == (args.dataset is not None):
         raise UsageError("Either PATH or --dataset boxes:PATH must be given")
-    if args.dataset is None and len(args.methods or ()) > 1:
+    if args.dataset is None and len(args.method or ()) > 1:
         raise UsageError("--method must be given once without --dataset")
     if args.dataset is not None and not args.dataset.startswith("boxes:"):
         raise UsageError("--dataset must have boxes", expected="boxes:PATH", received=args.dataset)
-    if args.scales is not None and "dense" not in (args.methods or ()):
+    if args.scales is not None and "dense" not in (args.method or ()):
         raise UsageError("--scales requires --method dense")
     if args.panel is None:
         picture.refuse_picture_options(args, "--panel")
     else:
         picture.check_picture_arguments(args, "--panel")
+    run = RunFolder(Path(args.network))
+    needs_boxes = next((one for one in args.method or () if one in REGRESSIONS), None)
+    if needs_boxes is not None and run.exists() and run.config.task != "localize":
+        raise without_boxes(needs_boxes)
     for path in filter(None, (args.network, args.classifier)):
         if is_exported(Path(path)):
             raise UsageError(
@@ -180,7 +184,7 @@ def _measure(args: argparse.Namespace, network: ImageClassifier, options: dict[s
     dataset = load_dataset(args.dataset, seed=seed, decoding=network.decoding)
     split = dataset.splits["test"]
     default = ["center", "gradcam" if network.localizer is None else "crop"]
-    methods = args.methods or default
+    methods = args.method or default
     if "center" in methods:
         options["center_size"] = mean_box_size(dataset.splits["train"])
     localizers = [

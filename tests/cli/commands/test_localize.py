@@ -108,6 +108,16 @@ def test_wrong_calls_are_refused_before_anything_slow(call, words, message, monk
     assert code == 2 and message in err and out == ""
 
 
+def test_a_run_without_boxes_is_told_before_anything_slow(call, folder, monkeypatch):
+    from cnnkit.cli import quiet_tensorflow
+
+    run = RunFolder(folder / "classifier")
+    run.create(TrainingConfig(), ("a", "b"), {}, {})
+    monkeypatch.delattr(quiet_tensorflow, "import_tensorflow")
+    code, _, err = call("classifier", "photos/0.png", "--method", "dense")
+    assert code == 2 and "--method dense needs a network with boxes" in err
+
+
 def test_wrong_calls_that_need_the_network(call, folder):
     code, _, err = call("run", "photos/0.png", "--method", "dense", "--scales", "8")
     assert code == 2 and "at least 16. Received: 8" in err
