@@ -2,23 +2,27 @@
 
 import io
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from cnnkit import load_model
 from cnnkit.cli.commands import predict as command
 from cnnkit.cli.main import main
+from cnnkit.cli.read_image import read_image
 from cnnkit.data import Decoding
 from cnnkit.evaluation import predict
 from cnnkit.figures import evaluation as drawing
-from cnnkit.models import to_fully_convolutional
+from cnnkit.models import build, open_weights, to_fully_convolutional
 from cnnkit.visualize import EXPLANATION_METHODS
 from tests.helpers.evaluation_networks import LABELS, SIZE, write_run
 
@@ -225,6 +229,48 @@ def test_weights_without_a_classifier_are_refused(call, tmp_path):
     code, out, err = call(tmp_path / "w.npz", "photos", *words)
     assert (code, out) == (2, "")
     assert "w.npz has no dense layers. Expected: weights of a classifier." in err
+
+
+@pytest.mark.slow
+def test_real_convolutions_and_a_linear_head_tell_photos_apart(shared, tmp_path):
+    """By the command as it is typed, on photos that the head has not seen."""
+    weights = shared("data/alexnet_bvlc_conv.npz")
+    places = sorted(path for path in shared("data/caltech20").rglob("*") if path.is_dir())
+    folders = [path for path in places if len(list(path.glob("*.jpg"))) >= 20][:3]
+    assert len(folders) == 3
+    network = build(
+        "alexnet_caffe",
+        weights=open_weights(weights, preprocessing="caffe"),
+        include_top=False,
+        pooling="avg",
+        input_shape=(227, 227, 3),
+    )
+    files = [sorted(folder.glob("*.jpg"))[:20] for folder in folders]
+    crops = [
+        [read_image(str(file), 227) for file in of_class[:12]] for of_class in files
+    ]  # fmt: skip
+    features = network.predict(np.concatenate(crops), verbose=0)
+    fitted = LogisticRegression(max_iter=2000).fit(
+        features / features.std(), np.repeat(np.arange(3), 12)
+    )
+    head = keras.layers.Dense(3, "softmax")
+    model = keras.Model(network.input, head(network.output))
+    head.set_weights([(fitted.coef_ / features.std()).T, fitted.intercept_])
+    model.save(tmp_path / "photos.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(folder.name for folder in folders))
+    held_out = [str(file) for of_class in files for file in of_class[12:]]
+    words = [sys.executable, "-m", "cnnkit", "predict", "photos.keras", *held_out, "--json"]
+    done = subprocess.run(
+        [*words, "--labels", "labels.txt", "--top", "1"], cwd=tmp_path, capture_output=True,
+        text=True, timeout=300,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines] == held_out
+    right = [
+        line["predictions"][0]["label"] == Path(line["image"]).parent.name for line in lines
+    ]  # fmt: skip
+    assert np.mean(right) >= 0.9
 
 
 def test_methods_are_those_of_the_package():
