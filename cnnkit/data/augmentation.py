@@ -21,6 +21,8 @@ CROPS = ("center", "random", "ten")
 # Conversion of an eigenvalue of the colors to the standard deviation of the noise, in levels.
 NOISE_MODES = ("std", "eig01")
 LEVELS = 255
+# Names of the random parameters of an image.
+PARAMETERS = ("scale", "position", "mirror", "shift")
 # Top and left of the ten crops, as fractions of the free range: the corners and the center.
 CORNERS_AND_CENTER = ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5))
 

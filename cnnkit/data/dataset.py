@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cnnkit._dataset_spec import HELD_OUT_MARK
 from cnnkit._file_tree import count_left_out
-from cnnkit.data.decode import decode_image
+from cnnkit.data.decode import traced_decode_image
 from cnnkit.data.formats import DEFAULT_DECODING, Decoding
 from cnnkit.errors import UsageError, escape_controls
 
@@ -85,7 +85,7 @@ class Split:
         """Return a split of encoded images, which are decoded when they are read."""
 
         def load_image(index: tf.Tensor) -> tf.Tensor:
-            return decode_image(load_bytes(index), decoding, portable=False)
+            return traced_decode_image(load_bytes(index), decoding)
 
         return cls(labels, tuple(names), load_image, load_bytes, decoding=decoding)
 

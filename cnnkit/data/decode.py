@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file, max_image_pixels
 from cnnkit.data.animation import first_gif_frame
-from cnnkit.data.augmentation import Augmentation
+from cnnkit.data.augmentation import PARAMETERS, Augmentation
 from cnnkit.data.crops import (
     ReadWindow,
     array_window_reader,
@@ -25,7 +25,7 @@ from cnnkit.data.crops import (
     crop_window,
     flip_and_color,
 )
-from cnnkit.data.file_functions import contains
+from cnnkit.data.file_functions import TRACED_FUNCTIONS, OfBytes, call_traced, contains
 from cnnkit.data.formats import (
     CMYK_CHANNELS,
     DEFAULT_DECODING,
@@ -200,14 +200,52 @@ def augment_bytes(
     return flip_and_color(tf.ensure_shape(crop, (size, size, 3)), parameters)
 
 
+def traced_augment_bytes(
+    data: tf.Tensor,
+    augmentation: Augmentation,
+    parameters: Mapping[str, tf.Tensor],
+    decoding: Decoding = DEFAULT_DECODING,
+) -> tf.Tensor:
+    """Do as `augment_bytes` in one operation, for an input pipeline.
+
+    Other entries of `parameters` than those of an augmentation are ignored.
+    """
+    names = tuple(name for name in PARAMETERS if name in parameters)
+    function = _augmenter(augmentation, names, decoding, max_image_pixels())
+    [image] = call_traced(function, data, *(parameters[name] for name in names))
+    return image
+
+
+@functools.lru_cache(TRACED_FUNCTIONS)
+def _augmenter(
+    augmentation: Augmentation, names: tuple[str, ...], decoding: Decoding, max_pixels: int
+) -> Callable[..., tf.Tensor]:
+    def augment(data: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
+        parameters = dict(zip(names, values, strict=True))
+        return augment_bytes(data, augmentation, parameters, decoding, max_pixels=max_pixels)
+
+    return augment
+
+
+def traced_decode_image(data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING) -> tf.Tensor:
+    """Do as `decode_image` in one operation, for an input pipeline."""
+    return call_traced(_image_decoder(decoding, max_image_pixels()), data)[0]
+
+
+@functools.lru_cache(TRACED_FUNCTIONS)
+def _image_decoder(decoding: Decoding, max_pixels: int) -> OfBytes:
+    return functools.partial(decode_image, decoding=decoding, portable=False, max_pixels=max_pixels)
+
+
 def file_window_reader(
-    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING
+    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING, *, max_pixels: int | None = None
 ) -> tuple[tf.Tensor, ReadWindow]:
     """Return the size of an encoded image and a function that decodes its windows.
 
     Args:
         data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
         decoding: As in `decode_image`.
+        max_pixels: As in `decode_image`.
 
     Returns:
         Height and width, (2,) int32, and the reader of windows.
@@ -215,7 +253,7 @@ def file_window_reader(
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
     """
-    file = _inspect(data, decoding, portable=False)
+    file = _inspect(data, decoding, False, max_pixels)
     decode_window = functools.partial(tf.io.decode_and_crop_jpeg, file.data, channels=3)
     return file.sides, _window_reader(file, file.sides, decode_window)
 

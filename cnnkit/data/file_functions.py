@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -16,33 +17,48 @@ START_OF_SCAN = b"\xff\xda"
 
 # A function of the bytes of a file, () string.
 OfBytes = Callable[[tf.Tensor], tf.Tensor]
+# Functions that stay traced: one takes a megabyte or two.
+TRACED_FUNCTIONS = 128
+
+
+def call_traced(function: Callable[..., Any], *inputs: tf.Tensor) -> list[tf.Tensor]:
+    """Call a function of an image as one operation of the graph, and return its outputs.
+
+    The function is traced once in a process. An input pipeline, which is prepared again for every
+    epoch, would otherwise trace and optimize some 600 operations each time.
+
+    Args:
+        function: The function, at the top level of a module or cached. Its graph depends on the
+            shapes and types of the inputs alone.
+        inputs: Its arguments.
+    """
+    tensors = [tf.convert_to_tensor(value) for value in inputs]
+    concrete = _trace(function, tuple(tf.TensorSpec(one.shape, one.dtype) for one in tensors))
+    if tf.executing_eagerly():
+        return tf.nest.flatten(concrete(*tensors))
+    # A branch that is not inlined, unlike a call.
+    return tf.raw_ops.Case(
+        branch_index=0,
+        input=tensors,
+        Tout=[output.dtype for output in concrete.outputs],
+        branches=[concrete],
+        output_shapes=[output.shape for output in concrete.outputs],
+    )
 
 
 def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.Tensor:
     """Call a function of the bytes of a file as one operation of the graph.
 
-    The graph of a rare format would be larger than the rest of an input pipeline, which is
-    prepared again for every epoch.
-
     Args:
-        function: The function, at the top level of a module or cached: it is traced once.
+        function: The function, as in `call_traced`.
         data: () string.
-        portable: Whether the operation can be saved. Otherwise Python calls the function.
+        portable: Whether the operation can be saved. Otherwise Python calls the function, which
+            suits a rare format: its graph would be larger than the rest of an input pipeline.
     """
-    concrete = _trace(function)
+    if portable or tf.executing_eagerly():
+        return call_traced(function, data)[0]
+    concrete = _trace(function, (tf.TensorSpec((), tf.string),))
     [output] = concrete.outputs
-    if tf.executing_eagerly():
-        return concrete(data)
-    if portable:
-        # A branch that is not inlined, unlike a call.
-        [result] = tf.raw_ops.Case(
-            branch_index=0,
-            input=[data],
-            Tout=[output.dtype],
-            branches=[concrete],
-            output_shapes=[output.shape],
-        )
-        return result
 
     def call(value: bytes) -> np.ndarray:
         try:
@@ -56,10 +72,13 @@ def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.T
     return tf.ensure_shape(result, output.shape)
 
 
-@functools.cache
-def _trace(function: OfBytes) -> tf.types.experimental.ConcreteFunction:
-    traced = tf.function(function, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-    return traced.get_concrete_function()
+@functools.lru_cache(TRACED_FUNCTIONS)
+def _trace(
+    function: Callable[..., Any], signature: tuple[tf.TensorSpec, ...]
+) -> tf.types.experimental.ConcreteFunction:
+    # Outside of the graph and the device of the first caller, which later ones may not share.
+    with tf.init_scope(), tf.device(None):
+        return tf.function(function, autograph=False).get_concrete_function(*signature)
 
 
 def contains(data: tf.Tensor, text: bytes) -> tf.Tensor:

@@ -5,17 +5,21 @@ An image is decoded once and rescaled once per scale, and all crops are taken fr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import tensorflow as tf
 
+from cnnkit._untrusted.images import max_image_pixels
 from cnnkit.data.augmentation import CORNERS_AND_CENTER as CORNERS_AND_CENTER
 from cnnkit.data.augmentation import Augmentation
 from cnnkit.data.crops import ReadWindow, array_window_reader, crop_image, crop_window
 from cnnkit.data.dataset import Split
-from cnnkit.data.decode import file_window_reader
+from cnnkit.data.decode import decode_image, file_window_reader
+from cnnkit.data.file_functions import TRACED_FUNCTIONS, call_traced
+from cnnkit.data.formats import Decoding
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import UsageError
 
@@ -138,13 +142,30 @@ def crop_batches(
         )
 
     def load(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        if len(specs) == 1 and split.load_bytes is not None:
-            sides, read = file_window_reader(split.load_bytes(index), split.decoding)
-        else:
-            image = split.load_image(index)
-            sides, read = tf.shape(image)[:2], array_window_reader(image)
-        return tuple(extract_crops(read, sides, spec) for spec in specs)
+        if split.load_bytes is None:
+            return _crops_of_image(split.load_image(index), specs)
+        extract = _file_cropper(tuple(specs), split.decoding, max_image_pixels())
+        return tuple(call_traced(extract, split.load_bytes(index)))
 
     dataset = parallel_map(tf.data.Dataset.range(start, len(split)), load)
     has_whole = any(spec.size is None for spec in specs)
     return dataset.batch(1 if has_whole else batch_size).prefetch(BATCHES_AHEAD)
+
+
+def _crops_of_image(image: tf.Tensor, specs: Sequence[CropSpec]) -> tuple[tf.Tensor, ...]:
+    sides, read = tf.shape(image)[:2], array_window_reader(image)
+    return tuple(extract_crops(read, sides, spec) for spec in specs)
+
+
+@functools.lru_cache(TRACED_FUNCTIONS)
+def _file_cropper(
+    specs: tuple[CropSpec, ...], decoding: Decoding, max_pixels: int
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    def extract(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        if len(specs) > 1:
+            image = decode_image(data, decoding, portable=False, max_pixels=max_pixels)
+            return _crops_of_image(image, specs)
+        sides, read = file_window_reader(data, decoding, max_pixels=max_pixels)
+        return (extract_crops(read, sides, specs[0]),)
+
+    return extract

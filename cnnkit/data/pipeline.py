@@ -28,7 +28,7 @@ from cnnkit.data.augmentation import Augmentation, sample_augmentation
 from cnnkit.data.boxes import crop_boxes
 from cnnkit.data.crops import augment_image
 from cnnkit.data.dataset import Split
-from cnnkit.data.decode import augment_bytes, image_sides
+from cnnkit.data.decode import image_sides, traced_augment_bytes
 from cnnkit.data.graph_checks import failed_check
 from cnnkit.errors import DataError, UsageError
 
@@ -140,7 +140,7 @@ def batches(
             image, sides = augment_image(whole, augmentation, row), tf.shape(whole)[:2]
         else:
             data = split.load_bytes(row["index"])
-            image = augment_bytes(data, augmentation, row, split.decoding)
+            image = traced_augment_bytes(data, augmentation, row, split.decoding)
             sides = None if split.boxes is None else image_sides(data, split.decoding)
         loaded = {"images": image, "labels": row["label"], "weights": row["weight"]}
         if split.boxes is not None:
@@ -240,6 +240,9 @@ def cache_in_memory(split: Split, *, max_bytes: int = MAX_CACHE_BYTES) -> Split:
     with report_undecodable(split):
         shape = tuple(split.load_image(tf.constant(0, tf.int64)).shape)
         if len(split) * math.prod(shape) > max_bytes:
+            return split
+        # Photos of many sizes are told by two of them, before the rest is read.
+        if tuple(split.load_image(tf.constant(len(split) - 1, tf.int64)).shape) != shape:
             return split
         pixels = np.empty((len(split), *shape), np.uint8)
         images = parallel_map(tf.data.Dataset.range(len(split)), split.load_image)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from cnnkit._file_tree import find_image_files, printable_name
 from cnnkit._untrusted.images import check_image_file
 from cnnkit.data import Augmentation, Decoding
-from cnnkit.data.decode import augment_bytes, read_image_file
+from cnnkit.data.decode import read_image_file, traced_augment_bytes
 from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.errors import CnnkitError, DataError, UsageError, unknown_name
 from cnnkit.evaluation.image_classifier import ImageClassifier, check_scores, open_classifier
@@ -292,7 +292,7 @@ def _iter_crops(
         index: tf.Tensor, text: tf.Tensor, is_content: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         data = tf.cond(is_content, lambda: text, lambda: tf.io.read_file(text))
-        return index, augment_bytes(data, augmentation, {}, decoding)
+        return index, traced_augment_bytes(data, augmentation, {}, decoding)
 
     # Files that cannot be decoded are left out: the gap in the indices shows them.
     dataset = parallel_map(table, load).ignore_errors()

@@ -26,7 +26,7 @@ from cnnkit.data.dataset import (
     digest_times,
     stratified_holdout,
 )
-from cnnkit.data.decode import decode_image
+from cnnkit.data.decode import traced_decode_image
 from cnnkit.data.formats import FORMATS
 from cnnkit.data.pipeline import MAX_NAMES_IN_ERROR, WORKERS, parallel_map
 from cnnkit.data.sources.sorted_files import (
@@ -231,7 +231,7 @@ def find_readable(files: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 
     def index_if_decodable(index: tf.Tensor, file: tf.Tensor) -> tf.Tensor:
         # The size makes the decoding part of the graph; only the index is kept.
-        image = decode_image(tf.io.read_file(file), portable=False)
+        image = traced_decode_image(tf.io.read_file(file))
         return index + 0 * tf.size(image, out_type=tf.int64)
 
     if len(rest):
