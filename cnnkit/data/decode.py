@@ -206,10 +206,7 @@ def traced_augment_bytes(
     parameters: Mapping[str, tf.Tensor],
     decoding: Decoding = DEFAULT_DECODING,
 ) -> tf.Tensor:
-    """Do as `augment_bytes` in one operation, for an input pipeline.
-
-    Other entries of `parameters` than those of an augmentation are ignored.
-    """
+    """Do as `augment_bytes` in one operation; other entries of `parameters` are ignored."""
     names = tuple(name for name in PARAMETERS if name in parameters)
     function = _augmenter(augmentation, names, decoding, max_image_pixels())
     [image] = call_traced(function, data, *(parameters[name] for name in names))
@@ -218,13 +215,11 @@ def traced_augment_bytes(
 
 @functools.lru_cache(TRACED_FUNCTIONS)
 def _augmenter(
-    augmentation: Augmentation, names: tuple[str, ...], decoding: Decoding, max_pixels: int
+    how: Augmentation, names: tuple[str, ...], decoding: Decoding, max_pixels: int
 ) -> Callable[..., tf.Tensor]:
-    def augment(data: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-        parameters = dict(zip(names, values, strict=True))
-        return augment_bytes(data, augmentation, parameters, decoding, max_pixels=max_pixels)
-
-    return augment
+    return lambda data, *values: augment_bytes(
+        data, how, dict(zip(names, values, strict=True)), decoding, max_pixels=max_pixels
+    )
 
 
 def traced_decode_image(data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING) -> tf.Tensor:

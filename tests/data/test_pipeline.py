@@ -12,6 +12,7 @@ from cnnkit.data import (
     PCAColorNoise,
     batches,
     cache_in_memory,
+    decode,
     load_dataset,
     mean_image,
     report_undecodable,
@@ -193,3 +194,24 @@ def test_autotuning_is_off_and_functions_are_not_rewritten():
 
     with pytest.raises(tf.errors.OperatorNotAllowedInGraphError):
         parallel_map(tf.data.Dataset.range(3), branch)
+
+
+def test_decoding_is_traced_once_for_all_datasets_and_epochs(monkeypatch, rng):
+    traced = []
+    right = decode.augment_bytes
+
+    def count(*given, **options):
+        traced.append(given)
+        return right(*given, **options)
+
+    monkeypatch.setattr(decode, "augment_bytes", count)
+    # Of a size that no other test has.
+    how = Augmentation(13, scale=(14, 16), crop="random")
+    split = split_of([smooth(rng, 24, 32), smooth(rng, 32, 24)], jpeg)
+    list(batches(split, augmentation=how, batch_size=2))
+    list(batches(split.subset([1]), augmentation=how, batch_size=1, epoch=1))
+    assert len(traced) == 1
+    # A limit is part of what is traced.
+    monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "100")
+    with pytest.raises(DataError, match="100 in all"), report_undecodable(split):
+        list(batches(split, augmentation=how, batch_size=2))
