@@ -91,6 +91,24 @@ def check_class_names(names: Sequence[str], classes: int) -> None:
         )
 
 
+def check_crop_side(side: int, image_size: int | None) -> None:
+    """Check that a size that is given for a network is the one that it has anyway.
+
+    Args:
+        side: Side of the crops that the network sees, in pixels.
+        image_size: The given one; None for none.
+
+    Raises:
+        UsageError: If it is another.
+    """
+    if image_size not in (None, side):
+        raise UsageError(
+            "`image_size` must be left out for a network whose images have a fixed size",
+            expected=f"{side}, or nothing",
+            received=image_size,
+        )
+
+
 def check_exported_explanation(method: str, target: int | str | None) -> None:
     """Check that an exported network, which has no gradients, can explain its answers so.
 

@@ -53,6 +53,7 @@ def markdown_pages(root: Path = ROOT) -> list[Path]:
     """Return the Markdown files of the site."""
     return [
         *sorted(root.glob("*.md")),
+        *sorted(root.glob("client/*.md")),
         *sorted(root.glob("serving/*.md")),
         *sorted(root.glob("docs/**/*.md")),
     ]

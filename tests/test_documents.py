@@ -29,7 +29,11 @@ DATA = ROOT.parent / "shared" / "data"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for path in [ROOT / "README.md", ROOT / "serving" / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for path in [
+        ROOT / "README.md",
+        *(ROOT / folder / "README.md" for folder in ("client", "serving")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
 )
 # Commands that are not run, by one of their words.
 NOT_RUN = {

@@ -19,6 +19,7 @@ from cnnkit._files import read_lines
 from cnnkit._network_names import (
     EXPORTED_FROM,
     check_class_names,
+    check_crop_side,
     check_exported_explanation,
     find_class,
 )
@@ -79,6 +80,7 @@ class ImageClassifier:
         self.name = model.name
         self.class_names = _names_of_classes(self.model, class_names)
         self.augmentation = augmentation or Augmentation(_crop_side(self.model, image_size))
+        check_crop_side(self.augmentation.image_size, image_size)
         self.decoding = decoding or Decoding()
 
     def probabilities(self, crops: np.ndarray) -> np.ndarray:
@@ -233,9 +235,12 @@ def open_classifier(
     """
     path = Path(path)
     if is_exported(path):
-        return ExportedClassifier(path, class_names=class_names)
+        exported = ExportedClassifier(path, class_names=class_names)
+        check_crop_side(exported.augmentation.image_size, image_size)
+        return exported
     run = RunFolder(path)
     if run.exists():
+        check_crop_side(run.config.image_size, image_size)
         model = load_model(run.finished_model(), preprocessing="raw")
         return run_classifier(run, model, class_names=class_names, decoding=decoding)
     if path.is_file() and not holds_model(path):

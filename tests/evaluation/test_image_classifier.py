@@ -104,8 +104,10 @@ def test_a_network_of_any_size_needs_one(model, photo):
     with pytest.raises(UsageError, match="`image_size` must be given"):
         ImageClassifier(free)
     [found] = predict(free, photo, image_size=SIZE)
-    [expected] = predict(model, photo)
+    [expected] = predict(model, photo, image_size=SIZE)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
+    with pytest.raises(UsageError, match="`image_size` must be left out.*Expected: "):
+        predict(model, photo, image_size=SIZE + 1)
 
 
 def test_scores_that_are_not_finite(photo):

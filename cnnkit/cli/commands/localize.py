@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import cnnkit.cli.picture as picture
 from cnnkit._file_tree import is_exported
-from cnnkit._network_names import REGRESSIONS, without_boxes
+from cnnkit._network_names import REGRESSIONS, check_crop_side, without_boxes
 from cnnkit.cli.console import (
     add_json_argument,
     cell,
@@ -150,6 +150,8 @@ def _check(args: argparse.Namespace) -> None:
     needs_boxes = next((one for one in args.method or () if one in REGRESSIONS), None)
     if needs_boxes is not None and run.exists() and run.config.task != "localize":
         raise without_boxes(needs_boxes)
+    if run.exists():
+        check_crop_side(run.config.image_size, args.image_size)
     for path in filter(None, (args.network, args.classifier)):
         if is_exported(Path(path)):
             raise UsageError(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit._file_tree import is_exported
+from cnnkit._network_names import check_crop_side
 from cnnkit.cli.console import (
     add_json_argument,
     cell,
@@ -141,6 +142,8 @@ def _check(args: argparse.Namespace) -> None:
     else:
         run = RunFolder(path)
         names = run.class_names if run.exists() else None
+        if run.exists():
+            check_crop_side(run.config.image_size, args.image_size)
         check_networks(args, [args.network], class_names=names)
 
 
@@ -157,7 +160,9 @@ def _load(args: argparse.Namespace) -> ImageClassifier:
     path = Path(args.network)
     if is_exported(path):
         print_note(f"{path} is a program (a SavedModel): open no stranger's")
-        return ExportedClassifier(path, class_names=labels)
+        exported = ExportedClassifier(path, class_names=labels)
+        check_crop_side(exported.augmentation.image_size, args.image_size)
+        return exported
     decoding: Decoding = set_decoding(args)
     loaded = load_network(args.network, classifier=True, **builder_arguments(args))
     if loaded.run is not None:

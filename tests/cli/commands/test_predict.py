@@ -174,6 +174,9 @@ def test_options_decide_the_background_and_the_size(call, folder):
     code, out, err = call("free.keras", "photos", "--preprocessing", "raw")
     assert (code, out) == (2, "")
     assert "--image-size must be given: the network has no fixed input size" in err
+    code, out, err = call("run", "photos", "--image-size", SIZE + 1)
+    assert (code, out) == (2, "")
+    assert "--image-size must be left out" in err and f"Expected: {SIZE}, or nothing" in err
     words = ["photos/one.png", "--image-size", 14, "--json"]
     code, out, _ = call("free.keras", "--preprocessing", "raw", *words)
     [one] = predict(load_model("free.keras", preprocessing="raw"), "photos/one.png", image_size=14)
