@@ -194,7 +194,7 @@ def parse(*words):
 
 
 def test_every_field_has_an_option(tmp_path):
-    (tmp_path / "weights.npz").write_bytes(b"")
+    (tmp_path / "weights.npz").write_bytes(b"PK\3\4")
     words = [
         "--model", "zfnet", "--model-option", "dropout=0", "--dataset", "tfds:x",
         "--image-size", "64", "--mean", "pixel", "--scale", "64", "80", "--crop", "random",

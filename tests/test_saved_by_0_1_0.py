@@ -127,6 +127,8 @@ READ = {
     "augmentation_draws": None,
     "restore_best": False,
     "early_stopping_patience": None,
+    "task": "classify",
+    "box_regression": "per-class",
 }
 
 

@@ -69,7 +69,7 @@ def test_no_command_replaces_a_picture(tmp_path, capsys, command):
     picture, image, net = (tmp_path / name for name in ("mine.png", "image.png", "net.keras"))
     picture.write_bytes(b"mine")
     image.write_bytes(b"\x89PNG")
-    net.touch()
+    net.write_bytes(b"PK\3\4")
     run = write_metrics_run(tmp_path / "run", [0.5]).path
     # Of features, for --index.
     (run / "index.json").touch()

@@ -241,7 +241,7 @@ def test_a_batch_is_split_by_the_limit_that_the_server_names():
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, details)
 
     model = Doubling(before)
-    x = np.arange(80, dtype=np.float32).reshape(40, 2)
+    x = np.arange(64, dtype=np.float32).reshape(32, 2)
 
     async def use(client):
         return [await client.predict(x, model="m", batch_size=16) for _ in range(2)]
@@ -249,4 +249,4 @@ def test_a_batch_is_split_by_the_limit_that_the_server_names():
     with fake_server(model) as address:
         for answer in run(address, use):
             np.testing.assert_array_equal(answer["y"], 2 * x)
-    assert model.rows.count(8) == 10
+    assert model.rows.count(8) == 8

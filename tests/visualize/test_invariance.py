@@ -131,7 +131,7 @@ def test_invariance_command(detector, tmp_path, capsys):
     picture.unlink()
     for more, said in (
         (["--target", "0", "cat"], "Unknown class 'cat'"),
-        (["--target", "0"], "`labels` must hold one class for every image. Expected: 2"),
+        (["--target", "0"], "--target must name one class for each image. Expected: 2 classes"),
         (["--transform", "turn"], "--transform must be one of translation, scale, rotation"),
         (["--layer", "conv9"], "Unknown layer 'conv9'"),
     ):

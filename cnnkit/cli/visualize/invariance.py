@@ -40,7 +40,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError(
             "--target must name one class for each image",
             expected=f"{len(args.image)} classes",
-            received=" ".join(args.target),
+            received=f"{len(args.target)} ({', '.join(args.target)})",
         )
 
 
