@@ -184,7 +184,12 @@ def augment_bytes(
         >>> augment_bytes(file, Augmentation(32), {}).shape
         TensorShape([32, 32, 3])
     """
-    file = _inspect(data, decoding, portable, max_pixels)
+    return _augment(_inspect(data, decoding, portable, max_pixels), augmentation, parameters)
+
+
+def _augment(
+    file: _ImageFile, augmentation: Augmentation, parameters: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
     scaled, offset = crop_window(file.sides, augmentation, parameters)
     reduction, sides = tf.constant(0), file.sides
     if augmentation.fast_decode:
@@ -205,21 +210,25 @@ def traced_augment_bytes(
     augmentation: Augmentation,
     parameters: Mapping[str, tf.Tensor],
     decoding: Decoding = DEFAULT_DECODING,
-) -> tf.Tensor:
-    """Do as `augment_bytes` in one operation; other entries of `parameters` are ignored."""
+) -> list[tf.Tensor]:
+    """Return `augment_bytes`, and height and width of the whole image, in one operation.
+
+    Other entries of `parameters` are ignored.
+    """
     names = tuple(name for name in PARAMETERS if name in parameters)
     function = _augmenter(augmentation, names, decoding, max_image_pixels())
-    [image] = call_traced(function, data, *(parameters[name] for name in names))
-    return image
+    return call_traced(function, data, *(parameters[name] for name in names))
 
 
 @functools.lru_cache(TRACED_FUNCTIONS)
 def _augmenter(
     how: Augmentation, names: tuple[str, ...], decoding: Decoding, max_pixels: int
-) -> Callable[..., tf.Tensor]:
-    return lambda data, *values: augment_bytes(
-        data, how, dict(zip(names, values, strict=True)), decoding, max_pixels=max_pixels
-    )
+) -> Callable[..., tuple[tf.Tensor, ...]]:
+    def augment(data: tf.Tensor, *values: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        file = _inspect(data, decoding, False, max_pixels)
+        return _augment(file, how, dict(zip(names, values, strict=True))), file.sides
+
+    return augment
 
 
 def traced_decode_image(data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING) -> tf.Tensor:
@@ -233,13 +242,18 @@ def _image_decoder(decoding: Decoding, max_pixels: int) -> OfBytes:
 
 
 def file_window_reader(
-    data: tf.Tensor, decoding: Decoding = DEFAULT_DECODING, *, max_pixels: int | None = None
+    data: tf.Tensor,
+    decoding: Decoding = DEFAULT_DECODING,
+    *,
+    portable: bool = False,
+    max_pixels: int | None = None,
 ) -> tuple[tf.Tensor, ReadWindow]:
     """Return the size of an encoded image and a function that decodes its windows.
 
     Args:
         data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
         decoding: As in `decode_image`.
+        portable: As in `decode_image`.
         max_pixels: As in `decode_image`.
 
     Returns:
@@ -248,30 +262,9 @@ def file_window_reader(
     Raises:
         tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
     """
-    file = _inspect(data, decoding, False, max_pixels)
+    file = _inspect(data, decoding, portable, max_pixels)
     decode_window = functools.partial(tf.io.decode_and_crop_jpeg, file.data, channels=3)
     return file.sides, _window_reader(file, file.sides, decode_window)
-
-
-def image_sides(
-    data: tf.Tensor,
-    decoding: Decoding = DEFAULT_DECODING,
-    *,
-    portable: bool = False,
-    max_pixels: int | None = None,
-) -> tf.Tensor:
-    """Return height and width of an encoded image as `augment_bytes` sees it, (2,) int32.
-
-    Args:
-        data: () string, the bytes of a file that `cnnkit.data.decode_image` can decode.
-        decoding: As in `decode_image`.
-        portable: As in `decode_image`.
-        max_pixels: As in `decode_image`.
-
-    Raises:
-        tf.errors.InvalidArgumentError: If the bytes are not an image, or it is too large.
-    """
-    return _inspect(data, decoding, portable, max_pixels).sides
 
 
 def read_image_file(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,10 @@ START_OF_SCAN = b"\xff\xda"
 OfBytes = Callable[[tf.Tensor], tf.Tensor]
 # Functions that stay traced: one takes a megabyte or two.
 TRACED_FUNCTIONS = 128
+# Whether the function that is being traced may hold no call of Python. TensorFlow makes such a call
+# in a thread of its pool, and the function that Python calls there needs another one: with as many
+# of them as the pool has threads, one on a single core, all wait for ever.
+_without_python = contextvars.ContextVar("without_python", default=False)
 
 
 def call_traced(function: Callable[..., Any], *inputs: tf.Tensor) -> list[tf.Tensor]:
@@ -33,7 +38,8 @@ def call_traced(function: Callable[..., Any], *inputs: tf.Tensor) -> list[tf.Ten
         inputs: Its arguments.
     """
     tensors = [tf.convert_to_tensor(value) for value in inputs]
-    concrete = _trace(function, tuple(tf.TensorSpec(one.shape, one.dtype) for one in tensors))
+    signature = tuple(tf.TensorSpec(one.shape, one.dtype) for one in tensors)
+    concrete = _trace(function, signature, tf.executing_eagerly() or _without_python.get())
     if tf.executing_eagerly():
         return tf.nest.flatten(concrete(*tensors))
     # A branch that is not inlined, unlike a call.
@@ -52,12 +58,12 @@ def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.T
     Args:
         function: The function, as in `call_traced`.
         data: () string.
-        portable: Whether the operation can be saved. Otherwise Python calls the function, which
-            suits a rare format: its graph would be larger than the rest of an input pipeline.
+        portable: Whether the operation can be saved. Otherwise Python calls the function in an
+            input pipeline, which suits a rare format: its graph would be larger than the rest.
     """
-    if portable or tf.executing_eagerly():
+    if portable or tf.executing_eagerly() or _without_python.get():
         return call_traced(function, data)[0]
-    concrete = _trace(function, (tf.TensorSpec((), tf.string),))
+    concrete = _trace(function, (tf.TensorSpec((), tf.string),), True)
     [output] = concrete.outputs
 
     def call(value: bytes) -> np.ndarray:
@@ -74,11 +80,15 @@ def call_function(function: OfBytes, data: tf.Tensor, *, portable: bool) -> tf.T
 
 @functools.lru_cache(TRACED_FUNCTIONS)
 def _trace(
-    function: Callable[..., Any], signature: tuple[tf.TensorSpec, ...]
+    function: Callable[..., Any], signature: tuple[tf.TensorSpec, ...], without_python: bool
 ) -> tf.types.experimental.ConcreteFunction:
-    # Outside of the graph and the device of the first caller, which later ones may not share.
-    with tf.init_scope(), tf.device(None):
-        return tf.function(function, autograph=False).get_concrete_function(*signature)
+    before = _without_python.set(without_python)
+    try:
+        # Outside of the graph and the device of the first caller, which later ones may not share.
+        with tf.init_scope(), tf.device(None):
+            return tf.function(function, autograph=False).get_concrete_function(*signature)
+    finally:
+        _without_python.reset(before)
 
 
 def contains(data: tf.Tensor, text: bytes) -> tf.Tensor:

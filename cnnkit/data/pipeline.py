@@ -28,7 +28,7 @@ from cnnkit.data.augmentation import Augmentation, sample_augmentation
 from cnnkit.data.boxes import crop_boxes
 from cnnkit.data.crops import augment_image
 from cnnkit.data.dataset import Split
-from cnnkit.data.decode import image_sides, traced_augment_bytes
+from cnnkit.data.decode import traced_augment_bytes
 from cnnkit.data.graph_checks import failed_check
 from cnnkit.errors import DataError, UsageError
 
@@ -140,8 +140,7 @@ def batches(
             image, sides = augment_image(whole, augmentation, row), tf.shape(whole)[:2]
         else:
             data = split.load_bytes(row["index"])
-            image = traced_augment_bytes(data, augmentation, row, split.decoding)
-            sides = None if split.boxes is None else image_sides(data, split.decoding)
+            image, sides = traced_augment_bytes(data, augmentation, row, split.decoding)
         loaded = {"images": image, "labels": row["label"], "weights": row["weight"]}
         if split.boxes is not None:
             loaded["boxes"] = crop_boxes(row["boxes"], sides, augmentation, row)

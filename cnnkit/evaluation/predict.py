@@ -292,7 +292,7 @@ def _iter_crops(
         index: tf.Tensor, text: tf.Tensor, is_content: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         data = tf.cond(is_content, lambda: text, lambda: tf.io.read_file(text))
-        return index, traced_augment_bytes(data, augmentation, {}, decoding)
+        return index, traced_augment_bytes(data, augmentation, {}, decoding)[0]
 
     # Files that cannot be decoded are left out: the gap in the indices shows them.
     dataset = parallel_map(table, load).ignore_errors()

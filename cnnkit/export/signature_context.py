@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.data.boxes import corners, image_boxes
-from cnnkit.data.decode import augment_bytes, image_sides
+from cnnkit.data.decode import augment_bytes, file_window_reader
 from cnnkit.data.graph_checks import (
     assert_or_invalid_argument,
     checked_row,
@@ -191,8 +191,8 @@ class SignatureContext:
         if found.shape[1] == 1:
             index = tf.zeros_like(index)
         boxes = corners(tf.gather(tf.cast(found, tf.float32), index, batch_dims=1))
-        sides_of = functools.partial(
-            image_sides,
+        read = functools.partial(
+            file_window_reader,
             decoding=self._decoding,
             portable=True,
             max_pixels=self._limits.pixels,
@@ -200,7 +200,7 @@ class SignatureContext:
 
         def to_image(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
             data, boxes = row
-            sides = sides_of(data)
+            sides, _ = read(data)
             edge = tf.cast(tf.stack([sides[1], sides[0], sides[1], sides[0]]), tf.float32)
             return tf.clip_by_value(image_boxes(boxes, sides, self._augmentation), 0, edge)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit.data import decode_image
-from tests.helpers.image_formats import turned_jpeg
+from cnnkit.data import Decoding, decode_image, file_functions
+from cnnkit.data.decode import traced_decode_image
+from tests.helpers.image_formats import FORMATS, turned_jpeg
 from tests.helpers.images import jpeg
 
 
@@ -24,3 +25,25 @@ def test_the_orientation_is_found_behind_a_thumbnail():
     thumbnail = b"\xff\xec\x00\x20" + b"\xff\xda" * 15
     assert thumbnail in (data := turned_jpeg(6, before=thumbnail))
     np.testing.assert_array_equal(decode_image(data), decode_image(turned_jpeg(6)))
+
+
+def test_what_runs_eagerly_is_never_called_by_python(monkeypatch):
+    """TensorFlow's thread that calls Python waits for another one, and one core has no other."""
+    called = []
+    call = tf.numpy_function
+
+    def count(*given, **options):
+        called.append(given)
+        return call(*given, **options)
+
+    monkeypatch.setattr(tf, "numpy_function", count)
+    file_functions._trace.cache_clear()
+    decoding = Decoding(background=(1, 2, 3))
+    for data in (*FORMATS.values(), turned_jpeg(6)):
+        decode_image(data, decoding)
+        traced_decode_image(tf.constant(data), decoding)
+    assert called == []
+    # A pipeline has threads of its own.
+    files = tf.data.Dataset.from_tensors(turned_jpeg(6))
+    files.map(lambda data: traced_decode_image(data, decoding))
+    assert called

@@ -198,13 +198,13 @@ def test_autotuning_is_off_and_functions_are_not_rewritten():
 
 def test_decoding_is_traced_once_for_all_datasets_and_epochs(monkeypatch, rng):
     traced = []
-    right = decode.augment_bytes
+    right = decode._augment
 
     def count(*given, **options):
         traced.append(given)
         return right(*given, **options)
 
-    monkeypatch.setattr(decode, "augment_bytes", count)
+    monkeypatch.setattr(decode, "_augment", count)
     # Of a size that no other test has.
     how = Augmentation(13, scale=(14, 16), crop="random")
     split = split_of([smooth(rng, 24, 32), smooth(rng, 32, 24)], jpeg)
