@@ -1,14 +1,27 @@
-"""The images that `cnnkit predict` and `cnnkit query` classify, and the lines of their classes."""
+"""The images that commands take, and the lines of what was found in them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from cnnkit._file_tree import count_left_out, find_image_files, printable_name
-from cnnkit.cli.console import cell, print_line, print_note
+from cnnkit.cli.console import (
+    cell,
+    print_error,
+    print_json,
+    print_line,
+    print_note,
+    progress_bar,
+)
 from cnnkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from cnnkit.evaluation.predict import FileResult
+
+_ResultT = TypeVar("_ResultT", bound="FileResult")
 
 # The name of an image and its file or bytes.
 NamedImage = tuple[str, Path | bytes]
@@ -50,6 +63,42 @@ def find_images(paths: Sequence[str]) -> list[NamedImage]:
                 hint=f"Name the folder itself: {folder}" if is_dataset else None,
             )
     return images
+
+
+def print_results(
+    found: Iterable[_ResultT],
+    *,
+    count: int,
+    document: Callable[[_ResultT], object] | None,
+    print_one: Callable[[_ResultT], object],
+    keep: Callable[[_ResultT], object],
+) -> bool:
+    """Print what was found in each image file, or on standard error why it could not be read.
+
+    Args:
+        found: The results.
+        count: How many there are, for the progress.
+        document: Returns the JSON document of a result; None if the results are lines.
+        print_one: Prints the lines of a result.
+        keep: Called with each result of a file that could be read.
+
+    Returns:
+        True if a file could not be read.
+    """
+    failed = False
+    with progress_bar(count) as progress:
+        for one in found:
+            if one.error is not None:
+                failed = True
+                print_error(f"cnnkit: error: {one.error}")
+            else:
+                keep(one)
+            if document is not None:
+                print_json(document(one))
+            elif one.error is None:
+                print_one(one)
+            progress(1)
+    return failed
 
 
 def print_predictions(

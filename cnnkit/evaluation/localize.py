@@ -18,7 +18,7 @@ from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.evaluation.image_classifier import ImageClassifier
 from cnnkit.evaluation.localizer import Localizer, LocatedObject
 from cnnkit.evaluation.metrics import wilson_interval
-from cnnkit.evaluation.predict import ERRORS, NamedImage, find_named_images
+from cnnkit.evaluation.predict import ERRORS, NamedImage, collect_results, find_named_images
 from cnnkit.training.objectives import MIN_OVERLAP
 
 # Classes of an image that ILSVRC's localization counts.
@@ -126,13 +126,7 @@ def localize(
         raise unknown_name("value of `errors`", errors, ERRORS)
     images = find_named_images([paths] if isinstance(paths, str | Path) else paths)
     localizer = model if isinstance(model, Localizer) else Localizer(model, **options)
-    results = []
-    for one in iter_localizations(localizer, images, top=top):
-        if one.error is not None and errors == "raise":
-            raise DataError(one.error)
-        results.append(one)
-        progress(1)
-    return results
+    return collect_results(iter_localizations(localizer, images, top=top), errors, progress)
 
 
 def iter_localizations(

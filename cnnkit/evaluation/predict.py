@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -25,6 +25,17 @@ from cnnkit.visualize import Attribution
 ERRORS = ("raise", "keep")
 # The name of an image and its file or bytes.
 NamedImage = tuple[str, Path | bytes]
+
+
+class FileResult(Protocol):
+    """What was found in an image file, or why it could not be read."""
+
+    @property
+    def error(self) -> str | None:
+        """The reason; None if it was read."""
+
+
+_ResultT = TypeVar("_ResultT", bound=FileResult)
 
 
 @dataclass(frozen=True)
@@ -131,8 +142,7 @@ def predict(
         classifier = open_classifier(model, **options)
     else:
         classifier = ImageClassifier(model, **options)
-    results = []
-    for one in iter_predictions(
+    found = iter_predictions(
         classifier,
         images,
         top=top,
@@ -140,7 +150,25 @@ def predict(
         kept=0 if explain is None else len(images),
         explain=explain,
         target=target,
-    ):
+    )
+    return collect_results(found, errors, progress)
+
+
+def collect_results(
+    found: Iterable[_ResultT], errors: str, progress: Callable[[int], object]
+) -> list[_ResultT]:
+    """Return the results for image files, or raise the error of a file that cannot be read.
+
+    Args:
+        found: The results.
+        errors: `"raise"` or `"keep"`, as for `predict`.
+        progress: Called with 1 after each of them.
+
+    Raises:
+        DataError: If a file cannot be read, and `errors` is `"raise"`.
+    """
+    results = []
+    for one in found:
         if one.error is not None and errors == "raise":
             raise DataError(one.error)
         results.append(one)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnkit.server.limits import ServerLimits
-from cnnkit.server.metrics import MetricsPage, ServerMetrics
+from cnnkit.server.metrics import ServerMetrics, serve_metrics
 from cnnkit.server.tf_serving import ModelServerProcess, find_model_server
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EmbeddedServer",
-    "MetricsPage",
     "ModelServerProcess",
     "ServerLimits",
     "ServerMetrics",
     "find_model_server",
+    "serve_metrics",
 ]
 
 

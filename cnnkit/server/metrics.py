@@ -9,17 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cnnkit.errors import RunError, UsageError
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIServer
-
     from prometheus_client import CollectorRegistry
 
 # Upper bounds of the time of a call in seconds: a small network in a millisecond, a queue of a
@@ -162,8 +158,11 @@ class ServerMetrics(NoMetrics):
         self._memory.set(_resident_bytes())
 
 
-class MetricsPage:
-    """Answers `GET /metrics` with the numbers of a registry, in a thread.
+@contextlib.contextmanager
+def serve_metrics(
+    registry: CollectorRegistry | None, host: str, port: int, folder: Path | None = None
+) -> Iterator[int]:
+    """Answers `GET /metrics` with the numbers of a registry, in a thread, during the block.
 
     Args:
         registry: The registry; None for that of the processes that share `folder`.
@@ -171,54 +170,36 @@ class MetricsPage:
         port: The port; 0 for any free one.
         folder: The folder that the processes share, see `SHARED_FOLDER`.
 
-    Attributes:
-        port: The port.
+    Yields:
+        The port.
 
     Raises:
         RunError: If the port cannot be listened on.
     """
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
 
-    def __init__(
-        self,
-        registry: CollectorRegistry | None,
-        host: str,
-        port: int,
-        folder: Path | None = None,
-    ) -> None:
-        from prometheus_client import CollectorRegistry, start_http_server
-        from prometheus_client.multiprocess import MultiProcessCollector
-
-        if registry is None:
-            registry = CollectorRegistry()
-            MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
-        self._server: WSGIServer
-        self._thread: threading.Thread
-        try:
-            self._server, self._thread = start_http_server(port, host, registry)
-        except OSError as error:
-            raise RunError(
-                f"The metrics cannot be served at {host}:{port}",
-                received=error.strerror or error,
-                hint="Choose another port with --metrics-port",
-            ) from error
-        self.port = int(self._server.server_port)
-
-    def __enter__(self) -> MetricsPage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    if registry is None:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=str(folder))  # type: ignore[no-untyped-call]
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise RunError(
+            f"The metrics cannot be served at {host}:{port}",
+            received=error.strerror or error,
+            hint="Choose another port with --metrics-port",
+        ) from error
+    try:
+        yield int(server.server_port)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @contextlib.contextmanager
-def shared_metrics(host: str, port: int) -> Iterator[tuple[MetricsPage, Callable[[int], None]]]:
+def shared_metrics(host: str, port: int) -> Iterator[tuple[int, Callable[[int], None]]]:
     """Serves the sum of the metrics of processes that are started in the block.
 
     Args:
@@ -226,7 +207,7 @@ def shared_metrics(host: str, port: int) -> Iterator[tuple[MetricsPage, Callable
         port: The port; 0 for any free one.
 
     Yields:
-        The page, and a function to call with the number of a process that was lost.
+        The port, and a function to call with the number of a process that was lost.
 
     Raises:
         RunError: If the port cannot be listened on.
@@ -239,11 +220,11 @@ def shared_metrics(host: str, port: int) -> Iterator[tuple[MetricsPage, Callable
         def end(process: int) -> None:
             mark_process_dead(process, folder)  # type: ignore[no-untyped-call]
 
-        with MetricsPage(None, host, port, Path(folder)) as page:
+        with serve_metrics(None, host, port, Path(folder)) as found:
             before = os.environ.get(SHARED_FOLDER)
             os.environ[SHARED_FOLDER] = folder
             try:
-                yield page, end
+                yield found, end
             finally:
                 os.environ.pop(SHARED_FOLDER)
                 if before is not None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cnnkit.client import Client, DeadlineExceeded, ModelNotFound
 from cnnkit.errors import RunError, UsageError
-from cnnkit.server import EmbeddedServer, MetricsPage, ServerLimits, ServerMetrics
+from cnnkit.server import EmbeddedServer, ServerLimits, ServerMetrics, serve_metrics
 from cnnkit.server.metrics import shared_metrics
 from tests.helpers.serving import SIZE
 
@@ -64,7 +64,7 @@ def server(metrics, model_folder):
 
 @pytest.fixture
 def page(metrics):
-    with MetricsPage(metrics.registry, "127.0.0.1", 0) as opened:
+    with serve_metrics(metrics.registry, "127.0.0.1", 0) as opened:
         yield opened
 
 
@@ -78,7 +78,7 @@ def test_requests_are_counted_by_what_they_called_and_how_they_ended(server, pag
             with pytest.raises(ModelNotFound):
                 client.predict(IMAGES, model=f"unknown{number}")
         client.status("colors")
-    found = samples(page.port)
+    found = samples(page)
     assert found[calls("requests_total", "OK")] == 3
     assert found[calls("requests_total", "INVALID_ARGUMENT", signature="")] == 1
     nobody = {"model": "", "version": "", "signature": ""}
@@ -145,7 +145,7 @@ def test_processes_of_one_server_are_summed():
         try:
             for process in processes:
                 process.stdout.readline()
-            found = samples(page.port)
+            found = samples(page)
             assert found[calls("requests_total", "OK", model="digits")] == 2
             assert found[calls("request_seconds_bucket", model="digits", le="0.025")] == 2
             assert found[key("loaded_versions", model="digits")] == 2
@@ -154,14 +154,14 @@ def test_processes_of_one_server_are_summed():
                 process.kill()
                 process.communicate()
         end(processes[0].pid)
-        found = samples(page.port)
+        found = samples(page)
         assert found[calls("requests_total", "OK", model="digits")] == 2
         assert found[key("loaded_versions", model="digits")] == 1
 
 
 def test_faults_are_told_in_one_line(monkeypatch, metrics, page):
     with pytest.raises(RunError, match="metrics cannot be served at 127.0.0.1:.*Choose another"):
-        MetricsPage(metrics.registry, "127.0.0.1", page.port)
+        serve_metrics(metrics.registry, "127.0.0.1", page).__enter__()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install prometheus-client"):
         ServerMetrics()

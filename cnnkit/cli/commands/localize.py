@@ -23,13 +23,12 @@ from cnnkit._network_names import REGRESSIONS, check_crop_side, without_boxes
 from cnnkit.cli.console import (
     add_json_argument,
     cell,
-    print_error,
     print_json,
     print_line,
     print_note,
     progress_bar,
 )
-from cnnkit.cli.image_paths import find_images
+from cnnkit.cli.image_paths import find_images, print_results
 from cnnkit.cli.load_network import (
     add_network_arguments,
     builder_arguments,
@@ -114,19 +113,18 @@ def run(args: argparse.Namespace) -> int:
     localizer = Localizer(network, method=method, scales=args.scales, **options)
     width = max(len(cell(name)) for name, _ in images)
     drawn: list[FileLocalization] = []
-    failed = False
-    with progress_bar(len(images)) as progress:
-        for one in iter_localizations(localizer, images, top=args.top):
-            failed |= one.error is not None
-            if one.error is not None:
-                print_error(f"cnnkit: error: {one.error}")
-            elif args.panel is not None and len(drawn) < MAX_DRAWN:
-                drawn.append(one)
-            if args.json:
-                print_json(_document(one))
-            elif one.error is None:
-                _print_objects(one, width)
-            progress(1)
+
+    def keep(one: FileLocalization) -> None:
+        if args.panel is not None and len(drawn) < MAX_DRAWN:
+            drawn.append(one)
+
+    failed = print_results(
+        iter_localizations(localizer, images, top=args.top),
+        count=len(images),
+        document=_document if args.json else None,
+        print_one=lambda one: _print_objects(one, width),
+        keep=keep,
+    )
     if args.panel is not None:
         _draw(args, drawn, None, len(images))
     return int(failed)

@@ -14,6 +14,7 @@ your rights. Open no stranger's.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,16 @@ from cnnkit._network_names import check_crop_side
 from cnnkit.cli.console import (
     add_json_argument,
     cell,
-    print_error,
-    print_json,
     print_line,
     print_note,
-    progress_bar,
     read_labels,
 )
-from cnnkit.cli.image_paths import NamedImage, find_images, print_predictions
+from cnnkit.cli.image_paths import (
+    NamedImage,
+    find_images,
+    print_predictions,
+    print_results,
+)
 from cnnkit.cli.load_network import (
     NETWORK_HELP,
     add_network_arguments,
@@ -108,17 +111,20 @@ def run(args: argparse.Namespace) -> int:
     classifier = _load(args)
     width = max(len(cell(name)) for name, _ in images)
     drawn: list[FilePrediction] = []
-    failed = False
-    for one in _predict(classifier, images, args):
-        failed |= one.error is not None
-        if one.error is not None:
-            print_error(f"cnnkit: error: {one.error}")
-        elif one.image is not None:
+
+    def keep(one: FilePrediction) -> None:
+        if one.image is not None:
             drawn.append(one)
-        if args.json:
-            print_json(_document(classifier, one))
-        elif one.error is None:
-            print_predictions(cell(one.name).ljust(width), one.top, classifier.class_names)
+
+    failed = print_results(
+        _predict(classifier, images, args),
+        count=len(images),
+        document=functools.partial(_document, classifier) if args.json else None,
+        print_one=lambda one: print_predictions(
+            cell(one.name).ljust(width), one.top, classifier.class_names
+        ),
+        keep=keep,
+    )
     if args.panel is not None:
         _draw(drawn, classifier, args, len(images))
         if not args.json:
@@ -179,7 +185,7 @@ def _predict(
 ) -> Iterator[FilePrediction]:
     from cnnkit.evaluation.predict import iter_predictions
 
-    found = iter_predictions(
+    return iter_predictions(
         classifier,
         images,
         top=args.top,
@@ -188,10 +194,6 @@ def _predict(
         explain=args.explain,
         target=args.target,
     )
-    with progress_bar(len(images)) as progress:
-        for one in found:
-            yield one
-            progress(1)
 
 
 def _document(classifier: ImageClassifier, one: FilePrediction) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cnnkit.cli.console import INTERRUPTED, LogFormatter, print_error, print_lin
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 
 if TYPE_CHECKING:
-    from cnnkit.server import EmbeddedServer, MetricsPage
+    from cnnkit.server import EmbeddedServer
     from cnnkit.server.repository import ModelRepository
 
 LOCALHOST = "127.0.0.1"
@@ -43,33 +43,31 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         # Before TensorFlow starts; the server itself does so too.
         check_port_free(host, args.port)
     _raise_open_file_limit()
-    with _metrics(args, host, options) as page:
-        _serve(args, host, options, page, stop_requested)
+    with _metrics(args, host, options) as metrics_port:
+        _serve(args, host, options, metrics_port, stop_requested)
 
 
 @contextlib.contextmanager
-def _metrics(
-    args: argparse.Namespace, host: str, options: dict[str, Any]
-) -> Iterator[MetricsPage | None]:
-    """Add the metrics to the options of the server, and serve their page but in a worker."""
+def _metrics(args: argparse.Namespace, host: str, options: dict[str, Any]) -> Iterator[int | None]:
+    """Add the metrics to the options of the server, and serve them but in a worker."""
     if args.metrics_port is None:
         yield None
         return
-    from cnnkit.server import MetricsPage, ServerMetrics
+    from cnnkit.server import ServerMetrics, serve_metrics
 
     options["metrics"] = metrics = ServerMetrics()
     if args.worker:
         yield None
         return
-    with MetricsPage(metrics.registry, host, args.metrics_port) as page:
-        yield page
+    with serve_metrics(metrics.registry, host, args.metrics_port) as port:
+        yield port
 
 
 def _serve(
     args: argparse.Namespace,
     host: str,
     options: dict[str, Any],
-    page: MetricsPage | None,
+    metrics_port: int | None,
     stop_requested: Callable[[], bool],
 ) -> None:
     # Signals are deferred, but nothing is lost by ending before the server answers.
@@ -81,7 +79,7 @@ def _serve(
         # Python's own exit waits for TensorFlow's threads.
         os._exit(INTERRUPTED)
     try:
-        _print_page(page, host)
+        _print_metrics_port(metrics_port, host)
         print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
         _log_to_stderr()
         if args.worker:
@@ -160,13 +158,13 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
         command = [sys.executable, "-m", "cnnkit", "serve", *words]
         with contextlib.ExitStack() as stack:
             pool: dict[str, Any] = {}
-            page = None
+            metrics_port = None
             if args.metrics_port is not None:
                 shared = shared_metrics(host, args.metrics_port)
-                page, pool["on_end"] = stack.enter_context(shared)
+                metrics_port, pool["on_end"] = stack.enter_context(shared)
             workers = stack.enter_context(WorkerPool(command, args.workers, **pool))
             line = workers.start(stop_requested)
-            _print_page(page, host)
+            _print_metrics_port(metrics_port, host)
             if line is not None:
                 print_line(line.replace(" (", f" in {args.workers} processes ("))
             while not stop_requested():
@@ -175,10 +173,10 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
             workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
 
 
-def _print_page(page: MetricsPage | None, host: str) -> None:
-    if page is not None:
+def _print_metrics_port(port: int | None, host: str) -> None:
+    if port is not None:
         shown = f"[{host}]" if ":" in host else host
-        print_note(f"metrics at http://{shown}:{page.port}/metrics")
+        print_note(f"metrics at http://{shown}:{port}/metrics")
 
 
 def _grace(args: argparse.Namespace) -> float:
