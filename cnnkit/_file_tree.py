@@ -159,7 +159,7 @@ def version_exists(output: Path, version: int) -> UsageError:
     """Return the error for a version that a model folder holds already."""
     return UsageError(
         f"Version {version} exists in {output}",
-        hint="Take another --version, or leave it out for the next one",
+        hint="Take another `version`, or leave it out for the next one",
     )
 
 

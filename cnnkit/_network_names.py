@@ -10,7 +10,13 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from numbers import Integral
 
-from cnnkit._networks import OPTIONS, RENAMED_OPTIONS
+from cnnkit._networks import (
+    IMAGENET,
+    IMAGENET_CLASSES,
+    IMAGENET_NETWORKS,
+    OPTIONS,
+    RENAMED_OPTIONS,
+)
 from cnnkit.errors import UsageError, unknown_name
 
 # Methods of boxes that only a network has that was trained with boxes.
@@ -23,8 +29,8 @@ def without_boxes(method: str) -> UsageError:
     """Return the error for a method of `REGRESSIONS` and a network without boxes."""
     return UsageError(
         f"`method` {method} needs a network with boxes",
-        expected="one that was trained with task=localize (--task localize)",
-        hint="--method gradcam finds boxes by any classifier",
+        expected="one that was trained with `TrainingConfig.task='localize'`",
+        hint="`method='gradcam'` finds boxes by any classifier",
     )
 
 
@@ -85,7 +91,7 @@ def check_class_names(names: Sequence[str], classes: int) -> None:
     """
     if len(names) != classes:
         raise UsageError(
-            "`class_names` (--labels) must hold a name for each class of the network",
+            "`class_names` must hold a name for each class of the network",
             expected=f"{classes} names",
             received=len(names),
         )
@@ -120,6 +126,38 @@ def check_exported_explanation(method: str, target: int | str | None) -> None:
             "`explain` of an exported network must be deconvnet, without a `target`",
             received=method if target is None else f"class {target}",
             hint=EXPORTED_FROM,
+        )
+
+
+def check_imagenet_network(
+    network: str | None, *, include_top: bool = True, classes: int = IMAGENET_CLASSES
+) -> None:
+    """Check that there are ImageNet weights to download for a network.
+
+    Args:
+        network: Name of the network; None if none is given.
+        include_top: Whether its dense layers are wanted.
+        classes: Number of its classes.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    known = " or ".join(IMAGENET_NETWORKS)
+    if network is None:
+        raise UsageError(
+            f"`model` must name the network that gets {IMAGENET} weights", expected=known
+        )
+    if network not in IMAGENET_NETWORKS:
+        raise UsageError(
+            f"There are no ImageNet weights to download for {network}",
+            expected=f"{known}, or a weights file",
+        )
+    if include_top and classes != IMAGENET_CLASSES:
+        raise UsageError(
+            f"`weights={IMAGENET!r}` with dense layers must have 1,000 classes",
+            expected=f"`classes={IMAGENET_CLASSES}`, or `include_top=False`",
+            received=f"`classes={classes}`",
+            hint="replace_head gives a trained network other classes",
         )
 
 

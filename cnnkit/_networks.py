@@ -26,6 +26,11 @@ PAPERS = {
     "cifar10_quick": "Caffe's example, after cuda-convnet",
 }
 
+# Word for the weights that `keras.applications` downloads, their networks, and their classes.
+IMAGENET = "imagenet"
+IMAGENET_NETWORKS = ("vgg16", "vgg19")
+IMAGENET_CLASSES = 1000
+
 # What tells networks apart whose arrays have the same shapes: no weights file says it.
 DIFFERENCES = {
     "alexnet": "the paper's network: 224 pixels, other constants of normalization than BVLC's",

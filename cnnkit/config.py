@@ -198,7 +198,8 @@ class TrainingConfig:
     )
     init_from: str | None = config_field(
         None,
-        "Run folder, `.keras` file or third-party weights file with the initial weights.",
+        """Run folder, `.keras` file or third-party weights file with the initial weights, or
+        `imagenet`, which downloads those of vgg16 or vgg19.""",
         metavar="MODEL",
     )
     init_options: Mapping[str, Any] = config_field(
@@ -316,14 +317,14 @@ class TrainingConfig:
         if self.jit_compile and self.strategy != "default":
             raise UsageError(
                 "`jit_compile` works on one device only",
-                expected="strategy=default with jit_compile",
-                received=f"strategy={self.strategy}",
+                expected="`strategy=default` with `jit_compile`",
+                received=f"`strategy={self.strategy}`",
             )
         if self.strategy != "mirrored" and (self.replicas or 1) > 1:
             raise UsageError(
                 f"`replicas` does not apply to the strategy {self.strategy}",
-                expected="strategy=mirrored for more than one replica",
-                received=f"replicas={self.replicas}",
+                expected="`strategy=mirrored` for more than one replica",
+                received=f"`replicas={self.replicas}`",
             )
 
     def to_json(self) -> str:

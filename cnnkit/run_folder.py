@@ -26,6 +26,7 @@ import numpy as np
 from cnnkit._file_tree import MODEL as MODEL
 from cnnkit._file_tree import STAGES_FILE, stages_hint
 from cnnkit._files import join_lines, json_text, read_lines, write_text
+from cnnkit._networks import IMAGENET
 from cnnkit._run_progress import (
     RunProgress,
     initial_of_checkpoint,
@@ -92,7 +93,7 @@ class RunFolder:
         if not run.exists():
             hint = stages_hint(run.path)
             if (run.path / LOCK).is_file():
-                hint = "It was never begun: start without --resume, or with --overwrite"
+                hint = "It was never begun: start without `resume`, or with `overwrite=True`"
             raise UsageError(
                 f"No run folder {path}", expected="a folder that `cnnkit train` wrote", hint=hint
             )
@@ -232,7 +233,7 @@ class RunFolder:
                 f"Run {self.path} kept no model of {'its' if epochs is None else 'these'} epochs",
                 expected=f"some of {', '.join(map(str, requested))}" if requested else None,
                 received=", ".join(map(str, kept)) or "none at all",
-                hint="Train with --keep-epochs EPOCH ..., or name epochs that were kept",
+                hint="Train with `TrainingConfig.keep_epochs`, or name epochs that were kept",
             )
         return used
 
@@ -351,3 +352,17 @@ class RunFolder:
                 hint=f"`cnnkit train --resume --output {self.path}` continues it",
             )
         return self.model_file
+
+
+def names_imagenet(text: str | Path | None) -> bool:
+    """Return whether a text means the ImageNet weights to download, and no file or run folder.
+
+    Example:
+        >>> names_imagenet("imagenet"), names_imagenet("./imagenet"), names_imagenet(None)
+        (True, False, False)
+    """
+    if text is None or str(text) != IMAGENET:
+        return False
+    folder = Path(text)
+    own = (folder / name for name in (CONFIG, MODEL, STAGES_FILE))
+    return not folder.is_file() and not any(file.is_file() for file in own)

@@ -154,7 +154,7 @@ def test_a_run_whose_deletion_was_not_finished_can_be_started_again(tmp_path):
     (run.path / ".lock").touch()
     with pytest.raises(UsageError, match="`overwrite` starts again"):
         run.check_available(overwrite=False)
-    with pytest.raises(UsageError, match="No run folder .* never begun: start without --resume"):
+    with pytest.raises(UsageError, match="No run folder .* never begun: start without `resume`"):
         RunFolder.open(run.path)
     run.check_available(overwrite=True)
 

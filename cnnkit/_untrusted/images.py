@@ -42,7 +42,7 @@ def max_image_pixels() -> int:
         return MAX_IMAGE_PIXELS
     if not (text.isascii() and text.isdigit() and 0 < len(text) <= 10 and int(text)):
         raise UsageError(
-            f"--max-image-pixels or the variable {ENVIRONMENT_VARIABLE} must be a number of pixels",
+            f"The environment variable `{ENVIRONMENT_VARIABLE}` must be a number of pixels",
             expected=f"a positive integer, for example {2 * MAX_IMAGE_PIXELS}",
             received=text,
         )
@@ -88,7 +88,7 @@ def too_large_error(problem: str, received: object = None) -> DataError:
         problem,
         expected=f"images of at most {max_image_pixels():,} pixels and {max_image_bytes():,} bytes",
         received=received,
-        hint=f"--max-image-pixels or the environment variable {ENVIRONMENT_VARIABLE} allows more",
+        hint=f"The environment variable `{ENVIRONMENT_VARIABLE}` allows more",
     )
 
 

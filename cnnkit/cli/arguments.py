@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from cnnkit._feature_options import MAX_SIDE, check_feature_options
 from cnnkit.cli.deprecated import deprecated_option
+from cnnkit.cli.option_names import field_flag
 from cnnkit.cli.values import (
     DatasetSpec,
     Number,
     Whole,
     WholeNumbers,
     input_file,
-    network_file,
     network_name,
+    pretrained_network,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.config_fields import option_of
@@ -46,8 +47,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, without: Collection
         if item.name in without:
             continue
         option = option_of(item)
-        flag = option.flag or _flag(item.name)
-        former = option.former_flag or (option.former_name and _flag(option.former_name))
+        flag = field_flag(item)
+        former = option.former_flag or (
+            option.former_name and f"--{option.former_name.replace('_', '-')}"
+        )
         settings: dict[str, Any] = {"dest": item.name, **_settings(item, hints[item.name])}
         if option.choices:
             settings["choices"] = option.choices
@@ -245,12 +248,8 @@ def parse_pairs(texts: Iterable[str], flag: str) -> dict[str, Any]:
     return pairs
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 # Fields whose values are checked by more than their type.
-_TYPES = {"model": network_name, "dataset": DatasetSpec(), "init_from": network_file}
+_TYPES = {"model": network_name, "dataset": DatasetSpec(), "init_from": pretrained_network}
 
 
 def _settings(item: dataclasses.Field[Any], hint: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._files import json_text, read_lines
+from cnnkit.cli.option_names import in_options
 from cnnkit.errors import RunError, UsageError, escape_controls, truncate
 
 # Characters of a line and of a name in a column, at most: a label of 1 MB would pad every row.
@@ -191,9 +192,9 @@ def print_error(text: str) -> None:
 
 
 def print_note(text: str) -> None:
-    """Print a note on standard error, unless `--quiet` is given."""
+    """Print a note on standard error, unless `--quiet` is given; see `in_options`."""
     if not is_quiet():
-        print_error(f"cnnkit: note: {text}")
+        print_error(f"cnnkit: note: {in_options(text)}")
 
 
 def print_detail(text: str) -> None:

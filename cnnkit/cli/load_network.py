@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit._file_tree import is_exported
+from cnnkit._network_names import check_imagenet_network
+from cnnkit._networks import IMAGENET
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,
     PREPROCESSINGS,
@@ -19,7 +21,7 @@ from cnnkit.cli.arguments import (
 )
 from cnnkit.cli.console import read_labels
 from cnnkit.cli.network_words import check_network_words, network_outline
-from cnnkit.cli.values import IMAGENET, RANDOM, Whole, network_names, network_path
+from cnnkit.cli.values import RANDOM, Whole, network_names, network_path
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import MODEL, RunFolder
 
@@ -164,8 +166,11 @@ def check_networks(
             _refuse_model_options(path, options)
             if not is_exported(Path(path)) and not (Path(path) / MODEL).is_file():
                 RunFolder.open(path).finished_model()
-        if path in (RANDOM, IMAGENET) and name is None and not Path(path).exists():
-            raise _unnamed_network(path)
+        if path == RANDOM and name is None and not Path(path).exists():
+            raise _unnamed_network()
+        if path == IMAGENET and (name is not None or not Path(path).exists()):
+            head = {key: options[key] for key in ("include_top", "classes") if key in options}
+            check_imagenet_network(name, **head)
         outline = network_outline(path, name, options)
         if outline is not None:
             check_network_words(args, outline, class_names)
@@ -331,9 +336,9 @@ def _names_of_networks(model: str | None, count: int) -> list[str | None]:
     return names * count if len(names) == 1 else names
 
 
-def _unnamed_network(word: str) -> UsageError:
+def _unnamed_network() -> UsageError:
     return UsageError(
-        f"--model must name the network that gets {word} weights",
+        f"--model must name the network that gets {RANDOM} weights",
         expected="--model NAME, one that `cnnkit models` lists",
     )
 
@@ -345,10 +350,12 @@ def _fresh_network(
 
     from cnnkit import models
 
-    if model is None:
-        raise _unnamed_network(word)
+    if model is None and word == RANDOM:
+        raise _unnamed_network()
+    if word == IMAGENET:
+        check_imagenet_network(model)
     keras.utils.set_random_seed(seed)
-    return models.build(model, weights=IMAGENET if word == IMAGENET else None, **options)
+    return models.build(str(model), weights=IMAGENET if word == IMAGENET else None, **options)
 
 
 def _without_folders(spec: str) -> str:

@@ -35,10 +35,11 @@ from cnnkit.cli.console import (
     print_error,
     set_detail,
 )
+from cnnkit.cli.option_names import in_options, set_running
 from cnnkit.cli.parser import (
     Parser,
     add_common_arguments,
-    in_options,
+    common_parser,
     leaf_parsers,
     take_anywhere,
     use_environment,
@@ -88,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if pixels is not None:
             _set_max_image_pixels(pixels)
+            # An error of the value names the option, not the variable.
+            set_running(common_parser())
         code = _run(words, debug)
         try:
             sys.stdout.flush()
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         warnings.formatwarning = _FORMAT_WARNING
         set_detail(Detail.NORMAL)
+        set_running(None)
         _set_max_image_pixels(before)
 
 
@@ -116,13 +120,13 @@ def _set_max_image_pixels(value: str | None) -> None:
 
 
 def _run(argv: list[str], debug: bool) -> int:
-    leaf = None
     try:
         for word in argv:
             refuse_private_key("An option", word)
         max_image_pixels()
         args = _parse(argv)
         leaf = args.leaf
+        set_running(leaf)
         if args.command is None:
             leaf.print_help(sys.stderr)
             return UsageError.exit_code
@@ -141,9 +145,9 @@ def _run(argv: list[str], debug: bool) -> int:
         discard(sys.stdout)
         return FAILED
     except ModuleNotFoundError as error:
-        return _report(_missing_package(error), debug, leaf)
+        return _report(_missing_package(error), debug)
     except Exception as error:
-        return _report(error, debug, leaf)
+        return _report(error, debug)
 
 
 def _format_note(
@@ -157,7 +161,7 @@ def _format_note(
     if is_quiet():
         return ""
     if issubclass(category, (FutureWarning, AssumptionWarning)):
-        return f"cnnkit: note: {escape_controls(str(message))}\n"
+        return f"cnnkit: note: {escape_controls(in_options(str(message)))}\n"
     # Warnings of other packages have several lines, and may quote names of files.
     text = "\n".join(map(escape_controls, str(message).split("\n")))
     return _FORMAT_WARNING(text, category, filename, lineno, line)
@@ -272,13 +276,12 @@ def _plain_error(error: Exception) -> Exception:
     return error
 
 
-def _report(error: Exception, debug: bool, leaf: argparse.ArgumentParser | None = None) -> int:
+def _report(error: Exception, debug: bool) -> int:
     """Print an error as one line on standard error, and return the exit code.
 
     Args:
-        error: The error.
+        error: The error. Arguments of Python in it become options of the command.
         debug: Whether to print the traceback too.
-        leaf: The parser of the command. Arguments of Python in the error become its options.
     """
     if debug:
         for line in "".join(traceback.format_exception(error)).rstrip().split("\n"):
@@ -287,5 +290,5 @@ def _report(error: Exception, debug: bool, leaf: argparse.ArgumentParser | None 
     text = str(error) if isinstance(error, CnnkitError) else f"{type(error).__name__}: {error}"
     first = text.splitlines()[0] if text else type(error).__name__
     more = "" if isinstance(error, CnnkitError) or debug else " (--debug shows the traceback)"
-    print_error(f"cnnkit: error: {in_options(first, leaf) if leaf else first}{more}")
+    print_error(f"cnnkit: error: {in_options(first)}{more}")
     return error.exit_code if isinstance(error, CnnkitError) else FAILED

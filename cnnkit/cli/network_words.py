@@ -12,15 +12,17 @@ from cnnkit._files import read_lines
 from cnnkit._network_names import (
     check_class_names,
     check_exported_explanation,
+    check_imagenet_network,
     check_multipliers,
     check_option_names,
     match_frozen,
 )
 from cnnkit._network_outline import NetworkOutline, outline_of_builder, outline_of_file
+from cnnkit._networks import IMAGENET
 from cnnkit.cli.console import read_labels
-from cnnkit.cli.values import IMAGENET, RANDOM
+from cnnkit.cli.values import RANDOM
 from cnnkit.config import TrainingConfig
-from cnnkit.run_folder import MODEL, RunFolder
+from cnnkit.run_folder import MODEL, RunFolder, names_imagenet
 from cnnkit.server.version_folders import version_folders
 
 # Attributes of parsed arguments that name layers; the first one is that of `--unit`.
@@ -104,7 +106,9 @@ def check_finetune_words(weights: str, fields: Mapping[str, Any]) -> None:
     run = RunFolder(Path(weights))
     options = {**fields.get("model_options", {})}
     model = fields.get("model")
-    if run.exists():
+    if names_imagenet(weights):
+        check_imagenet_network(model)
+    elif run.exists():
         run.finished_model()
         model = model or run.config.model
         options = {**run.config.model_options, **options}
@@ -124,7 +128,9 @@ def check_training_words(config: TrainingConfig) -> None:
         RunError: If `init_from` is a run that is not finished.
     """
     check_option_names(config.model, config.model_options)
-    if config.init_from is not None and RunFolder(Path(config.init_from)).exists():
+    if names_imagenet(config.init_from):
+        check_imagenet_network(config.model)
+    elif config.init_from is not None and RunFolder(Path(config.init_from)).exists():
         RunFolder(Path(config.init_from)).finished_model()
     outline = outline_of_builder(config.model, config.model_options)
     if outline is not None and outline.weighted:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from cnnkit._version import __version__
 from cnnkit.cli.console import print_note, print_text
+from cnnkit.cli.option_names import in_options
 from cnnkit.cli.values import Number, Whole, not_one_of
 from cnnkit.errors import UsageError, near_names, truncate
 
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
         """Raise an error of argparse, whose text is `message`."""
         is_value = _ARGUMENT.fullmatch(message) is not None
         hint = None if is_value else f"`{self.prog} --help` explains the arguments"
-        raise UsageError(_in_our_words(message), hint=hint)
+        raise UsageError(in_options(_in_our_words(message), self), hint=hint)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """Print the help or the version; argparse ignores that it cannot be written."""
@@ -137,6 +138,13 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def common_parser() -> Parser:
+    """Return a parser with the options of all commands alone."""
+    parser = Parser(prog="cnnkit")
+    add_common_arguments(parser)
+    return parser
+
+
 def leaf_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """Yield a parser, or those of its subcommands at any depth."""
     subparsers = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
@@ -155,19 +163,6 @@ def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 def flags_of(action: argparse.Action) -> Sequence[str]:
     """Return the names of an option; none for a positional argument."""
     return action.option_strings
-
-
-def in_options(text: str, parser: argparse.ArgumentParser) -> str:
-    """Return an error with the options of a command in place of arguments of Python.
-
-    Example:
-        >>> parser = Parser(prog="cnnkit train")
-        >>> _ = parser.add_argument("--batch-size")
-        >>> in_options("`batch_size` must be at least 1. Received: 0.", parser)
-        '--batch-size must be at least 1. Received: 0.'
-    """
-    names = {one.dest: flags_of(one)[0] for one in options_of(parser) if flags_of(one)}
-    return re.sub("`([a-z_0-9]+)`", lambda found: names.get(found[1], found[0]), text)
 
 
 def variable_of(parser: argparse.ArgumentParser, action: argparse.Action) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO
 
 from cnnkit.cli.console import is_quiet, open_bar, print_line
+from cnnkit.cli.option_names import in_options
 from cnnkit.training import Callback
 
 # Names of so many classes are printed.
@@ -35,7 +36,7 @@ class TerminalProgress(Callback):
         self._epochs, self.process = facts["epochs"], facts["process"]
         devices = facts["devices"]
         replicas = f"{len(devices)} replica{'s' if len(devices) > 1 else ''} on the {devices[0]}"
-        left_out = f"; {facts['left_out']}" if facts["left_out"] else ""
+        left_out = f"; {in_options(facts['left_out'])}" if facts["left_out"] else ""
         few = facts["classes"] <= MAX_LISTED_CLASSES
         names = f" ({', '.join(facts['class_names'])})" if few else ""
         self._print(
@@ -67,7 +68,7 @@ class TerminalProgress(Callback):
 
     def on_message(self, message: str) -> None:
         """Print a message as a line of its own."""
-        self._print(f"note: {message}")
+        self._print(f"note: {in_options(message)}")
 
     def on_frozen_outputs(self, split: str, done: int, images: int) -> None:
         """Move the bar of the frozen layers."""

@@ -16,14 +16,14 @@ from typing import Any
 
 from cnnkit._dataset_spec import DATASET_SPECS, VOC_SPEC, check_dataset_spec
 from cnnkit._file_tree import STAGES_FILE, is_exported, why_no_weights
-from cnnkit._networks import PAPERS
+from cnnkit._networks import IMAGENET, PAPERS
 from cnnkit._staging import staging_folder
 from cnnkit._untrusted.images import IMAGE_STARTS, check_image_file
 from cnnkit.config_fields import Option
 from cnnkit.errors import CnnkitError, RunError, near_names
-from cnnkit.run_folder import MODEL, RunFolder
+from cnnkit.run_folder import MODEL, RunFolder, names_imagenet
 
-RANDOM, IMAGENET = "random", "imagenet"
+RANDOM = "random"
 _HEAD_BYTES = 4
 # File of a classifier that `cnnkit transfer --save` wrote.
 _PIPELINE = "pipeline.skops"
@@ -282,6 +282,11 @@ def classifier_path(text: str) -> str:
     return network_path(text)
 
 
+def pretrained_network(text: str) -> str:
+    """Return the path of trained weights, checked as by `network_file`, or the word `imagenet`."""
+    return text if names_imagenet(text) else network_file(text)
+
+
 def network_file(text: str) -> str:
     """Return the path of a run folder, a model or a weights file.
 
@@ -371,6 +376,6 @@ def _checked(check: Callable[[], object]) -> None:
 
 
 FILE_TYPES: Sequence[Any] = (
-    input_file, image_file, classifier_path, network_path, network_file
+    input_file, image_file, classifier_path, network_path, pretrained_network, network_file
 )  # fmt: skip
 FOLDER_TYPES: Sequence[Any] = (input_folder, output_folder, new_folder, run_folder)

@@ -162,8 +162,8 @@ class Augmentation:
             raise unknown_name("crop", self.crop, CROPS)
         if self.crop == "ten" and self.flip:
             raise UsageError(
-                "`flip` must be False with crop='ten', whose crops are mirrored already",
-                expected="crop='ten' without flip",
+                "`flip` must be False with `crop='ten'`, whose crops are mirrored already",
+                expected="`crop='ten'` without `flip`",
             )
         smallest, largest = self.scales
         if smallest > largest:

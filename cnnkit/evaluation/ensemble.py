@@ -101,7 +101,7 @@ def evaluated_model(
                 f"The classes of model {name or model.name!r} do not fit their names",
                 expected=f"{class_count(model)} names",
                 received=f"{len(own_names)}: {_first_few(own_names)}",
-                hint="Give them with --labels",
+                hint="`own_names` takes others",
             )
         columns = _columns(own_names, class_names, name or model.name)
     return EvaluatedModel(name or model.name, model, tuple(scales or (side,)), side, columns)
@@ -163,7 +163,7 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
     if spec is None and len(known) > 1:
         raise UsageError(
             f"The runs were trained on different datasets, {len(known)} of them",
-            expected="--dataset SPEC, which names the one to evaluate on",
+            expected="`dataset`, the one to evaluate on",
             received=", ".join(sorted(known)),
         )
     spec = spec or known.pop()
@@ -190,7 +190,7 @@ def held_out_images(runs: Sequence[RunFolder], spec: str | None) -> tuple[Datase
         raise UsageError(
             f"The runs held out different images of {spec}, by their different seeds: test images "
             "of one are training images of another",
-            expected="runs of one --seed, or a dataset with a test split of its own",
+            expected="runs of one `TrainingConfig.seed`, or a dataset with a test split of its own",
         )
     return datasets[seed], seed
 
@@ -267,7 +267,7 @@ def dense_network(member: EvaluatedModel) -> keras.Model:
                 f"The network {member.name} subtracts a mean image of {mean.shape[0]} x "
                 f"{mean.shape[1]} pixels, which fits no larger image",
                 expected="a network with a mean color for dense testing",
-                hint="Test it with crops, or train it with --mean dataset",
+                hint="Test it with crops, or train it with `TrainingConfig.mean='dataset'`",
             )
     try:
         chain = as_sequential(network)

@@ -93,7 +93,8 @@ def _require_boxes(network: ServedClassifier) -> None:
     if network.boxes is None:
         raise UsageError(
             f"Model {network.model.name!r} has no boxes for {LOCALIZE}",
-            expected="a network that was trained with task=localize, for images of one size",
+            expected="a network that was trained with `TrainingConfig.task='localize'`, for images"
+            " of one size",
         )
 
 

@@ -78,7 +78,7 @@ def check_picture(
     dpi = picture.get("dpi")
     if dpi is not None and dpi not in DPI_RANGE:
         raise UsageError(
-            f"{'--dpi' if option else '`dpi`'} must be {DPI_RANGE[0]} to {DPI_RANGE[-1]}",
+            f"`dpi` must be {DPI_RANGE[0]} to {DPI_RANGE[-1]}",
             received=dpi,
         )
     if path.is_dir():
@@ -102,7 +102,7 @@ def check_free(path: Path, option: str | None, argument: str = "path") -> None:
     if path.exists():
         raise UsageError(
             f"{option or f'`{argument}`'} must be a new file, and {path} exists",
-            hint=f"{'--overwrite' if option else 'overwrite=True'} replaces it",
+            hint="`overwrite=True` replaces it",
         )
 
 

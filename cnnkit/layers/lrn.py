@@ -181,7 +181,7 @@ class LocalResponseNormalization(keras.layers.Layer):
             raise UsageError(
                 "`k` must be above 0 and `alpha` at least 0",
                 expected="k > 0 and alpha >= 0",
-                received=f"k={k}, alpha={alpha}",
+                received=f"{k} and {alpha}",
             )
         if alpha_convention not in CONVENTIONS:
             raise unknown_name("alpha convention", alpha_convention, CONVENTIONS)

@@ -212,7 +212,7 @@ def input_block(
     if len(shape) != 3 or shape[2] != 3:
         raise UsageError(
             "`input_shape` must be that of RGB images",
-            expected="input_shape=(height, width, 3)",
+            expected="`input_shape=(height, width, 3)`",
             received=shape,
         )
     sides = shape[:2]
@@ -221,7 +221,7 @@ def input_block(
             "`input_shape` must hold a known image size for the dense head",
             expected="a height and a width in input_shape",
             received=shape,
-            hint="Give both, or pass include_top=False",
+            hint="Give both, or pass `include_top=False`",
         )
     least = least_side(final_side)
     if any(side is not None and side < least for side in sides):
@@ -308,8 +308,8 @@ def classifier_head(
     if pooling is not None:
         raise UsageError(
             "`pooling` must be None with the dense head, which it replaces",
-            expected="pooling=None, or include_top=False",
-            received=f"pooling={pooling!r}, include_top=True",
+            expected="`pooling=None`, or `include_top=False`",
+            received=f"`pooling={pooling!r}`, `include_top=True`",
         )
     x = keras.layers.Flatten("channels_last", name="flatten")(x)
     *hidden, logits = head.names

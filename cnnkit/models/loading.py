@@ -14,6 +14,7 @@ import numpy as np
 import cnnkit.layers  # noqa: F401  registers our layers for keras.saving
 from cnnkit._file_tree import MODEL, stages_hint
 from cnnkit._model_config import image_shape, read_layers
+from cnnkit._networks import IMAGENET
 from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.layers import SubtractMean
@@ -33,7 +34,7 @@ from cnnkit.models.weights.assign import (
     defer_initializers,
     restore_initializers,
 )
-from cnnkit.models.weights.download import IMAGENET, download_imagenet_weights
+from cnnkit.models.weights.download import download_imagenet_weights
 from cnnkit.models.weights.keras_config import (
     build_from_config,
     with_first_layer,
@@ -149,7 +150,7 @@ def _open_model(file: Path) -> tuple[KerasFile, Preprocessing]:
                 raise UsageError(
                     f"{file} holds weights without a model",
                     expected="a .keras file, or an .h5 file of model.save",
-                    hint="Give it to a builder: weights=FILE, or --model NAME on the command line",
+                    hint="Name its network, `model=NAME`, or build it: vgg16(weights=FILE)",
                 )
             if opened.root is None and opened.version.startswith("2."):
                 raise UsageError(
@@ -280,7 +281,9 @@ def find_weights(
     if isinstance(weights, WeightsFile):
         found = weights
     elif weights == IMAGENET:
-        found = download_imagenet_weights(network, include_top=include_top, classes=classes)
+        found = download_imagenet_weights(
+            network or "this network", include_top=include_top, classes=classes
+        )
     else:
         found = open_weights(Path(weights))
     changed = override_preprocessing(found.preprocessing, preprocessing, mean=mean)

@@ -114,7 +114,7 @@ def receptive_field(
     if height is None or width is None:
         raise UsageError(
             f"`image_size` must be given, because model {graph.name!r} takes images of any size",
-            hint="Give image_size=(height, width)",
+            expected="a height and a width in pixels",
         )
     sides = (height, width)
     axes = {0: tuple(_Axis(np.eye(side, dtype=bool), 0, 1, 1) for side in sides)}

@@ -188,7 +188,7 @@ def serve_metrics(
         raise RunError(
             f"The metrics cannot be served at {host}:{port}",
             received=error.strerror or error,
-            hint="Choose another port with --metrics-port",
+            hint="Choose another port for them",
         ) from error
     try:
         yield int(server.server_port)

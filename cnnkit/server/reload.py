@@ -70,7 +70,7 @@ class ReloadService:
             raise StatusError(
                 grpc.StatusCode.PERMISSION_DENIED,
                 "Reload requests are off. Change the server's models.config, or start it with "
-                "--allow-reload",
+                "`cnnkit serve --allow-reload`",
             )
         # gRPC has verified the certificate: it asks for one only with the authority of the clients.
         if not (is_local_caller(context.peer()) or _CERTIFICATE in context.auth_context()):

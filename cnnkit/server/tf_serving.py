@@ -61,7 +61,7 @@ class ModelServerProcess:
             raise RunError(
                 f"{BINARY} cannot be started",
                 received=error.strerror,
-                hint="Serve with --embedded",
+                hint="`cnnkit serve --embedded` does without it",
             ) from error
 
     def __enter__(self) -> ModelServerProcess:
@@ -86,7 +86,7 @@ class ModelServerProcess:
             raise RunError(
                 f"{BINARY} exited",
                 received=f"exit code {code}",
-                hint="Read its log above, or serve with --embedded",
+                hint="Read its log above, or take `cnnkit serve --embedded`",
             )
 
     def stop(self, grace: float = 10.0) -> None:

@@ -25,7 +25,8 @@ from cnnkit.models.localizer import build_localizer, start_boxes
 from cnnkit.models.model_input import measured_preprocessing
 from cnnkit.models.preprocessing import UNKNOWN, Preprocessing, override_preprocessing
 from cnnkit.models.surgery.sequential import layers_with_weights
-from cnnkit.run_folder import RunFolder
+from cnnkit.models.weights.download import download_imagenet_weights
+from cnnkit.run_folder import RunFolder, names_imagenet
 from cnnkit.training.distribute import process_index_and_count
 from cnnkit.training.frozen import MAX_OUTPUT_BYTES, FrozenPart, frozen_layers, split_frozen
 from cnnkit.training.objectives import LOCALIZE, objective_of
@@ -60,15 +61,17 @@ class TrainingComponents:
         return model
 
 
+# Hidden dense layers of the networks.
+HIDDEN_LAYERS = ("fc6", "fc7", "fc1", "fc2")
 # Class names that a message lists at most.
 LISTED_CLASSES = 3
 # Options of a builder that training decides, with the field that does it.
 DECIDED_OPTIONS = {
     "classes": "the dataset has its number of classes",
-    "input_shape": "set `image_size` (--image-size)",
-    "mean": "set `mean` (--mean)",
-    "preprocessing": "set `mean` (--mean) or `init_from` (--init-from)",
-    "weights": "set `init_from` (--init-from)",
+    "input_shape": "set `image_size`",
+    "mean": "set `mean`",
+    "preprocessing": "set `mean` or `init_from`",
+    "weights": "set `init_from`",
 }
 
 
@@ -194,13 +197,25 @@ def is_whole_model(path: Path) -> bool:
 def load_initial_model(config: TrainingConfig) -> keras.Model:
     """Load the network of `config.init_from`.
 
-    `init_from` is a run folder, a `.keras` file or a third-party weights file. A weights file is
-    loaded into the network of `config` with the file's own input size and number of classes, or
-    without a head if the file has no dense layers.
+    `init_from` is a run folder, a `.keras` file, a weights file of others, or `imagenet`. A weights
+    file is loaded into the network of `config` with the file's own input size and number of
+    classes, or without a head if the file has no dense layers. Those of ImageNet are downloaded
+    without dense layers if the network omits one.
 
     Raises:
         UsageError: If `init_from` does not exist, or the file does not fit the network.
+        RunError: If the ImageNet weights cannot be downloaded.
     """
+    if names_imagenet(config.init_from):
+        omitted = {*config.model_options.get("omit_layers", ())}
+        downloaded = download_imagenet_weights(
+            config.model, include_top=omitted.isdisjoint(HIDDEN_LAYERS), **config.init_options
+        )
+        return models.build(
+            config.model,
+            weights=downloaded,
+            **options_for_weights(downloaded, config.model_options),
+        )
     path = Path(config.init_from or "")
     if path.is_dir() or not path.exists():
         return models.load_model(path)
@@ -230,7 +245,7 @@ def _check_pixels_are_known(
     if preprocessing.origin == UNKNOWN and not stated:
         raise UsageError(
             f"`init_options` must say what pixels {path} expects",
-            expected="preprocessing=caffe, torch, tf, unit or raw, as --init-option",
+            expected="`preprocessing=caffe`, torch, tf, unit or raw",
             received=preprocessing.reason or "nothing in the file",
         )
 
@@ -300,7 +315,7 @@ def initialize_from(
             raise UsageError(
                 f"The weights of {config.init_from} do not fit {others} of {config.model}",
                 expected="the network that they were trained in, with the same image size",
-                hint="--model, --model-option and --image-size describe it",
+                hint="`model`, `model_options` and `image_size` describe it",
             )
         # Random weights would answer at random where the training images say nothing.
         classifier.set_weights([np.zeros(weight.shape) for weight in classifier.weights])
@@ -342,7 +357,7 @@ def initialization_messages(
         what = "in another order" if set(before) == set(after) else "others"
         messages.append(
             f"{head} begins with weights of {origin}, whose classes are {what}: {_listed(before)} "
-            f"there, {_listed(after)} here; --weight-mapping features gives {head} new weights"
+            f"there, {_listed(after)} here; `weight_mapping='features'` gives {head} new weights"
         )
     return messages
 

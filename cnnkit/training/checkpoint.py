@@ -252,7 +252,7 @@ def restore_checkpoint(
         raise RunError(
             f"No checkpoint in {folder} can be read",
             received=", ".join(file.name for file in reversed(files)),
-            hint="Restore one of them from a copy, or start again with --overwrite",
+            hint="Restore one of them from a copy, or start again with `overwrite=True`",
         )
     return TrainingState()
 
@@ -308,7 +308,7 @@ def check_resumable_configuration(run: RunFolder, config: TrainingConfig) -> Non
             received="; ".join(
                 f"{name} {was!r}, now {now!r}" for name, (was, now) in wrong.items()
             ),
-            hint="Resume it with its own configuration, or use another --output",
+            hint="Resume it with its own configuration, or use another `output`",
         )
     done = len(run.metrics)
     if config.epochs < done:
@@ -332,7 +332,7 @@ def check_resumable_dataset(run: RunFolder, dataset: Dataset) -> None:
             f"The dataset {dataset.spec} is not that of the run {run.path}, or has changed since",
             expected=f"fingerprint {before[:12]}",
             received=dataset.fingerprint[:12],
-            hint="Restore it or give its place with --dataset, or train in another --output",
+            hint="Restore it or give its place by `dataset`, or train in another `output`",
         )
 
 

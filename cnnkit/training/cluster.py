@@ -61,7 +61,7 @@ def _read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
     if not text:
         raise UsageError(
             f"The strategy multiworker needs `workers` or {TF_CONFIG}",
-            expected=f"workers=[host:port, ...] and a worker_index, or {TF_CONFIG}={EXAMPLE}",
+            expected=f"`workers` (host:port ...) and `worker_index`, or {TF_CONFIG}={EXAMPLE}",
         )
     try:
         config = json.loads(text)

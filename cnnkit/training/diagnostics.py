@@ -151,7 +151,7 @@ def _settings_without_effect(config: TrainingConfig) -> list[str]:
         messages.append(f"the learning rate {config.learning_rate:g} is 0 in float32")
     if TF_CONFIG in os.environ and config.strategy != "multiworker":
         messages.append(
-            f"{TF_CONFIG} is set, but this process trains alone: strategy=multiworker joins others"
+            f"{TF_CONFIG} is set, but this process trains alone: `strategy=multiworker` joins"
         )
     return messages
 
@@ -196,8 +196,8 @@ def check_finite_loss(loss: float, *, step: int, epoch: int, learning_rate: floa
         raise DivergedError(
             f"The loss is no longer finite at step {step} of epoch {epoch}",
             received=loss,
-            hint="Start again with a lower rate, --learning-rate "
-            f"{learning_rate / LOWER_RATE:.1g}; the earlier checkpoints are kept",
+            hint="Start again with a lower rate, "
+            f"`learning_rate={learning_rate / LOWER_RATE:.1g}`; the earlier checkpoints are kept",
         )
 
 
@@ -259,9 +259,10 @@ class LossMonitor:
                 messages["chance"] = (
                     f"after {self._images:,} images the loss is still ln(classes) = "
                     f"{self._chance_loss:.3f}, that of guessing (VGG-16 from scratch on ImageNet "
-                    "leaves it after about 770,000 images); known cures: --model-option "
-                    "initializer=glorot, another learning rate, for AlexNet --model-option "
-                    "bias_value=0.1 (Caffe's), for a deep VGG --weight-mapping vgg-staged"
+                    "leaves it after about 770,000 images); known cures: "
+                    "`model_options={'initializer': 'glorot'}`, another learning rate, for AlexNet "
+                    "`model_options={'bias_value': 0.1}` (Caffe's), for a deep VGG "
+                    "`weight_mapping='vgg-staged'`"
                 )
         new = [text for kind, text in messages.items() if kind not in self._reported]
         self._reported.update(messages)
@@ -289,10 +290,10 @@ class LossMonitor:
         kept = (
             f"; best.keras is the network {when}"
             if config.keep_best or config.restore_best
-            else ", and with --keep-best, which keeps the best network"
+            else ", and with `keep_best=True`, which keeps the best network"
         )
         return [
             f"the network has diverged: the error on the held-out images was {1 - best:.1%} {when} "
-            f"and is {error:.1%} now; start again with a lower rate, --learning-rate "
-            f"{config.learning_rate / LOWER_RATE:g}{kept}"
+            f"and is {error:.1%} now; start again with a lower rate, "
+            f"`learning_rate={config.learning_rate / LOWER_RATE:g}`{kept}"
         ]

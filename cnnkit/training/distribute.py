@@ -81,7 +81,7 @@ def get_strategy(
     if name != "multiworker" and (workers or worker_index is not None):
         raise UsageError(
             "`workers` and `worker_index` belong to the strategy multiworker",
-            received=f"strategy={name}",
+            received=f"`strategy={name}`",
         )
     if not (isinstance(worker_timeout, (int, float)) and 0 < worker_timeout < math.inf):
         raise UsageError(
@@ -267,7 +267,7 @@ def translate_worker_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         raise RunError(
             f"Worker {process} stops: another of the {processes} workers no longer answers",
-            hint="Start all of them again with --resume",
+            hint="Start all of them again with `resume=True`",
         ) from error
 
 

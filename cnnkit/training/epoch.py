@@ -65,7 +65,7 @@ class Interrupted(RunError):
             f"Stopped by {by} {position}; everything up to there is kept",
             hint=f"Go on with: cnnkit train --resume --output {run}"
             if workers == 1
-            else f"All {workers} workers stopped there: start all of them again with --resume",
+            else f"All {workers} workers stopped there: start all of them again with `resume=True`",
         )
 
     def with_folder(self, folder: Path) -> Interrupted:

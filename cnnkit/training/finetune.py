@@ -19,6 +19,7 @@ import keras
 import numpy as np
 
 from cnnkit import models
+from cnnkit._network_names import check_imagenet_network
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Decoding, batches, load_dataset, report_undecodable
 from cnnkit.data.load import open_datasets_once
@@ -26,9 +27,9 @@ from cnnkit.models.graph import build_graph
 from cnnkit.models.summary import build_without_weights, layer_macs
 from cnnkit.models.weights.compatible import only_compatible
 from cnnkit.recipes import TrainingStage
-from cnnkit.run_folder import RunFolder
+from cnnkit.run_folder import RunFolder, names_imagenet
 from cnnkit.stage_folder import train_stages, write_stages
-from cnnkit.training.build import load_initial_model
+from cnnkit.training.build import HIDDEN_LAYERS, load_initial_model
 from cnnkit.training.callbacks import Callback
 from cnnkit.training.diagnostics import check_splits_hold_images
 from cnnkit.training.frozen import frozen_layers
@@ -36,8 +37,6 @@ from cnnkit.training.inputs import held_out_augmentation
 from cnnkit.training.train import train
 
 CLASSIFIER_STAGE, LAST_STAGE = "classifier", "finetuned"
-# Hidden dense layers of the networks. Few images do not teach new ones anything.
-HIDDEN_LAYERS = ("fc6", "fc7", "fc1", "fc2")
 # Images that the learning rate of the classifier is computed from.
 SAMPLED_IMAGES = 64
 # Ratio of the shorter side of a training image to its random crop.
@@ -92,7 +91,7 @@ def describe_pretrained(
     """Find the network of weights, its size, its classifier and the layers to freeze.
 
     Args:
-        weights: Run folder, `.keras` file or third-party weights file.
+        weights: Run folder, `.keras` file, third-party weights file or `"imagenet"`.
         model: Name of the network; None takes the only one that fits.
         model_options: Further arguments of its builder.
         image_size: Side of the images; None is that of the network.
@@ -110,9 +109,14 @@ def describe_pretrained(
         name, options = model or config.model, {**config.model_options, **options}
         image_size = image_size or config.image_size
     else:
-        file = models.open_weights(weights, **(init_options or {}))
-        name = model or only_compatible(file)
-        if file.classes is None:
+        if names_imagenet(weights):
+            check_imagenet_network(model)
+            name, has_dense_layers = str(model), False
+        else:
+            file = models.open_weights(weights, **(init_options or {}))
+            name, has_dense_layers = model or only_compatible(file), file.classes is not None
+        if not has_dense_layers:
+            # Few images do not teach new hidden layers anything.
             with build_without_weights(name, **options) as network:
                 names = [layer.name for layer in network.layers]
             hidden = [one for one in HIDDEN_LAYERS if one in names]
@@ -274,7 +278,8 @@ def finetune(
     lowest error on the held-out images is kept. Training ends when it no longer improves.
 
     Args:
-        weights: Run folder, `.keras` file or third-party weights file of the trained network.
+        weights: Run folder, `.keras` file or third-party weights file of the trained network; or
+            `"imagenet"`, which downloads the convolutions of `model`, `"vgg16"` or `"vgg19"`.
         dataset: Dataset of `cnnkit.data.load_dataset`, such as `folder:photos`.
         output: Path of the run folder, which `cnnkit.load_model` takes. It also holds the run
             folders of the two stages, `classifier` and `finetuned`.

@@ -74,7 +74,7 @@ def end_with_best(run: TrainingRun, error: DivergedError) -> None:
     when = f"after epoch {epoch}" if epoch else "before training"
     run.callbacks.on_message(
         f"{error.problem[:1].lower()}{error.problem[1:]}: training ends with the network {when}, "
-        f"whose error on the held-out images is {1 - best:.1%}; a lower --learning-rate may reach "
+        f"whose error on the held-out images is {1 - best:.1%}; a lower `learning_rate` may reach "
         "a better one"
     )
 

@@ -105,7 +105,7 @@ def sweep_learning_rate(
     if not 0 < smallest < largest or steps < 10:
         raise UsageError(
             "`smallest` must be above 0 and below `largest`, and `steps` at least 10",
-            received=f"smallest={smallest}, largest={largest}, steps={steps}",
+            received=f"{smallest}, {largest} and {steps}",
         )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as held:
         run = prepare_run(

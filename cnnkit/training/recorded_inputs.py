@@ -68,7 +68,7 @@ def check_inputs(run: RunFolder, dataset: Dataset, *, verify: bool) -> list[str]
     if inputs.text("statistics") != digest_arrays(run.statistics):
         raise RunError(
             f"{run.path / STATISTICS} is not what the run began with",
-            hint="Restore it from a copy, or train in another --output",
+            hint="Restore it from a copy, or train in another `output`",
         )
     if inputs.text("modified") == dataset.modified and not verify:
         return []
@@ -81,13 +81,13 @@ def check_inputs(run: RunFolder, dataset: Dataset, *, verify: bool) -> list[str]
             raise RunError(
                 f"The images of the split {name} of {dataset.spec} have changed since the run "
                 f"{run.path} began",
-                hint="Restore them, or train in another --output",
+                hint="Restore them, or train in another `output`",
             )
         compared, total = compared + images, total + len(split)
     if compared < total:
         return [
             f"{compared:,} of {total:,} images were compared with their checksums, as many as the "
-            "run recorded; --verify at its start records all"
+            "run recorded; `verify=True` at its start records all"
         ]
     return []
 
@@ -111,7 +111,7 @@ def check_statistics(run: RunFolder, image_size: int) -> dict[str, np.ndarray]:
             raise RunError(
                 f"{run.path / STATISTICS} is damaged",
                 received=f"{name}: {values.dtype} of shape {values.shape}",
-                hint="Restore it from a copy, or train in another --output",
+                hint="Restore it from a copy, or train in another `output`",
             )
     if "mean" not in statistics:
         raise RunError(f"{run.path / STATISTICS} is damaged", received="no mean")

@@ -105,7 +105,7 @@ class _Wait:
             f"The training did not start: {self._names(missing)} did not answer{time}",
             expected=f"{len(self.addresses)} workers",
             received=reason or None,
-            hint="Start all of them with the same --workers; --worker-timeout waits longer",
+            hint="Start all of them with the same `workers`, or wait longer: `worker_timeout`",
         )
 
     def greeting(self, index: int) -> bytes:
@@ -245,7 +245,7 @@ def _refusal(wait: _Wait, index: int, word: str, missing: Sequence[int]) -> RunE
         return wait.error(missing)
     if word == TWICE:
         return RunError(
-            f"Worker {index} was started twice", hint="Give each process its own --worker-index"
+            f"Worker {index} was started twice", hint="Give each process its own `worker_index`"
         )
     return RunError(
         f"Worker {index} was started with other addresses than worker 0",

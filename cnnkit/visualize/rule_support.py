@@ -99,7 +99,7 @@ def check_supports_rule(nodes: Sequence[Node], rule: str, *, logits: bool = Fals
             expected="linear layers, pooling, normalization, plain ReLUs, and a softmax at the end "
             "only",
             received=received,
-            hint="Take rule='gradient', saliency or gradcam, or a layer below it",
+            hint="Take `rule='gradient'`, saliency or gradcam, or a layer below it",
         )
 
 

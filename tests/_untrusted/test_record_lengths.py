@@ -53,7 +53,7 @@ def test_a_record_is_as_large_as_an_image_at_most(tmp_path):
             file.truncate(size + 16)
         if size == max_image_bytes():
             check_record_lengths(tmp_path / "x")
-    with pytest.raises(DataError, match="record that is too large.*--max-image-pixels"):
+    with pytest.raises(DataError, match="record that is too large.*`CNNKIT_MAX_IMAGE_PIXELS`"):
         check_record_lengths(tmp_path / "x")
 
 

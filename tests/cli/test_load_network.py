@@ -110,7 +110,7 @@ def test_random_weights_follow_from_the_seed():
     np.testing.assert_array_equal(first, same)
     assert not np.array_equal(first, other)
     for word in ("random", "imagenet"):
-        with pytest.raises(UsageError, match=f"--model must name the network that gets {word}"):
+        with pytest.raises(UsageError, match=f"model`? must name the network that gets {word}"):
             load_network(word)
 
 

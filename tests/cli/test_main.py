@@ -87,7 +87,7 @@ def test_export_counts_versions(run_folder, tmp_path, capsys):
         ("train --recipe dmo", 2, "Unknown recipe 'dmo'. Expected: one of demo, alexnet-paper"),
         ("train --image-size 32", 2, "at least 64. Received: 32 x 32"),
         ("train --epochs 0", 2, "--epochs must be a whole number of at least 1, received 0"),
-        ("train --strategy default --replicas 2", 2, "strategy=mirrored"),
+        ("train --strategy default --replicas 2", 2, "--strategy mirrored"),
         ("train --model-option dropout", 2, "--model-option must be NAME=VALUE. Received: dropout"),
         ("train --model-option dropot=0", 2, "Did you mean dropout"),
         ("train --resume", 2, "--resume requires --output RUN"),

@@ -7,7 +7,6 @@ import pytest
 from cnnkit.cli.main import all_command_names, build_parser, main
 from cnnkit.cli.parser import (
     Parser,
-    in_options,
     leaf_parsers,
     options_of,
     require_packages,
@@ -75,10 +74,6 @@ def test_a_path_that_the_system_refuses_is_an_error_of_its_argument(parser):
 def test_unknown_words_name_the_nearest_option(parser):
     assert "Did you mean --layers" in str(unknown_word(parser, "--layer=conv5"))
     assert "Did you mean" not in str(unknown_word(parser, "--zzzz"))
-
-
-def test_arguments_of_python_become_options(parser):
-    assert in_options("`epochs` and `other` must be 1", parser) == "--epochs and `other` must be 1"
 
 
 def test_defaults_come_from_the_environment(parser):

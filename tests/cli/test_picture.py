@@ -25,7 +25,8 @@ def test_a_picture_that_exists_is_refused_with_the_option_that_replaces_it(tmp_p
     path = str(tmp_path / "x.svg")
     assert check_picture_arguments(parse("--output", path)) == tmp_path / "x.svg"
     (tmp_path / "x.svg").touch()
-    with pytest.raises(UsageError, match=r"--figure must be a new file, and .* --overwrite repl"):
+    refused = r"--figure must be a new file, and .* `overwrite=True` replaces"
+    with pytest.raises(UsageError, match=refused):
         check_picture_arguments(parse("--figure", path, option="--figure"), "--figure")
     args = parse("--output", path, "--overwrite", "--dpi", "300")
     assert check_picture_arguments(args) == tmp_path / "x.svg"

@@ -140,7 +140,7 @@ def test_features_of_a_dataset(tmp_path, kind):
 def test_an_image_above_the_limit_is_refused(tmp_path, monkeypatch, capsys):
     file = photo(tmp_path / "photo.png")
     monkeypatch.setenv("CNNKIT_MAX_IMAGE_PIXELS", "3499")
-    with pytest.raises(DataError, match=r"photo.png is too large.*50 x 70 pixels.*--max-image-pix"):
+    with pytest.raises(DataError, match=r"photo.png is too large.*50 x 70 pixels.*MAX_IMAGE_PIX"):
         read_image(file, 32)
     figure = str(tmp_path / "a.png")
     words = ["visualize", "gradient", str(tmp_path / "none"), file, "--output", figure]

@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -77,6 +78,14 @@ finetune {weights} digits --lr-find {image}
 finetune {weights} --resume --output {run}
 finetune --resume --overwrite --output {run}
 weights inspect {labels}
+finetune imagenet digits
+finetune imagenet digits --model alexnet
+train --init-from imagenet --output {new}
+predict imagenet {image}
+predict imagenet {image} --model alexnet
+predict imagenet {image} --model vgg16 --model-option classes=10
+weights inspect imagenet
+weights convert imagenet --model alexnet --output {new}.keras
 predict {text} {image}
 predict {keras} {image} --background red
 predict {versions} {image} --labels {labels}
@@ -230,6 +239,8 @@ def refused(places, capsys, monkeypatch, tmp_path):
         assert out == "", told
         assert err.startswith("cnnkit: error: ") and err.endswith("\n"), told
         assert err.count("\n") == 1 and err.rstrip("\n").isprintable(), told
+        # An argument of Python, where the option of a command is meant.
+        assert not re.search(r"`(?!random|cnnkit|auto)[a-z_]+(=[^`]*)?`", err), told
         assert "the traceback" not in err and "TensorFlow was started" not in err, told
         assert sorted(places["root"].rglob("*")) == before, told
         assert list(tmp_path.iterdir()) == [], told

@@ -79,7 +79,7 @@ def test_a_picture_is_replaced_only_if_that_is_said(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"mine")
     for picture in ({}, {"overwrite": False}):
-        with pytest.raises(UsageError, match=r"`path` must be a new file.* overwrite=True repl"):
+        with pytest.raises(UsageError, match=r"`path` must be a new file.* `overwrite=True` repl"):
             draw_confusion(np.eye(2, dtype=int), "ab", path, **picture)
     assert path.read_bytes() == b"mine"
     draw_confusion(np.eye(2, dtype=int), "ab", path, overwrite=True)

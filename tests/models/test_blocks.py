@@ -61,7 +61,7 @@ def test_mixed_precision_ends_in_float32(policy, rng):
         (lambda: vgg16(input_shape=(None, None, 3)), "known image size"),
         (lambda: alexnet(classes=0), "`classes` must be an integer of at least 1. Received: 0"),
         (lambda: alexnet(pooling="mean", include_top=False), "Unknown pooling 'mean'"),
-        (lambda: alexnet(pooling="avg"), "pooling=None, or include_top=False"),
+        (lambda: alexnet(pooling="avg"), "`pooling=None`, or `include_top=False`"),
     ],
 )
 def test_wrong_arguments_are_refused(call, text):

@@ -167,7 +167,7 @@ def test_a_page_is_replaced_only_if_that_is_said(page, run, tmp_path):
     _, _, file = page
     before = file.stat().st_mtime_ns
     with pytest.raises(
-        UsageError, match="`output` must be a new file.* overwrite=True replaces it"
+        UsageError, match="`output` must be a new file.* `overwrite=True` replaces it"
     ):
         write_report(run.path)
     assert file.stat().st_mtime_ns == before

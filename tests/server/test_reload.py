@@ -96,7 +96,8 @@ def test_a_failed_reload_changes_nothing(tmp_path, models_config, model_folder, 
 
 OFF = (
     "PERMISSION_DENIED",
-    "Reload requests are off. Change the server's models.config, or start it with --allow-reload",
+    "Reload requests are off. Change the server's models.config, or start it with `cnnkit serve "
+    "--allow-reload`",
 )
 ELSEWHERE = (
     "PERMISSION_DENIED",

@@ -298,7 +298,7 @@ def test_a_run_whose_dataset_was_moved_is_resumed(tmp_path, image_folder, capsys
     assert run.config.dataset == f"folder:{after}"
     for a, b in zip(weights_of(whole), weights_of(run), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(RunError, match="folder:.*test is not that of the run .*--dataset"):
+    with pytest.raises(RunError, match="folder:.*test is not that of the run .*`dataset`"):
         other = shutil.copytree(after / "above", tmp_path / "test" / "above")
         shutil.copytree(other, tmp_path / "test" / "below")
         train(dataclasses.replace(config, dataset=f"folder:{tmp_path}/test"), run.path, resume=True)

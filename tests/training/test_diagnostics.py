@@ -67,8 +67,8 @@ def test_a_loss_stuck_at_guessing_is_told_once(tmp_path):
     # 1,000 images of each of the ten classes: in the seventh epoch of 1,438 images.
     assert note.startswith("after 10,")
     assert f"images the loss is still ln(classes) = {math.log(10):.3f}" in note
-    assert "bias_value=0.1" in note
-    assert "initializer=glorot" in note
+    assert "`model_options={'bias_value': 0.1}`" in note
+    assert "`model_options={'initializer': 'glorot'}`" in note
 
 
 @pytest.mark.parametrize(("ratio", "stuck"), [(0.994, 0), (0.996, 1), (1.004, 1), (1.006, 0)])

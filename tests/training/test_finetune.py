@@ -1,6 +1,7 @@
 """Fine-tuning: the network that weights belong to, its two stages, and what is left at the end."""
 
 import dataclasses
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ from cnnkit.config import TrainingConfig
 from cnnkit.data import Augmentation, Decoding, batches, load, load_dataset
 from cnnkit.errors import CnnkitError, DataError, UsageError
 from cnnkit.models.feature_extractor import feature_extractor
-from cnnkit.run_folder import RunFolder
+from cnnkit.models.weights import download as weights_download
+from cnnkit.run_folder import RunFolder, names_imagenet
 from cnnkit.training import Callback, finetune, train
+from cnnkit.training.build import load_initial_model
 from cnnkit.training.finetune import (
     classifier_learning_rate,
     describe_pretrained,
@@ -177,6 +180,48 @@ def test_only_weights_without_a_head_lose_the_hidden_layers(convolutions, tmp_pa
     file = write_arrays(tmp_path / "conv.npz", model, lambda name: name.startswith("conv"))
     found = describe_pretrained(file, model="cifar10_quick", init_options={"preprocessing": "raw"})
     assert found.options == {}
+
+
+def test_imagenet_means_the_convolutions_of_vgg(image_folder, tmp_path, monkeypatch):
+    """Without dense layers, unless they are kept; a run of this name is that run."""
+    with pytest.raises(UsageError, match="`model` must name the network .* Expected: vgg16 or vgg"):
+        describe_pretrained("imagenet")
+    model = models.vgg16(include_top=False, input_shape=(32, 32, 3), initializer="glorot")
+    write_arrays(tmp_path / "vgg16.npz", model)
+    names = {str(number): ["", f"class {number}"] for number in range(1000)}
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    asked = []
+
+    def download(file):
+        asked.append(file)
+        return tmp_path / ("names.json" if file is weights_download.CLASS_NAMES else "vgg16.npz")
+
+    monkeypatch.setattr(weights_download, "download_file", download)
+    first, last = finetuning_stages(
+        "imagenet", f"folder:{image_folder}", model="vgg16", image_size=32, seed=3
+    )
+    assert {first.config.init_from, last.config.init_from} == {"imagenet"}
+    assert first.config.model_options == {"omit_layers": ["fc1", "fc2"]}
+    assert asked == [weights_download.FILES["vgg16", False]]
+    loaded = load_initial_model(first.config)
+    name = "block3_conv2"
+    np.testing.assert_array_equal(
+        *(np.asarray(one.get_layer(name).kernel) for one in (model, loaded))
+    )
+    # The pixels are those of these files, unless the options say otherwise.
+    given = dataclasses.replace(first.config, init_options={"preprocessing": "torch"})
+    means = [
+        load_initial_model(one).get_layer("preprocessing").std for one in (first.config, given)
+    ]
+    assert means[0] is None and means[1] is not None
+    load_initial_model(dataclasses.replace(first.config, model_options={}))
+    assert asked[-2:] == [weights_download.FILES["vgg16", True], weights_download.CLASS_NAMES]
+    monkeypatch.chdir(tmp_path)
+    assert names_imagenet("imagenet")
+    shutil.copytree(image_folder, "imagenet")
+    assert names_imagenet("imagenet")
+    Path("imagenet/config.json").touch()
+    assert not names_imagenet("imagenet")
 
 
 def test_the_arguments_of_finetune_reach_the_stages(digits, tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def test_a_rate_that_is_too_large_is_told_and_the_network_before_is_kept(good, t
     assert f"before training, the error on the held-out images is {error:.1%}" in notes.texts
     [diverged] = [text for text in notes.texts if text.startswith("the network has diverged")]
     assert f"was {error:.1%} before training and is " in diverged
-    assert "--learning-rate 0.1; best.keras is the network before training" in diverged
+    assert "`learning_rate=0.1`; best.keras is the network before training" in diverged
     assert "training ends: no better network for 2 epochs" in notes.texts
     assert len(run.metrics) == 2
     assert run.best == run.result == run.initial
@@ -73,8 +73,8 @@ def test_divergence_without_the_best_network_names_the_option_that_keeps_it():
     assert update(2, 0.85, 1.6) == update(2, 0.6, 0.5) == []
     assert update(2, 0.3, 1.6) == [
         "the network has diverged: the error on the held-out images was 13.3% after epoch 1 and "
-        "is 70.0% now; start again with a lower rate, --learning-rate 0.1, and with --keep-best, "
-        "which keeps the best network"
+        "is 70.0% now; start again with a lower rate, `learning_rate=0.1`, and with "
+        "`keep_best=True`, which keeps the best network"
     ]
     assert update(3, 0.3, 1.6) == []
 
@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_ends_with_the_best_network(good, tmp_path, mo
     error = 1 - good.metrics[-1]["val_accuracy"]
     assert (
         f": training ends with the network before training, whose error on the held-out images is "
-        f"{error:.1%}; a lower --learning-rate" in notes.texts[-1]
+        f"{error:.1%}; a lower `learning_rate`" in notes.texts[-1]
     )
     for kept, before in zip(weights_of(run), weights_of(good), strict=True):
         np.testing.assert_array_equal(kept, before)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit.cli.console import add_json_argument, cell, print_json, print_line, progress_bar
+from cnnkit.cli.option_names import in_options
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, SEED, DatasetSpec, output_folder
 from cnnkit.errors import UsageError
@@ -164,7 +165,7 @@ def _shard(args: argparse.Namespace) -> int:
         f"shards:{args.output}: {images['train']:,} training and {images['test']:,} test images"
     )
     if left_out := source.describe_left_out():
-        print_line(left_out)
+        print_line(in_options(left_out))
     return 0
 
 

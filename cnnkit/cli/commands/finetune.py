@@ -26,8 +26,8 @@ from cnnkit.cli.train_runs import (
 from cnnkit.cli.values import (
     DatasetSpec,
     OutputFile,
-    network_file,
     output_folder,
+    pretrained_network,
 )
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "weights",
         metavar="WEIGHTS",
         nargs="?",
-        type=network_file,
-        help="run folder, .keras file, or weights file of others, of the trained network",
+        type=pretrained_network,
+        help="run folder, .keras file, or weights file of others, of the trained network; or"
+        " `imagenet` with --model vgg16 or vgg19",
     )
     parser.add_argument(
         "dataset",

@@ -10,6 +10,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnnkit._network_names import check_imagenet_network
+from cnnkit._networks import IMAGENET
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,
     add_preprocessing_arguments,
@@ -17,8 +19,9 @@ from cnnkit.cli.arguments import (
     preprocessing_arguments,
 )
 from cnnkit.cli.console import add_json_argument, print_json, print_line, read_labels
-from cnnkit.cli.values import OutputFile, input_file, network_file, network_name
+from cnnkit.cli.values import OutputFile, input_file, network_name, pretrained_network
 from cnnkit.errors import UsageError
+from cnnkit.run_folder import names_imagenet
 
 if TYPE_CHECKING:
     from cnnkit.models.weights.weights_file import WeightsFile
@@ -43,9 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "It stores the network's output for a fixed image, which is checked on loading."
         ),
     )
-    for subcommand in (inspect, convert):
+    for subcommand, more in ((inspect, ""), (convert, "; or `imagenet` with vgg16 or vgg19")):
         subcommand.add_argument(
-            "file", metavar="FILE", type=network_file, help="weights file, or a run folder"
+            "file",
+            metavar="FILE",
+            type=pretrained_network,
+            help=f"weights file, or a run folder{more}",
         )
         add_preprocessing_arguments(subcommand)
         subcommand.add_argument(
@@ -71,6 +77,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Inspect or convert the file."""
     options = parse_model_options(args.model_option) if args.action == "convert" else {}
+    is_imagenet = names_imagenet(args.file)
+    if is_imagenet and args.action == "inspect":
+        raise UsageError(
+            "`file` must be a file to inspect",
+            received=IMAGENET,
+            hint="`cnnkit weights convert imagenet --model vgg16 --output vgg16.keras` makes one",
+        )
+    if is_imagenet:
+        check_imagenet_network(args.model)
     if args.action == "convert" and Path(args.output).exists() and not args.overwrite:
         raise UsageError(f"--output {args.output} exists", hint="--overwrite replaces it")
 
@@ -79,11 +94,16 @@ def run(args: argparse.Namespace) -> int:
     import_tensorflow()
     from cnnkit.models import open_weights
 
-    file = open_weights(
-        args.file,
-        **preprocessing_arguments(args),
-        class_names=None if args.labels is None else read_labels(args.labels),
-    )
+    stated = preprocessing_arguments(args)
+    if args.labels is not None:
+        stated["class_names"] = read_labels(args.labels)
+    if is_imagenet:
+        from cnnkit.models.weights.download import download_imagenet_weights
+
+        include_top = options.get("include_top", True)
+        file = download_imagenet_weights(args.model, include_top=include_top, **stated)
+    else:
+        file = open_weights(args.file, **stated)
     if args.action == "inspect":
         facts = _facts(file)
         if args.json:

@@ -15,7 +15,7 @@ from cnnkit.errors import UsageError
 # Reasons of files that are left out, beside those of `cnnkit._file_tree`.
 OUTSIDE = "outside the class folders"
 ANNOTATIONS = "of annotations"
-TOO_LARGE = "too large (--max-image-pixels allows more)"
+TOO_LARGE = "too large (the environment variable `CNNKIT_MAX_IMAGE_PIXELS` allows more)"
 # A file that cannot be decoded counts as unreadable if its name has one of these endings or none,
 # and as a file of another type otherwise.
 IMAGE_SUFFIXES = frozenset((

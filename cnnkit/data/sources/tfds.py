@@ -137,7 +137,7 @@ def _open_builder(name: str, download: bool) -> tfds.core.DatasetBuilder:
         raise UsageError(
             f"Dataset tfds:{name} is not prepared on this machine",
             expected=f"its files in {builder.data_dir}",
-            hint="Pass --download to download and prepare it",
+            hint="`download=True` downloads and prepares it",
         )
     return builder
 

@@ -28,7 +28,7 @@ from cnnkit.models.weights.weights_file import (
     WeightsFile,
 )
 
-HOW_TO_STATE = "preprocessing=, --preprocessing or, with --init-from, --init-option says otherwise."
+HOW_TO_STATE = "`preprocessing` says otherwise."
 # TensorFlow's kernels require this alignment, in bytes.
 ALIGNMENT = 64
 
@@ -111,7 +111,7 @@ def _check_finite(values: np.ndarray, stored: StoredTensor) -> np.ndarray:
             f"{stored} has numbers that are not finite",
             expected="trained weights",
             # Some files of features alone have placeholders for the dense layers.
-            hint="include_top=False takes the convolutions alone" if values.ndim < 3 else None,
+            hint="`include_top=False` takes the convolutions alone" if values.ndim < 3 else None,
         )
     return values
 

@@ -49,7 +49,7 @@ def convert_weights(
     if output.suffix != ".keras":
         raise UsageError("`output` must end in .keras", expected="FILE.keras", received=output)
     if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists", hint="Remove it, or give overwrite=True")
+        raise UsageError(f"{output} exists", hint="Remove it, or give `overwrite=True`")
     model = build(network, weights=file, **options_for_weights(file, options))
     output.parent.mkdir(parents=True, exist_ok=True)
     with staged_file(output) as aside:

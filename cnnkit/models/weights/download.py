@@ -8,15 +8,16 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from cnnkit.errors import RunError, UsageError
+from cnnkit._network_names import check_imagenet_network
+from cnnkit._networks import IMAGENET_CLASSES
+from cnnkit.errors import RunError
 from cnnkit.models.weights.open import open_weights
 from cnnkit.models.weights.weights_file import WeightsFile
 
-IMAGENET = "imagenet"
-CLASSES = 1000
 # What keras.applications' `preprocess_input` does for both networks.
 PREPROCESSING = "caffe"
 HOST = "https://storage.googleapis.com/"
@@ -65,38 +66,32 @@ CLASS_NAMES = RemoteFile(
 
 
 def download_imagenet_weights(
-    network: str | None, *, include_top: bool, classes: int
+    network: str,
+    *,
+    include_top: bool,
+    classes: int = IMAGENET_CLASSES,
+    **stated: Any,
 ) -> WeightsFile:
     """Download the ImageNet weights of a network and the names of the classes, once.
 
     Args:
-        network: `"vgg16"` or `"vgg19"`; None and other networks have no such weights.
+        network: `"vgg16"` or `"vgg19"`; other networks have no such weights.
         include_top: Whether to download the dense layers too.
         classes: Number of classes of the network that is being built.
+        **stated: Arguments of `open_weights` in place of those of these files.
 
     Raises:
         UsageError: If the network has no such weights, or other than 1,000 classes.
         RunError: If the download fails. The message contains the URL and the path of the file.
     """
-    if network is None or (network, include_top) not in FILES:
-        known = sorted({name for name, _ in FILES})
-        raise UsageError(
-            f"There are no ImageNet weights to download for {network or 'this network'}",
-            expected=f"{' or '.join(known)}, or a weights file",
-        )
-    if include_top and classes != CLASSES:
-        raise UsageError(
-            f"weights={IMAGENET!r} with dense layers must have 1,000 classes",
-            expected=f"classes={CLASSES}, or include_top=False",
-            received=f"classes={classes}",
-            hint="replace_head gives a trained network other classes",
-        )
+    check_imagenet_network(network, include_top=include_top, classes=classes)
     file = download_file(FILES[network, include_top])
-    if not include_top:
-        return open_weights(file, preprocessing=PREPROCESSING)
-    index = json.loads(download_file(CLASS_NAMES).read_text())
-    names = [index[str(i)][1] for i in range(CLASSES)]
-    return open_weights(file, preprocessing=PREPROCESSING, class_names=names)
+    known: dict[str, Any] = {"preprocessing": PREPROCESSING}
+    if include_top:
+        index = json.loads(download_file(CLASS_NAMES).read_text())
+        known["class_names"] = [index[str(i)][1] for i in range(IMAGENET_CLASSES)]
+    given = {name: value for name, value in stated.items() if value is not None}
+    return open_weights(file, **{**known, **given})
 
 
 def download_file(file: RemoteFile) -> Path:

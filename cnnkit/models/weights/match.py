@@ -56,7 +56,7 @@ def match_layers(
             f"{file.path} has no weights for layer {missing[0].name!r} of {model.name}",
             expected=_join_names(targets),
             received=_join_names(stored),
-            hint="include_top=False takes the convolutions alone" if only_head else None,
+            hint="`include_top=False` takes the convolutions alone" if only_head else None,
         )
     taken = {id(found) for _, found in pairs}
     has_head = any(isinstance(layer, keras.layers.Dense) for layer in targets)
@@ -160,7 +160,7 @@ def check_normalization_match(model: keras.Model, file: WeightsFile) -> None:
     if file.normalizations is None and layers:
         raise UsageError(
             f"{file.path} is of a network without normalization, which {model.name} has",
-            hint="For torchvision's AlexNet: preset='torchvision'; for others: lrn=False",
+            hint="For torchvision's AlexNet: `preset='torchvision'`; for others: `lrn=False`",
         )
     if file.normalizations and len(file.normalizations) != len(layers):
         raise UsageError(
@@ -189,7 +189,7 @@ def check_normalization_match(model: keras.Model, file: WeightsFile) -> None:
             raise UsageError(
                 f"{file.path} was trained with {name!r} {'before' if pool_first else 'after'} its"
                 f" pooling, {model.name} has it {'after' if pool_first else 'before'}",
-                hint="preset='caffe' normalizes first, preset='caffenet' pools first",
+                hint="`preset='caffe'` normalizes first, `preset='caffenet'` pools first",
             )
 
 

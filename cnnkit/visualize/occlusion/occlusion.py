@@ -281,7 +281,7 @@ def _choose_method(method: str | None, nodes: Sequence[Node]) -> str:
         '`method="incremental"` needs a layer with known windows after the image',
         expected="convolutions or pooling",
         received=f"{type(nodes[0].layer).__name__} {nodes[0].layer.name!r} first",
-        hint='Use method="plain"',
+        hint='Use `method="plain"`',
     )
 
 

@@ -38,7 +38,7 @@ def test_tfds_that_is_prepared(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     builder = tfds.builder
     monkeypatch.setattr(tfds, "builder", lambda name: builder(name, data_dir=tmp_path))
-    with pytest.raises(UsageError, match="not prepared on this machine.*Pass --download"):
+    with pytest.raises(UsageError, match="not prepared on this machine.*`download=True`"):
         load_dataset("tfds:cnnkit_tiny_shapes")
     source = load_dataset("tfds:cnnkit_tiny_shapes", download=True)
     assert source.class_names == ("dark", "light")

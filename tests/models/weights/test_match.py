@@ -74,5 +74,5 @@ def test_a_tensor_that_differs_is_named(small_alexnet, changes, text):
 def test_two_towers_into_one_are_refused_with_a_hint(small_alexnet):
     with pytest.raises(UsageError, match="build it with groups=2, and ungroup it"):
         alexnet(include_top=False, groups=1, weights=small_alexnet / "small.npz")
-    with pytest.raises(UsageError, match="include_top=False takes the convolutions alone"):
+    with pytest.raises(UsageError, match="`include_top=False` takes the convolutions alone"):
         alexnet(weights=small_alexnet / "small.npz")

@@ -488,7 +488,7 @@ def test_features_with_placeholders_for_the_dense_layers(tmp_path, trained):
         if name.startswith("classifier"):
             state[name] = torch.full_like(state[name], float("nan"))
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(UsageError, match="not finite.*include_top=False takes the convolutions"):
+    with pytest.raises(UsageError, match="not finite.*`include_top=False` takes the convolutions"):
         alexnet(weights=tmp_path / "a.pth", **ALEXNET)
     options = {"preset": "torchvision", "input_shape": (131, 131, 3), "include_top": False}
     ours = alexnet(weights=tmp_path / "a.pth", **options)
