@@ -26,7 +26,6 @@ SHARED: dict[str, str] = {
     "cli/commands/transfer": "transfer/test_benchmark.py",
     "cli/commands/visualize": "cli/visualize/test_figure.py",
     "cli/network_words": "cli/test_wrong_calls.py",
-    "cli/image_paths": "cli/commands/test_query.py",
     "cli/connection": "cli/commands/test_query.py",
     "cli/quiet_tensorflow": "cli/commands/test_serve.py",
     "cli/serve/embedded": "cli/commands/test_serve.py",

@@ -65,6 +65,14 @@ def test_options_that_change_the_layers_leave_the_rest_to_the_network():
     assert set(LAYERS) == set(PAPERS)
 
 
+def test_dense_layers_of_vgg_have_the_names_of_caffe_too():
+    vgg = outline_of_builder("vgg16", {})
+    assert [vgg.find_layer(name) for name in ("fc6", "fc7", "fc8")] == ["fc1", "fc2", "predictions"]
+    vgg.check_unit("fc6", 4095)
+    with pytest.raises(UsageError, match="Layer 'fc1' has no unit 4096"):
+        vgg.check_unit("fc6", 4096)
+
+
 def nested_network():
     inner = keras.Sequential(
         [keras.Input((16, 16, 3)), keras.layers.Conv2D(5, 3, name="inside")], name="inner"

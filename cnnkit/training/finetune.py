@@ -128,7 +128,7 @@ def describe_pretrained(
             place for place, layer in enumerate(network.layers) if "Pool" in type(layer).__name__
         ]
         if freeze is None:
-            below = network.layers[: poolings[-2]] if len(poolings) > 1 else []
+            below = network.layers[: poolings[-2]]
             freeze = [layer.name for layer in below if layer.trainable_weights]
         frozen_layers(network, freeze)
         return PretrainedNetwork(

@@ -1,5 +1,7 @@
 """What a path holds: a run, a model, an exported folder; and what is none of these."""
 
+import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -9,8 +11,11 @@ import pytest
 import tensorflow as tf
 
 from cnnkit._file_tree import is_exported
+from cnnkit.data import Decoding
+from cnnkit.data.formats import DECODING_OF_0_1_0
 from cnnkit.errors import RunError, UsageError
 from cnnkit.evaluation import ImageClassifier, open_classifier, predict
+from cnnkit.evaluation.image_classifier import ExportedClassifier
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.models import to_fully_convolutional
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_run
@@ -66,6 +71,23 @@ def test_an_exported_folder_answers_as_its_signatures_did(exported, tmp_path):
     for options in ({"explain": "deconvnet", "target": "3"}, {"explain": "gradcam"}):
         with pytest.raises(UsageError, match="deconvnet"):
             predict(exported, files, **options)
+
+
+def test_an_exported_folder_decodes_as_it_says_and_has_no_links(exported, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(exported, folder)
+    classifier = ExportedClassifier(folder)
+    assert classifier.decoding == DECODING_OF_0_1_0
+    del classifier._servable.definitions.signature_def["explain_bytes"]
+    with pytest.raises(UsageError, match="has no signature explain_bytes"):
+        classifier.check_explanation("deconvnet", None)
+    file = folder / "1" / "assets" / "preprocessing.json"
+    said = {"background": [0, 0, 9], "exif_orientation": True}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    assert ExportedClassifier(folder).decoding == Decoding(background=(0, 0, 9))
+    (folder / "1" / "notes").symlink_to(SAVED / "expected.npz")
+    with pytest.raises(UsageError, match="link to a file outside of the model folder"):
+        ExportedClassifier(folder)
 
 
 def test_names_given_replace_those_of_the_file(exported, photo, tmp_path):

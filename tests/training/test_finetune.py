@@ -60,6 +60,10 @@ def test_convolutions_get_a_linear_classifier(convolutions, monkeypatch):
     monkeypatch.delitem(models.BUILDERS, "tiny")
     with pytest.raises(UsageError, match=r"whose arrays fit several. Expected: alexnet_caffe \("):
         describe_pretrained(convolutions, init_options={"preprocessing": "caffe"})
+    with pytest.raises(UsageError, match="Did you mean caffe"):
+        describe_pretrained(
+            convolutions, model="alexnet_caffe", init_options={"preprocessing": "cafe"}
+        )
 
 
 def test_a_run_keeps_its_network_and_size(digits):
@@ -251,7 +255,14 @@ def squared_inputs(inputs, images):
 
 def test_the_rate_is_of_some_images_at_the_size_of_the_network(digits, image_folder, monkeypatch):
     """Twenty images: the last batch is not full."""
-    monkeypatch.setattr(sys.modules["cnnkit.training.finetune"], "SAMPLED_IMAGES", 20)
+    module, read = sys.modules["cnnkit.training.finetune"], []
+
+    def read_batches(split, *, augmentation, **options):
+        read.append((len(split), augmentation))
+        return batches(split, augmentation=augmentation, **options)
+
+    monkeypatch.setattr(module, "SAMPLED_IMAGES", 20)
+    monkeypatch.setattr(module, "batches", read_batches)
     dataset, model = load_dataset(f"folder:{image_folder}"), models.load_model(digits.path)
     split = dataset.splits["train"]
     order = np.random.default_rng(0).permutation(len(split))[:20]
@@ -259,13 +270,14 @@ def test_the_rate_is_of_some_images_at_the_size_of_the_network(digits, image_fol
     [batch] = batches(sample, augmentation=Augmentation(32), batch_size=20)
     inputs = feature_extractor(model, model.layers[-3].name)
     expected = 1 / (squared_inputs(inputs, batch["images"].numpy()) + 1)
-    config = dataclasses.replace(DIGITS, image_size=40)
+    config = dataclasses.replace(DIGITS, image_size=40, scale=(40, 60))
     assert classifier_learning_rate(model, config, dataset) == pytest.approx(expected, rel=0.06)
     # A network of convolutions has no size: its last maps are the inputs.
     free = models.build("cifar10_quick", include_top=False)
     [batch] = batches(sample, augmentation=Augmentation(40), batch_size=20)
     expected = 1 / (squared_inputs(free, batch["images"].numpy()) + 1)
     assert classifier_learning_rate(free, config, dataset) == pytest.approx(expected, rel=0.06)
+    assert read == [(20, Augmentation(32)), (20, Augmentation(40))]
 
 
 def test_a_damaged_image_is_named(digits, image_folder, tmp_path):

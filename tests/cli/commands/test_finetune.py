@@ -1,7 +1,9 @@
 """`cnnkit finetune`: what it prints, resumes and exports, and wrong arguments."""
 
+import dataclasses
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -10,6 +12,8 @@ from cnnkit.cli.commands import finetune as command
 from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Decoding, load
+from cnnkit.figures import learning_rates
+from cnnkit.recipes import TrainingStage
 from cnnkit.run_folder import RunFolder
 from cnnkit.stage_folder import read_stages
 from cnnkit.training import train
@@ -110,7 +114,7 @@ def test_what_comes_after_the_training(trained, digits, tmp_path, capsys):
     assert capsys.readouterr().out == ""
     # The document is alone on standard output.
     assert trained(0, digits, "digits", "--json")[0] == 0
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_picture_is_replaced_and_packages_are_there_before_the_training(
@@ -125,6 +129,59 @@ def test_a_picture_is_replaced_and_packages_are_there_before_the_training(
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     assert trained(0, digits, "digits", "--tensorboard")[0] == 2
     assert "tensorboard" in capsys.readouterr().err
+
+
+def test_a_sweep_comes_before_the_second_stage_begins(digits, tmp_path, monkeypatch):
+    """It moves the layers below the classifier, which keeps its own rate."""
+    monkeypatch.chdir(tmp_path)
+    config = TrainingConfig(learning_rate=0.1, lr_multipliers={"fc8/*": 20.0})
+    stages = [TrainingStage(name, config) for name in ("classifier", "finetuned")]
+    calls = []
+
+    def record(name, result=None):
+        def call(*args, **options):
+            calls.append((name, args, options))
+            return result
+
+        return call
+
+    sweep = SimpleNamespace(rates=[0.2], losses=[1.0], suggestion=0.2)
+    modules = sys.modules
+    for module, name, result in (
+        (modules["cnnkit.training.finetune"], "finetuning_stages", stages),
+        (modules["cnnkit.training.learning_rate_sweep"], "sweep_learning_rate", sweep),
+        (learning_rates, "draw_learning_rate_sweep", None),
+        (command, "write_stages", None),
+        (command, "replace_stages", None),
+    ):
+        monkeypatch.setattr(module, name, record(name, result))
+
+    def train_stages(output, stages, train_stage, report):
+        for stage in stages:
+            for resume in (True, False):
+                train_stage(stage.config, output / stage.name, resume)
+
+    monkeypatch.setattr(command, "train_stages", train_stages)
+    monkeypatch.setattr(
+        command, "train_and_report", lambda args, output, work: work(record("train")) and 0
+    )
+    assert main(["finetune", digits, "digits", "--overwrite", "--lr-find", "rates.png"]) == 0
+    named = {name: (args, options) for name, args, options in calls}
+    assert named["write_stages"][1] == named["draw_learning_rate_sweep"][1] == {"overwrite": True}
+    [[swept], _] = named["sweep_learning_rate"]
+    assert swept == dataclasses.replace(config, lr_multipliers={"fc8/*": 0.0})
+    found = dataclasses.replace(config, learning_rate=0.2, lr_multipliers={"fc8/*": 10.0})
+    trained = [args for name, args, _ in calls if name == "train"]
+    assert [(folder.name, resume, one) for one, folder, resume, _ in trained] == [
+        ("classifier", True, config),
+        ("classifier", False, config),
+        ("finetuned", True, config),
+        ("finetuned", False, found),
+    ]
+    assert {facts["recipe"] for *_, facts in trained} == {"finetune"}
+    [[output, kept], _] = named["replace_stages"]
+    assert [stage.config for stage in kept] == [config, found]
+    assert output.name == "digits"
 
 
 def test_the_run_has_the_name_of_the_folder():
