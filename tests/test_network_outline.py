@@ -51,7 +51,7 @@ def test_the_table_of_layers_is_that_of_the_builder(name):
         outline = outline_of_builder(name, {"classes": classes})
         known = check_units(outline, model)
         weighted = [layer.name for layer in model.layers if layer.trainable_weights]
-    assert outline.weighted == tuple(weighted)
+    assert (outline.weighted, outline.classes) == (tuple(weighted), classes)
     assert set(weighted) < set(known)
     assert outline.name == name
     assert OPTIONS[name] == tuple(inspect.signature(models.BUILDERS[name]).parameters)
@@ -114,6 +114,17 @@ def test_the_outline_of_a_file_is_that_of_its_network(tmp_path, build):
     if build is nested_network:
         assert (known["bn"], known["inside"], outline.units["both"]) == (5, 5, None)
         assert outline.find_layer("inner") is outline.find_layer("image") is None
+
+
+def test_both_forms_of_the_output_of_a_configuration_are_read():
+    """Keras has written the only output with and without a list around it."""
+    model = named_network()
+    config = json.loads(model.to_json())
+    output = [model.layers[-1].name, 0, 0]
+    for form in (output, [output]):
+        config["config"]["output_layers"] = form
+        outline = outline_of_config(config)
+        assert (outline.classes, outline.class_names) == (3, ("cat", "dog", "7"))
 
 
 def errors_of(*calls):

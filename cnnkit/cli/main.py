@@ -142,7 +142,6 @@ def _run(argv: list[str], debug: bool) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of standard output is gone (`cnnkit ... | head`).
-        discard(sys.stdout)
         return FAILED
     except ModuleNotFoundError as error:
         return _report(_missing_package(error), debug)

@@ -62,6 +62,14 @@ def test_an_ambiguous_beginning_names_the_options(parser):
         parser.parse_args(["x", "--he"])
 
 
+def test_other_errors_of_argparse_stay_as_they_are(parser):
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--one")
+    group.add_argument("--two")
+    with pytest.raises(UsageError, match=r"one of the arguments --one --two is required\. `"):
+        parser.parse_args(["x"])
+
+
 def test_a_path_that_the_system_refuses_is_an_error_of_its_argument(parser):
     def refuse(text):
         raise OSError(36, "File name too long")

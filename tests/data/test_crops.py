@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cnnkit.data import Augmentation, PCAColorNoise
 from cnnkit.data.augmentation import sample_augmentation
+from cnnkit.data.crops import array_window_reader, crop_image
 from tests.helpers.images import USUAL, augmented, resize_with_pillow, smooth, split_of
 
 
@@ -25,6 +27,19 @@ def test_random_crops_are_windows_of_the_rescaled_image(rng, sides):
         assert np.abs(shown[i] - expected).max() < 1.6
         corners.add((top, left))
     assert len(corners) > 6
+
+
+@pytest.mark.parametrize("scaled", [(20, 45), (80, 60)])
+def test_fast_rescaling_is_linear_between_the_centers_of_pixels(scaled):
+    y, x = np.mgrid[0:40, 0:60].astype(np.float32)
+    image, whole = tf.constant(np.stack([y, x, 0 * x], -1)), tf.constant(scaled)
+    shown = crop_image(
+        array_window_reader(image), tf.constant([40, 60]), whole, tf.constant([0, 0]), whole,
+        fast=True,
+    )  # fmt: skip
+    for seen, side, pixels in ((shown[:, 0, 0], 40, scaled[0]), (shown[0, :, 1], 60, scaled[1])):
+        centers = (np.arange(pixels) + 0.5) * side / pixels - 0.5
+        np.testing.assert_allclose(seen, centers.clip(0, side - 1), atol=1e-4)
 
 
 def test_jitter_rescales_the_shorter_side(rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnkit.data import Dataset, Split
-from cnnkit.data.dataset import stratified_holdout
+from cnnkit.data.dataset import UNUSED_SPLIT, stratified_holdout
 from cnnkit.errors import UsageError
 
 
@@ -41,5 +41,8 @@ def test_a_dataset_prints_as_a_readable_block():
         "  1 file left out: 1 unreadable>"
     )
     pixels = np.zeros((2, 4, 6, 3), np.uint8)
+    for spec in ("folder:x", "folder:x#val"):
+        other = Dataset(spec, ("a",), {}, "", {f"{UNUSED_SPLIT} test": ("t/1.png",)})
+        assert other.describe_left_out().endswith("; folder:x#test holds that split out")
     split = Split.from_pixels(np.zeros(2, np.int32), ("1", "2"), pixels)
     assert repr(split) == "<Split: 2 images in memory, 4 x 6 pixels>"

@@ -10,6 +10,7 @@ from PIL import Image
 from cnnkit.data import (
     Augmentation,
     PCAColorNoise,
+    Split,
     batches,
     cache_in_memory,
     decode,
@@ -126,6 +127,16 @@ def test_splits_above_max_bytes_stay_in_their_files(small_folder):
     size = len(split) * SIDE * SIDE * 3
     assert cache_in_memory(split, max_bytes=size).pixels is not None
     assert cache_in_memory(split, max_bytes=size - 1) is split
+    # Of photos with different sides, the first and the last one are read.
+    read = []
+
+    def load_image(index):
+        read.append(index)
+        return tf.zeros((4 + tf.cast(index, tf.int32), 4, 3), tf.uint8)
+
+    photos = Split(np.zeros(3, np.int32), ("a", "b", "c"), load_image)
+    assert cache_in_memory(photos) is photos
+    assert [index.numpy() for index in read] == [0, 2]
 
 
 def test_images_of_several_sizes_stay_in_their_files(small_folder):

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from cnnkit._file_tree import is_exported
 from cnnkit.data import Decoding
-from cnnkit.data.formats import DECODING_OF_0_1_0
 from cnnkit.errors import RunError, UsageError
 from cnnkit.evaluation import ImageClassifier, open_classifier, predict
 from cnnkit.evaluation.image_classifier import ExportedClassifier
@@ -77,7 +76,7 @@ def test_an_exported_folder_decodes_as_it_says_and_has_no_links(exported, tmp_pa
     folder = tmp_path / "digits"
     shutil.copytree(exported, folder)
     classifier = ExportedClassifier(folder)
-    assert classifier.decoding == DECODING_OF_0_1_0
+    assert classifier.decoding == Decoding(background=None, exif_orientation=False)
     del classifier._servable.definitions.signature_def["explain_bytes"]
     with pytest.raises(UsageError, match="has no signature explain_bytes"):
         classifier.check_explanation("deconvnet", None)

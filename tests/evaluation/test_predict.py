@@ -80,12 +80,13 @@ def test_a_run_sees_the_crops_of_its_evaluation(tmp_path):
         np.testing.assert_allclose([p for _, p in own.top], [p for _, p in expected.top], rtol=1e-4)
 
 
+@pytest.mark.filterwarnings("error::cnnkit.errors.AssumptionWarning")
 def test_a_run_decodes_as_its_configuration_says(tmp_path):
     """Unless another decoding is given. A run without preprocessing gives no warning."""
     run = RunFolder(write_run(tmp_path / "run", 3, tmp_path))
     inputs = keras.Input((SIZE, SIZE, 3))
-    dense = keras.layers.Dense(CLASSES, "softmax")
-    keras.Model(inputs, dense(keras.layers.Flatten()(inputs))).save(run.model_file)
+    x = keras.layers.Flatten()(keras.layers.Conv2D(2, 3)(inputs))
+    keras.Model(inputs, keras.layers.Dense(CLASSES, "softmax")(x)).save(run.model_file)
     run.write_config(dataclasses.replace(run.config, background="#008000"))
     photo = tmp_path / "glass.png"
     Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0)).save(photo)

@@ -13,6 +13,7 @@ from PIL import Image
 from cnnkit.data import animation as animation_module
 from cnnkit.data import decode_image
 from cnnkit.data.animation import first_gif_frame
+from cnnkit.data.graph_checks import assert_or_invalid_argument, failed_check
 from cnnkit.export import ImageLimits
 from cnnkit.export.image_header import FORMATS, validate_image_bytes
 from cnnkit.export.invalid_inputs import TRUNCATED_FILES, large_png
@@ -30,6 +31,13 @@ def guarded():
         input_signature=ONE_FILE,
         autograph=False,
     )
+
+
+def test_the_reason_of_a_check_is_told_apart_from_texts_of_tensorflow():
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        assert_or_invalid_argument(tf.constant(False), "the side is {}, at most {}", 3, 2)
+    assert failed_check(caught.value) == "the side is 3, at most 2"
+    assert failed_check(tf.errors.InvalidArgumentError(None, None, "Bad PNG [op]")) is None
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,10 @@
 """Feature specifications: defaults, JSON and fields out of range."""
 
+import argparse
+
 import pytest
 
+from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
 
@@ -38,3 +41,15 @@ def test_fields_out_of_range():
         FeatureSpec("fc7", image_size=0)
     with pytest.raises(UsageError, match="`image_size` must be None with `scales`"):
         FeatureSpec("fc7", (24,), pool="max", image_size=24)
+
+
+def test_the_options_of_commands_are_the_fields():
+    parser = argparse.ArgumentParser()
+    add_spec_arguments(parser)
+    words = "--scales 24,30 --aggregate max --no-flip --pool max --no-l2"
+    args = parser.parse_args(words.split())
+    assert spec_from_arguments(args, "fc6") == FeatureSpec(
+        "fc6", (24, 30), "max", flip=False, pool="max", l2=False
+    )
+    args = parser.parse_args(["--image-size", "40"])
+    assert spec_from_arguments(args, args.layer) == FeatureSpec("fc7", image_size=40)

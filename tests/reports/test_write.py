@@ -138,6 +138,7 @@ def test_the_page_shows_what_a_reader_asks_for(page, run):
     )
     assert "cnnkit train </pre><script>" in text
     assert "<i>none" in text
+    assert "CPU" in found.texts
     assert found.tags.count("img") == 3 * len(results["mistakes"]) + 2 + 1 + 2
     counts = [int(one) for one in found.texts if one.isdigit()]
     assert sum(counts) >= 21
@@ -152,6 +153,7 @@ def test_a_number_of_the_matrix_leads_to_a_mistake(page, run):
     # Rows are classes, and columns are answers.
     rows = [re.findall(r">([\d·]+)<", row) for row in matrix.split("<tr>")[2:]]
     used = sorted({number for row in results["confusion"] for number in row[:2]})
+    assert len(re.findall(r'<td class="s[0-9]">', matrix)) == len(used) ** 2
     for label, answer, images in results["confusion"]:
         assert rows[used.index(label)][used.index(answer)] == str(images)
     article = html.split('id="mistake-1"')[1].split("</article>")[0]

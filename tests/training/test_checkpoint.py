@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnkit.cli.main import main
-from cnnkit.errors import CnnkitError, RunError, UsageError
+from cnnkit.errors import CnnkitError, DataError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import checkpoint, train
 from cnnkit.training.checkpoint import MetricTotals, TrainingState
@@ -146,6 +146,24 @@ def test_a_torn_checkpoint_falls_back_to_the_one_before(tmp_path):
     assert [line["epoch"] for line in run.metrics] == [1, 2, 3]
     for a, b in zip(before, weights_of(run), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_new_epoch_counts_from_zero():
+    state = TrainingState(epochs=1, step=5, totals=MetricTotals(3, 4.0, 2.0, 1.0))
+    state.next_epoch()
+    assert state == TrainingState(epochs=2, step=0, totals=MetricTotals(0, 0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_an_accuracy_out_of_range_is_refused(value):
+    state = TrainingState(best_accuracy=1.0, plateau=PlateauState(best=0.0))
+    assert TrainingState.from_dict(state.to_dict()) == state
+    fields = state.to_dict()
+    for part, name in ((fields, "best_accuracy"), (fields["plateau"], "best")):
+        right, part[name] = part[name], value
+        with pytest.raises(DataError, match=f"{name}.*a finite number of at least 0 of at most 1"):
+            TrainingState.from_dict(fields)
+        part[name] = right
 
 
 @pytest.mark.parametrize(

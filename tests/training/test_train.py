@@ -2,6 +2,7 @@
 
 import dataclasses
 import random
+import sys
 
 import keras
 import numpy as np
@@ -136,6 +137,23 @@ def test_an_unknown_strategy_is_refused(arguments, text):
     """It was taken for `mirrored`."""
     with pytest.raises(UsageError, match=text):
         get_strategy(*arguments)
+
+
+def test_the_workers_reach_the_strategy(tmp_path, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    asked = {}
+
+    def get_strategy(*args, **options):
+        asked.update(options)
+        raise Asked
+
+    monkeypatch.setattr(sys.modules["cnnkit.training.train"], "get_strategy", get_strategy)
+    given = {"workers": ("a:1", "b:1"), "worker_index": 1, "worker_timeout": 3}
+    with pytest.raises(Asked):
+        train(CONFIG, tmp_path / "run", **given)
+    assert asked.items() >= given.items()
 
 
 def test_a_dataset_without_held_out_images_is_refused_before_training(tmp_path, capsys):

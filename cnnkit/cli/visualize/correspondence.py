@@ -100,7 +100,6 @@ def read_object_parts(
         every image, in pixels of these.
 
     Raises:
-        UsageError: If the file does not exist.
         DataError: If it does not have this content, or a part is outside the center crop.
     """
     from cnnkit.cli.read_image import center_window, read_image
@@ -127,8 +126,6 @@ def read_object_parts(
 
 def _read_entries(file: Path) -> list[tuple[str, dict[str, np.ndarray]]]:
     """Return the name of each image and the boxes of its parts, in pixels of the image file."""
-    if not file.is_file():
-        raise UsageError(f"No file {file}", expected="a JSON file of images and their parts")
     try:
         return [
             (entry.text("image"), {part: _read_box(boxes, part) for part in boxes})

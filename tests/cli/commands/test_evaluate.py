@@ -12,6 +12,7 @@ from PIL import Image
 
 from cnnkit import zfnet
 from cnnkit._file_tree import newest_results
+from cnnkit.cli.commands import evaluate as evaluate_command
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.evaluation import EvaluatedModel, evaluate
@@ -121,6 +122,10 @@ def test_an_ensemble_with_its_single_figures(run, dataset, tmp_path, capsys):
     expected = evaluate(members, split, LABELS, protocol="dense")
     assert found["top1_error"] == expected.top1_error
     assert found["confusion"] == [list(one) for one in expected.confusion]
+    rows = evaluate_command._rows(expected, members, None)
+    assert [row["class"] for row in rows] == [*LABELS, "a at 16", "b at 18", "together"]
+    errors = [f"{one.top1_error:.1%}" for one in (*expected.members, expected)]
+    assert [row["top-1 error"] for row in rows[-3:]] == errors
     singles = [one["top1_error"] for one in found["members"]]
     assert singles == [one.top1_error for one in expected.members]
 

@@ -14,7 +14,6 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from cnnkit.cli.image_paths import print_predictions
 from cnnkit.cli.main import main
 from cnnkit.client import Explanation
 from cnnkit.figures import draw_explanations
@@ -390,15 +389,3 @@ def test_query_needs_no_tensorflow(files, server):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_the_column_of_names_is_as_wide_for_every_image(capsys):
-    for name, label in (("a.png", "ant"), ("b.png", "bumblebee")):
-        print_predictions(name, [(label, 0.75)], ["ant", "bumblebee", "x" * 100])
-        print_predictions(name, [(label, 0.75)])
-    assert capsys.readouterr().out.splitlines() == [
-        f"a.png  {'ant':24}  0.7500",
-        "a.png  ant  0.7500",
-        f"b.png  {'bumblebee':24}  0.7500",
-        "b.png  bumblebee  0.7500",
-    ]

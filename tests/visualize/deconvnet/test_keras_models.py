@@ -295,16 +295,16 @@ def test_command_says_that_a_unit_does_not_fire(tmp_path, rng, capsys):
     model.set_weights([model.get_weights()[0], np.array([-1e9, 0])])
     model.save(tmp_path / "model.keras")
     keras.utils.save_img(tmp_path / "image.png", rng.uniform(0, 255, (13, 13, 3)))
-    command = ["visualize", "deconvnet", str(tmp_path / "model.keras"), str(tmp_path / "image.png"),
-               "--preprocessing", "raw",
-               "--layer", "last", "--unit", "0", "--output", str(tmp_path / "x.png")]  # fmt: skip
-    assert main(command) == 1
-    assert "Unit 0 of last is not active on" in capsys.readouterr().err
+    words = [str(tmp_path / "model.keras"), str(tmp_path / "image.png"), "--preprocessing", "raw",
+             "--layer", "last", "--output", str(tmp_path / "x.png")]  # fmt: skip
+    for verb in ("deconvnet", "stack"):
+        assert main(["visualize", verb, *words, "--unit", "0"]) == 1
+        assert "Unit 0 of last is not active on" in capsys.readouterr().err
     model.set_weights([model.get_weights()[0], np.array([-1e9, -1e9])])
     model.save(tmp_path / "model.keras")
-    command = [word for word in command if word not in ("--unit", "0")]
-    assert main(command) == 1
-    assert "No unit of last is active on" in capsys.readouterr().err
+    for verb in ("deconvnet", "rules"):
+        assert main(["visualize", verb, *words]) == 1
+        assert "No unit of last is active on" in capsys.readouterr().err
     assert not (tmp_path / "x.png").exists()
 
 
