@@ -85,8 +85,8 @@ protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 		--python_out=cnnkit/models/weights --pyi_out=cnnkit/models/weights \
 		cnnkit/models/weights/caffe_weights.proto
 
-bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/bench.stamp  ## the benchmarks, one after the other; without that of a GPU
+	for file in $(filter-out benchmarks/gpu.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
 mutants: $(VENV)/dev.stamp  ## breaks the package in 200 places and counts what the tests notice
 	$(BIN)/python -m tests.mutation --seed $(SEED)

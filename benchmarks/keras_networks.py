@@ -8,6 +8,7 @@ Keras and the backends are imported where they are used.
 from __future__ import annotations
 
 import contextlib
+import functools
 
 from torch_networks import LEARNING_RATE, MOMENTUM, Steps, steps
 
@@ -60,12 +61,15 @@ def jax_steps(model, images, labels) -> Steps:
         weights, velocities = optimizer.stateless_apply(velocities, gradients, weights)
         return loss, (weights, others, velocities)
 
-    compiled = jax.jit(step, donate_argnums=(0, 1, 2))
+    @functools.cache
+    def compiled():
+        return jax.jit(step, donate_argnums=(0, 1, 2)).lower(*state, images, labels).compile()
+
     answer = jax.jit(lambda w, o, images: model.stateless_call(w, o, images, training=False)[0])
     last = []
 
     def train():
-        loss, state[:] = compiled(*state, images, labels)
+        loss, state[:] = compiled()(*state, images, labels)
         last[:] = [loss]
         return loss
 
@@ -73,7 +77,53 @@ def jax_steps(model, images, labels) -> Steps:
         last[:] = [answer(*state[:2], images)]
         return last[0]
 
-    return Steps(forward, train, lambda: jax.block_until_ready((last, state)))
+    def peak_memory():
+        found = compiled().memory_analysis()
+        held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return held + found.temp_size_in_bytes
+
+    def wait():
+        return jax.block_until_ready((last, state))
+
+    return Steps(forward, train, wait, peak_memory)
+
+
+def jax_projections(model, layer: str, images):
+    """Returns a call of the forward pass to a layer, and one of the deconvnet's pass.
+
+    The second projects the strongest activation of the layer in each image to its pixels, through
+    the backward rules of cnnkit's layers; `cnnkit.visualize.deconvnet` itself needs TensorFlow.
+
+    Returns:
+        `forward()`, the maps (n, h, w, c), and `project()`, (n, h, w, 3).
+    """
+    import jax
+    import jax.numpy as jnp
+    import keras
+
+    from cnnkit.layers import backward_rule
+
+    images = jnp.asarray(images)
+    features = keras.Model(model.inputs, model.get_layer(layer).output)
+    kept = (features.trainable_variables, features.non_trainable_variables)
+    weights = [[variable.value for variable in variables] for variables in kept]
+
+    def maps_of(weights, images):
+        return features.stateless_call(*weights, images, training=False)[0]
+
+    def strongest(images, weights):
+        flat = maps_of(weights, images).reshape(len(images), -1)
+        return jnp.take_along_axis(flat, flat.argmax(axis=1, keepdims=True), axis=1).sum()
+
+    forward = jax.jit(maps_of)
+    pixels = jax.jit(jax.grad(strongest))
+
+    def project():
+        # The layers read the rule while they are traced.
+        with backward_rule("deconvnet"):
+            return jax.block_until_ready(pixels(images, weights))
+
+    return lambda: jax.block_until_ready(forward(weights, images)), project
 
 
 def torch_steps(model, images, labels) -> Steps:
@@ -84,7 +134,11 @@ def torch_steps(model, images, labels) -> Steps:
     images, labels = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
     model.train()
     weights = [variable.value for variable in model.trainable_variables]
-    return steps(lambda x, training: model(x, training=training), weights, images, labels, False)
+
+    def run(x, training):
+        return model(x, training=training)
+
+    return steps(run, weights, images, labels, autocast=False)
 
 
 def accelerated(backend: str) -> bool:

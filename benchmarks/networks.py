@@ -6,12 +6,13 @@ Needs Keras, the backend it is asked for and, for the peer, PyTorch; of cnnkit o
 TensorFlow, so PYTHONPATH=. does where cnnkit is not installed. A training step is forward with
 dropout, backward and SGD with momentum on all weights. The peer is made from the Keras network
 layer by layer, takes its weights, and must give the same logits before anything is timed. It runs
-eagerly, with cuDNN's choice of kernels; tensor cores take float32 as TF32 on every side.
+eagerly in both layouts and by `torch.compile`, with cuDNN's choice of kernels; the ratio is that to
+the fastest. Tensor cores take float32 as TF32 on every side.
 
 Without arguments a machine with an accelerator times all networks, batch 64, in float32 and
 mixed_bfloat16, which for the peer is autocast to bfloat16. A CPU times `CPU_NETWORKS`, batch 4, in
-float32: a minute or two on 2 cores. VGG takes minutes for each network there, and bfloat16 about
-ten times as long as float32 on a CPU without instructions for it.
+float32 beside both eager layouts: some minutes on 2 cores. VGG takes minutes for each network
+there, and bfloat16 about ten times as long as float32 on a CPU without instructions for it.
 """
 
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)
@@ -23,11 +24,12 @@ import importlib.util
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
 from keras_networks import STEPS, accelerated, exact_float32
-from torch_networks import Steps, allow_tf32, peer, peer_images, peer_steps
+from torch_networks import PEERS, Steps, allow_tf32, peer, peer_images, peer_steps
 
 from cnnkit.errors import UsageError
 
@@ -35,7 +37,8 @@ CPU_NETWORKS = ("alexnet", "zfnet")
 POLICIES = ("float32", "mixed_bfloat16")
 REPEATS = 10  # steps between two waits on an accelerator
 TOLERANCE = 3e-4  # of the largest logit
-ROW = "{:<24} {:<15} {:<9} {:>16} {:>17} {:>8}"
+COLUMNS = ("cnnkit", *PEERS)
+ROW = "{:<24} {:<15} {:<8}" + " {:>13}" * len(COLUMNS) + " {:>6}"
 
 
 def arguments() -> argparse.Namespace:
@@ -49,18 +52,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, metavar="N", help="images in a batch")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="the median counts")
     parser.add_argument("--image-size", type=int, metavar="PIXELS", help="instead of the network's")
-    parser.add_argument(
-        "--peer-layout",
-        choices=("contiguous", "channels_last"),
-        default="contiguous",
-        help="how PyTorch lays out its tensors",
-    )
+    parser.add_argument("--peers", nargs="+", choices=PEERS, help="ways to run PyTorch's network")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser.parse_args()
 
 
-def difference(model, network, backend: str, layout: str) -> float:
-    """Returns how far the logits of both are apart, as a part of the largest one.
+def difference(model, options: argparse.Namespace) -> float:
+    """Returns how far the peer's logits are apart from ours, as a part of the largest one.
 
     Raises:
         RuntimeError: If that is more than `TOLERANCE`.
@@ -70,11 +68,11 @@ def difference(model, network, backend: str, layout: str) -> float:
 
     images = np.random.default_rng(1).uniform(0, 255, (2, *model.input_shape[1:]))
     images = images.astype("float32")
-    device = next(network.parameters()).device.type
+    other = peer(model, options.device, "contiguous").eval()
     allow_tf32(False)
-    with exact_float32(backend), torch.inference_mode():
+    with exact_float32(options.backend), torch.inference_mode():
         ours = keras.ops.convert_to_numpy(model(images, training=False))
-        theirs = network.eval()(peer_images(images, device, layout)).cpu().numpy()
+        theirs = other(peer_images(images, options.device, "contiguous")).cpu().numpy()
     allow_tf32(True)
     apart = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     if not apart <= TOLERANCE:
@@ -84,35 +82,22 @@ def difference(model, network, backend: str, layout: str) -> float:
 
 def measure(name: str, policy: str, options: argparse.Namespace) -> list[dict]:
     """Times one network under one dtype policy and returns a row for each step."""
-    import keras
-
-    from cnnkit.models import build
-
-    keras.config.set_dtype_policy(policy)
-    side = options.image_size
-    model = build(
-        name, classifier_activation=None, input_shape=None if side is None else (side, side, 3)
-    )
-    random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (options.batch, *model.input_shape[1:])).astype("float32")
-    labels = random.integers(0, model.output_shape[-1], options.batch)
-    device, layout = options.device, options.peer_layout
-    candidates = {"cnnkit": STEPS[options.backend](model, images, labels)}
-    apart = None
-    if options.peer:
-        network = peer(model, device, layout)
-        if policy == "float32":
-            apart = difference(model, network, options.backend, layout)
-        autocast = policy != "float32"
-        candidates["PyTorch"] = peer_steps(
-            network, images, labels, layout=layout, autocast=autocast
-        )
-    repeats = 1 if device == "cpu" else REPEATS
+    model = network(name, policy, options)
+    batch = batch_for(model, options.batch)
+    apart = difference(model, options) if options.peers and policy == "float32" else None
+    candidates, starts, memory = {}, {}, {}
+    for key in ("cnnkit", *options.peers):
+        begin = time.perf_counter()
+        made = prepared(key, model, batch, policy, options)
+        if made is not None:
+            candidates[key], starts[key] = made, time.perf_counter() - begin
+            memory[key] = made.peak_memory()
     rows = []
     for step in ("forward", "train"):
-        calls = {key: repeated(value, step, repeats) for key, value in candidates.items()}
+        calls = {key: repeated(made, step, options.repeats) for key, made in candidates.items()}
         seconds = interleaved(calls, options.rounds)
-        speed = {key: options.batch * repeats / value for key, value in seconds.items()}
+        speed = {key: options.batch * options.repeats / value for key, value in seconds.items()}
+        peers = [speed[key] for key in speed if key != "cnnkit"]
         rows.append(
             {
                 "network": name,
@@ -120,13 +105,56 @@ def measure(name: str, policy: str, options: argparse.Namespace) -> list[dict]:
                 "parameters": model.count_params(),
                 "policy": policy,
                 "step": step,
-                "images_per_second": speed["cnnkit"],
-                "torch_images_per_second": speed.get("PyTorch"),
-                "ratio": speed["cnnkit"] / speed["PyTorch"] if "PyTorch" in speed else None,
+                "images_per_second": speed,
+                "ratio": speed["cnnkit"] / max(peers) if peers else None,
                 "logits_differ_by": apart,
+                "seconds_to_compile": starts,
+                "peak_memory_of_training": memory,
             }
         )
     return rows
+
+
+def network(name: str, policy: str, options: argparse.Namespace, **choices):
+    """Returns a network of cnnkit that ends in logits; `choices` are arguments of its builder."""
+    import keras
+
+    from cnnkit.models import build
+
+    keras.config.set_dtype_policy(policy)
+    side = options.image_size
+    shape = None if side is None else (side, side, 3)
+    return build(name, classifier_activation=None, input_shape=shape, **choices)
+
+
+def batch_for(model, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random images and labels for a model."""
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 255, (count, *model.input_shape[1:])).astype("float32")
+    return images, random.integers(0, model.output_shape[-1], count)
+
+
+def prepared(key: str, model, batch, policy: str, options: argparse.Namespace) -> Steps | None:
+    """Returns the steps of cnnkit or of a peer after the first of each, or None.
+
+    None stands for a peer that cannot be compiled here, for want of a C++ compiler or of Triton.
+    """
+    try:
+        if key == "cnnkit":
+            steps = STEPS[options.backend](model, *batch)
+        else:
+            autocast = policy != "float32"
+            steps = peer_steps(model, *batch, kind=key, device=options.device, autocast=autocast)
+        steps.forward()
+        steps.train()
+        steps.wait()
+    except RuntimeError as error:
+        if key != "compiled":
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "")
+        print(f"torch.compile failed: {type(error).__name__}: {reason}", file=sys.stderr)
+        return None
+    return steps
 
 
 def repeated(steps: Steps, step: str, times: int) -> Callable[[], None]:
@@ -158,31 +186,47 @@ def complete(options: argparse.Namespace) -> None:
     unknown = [name for name in options.networks if name not in BUILDERS]
     if unknown:
         sys.exit(f"No network {', '.join(unknown)}: expected some of {', '.join(BUILDERS)}, or all")
-    options.peer = importlib.util.find_spec("torch") is not None
-    if not options.peer:
+    options.repeats = REPEATS if accelerator else 1
+    if importlib.util.find_spec("torch") is None:
         print("PyTorch is not installed: cnnkit is timed alone", file=sys.stderr)
+        options.peers = ()
         return
     import torch
 
     if accelerator and not torch.cuda.is_available():
         print("This PyTorch sees no accelerator: cnnkit is timed alone", file=sys.stderr)
-        options.peer = False
+        options.peers = ()
+        return
+    options.peers = options.peers or (PEERS if accelerator else PEERS[:2])
     allow_tf32(True)
     torch.backends.cudnn.benchmark = True
 
 
 def conditions(options: argparse.Namespace) -> dict:
     """Returns what the figures depend on."""
-    names = ("keras", options.backend, *(["torch"] if options.peer else []))
+    names = ("keras", options.backend, *(["torch"] if options.peers else []))
     return {
         "backend": options.backend,
         "device": options.device,
+        "card": card(options),
         "cores": os.cpu_count(),
         "batch": options.batch,
         "rounds": options.rounds,
-        "peer_layout": options.peer_layout if options.peer else None,
         "versions": {name: importlib.metadata.version(name) for name in names},
     }
+
+
+def card(options: argparse.Namespace) -> str:
+    """Returns the name of the accelerator, or "CPU"."""
+    if options.device == "cpu":
+        return "CPU"
+    if options.backend == "jax":
+        import jax
+
+        return str(jax.devices()[0].device_kind)
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "accelerator"
 
 
 def main() -> None:
@@ -196,9 +240,8 @@ def main() -> None:
     found = conditions(options)
     if not options.json:
         print(", ".join(f"{key} {value}" for key, value in found.items()))
-        print(
-            ROW.format("network", "policy", "step", "cnnkit images/s", "PyTorch images/s", "ratio")
-        )
+        print("images per second")
+        print(ROW.format("network", "policy", "step", *COLUMNS, "ratio"))
     rows = []
     for name in options.networks:
         for policy in options.policies:
@@ -221,13 +264,12 @@ def main() -> None:
 
 def line(row: dict) -> str:
     """Returns a row of the table."""
-    ours, theirs, ratio = row["images_per_second"], row["torch_images_per_second"], row["ratio"]
+    speed, ratio = row["images_per_second"], row["ratio"]
     return ROW.format(
         row["network"],
         row["policy"],
         row["step"],
-        f"{ours:.1f}",
-        "-" if theirs is None else f"{theirs:.1f}",
+        *(f"{speed[key]:.1f}" if key in speed else "-" for key in COLUMNS),
         "-" if ratio is None else f"{ratio:.2f}",
     )
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+PEERS = ("contiguous", "channels_last", "compiled")
+POOLINGS = ("MaxPooling2D", "CeilMaxPooling2D", "IndexedMaxPooling2D")
 LEARNING_RATE = 1e-6  # random labels teach nothing; the weights only have to stay finite
 MOMENTUM = 0.9
 
@@ -22,11 +24,14 @@ class Steps:
         forward: Answers a batch.
         train: Takes one training step and returns its loss.
         wait: Returns when the device has done what it was given.
+        peak_memory: Returns the bytes that a training step holds at once on an accelerator, weights
+            included; None where it is unknown.
     """
 
     forward: Callable[[], object]
     train: Callable[[], object]
     wait: Callable[[], object]
+    peak_memory: Callable[[], int | None] = lambda: None
 
 
 def peer(model, device: str, layout: str):
@@ -64,7 +69,7 @@ def peer_images(images: np.ndarray, device: str, layout: str):
     return tensor.to(device).contiguous(memory_format=_format(torch, layout))
 
 
-def steps(network, parameters, images, labels, autocast: bool) -> Steps:
+def steps(network, parameters, images, labels, *, autocast: bool, held: int = 0) -> Steps:
     """Returns PyTorch's steps.
 
     Args:
@@ -73,11 +78,13 @@ def steps(network, parameters, images, labels, autocast: bool) -> Steps:
         images: A batch, on its device.
         labels: (n,) int64 classes, on the same device.
         autocast: Whether PyTorch is to compute in bfloat16 what it holds safe.
+        held: Bytes of the accelerator that were held before the network was made.
     """
     import torch
 
     device = images.device.type
-    optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=MOMENTUM)
+    on_gpu = device == "cuda"
+    optimizer = torch.optim.SGD(parameters, LEARNING_RATE, momentum=MOMENTUM, fused=on_gpu)
 
     def forward():
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=autocast):
@@ -91,21 +98,44 @@ def steps(network, parameters, images, labels, autocast: bool) -> Steps:
         optimizer.step()
         return loss.detach()
 
-    return Steps(forward, train, torch.cuda.synchronize if device == "cuda" else lambda: None)
+    def peak_memory():
+        torch.cuda.reset_peak_memory_stats()
+        train()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - held
+
+    if not on_gpu:
+        return Steps(forward, train, lambda: None)
+    return Steps(forward, train, torch.cuda.synchronize, peak_memory)
 
 
-def peer_steps(network, images, labels, *, layout: str, autocast: bool) -> Steps:
-    """Returns the PyTorch network's steps."""
+def peer_steps(model, images, labels, *, kind: str, device: str, autocast: bool) -> Steps:
+    """Returns the steps of the PyTorch network with the layers and weights of a Keras model.
+
+    Args:
+        model: As `peer` takes it.
+        images: (n, h, w, 3) float32.
+        labels: (n,) int64 classes.
+        kind: `"contiguous"` or `"channels_last"`, eager in that layout; `"compiled"` is
+            channels_last by `torch.compile`.
+        device: `"cpu"` or `"cuda"`.
+        autocast: As `steps` takes it.
+    """
     import torch
 
-    device = next(network.parameters()).device.type
+    held = torch.cuda.memory_allocated() if device == "cuda" else 0
+    layout = "contiguous" if kind == "contiguous" else "channels_last"
+    network = peer(model, device, layout)
+    parameters = list(network.parameters())
+    called = torch.compile(network) if kind == "compiled" else network
     images = peer_images(images, device, layout)
     labels = torch.from_numpy(labels).to(device)
 
     def run(x, training):
-        return network.train(training)(x)
+        network.train(training)
+        return called(x)
 
-    return steps(run, list(network.parameters()), images, labels, autocast)
+    return steps(run, parameters, images, labels, autocast=autocast, held=held)
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -130,7 +160,7 @@ def _modules(torch, layer, maps) -> list:
     if kind == "ZeroPadding2D":
         (top, bottom), (left, right) = layer.padding
         return [nn.ZeroPad2d((left, right, top, bottom))]
-    if kind in ("MaxPooling2D", "CeilMaxPooling2D") and layer.padding == "valid":
+    if kind in POOLINGS and layer.padding == "valid":
         ceil = kind == "CeilMaxPooling2D"
         return [nn.MaxPool2d(layer.pool_size, layer.strides, ceil_mode=ceil)]
     if kind == "LocalResponseNormalization" and layer.region == "across":

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
+
+CHANNELS_OF_A_TENSOR_CORE = 8
 
 
 @keras.saving.register_keras_serializable(package="cnnkit")
@@ -28,9 +31,75 @@ class GroupedConv2D(keras.layers.Conv2D):
     """
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        if self.groups == 1 or keras.backend.backend() != "tensorflow":
+        backend = keras.backend.backend()
+        if backend == "jax" and _gains_from_blocks(self, inputs):
+            return _convolve_blocks(inputs, kernel, self.strides[0])
+        if self.groups == 1 or backend not in ("tensorflow", "jax"):
             return super().convolution_op(inputs, kernel)
+        if backend == "jax":
+            return _convolve_groups(self, inputs, kernel)
         return convolve(self, inputs, kernel, self.padding)
+
+
+def _convolve_groups(layer: keras.layers.Conv2D, inputs: Any, kernel: Any) -> Any:
+    """Apply the convolution of a layer one group after the other: faster on JAX than as one."""
+    axis = 1 if layer.data_format == "channels_first" else -1
+    options = (layer.strides, layer.padding, layer.data_format, layer.dilation_rate)
+    parts = [
+        ops.conv(part, filters, *options)
+        for part, filters in zip(
+            ops.split(inputs, layer.groups, axis), ops.split(kernel, layer.groups, -1), strict=True
+        )
+    ]
+    return ops.concatenate(parts, axis)
+
+
+def _gains_from_blocks(layer: keras.layers.Conv2D, inputs: Any) -> bool:
+    """Return True for a convolution of whole windows over few channels, such as an image's."""
+    down, across = layer.strides
+    return (
+        layer.groups == 1
+        and 1 < down == across
+        and tuple(layer.dilation_rate) == (1, 1)
+        and layer.padding == "valid"
+        and layer.data_format == "channels_last"
+        and inputs.shape[-1] < CHANNELS_OF_A_TENSOR_CORE
+    )
+
+
+def _convolve_blocks(inputs: Any, kernel: Any, stride: int) -> Any:
+    """Apply a convolution with a stride to blocks of stride x stride pixels, without a stride.
+
+    The tensor cores of a GPU take multiples of eight channels. An image has three, and a block of
+    4 x 4 pixels 48. The kernel is filled up with zeros to whole blocks.
+
+    Args:
+        inputs: (n, h, w, c).
+        kernel: (kh, kw, c, filters).
+        stride: The step of the windows along both axes.
+    """
+    channels = inputs.shape[-1]
+    # Zeros fill a block up to a multiple of eight channels.
+    more = next(n for n in range(8) if (channels + n) * stride**2 % CHANNELS_OF_A_TENSOR_CORE == 0)
+    blocks = [-(-side // stride) for side in kernel.shape[:2]]
+    positions = [
+        (side - size) // stride + 1
+        for side, size in zip(inputs.shape[1:3], kernel.shape[:2], strict=True)
+    ]
+    sides = [(n + size - 1) * stride for n, size in zip(positions, blocks, strict=True)]
+    # Pixels behind the last window are cut off, missing ones of whole blocks are zeros.
+    inputs = inputs[:, : sides[0], : sides[1]]
+    missing = [side - had for side, had in zip(sides, inputs.shape[1:3], strict=True)]
+    inputs = ops.pad(inputs, [(0, 0), *((0, one) for one in missing), (0, more)])
+    missing = [n * stride - had for n, had in zip(blocks, kernel.shape[:2], strict=True)]
+    kernel = ops.pad(kernel, [*((0, one) for one in missing), (0, more), (0, 0)])
+
+    rows, columns, depth = sides[0] // stride, sides[1] // stride, (channels + more) * stride**2
+    inputs = ops.reshape(inputs, (-1, rows, stride, columns, stride, channels + more))
+    inputs = ops.reshape(ops.transpose(inputs, (0, 1, 3, 2, 4, 5)), (-1, rows, columns, depth))
+    kernel = ops.reshape(kernel, (blocks[0], stride, blocks[1], stride, channels + more, -1))
+    kernel = ops.reshape(ops.transpose(kernel, (0, 2, 1, 3, 4, 5)), (*blocks, depth, -1))
+    return ops.conv(inputs, kernel, 1, "valid", "channels_last")
 
 
 def convolve(layer: keras.layers.Conv2D, inputs: Any, kernel: Any, padding: str) -> Any:

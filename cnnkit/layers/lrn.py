@@ -58,6 +58,15 @@ class LRNFunctions:
         # The window sum is its own transpose: cell j is in the window of i if i is in that of j.
         return dy * self._power(d) - x * self._window_sum(dy * y / d, 2 * self.beta * self.weight)
 
+    def gradient(self, x: Any, dy: Any) -> Any:
+        """Return the gradient with respect to the input, computed from the input alone."""
+        d = self.k + self._window_sum(ops.square(x), self.weight)
+        root = ops.rsqrt(d)
+        # Without a division, which is slow inside the loops of XLA.
+        power = root * root * ops.rsqrt(root) if self.beta == 0.75 else self._power(d)
+        sums = self._window_sum(dy * x * power * root * root, 2 * self.beta * self.weight)
+        return dy * power - x * sums
+
     def _window_sum(self, x: Any, weight: float) -> Any:
         """Return `weight` times the sum over each window."""
         channels = x.shape[-1]
@@ -200,8 +209,10 @@ class LocalResponseNormalization(keras.layers.Layer):
         cells = self.size if self.region == "across" else self.size**2
         weight = self.alpha / cells if self.alpha_convention == "mean" else self.alpha
         functions = LRNFunctions(self.size, weight, self.beta, self.k, self.region)
-        normalize, gradient = select_lrn(functions, training=training)
         rule = current_rule()
+        if keras.backend.backend() == "jax" and self.region == "across":
+            return _normalize_on_jax(inputs, replace(functions, sliced=True), rule)
+        normalize, gradient = select_lrn(functions, training=training)
 
         @ops.custom_gradient
         def forward(x: Any) -> tuple[Any, Callable[..., Any]]:
@@ -229,3 +240,32 @@ class LocalResponseNormalization(keras.layers.Layer):
             "alpha_convention": self.alpha_convention,
             "region": self.region,
         }
+
+
+def _normalize_on_jax(inputs: Any, functions: LRNFunctions, rule: str) -> Any:
+    """Return the normalized map, whose backward pass keeps the input and nothing else.
+
+    XLA compiles slices into one loop, which is bound by memory: the input is read in its own dtype,
+    and computing its window sums again is faster than reading them.
+
+    Args:
+        inputs: (n, h, w, c), any float dtype, that of the output.
+        functions: The functions, sliced.
+        rule: The backward rule.
+    """
+    import jax
+
+    dtype = inputs.dtype
+
+    @ops.custom_gradient
+    def normalize(x: Any) -> tuple[Any, Callable[..., Any]]:
+        def backward(signal: Any) -> Any:
+            if rule != "gradient":
+                return signal
+            gradient = functions.gradient(ops.cast(x, "float32"), ops.cast(signal, "float32"))
+            # Without the barrier XLA computes it again in each operation that reads the result.
+            return jax.lax.optimization_barrier(ops.cast(gradient, dtype))
+
+        return ops.cast(functions.forward(ops.cast(x, "float32"))[0], dtype), backward
+
+    return normalize(inputs)

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnkit.errors import UsageError
 from cnnkit.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
+from cnnkit.layers.max_pooling import max_pooling
 from cnnkit.models.blocks import (
     IMAGE_SIZE,
     HeadConfig,
@@ -257,13 +258,8 @@ def _apply_stage(
         norm = LocalResponseNormalization(**network.normalization, name=f"norm{number}")
         following.append(norm)
     if stage.pooled:
-        kind = CeilMaxPooling2D if stage.ceil else keras.layers.MaxPooling2D
-        pool = kind(
-            network.pooling.size,
-            network.pooling.stride,
-            data_format="channels_last",
-            name=f"pool{number}",
-        )
+        kind = CeilMaxPooling2D if stage.ceil else max_pooling
+        pool = kind(network.pooling.size, network.pooling.stride, name=f"pool{number}")
         following.insert(0 if stage.pool_first else len(following), pool)
     if late:
         following.append(activation_layer(network.activation, f"{network.activation}{number}"))

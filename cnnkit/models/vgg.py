@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
+from cnnkit.layers.max_pooling import max_pooling
 from cnnkit.models.blocks import (
     HeadConfig,
     activation_argument,
@@ -151,9 +152,7 @@ def vgg(
                 name=f"block{number}_conv{position}",
                 **initializers(),
             )(x)
-        x = keras.layers.MaxPooling2D(
-            2, 2, data_format="channels_last", name=f"block{number}_pool"
-        )(x)
+        x = max_pooling(2, 2, name=f"block{number}_pool")(x)
     outputs = classifier_head(
         x,
         head,

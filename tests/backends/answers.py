@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from cnnkit.layers import LocalResponseNormalization
 from cnnkit.models import alexnet, vgg11_lrn, zfnet
+from cnnkit.visualize import deconvnet
 
 BUILDERS = {"alexnet": alexnet, "zfnet": zfnet, "vgg11_lrn": vgg11_lrn}
 
@@ -30,6 +31,9 @@ def main(folder: Path) -> None:
             logits = model(pixels, training=False)
         arrays[f"{name}/logits"] = logits.numpy()
         arrays[f"{name}/gradient"] = tape.gradient(logits, pixels).numpy()
+        if name == "alexnet":
+            found = deconvnet(model, images, "conv5")
+            arrays["deconvnet"] = np.stack([one.projection for one in found])
     for region in ("across", "within"):
         maps = random.normal(0, 30, (2, 5, 6, 9)).astype("float32")
         signal = random.normal(size=maps.shape).astype("float32")

@@ -1,10 +1,13 @@
 """Max pooling whose last window may overhang."""
 
+import keras
 import numpy as np
 import pytest
 
+from cnnkit import load_model
 from cnnkit.errors import UsageError
 from cnnkit.layers import CeilMaxPooling2D
+from cnnkit.layers.max_pooling import IndexedMaxPooling2D, max_pooling
 
 
 def test_ceil_pooling_is_pooling_over_a_map_continued_by_minus_infinity(rng):
@@ -42,3 +45,15 @@ def test_positions_and_maxima_are_those_of_a_loop(size, stride, rng):
 def test_arguments_of_keras_that_the_layer_does_not_follow_are_refused(name, value):
     with pytest.raises(UsageError, match=f"`{name}` of CeilMaxPooling2D must be.*{value}"):
         CeilMaxPooling2D(3, 2, **{name: value})
+
+
+def test_a_file_of_jax_is_loaded_with_the_pooling_of_keras(tmp_path, rng):
+    """`cnnkit.visualize` and the exports know that one, and compute with it."""
+    model = keras.Sequential([keras.Input((7, 8, 2)), IndexedMaxPooling2D(3, 2, name="pool1")])
+    model.save(tmp_path / "jax.keras")
+    loaded = load_model(tmp_path / "jax.keras")
+    expected = max_pooling(3, 2, name="pool1")
+    assert type(loaded.get_layer("pool1")) is type(expected) is keras.layers.MaxPooling2D
+    assert loaded.get_layer("pool1").get_config() == expected.get_config()
+    x = rng.normal(size=(2, 7, 8, 2)).astype("float32")
+    np.testing.assert_array_equal(loaded(x), expected(x))
