@@ -81,7 +81,9 @@ _ZSH_CASE = "%COMMAND%) compadd -- %SUBCOMMAND% ;;"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("shell", choices=SHELLS, help="the shell")
+    parser.add_argument(
+        "shell", metavar="SHELL", choices=SHELLS, help=f"one of {', '.join(SHELLS)}"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
