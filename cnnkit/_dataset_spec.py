@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from cnnkit.errors import UsageError, unknown_name
+from cnnkit._staging import STAGING_PREFIX
+from cnnkit.errors import DataError, UsageError, unknown_name
 
 DATASET_SPECS = (
     "digits",
@@ -21,6 +22,8 @@ VOC_SPEC = "voc:PATH"
 HELD_OUT_MARK = "#"
 # File that is written last into a folder of shards.
 SHARD_INDEX = "index.npz"
+SHARD_SUFFIX = ".tfrecord"
+_BOXES = "boxes:PATH of a .csv or .json file, or of a folder of PASCAL VOC"
 _FOLDERS = ("folder", "imagenet", "voc")
 
 
@@ -39,6 +42,7 @@ def check_dataset_spec(
 
     Raises:
         UsageError: If there is no such kind, no such folder, or no index of shards in it.
+        DataError: If a folder of images has no subfolders.
 
     Example:
         >>> check_dataset_spec("tfds:cifar10")
@@ -62,11 +66,10 @@ def check_dataset_spec(
         raise unknown_name("dataset", spec, known, hint=hint)
     if kind in _FOLDERS and not _is_folder(rest, marked=kind == "folder"):
         raise missing_folder(kind, rest)
+    if kind == "folder":
+        _check_subfolders(Path(rest))
     if kind == "boxes" and not Path(rest).exists():
-        raise UsageError(
-            f"No file or folder {rest}",
-            expected="boxes:PATH of a .csv or .json file, or of a folder of PASCAL VOC",
-        )
+        raise UsageError(f"No file or folder {rest}", expected=_BOXES)
     if kind == "shards" and not Path(rest, SHARD_INDEX).is_file():
         raise missing_shards(rest)
     return kind, rest
@@ -87,6 +90,53 @@ def missing_shards(path: object) -> UsageError:
         f"No index of shards in {path}",
         expected=f"a folder with {SHARD_INDEX}, from `cnnkit data shard`",
         hint="Without it, writing was not finished: write the shards again",
+    )
+
+
+def missing_boxes(spec: str) -> UsageError:
+    """Return the error for a dataset without boxes where a network learns to localize."""
+    return UsageError(
+        "`dataset` must have boxes for the task localize", expected=_BOXES, received=spec
+    )
+
+
+def no_class_folders(folder: Path, received: str = "none", hint: str | None = None) -> DataError:
+    """Return the error for a folder of images without a subfolder for each class."""
+    return DataError(
+        f"{folder} is not a dataset",
+        expected="a subfolder for each class",
+        received=received,
+        hint=hint,
+    )
+
+
+def _check_subfolders(folder: Path) -> None:
+    """Check that a folder that can be read has a subfolder; it may have a mark behind it."""
+    if not folder.is_dir():
+        folder = Path(str(folder).rpartition(HELD_OUT_MARK)[0])
+    try:
+        has_any = any(one.is_dir() for one in folder.iterdir() if not one.name.startswith("."))
+    except OSError:
+        return
+    if not has_any:
+        raise no_class_folders(folder)
+
+
+def check_shards_folder(folder: Path) -> None:
+    """Check that a folder has nothing but what an interrupted writing of shards left.
+
+    Raises:
+        UsageError: If it has.
+    """
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if entry.suffix != SHARD_SUFFIX and not entry.name.startswith(STAGING_PREFIX):
+            raise occupied_shards_folder(folder)
+
+
+def occupied_shards_folder(folder: Path) -> UsageError:
+    """Return the error for a folder with other files, where shards are to be written."""
+    return UsageError(
+        f"{folder} is not empty", expected="a new folder for the shards", hint="Use another one"
     )
 
 

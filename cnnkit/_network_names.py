@@ -1,4 +1,4 @@
-"""Check names of the parts of a network: units, classes, patterns of layers, options of a builder.
+"""Check names of the parts of a network: units, classes, patterns of layers.
 
 Commands check them before TensorFlow starts, and the functions of the package when the network is
 there; both say the same.
@@ -10,13 +10,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from numbers import Integral
 
-from cnnkit._networks import (
-    IMAGENET,
-    IMAGENET_CLASSES,
-    IMAGENET_NETWORKS,
-    OPTIONS,
-    RENAMED_OPTIONS,
-)
 from cnnkit.errors import UsageError, unknown_name
 
 # Methods of boxes that only a network has that was trained with boxes.
@@ -97,6 +90,24 @@ def check_class_names(names: Sequence[str], classes: int) -> None:
         )
 
 
+def check_square(square: Sequence[int], sides: Sequence[int]) -> None:
+    """Check that a square of an occlusion lies within the image.
+
+    Args:
+        square: Height and width of the square in pixels.
+        sides: Height and width of the image.
+
+    Raises:
+        UsageError: If it does not.
+    """
+    if square[0] > sides[0] or square[1] > sides[1]:
+        raise UsageError(
+            "`square` must not be larger than the image",
+            expected=f"at most {sides[0]} x {sides[1]}",
+            received=f"{square[0]} x {square[1]}",
+        )
+
+
 def check_crop_side(side: int, image_size: int | None) -> None:
     """Check that a size that is given for a network is the one that it has anyway.
 
@@ -108,11 +119,16 @@ def check_crop_side(side: int, image_size: int | None) -> None:
         UsageError: If it is another.
     """
     if image_size not in (None, side):
-        raise UsageError(
-            "`image_size` must be left out for a network whose images have a fixed size",
-            expected=f"{side}, or nothing",
-            received=image_size,
-        )
+        raise fixed_image_size(side, image_size)
+
+
+def fixed_image_size(expected: object, received: object) -> UsageError:
+    """Return the error for a size that is given for a network whose images have another one."""
+    return UsageError(
+        "`image_size` must be left out for a network whose images have a fixed size",
+        expected=f"{expected}, or nothing",
+        received=received,
+    )
 
 
 def check_exported_explanation(method: str, target: int | str | None) -> None:
@@ -126,38 +142,6 @@ def check_exported_explanation(method: str, target: int | str | None) -> None:
             "`explain` of an exported network must be deconvnet, without a `target`",
             received=method if target is None else f"class {target}",
             hint=EXPORTED_FROM,
-        )
-
-
-def check_imagenet_network(
-    network: str | None, *, include_top: bool = True, classes: int = IMAGENET_CLASSES
-) -> None:
-    """Check that there are ImageNet weights to download for a network.
-
-    Args:
-        network: Name of the network; None if none is given.
-        include_top: Whether its dense layers are wanted.
-        classes: Number of its classes.
-
-    Raises:
-        UsageError: If there are none.
-    """
-    known = " or ".join(IMAGENET_NETWORKS)
-    if network is None:
-        raise UsageError(
-            f"`model` must name the network that gets {IMAGENET} weights", expected=known
-        )
-    if network not in IMAGENET_NETWORKS:
-        raise UsageError(
-            f"There are no ImageNet weights to download for {network}",
-            expected=f"{known}, or a weights file",
-        )
-    if include_top and classes != IMAGENET_CLASSES:
-        raise UsageError(
-            f"`weights={IMAGENET!r}` with dense layers must have 1,000 classes",
-            expected=f"`classes={IMAGENET_CLASSES}`, or `include_top=False`",
-            received=f"`classes={classes}`",
-            hint="replace_head gives a trained network other classes",
         )
 
 
@@ -214,19 +198,3 @@ def check_multipliers(field: str, patterns: Iterable[str], names: Sequence[str])
                 f"The pattern {pattern!r} of {field} fits no weights",
                 expected=f"a pattern of {', '.join(names)}",
             )
-
-
-def check_option_names(name: str, options: Iterable[str]) -> None:
-    """Check the names of the arguments of a builder of the package.
-
-    Args:
-        name: Name of the network. Builders that a program added are not checked.
-        options: The names.
-
-    Raises:
-        UsageError: If it has no such argument.
-    """
-    for option in options:
-        known = OPTIONS.get(name)
-        if known is not None and RENAMED_OPTIONS.get(option, option) not in known:
-            raise unknown_name(f"option of {name}", option, known)

@@ -14,7 +14,7 @@ from typing import Any
 
 from cnnkit._model_config import CONFIG, MODELS, ConfigLayer, read_layers
 from cnnkit._network_names import check_unit, find_class
-from cnnkit._networks import LAYERS
+from cnnkit._networks import IMAGE_SIDES, LAYERS
 from cnnkit._untrusted.json_documents import parse_json
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.regular_files import open_regular_file
@@ -62,6 +62,7 @@ class NetworkOutline:
         weighted: Names of the layers with weights, or None where they are not known.
         classes: Number of classes, or None where it is not known.
         class_names: Names of the classes that are saved with the network, or None.
+        sides: Height and width of its images in pixels, or None where they are not fixed or known.
     """
 
     name: str
@@ -70,6 +71,7 @@ class NetworkOutline:
     weighted: tuple[str, ...] | None = None
     classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    sides: tuple[int, int] | None = None
 
     def find_layer(self, name: str) -> str | None:
         """Return the layer that a name stands for; None for an input or an output of a layer.
@@ -138,7 +140,11 @@ def outline_of_builder(name: str, options: Mapping[str, Any]) -> NetworkOutline 
             count = None
         units[layer] = None if has_own_widths else count
     return NetworkOutline(
-        str(options.get("name", name)), units, weighted=tuple(weighted), classes=classes
+        str(options.get("name", name)),
+        units,
+        weighted=tuple(weighted),
+        classes=classes,
+        sides=_sides(options.get("input_shape", (IMAGE_SIDES[name],) * 2)),
     )
 
 
@@ -182,6 +188,7 @@ def outline_of_config(model: Mapping[str, Any]) -> NetworkOutline:
         if last.kind == CLASS_BOXES:
             # The boxes follow the classes.
             classes = len(names or ())
+    shapes = [_input_shape(layer) for layer in layers if layer.kind == "InputLayer"]
     name = model["config"].get("name") if isinstance(model["config"], Mapping) else None
     return NetworkOutline(
         str(name or ""),
@@ -189,6 +196,7 @@ def outline_of_config(model: Mapping[str, Any]) -> NetworkOutline:
         frozenset(inputs),
         classes=classes,
         class_names=tuple(map(str, names)) if names else None,
+        sides=_sides(shapes[0][1:]) if len(shapes) == 1 and shapes[0][3:] in ([3], (3,)) else None,
     )
 
 
@@ -214,13 +222,26 @@ def _count_units(layer: ConfigLayer, counts: Mapping[str, int | None]) -> int | 
     if layer.package not in _PACKAGES or config.get("data_format") == "channels_first":
         return None
     if layer.kind == "InputLayer":
-        shape = config.get("batch_shape") or config.get("batch_input_shape") or (None,)
-        return _whole(shape[-1])
+        return _whole(_input_shape(layer)[-1])
     if layer.kind in _UNITS:
         return _whole(config.get(_UNITS[layer.kind]))
     if layer.kind in _KEEPING and len(layer.inputs) == 1:
         return counts.get(layer.inputs[0])
     return None
+
+
+def _input_shape(layer: ConfigLayer) -> Sequence[Any]:
+    """Return the shape of an input, with the number of images first; (None,) if it has none."""
+    config = layer.config
+    return config.get("batch_shape") or config.get("batch_input_shape") or (None,)
+
+
+def _sides(shape: Any) -> tuple[int, int] | None:
+    """Return the height and the width of a shape that begins with them, if both are fixed."""
+    if not isinstance(shape, list | tuple) or len(shape) < 2:
+        return None
+    height, width = map(_whole, shape[:2])
+    return None if height is None or width is None else (height, width)
 
 
 def _whole(value: object) -> int | None:

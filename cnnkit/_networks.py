@@ -31,6 +31,27 @@ IMAGENET = "imagenet"
 IMAGENET_NETWORKS = ("vgg16", "vgg19")
 IMAGENET_CLASSES = 1000
 
+# Smallest side of an image that leaves one position in the last feature map, and the side for which
+# a network is built by default, in pixels.
+LEAST_SIDES = {
+    **dict.fromkeys(("alexnet", "alexnet_one_weird_trick", "zfnet"), 64),
+    **dict.fromkeys(("alexnet_caffe", "caffenet"), 67),
+    "alexnet_torchvision": 63,
+    **dict.fromkeys(("vgg11", "vgg11_lrn", "vgg13", "vgg16_c", "vgg16", "vgg19"), 32),
+    **dict.fromkeys(("cifar10_full", "cifar10_quick"), 8),
+}
+IMAGE_SIDES = {
+    **dict.fromkeys(LEAST_SIDES, 224),
+    **dict.fromkeys(("alexnet_caffe", "caffenet"), 227),
+    **dict.fromkeys(("cifar10_full", "cifar10_quick"), 32),
+}
+# Layers that `omit_layers` of a builder can leave out; those of CIFAR-10 have no such argument.
+OMITTABLE = {
+    name: ("fc1", "fc2") if name.startswith("vgg") else ("conv3", "conv4", "fc6", "fc7")
+    for name in LEAST_SIDES
+    if not name.startswith("cifar10")
+}
+
 # What tells networks apart whose arrays have the same shapes: no weights file says it.
 DIFFERENCES = {
     "alexnet": "the paper's network: 224 pixels, other constants of normalization than BVLC's",
@@ -88,6 +109,10 @@ LAYERS = {
         " flatten fc5: probabilities",
     }.items()
 }
+
+# Values of two arguments of the builders.
+ACTIVATIONS = ("relu", "tanh", "sigmoid")
+INITIALIZERS = ("paper", "glorot")
 
 _FIRST = "include_top weights input_shape pooling classes classifier_activation"
 _FIRST += " include_preprocessing name"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit._file_tree import is_exported
-from cnnkit._network_names import check_imagenet_network
+from cnnkit._network_options import check_imagenet_network
 from cnnkit._networks import IMAGENET
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,

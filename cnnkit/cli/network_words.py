@@ -7,21 +7,30 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnkit._dataset_spec import missing_boxes
 from cnnkit._file_tree import SAVED_MODEL
 from cnnkit._files import read_lines
 from cnnkit._network_names import (
     check_class_names,
+    check_crop_side,
     check_exported_explanation,
-    check_imagenet_network,
     check_multipliers,
-    check_option_names,
+    check_square,
     match_frozen,
+)
+from cnnkit._network_options import (
+    check_builder_options,
+    check_image_sides,
+    check_imagenet_network,
+    check_trained_options,
 )
 from cnnkit._network_outline import NetworkOutline, outline_of_builder, outline_of_file
 from cnnkit._networks import IMAGENET
+from cnnkit.cli.arguments import PREPROCESSINGS
 from cnnkit.cli.console import read_labels
 from cnnkit.cli.values import RANDOM
 from cnnkit.config import TrainingConfig
+from cnnkit.errors import unknown_name
 from cnnkit.run_folder import MODEL, RunFolder, names_imagenet
 from cnnkit.server.version_folders import version_folders
 
@@ -47,7 +56,7 @@ def network_outline(
         return outline_of_file(place / MODEL)
     if model is None:
         return outline_of_file(place) if place.is_file() else None
-    check_option_names(model, options or {})
+    check_builder_options(model, options or {})
     # The configuration in a .keras file may count, or that of the architecture.
     if place.suffix == ".keras":
         return None
@@ -61,7 +70,7 @@ def network_outline(
 def check_network_words(
     args: argparse.Namespace, outline: NetworkOutline, class_names: Sequence[str] | None = None
 ) -> None:
-    """Check the options of a command that name layers, units and classes of a network.
+    """Check the options of a command that name layers, units and classes of a network, and sizes.
 
     Args:
         args: The parsed arguments. Those that a command does not have are not checked.
@@ -69,7 +78,8 @@ def check_network_words(
         class_names: Names of its classes that the command uses in place of those in its file.
 
     Raises:
-        UsageError: If the network has no such layer, unit or class.
+        UsageError: If the network has no such layer, unit or class, or takes images of another
+            size.
     """
     layers = list(_words(args, _LAYER))
     for dest in _LAYERS:
@@ -90,13 +100,18 @@ def check_network_words(
         check_class_names(names, outline.classes)
     for label in _words(args, "target"):
         outline.check_class(label, names)
+    if outline.sides is not None:
+        check_crop_side(max(outline.sides), getattr(args, "image_size", None))
+        for square in _words(args, "square"):
+            check_square((square, square), outline.sides)
 
 
-def check_finetune_words(weights: str, fields: Mapping[str, Any]) -> None:
+def check_finetune_words(weights: str, dataset: str, fields: Mapping[str, Any]) -> None:
     """Check the network that fine-tuning begins with, and names in its options.
 
     Args:
         weights: Run folder, model or weights file.
+        dataset: The dataset to train on.
         fields: Fields of `TrainingConfig` that are given.
 
     Raises:
@@ -112,8 +127,9 @@ def check_finetune_words(weights: str, fields: Mapping[str, Any]) -> None:
         run.finished_model()
         model = model or run.config.model
         options = {**run.config.model_options, **options}
+    _check_trained(model, options, fields.get("image_size"), begins_trained=True)
+    _check_inputs(fields.get("init_options", {}), fields.get("task", ""), dataset)
     if model is not None:
-        check_option_names(model, options)
         outline = outline_of_builder(model, options)
         if outline is not None and outline.weighted:
             match_frozen(outline.weighted, fields.get("freeze", ()), model)
@@ -127,7 +143,13 @@ def check_training_words(config: TrainingConfig) -> None:
             network has no such option.
         RunError: If `init_from` is a run that is not finished.
     """
-    check_option_names(config.model, config.model_options)
+    _check_trained(
+        config.model,
+        config.model_options,
+        config.image_size,
+        begins_trained=config.init_from is not None,
+    )
+    _check_inputs(config.init_options, config.task, config.dataset)
     if names_imagenet(config.init_from):
         check_imagenet_network(config.model)
     elif config.init_from is not None and RunFolder(Path(config.init_from)).exists():
@@ -138,6 +160,27 @@ def check_training_words(config: TrainingConfig) -> None:
         names = [f"{name}/{kind}" for name in outline.weighted for kind in ("kernel", "bias")]
         for field in ("lr_multipliers", "weight_decay_multipliers"):
             check_multipliers(field, getattr(config, field), names)
+
+
+def _check_trained(
+    model: str | None, options: Mapping[str, Any], image_size: int | None, *, begins_trained: bool
+) -> None:
+    """Check the arguments of the builder of a network that is trained, and its images."""
+    check_trained_options(options, begins_trained=begins_trained)
+    if model is None:
+        return
+    check_builder_options(model, options)
+    if image_size is not None:
+        check_image_sides(model, (image_size, image_size), "image_size", options)
+
+
+def _check_inputs(init_options: Mapping[str, Any], task: str, dataset: str) -> None:
+    """Check what is known of the pixels that weights expect, and of the images of a training."""
+    preset = init_options.get("preprocessing")
+    if preset is not None and preset not in PREPROCESSINGS:
+        raise unknown_name("preprocessing", preset, PREPROCESSINGS)
+    if task == "localize" and not dataset.startswith("boxes:"):
+        raise missing_boxes(dataset)
 
 
 def _words(args: argparse.Namespace, dest: str) -> Iterator[Any]:

@@ -24,7 +24,6 @@ from cnnkit.errors import CnnkitError, RunError, near_names
 from cnnkit.run_folder import MODEL, RunFolder, names_imagenet
 
 RANDOM = "random"
-_HEAD_BYTES = 4
 # File of a classifier that `cnnkit transfer --save` wrote.
 _PIPELINE = "pipeline.skops"
 
@@ -252,7 +251,7 @@ def is_image(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(_HEAD_BYTES).startswith(IMAGE_STARTS)
+            return file.read(max(map(len, IMAGE_STARTS))).startswith(IMAGE_STARTS)
     except OSError:
         return False
 

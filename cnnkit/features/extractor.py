@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._network_names import check_crop_side
 from cnnkit.data.crops import fit_images
 from cnnkit.errors import UsageError
 from cnnkit.features.spec import FeatureSpec
@@ -220,12 +221,8 @@ def _crop_side(model: keras.Model, spec: FeatureSpec) -> int:
             f"`image_size` must be given: model {model.name!r} takes images of any size",
             hint="Or give `scales`, to see whole images",
         )
-    if None not in (longer, spec.image_size) and longer != spec.image_size:
-        raise UsageError(
-            f"`image_size` must fit model {model.name!r}, which takes images of one size",
-            expected=f"image size {longer}, or scales",
-            received=f"image size {spec.image_size}",
-        )
+    if longer is not None:
+        check_crop_side(longer, spec.image_size)
     return side
 
 

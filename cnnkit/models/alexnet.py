@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
+from cnnkit._networks import INITIALIZERS
 from cnnkit.errors import unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
@@ -23,8 +24,6 @@ from cnnkit.models.stages import (
     build_staged_network,
     omit_layers_from,
 )
-
-INITIALIZERS = ("paper", "glorot")
 
 # The authors' code rounds the number of positions up: on 224 pixels the last 11-pixel window
 # overhangs the image by three, which reads as zeros on the bottom and the right.

@@ -12,6 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._network_options import ImageTooSmall
+from cnnkit._networks import ACTIVATIONS
 from cnnkit.errors import UsageError, unknown_name, warn
 from cnnkit.layers import ClassProbabilities, Dropout, ReLU, SubtractMean
 from cnnkit.models.preprocessing import (
@@ -21,7 +23,6 @@ from cnnkit.models.preprocessing import (
     override_preprocessing,
 )
 
-ACTIVATIONS = ("relu", "tanh", "sigmoid")
 POOLINGS = ("avg", "max")
 HIDDEN_UNITS = 4096
 IMAGE_SIZE = 224
@@ -160,22 +161,6 @@ def activation_argument(kind: str) -> keras.layers.Layer | str:
 def activation_layer(kind: str, name: str) -> keras.layers.Layer:
     """Return a layer that applies an activation and nothing else."""
     return ReLU(name=name) if kind == "relu" else keras.layers.Activation(kind, name=name)
-
-
-class ImageTooSmall(UsageError):
-    """The images are so small that the last feature map would have no position.
-
-    Attributes:
-        least_side: The smallest side that leaves one position.
-    """
-
-    def __init__(self, network: str, least_side: int, received: str) -> None:
-        self.least_side = least_side
-        super().__init__(
-            f"`input_shape` is too small for {network}: its last feature map would be empty",
-            expected=f"height and width of at least {least_side}",
-            received=received,
-        )
 
 
 def input_block(

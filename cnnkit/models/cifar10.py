@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._networks import INITIALIZERS
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
 from cnnkit.models.blocks import (
@@ -32,7 +33,6 @@ NORMALIZATION: dict[str, Any] = {
     "alpha_convention": "mean",
     "region": "within",
 }
-INITIALIZERS = ("paper", "glorot")
 QUICK_UNITS = 64
 HALVINGS = 3
 

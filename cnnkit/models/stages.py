@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit.errors import UsageError
+from cnnkit._network_options import check_omitted
 from cnnkit.layers import CeilMaxPooling2D, GroupedConv2D, LocalResponseNormalization
 from cnnkit.layers.max_pooling import max_pooling
 from cnnkit.models.blocks import (
@@ -152,13 +152,7 @@ def omit_layers_from(
         ),
         *head.names[:-1],
     ]
-    wrong = [name for name in omit if name not in optional]
-    if wrong or isinstance(omit, str):
-        raise UsageError(
-            f"`omit_layers` of {title} must name layers that can be left out",
-            expected=f"a list of some of {', '.join(optional)}",
-            received=omit if isinstance(omit, str) else ", ".join(wrong),
-        )
+    check_omitted(title, omit, optional)
     kept = {
         str(number): stage
         for number, stage in enumerate(stages, start=1)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cnnkit._networks import INITIALIZERS
 from cnnkit.errors import unknown_name
 from cnnkit.layers import LocalResponseNormalization
 from cnnkit.layers.max_pooling import max_pooling
@@ -39,7 +40,6 @@ COLUMNS = {
 # The columns for which keras.applications offers ImageNet weights.
 DOWNLOADED = {"D": "vgg16", "E": "vgg19"}
 
-INITIALIZERS = ("glorot", "paper")
 PAPER_STDDEV = 0.1  # section 3.1: a variance of 0.01
 
 

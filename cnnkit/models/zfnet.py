@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
+from cnnkit._networks import INITIALIZERS
 from cnnkit.errors import unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
@@ -24,7 +25,6 @@ from cnnkit.models.stages import (
     omit_layers_from,
 )
 
-INITIALIZERS = ("paper", "glorot")
 WEIGHT_STDDEV = 0.01  # section 3: "1e-2", read as the standard deviation
 
 # Zeiler & Fergus 2013 (arXiv v3), Fig. 3. The maps have 110, 55, 26, 13, 13, 13, 13 and 6 positions

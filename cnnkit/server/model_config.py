@@ -169,3 +169,47 @@ def _version_policy(given: pb.ModelConfigList.ModelConfig) -> VersionPolicy:
             raise UsageError(f"`specific` of model {given.name!r} must name a version")
         return VersionPolicy(latest=None, specific=tuple(policy.specific.versions))
     return VersionPolicy(latest=policy.latest.num_versions or 1)
+
+
+class LabelError(UsageError):
+    """A version label whose version is not served; `received` holds the version.
+
+    Args:
+        name: Name of the model.
+        label: The version label.
+        version: Number of its version.
+        served: The versions that are served, as text.
+    """
+
+    def __init__(self, name: str, label: str, version: int, served: str) -> None:
+        super().__init__(
+            f"Label {label!r} of model {name!r} must name a version that is served",
+            expected=f"one of {served}",
+            received=version,
+        )
+        self.name = name
+
+
+def check_served_versions(config: ModelConfig, served: Iterable[int]) -> None:
+    """Check that the versions that a configuration names are served.
+
+    Args:
+        config: The configuration.
+        served: Numbers of the versions that are served, or that may be.
+
+    Raises:
+        UsageError: If a version is missing.
+        LabelError: If the version of a label is.
+    """
+    served = list(served)
+    listed = ", ".join(map(str, served)) or "none"
+    for version in config.versions.specific:
+        if version not in served:
+            raise UsageError(
+                f"Version {version} of model {config.name!r} cannot be served",
+                expected=f"a SavedModel in {config.folder / str(version)}",
+                received=f"versions {listed}",
+            )
+    for label, version in config.version_labels.items():
+        if version not in served:
+            raise LabelError(config.name, label, version, listed)

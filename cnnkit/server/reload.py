@@ -15,8 +15,8 @@ import grpc
 
 from cnnkit._untrusted.damage import damage_as_error
 from cnnkit.errors import CnnkitError, UsageError
-from cnnkit.server.model_config import ModelConfig, parse_model_configs
-from cnnkit.server.repository import LabelError, ModelRepository
+from cnnkit.server.model_config import LabelError, ModelConfig, parse_model_configs
+from cnnkit.server.repository import ModelRepository
 from cnnkit.server.status_error import StatusError, invalid_argument, quote_name, redact_paths
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.errors import CnnkitError
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.model import ServedModel, VersionState
-from cnnkit.server.model_config import ModelConfig
+from cnnkit.server.model_config import ModelConfig, check_served_versions
 from cnnkit.server.shared_versions import SharedVersions
 from cnnkit.server.status_error import StatusError, invalid_argument, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -24,25 +24,6 @@ if TYPE_CHECKING:
     from cnnkit.server.servable import SavedModelServable
 
 _LOG = logging.getLogger(__name__)
-
-
-class LabelError(UsageError):
-    """A version label whose version is not served; `received` holds the version.
-
-    Args:
-        name: Name of the model.
-        label: The version label.
-        version: Number of its version.
-        served: The versions that are served, as text.
-    """
-
-    def __init__(self, name: str, label: str, version: int, served: str) -> None:
-        super().__init__(
-            f"Label {label!r} of model {name!r} must name a version that is served",
-            expected=f"one of {served}",
-            received=version,
-        )
-        self.name = name
 
 
 class ModelRepository:
@@ -127,7 +108,7 @@ class ModelRepository:
         before = self._models.get(config.name)
         model = before.with_config(config) if before else ServedModel(config, self._load)
         model.refresh()
-        _check_config(model)
+        check_served_versions(model.config, model.servables)
         return model
 
     @property
@@ -196,19 +177,3 @@ class ModelRepository:
                 raise invalid_argument(f"Unrecognized servable version label: {label}")
             return labels[spec.version_label]
         return None
-
-
-def _check_config(model: ServedModel) -> None:
-    """Raises an error if a configured version or label has no loaded version."""
-    name, config = model.config.name, model.config
-    served = ", ".join(map(str, model.servables)) or "none"
-    for version in config.versions.specific:
-        if version not in model.servables:
-            raise UsageError(
-                f"Version {version} of model {name!r} cannot be served",
-                expected=f"a SavedModel in {config.folder / str(version)}",
-                received=f"versions {served}",
-            )
-    for label, version in config.version_labels.items():
-        if version not in model.servables:
-            raise LabelError(name, label, version, served)

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit import models
+from cnnkit._network_options import check_trained_options
 from cnnkit._staging import staged_file
 from cnnkit._untrusted.damage import damage_as_error
 from cnnkit._untrusted.zip_archives import open_zip
@@ -65,14 +66,6 @@ class TrainingComponents:
 HIDDEN_LAYERS = ("fc6", "fc7", "fc1", "fc2")
 # Class names that a message lists at most.
 LISTED_CLASSES = 3
-# Options of a builder that training decides, with the field that does it.
-DECIDED_OPTIONS = {
-    "classes": "the dataset has its number of classes",
-    "input_shape": "set `image_size`",
-    "mean": "set `mean`",
-    "preprocessing": "set `mean` or `init_from`",
-    "weights": "set `init_from`",
-}
 
 
 def check_model_options(config: TrainingConfig) -> None:
@@ -82,26 +75,8 @@ def check_model_options(config: TrainingConfig) -> None:
         UsageError: If there is no such network or option, a value is out of range, or training
             decides the option itself.
     """
-    options = config.model_options
-    models.check_options(config.model, options)
-    for name, reason in DECIDED_OPTIONS.items():
-        if name in options:
-            raise UsageError(
-                f"`model_options` must not hold {name} in training: {reason}",
-                received=f"{name}={options[name]!r}",
-            )
-    if not options.get("include_top", True):
-        raise UsageError("`include_top` must be True in training, which fits the classifier")
-    if options.get("classifier_activation", "softmax") not in ("softmax", None):
-        raise UsageError(
-            "`classifier_activation` must be softmax or None in training, whose loss is the "
-            "cross-entropy of a softmax",
-            received=options["classifier_activation"],
-        )
-    if config.init_from and not options.get("include_preprocessing", True):
-        raise UsageError(
-            "`include_preprocessing` must be True with `init_from`, whose weights need their mean"
-        )
+    models.check_options(config.model, config.model_options)
+    check_trained_options(config.model_options, begins_trained=config.init_from is not None)
 
 
 def build_components(

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from cnnkit import models
-from cnnkit._network_names import check_imagenet_network
+from cnnkit._network_options import check_imagenet_network
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Dataset, Decoding, batches, load_dataset, report_undecodable
 from cnnkit.data.load import open_datasets_once

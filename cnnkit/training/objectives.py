@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from cnnkit._dataset_spec import missing_boxes
 from cnnkit.config import TrainingConfig
 from cnnkit.data.boxes import center_and_size, corners, overlap
-from cnnkit.errors import UsageError
 from cnnkit.layers.class_boxes import BOX_VALUES, PER_CLASS
 
 LOCALIZE = "localize"
@@ -84,8 +84,4 @@ def check_boxes(task: str, dataset: Any) -> None:
         UsageError: If it has none.
     """
     if task == LOCALIZE and any(split.boxes is None for split in dataset.splits.values()):
-        raise UsageError(
-            "`dataset` must have boxes for the task localize",
-            expected="boxes:PATH of a .csv or .json file, or of a folder of PASCAL VOC",
-            received=dataset.spec,
-        )
+        raise missing_boxes(dataset.spec)

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._network_names import check_unit
+from cnnkit._network_names import check_unit, fixed_image_size
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.class_names import class_count, class_index
 from cnnkit.models.graph import Graph, Node, build_graph
@@ -307,11 +307,7 @@ def _image_shape(graph: Graph, image_size: int | tuple[int, int] | None) -> tupl
     if image_size is not None:
         sides = tuple(image_size) if isinstance(image_size, Iterable) else (image_size, image_size)
         if (height or sides[0], width or sides[1]) != sides:
-            raise UsageError(
-                f"`image_size` must be the input size of model {graph.name!r}",
-                expected=f"{height} x {width}",
-                received=f"{sides[0]} x {sides[1]}",
-            )
+            raise fixed_image_size(f"{height} x {width}", f"{sides[0]} x {sides[1]}")
         height, width = sides
     if height is None or width is None:
         raise UsageError(f"`image_size` is required: model {graph.name!r} takes images of any size")

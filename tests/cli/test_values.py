@@ -51,12 +51,13 @@ def test_numbers_are_finite_and_in_their_range():
 
 def test_datasets_must_exist(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/cats").mkdir(parents=True)
     assert DatasetSpec()("folder:photos") == "folder:photos"
     assert DatasetSpec(voc=True)("voc:photos") == "voc:photos"
     assert "Did you mean folder:photos?" in refusal(DatasetSpec(), "photos")
     assert "`cnnkit transfer` supports it" in refusal(DatasetSpec(), "voc:photos")
     assert "No folder none" in refusal(DatasetSpec(voc=True), "voc:none")
+    assert "a subfolder for each class" in refusal(DatasetSpec(), "folder:photos/cats")
 
 
 def test_outputs_are_places_that_can_be_written(tmp_path):

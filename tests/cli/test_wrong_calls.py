@@ -72,7 +72,34 @@ train --init-from {text} --output {new}
 finetune {weights} digits --model alexnet --freeze conv9 --output {new}
 finetune {weights} digits --model alexnet --model-option dropot=1 --output {new}
 finetune {text} digits --output {new}
+finetune {weights} digits --model alexnet --model-option classes=3 --output {new}
+finetune {weights} digits --model-option include_top=false --output {new}
+finetune {weights} digits --model alexnet --image-size 63 --output {new}
 finetune {weights}
+train --model-option classes=3 --output {new}
+train --model-option omit_layers=["conv9"] --output {new}
+train --model vgg16 --model-option omit_layers=["conv3"] --output {new}
+train --init-option preprocessing=nope --init-from {weights} --output {new}
+train --model-option activation=nope --output {new}
+train --model-option initializer=nope --output {new}
+train --task localize --output {new}
+finetune {weights} digits --task localize --output {new}
+weights convert {weights} --model alexnet --model-option input_shape=[9,9,3] --output {new}.keras
+train --model vgg16 --image-size 31 --output {new}
+train --init-from {weights} --model-option include_preprocessing=false --output {new}
+models alexnet --image-size 63
+models --image-size 66
+visualize occlusion {keras} {image} --square 9 --output {new}.png
+visualize occlusion random {image} --model zfnet --square 225 --output {new}.png
+visualize filters random --model zfnet --model-option input_shape=[63,63,3] --output {new}.png
+visualize activation-maximization {keras} --image-size 9 --output {new}.png
+features {keras} --dataset digits --layer conv1 --image-size 9 --output {new}
+predict {keras} {image} --image-size 9
+serve {versions} --version-labels stable=7
+serve {versions} --versions 7
+data shard digits --output {run}
+transfer {keras} --dataset digits --layer conv1 --exclude-overlap folder:{folder}
+train --dataset folder:{folder} --output {new}
 finetune {weights} digits --output {run}
 finetune {weights} digits --lr-find {image}
 finetune {weights} --resume --output {run}

@@ -114,7 +114,7 @@ def test_wrong_requests(net, source):
     with pytest.raises(UsageError, match="at least 64. Received: 20"):
         extract_features(alexnet(include_top=False), digits, "pool5", scales=(20,))
     with pytest.raises(
-        UsageError, match="images of one size.*23, or scales. Received: image size 30"
+        UsageError, match="images have a fixed size. Expected: 23, or nothing. Received: 30"
     ):
         extract_features(net, digits, "fc7", image_size=30)
     with pytest.raises(UsageError, match="`image_size` must be given: .* takes images of any size"):

@@ -217,7 +217,7 @@ def test_models_that_take_images_of_any_size():
         ({"input_range": (1, 1)}, "`input_range` is out of its range"),
         (
             {"image_size": 12},
-            "`image_size` must be the input size of model .* Expected: 16 x 16. Received: 12 x 12",
+            "`image_size` must be left out .* Expected: 16 x 16, or nothing. Received: 12 x 12",
         ),
     ],
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnnkit._dataset_spec import check_shards_folder
 from cnnkit.cli.console import add_json_argument, cell, print_json, print_line, progress_bar
 from cnnkit.cli.option_names import in_options
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
@@ -73,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand."""
+    if args.action == "shard":
+        check_shards_folder(Path(args.output))
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()

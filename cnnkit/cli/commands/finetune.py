@@ -144,7 +144,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
             "`weights` and `dataset` must be given",
             expected="cnnkit finetune WEIGHTS folder:PHOTOS",
         )
-    check_finetune_words(args.weights, given_fields(args, without=OWN_FIELDS))
+    check_finetune_words(args.weights, args.dataset, given_fields(args, without=OWN_FIELDS))
 
 
 def _name(dataset: str) -> str:

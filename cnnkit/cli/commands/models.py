@@ -10,7 +10,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from cnnkit._networks import conv_stack_cost
+from cnnkit._network_options import check_image_sides
+from cnnkit._networks import LEAST_SIDES, conv_stack_cost
 from cnnkit.cli.console import add_json_argument, print_json, print_table
 from cnnkit.cli.values import COUNT, network_name
 
@@ -50,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
     if args.name == COMPARE_STACKS:
         rows = _stack_rows()
     else:
+        if args.image_size is not None:
+            for name in LEAST_SIDES if args.name is None else [args.name]:
+                check_image_sides(name, (args.image_size, args.image_size), "image_size")
         from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
         import_tensorflow()
@@ -107,7 +111,7 @@ def _network_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
                 "paper": PAPERS[name],
                 "parameters": sum(layer.parameters for layer in layers),
                 "multiply_adds": layer_macs(layers),
-                "least_side": _smallest_image_side(name),
+                "least_side": LEAST_SIDES.get(name),
                 "last_convolution_sees": last.receptive_field,
             }
         )
@@ -132,15 +136,3 @@ def _summarize(name: str, args: argparse.Namespace) -> list[LayerSummary]:
         options["input_shape"] = (args.image_size, args.image_size, 3)
     with build_without_weights(name, **options) as model:
         return summarize_network(model)
-
-
-def _smallest_image_side(name: str) -> int:
-    """Return the smallest image that a network takes, by its error for a single pixel."""
-    from cnnkit.models import build
-    from cnnkit.models.blocks import ImageTooSmall
-
-    try:
-        build(name, input_shape=(1, 1, 3))
-    except ImageTooSmall as error:
-        return error.least_side
-    return 1

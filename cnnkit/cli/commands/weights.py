@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnnkit._network_names import check_imagenet_network
+from cnnkit._network_options import check_builder_options, check_imagenet_network
 from cnnkit._networks import IMAGENET
 from cnnkit.cli.arguments import (
     MODEL_OPTION_HELP,
@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if is_imagenet:
         check_imagenet_network(args.model)
+    if args.action == "convert":
+        check_builder_options(args.model, options)
     if args.action == "convert" and Path(args.output).exists() and not args.overwrite:
         raise UsageError(f"--output {args.output} exists", hint="--overwrite replaces it")
 

@@ -115,7 +115,12 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         UsageError: If an option is out of range, or a folder holds no model.
     """
     from cnnkit.server.metrics import check_metrics_installed
-    from cnnkit.server.model_config import parse_version_policy, read_models_config
+    from cnnkit.server.model_config import (
+        ModelConfig,
+        check_served_versions,
+        parse_version_policy,
+        read_models_config,
+    )
     from cnnkit.server.version_folders import version_folders
 
     _check_engine(args.engine)
@@ -138,10 +143,14 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         _check_models_config(args)
         return {**options, "models": args.models}
     versions = args.versions or "latest"
-    version_folders(args.models)
-    parse_version_policy(versions)
+    found = version_folders(args.models)
+    policy = parse_version_policy(versions)
     name = served_name(args)
     labels = {name: _version_labels(args.version_labels)}
+    config = ModelConfig(name, args.models, policy, labels[name])
+    # First all, which the error lists.
+    for served in (list(found), policy.candidates(found)):
+        check_served_versions(config, served)
     return {
         **options,
         "models": {name: args.models},

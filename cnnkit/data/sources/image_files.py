@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._dataset_spec import no_class_folders
 from cnnkit._file_tree import OTHER_TYPE, printable_name
 from cnnkit._untrusted.images import (
     is_too_large,
@@ -116,12 +117,8 @@ def _check_class_folders(layout: FolderLayout, files: SortedFiles) -> None:
     folder = layout.folder(split)
     names = subfolders(folder)
     if len(names) < 2:
-        raise DataError(
-            f"{folder} is not a dataset",
-            expected="a subfolder for each class",
-            received=", ".join(map(printable_name, names)) or "none",
-            hint=_deeper_folder(layout, files),
-        )
+        received = ", ".join(map(printable_name, names)) or "none"
+        raise no_class_folders(folder, received, _deeper_folder(layout, files))
     for name in names:
         if printable_name(name) != name or "\n" in name or "\r" in name:
             raise DataError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnkit._dataset_spec import SHARD_SUFFIX
 from cnnkit._untrusted.images import max_image_bytes, too_large_error
 from cnnkit._untrusted.json_documents import JsonFields, parse_json
 from cnnkit._untrusted.limits import (
@@ -21,7 +22,6 @@ from cnnkit._untrusted.regular_files import decode_utf8
 from cnnkit.errors import DataError
 
 FORMAT = 1
-SUFFIX = ".tfrecord"
 AGAIN = "Copy it or write the shards again"
 PLACE_COLUMNS = 4
 
@@ -146,8 +146,8 @@ def _check_shards(folder: Path, about: JsonFields) -> dict[str, int]:
         fields = JsonFields(dict(zip(("name", "bytes"), pair, strict=True)), about.origin, place)
         name, size = fields.text("name", max_length=255), fields.integer("bytes")
         # A path would open a file elsewhere.
-        if not name.endswith(SUFFIX) or name in sizes or set(name) & set("/\\:"):
-            raise fields.wrong("name", f"a file name of its own that ends with {SUFFIX}")
+        if not name.endswith(SHARD_SUFFIX) or name in sizes or set(name) & set("/\\:"):
+            raise fields.wrong("name", f"a file name of its own that ends with {SHARD_SUFFIX}")
         file = folder / name
         try:
             status = file.stat() if file.is_file() else None

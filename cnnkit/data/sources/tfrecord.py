@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._dataset_spec import SHARD_INDEX, missing_shards
+from cnnkit._dataset_spec import SHARD_INDEX, SHARD_SUFFIX, missing_shards, occupied_shards_folder
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_error
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.record_lengths import check_record_lengths
@@ -39,7 +39,6 @@ from cnnkit.data.pipeline import BATCHES_AHEAD, parallel_map
 from cnnkit.data.sources.shard_index import (
     FORMAT,
     PLACE_COLUMNS,
-    SUFFIX,
     read_shard_index,
 )
 from cnnkit.errors import DataError, UsageError
@@ -183,7 +182,7 @@ def _write_split(
     images = enumerate(_iter_encoded(split))
     rows: list[tuple[int, int, int, int]] = []
     for number in itertools.count():  # A split without images gets one empty shard.
-        shard = f"{name}-{number:05d}{SUFFIX}"
+        shard = f"{name}-{number:05d}{SHARD_SUFFIX}"
         with staged_file(folder / shard) as aside, _write_errors(folder / shard, aside):
             size = 0
             with tf.io.TFRecordWriter(str(aside)) as writer:
@@ -219,11 +218,9 @@ def _clear(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     entries = list(folder.iterdir())
-    left = [e for e in entries if e.suffix == SUFFIX or _is_old_staging(e)]
+    left = [e for e in entries if e.suffix == SHARD_SUFFIX or _is_old_staging(e)]
     if len(left) != len(entries):
-        raise UsageError(
-            f"{folder} is not empty", expected="a new folder for the shards", hint="Use another one"
-        )
+        raise occupied_shards_folder(folder)
     for entry in left:
         entry.unlink()
 

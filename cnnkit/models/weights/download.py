@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from cnnkit._network_names import check_imagenet_network
+from cnnkit._network_options import check_imagenet_network
 from cnnkit._networks import IMAGENET_CLASSES
 from cnnkit.errors import RunError
 from cnnkit.models.weights.open import open_weights

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit._deprecation import renamed_argument
+from cnnkit._network_names import check_square
 from cnnkit.errors import DataError, UsageError, unknown_name
 from cnnkit.models.class_names import class_index
 from cnnkit.models.graph import Graph, Node
@@ -291,12 +292,7 @@ def _places(
     """Returns the first rows and the first columns of the square."""
     if edge not in EDGES:
         raise unknown_name("edge", edge, EDGES)
-    if square[0] > shape[0] or square[1] > shape[1]:
-        raise UsageError(
-            "`square` must not be larger than the image",
-            expected=f"at most {shape[0]} x {shape[1]}",
-            received=f"{square[0]} x {square[1]}",
-        )
+    check_square(square, shape)
     rows, columns = (
         np.arange((side - size + (step - 1) * (edge == "clip")) // step + 1) * step
         for side, size, step in zip(shape, square, stride, strict=False)

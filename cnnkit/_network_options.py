@@ -1,0 +1,198 @@
+"""Check arguments of the builders of networks: their names, sizes of images, layers to leave out.
+
+Commands check them before TensorFlow starts, and the builders when a network is built; both say the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from cnnkit._networks import (
+    ACTIVATIONS,
+    IMAGENET,
+    IMAGENET_CLASSES,
+    IMAGENET_NETWORKS,
+    INITIALIZERS,
+    LEAST_SIDES,
+    OMITTABLE,
+    OPTIONS,
+    RENAMED_OPTIONS,
+)
+from cnnkit.errors import UsageError, unknown_name
+
+# Options of a builder that training decides, and how.
+DECIDED_OPTIONS = {
+    "classes": "the dataset has its number of classes",
+    "input_shape": "set `image_size`",
+    "mean": "set `mean`",
+    "preprocessing": "set `mean` or `init_from`",
+    "weights": "set `init_from`",
+}
+# Options that change the smallest image of a network, or its layers that can be left out.
+_CHANGING = frozenset({"preset", "overlapping_pooling", "sixth_conv", "filters"})
+
+
+class ImageTooSmall(UsageError):
+    """The images are so small that the last feature map would have no position.
+
+    Args:
+        network: Name of the network.
+        least_side: The smallest side that leaves one position.
+        received: The size of the images, as text.
+        argument: Name of the argument with the size.
+    """
+
+    def __init__(
+        self, network: str, least_side: int, received: str, argument: str = "input_shape"
+    ) -> None:
+        self.least_side = least_side
+        super().__init__(
+            f"`{argument}` is too small for {network}: its last feature map would be empty",
+            expected=f"height and width of at least {least_side}",
+            received=received,
+        )
+
+
+def check_option_names(name: str, options: Iterable[str]) -> None:
+    """Check the names of the arguments of a builder of the package.
+
+    Args:
+        name: Name of the network. Builders that a program added are not checked.
+        options: The names.
+
+    Raises:
+        UsageError: If it has no such argument.
+    """
+    for option in options:
+        known = OPTIONS.get(name)
+        if known is not None and RENAMED_OPTIONS.get(option, option) not in known:
+            raise unknown_name(f"option of {name}", option, known)
+
+
+def check_builder_options(name: str, options: Mapping[str, Any]) -> None:
+    """Check what is known of the arguments of a builder without building the network.
+
+    Args:
+        name: Name of the network. Builders that a program added are not checked.
+        options: The arguments.
+
+    Raises:
+        UsageError: If it has no such argument, a value is unknown, a layer cannot be left out,
+            or images are too small.
+    """
+    check_option_names(name, options)
+    for option, known in (("activation", ACTIVATIONS), ("initializer", INITIALIZERS)):
+        value = options.get(option)
+        if name in OPTIONS and isinstance(value, str) and value not in known:
+            raise unknown_name(option, value, known)
+    if not _CHANGING.isdisjoint(options):
+        return
+    current = {RENAMED_OPTIONS.get(option, option): value for option, value in options.items()}
+    if name in OMITTABLE and isinstance(current.get("omit_layers"), (str, list, tuple)):
+        check_omitted(name, current["omit_layers"], OMITTABLE[name])
+    shape = current.get("input_shape")
+    if isinstance(shape, (list, tuple)) and all(type(side) is int for side in shape[:2]):
+        check_image_sides(name, shape[:2], "input_shape")
+
+
+def check_omitted(title: str, omit: Collection[str], optional: Sequence[str]) -> None:
+    """Check that layers can be left out of a network.
+
+    Args:
+        title: Name of the network.
+        omit: Names of the layers.
+        optional: The layers that can be left out.
+
+    Raises:
+        UsageError: If `omit` is a text or names another layer.
+    """
+    wrong = [name for name in omit if name not in optional]
+    if wrong or isinstance(omit, str):
+        raise UsageError(
+            f"`omit_layers` of {title} must name layers that can be left out",
+            expected=f"a list of some of {', '.join(optional)}",
+            received=omit if isinstance(omit, str) else ", ".join(map(str, wrong)),
+        )
+
+
+def check_image_sides(
+    name: str, sides: Sequence[int], argument: str, options: Iterable[str] = ()
+) -> None:
+    """Check that images are not too small for a network of the package.
+
+    Args:
+        name: Name of the network.
+        sides: Height and width of the images in pixels.
+        argument: Name of the argument with the size.
+        options: Names of the arguments of its builder that are given.
+
+    Raises:
+        ImageTooSmall: If they are.
+    """
+    least = LEAST_SIDES.get(name, 0)
+    if min(sides, default=least) < least and _CHANGING.isdisjoint(options):
+        raise ImageTooSmall(name, least, " x ".join(map(str, sides)), argument)
+
+
+def check_trained_options(options: Mapping[str, Any], *, begins_trained: bool) -> None:
+    """Check that the arguments of a builder leave to training what it decides.
+
+    Args:
+        options: The arguments.
+        begins_trained: Whether the training begins with weights of `init_from`.
+
+    Raises:
+        UsageError: If they do not.
+    """
+    for name, reason in DECIDED_OPTIONS.items():
+        if name in options:
+            raise UsageError(
+                f"`model_options` must not hold {name} in training: {reason}",
+                received=f"{name}={options[name]!r}",
+            )
+    if not options.get("include_top", True):
+        raise UsageError("`include_top` must be True in training, which fits the classifier")
+    if options.get("classifier_activation", "softmax") not in ("softmax", None):
+        raise UsageError(
+            "`classifier_activation` must be softmax or None in training, whose loss is the "
+            "cross-entropy of a softmax",
+            received=options["classifier_activation"],
+        )
+    if begins_trained and not options.get("include_preprocessing", True):
+        raise UsageError(
+            "`include_preprocessing` must be True with `init_from`, whose weights need their mean"
+        )
+
+
+def check_imagenet_network(
+    network: str | None, *, include_top: bool = True, classes: int = IMAGENET_CLASSES
+) -> None:
+    """Check that there are ImageNet weights to download for a network.
+
+    Args:
+        network: Name of the network; None if none is given.
+        include_top: Whether its dense layers are wanted.
+        classes: Number of its classes.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    known = " or ".join(IMAGENET_NETWORKS)
+    if network is None:
+        raise UsageError(
+            f"`model` must name the network that gets {IMAGENET} weights", expected=known
+        )
+    if network not in IMAGENET_NETWORKS:
+        raise UsageError(
+            f"There are no ImageNet weights to download for {network}",
+            expected=f"{known}, or a weights file",
+        )
+    if include_top and classes != IMAGENET_CLASSES:
+        raise UsageError(
+            f"`weights={IMAGENET!r}` with dense layers must have 1,000 classes",
+            expected=f"`classes={IMAGENET_CLASSES}`, or `include_top=False`",
+            received=f"`classes={classes}`",
+            hint="replace_head gives a trained network other classes",
+        )
