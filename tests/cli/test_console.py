@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,6 +20,7 @@ from cnnkit.cli.console import (
     print_detail,
     print_error,
     print_json,
+    print_left_out,
     print_line,
     print_note,
     print_table,
@@ -271,3 +273,9 @@ def test_other_errors_of_the_system_are_told_in_words(monkeypatch, capsys):
     assert capsys.readouterr().err == (
         "cnnkit: error: some/file cannot be used. Received: Permission denied.\n"
     )
+
+
+@pytest.mark.parametrize("said", [None, "2 files left out: 2 hidden"])
+def test_files_that_are_left_out_are_a_note(said, capsys):
+    print_left_out(SimpleNamespace(spec="folder:x", describe_left_out=lambda: said))
+    assert capsys.readouterr().err == ("" if said is None else f"cnnkit: note: folder:x: {said}\n")

@@ -32,6 +32,8 @@ def test_warm_up_and_cosine():
     np.testing.assert_allclose(rates[:8], np.arange(1, 9) / 8)
     falling = [(1 + math.cos(math.pi * i / 16)) / 2 for i in range(16)]
     np.testing.assert_allclose(rates[8:], falling)
+    # Without steps an epoch has one.
+    assert [learning_rate_at(config, epoch) for epoch in (1, 2)] == [0.5, 1]
     steps = TrainingConfig(learning_rate=1.0, lr_milestones=(3,), warmup_epochs=0.5)
     assert [learning_rate_at(steps, e, s, 2) for e in (1, 2, 3) for s in (0, 1)] == pytest.approx(
         [1, 1, 1, 1, 0.1, 0.1]
