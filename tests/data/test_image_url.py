@@ -38,6 +38,21 @@ def test_a_large_photo_is_reduced_and_compressed(as_float):
     assert np.abs(found.astype(int) - 100).max() <= 2
 
 
+def test_a_reduced_image_counts_every_pixel():
+    """Of every four rows the two in the middle are white."""
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[1::4] = pixels[2::4] = 255
+    _, found = decode(image_url(pixels, side=16))
+    assert 100 < found[4:-4].min() <= found[4:-4].max() < 200
+    _, found = decode(image_url(np.full_like(pixels, 255), side=16))
+    assert (found == 255).all()
+
+
+def test_floats_outside_of_their_range_are_clipped():
+    _, found = decode(image_url(np.array([[[1.5, -0.5, 0.5]]])))
+    assert found.tolist() == [[[255, 0, 128]]]
+
+
 def test_pictures_stand_beside_each_other_with_captions():
     found = read(
         pictures_html("a <b>", [(np.zeros((2, 2, 3)), "c <i>"), (np.ones((2, 2, 3)), "d")])
