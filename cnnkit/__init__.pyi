@@ -31,6 +31,7 @@ from cnnkit.models import vgg16 as vgg16
 from cnnkit.models import vgg16_c as vgg16_c
 from cnnkit.models import vgg19 as vgg19
 from cnnkit.models import zfnet as zfnet
+from cnnkit.reports.microscope.write import write_microscope as write_microscope
 from cnnkit.reports.write import write_report as write_report
 from cnnkit.training import finetune as finetune
 from cnnkit.training import train as train

@@ -97,12 +97,23 @@ def staged_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
             staging = folder / path.name
             staging.mkdir()
             yield staging
-            flush_folder(staging)
-            if replace and path.exists():
-                _exchange_folders(staging, path)
-            else:
-                staging.rename(path)
-            flush_folder(path.parent)
+            publish_folder(staging, path, replace=replace)
+
+
+def publish_folder(staging: Path, path: Path, *, replace: bool) -> None:
+    """Rename a folder that is complete.
+
+    Args:
+        staging: The folder.
+        path: Its final path, on the same disk: nothing, or an empty folder.
+        replace: Whether a folder at `path` that is not empty is exchanged with `staging`.
+    """
+    flush_folder(staging)
+    if replace and path.exists():
+        _exchange_folders(staging, path)
+    else:
+        staging.rename(path)
+    flush_folder(path.parent)
 
 
 def _exchange_folders(new: Path, path: Path) -> None:

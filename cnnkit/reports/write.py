@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,12 @@ from cnnkit.models.localizer import class_part
 from cnnkit.reports.inside import filters_section, mistakes_section, searched_images, units_section
 from cnnkit.reports.page import render_page
 from cnnkit.reports.page_file import check_page
+from cnnkit.reports.progress import Progress, no_progress
 from cnnkit.reports.results import calibration_section, errors_section
 from cnnkit.reports.settings import EXPLAIN, reproduction_section, training_sections
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.inputs import held_out_augmentation
 from cnnkit.visualize import EXPLANATION_METHODS
-
-# A context of a piece of work: its number of images, and what it does.
-Progress = Callable[[int, str], AbstractContextManager[Callable[[int], object]]]
 
 
 def write_report(
@@ -76,7 +72,7 @@ def write_report(
     """
     if explain not in EXPLANATION_METHODS:
         raise unknown_name("method", explain, EXPLANATION_METHODS)
-    progress = progress or _no_progress
+    progress = progress or no_progress
     run = run if isinstance(run, RunFolder) else RunFolder.open(run)
     page = check_page(run, output, overwrite=overwrite)
     source, seed = held_out_images([run], dataset)
@@ -89,10 +85,6 @@ def write_report(
         page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, html)
     return page
-
-
-def _no_progress(images: int, work: str) -> AbstractContextManager[Callable[[int], object]]:
-    return nullcontext(lambda done: None)
 
 
 def _render(

@@ -180,14 +180,42 @@ def _project_unit(
     batch_size: int,
     image_size: int | None,
 ) -> UnitExamples:
+    numbers = found.images[unit, found.values[unit] > 0]
+    images = read_searched_images(graph, source, numbers, image_size)
+    return project_images(
+        graph, dict(zip(numbers.tolist(), images, strict=True)), found, unit, rule, batch_size
+    )
+
+
+def project_images(
+    graph: Graph,
+    images: Mapping[int, np.ndarray],
+    found: TopActivations,
+    unit: int,
+    rule: str = "deconvnet",
+    batch_size: int = 16,
+) -> UnitExamples:
+    """Projects the strongest activations of one unit in images that were read.
+
+    Args:
+        graph: The model.
+        images: The images that `found` names for the unit, (h, w, 3) float32, by their indices.
+        found: Result of `find_top_activations` for the layer.
+        unit: The unit.
+        rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
+        batch_size: Projections at a time.
+
+    Raises:
+        DataError: If an activation differs from the one that the search found.
+    """
     ranks = np.flatnonzero(found.values[unit] > 0)
-    numbers = found.images[unit, ranks]
-    if not len(numbers):
+    numbers = found.images[unit, ranks].tolist()
+    if not numbers:
         none = np.zeros((0, 0, 0, graph.image_shape[2]), np.float32)
         return UnitExamples(found.layer, unit, (), none)
-    images = _read_images(graph, source, numbers, image_size)
+    shown = np.stack([images[number] for number in numbers])
     indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks.tolist())]
-    results = project(graph, images, found.layer, indices, rule=rule, batch_size=batch_size)
+    results = project(graph, shown, found.layer, indices, rule=rule, batch_size=batch_size)
     for result, value in zip(results, found.values[unit, ranks], strict=True):
         if abs(result.activation - value) > TOLERANCE * abs(value):
             raise DataError(
@@ -197,14 +225,27 @@ def _project_unit(
                 received=f"{result.activation:.6g}",
                 hint="The dataset, the weights or the preprocessing have changed",
             )
-    patches = [_receptive_patch(images[result.image], result.unclipped) for result in results]
-    numbered = [replace(result, image=int(numbers[result.image])) for result in results]
+    patches = [_receptive_patch(shown[result.image], result.unclipped) for result in results]
+    numbered = [replace(result, image=numbers[result.image]) for result in results]
     return UnitExamples(found.layer, unit, tuple(numbered), np.stack(patches))
 
 
-def _read_images(
+def read_searched_images(
     graph: Graph, source: Dataset | Split | np.ndarray, numbers: np.ndarray, image_size: int | None
 ) -> np.ndarray:
+    """Returns images as the model takes them.
+
+    Args:
+        graph: The model.
+        source: The source that was searched.
+        numbers: Indices of the images, (n,) int.
+        image_size: Side of a dataset's images, for a model that takes images of any size.
+
+    Returns:
+        (n, h, w, 3) float32.
+    """
+    if not len(numbers):
+        return np.zeros((0, 0, 0, graph.image_shape[2]), np.float32)
     if isinstance(source, Dataset):
         source = source.splits["test"]
     if isinstance(source, Split):

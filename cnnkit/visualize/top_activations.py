@@ -120,6 +120,7 @@ def find_top_activations(
     shard: tuple[int, int] = (0, 1),
     progress: Callable[[int], object] | None = None,
     first_image: int = 0,
+    observe: Callable[[np.ndarray, dict[str, np.ndarray]], object] | None = None,
 ) -> dict[str, TopActivations]:
     """Finds the images with the strongest activation of each unit.
 
@@ -134,6 +135,8 @@ def find_top_activations(
         shard: (i, n): search only shard i of n of the images. `TopActivations.merge` merges shards.
         progress: Called after every batch with its number of images.
         first_image: Index of the first image, if the source is part of a larger one.
+        observe: Called after every batch with the indices of its images, (n,) int64, and by layer
+            the largest activation of each unit in each image, (n, units) float32.
 
     Returns:
         By layer, the strongest activations of all units.
@@ -177,6 +180,7 @@ def find_top_activations(
     for images, size in _batches(source, first, last, graph, image_size, batch_size):
         check_image_shape(graph, images.shape)
         index = np.arange(start, start + size)
+        largest: dict[str, np.ndarray] = {}
         for layer, (values, flat_positions, width) in zip(layers, search(images), strict=True):
             # (units, images), without the rows that fill up the last batch.
             values, flat_positions = values.numpy()[:size].T, flat_positions.numpy()[:size].T
@@ -185,7 +189,10 @@ def find_top_activations(
             if layer not in found:
                 found[layer] = _empty_activations(layer, len(values), k, int(width))
             found[layer]._update(values, index, flat_positions)
+            largest[layer] = values.T
         start += size
+        if observe is not None:
+            observe(index, largest)
         if progress is not None:
             progress(size)
     if not found:
