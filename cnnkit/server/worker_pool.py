@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -190,6 +191,9 @@ def _ready_line(worker: _Worker, should_stop: Callable[[], bool]) -> str | None:
             return worker.printed.partition(b"\n")[0].decode()
         # At its end, the pipe is ready and empty.
         if not worker.read_output(0.1) and worker.process.poll() is not None:
+            # Ctrl-C reaches every process of a terminal, and the workers may end first.
+            if should_stop() or worker.process.wait() == -signal.SIGINT:
+                break
             raise RunError(
                 f"Worker {worker.process.pid} exited before it was ready",
                 received=f"exit code {worker.process.wait()}",

@@ -9,6 +9,7 @@ import grpc
 import psutil
 import pytest
 
+from cnnkit.cli.main import main
 from cnnkit.errors import RunError
 from cnnkit.server.worker_pool import WorkerPool
 from tests.helpers.polled_server import wait_for
@@ -91,6 +92,19 @@ def test_a_worker_that_is_never_ready():
         pytest.raises(RunError, match="exited before it was ready. Received: exit code 3"),
     ):
         workers.start(lambda: False)
+
+
+def test_ctrl_c_ends_the_workers_and_then_the_command_while_they_start(
+    colors_folder, tmp_path, monkeypatch, capsys
+):
+    """The terminal sends it to all processes, and a worker may end before the parent hears it."""
+    ended = "import os, signal; signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), 2)"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -c "{ended}"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    assert main(["serve", str(colors_folder), "--port", "0", "--workers", "2"]) == 130
+    assert capsys.readouterr() == ("", "cnnkit: interrupted\n")
 
 
 def test_several_processes_stop_cleanly(colors_folder, tmp_path):

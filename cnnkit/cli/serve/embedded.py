@@ -142,6 +142,7 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
     Raises:
         UsageError: If an option is out of range, or a folder holds no model.
         RunError: If the port is in use, or the workers end again and again.
+        KeyboardInterrupt: If `stop_requested` returns True before the workers are ready.
     """
     from cnnkit.server.listen import reserve_port
     from cnnkit.server.metrics import shared_metrics
@@ -164,9 +165,10 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
                 metrics_port, pool["on_end"] = stack.enter_context(shared)
             workers = stack.enter_context(WorkerPool(command, args.workers, **pool))
             line = workers.start(stop_requested)
+            if line is None:
+                raise KeyboardInterrupt
             _print_metrics_port(metrics_port, host)
-            if line is not None:
-                print_line(line.replace(" (", f" in {args.workers} processes ("))
+            print_line(line.replace(" (", f" in {args.workers} processes ("))
             while not stop_requested():
                 workers.replace_lost()
                 time.sleep(_CHECK_SECONDS)
