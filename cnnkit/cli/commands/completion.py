@@ -15,10 +15,12 @@ import argparse
 import re
 from collections.abc import Sequence
 
+from cnnkit._networks import PAPERS
 from cnnkit.cli.console import print_text
 from cnnkit.cli.parser import leaf_parsers, options_of, require_packages
-from cnnkit.cli.values import FILE_TYPES, FOLDER_TYPES, OutputFile
+from cnnkit.cli.values import FILE_TYPES, FOLDER_TYPES, OutputFile, network_name, network_names
 from cnnkit.cli.written_folders import exported_folder, feature_store, saved_classifier
+from cnnkit.recipes import RECIPES
 
 SHELLS = ("bash", "zsh", "tcsh")
 # shtab's script completes the words that argparse gets. These functions pass them to it as
@@ -104,6 +106,10 @@ def run(args: argparse.Namespace) -> int:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
             elif action.type in (*FOLDER_TYPES, exported_folder, feature_store, saved_classifier):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+            elif action.type in (network_name, network_names):
+                action.choices = tuple(PAPERS)
+            elif action.dest == "recipe" or leaf.prog == "cnnkit recipes" and action.dest == "name":
+                action.choices = tuple(RECIPES)
     preamble = _fill(_ZSH, _ZSH_CASE, joined) if args.shell == "zsh" else ""
     script = shtab.complete(parser, args.shell, preamble=preamble)
     if args.shell == "bash":

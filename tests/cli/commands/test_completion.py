@@ -38,6 +38,17 @@ def test_bash_completes_commands_options_and_choices(capsys, tmp_path, monkeypat
         "cnnkit visualize grad": ["gradcam", "gradcam++"],
         "cnnkit visualize gradcam --la": ["--layer"],
         "cnnkit evaluate --protocol den": ["dense", "dense+multi-crop"],
+        "cnnkit train --model alexnet_t": ["alexnet_torchvision"],
+        "cnnkit predict vgg.npz --model vgg1": [
+            "vgg11",
+            "vgg11_lrn",
+            "vgg13",
+            "vgg16_c",
+            "vgg16",
+            "vgg19",
+        ],
+        "cnnkit train --recipe zf": ["zfnet-paper"],
+        "cnnkit recipes mod": ["modern"],
         # A subcommand stands in the place of a file.
         "cnnkit export v": ["vgg.npz", "verify"],
         "cnnkit transfer pre": ["predict"],
