@@ -69,7 +69,8 @@ def test_every_recipe_is_complete(name, capsys):
             keras.utils.clear_session(free_memory=False)
     assert main(["recipes", name]) == 0
     shown = capsys.readouterr().out
-    for text in (recipe.source, recipe.cost, recipe.result, *recipe.deviations):
+    parts = [f"part      {part.name}" for part in recipe.stages]
+    for text in (recipe.source, recipe.cost, recipe.result, *recipe.deviations, *parts):
         assert text in shown
     assert main(["recipes", name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["model"] == recipe.config.model
@@ -77,7 +78,10 @@ def test_every_recipe_is_complete(name, capsys):
 
 def test_the_list_names_all(capsys):
     assert main(["recipes"]) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(RECIPES)
+    width = max(map(len, RECIPES))
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name:{width}}  {recipe.source}" for name, recipe in RECIPES.items()
+    ]
 
 
 @pytest.mark.parametrize(

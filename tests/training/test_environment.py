@@ -1,9 +1,11 @@
 """The description of the environment, and the commit of a checkout."""
 
 import subprocess
+from pathlib import Path
 
 import tensorflow as tf
 
+import cnnkit
 from cnnkit.data import load_dataset
 from cnnkit.training.environment import describe_environment, git_commit
 
@@ -16,6 +18,7 @@ def test_the_environment_names_versions_and_the_dataset():
         "platform", "devices", "dataset",
     ]  # fmt: skip
     assert (facts["seed"], facts["tensorflow"]) == (7, tf.__version__)
+    assert facts["commit"] == git_commit(Path(cnnkit.__file__).parent)
     assert facts["dataset"]["fingerprint"] == dataset.fingerprint
     assert facts["dataset"]["images"] == {"train": 1438, "test": 359}
 
@@ -28,6 +31,9 @@ def test_a_commit_belongs_to_a_tracked_package(tmp_path):
 
     assert git_commit(tmp_path) is None
     git("init", "-q")
+    (tmp_path / "other.py").write_text("")
+    git("add", "other.py")
+    git("commit", "-q", "-m", "zero")
     (tmp_path / "__init__.py").write_text("")
     assert git_commit(tmp_path) is None  # Not tracked.
     git("add", "__init__.py")
