@@ -182,52 +182,72 @@ def _project_unit(
 ) -> UnitExamples:
     numbers = found.images[unit, found.values[unit] > 0]
     images = read_searched_images(graph, source, numbers, image_size)
-    return project_images(
-        graph, dict(zip(numbers.tolist(), images, strict=True)), found, unit, rule, batch_size
-    )
+    numbered = dict(zip(numbers.tolist(), images, strict=True))
+    [examples] = project_images(graph, numbered, found, [unit], rule, batch_size)
+    return examples
 
 
 def project_images(
     graph: Graph,
     images: Mapping[int, np.ndarray],
     found: TopActivations,
-    unit: int,
+    units: Sequence[int],
     rule: str = "deconvnet",
     batch_size: int = 16,
-) -> UnitExamples:
-    """Projects the strongest activations of one unit in images that were read.
+) -> list[UnitExamples]:
+    """Projects the strongest activations of units in images that were read.
 
     Args:
         graph: The model.
-        images: The images that `found` names for the unit, (h, w, 3) float32, by their indices.
+        images: The images that `found` names for the units, (h, w, 3) float32, by their indices.
         found: Result of `find_top_activations` for the layer.
-        unit: The unit.
+        units: Units of the layer.
         rule: The backward rule: `"deconvnet"`, `"guided"` or `"gradient"`.
         batch_size: Projections at a time.
+
+    Returns:
+        One `UnitExamples` for every unit.
 
     Raises:
         DataError: If an activation differs from the one that the search found.
     """
-    ranks = np.flatnonzero(found.values[unit] > 0)
-    numbers = found.images[unit, ranks].tolist()
-    if not numbers:
-        none = np.zeros((0, 0, 0, graph.image_shape[2]), np.float32)
-        return UnitExamples(found.layer, unit, (), none)
-    shown = np.stack([images[number] for number in numbers])
-    indices = [(i, *found.position(unit, rank), unit) for i, rank in enumerate(ranks.tolist())]
+    none = np.zeros((0, 0, 0, graph.image_shape[2]), np.float32)
+    ranks = [
+        (unit, rank) for unit in units for rank in np.flatnonzero(found.values[unit] > 0).tolist()
+    ]
+    if not ranks:
+        return [UnitExamples(found.layer, unit, (), none) for unit in units]
+    rows = {number: row for row, number in enumerate(images)}
+    numbers = [int(found.images[one]) for one in ranks]
+    indices = [
+        (rows[number], *found.position(unit, rank), unit)
+        for number, (unit, rank) in zip(numbers, ranks, strict=True)
+    ]
+    shown = np.stack(list(images.values()))
     results = project(graph, shown, found.layer, indices, rule=rule, batch_size=batch_size)
-    for result, value in zip(results, found.values[unit, ranks], strict=True):
+    projections: dict[int, list[Projection]] = {unit: [] for unit in units}
+    for result, number, one in zip(results, numbers, ranks, strict=True):
+        value = found.values[one]
         if abs(result.activation - value) > TOLERANCE * abs(value):
             raise DataError(
-                f"Unit {unit} of {found.layer} has another activation for image"
-                f" {numbers[result.image]} than `found` says",
+                f"Unit {result.unit} of {found.layer} has another activation for image"
+                f" {number} than `found` says",
                 expected=f"{value:.6g}",
                 received=f"{result.activation:.6g}",
                 hint="The dataset, the weights or the preprocessing have changed",
             )
-    patches = [_receptive_patch(shown[result.image], result.unclipped) for result in results]
-    numbered = [replace(result, image=numbers[result.image]) for result in results]
-    return UnitExamples(found.layer, unit, tuple(numbered), np.stack(patches))
+        projections[result.unit].append(replace(result, image=number))
+    return [
+        UnitExamples(
+            found.layer,
+            unit,
+            tuple(projections[unit]),
+            np.stack([_receptive_patch(images[one.image], one.unclipped) for one in projected])
+            if (projected := projections[unit])
+            else none,
+        )
+        for unit in units
+    ]
 
 
 def read_searched_images(

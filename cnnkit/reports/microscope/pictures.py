@@ -13,10 +13,12 @@ from cnnkit.models.receptive_field import Box
 from cnnkit.reports.microscope.site_folder import write_quickly
 from cnnkit.visualize.top9 import UnitExamples
 
-# Pixels of a side of a tile: larger patches are reduced, and smaller ones get squares for pixels.
+# Pixels of a side of a tile: larger patches are reduced.
 TILE = 128
 # Below this side a tile is stored as it is: the browser enlarges it.
 SMALL = 16
+# Below this side each pixel is stored as a square of four.
+SHARP = 48
 ROWS = 3
 # Level of the lines between tiles, and of missing tiles.
 LINE = 225
@@ -84,11 +86,12 @@ def _cut(projection: np.ndarray, box: Box) -> np.ndarray:
 
 
 def _tile(pixels: np.ndarray) -> np.ndarray:
-    """Return pixels in 0..1 as a tile, uint8: reduced to `TILE`, or with squares for pixels."""
+    """Return pixels in 0..1 as a tile, uint8: reduced to `TILE`, or small ones enlarged."""
     side = max(pixels.shape[:2])
     if side > TILE:
         return _resize(pixels, TILE)
-    repeat = 1 if side <= SMALL else TILE // side
+    # JPEG halves the resolution of color.
+    repeat = 2 if SMALL < side < SHARP else 1
     return _bytes(np.repeat(np.repeat(pixels, repeat, axis=0), repeat, axis=1))
 
 

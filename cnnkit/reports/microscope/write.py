@@ -184,13 +184,15 @@ class _Writer:
             group = units[start : start + UNITS_AT_ONCE]
             missing = [one for one in group if not (folder / f"{unit_file(one)}.html").exists()]
             yield sum(int((values[one] > 0).sum()) for one in group if one not in missing)
+            if not missing:
+                continue
             numbers = np.unique(layer.found.images[missing][values[missing] > 0])
             pixels = read_searched_images(self.graph, self.images, numbers, image_size)
             images = dict(zip(numbers.tolist(), pixels, strict=True))
-            for unit in missing:
+            tops = project_images(self.graph, images, layer.found, missing, RULE, batch_size)
+            for unit, top in zip(missing, tops, strict=True):
                 files = None
-                if not layer.found.dead[unit]:
-                    top = project_images(self.graph, images, layer.found, unit, RULE, batch_size)
+                if top.projections:
                     files = write_unit_pictures(folder, unit_file(unit), top, images)
                 if self.kernels is not None and self.kernels[0] == layer.name:
                     write_kernel(folder, unit_file(unit), self.kernels[1][unit])
