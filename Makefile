@@ -103,7 +103,7 @@ lock:  ## hashes of all packages, in requirements/
 	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
 	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra metrics --extra openvino \
-		--extra tensorboard -o requirements/all.txt
+		--extra rest --extra tensorboard -o requirements/all.txt
 
 pin-images:  ## digests of the container images, which docker asks their registries for
 	$(PYTHON) serving/pin_images.py

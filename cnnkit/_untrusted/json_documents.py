@@ -71,12 +71,15 @@ def parse_json(
 
     def finite(number: str) -> float:
         value = float(number)
-        if not math.isfinite(value) and not nan:
+        if not math.isfinite(value):
             raise ValueError(f"the number {shorten(number, 20)}")
         return value
 
+    constant = float if nan else finite
     with damage_as_error(origin, problem="is not valid JSON"):
-        return json.loads(text, object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+        return json.loads(
+            text, object_pairs_hook=unique, parse_float=finite, parse_constant=constant
+        )
 
 
 def _check_depth(text: str, origin: str | Path) -> None:

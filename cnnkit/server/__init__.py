@@ -1,8 +1,8 @@
-"""A small model server for a laptop with TensorFlow Serving's gRPC API.
+"""A small model server for a laptop with TensorFlow Serving's gRPC and REST APIs.
 
 It serves the same folders as TensorFlow Serving, NAME/<integer>/, implements the same calls with
 the same status codes, checks shapes before a graph runs, and loads and unloads versions as their
-folders appear and disappear. REST is not supported.
+folders appear and disappear.
 """
 
 from __future__ import annotations

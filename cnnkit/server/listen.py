@@ -28,7 +28,7 @@ def check_port_free(host: str, port: int) -> None:
     Example:
         >>> check_port_free("127.0.0.1", 0)
     """
-    with _bind(host, port) as probe:
+    with bind_port(host, port) as probe:
         probe.listen()
 
 
@@ -52,7 +52,7 @@ def reserve_port(host: str, port: int) -> socket.socket:
     """
     # Without SO_REUSEPORT, to find other processes that share the port already.
     check_port_free(host, port)
-    return _bind(host, port, shared=True)
+    return bind_port(host, port, shared=True)
 
 
 def listen_error(host: str, port: int, reason: str) -> RunError:
@@ -72,7 +72,17 @@ def _host_error(host: str, reason: str) -> RunError:
     )
 
 
-def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+def bind_port(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Returns a socket that is bound to a port and does not listen yet.
+
+    Args:
+        host: The network interface.
+        port: The port; 0 for any free one.
+        shared: Whether other processes of this user may bind it too.
+
+    Raises:
+        RunError: If the port is in use, or there is no such host.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -114,22 +124,43 @@ def server_credentials(
     Example:
         >>> server_credentials(Path("server.pem"), Path("server.key"))  # doctest: +SKIP
     """
+    # gRPC accepts any files and then fails every connection, so OpenSSL checks them first.
+    server_tls_context(certificate, key, client_authority)
+    authority = None if client_authority is None else client_authority.read_bytes()
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())],
+        root_certificates=authority,
+        require_client_auth=authority is not None,
+    )
+
+
+def server_tls_context(
+    certificate: Path, key: Path, client_authority: Path | None = None
+) -> ssl.SSLContext:
+    """Returns the TLS settings of the REST side of a server.
+
+    Args:
+        certificate: See `server_credentials`.
+        key: See `server_credentials`.
+        client_authority: See `server_credentials`.
+
+    Raises:
+        UsageError: See `server_credentials`.
+
+    Example:
+        >>> server_tls_context(Path("server.pem"), Path("server.key"))  # doctest: +SKIP
+    """
     for name, path in (
         ("certificate", certificate), ("key", key), ("client_authority", client_authority)
     ):  # fmt: skip
         refuse_private_key(f"`{name}`", path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # gRPC accepts any files and then fails every connection, so OpenSSL checks them here.
         context.load_cert_chain(certificate, key, password=_refuse_password)
         if client_authority is not None:
             context.load_verify_locations(client_authority)
-        authority = None if client_authority is None else client_authority.read_bytes()
-        return grpc.ssl_server_credentials(
-            [(key.read_bytes(), certificate.read_bytes())],
-            root_certificates=authority,
-            require_client_auth=authority is not None,
-        )
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
     except (OSError, ValueError) as error:
         files = [str(file) for file in (certificate, key, client_authority) if file is not None]
         raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import ssl
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent import futures
@@ -17,15 +18,18 @@ import grpc
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.client_certificate import ClientCertificates
+from cnnkit.server.health import HealthServicer
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.listen import check_port_free, listen_error
 from cnnkit.server.load_trial import LoadTrial
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
+from cnnkit.server.poller import Poller
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
+from cnnkit.server.rest import RestServer, check_rest_installed
 from cnnkit.server.servable import SavedModelServable
-from cnnkit.server.service import HealthServicer, PredictionServicer
+from cnnkit.server.service import PredictionServicer
 from cnnkit.server.unpack import NO_DECOMPRESSION
 from cnnkit.server.warmup import load_and_warm_up
 
@@ -64,10 +68,19 @@ class EmbeddedServer:
         trial: Tries to load each later version in a process of its own before this process does;
             None for no trials.
         metrics: Counts requests, batches and versions: `cnnkit.server.ServerMetrics`.
+        rest_port: The port of the REST API; 0 for any free one, None for no REST API. It needs the
+            package aiohttp.
+        rest_tls: TLS settings of the REST API from `server_tls_context`; required with
+            `credentials`.
+
+    Attributes:
+        address: Host and port of gRPC.
+        rest_address: Host and port of the REST API; None without it.
 
     Raises:
-        UsageError: If a folder holds no model, a label names no served version, the port is not
-            in 0..65535, or `allow_reload` and `reuse_port` are given.
+        UsageError: If a folder holds no model, a label names no served version, a port is not
+            in 0..65535, both ports are the same, `allow_reload` and `reuse_port` are given, the
+            REST API would be served without the TLS of gRPC, or aiohttp is not installed.
         RunError: If the server cannot listen, or a model cannot be loaded.
 
     Example:
@@ -93,9 +106,17 @@ class EmbeddedServer:
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
         trial: LoadTrial | None = None,
         metrics: NoMetrics = NO_METRICS,
+        rest_port: int | None = None,
+        rest_tls: ssl.SSLContext | None = None,
     ) -> None:
-        if not 0 <= port < 65536:
-            raise UsageError("`port` must be in 0..65535", received=port)
+        _check_ports(port, rest_port)
+        if rest_port is not None:
+            check_rest_installed()
+            if credentials is not None and rest_tls is None:
+                raise UsageError(
+                    "`rest_tls` must be given with `credentials` and `rest_port`: the REST API "
+                    "would be served without TLS"
+                )
         if allow_reload and reuse_port:
             raise UsageError(
                 "`allow_reload` must be False with `reuse_port`: a reload request reaches only one "
@@ -104,6 +125,8 @@ class EmbeddedServer:
             )
         if not reuse_port:
             check_port_free(host, port)
+            if rest_port is not None:
+                check_port_free(host, rest_port)
         self._limits = limits or ServerLimits()
         self._clients = ClientCertificates(client_names)
         self._config_file = models if isinstance(models, Path) else None
@@ -129,8 +152,13 @@ class EmbeddedServer:
             target=self._loop.run_forever, name="cnnkit-server", daemon=True
         )
         self._thread.start()
+        self._rest: RestServer | None = None
         try:
             self.address = self._wait(self._listen(host, port, credentials, reuse_port))
+            self.rest_address: str | None = None
+            if rest_port is not None:
+                listening = self._listen_rest(host, rest_port, rest_tls, reuse_port)
+                self.rest_address = self._wait(listening)
         except BaseException:
             self._shut_down()
             raise
@@ -150,6 +178,8 @@ class EmbeddedServer:
     def start(self) -> None:
         """Starts to accept requests and to poll the model folders."""
         self._wait(self._server.start())
+        if self._rest is not None:
+            self._wait(self._rest.start())
         if self._poller is not None:
             self._poller.start()
 
@@ -216,15 +246,21 @@ class EmbeddedServer:
         self._health = HealthServicer(self.repository)
         await self._health.set_serving()
         self._server.add_generic_rpc_handlers([self._service.health_handler(self._health)])
-        name = f"[{host}]" if ":" in host else host
+        address = _address(host, port)
         try:
             if credentials is None:
-                bound = self._server.add_insecure_port(f"{name}:{port}")
+                bound = self._server.add_insecure_port(address)
             else:
-                bound = self._server.add_secure_port(f"{name}:{port}", credentials)
+                bound = self._server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise listen_error(host, port, "gRPC gives no reason") from error
-        return f"{name}:{bound}"
+        return _address(host, bound)
+
+    async def _listen_rest(
+        self, host: str, port: int, tls: ssl.SSLContext | None, reuse_port: bool
+    ) -> str:
+        self._rest = RestServer(self._service, self._health, self.repository, self._limits)
+        return _address(host, await self._rest.listen(host, port, tls, shared=reuse_port))
 
     async def _close(self, grace: float) -> None:
         self._is_closing = True
@@ -233,11 +269,15 @@ class EmbeddedServer:
         # are passed on and refused first, with a status that clients repeat.
         limiter = self._service.limiter
         limiter.refuse_new()
+        if self._rest is not None:
+            self._rest.refuse_new()
         await asyncio.sleep(min(grace, _REFUSE_SECONDS))
         # Sends GOAWAY at once: clients connect to other servers while the running calls end.
         stopped = asyncio.ensure_future(self._server.stop(grace + _END_SECONDS))
         await limiter.wait_until_idle(grace)
         limiter.end()
+        if self._rest is not None:
+            await self._rest.close()
         await stopped
 
     def _poll(self) -> None:
@@ -274,41 +314,6 @@ class EmbeddedServer:
         self._reload.shut_down()
 
 
-class Poller:
-    """Calls a function at an interval, in a thread; an error does not end the thread.
-
-    Args:
-        poll: The function.
-        seconds: Seconds between two calls.
-
-    Example:
-        >>> poller = Poller(repository.refresh, 1.0)  # doctest: +SKIP
-        >>> poller.start()  # doctest: +SKIP
-    """
-
-    def __init__(self, poll: Callable[[], None], seconds: float) -> None:
-        self._poll = poll
-        self._seconds = seconds
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="cnnkit-poller", daemon=True)
-
-    def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Stops the thread; does not wait for a running call."""
-        self._stopped.set()
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._seconds):
-            try:
-                self._poll()
-            except Exception:
-                # The next poll may succeed.
-                _LOG.exception("The model folders could not be polled")
-
-
 def _model_configs(
     models: Mapping[str, Path] | Path,
     versions: str,
@@ -328,6 +333,18 @@ def _model_configs(
         ModelConfig(name, Path(folder), policy, dict(version_labels.get(name, {})))
         for name, folder in models.items()
     ]
+
+
+def _check_ports(port: int, rest_port: int | None) -> None:
+    for name, one in (("port", port), ("rest_port", rest_port)):
+        if one is not None and not 0 <= one < 65536:
+            raise UsageError(f"`{name}` must be in 0..65535", received=one)
+    if port == rest_port != 0:
+        raise UsageError("`rest_port` must be another port than `port`", received=rest_port)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _modification_time(file: Path | None) -> int | None:

@@ -1,13 +1,15 @@
-"""The gRPC services of the server: prediction, model status and health, from bytes to bytes."""
+"""The services of the server: prediction, model status and health, from bytes to bytes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -16,9 +18,12 @@ from grpc_health.v1 import health, health_pb2
 
 from cnnkit.server.batching import BatchScheduler
 from cnnkit.server.client_certificate import ClientCertificates
+from cnnkit.server.health import HealthServicer
+from cnnkit.server.incoming import ReadMessage
 from cnnkit.server.limits import ConcurrencyLimiter, ReceivedRequest, ServerLimits
 from cnnkit.server.memory_budget import MemoryAccount
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
+from cnnkit.server.model_calls import model_metadata, model_status, refuse_examples
 from cnnkit.server.predict import Outputs, PreparedCall, encode_predict_response, prepare_predict
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
@@ -26,7 +31,6 @@ from cnnkit.server.status_error import (
     STOPPED,
     StatusError,
     invalid_argument,
-    quote_name,
     truncate_details,
 )
 from cnnkit.server.unpack import unpack_message
@@ -41,10 +45,36 @@ _LOG = logging.getLogger(__name__)
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)
+Find = Callable[[pb.ModelSpec], "SavedModelServable"]
+ReadPredict = Callable[[bytes | bytearray, Find, MemoryAccount], bytes | bytearray]
+WritePredict = Callable[[PreparedCall, Outputs, MemoryAccount], bytes]
 
 # Protobuf turns two bytes of an empty message in a list into fifty or more. The largest request
 # without tensors is a configuration of many models.
 MAX_SMALL_REQUEST_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class Caller:
+    """The client of one call.
+
+    Attributes:
+        peer: Its address, as gRPC names it: "ipv4:10.0.0.7:41234".
+        identity: What is known of its certificate: `ServicerContext.auth_context()`.
+        read: Receives the message of the call.
+        authorize: Raises a `StatusError` if the client may not make the call; None if all may.
+    """
+
+    peer: str
+    identity: Mapping[str, Iterable[bytes]]
+    read: ReadMessage
+    authorize: Callable[[], None] | None = None
+
+
+def _serialize(call: PreparedCall, outputs: Outputs, memory: MemoryAccount) -> bytes:
+    # The message and its bytes.
+    memory.add(2 * sum(array.nbytes for array in outputs.values()))
+    return encode_predict_response(call, outputs).SerializeToString()
 
 
 class PredictionServicer:
@@ -85,35 +115,33 @@ class PredictionServicer:
         self._scheduler = scheduler
         self._executor = executor
         self._reload = reload
-        self._clients = clients or ClientCertificates()
+        self.clients = clients or ClientCertificates()
         self.limiter = ConcurrencyLimiter(limits)
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
         """Returns one handler for each gRPC service."""
         repository = self._repository
         calls: dict[str, Callable[[ReceivedRequest], Awaitable[bytes]]] = {
-            methods.PREDICT: self._predict,
+            methods.PREDICT: self.predict,
             methods.GET_MODEL_METADATA: self._unary(
-                pb.GetModelMetadataRequest, lambda request: _metadata(request, repository)
+                pb.GetModelMetadataRequest, lambda request: model_metadata(request, repository)
             ),
             methods.CLASSIFY: self._unary(
                 pb.ClassificationRequest,
-                lambda request: _refuse_examples(
-                    "classification", [request.model_spec], repository
-                ),
+                lambda request: refuse_examples("classification", [request.model_spec], repository),
             ),
             methods.REGRESS: self._unary(
                 pb.RegressionRequest,
-                lambda request: _refuse_examples("regression", [request.model_spec], repository),
+                lambda request: refuse_examples("regression", [request.model_spec], repository),
             ),
             methods.MULTI_INFERENCE: self._unary(
                 pb.MultiInferenceRequest,
-                lambda request: _refuse_examples(
+                lambda request: refuse_examples(
                     "classification", [task.model_spec for task in request.tasks], repository
                 ),
             ),
             methods.GET_MODEL_STATUS: self._unary(
-                pb.GetModelStatusRequest, lambda request: _status(request, repository)
+                pb.GetModelStatusRequest, lambda request: model_status(request, repository)
             ),
             methods.RELOAD_CONFIG: self._reload_config,
         }
@@ -134,24 +162,15 @@ class PredictionServicer:
         authorize: Callable[[_Context], None] | None,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         async def respond(_: object, context: _Context) -> bytes | None:
-            begun, called, code = time.monotonic(), ("", "", ""), "CANCELLED"
-            try:
-                with self._metrics.open_request(), self._status_of_errors(context):
-                    self._clients.check(context.auth_context())
-                    if authorize is not None:
-                        authorize(context)
-                    async with self.limiter.admit(context.peer(), context.read) as request:
-                        try:
-                            answer = await handle(request)
-                        finally:
-                            called = request.called
-                    code = "OK"
-                    return answer
-                code = context.code().name
-                return None
-            finally:
-                seconds = time.monotonic() - begun
-                self._metrics.finish_request(method, *called, code, seconds)
+            caller = Caller(
+                context.peer(),
+                context.auth_context(),
+                context.read,
+                None if authorize is None else functools.partial(authorize, context),
+            )
+            with self._status_of_errors(context):
+                return await self.call(method, caller, handle)
+            return None
 
         # The call is unary. As a stream, its message is not read before the request is admitted.
         return grpc.stream_unary_rpc_method_handler(respond)
@@ -166,7 +185,7 @@ class PredictionServicer:
         async def read(
             context: grpc.aio.ServicerContext[Any, Any],
         ) -> health_pb2.HealthCheckRequest:
-            self._clients.check(context.auth_context())
+            self.clients.check(context.auth_context())
             raw = await self.limiter.receive(context.peer(), context.read)
             with self.limiter.open_memory() as memory:
                 return _parse(health_pb2.HealthCheckRequest, raw, memory)
@@ -192,15 +211,47 @@ class PredictionServicer:
             },
         )
 
+    async def call(
+        self, method: str, caller: Caller, handle: Callable[[ReceivedRequest], Awaitable[_T]]
+    ) -> _T:
+        """Answers one call of either API: checks its client, admits, counts and handles it.
+
+        Args:
+            method: Name of the method, for the metrics.
+            caller: The client.
+            handle: Returns the answer to a request.
+
+        Raises:
+            StatusError: Whatever goes wrong.
+        """
+        begun, called, code = time.monotonic(), ("", "", ""), "CANCELLED"
+        try:
+            with self._metrics.open_request(), self.errors_as_status():
+                self.clients.check(caller.identity)
+                if caller.authorize is not None:
+                    caller.authorize()
+                async with self.limiter.admit(caller.peer, caller.read) as request:
+                    try:
+                        answer = await handle(request)
+                    finally:
+                        called = request.called
+                code = "OK"
+                return answer
+        except StatusError as error:
+            code = error.code.name
+            raise
+        finally:
+            self._metrics.finish_request(method, *called, code, time.monotonic() - begun)
+
     @contextlib.contextmanager
-    def _status_of_errors(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
-        """Sets the status of a call whose block raises an error."""
+    def errors_as_status(self) -> Iterator[None]:
+        """Raises a `StatusError` for any error of the block."""
         code, text = grpc.StatusCode.INTERNAL, ""
         try:
             yield
             return
-        except StatusError as error:
-            code, text = error.code, error.details
+        except StatusError:
+            raise
         except DecodeError:
             pass
         except asyncio.CancelledError:
@@ -213,17 +264,42 @@ class PredictionServicer:
             # An error of the server itself must not end it.
             _LOG.exception("A request failed")
             text = f"{type(error).__name__}; see the server's log"
-        # `context.abort` raises an error that the context keeps, and its traceback keeps the
-        # request: a reference cycle, which is collected too rarely in a TensorFlow process.
-        context.set_code(code)
-        context.set_details(truncate_details(text))
+        raise StatusError(code, text)
 
-    async def _predict(self, request: ReceivedRequest) -> bytes:
-        call = await self._in_thread(self._prepare, request)
+    @contextlib.contextmanager
+    def _status_of_errors(self, context: grpc.aio.ServicerContext[Any, Any]) -> Iterator[None]:
+        """Sets the status of a call whose block raises an error."""
+        try:
+            with self.errors_as_status():
+                yield
+        except StatusError as error:
+            # `context.abort` raises an error that the context keeps, and its traceback keeps the
+            # request: a reference cycle, which is collected too rarely in a TensorFlow process.
+            context.set_code(error.code)
+            context.set_details(truncate_details(error.details))
+
+    async def predict(
+        self,
+        request: ReceivedRequest,
+        read: ReadPredict = lambda raw, find, memory: raw,
+        write: WritePredict = _serialize,
+    ) -> bytes:
+        """Answers a Predict call in the encoding of an API.
+
+        Args:
+            request: The admitted request.
+            read: Returns the serialized PredictRequest of an unpacked message. It also gets the
+                function that finds the servable of a `model_spec`, and the account of the request.
+            write: Returns the response, from the call, its outputs and the account.
+
+        Raises:
+            StatusError: If the request is invalid, or its graph fails.
+        """
+        call = await self.in_thread(self._prepare, request, read)
         outputs = await self._scheduler.run(call)
-        return await self._in_thread(_serialize, call, outputs, request.memory)
+        return await self.in_thread(write, call, outputs, request.memory)
 
-    def _prepare(self, request: ReceivedRequest) -> PreparedCall:
+    def _prepare(self, request: ReceivedRequest, read: ReadPredict) -> PreparedCall:
         limits = self._limits
 
         def find(spec: pb.ModelSpec) -> SavedModelServable:
@@ -231,8 +307,9 @@ class PredictionServicer:
             request.called = (servable.name, str(servable.version), "")
             return servable
 
+        raw = unpack_message(request.take(), request.memory, limits.max_request_bytes)
         call = prepare_predict(
-            unpack_message(request.take(), request.memory, limits.max_request_bytes),
+            read(raw, find, request.memory),
             find,
             max_tensor_bytes=limits.max_request_bytes,
             max_rows=limits.max_request_rows,
@@ -243,7 +320,7 @@ class PredictionServicer:
         return call
 
     async def _reload_config(self, request: ReceivedRequest) -> bytes:
-        parsed = await self._in_thread(
+        parsed = await self.in_thread(
             _parse, pb.ReloadConfigRequest, request.take(), request.memory
         )
         return (await self._reload.apply(parsed)).SerializeToString()
@@ -257,11 +334,12 @@ class PredictionServicer:
             ).SerializeToString()
 
         async def handle(request: ReceivedRequest) -> bytes:
-            return await self._in_thread(respond, request)
+            return await self.in_thread(respond, request)
 
         return handle
 
-    async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
+    async def in_thread(self, function: Callable[..., _T], *args: object) -> _T:
+        """Runs a function in a thread for messages, and returns its result."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
 
 
@@ -273,103 +351,3 @@ def _parse(request_type: type[_M], raw: bytes, memory: MemoryAccount) -> _M:
             f"The request has {len(unpacked)} bytes, and may have {MAX_SMALL_REQUEST_BYTES}"
         )
     return request_type.FromString(bytes(unpacked))
-
-
-def _serialize(call: PreparedCall, outputs: Outputs, memory: MemoryAccount) -> bytes:
-    # The message and its bytes.
-    memory.add(2 * sum(array.nbytes for array in outputs.values()))
-    return encode_predict_response(call, outputs).SerializeToString()
-
-
-def _metadata(
-    request: pb.GetModelMetadataRequest, repository: ModelRepository
-) -> pb.GetModelMetadataResponse:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    if not request.metadata_field:
-        raise invalid_argument("GetModelMetadataRequest must specify at least one metadata_field")
-    for field in request.metadata_field:
-        if field != methods.SIGNATURE_DEF:
-            raise invalid_argument(f"Metadata field {quote_name(field)} is not supported")
-    servable = repository.find(request.model_spec)
-    response = pb.GetModelMetadataResponse()
-    response.model_spec.name = servable.name
-    response.model_spec.version.value = servable.version
-    packed = response.metadata[methods.SIGNATURE_DEF]
-    packed.type_url = methods.SIGNATURE_DEF_TYPE_URL
-    packed.value = servable.definitions.SerializeToString(deterministic=True)
-    return response
-
-
-def _status(
-    request: pb.GetModelStatusRequest, repository: ModelRepository
-) -> pb.GetModelStatusResponse:
-    if not request.HasField("model_spec"):
-        raise invalid_argument("Missing ModelSpec")
-    response = pb.GetModelStatusResponse()
-    for version, known in repository.version_states(request.model_spec).items():
-        status = response.model_version_status.add(version=version, state=known.state)
-        # TensorFlow Serving sends an empty status for a version without an error.
-        status.status.SetInParent()
-        status.status.error_code = known.code
-        status.status.error_message = known.details
-    return response
-
-
-def _refuse_examples(
-    kind: str, specs: Iterable[pb.ModelSpec], repository: ModelRepository
-) -> Message:
-    """Refuses a call that sends tf.Example records, which no image model takes."""
-    for spec in specs:
-        definitions = repository.find(spec).definitions.signature_def
-        name = spec.signature_name or methods.DEFAULT_SIGNATURE
-        if name not in definitions:
-            raise invalid_argument(f"No signature was found with the name: {quote_name(name)}")
-        raise invalid_argument(f"No {kind} inputs found in SignatureDef: \n{definitions[name]}")
-    raise invalid_argument("Missing ModelSpec")
-
-
-class HealthServicer(health.aio.HealthServicer):
-    """The standard health service, of the server and of each model by its name.
-
-    A model is SERVING while one of its versions can be called; GetModelStatus tells more.
-
-    Args:
-        repository: The models.
-    """
-
-    SERVICES = ("PredictionService", "ModelService")
-
-    def __init__(self, repository: ModelRepository) -> None:
-        super().__init__()
-        self._repository = repository
-        self._models: set[str] = set()
-
-    async def set_serving(self) -> None:
-        """Sets the status of every service to SERVING, and that of each model."""
-        for service in self.SERVICES:
-            await self.set(service, health_pb2.HealthCheckResponse.SERVING)
-        await self.update()
-
-    async def update(self) -> None:
-        """Sets the status of each model, which those who watch it are told."""
-        status = health_pb2.HealthCheckResponse
-        names = {config.name for config in self._repository.configs} - {*self.SERVICES, ""}
-        for name in names:
-            is_served = bool(self._repository.versions(name))
-            await self.set(name, status.SERVING if is_served else status.NOT_SERVING)
-        for name in self._models - names:
-            await self.set(name, status.SERVICE_UNKNOWN)
-        self._models = names
-
-    async def Check(  # noqa: N802 - gRPC's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> health_pb2.HealthCheckResponse | None:
-        """Returns the status of a service or of a model; NOT_FOUND for an unknown one."""
-        await self.update()
-        if request.service not in {"", *self.SERVICES, *self._models}:
-            # Not `abort`: see PredictionServicer.
-            context.set_code(grpc.StatusCode.NOT_FOUND)
-            context.set_details("service name unknown")
-            return None
-        return await super().Check(request, context)

@@ -40,6 +40,17 @@ class StatusError(Exception):
         self.details = details
 
 
+class TooLargeError(StatusError):
+    """A message that is too large, which no client should send again.
+
+    Args:
+        details: The status details, for the client.
+    """
+
+    def __init__(self, details: str) -> None:
+        super().__init__(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
+
+
 def invalid_argument(details: str) -> StatusError:
     """Returns an INVALID_ARGUMENT error."""
     return StatusError(grpc.StatusCode.INVALID_ARGUMENT, details)

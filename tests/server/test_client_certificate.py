@@ -1,6 +1,8 @@
 """Certificates of clients: their usage and their names."""
 
+import contextlib
 import datetime
+import http.client
 import ssl
 
 import grpc
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer
 from cnnkit.server.client_certificate import ClientCertificates, has_extended_key_usage
-from cnnkit.server.listen import server_credentials
+from cnnkit.server.listen import server_credentials, server_tls_context
 from cnnkit.server.status_error import StatusError
 from tests.helpers.serving import check_gray, predict_gray
 
@@ -87,6 +89,47 @@ def test_only_certificates_for_clients_with_a_name_are_answered(colors_folder, a
                 ask(usages, **options)
             assert caught.value.code().name == code
             assert text in caught.value.details()
+
+
+def test_rest_answers_the_same_clients(colors_folder, authority, tmp_path):
+    pytest.importorskip("aiohttp")
+    files = [tmp_path / "server.pem"] * 2 + [tmp_path / "ca.pem"]
+    authority.cert_pem.write_to_path(files[2])
+    issued = authority.issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(files[0])
+    with EmbeddedServer(
+        {"colors": colors_folder},
+        credentials=server_credentials(*files),
+        client_names=["lab", "other"],
+        rest_port=0,
+        rest_tls=server_tls_context(*files),
+    ) as server:
+        port = int(server.rest_address.rpartition(":")[2])
+
+        def ask(usages, path="/v1/models/colors", **options):
+            key, chain = client_certificate(authority, usages, **options)
+            (tmp_path / "client.pem").write_bytes(key + chain)
+            tls = ssl.create_default_context(cafile=files[2])
+            tls.load_cert_chain(tmp_path / "client.pem")
+            https = http.client.HTTPSConnection("localhost", port, context=tls, timeout=30)
+            with contextlib.closing(https) as connection:
+                connection.request("GET", path)
+                return connection.getresponse().status
+
+        alternative = x509.SubjectAlternativeName([x509.DNSName("other")])
+        assert ask([CLIENT]) == 200
+        assert ask([CLIENT], name="x", extensions=[alternative]) == 200
+        assert ask([]) == ask([], "/v1/health/live") == 401
+        assert ask([CLIENT], name="lab2") == ask([CLIENT], "/v1/health/live", name="lab2") == 403
+        with pytest.raises(OSError):
+            ask([SERVER])
+        plain = http.client.HTTPConnection("localhost", port, timeout=30)
+        with (
+            contextlib.closing(plain),
+            pytest.raises((OSError, http.client.HTTPException)),
+        ):
+            plain.request("GET", "/v1/models/colors")
+            plain.getresponse()
 
 
 def test_the_extension_is_found_where_it_is_and_not_in_a_name(authority):

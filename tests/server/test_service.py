@@ -3,7 +3,6 @@
 In most tests a second client predicts all the while, and each of its answers is compared.
 """
 
-import asyncio
 import contextlib
 import gc
 import gzip
@@ -13,7 +12,7 @@ import socket
 import struct
 import sys
 import time
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 
 import grpc
 import numpy as np
@@ -24,7 +23,6 @@ from hypothesis import strategies as st
 
 from cnnkit.client import Client, ServerError
 from cnnkit.server import EmbeddedServer
-from cnnkit.server.service import HealthServicer
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.busy_server import IMAGE, check_answer, code_of, predict_request, send, served
@@ -410,45 +408,3 @@ def test_health(colors_server):
         with pytest.raises(grpc.RpcError) as caught:
             stub.Check(health_pb2.HealthCheckRequest(service="color"), timeout=10)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_health_of_a_model_follows_its_versions():
-    """Those who watch a model are told; a model that is no longer served is unknown."""
-    status = health_pb2.HealthCheckResponse
-    models = {"a": [1], "b": []}
-    repository = SimpleNamespace(versions=lambda name: models.get(name, []))
-    servicer = HealthServicer(repository)
-
-    def configure():
-        repository.configs = [SimpleNamespace(name=name) for name in models]
-
-    async def check(name):
-        context = SimpleNamespace(set_code=codes.append, set_details=lambda text: None)
-        answer = await servicer.Check(health_pb2.HealthCheckRequest(service=name), context)
-        return None if answer is None else answer.status
-
-    async def follow():
-        await servicer.set_serving()
-        assert [await check(name) for name in "abc"] == [status.SERVING, status.NOT_SERVING, None]
-        watched = asyncio.Queue()
-        context = SimpleNamespace(write=watched.put)
-        request = health_pb2.HealthCheckRequest(service="b")
-        task = asyncio.create_task(servicer.Watch(request, context))
-        seen = [(await watched.get()).status]
-        models["b"] = [4]
-        await servicer.update()
-        seen.append((await watched.get()).status)
-        del models["b"]
-        configure()
-        assert await check("b") is None
-        seen.append((await watched.get()).status)
-        task.cancel()
-        await servicer.enter_graceful_shutdown()
-        assert await check("a") == status.NOT_SERVING
-        return seen
-
-    codes = []
-    configure()
-    seen = asyncio.run(follow())
-    assert seen == [status.NOT_SERVING, status.SERVING, status.SERVICE_UNKNOWN]
-    assert codes == [grpc.StatusCode.NOT_FOUND] * 2

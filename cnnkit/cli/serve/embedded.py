@@ -42,6 +42,8 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
     if not args.worker:
         # Before TensorFlow starts; the server itself does so too.
         check_port_free(host, args.port)
+        if args.rest_port is not None:
+            check_port_free(host, args.rest_port)
     _raise_open_file_limit()
     with _metrics(args, host, options) as metrics_port:
         _serve(args, host, options, metrics_port, stop_requested)
@@ -79,7 +81,10 @@ def _serve(
         # Python's own exit waits for TensorFlow's threads.
         os._exit(INTERRUPTED)
     try:
-        _print_metrics_port(metrics_port, host)
+        _print_port("metrics", metrics_port, host, "/metrics")
+        if not args.worker and server.rest_address is not None:
+            port = int(server.rest_address.rpartition(":")[2])
+            _print_port("REST API", port, host, "/v1", tls=args.tls_cert is not None)
         print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
         _log_to_stderr()
         if args.worker:
@@ -113,6 +118,7 @@ def _start(args: argparse.Namespace, host: str, options: dict[str, Any]) -> Embe
         host=host,
         port=args.port,
         poll_seconds=DEFAULT_POLL_SECONDS if args.poll_seconds is None else args.poll_seconds,
+        rest_port=args.rest_port,
         reuse_port=args.worker,
     )
     server.start()
@@ -151,34 +157,38 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
     # Here, so that a wrong option makes one error and not one for each worker.
     embedded_server_options(args)
     host = args.host or LOCALHOST
-    with reserve_port(host, args.port) as held:
+    with contextlib.ExitStack() as stack:
+        held = stack.enter_context(reserve_port(host, args.port))
+        if args.rest_port is not None:
+            rest = stack.enter_context(reserve_port(host, args.rest_port))
+            args.rest_port = rest.getsockname()[1]
         words = [str(args.models), "--worker", "--host", host]
         words += ["--port", str(held.getsockname()[1]), *given_options(args)]
         if args.name:
             words += ["--name", args.name]
         command = [sys.executable, "-m", "cnnkit", "serve", *words]
-        with contextlib.ExitStack() as stack:
-            pool: dict[str, Any] = {}
-            metrics_port = None
-            if args.metrics_port is not None:
-                shared = shared_metrics(host, args.metrics_port)
-                metrics_port, pool["on_end"] = stack.enter_context(shared)
-            workers = stack.enter_context(WorkerPool(command, args.workers, **pool))
-            line = workers.start(stop_requested)
-            if line is None:
-                raise KeyboardInterrupt
-            _print_metrics_port(metrics_port, host)
-            print_line(line.replace(" (", f" in {args.workers} processes ("))
-            while not stop_requested():
-                workers.replace_lost()
-                time.sleep(_CHECK_SECONDS)
-            workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
+        pool: dict[str, Any] = {}
+        metrics_port = None
+        if args.metrics_port is not None:
+            shared = shared_metrics(host, args.metrics_port)
+            metrics_port, pool["on_end"] = stack.enter_context(shared)
+        workers = stack.enter_context(WorkerPool(command, args.workers, **pool))
+        line = workers.start(stop_requested)
+        if line is None:
+            raise KeyboardInterrupt
+        _print_port("metrics", metrics_port, host, "/metrics")
+        _print_port("REST API", args.rest_port, host, "/v1", tls=args.tls_cert is not None)
+        print_line(line.replace(" (", f" in {args.workers} processes ("))
+        while not stop_requested():
+            workers.replace_lost()
+            time.sleep(_CHECK_SECONDS)
+        workers.stop(_WORKER_EXIT_SECONDS + _grace(args))
 
 
-def _print_metrics_port(port: int | None, host: str) -> None:
+def _print_port(what: str, port: int | None, host: str, path: str, *, tls: bool = False) -> None:
     if port is not None:
         shown = f"[{host}]" if ":" in host else host
-        print_note(f"metrics at http://{shown}:{port}/metrics")
+        print_note(f"{what} at http{'s' if tls else ''}://{shown}:{port}{path}")
 
 
 def _grace(args: argparse.Namespace) -> float:

@@ -12,14 +12,13 @@ from cnnkit.cli.values import COUNT, Number, Whole
 from cnnkit.errors import UsageError, unknown_name
 
 if TYPE_CHECKING:
-    import grpc
-
     from cnnkit.server import ServerLimits
 
 ENGINES = ("tensorflow", "openvino")
 
 # Metavar, type and help of each option.
 _TIME = Number(minimum=0)
+_PORT = Whole(minimum=0, maximum=65535)
 _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "--versions": ("CHOICE", str, "latest, latest:N, all, or numbers such as 1,3 (default latest)"),
     "--version-labels": (
@@ -41,9 +40,14 @@ _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "--max-request-mb": ("MB", COUNT, "size of a request in MiB (default 256)"),
     "--max-memory-mb": ("MB", COUNT, "memory of all open requests in MiB (default 1024)"),
     "--max-models": ("N", COUNT, "models that a reload request may name (default 32)"),
+    "--rest-port": (
+        "PORT",
+        _PORT,
+        "serve TensorFlow Serving's REST API on this port of --host, 0 for any free one",
+    ),
     "--metrics-port": (
         "PORT",
-        Whole(minimum=0, maximum=65535),
+        _PORT,
         "answer GET /metrics for Prometheus on this port of --host, 0 for any free one",
     ),
     "--grace": ("S", _TIME, "time for running requests when the server stops (default 10)"),
@@ -108,7 +112,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     """Check all options without importing TensorFlow.
 
     Returns:
-        The arguments `models`, `versions`, `version_labels`, `limits`, `credentials`,
+        The arguments `models`, `versions`, `version_labels`, `limits`, `credentials`, `rest_tls`,
         `client_names` and `allow_reload` of `EmbeddedServer`.
 
     Raises:
@@ -121,11 +125,18 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         parse_version_policy,
         read_models_config,
     )
+    from cnnkit.server.rest import check_rest_installed
     from cnnkit.server.version_folders import version_folders
 
     _check_engine(args.engine)
     if args.metrics_port is not None:
         check_metrics_installed()
+    if args.rest_port is not None:
+        check_rest_installed()
+        if args.rest_port == args.port != 0:
+            raise UsageError(
+                "--rest-port must be another port than --port", received=f"{args.rest_port}"
+            )
     if args.allow_reload and args.workers not in (None, 1):
         raise UsageError(
             "--allow-reload must not be given with --workers: a reload request reaches only one of "
@@ -134,7 +145,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         )
     options: dict[str, Any] = {
         "limits": _limits(args),
-        "credentials": _credentials(args),
+        **_tls(args),
         "client_names": _client_names(args),
         "allow_reload": args.allow_reload,
     }
@@ -180,17 +191,21 @@ def _limits(args: argparse.Namespace) -> ServerLimits:
     return ServerLimits(**given)
 
 
-def _credentials(args: argparse.Namespace) -> grpc.ServerCredentials | None:
+def _tls(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the TLS settings of gRPC, and of REST."""
     files = (args.tls_cert, args.tls_key)
     if files == (None, None) and args.tls_client_ca is None:
-        return None
+        return {"credentials": None}
     if None in files:
         raise UsageError(
             "--tls-cert and --tls-key must be given together: TLS needs a certificate and its key"
         )
-    from cnnkit.server.listen import server_credentials
+    from cnnkit.server.listen import server_credentials, server_tls_context
 
-    return server_credentials(args.tls_cert, args.tls_key, args.tls_client_ca)
+    settings: dict[str, Any] = {"credentials": server_credentials(*files, args.tls_client_ca)}
+    if args.rest_port is not None:
+        settings["rest_tls"] = server_tls_context(*files, args.tls_client_ca)
+    return settings
 
 
 def _client_names(args: argparse.Namespace) -> list[str] | None:

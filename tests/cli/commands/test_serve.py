@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,8 @@ def test_serve_with_packages_that_are_not_there(cnnkit, colors_folder, monkeypat
     assert "The engine openvino is not installed. Install it: pip install" in line
     line = failure(cnnkit("serve", colors_folder, "--metrics-port", "0"), 2)
     assert "Install it: pip install prometheus-client" in line
+    line = failure(cnnkit("serve", colors_folder, "--rest-port", "0"), 2)
+    assert "Install it: pip install aiohttp" in line
 
 
 def test_labels_of_versions_have_a_new_name(cnnkit, colors_folder):
@@ -274,6 +277,22 @@ def test_serve_tries_new_versions_and_refuses_reloads(
 def test_reloads_and_workers_exclude_each_other(cnnkit, colors_folder):
     line = failure(cnnkit("serve", colors_folder, "--workers", 2, "--allow-reload"), 2)
     assert "--allow-reload must not be given with --workers" in line
+
+
+def test_workers_share_the_port_of_the_rest_api(colors_folder):
+    pytest.importorskip("aiohttp")
+    words = ("--port", "0", "--rest-port", "0", "--workers", "2", "--no-load-trial")
+    process = start(colors_folder, *words)
+    line = first_line(process)
+    assert re.fullmatch(r"serving colors version 2 at .* in 2 processes \(Ctrl-C stops\)\n", line)
+    os.set_blocking(process.stderr.fileno(), False)
+    note = process.stderr.readline()
+    [place] = re.findall(r"REST API at http://(127\.0\.0\.1:\d+)/v1\n", note)
+    for _ in range(4):
+        with urllib.request.urlopen(f"http://{place}/v1/health/ready", timeout=30) as answer:
+            assert answer.status == 200
+    os.set_blocking(process.stderr.fileno(), True)
+    assert end(process, signal.SIGTERM)[0] == 0
 
 
 def test_help_imports_no_tensorflow():
