@@ -28,7 +28,7 @@ def test_units_are_counted_and_averaged_by_class(statistics):
 def test_class_selectivity_is_that_of_morcos(statistics):
     # The third class has no images and does not count.
     np.testing.assert_allclose(statistics.class_selectivity, [1, 1, 1, 0])
-    found = UnitStatistics(2)
+    found = UnitStatistics(3)
     found.collect(np.array([[3.0], [1.0]]), np.array([0, 1]), sampled=np.ones(2, bool))
     np.testing.assert_allclose(found.class_selectivity, [(3 - 1) / (3 + 1)])
 

@@ -145,11 +145,11 @@ def test_noise_fits_into_a_unit():
 
 
 def test_an_interrupted_site_goes_on(run, tmp_path, monkeypatch):
-    projected = []
+    projected, last = [], [4]
 
     def interrupted(graph, images, found, units, *rest):
         projected.extend((found.layer, unit) for unit in units)
-        if len(projected) == 4:
+        if len(projected) == last[0]:
             raise KeyboardInterrupt
         return original(graph, images, found, units, *rest)
 
@@ -166,9 +166,17 @@ def test_an_interrupted_site_goes_on(run, tmp_path, monkeypatch):
     assert len(set(projected)) == len(projected) - 1
     assert [one.name for one in tmp_path.iterdir()] == ["site"]
     # Another choice begins anew.
-    projected[:] = [None] * 4
-    write_microscope(*arguments, units=[1], layers=["conv2"], overwrite=True)
-    assert projected[4:] == [("conv2", 1)]
+    last[0] = len(projected) + 2
+    with pytest.raises(KeyboardInterrupt):
+        write_microscope(*arguments, overwrite=True)
+    assert (tmp_path / "site" / "conv1" / "index.html").exists()
+    # A dataset without a test split is split as it was for the training.
+    spec = f"{run.config.dataset}/train"
+    write_microscope(run, spec, tmp_path / "site", units=[1], layers=["conv2"], overwrite=True)
+    assert projected[last[0] :] == [("conv2", 1)]
+    assert [one.name for one in tmp_path.iterdir()] == ["site"]
+    fingerprint = json.loads((tmp_path / "site" / "microscope.json").read_text())["fingerprint"]
+    assert fingerprint == load_dataset(spec, seed=run.config.seed).fingerprint
     assert sorted(one.name for one in (tmp_path / "site" / "conv2").glob("*.html")) == [
         "index.html", "unit-0001.html",
     ]  # fmt: skip
