@@ -2,7 +2,11 @@
 
 import dataclasses
 
+import pytest
+import tensorflow as tf
+
 from cnnkit.training import Callback, CallbackList, train
+from cnnkit.training.callbacks import ProfilerCallback
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
 
@@ -58,3 +62,18 @@ def test_a_list_passes_on_every_hook():
     recorder = Recorder()
     CallbackList([recorder]).on_message("a")
     assert recorder.calls == [("message", "a")]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 9])
+def test_the_profiler_stops_at_its_last_step_or_with_the_training(steps, tmp_path, monkeypatch):
+    calls = []
+    profiler = tf.profiler.experimental
+    monkeypatch.setattr(profiler, "start", lambda folder: calls.append(folder))
+    monkeypatch.setattr(profiler, "stop", lambda: calls.append("stop"))
+    callback = ProfilerCallback(first_step=2, steps=2)
+    callback.on_train_begin({"run": tmp_path})
+    for step in range(1, steps + 1):
+        callback.on_train_batch_end(1, step, steps, 10, 1.0)
+        assert calls == [str(tmp_path / "profile"), "stop"][: (step >= 2) + (step >= 4)]
+    callback.on_train_end({})
+    assert len(calls) == (0 if steps == 1 else 2)

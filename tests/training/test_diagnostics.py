@@ -12,6 +12,7 @@ from cnnkit.data import Dataset, Split
 from cnnkit.errors import RunError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, get_strategy, train
+from cnnkit.training.checkpoint import TrainingState
 from cnnkit.training.diagnostics import LossMonitor, startup_warnings
 
 CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
@@ -167,3 +168,16 @@ def test_a_loss_that_explodes_stops_the_run(tmp_path):
     ):
         train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
+
+
+@pytest.mark.parametrize(
+    ("since_best", "when"), [(0, "after epoch 3"), (2, "after epoch 1"), (3, "before training")]
+)
+def test_a_divergence_names_the_epoch_of_the_best_network(since_best, when):
+    state = TrainingState(best_accuracy=0.9, best_loss=0.3, epochs_since_best=since_best)
+    monitor = LossMonitor(classes=10, learning_rate=0.1, training_images=100)
+    metrics = {"epoch": 4, "val_accuracy": 0.5, "val_loss": 3.0}
+    [text] = monitor.update_epoch(TrainingConfig(keep_best=True), state, metrics)
+    assert f"the error on the held-out images was 10.0% {when} and is 50.0% now" in text
+    assert text.endswith(f"best.keras is the network {when}")
+    assert monitor.update_epoch(TrainingConfig(), state, metrics) == []

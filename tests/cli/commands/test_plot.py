@@ -1,9 +1,13 @@
 """`cnnkit plot`: curves of runs. Results of evaluations are in tests/figures/test_evaluation.py."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from cnnkit.cli.commands import plot
 from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
+from cnnkit.errors import DataError
 from tests.helpers.run_folders import write_metrics_run, write_two_runs
 
 
@@ -39,3 +43,12 @@ def test_curves_of_two_runs_are_drawn(tmp_path, capsys):
     ):
         assert main(["plot", *words]) == 2
         assert text in capsys.readouterr().err
+
+
+def test_the_images_are_those_of_the_split_that_was_evaluated():
+    source = load_dataset("digits", seed=3)
+    results = {"dataset": "digits", "seed": 3, "fingerprint": source.fingerprint}
+    [image] = plot._read_images(results, [{"index": 5}])
+    np.testing.assert_array_equal(image, source.splits["test"].load_image(5))
+    with pytest.raises(DataError, match="digits is not the one that was evaluated"):
+        plot._read_images({**results, "seed": 4}, [{"index": 5}])
