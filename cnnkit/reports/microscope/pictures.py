@@ -24,7 +24,7 @@ ROWS = 3
 LINE = 225
 # The largest file of a unit's pictures, and the qualities of JPEG that are tried for it.
 MOST_BYTES = 18_000
-QUALITIES = (85, 75, 65, 55, 45, 35, 25)
+QUALITIES = (80, 65, 50, 35)
 # Side of the whole images that the receptive fields are drawn on.
 WHOLE = 96
 WHOLE_BYTES = 6_000
@@ -138,4 +138,4 @@ def _encode(pixels: np.ndarray, most: int, *, lossless: bool = False) -> tuple[s
         data = bytes(tf.io.encode_jpeg(pixels, quality=quality, optimize_size=True).numpy())
         if len(data) <= most:
             return ".jpg", data
-    return _encode(_resize(pixels / 255, max(pixels.shape[:2]) // 2), most)
+    return _encode(_resize(pixels / 255, max(pixels.shape[:2]) * 3 // 4), most)

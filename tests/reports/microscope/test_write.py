@@ -141,7 +141,8 @@ def test_noise_fits_into_a_unit():
     ending, data = pictures._encode(noise, pictures.MOST_BYTES)
     assert ending == ".jpg"
     assert len(data) <= pictures.MOST_BYTES
-    assert tf.io.decode_jpeg(data).shape == (200, 400, 3)
+    height, width, _ = tf.io.decode_jpeg(data).shape
+    assert (abs(width - 2 * height) <= 2, width < 800) == (True, True)
 
 
 def test_an_interrupted_site_goes_on(run, tmp_path, monkeypatch):
