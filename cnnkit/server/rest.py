@@ -34,9 +34,9 @@ from cnnkit.server.rest_json import (
 from cnnkit.server.service import MAX_SMALL_REQUEST_BYTES, Caller, PredictionServicer
 from cnnkit.server.status_error import (
     StatusError,
-    TooLargeError,
     invalid_argument,
     quote_name,
+    too_large,
     truncate_details,
 )
 from cnnkit.server.unpack import unpack_message
@@ -68,7 +68,7 @@ _HTTP_STATUS = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
-_TOO_LARGE, _OTHER_ERROR = 413, 500
+_OTHER_ERROR = 500
 # Seconds between two looks at connections that send no request.
 _SWEEP_SECONDS = 1.0
 
@@ -182,8 +182,7 @@ class RestServer:
         try:
             body = await self._answer(request)
         except StatusError as error:
-            is_large = isinstance(error, TooLargeError)
-            status = _TOO_LARGE if is_large else _HTTP_STATUS.get(error.code, _OTHER_ERROR)
+            status = error.http_status or _HTTP_STATUS.get(error.code, _OTHER_ERROR)
             text = error.details
         finally:
             self._busy.discard(request.protocol)
@@ -278,7 +277,7 @@ class RestServer:
                 if size > most:
                     break
         if size > most:
-            raise TooLargeError(f"Received message larger than max ({size} vs. {most})")
+            raise too_large(f"Received message larger than max ({size} vs. {most})")
         return b"".join(pieces)
 
 

@@ -28,27 +28,23 @@ class StatusError(Exception):
     Args:
         code: The status code.
         details: The status details, for the client.
+        http_status: The status code of REST; None for that which stands for `code`.
 
     Example:
         >>> StatusError(grpc.StatusCode.NOT_FOUND, "no such model").code.name
         'NOT_FOUND'
     """
 
-    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+    def __init__(self, code: grpc.StatusCode, details: str, http_status: int | None = None) -> None:
         super().__init__(details)
         self.code = code
         self.details = details
+        self.http_status = http_status
 
 
-class TooLargeError(StatusError):
-    """A message that is too large, which no client should send again.
-
-    Args:
-        details: The status details, for the client.
-    """
-
-    def __init__(self, details: str) -> None:
-        super().__init__(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
+def too_large(details: str) -> StatusError:
+    """Returns the error for a message that is too large."""
+    return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, details, http_status=413)
 
 
 def invalid_argument(details: str) -> StatusError:

@@ -10,7 +10,7 @@ import zlib
 import grpc
 
 from cnnkit.server.memory_budget import MemoryAccount
-from cnnkit.server.status_error import StatusError, TooLargeError
+from cnnkit.server.status_error import StatusError, too_large
 
 # Option of a gRPC server that hands over messages as they were sent.
 NO_DECOMPRESSION = ("grpc.per_message_decompression", 0)
@@ -53,11 +53,13 @@ def unpack_message(raw: bytes, memory: MemoryAccount, max_bytes: int) -> bytes |
             memory.add(len(piece))
             unpacked += piece
             if len(unpacked) > max_bytes:
-                raise TooLargeError(f"Decompressed message larger than max ({max_bytes})")
+                raise too_large(f"Decompressed message larger than max ({max_bytes})")
             packed = unpacker.unconsumed_tail
     except zlib.error as error:
         raise StatusError(
-            grpc.StatusCode.INTERNAL, f"The message cannot be decompressed: {error}"
+            grpc.StatusCode.INTERNAL,
+            f"The message cannot be decompressed: {error}",
+            http_status=400,
         ) from error
     return unpacked
 

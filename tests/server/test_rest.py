@@ -254,6 +254,7 @@ def test_requests_within_the_limits_of_grpc(server):
     assert error_of(server, b" " * (2**20 + 1))[0] == 413
     packed = zlib.compress(b" " * (2**20 + 1))
     assert error_of(server, packed, headers={"Content-Encoding": "deflate"})[0] == 413
+    assert error_of(server, packed[:9], headers={"Content-Encoding": "deflate"})[0] == 400
     # 1 MB of JSON, 24 MB as Python objects, more than the rest of the memory.
     objects = b'{"instances": [' + b"{}," * 300_000 + b"{}]}"
     assert error_of(server, objects) == (429, "Server memory for requests is full")
@@ -261,6 +262,21 @@ def test_requests_within_the_limits_of_grpc(server):
     document = zlib.compress(json.dumps({"instances": GRAY.tolist()}).encode())
     found = send(server, f"{MODEL}:predict", document, {"Content-Encoding": "deflate"})
     assert found[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "begun"),
+    [
+        (f"Content-Length: {2**21}", b""),
+        ("Transfer-Encoding: chunked", b"200000\r\n" + b" " * 2**21 + b"\r\n"),
+    ],
+)
+def test_a_body_that_is_too_large_is_refused_before_its_end(server, header, begun):
+    host, port = server.rest_address.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n"
+        connection.sendall(head.encode() + begun)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
 def test_requests_are_counted(server, metrics):
