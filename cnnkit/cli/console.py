@@ -187,14 +187,14 @@ def open_standard_streams() -> None:
 
 
 def print_error(text: str) -> None:
-    """Print a line on standard error."""
-    print_line(text, sys.stderr)
+    """Print a line on standard error, with options in place of arguments of Python."""
+    print_line(in_options(text), sys.stderr)
 
 
 def print_note(text: str) -> None:
-    """Print a note on standard error, unless `--quiet` is given; see `in_options`."""
+    """Print a note on standard error, unless `--quiet` is given."""
     if not is_quiet():
-        print_error(f"cnnkit: note: {in_options(text)}")
+        print_error(f"cnnkit: note: {text}")
 
 
 def print_detail(text: str) -> None:

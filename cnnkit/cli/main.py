@@ -289,5 +289,5 @@ def _report(error: Exception, debug: bool) -> int:
     text = str(error) if isinstance(error, CnnkitError) else f"{type(error).__name__}: {error}"
     first = text.splitlines()[0] if text else type(error).__name__
     more = "" if isinstance(error, CnnkitError) or debug else " (--debug shows the traceback)"
-    print_error(f"cnnkit: error: {in_options(first)}{more}")
+    print_error(f"cnnkit: error: {first}{more}")
     return error.exit_code if isinstance(error, CnnkitError) else FAILED

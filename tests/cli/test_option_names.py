@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cnnkit._untrusted.images import ENVIRONMENT_VARIABLE
-from cnnkit.cli.console import print_note
+from cnnkit.cli.console import print_error, print_note
 from cnnkit.cli.main import all_command_names, build_parser, main
 from cnnkit.cli.option_names import in_options, set_running
 from cnnkit.cli.parser import Parser, add_common_arguments, leaf_parsers
@@ -72,9 +72,12 @@ def test_a_command_that_runs_lends_its_options(parser, capsys):
     set_running(parser)
     try:
         print_note("lower `epochs`")
+        print_error("Stopped: start again with `overwrite=True`")
     finally:
         set_running(None)
-    assert capsys.readouterr().err == "cnnkit: note: lower --epochs\n"
+    assert capsys.readouterr().err == (
+        "cnnkit: note: lower --epochs\nStopped: start again with --overwrite\n"
+    )
 
 
 def test_the_limit_of_pixels_is_named_as_it_was_given(monkeypatch, capsys):
