@@ -194,6 +194,11 @@ def test_wrong_arguments(classifier, photos, options, text):
         cnnkit.predict(classifier, photos, **options)
 
 
+def test_a_method_is_checked_before_an_image_is_read(classifier):
+    with pytest.raises(UsageError, match="Unknown method 'gradcan'"):
+        next(iter_predictions(classifier, [], explain="gradcan"))
+
+
 def test_paths_that_are_not_there(classifier, tmp_path):
     with pytest.raises(UsageError, match="has no image files"):
         cnnkit.predict(classifier, tmp_path)
