@@ -99,6 +99,11 @@ def test_backward_rules(rule, expected):
     with backward_rule(rule):
         ours = gradient(ReLU(), [-1.0, 2.0, -3.0, 4.0], np.float32([1, -1, 2, -2]))
     np.testing.assert_array_equal(ours, expected)
+    # Of every rule but that of gradients, normalization is no part.
+    signal, x = np.float32([[[[1, -2, 3]]]]), np.float32([[[[1, 2, 3]]]])
+    with backward_rule(rule):
+        passed = gradient(LocalResponseNormalization(), x, signal)
+    assert np.array_equal(passed, signal) == (rule != "gradient")
 
 
 @pytest.mark.parametrize(
@@ -137,6 +142,16 @@ def test_pooling_and_its_gradient_are_those_of_keras(size, stride):
         gradient(ours, x, signal), gradient(plain, x, signal), rtol=1e-6, atol=1e-6
     )
     assert np.isnan(keras.ops.convert_to_numpy(ours(x * np.float32("nan")))).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a form of the JAX backend")
+def test_a_nan_is_the_maximum_of_its_windows_in_training_too():
+    import jax
+
+    x = np.zeros((1, 5, 5, 1), "float32")
+    x[0, 3, 3] = np.nan  # the middle cell of the last window
+    pooled, _ = jax.vjp(IndexedMaxPooling2D(3, 2), x)
+    assert np.isnan(pooled)[0, ..., 0].tolist() == [[False, False], [False, True]]
 
 
 def test_ceil_pooling_and_its_gradient_count_no_cell_beyond_the_map():
