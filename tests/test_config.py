@@ -82,7 +82,7 @@ def test_wrong_json(text, message):
         ({"checkpoint_every": "infm"}, "`checkpoint_every` must be steps as in 500"),
         ({"strategy": "mirored"}, "Did you mean mirrored"),
         ({"mean": "imagnet"}, "Did you mean imagenet"),
-        ({"replicas": 2}, "strategy=mirrored for more than one replica"),
+        ({"replicas": 2}, "`strategy=mirrored` for more than one replica"),
         ({"jit_compile": True, "strategy": "mirrored"}, "`jit_compile` works on one device only"),
         ({"crop": 5}, "Unknown crop 5. Expected: one of center, random, ten"),
         ({"mean": (math.nan, 1, 1)}, r"Unknown mean \(nan, 1, 1\)"),

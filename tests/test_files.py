@@ -63,13 +63,15 @@ def test_json_has_no_numbers_that_are_not_finite():
     }  # fmt: skip
 
 
-# Digests and messages between processes; their texts are not documents of users, or are refused.
+# Digests, messages between processes, words of the command line, and answers over REST, which name
+# NaN as TensorFlow Serving does; their texts are not documents of users, or are refused.
 NOT_DOCUMENTS = {
     "_files.py", "_untrusted/json_documents.py", "config.py", "config_fields.py",
-    "stage_folder.py", "client/channel.py", "data/sources/tfrecord.py",
+    "stage_folder.py", "cli/option_names.py", "client/channel.py", "data/sources/tfrecord.py",
     "evaluation/result_store.py",
     "export/isolated_model.py", "export/isolated_worker.py", "features/extractor.py",
-    "features/index.py", "models/weights/output_fingerprint.py", "server/load_trial_worker.py",
+    "features/index.py", "models/weights/output_fingerprint.py",
+    "server/load_trial_worker.py", "server/rest_json.py",
     "training/checkpoint.py",
     "training/distribute.py", "training/train.py", "transfer/linear_probe.py",
 }  # fmt: skip

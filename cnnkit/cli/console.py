@@ -33,20 +33,21 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def progress_bar(
-    total: int, label: str | None = None, *, resumed: bool = False
+    total: int, label: str | None = None, *, resumed: bool = False, unit: str = "images"
 ) -> Iterator[Callable[..., object]]:
-    """Show a progress bar of images on standard error; see `open_bar`.
+    """Show a progress bar on standard error; see `open_bar`.
 
     Args:
         total: Number of images.
         label: Text before the bar.
+        unit: What is counted, where it is not images.
         resumed: Whether the first call of the yielded function reports images that an earlier
             process has done, which do not count for the speed.
 
     Yields:
         A function that takes the number of images done since the last call, by default 1.
     """
-    with open_bar(total, label) as bar:
+    with open_bar(total, label, unit=unit) as bar:
         begun = not resumed or bar.disable
 
         def update(images: int = 1) -> None:
@@ -63,9 +64,14 @@ def progress_bar(
 
 
 def open_bar(
-    total: int, label: str | None = None, *, initial: int = 0, scale: bool = False
+    total: int,
+    label: str | None = None,
+    *,
+    initial: int = 0,
+    scale: bool = False,
+    unit: str = "images",
 ) -> tqdm:
-    """Return a progress bar of images on standard error.
+    """Return a progress bar on standard error.
 
     Where that is no terminal, a line is printed every 30 s instead, and none before.
 
@@ -74,6 +80,7 @@ def open_bar(
         label: Text before the bar.
         initial: Number of images that are done already.
         scale: Whether large numbers are shortened, as in 12.3k.
+        unit: What is counted, where it is not images.
     """
     # Imported here, because `cnnkit query` works without tqdm.
     from tqdm import tqdm
@@ -83,7 +90,7 @@ def open_bar(
         lines = {
             "file": _Lines(),
             "bar_format": ("{desc}: " if label else "")
-            + "{n_fmt} of {total_fmt} images, {rate_noinv_fmt}, {remaining} left"
+            + "{n_fmt} of {total_fmt}{unit}, {rate_noinv_fmt}, {remaining} left"
             "{postfix}",
             "mininterval": LINE_SECONDS,
             "delay": LINE_SECONDS,
@@ -93,7 +100,7 @@ def open_bar(
         total=total,
         desc=None if label is None else cell(label),
         initial=initial,
-        unit=" images",
+        unit=f" {unit}",
         unit_scale=scale,
         leave=False,
         disable=is_quiet(),

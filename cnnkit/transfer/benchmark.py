@@ -189,6 +189,7 @@ def score_features(
     splits: int = SPLITS,
     l2: bool = True,
     seed: int = 0,
+    progress: Callable[[], object] = lambda: None,
 ) -> TransferScore:
     """Score features by the protocol of Caltech-101 and Caltech-256.
 
@@ -201,6 +202,7 @@ def score_features(
         splits: Number of random splits; split number i is drawn from seed + i.
         l2: Whether vectors are divided by their Euclidean length.
         seed: Seed of the first split.
+        progress: Called after every split.
 
     Raises:
         UsageError: If a number is below 1, or the classifier does not exist.
@@ -232,6 +234,7 @@ def score_features(
                 len(train), len(test), pipeline,
             )
         )  # fmt: skip
+        progress()
     return TransferScore(layer, classifier, per_class, tuple(scores))
 
 
@@ -342,6 +345,7 @@ def score_layers(
     test_per_class: int | None = TEST_PER_CLASS,
     splits: int = SPLITS,
     seed: int = 0,
+    progress: Callable[[], object] = lambda: None,
 ) -> list[TransferScore]:
     """Score the features of several layers, which `extract_layers` returned.
 
@@ -353,6 +357,7 @@ def score_layers(
         test_per_class: Largest number of test images of each class; None takes all the others.
         splits: Number of random splits.
         seed: Seed of the first split.
+        progress: Called after every split of every score.
 
     Returns:
         A score for each layer, classifier and number of training images, in this order.
@@ -372,6 +377,7 @@ def score_layers(
             splits=splits,
             l2=features.spec.l2,
             seed=seed,
+            progress=progress,
         )
         for layer, values in zip(features.layers, features.values, strict=True)
         for classifier in classifiers

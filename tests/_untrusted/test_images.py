@@ -54,7 +54,9 @@ def test_a_sparse_file_of_10_gb_is_refused_by_its_size(tmp_path, head):
     with path.open("wb") as file:
         file.write(head)
         file.truncate(10 << 30)
-    expected = r"sparse.jpg is too large.*50,000,000 pixels.*10,737,418,240 bytes.*--max-image-pix"
+    expected = (
+        r"sparse.jpg is too large.*50,000,000 pixels.*10,737,418,240 bytes.*CNNKIT_MAX_IMAGE_PIX"
+    )
     with pytest.raises(DataError, match=expected):
         check_image_file(path)
 

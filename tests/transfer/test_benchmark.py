@@ -135,13 +135,18 @@ def test_wrong_requests(labels, rng):
         random_split(labels, CLASSES[:2], 5, 5, 0)
 
 
-def test_the_command(image_folder, tmp_path, capsys):
+def test_the_command(image_folder, tmp_path, capsys, monkeypatch):
+    # Every state of a bar is a line.
+    monkeypatch.setattr("cnnkit.cli.console.LINE_SECONDS", 0.0)
     model = tmp_path / "net.keras"
     network().save(model)
     words = ["transfer", str(model), "--dataset", f"folder:{image_folder}", "--layer", "pool1",
              "fc7", "--per-class", "3,6", "--test-per-class", "10", "--splits", "2"]  # fmt: skip
     assert main([*words, "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    lines = [line.partition(",")[0] for line in printed.err.splitlines() if "classifiers" in line]
+    assert lines == [f"{number} of 8 classifiers" for number in range(9)]
+    document = json.loads(printed.out)
     rows = [(one["layer"], one["per_class"]) for one in document["scores"]]
     assert sorted(rows) == [("fc7", 3), ("fc7", 6), ("pool1", 3), ("pool1", 6)]
     for one in document["scores"]:

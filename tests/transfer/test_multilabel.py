@@ -150,13 +150,17 @@ def test_a_wide_layer_chooses_by_the_metric(rng):
     assert found.mean() > 0.8
 
 
-def test_the_command(voc_folder, tmp_path, capsys):
+def test_the_command(voc_folder, tmp_path, capsys, monkeypatch):
+    # Every state of a bar is a line.
+    monkeypatch.setattr("cnnkit.cli.console.LINE_SECONDS", 0.0)
     net = network()
     net.save(tmp_path / "net.keras")
     words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"voc:{voc_folder}"]
     words += ["--layer", "pool1"]
     assert main([*words, "--json", "--save", str(tmp_path / "saved")]) == 0
-    document = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "\n1 of 1 classifiers, " in printed.err
+    document = json.loads(printed.out)
     assert (document["train"], document["test"], document["metric"]) == ("trainval", "test", "area")
     [row] = document["scores"]
     voc = load_voc(voc_folder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json, print_line, print_table
+from cnnkit.cli.console import print_json, print_line, print_table, progress_bar
 from cnnkit.cli.load_network import builder_arguments, load_networks
 from cnnkit.cli.transfer.inputs import extract_features_of, load_without_overlap, model_reference
 from cnnkit.errors import unknown_name
@@ -36,24 +37,24 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
     train_features, test_features = extract_features_of(
         args, networks, source.splits[train], source.splits[test]
     )
-    scores = [
-        score_multilabel(
-            train_values,
-            source.voc_labels[train],
-            test_values,
-            source.voc_labels[test],
-            layer,
-            source.class_names,
-            classifier=classifier,
-            metric=metric,
-            l2=train_features.spec.l2,
-            seed=args.seed,
-        )
-        for layer, train_values, test_values in zip(
-            args.layer, train_features.values, test_features.values, strict=True
-        )
-        for classifier in args.classifier
-    ]
+    scores = []
+    layers = zip(args.layer, train_features.values, test_features.values, strict=True)
+    with progress_bar(len(args.layer) * len(args.classifier), unit="classifiers") as progress:
+        for (layer, train_values, test_values), classifier in product(layers, args.classifier):
+            score = score_multilabel(
+                train_values,
+                source.voc_labels[train],
+                test_values,
+                source.voc_labels[test],
+                layer,
+                source.class_names,
+                classifier=classifier,
+                metric=metric,
+                l2=train_features.spec.l2,
+                seed=args.seed,
+            )
+            scores.append(score)
+            progress()
     if args.save is not None:
         _save(args, source, train, train_features, scores[0])
     if args.json:

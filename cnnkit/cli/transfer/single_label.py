@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.cli.console import print_json, print_line, print_table
+from cnnkit.cli.console import print_json, print_line, print_table, progress_bar
 from cnnkit.cli.load_network import builder_arguments, load_networks
 from cnnkit.cli.transfer.inputs import extract_features_of, load_without_overlap, model_reference
 
@@ -31,15 +31,18 @@ def transfer_to_classes(args: argparse.Namespace) -> None:
     check_splits(source, args.per_class, tested, args.seed)
     networks = load_networks(args.models, **builder_arguments(args))
     [features] = extract_features_of(args, networks, select_features_split(source))
-    scores = score_layers(
-        features,
-        source,
-        classifiers=args.classifier,
-        per_class=args.per_class,
-        test_per_class=tested,
-        splits=args.splits,
-        seed=args.seed,
-    )
+    fits = len(args.layer) * len(args.classifier) * len(args.per_class) * args.splits
+    with progress_bar(fits, unit="classifiers") as progress:
+        scores = score_layers(
+            features,
+            source,
+            classifiers=args.classifier,
+            per_class=args.per_class,
+            test_per_class=tested,
+            splits=args.splits,
+            seed=args.seed,
+            progress=progress,
+        )
     if args.save is not None:
         _save(args, source, features, scores[-1])
     facts = {

@@ -47,14 +47,16 @@ def test_too_large_files_are_left_out_unread(hundreds, monkeypatch):
             file.seek(-2, os.SEEK_END)
             file.write(b"\xff\xd9")
     (hundreds / "b" / "archive.zip").symlink_to(hundreds / "a" / "empty.jpg")
-    reason = "too large (--max-image-pixels allows more)"
+    reason = "too large (the environment variable `CNNKIT_MAX_IMAGE_PIXELS` allows more)"
     source = load_dataset(f"folder:{hundreds}")
     assert source.left_out == {
         reason: ("a/empty.jpg", "b/marks.jpg"),
         "of other types": ("b/archive.zip",),
     }
     (hundreds / "a" / "sides.png").write_bytes(png(side=11))
-    message = "3 of 203 files in .* too large or not.*at most 100 pixels.*a/sides.*--max-image-pix"
+    message = (
+        "3 of 203 files in .* too large or not.*at most 100 pixels.*a/sides.*CNNKIT_MAX_IMAGE_PIX"
+    )
     with pytest.raises(DataError, match=message):
         load_dataset(f"folder:{hundreds}")
     report = check_dataset(load_dataset(f"folder:{hundreds}", max_unreadable=1.0))

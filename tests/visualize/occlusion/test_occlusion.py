@@ -165,7 +165,7 @@ def test_a_model_without_known_windows_is_computed_plainly():
     x = layers.Flatten()(layers.UnitNormalization()(inputs))
     plain = keras.Model(inputs, layers.Dense(2)(x))
     assert occlusion(plain, image, 4, 4, 0, unit=0).projection is None
-    with pytest.raises(UsageError, match=r"first.*Use method=.plain."):
+    with pytest.raises(UsageError, match=r"first.*Use .method=.plain."):
         occlusion(model, image, 4, 4, 0, "incremental")
 
 
