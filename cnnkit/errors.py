@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -143,3 +144,24 @@ def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str = "
         expected=f"one of {', '.join(known)}" if known else None,
         hint=advice or None,
     )
+
+
+def check_installed(module: str, *, package: str, needed_by: str) -> None:
+    """Checks that an optional package is installed, without importing it.
+
+    Args:
+        module: Name of its module.
+        package: Name under which it is installed.
+        needed_by: The argument or class that needs it.
+
+    Raises:
+        UsageError: If it is not.
+
+    Example:
+        >>> check_installed("numpy", package="numpy", needed_by="plot")
+    """
+    if importlib.util.find_spec(module) is None:
+        raise UsageError(
+            f"The package {package}, which `{needed_by}` needs, is not installed",
+            hint=f"Install it: pip install {package}",
+        )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnnkit.errors import RunError, UsageError
+from cnnkit.errors import RunError, check_installed
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -237,13 +237,7 @@ def check_metrics_installed() -> None:
     Raises:
         UsageError: If it is not.
     """
-    import importlib.util
-
-    if importlib.util.find_spec("prometheus_client") is None:
-        raise UsageError(
-            "The package prometheus-client, which `ServerMetrics` needs, is not installed",
-            hint="Install it: pip install prometheus-client",
-        )
+    check_installed("prometheus_client", package="prometheus-client", needed_by="ServerMetrics")
 
 
 def _resident_bytes() -> float:

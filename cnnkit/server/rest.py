@@ -7,7 +7,6 @@ Paths, codes and texts are those of https://www.tensorflow.org/tfx/serving/api_r
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
 import re
 import ssl
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import check_installed
 from cnnkit.server.health import HealthServicer
 from cnnkit.server.limits import ReceivedRequest, ServerLimits
 from cnnkit.server.listen import bind_port
@@ -287,11 +286,7 @@ def check_rest_installed() -> None:
     Raises:
         UsageError: If it is not.
     """
-    if importlib.util.find_spec("aiohttp") is None:
-        raise UsageError(
-            "The package aiohttp, which `rest_port` needs, is not installed",
-            hint="Install it: pip install aiohttp",
-        )
+    check_installed("aiohttp", package="aiohttp", needed_by="rest_port")
 
 
 def _model_spec(found: re.Match[str]) -> pb.ModelSpec:

@@ -3,6 +3,7 @@
 import base64
 import gc
 import http.client
+import importlib.util
 import json
 import socket
 import threading
@@ -15,7 +16,6 @@ import pytest
 from cnnkit.client import Client
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits, ServerMetrics
-from cnnkit.server import rest as rest_module
 from tests.helpers.serving import GRAY, SIZE, check_gray, expected_probabilities
 
 pytest.importorskip("aiohttp")
@@ -398,7 +398,7 @@ def test_wrong_ports(colors_folder, monkeypatch):
         EmbeddedServer(models, port=4000, rest_port=4000)
     with pytest.raises(UsageError, match="`rest_tls` must be given"):
         EmbeddedServer(models, rest_port=0, credentials=object())
-    monkeypatch.setattr(rest_module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install aiohttp"):
         EmbeddedServer(models, rest_port=0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from cnnkit._html.run_summary import progress_rows
 from cnnkit._version import __version__
 from cnnkit.data import Dataset, Split, load_dataset, report_undecodable
 from cnnkit.errors import CnnkitError
+from cnnkit.features.extractor import model_identity
 from cnnkit.models import load_model
 from cnnkit.models.graph import Graph, build_graph
 from cnnkit.models.localizer import class_part
@@ -118,7 +118,7 @@ def write_microscope(
     )
     facts = {
         "network": model.name,
-        "weights": _weights_digest(model),
+        "network digest": model_identity(model),
         "dataset": source.spec,
         "fingerprint": source.fingerprint,
         "split": split,
@@ -134,7 +134,7 @@ def write_microscope(
             graph, searched, len(source.class_names), chosen, units,
             image_size=image_size, batch_size=batch_size, progress=advance,
         )  # fmt: skip
-    key = json_text([facts, names.network, names.classes])
+    key = json_text([facts, names.network, names.classes, list(model.input_shape)])
     with site_in_progress(path, key, overwrite=overwrite) as site:
         writer = _Writer(site, graph, searched, names, layer_folders(chosen), _kernels(model))
         total = sum(int((one.found.values[list(one.units)] > 0).sum()) for one in found)
@@ -257,13 +257,6 @@ def _kernels(model: keras.Model) -> tuple[str, np.ndarray] | None:
     except CnnkitError:
         return None
     return found.layer, found.kernels
-
-
-def _weights_digest(model: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in model.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).tobytes())
-    return digest.hexdigest()
 
 
 def _words(value: Any) -> str:
