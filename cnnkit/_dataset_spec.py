@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cnnkit._staging import STAGING_PREFIX
+from cnnkit._untrusted.box_files import check_boxes_layout
 from cnnkit.errors import DataError, UsageError, unknown_name
 
 DATASET_SPECS = (
@@ -23,6 +24,9 @@ HELD_OUT_MARK = "#"
 # File that is written last into a folder of shards.
 SHARD_INDEX = "index.npz"
 SHARD_SUFFIX = ".tfrecord"
+# ImageNet's folders in the archive of Kaggle.
+KAGGLE = "ILSVRC/Data/CLS-LOC"
+_SPLITS = ("train", "val")
 _BOXES = "boxes:PATH of a .csv or .json file, or of a folder of PASCAL VOC"
 _FOLDERS = ("folder", "imagenet", "voc")
 
@@ -42,7 +46,8 @@ def check_dataset_spec(
 
     Raises:
         UsageError: If there is no such kind, no such folder, or no index of shards in it.
-        DataError: If a folder of images has no subfolders.
+        DataError: If a folder of images has no subfolders, or the folders and files of `imagenet`
+            or `boxes` have other names than theirs.
 
     Example:
         >>> check_dataset_spec("tfds:cifar10")
@@ -68,8 +73,12 @@ def check_dataset_spec(
         raise missing_folder(kind, rest)
     if kind == "folder":
         _check_subfolders(Path(rest))
-    if kind == "boxes" and not Path(rest).exists():
-        raise UsageError(f"No file or folder {rest}", expected=_BOXES)
+    if kind == "imagenet":
+        imagenet_base(Path(rest))
+    if kind == "boxes":
+        if not Path(rest).exists():
+            raise UsageError(f"No file or folder {rest}", expected=_BOXES)
+        check_boxes_layout(Path(rest))
     if kind == "shards" and not Path(rest, SHARD_INDEX).is_file():
         raise missing_shards(rest)
     return kind, rest
@@ -97,6 +106,23 @@ def missing_boxes(spec: str) -> UsageError:
     """Return the error for a dataset without boxes where a network learns to localize."""
     return UsageError(
         "`dataset` must have boxes for the task localize", expected=_BOXES, received=spec
+    )
+
+
+def imagenet_base(path: Path) -> str:
+    """Return the folder in `path` that has ImageNet's folders train and val: "" or `KAGGLE`.
+
+    Raises:
+        DataError: If there is none.
+    """
+    for base in ("", KAGGLE):
+        if all((path / base / split).is_dir() for split in _SPLITS):
+            return base
+    missing = [split for split in _SPLITS if not (path / split).is_dir()]
+    raise DataError(
+        f"{path} does not have the layout of ImageNet",
+        expected=f"the folders {' and '.join(_SPLITS)}, or {KAGGLE}",
+        received=f"no {' and no '.join(missing)}",
     )
 
 

@@ -122,6 +122,24 @@ def check_crop_side(side: int, image_size: int | None) -> None:
         raise fixed_image_size(side, image_size)
 
 
+def check_scale(smallest: int, image_size: int) -> None:
+    """Check that the shorter side of rescaled images is not smaller than their crop.
+
+    Args:
+        smallest: The smallest shorter side, in pixels.
+        image_size: Side of the crop, in pixels.
+
+    Raises:
+        UsageError: If it is.
+    """
+    if smallest < image_size:
+        raise UsageError(
+            "The shorter side in `scale` is too small for the crop",
+            expected=f"at least {image_size}",
+            received=smallest,
+        )
+
+
 def fixed_image_size(expected: object, received: object) -> UsageError:
     """Return the error for a size that is given for a network whose images have another one."""
     return UsageError(

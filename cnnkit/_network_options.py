@@ -6,8 +6,13 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from cnnkit._networks import (
     ACTIVATIONS,
@@ -32,6 +37,90 @@ DECIDED_OPTIONS = {
 }
 # Options that change the smallest image of a network, or its layers that can be left out.
 _CHANGING = frozenset({"preset", "overlapping_pooling", "sixth_conv", "filters"})
+
+
+def _is_integer(value: object, least: int = 1) -> bool:
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return is_integer and int(value) >= least  # type: ignore[call-overload]
+
+
+def _is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and least <= value <= most
+
+
+def _is_bool(value: object) -> bool:
+    return isinstance(value, (bool, np.bool_))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_sequence(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
+        return False
+    return np.ndim(value) <= 1 and all(accepts(one) for one in value)
+
+
+def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or accepts(value)
+
+
+_BOOL = ("True or False", _is_bool)
+_COUNT = ("an integer of at least 1", _is_integer)
+_TEXT = ("a text", _is_text)
+# Arguments of the builders: what they must be in words, and the function that tells.
+ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "include_top": _BOOL,
+    "include_preprocessing": _BOOL,
+    "lrn": _BOOL,
+    "overlapping_pooling": _BOOL,
+    "classes": _COUNT,
+    "hidden_units": _COUNT,
+    "groups": ("1 or 2", lambda value: _is_integer(value) and value <= 2),
+    "sixth_conv": ("None or a number of filters of at least 1", _or_none(_is_integer)),
+    "dropout": ("a fraction of 0 to 1", lambda value: _is_number(value, 0, 1)),
+    "bias_value": ("None or a finite number", _or_none(_is_number)),
+    "weight_stddev": ("a number of at least 0", lambda value: _is_number(value, 0)),
+    "filters": (
+        "three integers of at least 1, the filters of conv3, conv4 and conv5",
+        lambda value: _is_sequence(value, _is_integer) and len(value) == 3,
+    ),
+    # A text is refused by `omit_layers_from`, which knows the names.
+    "omit_layers": (
+        "a list of names of layers",
+        lambda value: _is_text(value) or _is_sequence(value, _is_text),
+    ),
+    "input_shape": (
+        "None or (height, width, 3) in pixels",
+        _or_none(lambda value: _is_sequence(value, _or_none(_is_integer))),
+    ),
+    "activation": _TEXT,
+    "preset": _TEXT,
+    "config": _TEXT,
+    "initializer": ("None or a text", _or_none(_is_text)),
+    "pooling": ("None, avg or max", _or_none(_is_text)),
+    "name": (
+        "None or a text without slashes",
+        _or_none(lambda value: _is_text(value) and "/" not in value),
+    ),
+}
+
+
+def check_values(
+    arguments: Mapping[str, Any], table: Mapping[str, tuple[str, Callable[[Any], bool]]]
+) -> None:
+    """Check values of arguments by a table such as `ARGUMENTS`; others are not checked.
+
+    Raises:
+        UsageError: If a value is wrong; the argument is named.
+    """
+    for name, value in arguments.items():
+        if name in table:
+            expected, accepts = table[name]
+            if not accepts(value):
+                raise UsageError(f"`{name}` must be {expected}", received=reprlib.repr(value))
 
 
 class ImageTooSmall(UsageError):
@@ -83,6 +172,8 @@ def check_builder_options(name: str, options: Mapping[str, Any]) -> None:
             or images are too small.
     """
     check_option_names(name, options)
+    if name in OPTIONS:
+        check_values(options, ARGUMENTS)
     for option, known in (("activation", ACTIVATIONS), ("initializer", INITIALIZERS)):
         value = options.get(option)
         if name in OPTIONS and isinstance(value, str) and value not in known:

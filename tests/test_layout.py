@@ -73,7 +73,7 @@ SHARED: dict[str, str] = {
     "reports/microscope/unit_page": "reports/microscope/test_write.py",
     "reports/page": "reports/test_write.py",
     "reports/page_file": "reports/test_write.py",
-    "reports/progress": "reports/test_write.py",
+    "_progress": "reports/test_write.py",
     "reports/results": "reports/test_write.py",
     "reports/settings": "reports/test_write.py",
     "server/model_calls": "server/test_rest.py",

@@ -66,17 +66,11 @@ def read_boxes(path: Path) -> list[BoxAnnotation]:
     Raises:
         DataError: If it is none of these, is damaged, or holds no boxes.
     """
+    check_boxes_layout(path)
     if path.is_dir():
         found = _voc_boxes(path)
-    elif path.suffix.lower() == ".json":
-        found = _coco_boxes(path)
-    elif path.suffix.lower() == ".csv":
-        found = _csv_boxes(path)
     else:
-        raise DataError(
-            f"{path} is not a file of boxes",
-            expected=f"a .csv or .json file, or a folder with {ANNOTATIONS} and {IMAGES}",
-        )
+        found = _coco_boxes(path) if path.suffix.lower() == ".json" else _csv_boxes(path)
     annotations: list[BoxAnnotation] = []
     for one in found:
         if len(annotations) == MAX_BOXES:
@@ -85,6 +79,25 @@ def read_boxes(path: Path) -> list[BoxAnnotation]:
     if not annotations:
         raise DataError(f"{path} holds no boxes")
     return annotations
+
+
+def check_boxes_layout(path: Path) -> None:
+    """Check by its name and its folders that a path may hold boxes; nothing is read.
+
+    Raises:
+        DataError: If it may not.
+    """
+    if path.is_dir():
+        if not (path / ANNOTATIONS).is_dir():
+            raise DataError(
+                f"{path} has no folder {ANNOTATIONS}",
+                expected=f"a folder with {ANNOTATIONS} and {IMAGES}",
+            )
+    elif path.suffix.lower() not in (".csv", ".json"):
+        raise DataError(
+            f"{path} is not a file of boxes",
+            expected=f"a .csv or .json file, or a folder with {ANNOTATIONS} and {IMAGES}",
+        )
 
 
 def _checked(one: BoxAnnotation, path: Path) -> BoxAnnotation:

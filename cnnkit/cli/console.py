@@ -63,6 +63,11 @@ def progress_bar(
         yield update
 
 
+def request_bar(total: int, label: str) -> contextlib.AbstractContextManager[Callable[..., object]]:
+    """Show a progress bar of requests to an exported network; see `progress_bar`."""
+    return progress_bar(total, label, unit="requests")
+
+
 def open_bar(
     total: int,
     label: str | None = None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cnnkit._network_names import check_scale
 from cnnkit.errors import UsageError, unknown_name
 
 CROPS = ("center", "random", "ten")
@@ -172,12 +173,7 @@ class Augmentation:
                 expected="(smallest, largest)",
                 received=self.scale,
             )
-        if smallest < self.image_size:
-            raise UsageError(
-                "The shorter side in `scale` is too small for the crop",
-                expected=f"at least {self.image_size}",
-                received=smallest,
-            )
+        check_scale(smallest, self.image_size)
 
     def is_identity(self, height: int, width: int) -> bool:
         """Return True if an image with these sides, in pixels, always stays unchanged."""

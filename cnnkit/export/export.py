@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from cnnkit._file_tree import check_version_free, version_exists
+from cnnkit._progress import Progress, no_progress
 from cnnkit._staging import flush_folder, staging_folder, write_errors
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import RunError, UsageError
@@ -120,6 +121,7 @@ def export(
     limits: ImageLimits | None = None,
     decoding: Decoding | None = None,
     origin: Origin | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Writes a version of a model folder, `output/<integer>/`.
 
@@ -175,6 +177,9 @@ def export(
         decoding: Background and EXIF orientation of encoded images, as in training; None for
             `cnnkit.data.Decoding()`.
         origin: Where the model comes from, for the model card.
+        progress: Called with the number of signatures and the name of the work before the version
+            is checked, which takes seconds for each; returns a context that yields a function of
+            the number that are done. None for none.
 
     Returns:
         The folder of the new version.
@@ -230,7 +235,7 @@ def export(
             saved, output.name, network, labels, preprocessing, functions, origin or Origin()
         )
         _check_size(network, saved)
-        _check_outputs(network, saved, references)
+        _check_outputs(network, saved, references, progress or no_progress)
         return publish_version(saved, output, version)
 
 
@@ -257,10 +262,12 @@ def _check_size(network: ServedClassifier, saved: Path) -> None:
         )
 
 
-def _check_outputs(network: ServedClassifier, saved: Path, references: ReferenceOutputs) -> None:
+def _check_outputs(
+    network: ServedClassifier, saved: Path, references: ReferenceOutputs, progress: Progress
+) -> None:
     """Compares the outputs of the saved model, in a process without Keras, with the references."""
     try:
-        responses = run_isolated(saved, references.requests())
+        responses = run_isolated(saved, references.requests(), progress=progress)
     except ModelLoadError as error:
         raise RunError(
             f"The exported model {network.model.name!r} cannot be loaded", received=error

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from cnnkit._progress import Progress, no_progress
 from cnnkit.errors import RunError
 from cnnkit.server.servable import read_signature_definitions
 
@@ -59,7 +61,11 @@ class ModelLoadError(Exception):
 
 
 def run_isolated(
-    folder: Path, requests: Sequence[Request], *, skip_after_crash: bool = False
+    folder: Path,
+    requests: Sequence[Request],
+    *,
+    skip_after_crash: bool = False,
+    progress: Progress = no_progress,
 ) -> list[Response]:
     """Runs requests to a SavedModel in a subprocess without Keras.
 
@@ -70,6 +76,7 @@ def run_isolated(
         requests: The requests, in order.
         skip_after_crash: Whether the later requests to a signature that crashed are skipped; they
             then have the response of the crash.
+        progress: Called with the number of requests; its context tells the progress.
 
     Returns:
         One response for each request.
@@ -79,16 +86,17 @@ def run_isolated(
     """
     inputs = _input_types(folder)
     responses: dict[int, Response] = {}
-    while waiting := [number for number in range(len(requests)) if number not in responses]:
-        remaining = [requests[number] for number in waiting]
-        for number, response in zip(
-            waiting, _run_until_crash(folder, inputs, remaining), strict=False
-        ):
-            responses[number] = response
-            if skip_after_crash and response.code is None:
-                crashed = requests[number].signature
-                same = [later for later in waiting if requests[later].signature == crashed]
-                responses |= {later: response for later in same if later > number}
+    with progress(len(requests), "checking the exported network") as advance:
+        while waiting := [number for number in range(len(requests)) if number not in responses]:
+            remaining = [requests[number] for number in waiting]
+            for number, response in zip(
+                waiting, _run_until_crash(folder, inputs, remaining, advance), strict=False
+            ):
+                responses[number] = response
+                if skip_after_crash and response.code is None:
+                    crashed = requests[number].signature
+                    same = [later for later in waiting if requests[later].signature == crashed]
+                    responses |= {later: response for later in same if later > number}
     return [responses[number] for number in range(len(requests))]
 
 
@@ -107,7 +115,10 @@ def _input_types(folder: Path) -> dict[str, int]:
 
 
 def _run_until_crash(
-    folder: Path, inputs: Mapping[str, int], requests: Sequence[Request]
+    folder: Path,
+    inputs: Mapping[str, int],
+    requests: Sequence[Request],
+    advance: Callable[[int], object],
 ) -> list[Response]:
     """Returns at least one response; after a crash the last one has no code."""
     with tempfile.TemporaryDirectory() as name:
@@ -118,14 +129,7 @@ def _run_until_crash(
         # one of TensorFlow's. CPU only: this process may have reserved the memory of the GPU.
         command = [sys.executable, "-P", str(WORKER), str(folder), str(work)]
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-        try:
-            done = subprocess.run(
-                command, env=environment, capture_output=True, timeout=DEFAULT_TIMEOUT, check=False
-            )
-            output, reason = done.stdout, _exit_reason(done)
-        except subprocess.TimeoutExpired as expired:
-            output, reason = expired.stdout or b"", f"no answer within {DEFAULT_TIMEOUT:g} s"
-        lines = [json.loads(line) for line in output.splitlines() if line.startswith(b"{")]
+        lines, reason = _run_worker(command, environment, work / "errors.txt", advance)
         if not lines:
             raise ModelLoadError(reason)
         responses = []
@@ -139,6 +143,46 @@ def _run_until_crash(
         if len(responses) < len(requests):
             responses.append(Response(None, reason, {}))
         return responses
+
+
+def _run_worker(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    errors: Path,
+    advance: Callable[[int], object],
+) -> tuple[list[dict[str, Any]], str]:
+    """Returns the lines that the worker printed, and why it ended.
+
+    Args:
+        command: Program and arguments of the worker.
+        environment: Its environment.
+        errors: File for what it prints on standard error.
+        advance: Called with 1 after each request.
+    """
+    lines: list[dict[str, Any]] = []
+    with errors.open("wb") as stderr:
+        worker = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=stderr)
+    expired = threading.Event()
+
+    def end() -> None:
+        expired.set()
+        worker.kill()
+
+    timer = threading.Timer(DEFAULT_TIMEOUT, end)
+    timer.start()
+    try:
+        with worker:
+            for line in worker.stdout or ():
+                # TensorFlow may print as well.
+                if line.startswith(b"{"):
+                    lines.append(json.loads(line))
+                    advance(int(len(lines) > 1))
+    finally:
+        timer.cancel()
+        worker.kill()
+    if expired.is_set():
+        return lines, f"no answer within {DEFAULT_TIMEOUT:g} s"
+    return lines, _exit_reason(worker.returncode, errors.read_bytes())
 
 
 def _write_requests(work: Path, requests: Sequence[Request]) -> None:
@@ -172,8 +216,8 @@ def _numeric_arrays(key: str, values: np.ndarray) -> Iterator[tuple[str, np.ndar
     yield f"{key}/shape", np.array(values.shape, np.int64)
 
 
-def _exit_reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    if done.returncode < 0:
-        return f"the process was ended by {signal.Signals(-done.returncode).name}"
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"the process ended with code {done.returncode}"
+def _exit_reason(code: int, errors: bytes) -> str:
+    if code < 0:
+        return f"the process was ended by {signal.Signals(-code).name}"
+    lines = errors.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"the process ended with code {code}"

@@ -13,6 +13,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from cnnkit._files import read_lines
+from cnnkit._progress import Progress, no_progress
 from cnnkit._untrusted.json_documents import JsonFields, read_json
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.export.classifier import DTYPES
@@ -83,7 +84,7 @@ class _Input:
     shape: tuple[int, ...] | None
 
 
-def verify_export(folder: str | Path) -> Verification:
+def verify_export(folder: str | Path, *, progress: Progress | None = None) -> Verification:
     """Checks a version as a server and its clients would use it, and tries to crash it.
 
     Requests run in subprocesses without Keras; a request that crashes one of them would also crash
@@ -95,6 +96,7 @@ def verify_export(folder: str | Path) -> Verification:
 
     Args:
         folder: A version folder, or a model folder, whose newest version is checked.
+        progress: Called with the number of requests, as `export` does; None for none.
 
     Returns:
         The checks. A failed check raises no error.
@@ -126,7 +128,9 @@ def verify_export(folder: str | Path) -> Verification:
         *warmup,
     ]
     try:
-        responses = iter(run_isolated(folder, requests, skip_after_crash=True))
+        responses = iter(
+            run_isolated(folder, requests, skip_after_crash=True, progress=progress or no_progress)
+        )
     except ModelLoadError as error:
         return Verification(folder, (*checks, Check("loading", False, str(error))))
     checks.append(Check("loading", True, "in a process without Keras"))

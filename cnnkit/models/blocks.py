@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cnnkit._network_options import ImageTooSmall
+from cnnkit._network_options import ARGUMENTS, ImageTooSmall, check_values
 from cnnkit._networks import ACTIVATIONS
 from cnnkit.errors import UsageError, unknown_name, warn
 from cnnkit.layers import ClassProbabilities, Dropout, ReLU, SubtractMean
@@ -41,11 +38,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     Raises:
         UsageError: If a value is wrong; the argument is named.
     """
-    for name, value in arguments.items():
-        if name in _ARGUMENTS:
-            expected, accepts = _ARGUMENTS[name]
-            if not accepts(value):
-                raise UsageError(f"`{name}` must be {expected}", received=reprlib.repr(value))
+    check_values(arguments, ARGUMENTS)
+    check_values(arguments, _ARGUMENTS)
     activation = arguments.get("classifier_activation")
     if activation is not None and not callable(activation):
         _check_keras_activation(activation)
@@ -58,30 +52,6 @@ def _check_keras_activation(activation: object) -> None:
         raise unknown_name("`classifier_activation`", activation, known)
 
 
-def _is_integer(value: object, least: int = 1) -> bool:
-    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    return is_integer and int(value) >= least  # type: ignore[call-overload]
-
-
-def _is_number(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and least <= value <= most
-
-
-def _is_bool(value: object) -> bool:
-    return isinstance(value, (bool, np.bool_))
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _is_sequence(value: Any, accepts: Callable[[Any], bool]) -> bool:
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__iter__"):
-        return False
-    return np.ndim(value) <= 1 and all(accepts(one) for one in value)
-
-
 def _is_mean(value: Any) -> bool:
     try:
         array = np.asarray(value, "float64")
@@ -90,42 +60,11 @@ def _is_mean(value: Any) -> bool:
     return array.shape[-1:] == (3,) and array.ndim in (1, 3) and bool(np.isfinite(array).all())
 
 
-def _or_none(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: value is None or accepts(value)
-
-
-_BOOL = ("True or False", _is_bool)
-_COUNT = ("an integer of at least 1", _is_integer)
-_TEXT = ("a text", _is_text)
-# Arguments of the builders: what they must be in words, and the function that tells.
+# Arguments whose check needs Keras or arrays; `cnnkit._network_options` has the others.
 _ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "include_top": _BOOL,
-    "include_preprocessing": _BOOL,
-    "lrn": _BOOL,
-    "overlapping_pooling": _BOOL,
-    "classes": _COUNT,
-    "hidden_units": _COUNT,
-    "groups": ("1 or 2", lambda value: _is_integer(value) and value <= 2),
-    "sixth_conv": ("None or a number of filters of at least 1", _or_none(_is_integer)),
-    "dropout": ("a fraction of 0 to 1", lambda value: _is_number(value, 0, 1)),
-    "bias_value": ("None or a finite number", _or_none(_is_number)),
-    "weight_stddev": ("a number of at least 0", lambda value: _is_number(value, 0)),
-    "filters": (
-        "three integers of at least 1, the filters of conv3, conv4 and conv5",
-        lambda value: _is_sequence(value, _is_integer) and len(value) == 3,
-    ),
-    # A text is refused by `omit_layers_from`, which knows the names.
-    "omit_layers": (
-        "a list of names of layers",
-        lambda value: _is_text(value) or _is_sequence(value, _is_text),
-    ),
-    "input_shape": (
-        "None or (height, width, 3) in pixels",
-        _or_none(lambda value: _is_sequence(value, _or_none(_is_integer))),
-    ),
     "mean": (
         "None for ImageNet's, or finite numbers of shape (3,) or (height, width, 3), RGB in 0..255",
-        _or_none(_is_mean),
+        lambda value: value is None or _is_mean(value),
     ),
     "preprocessing": (
         f"None, a Preprocessing, or one of {', '.join(PRESETS)}",
@@ -134,15 +73,6 @@ _ARGUMENTS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             or isinstance(value, Preprocessing)
             or (isinstance(value, str) and value in PRESETS)
         ),
-    ),
-    "activation": _TEXT,
-    "preset": _TEXT,
-    "config": _TEXT,
-    "initializer": ("None or a text", _or_none(_is_text)),
-    "pooling": ("None, avg or max", _or_none(_is_text)),
-    "name": (
-        "None or a text without slashes",
-        _or_none(lambda value: _is_text(value) and "/" not in value),
     ),
 }
 

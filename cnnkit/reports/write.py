@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnkit._files import write_text
 from cnnkit._html.elements import Content, element
+from cnnkit._progress import Progress, no_progress
 from cnnkit._staging import write_errors
 from cnnkit.data import Dataset
 from cnnkit.errors import unknown_name
@@ -19,7 +20,6 @@ from cnnkit.models.localizer import class_part
 from cnnkit.reports.inside import filters_section, mistakes_section, searched_images, units_section
 from cnnkit.reports.page import render_page
 from cnnkit.reports.page_file import check_page
-from cnnkit.reports.progress import Progress, no_progress
 from cnnkit.reports.results import calibration_section, errors_section
 from cnnkit.reports.settings import EXPLAIN, reproduction_section, training_sections
 from cnnkit.run_folder import RunFolder

@@ -121,7 +121,7 @@ def test_wrong_xml_is_refused_and_entities_are_not_expanded(tmp_path, xml, messa
 def test_other_files_and_too_many_boxes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"a \.csv or \.json file"):
         read_boxes(write(tmp_path, "a.txt", "x"))
-    with pytest.raises(DataError, match="no Annotations"):
+    with pytest.raises(DataError, match="no folder Annotations"):
         read_boxes(tmp_path)
     monkeypatch.setattr(box_files, "MAX_BOXES", 1)
     with pytest.raises(DataError, match="more than 1 boxes"):

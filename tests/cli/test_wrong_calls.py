@@ -82,6 +82,15 @@ train --model vgg16 --model-option omit_layers=["conv3"] --output {new}
 train --init-option preprocessing=nope --init-from {weights} --output {new}
 train --model-option activation=nope --output {new}
 train --model-option initializer=nope --output {new}
+train --model-option dropout=2 --output {new}
+train --model alexnet --model-option groups=3 --output {new}
+predict {weights} {image} --model alexnet --model-option hidden_units=0
+features random --model zfnet --model-option filters=[1,2] --dataset digits --output {new}
+train --dataset boxes:{image} --output {new}
+train --dataset boxes:{folder} --output {new}
+train --dataset imagenet:{folder} --output {new}
+data check imagenet:{folder}
+export {keras} --scale 7 --output {new}
 train --task localize --output {new}
 finetune {weights} digits --task localize --output {new}
 weights convert {weights} --model alexnet --model-option input_shape=[9,9,3] --output {new}.keras

@@ -1,9 +1,11 @@
 """A SavedModel in a subprocess that may crash."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
-from cnnkit.export import verify
+from cnnkit.export import isolated_model, verify
 from cnnkit.export.isolated_model import ModelLoadError, Request, run_isolated
 
 
@@ -18,10 +20,26 @@ def test_a_process_that_crashes_is_replaced(unguarded):
         Request("serving_default", {name: wrong}),
         Request("serving_default", {name: right}, keep_outputs=True),
     ]
-    first, second, third = run_isolated(unguarded, questions)
+    told = []
+
+    @contextlib.contextmanager
+    def progress(count, work):
+        told.append((count, work))
+        yield told.append
+
+    first, second, third = run_isolated(unguarded, questions, progress=progress)
+    assert told[0] == (3, "checking the exported network")
+    # The request that crashes is not counted; each process says first that it is loaded.
+    assert sum(told[1:]) >= 2
     assert (first.code, third.code) == ("OK", "OK")
     assert second.code != "OK"
     assert third.outputs["output_0"].shape == (1, 3)
+
+
+def test_a_process_that_does_not_answer_is_ended(unguarded, monkeypatch):
+    monkeypatch.setattr(isolated_model, "DEFAULT_TIMEOUT", 0.2)
+    with pytest.raises(ModelLoadError, match=r"no answer within 0\.2 s"):
+        run_isolated(unguarded, [Request("serving_default", {})])
 
 
 def test_inputs_of_any_shape_are_fed(unguarded):

@@ -56,7 +56,7 @@ def test_hostile_requests_are_refused_before_they_are_decoded(version, monkeypat
 def test_an_export_that_accepts_nan_fails(unguarded, monkeypatch):
     """A network answers NaN with a plausible number."""
 
-    def change(folder, requests, skip_after_crash):
+    def change(folder, requests, skip_after_crash, progress):
         return [
             isolated_model.Response("OK" if np.isnan(array).any() else "INVALID_ARGUMENT", "", {})
             for request in requests
@@ -86,7 +86,7 @@ def test_pictures_that_are_answered_as_others_fail(version, monkeypatch):
     found = {check.name: check for check in verify_export(version).checks}
     assert all(found[name].passed for name in special)
 
-    def change(folder, requests, skip_after_crash):
+    def change(folder, requests, skip_after_crash, progress):
         files = ReferenceOutputs.read(folder).files
         responses = sound_responses(folder, requests)
         for i, request in enumerate(requests):
@@ -124,7 +124,7 @@ def fake_responses(monkeypatch, change):
     monkeypatch.setattr(verify, "run_isolated", change)
 
 
-def sound_responses(folder, requests, skip_after_crash=True):
+def sound_responses(folder, requests, skip_after_crash=True, progress=None):
     """Returns the responses of a sound version, without a process."""
     references = ReferenceOutputs.read(folder)
     responses = []
@@ -165,7 +165,7 @@ def _is_photograph(request, references):
 def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
     code, changes = wrong
 
-    def change(folder, requests, skip_after_crash):
+    def change(folder, requests, skip_after_crash, progress):
         responses = sound_responses(folder, requests)
         outputs = {
             name: array + changes.get(name, 0) for name, array in responses[0].outputs.items()
@@ -181,7 +181,7 @@ def test_wrong_outputs_are_reported(version, monkeypatch, wrong, check, text):
     [("OK", "is accepted"), (None, "crashes the server"), ("INTERNAL", "INTERNAL")],
 )
 def test_accepted_invalid_inputs_are_reported(version, monkeypatch, code, text):
-    def change(folder, requests, skip_after_crash):
+    def change(folder, requests, skip_after_crash, progress):
         responses = sound_responses(folder, requests)
         where = next(i for i, reply in enumerate(responses) if reply.code == "INVALID_ARGUMENT")
         responses[where] = isolated_model.Response(code, "SIGABRT", {})

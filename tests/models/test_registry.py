@@ -59,7 +59,7 @@ def test_builders_of_one_variant_take_all_other_arguments(general, fixed, builde
         assert BUILDERS[name](include_top=False, input_shape=(96, 96, 3)).name == name
 
 
-def run_in_process(folder, requests):
+def run_in_process(folder, requests, progress):
     """Run the requests of a verification in this process."""
     signatures = tf.saved_model.load(str(folder)).signatures
     responses = []

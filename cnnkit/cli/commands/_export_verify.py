@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from cnnkit.cli.console import add_json_argument, print_json, print_line
+from cnnkit.cli.console import add_json_argument, print_json, print_line, request_bar
 from cnnkit.cli.written_folders import exported_folder
 
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     import_tensorflow()
     from cnnkit.export import verify_export
 
-    found = verify_export(args.folder)
+    found = verify_export(args.folder, progress=request_bar)
     if args.json:
         checks = [dataclasses.asdict(check) for check in found.checks]
         print_json({"folder": str(found.folder), "passed": found.passed, "checks": checks})

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnnkit._file_tree import check_version_free
-from cnnkit.cli.console import add_json_argument, print_json, print_line
+from cnnkit._network_names import check_scale
+from cnnkit.cli.console import add_json_argument, print_json, print_line, request_bar
 from cnnkit.cli.load_network import (
     LoadedModel,
     add_builder_arguments,
@@ -19,6 +20,7 @@ from cnnkit.cli.load_network import (
     check_networks,
     load_network,
 )
+from cnnkit.cli.network_words import network_outline
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import COUNT, INDEX, input_file, network_path, not_one_of, output_folder
 
@@ -146,6 +148,9 @@ def run(args: argparse.Namespace) -> int:
     check_version_free(Path(args.output), args.number)
     check_networks(args, [args.network])
     options = builder_arguments(args)
+    outline = network_outline(args.network, args.model, options["options"])
+    if args.scale is not None and outline is not None and outline.sides is not None:
+        check_scale(args.scale, outline.sides[0])
 
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
@@ -169,6 +174,7 @@ def run(args: argparse.Namespace) -> int:
         limits=_limits(args),
         decoding=set_decoding(args),
         origin=loaded.origin,
+        progress=request_bar,
     )
     if args.json:
         print_json({"folder": str(folder), "version": int(folder.name)})

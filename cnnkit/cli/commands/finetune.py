@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit.cli.arguments import add_config_arguments, given_fields
-from cnnkit.cli.console import print_line
+from cnnkit.cli.console import print_line, request_bar
 from cnnkit.cli.network_words import check_finetune_words
 from cnnkit.cli.parser import require_packages
 from cnnkit.cli.train_runs import (
@@ -192,5 +192,6 @@ def _export(output: Path, folder: str, out: TextIO) -> None:
         augmentation=loaded.augmentation,
         decoding=Decoding.from_config(RunFolder(output).config),
         origin=loaded.origin,
+        progress=request_bar,
     )
     print_line(f"{version}: reloaded, answers as the trained model does", out)

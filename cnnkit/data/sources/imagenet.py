@@ -26,7 +26,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cnnkit._dataset_spec import missing_folder
+from cnnkit._dataset_spec import KAGGLE, imagenet_base, missing_folder
 from cnnkit._file_tree import printable_name
 from cnnkit._files import read_lines
 from cnnkit._untrusted.matlab_files import read_structures
@@ -36,7 +36,6 @@ from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolder
 from cnnkit.errors import DataError
 
 DEVKIT = "ILSVRC2012_devkit_t12/data"
-KAGGLE = "ILSVRC/Data/CLS-LOC"
 KAGGLE_LABELS = "LOC_val_solution.csv"
 TINY_LABELS = "val/val_annotations.txt"
 LABELS_FILES = (
@@ -68,14 +67,7 @@ def load_imagenet(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) 
     path = Path(root)
     if not path.is_dir():
         raise missing_folder("imagenet", root)
-    base = next((base for base in ("", KAGGLE) if _has_splits(path / base)), None)
-    if base is None:
-        missing = [folder for folder in ("train", "val") if not (path / folder).is_dir()]
-        raise DataError(
-            f"{root} does not have the layout of ImageNet",
-            expected=f"the folders train and val, or {KAGGLE}",
-            received=f"no {' and no '.join(missing)}",
-        )
+    base = imagenet_base(path)
     synsets = subfolders(path / base / "train")
     by_class = bool(set(synsets) & set(subfolders(path / base / "val")))
     labels_file = None if by_class else _find_labels(path, base)
@@ -106,10 +98,6 @@ def load_imagenet(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) 
             for file, label in zip(files.images["test"], labels, strict=True)
         ]
     return dataset_from_files(f"imagenet:{root}", layout, files, seed, max_unreadable)
-
-
-def _has_splits(folder: Path) -> bool:
-    return (folder / "train").is_dir() and (folder / "val").is_dir()
 
 
 def _places(path: Path, base: str) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 from cnnkit._files import json_text
 from cnnkit._html.elements import Content, element
 from cnnkit._html.run_summary import progress_rows
+from cnnkit._progress import Progress, no_progress
 from cnnkit._version import __version__
 from cnnkit.data import Dataset, Split, load_dataset, report_undecodable
 from cnnkit.errors import CnnkitError
@@ -33,7 +34,6 @@ from cnnkit.reports.microscope.site_folder import (
 )
 from cnnkit.reports.microscope.survey import RULE, LayerSurvey, choose_layers, survey
 from cnnkit.reports.microscope.unit_page import SiteNames, render_unit, unit_file
-from cnnkit.reports.progress import Progress, no_progress
 from cnnkit.run_folder import RunFolder
 from cnnkit.visualize import filters
 from cnnkit.visualize.argument_checks import check_batch_size, check_whole_number
