@@ -123,6 +123,15 @@ def shared():
     return path
 
 
+@pytest.fixture(scope="module")
+def unoptimized():
+    """Graphs of a file's tests run without TensorFlow's optimizer, which takes longer than they."""
+    from tests.helpers.graph_optimizer import unoptimized_graphs
+
+    with unoptimized_graphs():
+        yield
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

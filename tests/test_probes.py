@@ -104,7 +104,7 @@ def probe_prediction(port):
     return subprocess.run(command, capture_output=True, timeout=60).returncode
 
 
-def test_the_liveness_probe_predicts_with_an_exported_model(tmp_path):
+def test_the_liveness_probe_predicts_with_an_exported_model(tmp_path, unoptimized):
     """Its image passes the checks of an export, which answers with probabilities."""
     import tensorflow as tf
 

@@ -13,6 +13,8 @@ from cnnkit.cli.read_image import read_image, read_image_for
 from cnnkit.data.crops import fit_images
 from cnnkit.errors import DataError, UsageError
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def body(inputs):
     ones = {"bias_initializer": "ones", "activation": "relu"}

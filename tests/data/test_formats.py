@@ -12,6 +12,8 @@ from cnnkit.export import export
 from tests.helpers.exported_network import LABELS, skip_output_check, small_alexnet
 from tests.helpers.image_formats import FORMATS, ROUNDING, pillow_rgb
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 DECODINGS = {
     "default": Decoding(),
     "green, as stored": Decoding(background=(0, 200, 10), exif_orientation=False),

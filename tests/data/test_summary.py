@@ -9,6 +9,8 @@ import tensorflow as tf
 from cnnkit.data import Dataset, Split, load_dataset
 from tests._html.test_elements import read
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -8,6 +8,8 @@ from cnnkit.data import Dataset, Split, check_dataset, load_dataset
 from cnnkit.errors import DataError
 from tests.helpers.image_formats import FORMATS
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def test_check_finds_what_is_planted(flawed_folder):
     with pytest.raises(DataError, match="1 of 21 files .*`cnnkit data check` names them all"):

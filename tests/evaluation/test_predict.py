@@ -29,6 +29,8 @@ from tests.helpers.evaluation_networks import (
     write_run,
 )
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -9,6 +9,7 @@ import tensorflow as tf
 from cnnkit import alexnet
 from cnnkit.export import export
 from tests.helpers.exported_network import LABELS, small_alexnet
+from tests.helpers.graph_optimizer import unoptimized_graphs
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +19,14 @@ def model():
 
 @pytest.fixture(scope="session")
 def exported(model, tmp_path_factory):
-    return export(
-        model,
-        LABELS,
-        tmp_path_factory.mktemp("models") / "animals",
-        explain_layers=["conv5", "fc6"],
-        warmup=2,
-    )
+    with unoptimized_graphs():
+        return export(
+            model,
+            LABELS,
+            tmp_path_factory.mktemp("models") / "animals",
+            explain_layers=["conv5", "fc6"],
+            warmup=2,
+        )
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +41,8 @@ def model_folder(tmp_path_factory):
     keras.utils.set_random_seed(0)
     model = alexnet(input_shape=(64, 64, 3), classes=3, initializer="glorot", hidden_units=16)
     folder = tmp_path_factory.mktemp("models") / "letters"
-    export(model, ["a", "b", "c"], folder, signatures=["serving_bytes"], warmup=2)
+    with unoptimized_graphs():
+        export(model, ["a", "b", "c"], folder, signatures=["serving_bytes"], warmup=2)
     return folder
 
 

@@ -15,6 +15,8 @@ from tests.helpers.exported_network import (
     skip_output_check,
 )
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.mark.parametrize(
     ("name", "layer"),

@@ -96,13 +96,13 @@ def test_a_full_disk_leaves_nothing(model, tmp_path, most, monkeypatch):
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
     try:
         with pytest.raises(RunError, match="could not be written.*Make room there"):
-            export(model, LABELS, output)
+            export(model, LABELS, output, signatures=["serving_default"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in output.iterdir()] == ["1"]
 
 
-def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch):
+def test_a_difference_is_found_and_nothing_is_published(model, tmp_path, monkeypatch, unoptimized):
     """A decoder that darkens every image: the bytes answer otherwise than the model."""
     right = signature_context.augment_bytes
     monkeypatch.setattr(

@@ -24,6 +24,8 @@ from tests.helpers.exported_network import (
 )
 from tests.helpers.graph_order import unordered_checks
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def test_floats_answer_as_in_memory(model, signatures, rng):
     images = rng.uniform(0, 255, (3, 64, 64, 3)).astype("float32")

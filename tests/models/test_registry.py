@@ -1,7 +1,9 @@
 """Builders by name: their arguments, and the way from building to export."""
 
+import functools
 import importlib
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -17,8 +19,12 @@ from cnnkit.models import (
     build,
     vgg,
 )
+from cnnkit.models.blocks import HeadConfig
 from cnnkit.training import SGD
 from cnnkit.training.step import StepRunner
+
+# The module, which has the name of its function in the package.
+vgg_module = importlib.import_module("cnnkit.models.vgg")
 
 
 @pytest.mark.parametrize("builder", [alexnet, vgg11, vgg13, vgg16, vgg19])
@@ -94,6 +100,13 @@ def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     export_module = importlib.import_module("cnnkit.export.export")
     monkeypatch.setattr(export_module, "run_isolated", run_in_process)
     small = name.startswith(("vgg", "cifar10"))
+    # An eighth of the filters: the whole networks fill 2 GB.
+    narrow = {
+        column: re.sub(r"-(\d+)", lambda width: f"-{int(width[1]) // 8}", words)
+        for column, words in vgg_module.COLUMNS.items()
+    }
+    monkeypatch.setattr(vgg_module, "COLUMNS", narrow)
+    monkeypatch.setattr(vgg_module, "HeadConfig", functools.partial(HeadConfig, units=32))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}
     if not small:

@@ -9,6 +9,8 @@ from PIL import Image
 from cnnkit.cli.main import main
 from tests.helpers.images import write_files, write_flawed_folder
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture
 def flawed_folder(tmp_path):

@@ -19,6 +19,8 @@ from cnnkit.evaluation import EvaluatedModel, evaluate
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_folder, write_run
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 evaluate_module = importlib.import_module("cnnkit.evaluation.evaluate")
 
 

@@ -20,6 +20,8 @@ from cnnkit.training import train
 from cnnkit.training.finetune import finetuning_stages
 from cnnkit.training.inputs import held_out_augmentation
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):

@@ -26,6 +26,8 @@ from cnnkit.models import build, open_weights, to_fully_convolutional
 from cnnkit.visualize import EXPLANATION_METHODS
 from tests.helpers.evaluation_networks import LABELS, SIZE, write_run
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 evaluation_predict = sys.modules["cnnkit.evaluation.predict"]
 SAVED = Path(__file__).resolve().parents[2] / "data" / "saved_by_0_1_0"
 

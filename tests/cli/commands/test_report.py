@@ -2,9 +2,13 @@
 
 import json
 
+import pytest
+
 from cnnkit.cli.main import main
 from tests.helpers.evaluation_networks import LABELS, write_folder, write_run
 from tests.helpers.run_folders import write_metrics_run
+
+pytestmark = pytest.mark.usefixtures("unoptimized")
 
 
 def test_the_command_writes_a_page_and_refuses_to_replace_it(tmp_path, capsys):

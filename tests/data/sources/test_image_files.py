@@ -12,6 +12,8 @@ from cnnkit.data.sources.image_files import find_readable
 from cnnkit.errors import DataError
 from tests.helpers.images import encoded, load_file, noise_jpeg, png, write_files
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 CLASSES = ("a", "b")
 
 
