@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains on handwritten digits, then evaluates, visualizes, exports, serves and queries the network.
+# Trains on handwritten digits, evaluates, visualizes, exports, serves and queries the network, and
+# shows all its units in a browser.
 # All output is in runs/demo; another run overwrites it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -32,4 +33,6 @@ address=$(sed -n 's/^serving .* at \([^ ]*\).*/\1/p' $run/server.log)
 say cnnkit query "$image" --server "$address" --model digits --top 3
 kill $server
 wait $server
+say cnnkit microscope $run digits --output $run/site --overwrite
 printf '\nProjection of a unit of conv5: %s\n' $run/conv5.png
+printf 'Every unit in a browser: %s\n' "$PWD/$run/site/index.html"

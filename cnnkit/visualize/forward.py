@@ -21,6 +21,7 @@ from cnnkit.models.graph import Graph, Node
 from cnnkit.models.layer_window import LayerWindow, behaves_like, node_windows
 from cnnkit.models.logits import activation_kind, output_activation
 from cnnkit.models.receptive_field import too_small_for_layer
+from cnnkit.visualize.input_gradient import without_kernel_gradient
 from cnnkit.visualize.rule_support import LAYERS_WITH_ACTIVATION, is_relu
 
 # Checks of a model.
@@ -305,15 +306,21 @@ def _convolve_with_padding(
         rows, columns = layer.strides
         return ops.conv(x[:, ::rows, ::columns], kernel, 1, "valid", "channels_last")
     if padding is None:
-        return layer.convolution_op(x, kernel)
-    # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
-    groups = [
-        ops.conv(channels, filters, layer.strides, padding, "channels_last", layer.dilation_rate)
-        for channels, filters in zip(
-            ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
+        return without_kernel_gradient(
+            lambda x: layer.convolution_op(x, kernel), layer, x, kernel, layer.padding
         )
-    ]
-    return groups[0] if len(groups) == 1 else ops.concatenate(groups, -1)
+
+    def convolve(x: tf.Tensor) -> tf.Tensor:
+        # Group by group: Keras compiles grouped convolutions, whose gradient is slow on a CPU.
+        groups = [
+            ops.conv(part, filters, layer.strides, padding, "channels_last", layer.dilation_rate)
+            for part, filters in zip(
+                ops.split(x, layer.groups, -1), ops.split(kernel, layer.groups, -1), strict=True
+            )
+        ]
+        return groups[0] if len(groups) == 1 else ops.concatenate(groups, -1)
+
+    return without_kernel_gradient(convolve, layer, x, kernel, padding)
 
 
 def _is_strided_pixelwise(layer: keras.Operation) -> bool:

@@ -278,15 +278,8 @@ def read_searched_images(
 def _receptive_patch(image: np.ndarray, box: Box) -> np.ndarray:
     """Returns the pixels of an image in a box, gray beyond the image's border."""
     patch = np.full((box.bottom - box.top, box.right - box.left, image.shape[2]), GRAY, np.float32)
-    rows, columns = (
-        np.clip(np.arange(first, end), 0, side - 1)
-        for first, end, side in (
-            (box.top, box.bottom, image.shape[0]),
-            (box.left, box.right, image.shape[1]),
-        )
-    )
-    inside = np.ix_(
-        rows == np.arange(box.top, box.bottom), columns == np.arange(box.left, box.right)
-    )
-    patch[inside] = image[np.ix_(rows, columns)][inside]
+    top, left = max(box.top, 0), max(box.left, 0)
+    inside = image[top : max(box.bottom, top), left : max(box.right, left)]
+    height, width = inside.shape[:2]
+    patch[top - box.top :, left - box.left :][:height, :width] = inside
     return patch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,14 @@ from cnnkit.reports.microscope.unit_page import SiteNames, render_unit, unit_fil
 from cnnkit.run_folder import RunFolder
 from cnnkit.visualize import filters
 from cnnkit.visualize.argument_checks import check_batch_size, check_whole_number
-from cnnkit.visualize.top9 import project_images, read_searched_images
+from cnnkit.visualize.top9 import UnitExamples, project_images, read_searched_images
 
-# Units whose images are read together.
+# Units that are projected together.
 UNITS_AT_ONCE = 16
+# Bytes of the images that are read together.
+MOST_BYTES = 200_000_000
+# Projections that are computed together, and their pixels: small images would not fill a core.
+MOST_PROJECTIONS, MOST_PIXELS = 72, 16 * 224**2
 INDEX = "index.html"
 
 
@@ -180,26 +185,42 @@ class _Writer:
         folder = self.site / self.folders[layer.name]
         folder.mkdir(exist_ok=True)
         units, values = list(layer.units), layer.found.values
-        for start in range(0, len(units), UNITS_AT_ONCE):
-            group = units[start : start + UNITS_AT_ONCE]
-            missing = [one for one in group if not (folder / f"{unit_file(one)}.html").exists()]
-            yield sum(int((values[one] > 0).sum()) for one in group if one not in missing)
-            if not missing:
-                continue
-            numbers = np.unique(layer.found.images[missing][values[missing] > 0])
-            pixels = read_searched_images(self.graph, self.images, numbers, image_size)
-            images = dict(zip(numbers.tolist(), pixels, strict=True))
-            tops = project_images(self.graph, images, layer.found, missing, RULE, batch_size)
-            for unit, top in zip(missing, tops, strict=True):
-                files = None
-                if top.projections:
-                    files = write_unit_pictures(folder, unit_file(unit), top, images)
-                if self.kernels is not None and self.kernels[0] == layer.name:
-                    write_kernel(folder, unit_file(unit), self.kernels[1][unit])
-                page = render_unit(layer, unit, self.names, files)
-                # Last, because it tells that the unit is done.
-                write_quickly(folder / f"{unit_file(unit)}.html", page)
-                yield int((values[unit] > 0).sum())
+        fires = values > 0
+        missing = [one for one in units if not (folder / f"{unit_file(one)}.html").exists()]
+        yield int(fires[units].sum() - fires[missing].sum())
+        pixels = math.prod(one or image_size or 1 for one in self.graph.image_shape[:2])
+        at_once = max(batch_size, min(MOST_PROJECTIONS, MOST_PIXELS // pixels))
+        for together in _units_of_few_images(layer, missing, MOST_BYTES // (12 * pixels)):
+            numbers = np.unique(layer.found.images[together][fires[together]])
+            read = read_searched_images(self.graph, self.images, numbers, image_size)
+            images = dict(zip(numbers.tolist(), read, strict=True))
+            for start in range(0, len(together), UNITS_AT_ONCE):
+                group = together[start : start + UNITS_AT_ONCE]
+                shown = {
+                    one: images[one]
+                    for one in np.unique(layer.found.images[group][fires[group]]).tolist()
+                }
+                tops = project_images(self.graph, shown, layer.found, group, RULE, at_once)
+                for unit, top in zip(group, tops, strict=True):
+                    self._write_unit(folder, layer, unit, top, images)
+                    yield int(fires[unit].sum())
+
+    def _write_unit(
+        self,
+        folder: Path,
+        layer: LayerSurvey,
+        unit: int,
+        top: UnitExamples,
+        images: Mapping[int, np.ndarray],
+    ) -> None:
+        files = None
+        if top.projections:
+            files = write_unit_pictures(folder, unit_file(unit), top, images)
+        if self.kernels is not None and self.kernels[0] == layer.name:
+            write_kernel(folder, unit_file(unit), self.kernels[1][unit])
+        page = render_unit(layer, unit, self.names, files)
+        # Last, because it tells that the unit is done.
+        write_quickly(folder / f"{unit_file(unit)}.html", page)
 
     def write_layers(self, layers: Sequence[LayerSurvey]) -> None:
         """Write the pages of the layers, and the index of the search."""
@@ -229,6 +250,24 @@ class _Writer:
         write_quickly(
             self.site / "units.js", index_script(layers, self.folders, self.names, pictures)
         )
+
+
+def _units_of_few_images(
+    layer: LayerSurvey, units: Sequence[int], most: int
+) -> Iterator[list[int]]:
+    """Yield units whose strongest images are at most `most` together, or one unit."""
+    together: list[int] = []
+    images: set[int] = set()
+    for unit in units:
+        found = layer.found
+        more = set(found.images[unit, found.values[unit] > 0].tolist())
+        if together and len(images | more) > most:
+            yield together
+            together, images = [], set()
+        together.append(unit)
+        images |= more
+    if together:
+        yield together
 
 
 def _open(

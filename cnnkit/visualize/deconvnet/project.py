@@ -236,7 +236,12 @@ def _project_indices(
     regions: list[CropRegion | None]
     if all(node_windows(node) is not None for node in nodes):
         field = receptive_field(graph, layer, sides)
-        regions = [crop_for_unit(graph, nodes, position, sides) for _, *position, _ in indices]
+        # Thousands of units share the few positions of a small map.
+        of_position: dict[tuple[int, ...], CropRegion | None] = {}
+        for _, *position, _ in indices:
+            if (at := tuple(position)) not in of_position:
+                of_position[at] = crop_for_unit(graph, nodes, at, sides)
+        regions = [of_position[tuple(position)] for _, *position, _ in indices]
     else:
         field, regions = None, [None] * len(indices)
     results: dict[int, Projection] = {}
