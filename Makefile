@@ -102,8 +102,8 @@ lock:  ## hashes of all packages, in requirements/
 	echo setuptools | $(LOCK) serving/client-requirements.txt - -o requirements/client.txt
 	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
-	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra metrics --extra openvino \
-		--extra rest --extra tensorboard -o requirements/all.txt
+	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra litert --extra metrics \
+		--extra onnx --extra openvino-int8 --extra rest --extra tensorboard -o requirements/all.txt
 
 pin-images:  ## digests of the container images, which docker asks their registries for
 	$(PYTHON) serving/pin_images.py

@@ -341,3 +341,13 @@ def flush_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def flush_files(folder: Path) -> None:
+    """Flush every file and folder below a folder to disk."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+        else:
+            flush_folder(file)

@@ -56,6 +56,8 @@ FILES = {
     "FILE": "vgg16_imagenet_conv.npz",
     "WEIGHTS": "runs/demo",
 }
+# Packages that a word of a command needs.
+RUNTIMES = {"openvino": "openvino", "onnx": "tf2onnx", "litert": "ai_edge_litert"}
 PHOTO = "photos/test/Motorbikes/0.jpg"
 PORT = 8500
 PARSER = build_parser(commands=all_command_names())
@@ -245,7 +247,10 @@ def test_a_page_runs_as_it_stands(page, folder):
             words = stand_ins(command)
             if NOT_RUN.keys() & set(words):
                 continue
-            if "openvino" in words and importlib.util.find_spec("openvino") is None:
+            if any(
+                word in words and importlib.util.find_spec(module) is None
+                for word, module in RUNTIMES.items()
+            ):
                 continue
             try:
                 if words[:2] == ["cnnkit", "serve"]:

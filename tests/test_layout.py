@@ -47,6 +47,8 @@ SHARED: dict[str, str] = {
     "data/bmp": "data/test_formats.py",
     "data/graph_checks": "export/test_image_header.py",
     "data/orientation": "data/test_formats.py",
+    "export/formats/card": "export/formats/test_write.py",
+    "export/formats/runtime": "export/formats/test_write.py",
     "export/invalid_inputs": "export/test_verify.py",
     "export/isolated_worker": "export/test_isolated_model.py",
     "export/signature_context": "export/test_signatures.py",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
 
+from cnnkit.data import Augmentation
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.layers import SubtractMean
 from cnnkit.layers.class_boxes import BOX_VALUES
 from cnnkit.models import get_layer, to_fully_convolutional
-from cnnkit.models.class_names import is_localizer
+from cnnkit.models.class_names import class_count, is_localizer
 from cnnkit.models.graph import Graph, build_graph, read_nodes
 from cnnkit.models.localizer import box_part, class_part
 from cnnkit.models.logits import output_layer
@@ -142,6 +145,43 @@ def prepare_classifier(
     )
 
 
+def check_label_count(model: keras.Model, labels: Sequence[str]) -> None:
+    """Checks that there is one label for each class of a model.
+
+    Raises:
+        UsageError: If there are more or fewer.
+    """
+    classes = class_count(model) if is_localizer(model) else model.output_shape[-1]
+    if classes != len(labels):
+        raise UsageError(
+            f"`labels` must hold one name for each of the {classes} classes of the model",
+            expected=f"{classes} labels",
+            received=len(labels),
+        )
+
+
+def center_crop(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
+    """Returns the rescaling and the center crop of encoded images, without random choices.
+
+    Args:
+        network: The classifier.
+        augmentation: That of its training; None rescales the shorter side to the image size.
+
+    Raises:
+        UsageError: If it is for another image size.
+    """
+    if augmentation is None:
+        return Augmentation(network.image_size)
+    if augmentation.image_size != network.image_size:
+        raise UsageError(
+            "`augmentation` must have the image size of the model",
+            expected=f"{network.image_size} pixels",
+            received=augmentation.image_size,
+        )
+    # A served network uses no random choices.
+    return dataclasses.replace(augmentation, crop="center", flip=False, color=None)
+
+
 def _boxes(whole: keras.Model, model: keras.Model) -> keras.Model | None:
     """Returns the model of the boxes of a localizer, on the layers of its classifier `model`."""
     if not is_localizer(whole):
@@ -178,6 +218,17 @@ def _layer_before_logits(model: keras.Model) -> str | None:
     return nodes[below].layer.name if below in nodes else None
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """Returns the model, or a copy in float32 if a layer computes in another type.
+
+    Args:
+        model: The model, for example one that was trained in mixed precision.
+    """
+    if all(layer.compute_dtype == "float32" for layer in model.layers):
+        return model
+    return _in_dtype(model, "float32", set())
+
+
 def _in_bfloat16(model: keras.Model) -> keras.Model:
     """Returns a copy in bfloat16, except for the logits and the layers after them.
 
@@ -186,11 +237,16 @@ def _in_bfloat16(model: keras.Model) -> keras.Model:
     weighted = [layer.name for layer in model.layers if isinstance(layer, _WITH_KERNEL)]
     names = [layer.name for layer in model.layers]
     float32 = set(names[names.index(weighted[-1]) :]) if weighted else set()
+    return _in_dtype(model, "bfloat16", float32)
+
+
+def _in_dtype(model: keras.Model, dtype: str, unchanged: set[str]) -> keras.Model:
+    """Returns a copy that computes in another type, except for some layers."""
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        if layer.name not in float32 and not isinstance(layer, keras.layers.InputLayer):
-            config["dtype"] = "bfloat16"
+        if layer.name not in unchanged and not isinstance(layer, keras.layers.InputLayer):
+            config["dtype"] = dtype
         return type(layer).from_config(config)
 
     copy = keras.models.clone_model(model, clone_function=clone)

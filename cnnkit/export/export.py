@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,10 +11,15 @@ import tensorflow as tf
 
 from cnnkit._file_tree import check_version_free, version_exists
 from cnnkit._progress import Progress, no_progress
-from cnnkit._staging import flush_folder, staging_folder, write_errors
+from cnnkit._staging import flush_files, flush_folder, staging_folder, write_errors
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import RunError, UsageError
-from cnnkit.export.classifier import ServedClassifier, prepare_classifier
+from cnnkit.export.classifier import (
+    ServedClassifier,
+    center_crop,
+    check_label_count,
+    prepare_classifier,
+)
 from cnnkit.export.compare_outputs import compare_outputs
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.isolated_model import ModelLoadError, run_isolated
@@ -24,7 +27,6 @@ from cnnkit.export.model_card import Origin, describe_preprocessing, write_asset
 from cnnkit.export.reference_outputs import ReferenceOutputs, reference_outputs
 from cnnkit.export.signatures import ExportedModule, explain_signature_name, select_signatures
 from cnnkit.export.warmup import check_record_count, write_warmup_records
-from cnnkit.models.class_names import class_count, is_localizer
 
 
 @contextmanager
@@ -70,12 +72,7 @@ def publish_version(saved: Path, output: Path, version: int | None) -> Path:
     Raises:
         UsageError: If another process has written the version in the meantime.
     """
-    for file in saved.rglob("*"):
-        if file.is_file():
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
-        else:
-            flush_folder(file)
+    flush_files(saved)
     while True:
         number = version or _next_version(output)
         target = output / str(number)
@@ -199,13 +196,7 @@ def export(
     """
     output, limits, decoding = Path(output), limits or ImageLimits(), decoding or Decoding()
     check_version_free(output, version)
-    classes = class_count(model) if is_localizer(model) else model.output_shape[-1]
-    if classes != len(labels):
-        raise UsageError(
-            f"`labels` must hold one name for each of the {classes} classes of the model",
-            expected=f"{classes} labels",
-            received=len(labels),
-        )
+    check_label_count(model, labels)
     if top < 1:
         raise UsageError("`top` must be 1 or more", received=top)
     network = prepare_classifier(
@@ -214,7 +205,7 @@ def export(
         fully_convolutional=fully_convolutional,
         features_layer=features_layer,
     )
-    augmentation = _center_crop(network, augmentation)
+    augmentation = center_crop(network, augmentation)
     top = min(top, len(labels))
     names = [
         *select_signatures(network, signatures),
@@ -237,19 +228,6 @@ def export(
         _check_size(network, saved)
         _check_outputs(network, saved, references, progress or no_progress)
         return publish_version(saved, output, version)
-
-
-def _center_crop(network: ServedClassifier, augmentation: Augmentation | None) -> Augmentation:
-    if augmentation is None:
-        return Augmentation(network.image_size)
-    if augmentation.image_size != network.image_size:
-        raise UsageError(
-            "`augmentation` must have the image size of the model",
-            expected=f"{network.image_size} pixels",
-            received=augmentation.image_size,
-        )
-    # A served network uses no random choices.
-    return dataclasses.replace(augmentation, crop="center", flip=False, color=None)
 
 
 def _check_size(network: ServedClassifier, saved: Path) -> None:

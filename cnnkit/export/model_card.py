@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._export_formats import LABELS, PREPROCESSING
 from cnnkit._files import join_lines, json_text
 from cnnkit.data import Augmentation, Decoding
 from cnnkit.errors import escape_controls, truncate
@@ -20,9 +21,6 @@ from cnnkit.export.classifier import ServedClassifier
 from cnnkit.export.image_header import ImageLimits
 from cnnkit.export.reference_outputs import CREDIT
 from cnnkit.wire.pixels import LARGEST_PIXEL, LEAST_PIXEL
-
-PREPROCESSING = "preprocessing.json"
-LABELS = "labels.txt"
 
 # Characters of a name in the model card, at most.
 _MAX_NAME = 500
@@ -117,18 +115,18 @@ def write_card(
         signatures: The traced functions by signature.
         origin: Where the network comes from.
     """
-    source = _plain(origin.source or "memory")
+    source = plain_text(origin.source or "memory")
     word = shlex.quote(escape_controls(name))
     lines = [
-        f"# {_plain(name)}",
+        f"# {plain_text(name)}",
         "",
         f"A SavedModel for TensorFlow Serving, written by cnnkit from {source}.",
         "",
-        *_facts_table(network, labels, origin),
+        *facts_table(network, labels, origin),
         "",
         "## Preprocessing",
         "",
-        *_preprocessing_text(network, preprocessing),
+        *preprocessing_text(network, preprocessing, served=True),
         "",
         "## Signatures",
         "",
@@ -152,37 +150,54 @@ def write_card(
     (folder / "README.md").write_text("\n".join(lines), encoding="utf-8")
 
 
-def _facts_table(network: ServedClassifier, labels: Sequence[str], origin: Origin) -> list[str]:
+def facts_table(network: ServedClassifier, labels: Sequence[str], origin: Origin) -> list[str]:
+    """Returns the table of a model card: network, classes, dataset and error.
+
+    Args:
+        network: The classifier.
+        labels: Names of the classes.
+        origin: Where the network comes from.
+    """
     model = network.model
-    shown = ", ".join(map(_plain, labels[:10])) + (", ..." if len(labels) > 10 else "")
-    trained = _plain(origin.dataset or "not recorded")
+    shown = ", ".join(map(plain_text, labels[:10])) + (", ..." if len(labels) > 10 else "")
+    trained = plain_text(origin.dataset or "not recorded")
     if origin.epochs is not None:
         trained += f", {origin.epochs} epochs"
     error = "not measured" if origin.error is None else f"{100 * origin.error:.2f} %"
     return [
         "| | |",
         "|---|---|",
-        f"| network | {_plain(model.name)}, {model.count_params():,} parameters, {network.dtype} |",
+        f"| network | {plain_text(model.name)}, {model.count_params():,} parameters, "
+        f"{network.dtype} |",
         f"| classes | {len(labels)}: {shown} |",
         f"| trained on | {trained} |",
         f"| top-1 error on held-out images | {error} |",
     ]
 
 
-def _preprocessing_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) -> list[str]:
+def preprocessing_text(
+    network: ServedClassifier, preprocessing: Mapping[str, Any], *, served: bool
+) -> list[str]:
+    """Returns in words what is done to images, outside and inside of the network.
+
+    Args:
+        network: The classifier.
+        preprocessing: Content of `preprocessing.json`.
+        served: Whether the exported graph itself decodes image files and checks numbers.
+    """
     side = network.image_size
     mean, std = preprocessing["mean"], preprocessing["std"]
     sizes = f"any height and width from {side} on" if network.variable_size else f"{side} x {side}"
     normalization = (
         f"subtracts {mean}" if mean is not None else "does what its first layers do"
     ) + (f" and divides by {std}" if std is not None else "")
+    webp = " WebP files need a server on TensorFlow 2.20 or newer." if served else ""
+    refused = f" NaN and values outside of {LEAST_PIXEL:g} to {LARGEST_PIXEL:g} are refused."
     return [
         f"Encoded images: the shorter side becomes {preprocessing['shorter_side_before_crop']} "
-        f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken. WebP files "
-        "need a server on TensorFlow 2.20 or newer.",
+        f"pixels ({preprocessing['resize']}), the center of {side} x {side} is taken.{webp}",
         _decoding_text(preprocessing),
-        f"Images as numbers: RGB in 0..255, {sizes}. NaN and values outside of {LEAST_PIXEL:g} to "
-        f"{LARGEST_PIXEL:g} are refused.",
+        f"Images as numbers: RGB in 0..255, {sizes}.{refused if served else ''}",
         f"The network itself {normalization}.",
     ]
 
@@ -201,35 +216,35 @@ def _limits_text(network: ServedClassifier, preprocessing: Mapping[str, Any]) ->
     limits = ", ".join(f"{key} {value:,}" for key, value in preprocessing["limits"].items())
     lines = [f"Images beyond these limits are INVALID_ARGUMENT: {limits}."]
     if network.features_layer is not None:
-        lines.append(f"Features are those of {_code(network.features_layer)}, of length 1.")
+        lines.append(f"Features are those of {code_text(network.features_layer)}, of length 1.")
     return lines
 
 
 def _signature_row(name: str, function: tf.types.experimental.ConcreteFunction) -> str:
     [given] = function.structured_input_signature[0]
     outputs = ", ".join(
-        f"{_code(key)} {_shape_text(value.dtype.name, value.shape)}"
+        f"{code_text(key)} {_shape_text(value.dtype.name, value.shape)}"
         for key, value in function.structured_outputs.items()
     )
-    takes = f"{_code(given.name)} {_shape_text(given.dtype.name, given.shape)}"
-    return f"| {_code(name)} | {takes} | {outputs} |"
+    takes = f"{code_text(given.name)} {_shape_text(given.dtype.name, given.shape)}"
+    return f"| {code_text(name)} | {takes} | {outputs} |"
 
 
-def _plain(text: str) -> str:
+def plain_text(text: str) -> str:
     r"""Returns a name as Markdown that shows its characters: on one line, without markup.
 
     Example:
-        >>> _plain("golden_retriever | <b>x</b> [a](http://b)")
+        >>> plain_text("golden_retriever | <b>x</b> [a](http://b)")
         'golden_retriever \\| \\<b\\>x\\</b\\> \\[a\\](http\\://b)'
     """
     return _MARKUP.sub(r"\\\g<0>", escape_controls(truncate(text, _MAX_NAME)))
 
 
-def _code(text: str) -> str:
+def code_text(text: str) -> str:
     r"""Returns a name as code in Markdown.
 
     Example:
-        >>> _code("fc7"), _code("a`|b")
+        >>> code_text("fc7"), code_text("a`|b")
         ('`fc7`', '`` a`\\|b ``')
     """
     text = escape_controls(truncate(text, _MAX_NAME)).replace("|", "\\|")

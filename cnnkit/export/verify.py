@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from cnnkit._export_formats import LABELS, PREPROCESSING
 from cnnkit._files import read_lines
 from cnnkit._progress import Progress, no_progress
 from cnnkit._untrusted.json_documents import JsonFields, read_json
@@ -26,7 +27,6 @@ from cnnkit.export.invalid_inputs import (
     invalid_images,
 )
 from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_isolated
-from cnnkit.export.model_card import LABELS, PREPROCESSING
 from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.export.signatures import DEFAULT
 from cnnkit.export.warmup import read_warmup_records

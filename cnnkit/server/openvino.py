@@ -17,6 +17,7 @@ import grpc
 import numpy as np
 import tensorflow as tf
 
+from cnnkit._openvino_reports import without_reports
 from cnnkit.server import warmup
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.status_error import StatusError, redact_paths
@@ -137,7 +138,8 @@ class _CompiledSignature:
         import openvino
 
         self._outputs = sorted(function.structured_outputs)
-        model = openvino.convert_model(function)
+        with without_reports():
+            model = openvino.convert_model(function)
         self._model = openvino.Core().compile_model(model, "CPU", _SETTINGS)
         # An infer request holds memory of its own and must not be shared between threads.
         self._thread_local = threading.local()

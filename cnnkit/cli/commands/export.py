@@ -1,4 +1,7 @@
-"""Write a trained network as a SavedModel for TensorFlow Serving.
+"""Write a trained network for TensorFlow Serving, ONNX Runtime, LiteRT or OpenVINO.
+
+`--format onnx`, `litert` and `openvino` write a folder with the network, its labels and a card. The
+runtime itself verifies the network on eight photographs.
 
 `cnnkit export verify DIR` checks an exported version and tests it with invalid inputs; a run folder
 with the name verify is ./verify.
@@ -7,9 +10,11 @@ with the name verify is ./verify.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cnnkit._export_formats import FORMATS, QUANTIZATIONS, SAVED_MODEL_FORMAT, check_format
 from cnnkit._file_tree import check_version_free
 from cnnkit._network_names import check_scale
 from cnnkit.cli.console import add_json_argument, print_json, print_line, request_bar
@@ -22,9 +27,20 @@ from cnnkit.cli.load_network import (
 )
 from cnnkit.cli.network_words import network_outline
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
-from cnnkit.cli.values import COUNT, INDEX, input_file, network_path, not_one_of, output_folder
+from cnnkit.cli.values import (
+    COUNT,
+    INDEX,
+    input_file,
+    input_folder,
+    network_path,
+    not_one_of,
+    output_folder,
+)
+from cnnkit.errors import UsageError
 
 if TYPE_CHECKING:
+    import keras
+
     from cnnkit.data import Augmentation
     from cnnkit.export import ImageLimits
 
@@ -39,6 +55,19 @@ SIGNATURES = (
     "localize_bytes",
 )
 EXPLAIN = "explain_bytes"
+# Options that only some formats have, with their defaults.
+_LIMITS = ("max_images", "max_file_bytes", "max_pixels", "max_request_pixels", "max_free_pixels")
+_OF_SAVED_MODELS: dict[str, Any] = {
+    "number": None,
+    "signatures": None,
+    "top": 5,
+    "explain_layers": [],
+    "features_layer": None,
+    "dtype": "float32",
+    "warmup": 1,
+    **dict.fromkeys(_LIMITS),
+}
+_OF_RUNTIMES: dict[str, Any] = {"quantize": None, "photos": None, "overwrite": False}
 SUBCOMMANDS = {"verify": "_export_verify"}
 
 
@@ -55,8 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=output_folder,
         required=True,
         metavar="models/NAME",
-        help="model folder; the next integer in it becomes the version",
+        help="model folder, in which the next integer becomes the version; the folder itself for "
+        "other formats than saved_model",
     )
+    _add_format_arguments(parser)
     # With another destination, because `args.version` is that of `cnnkit --version`.
     parser.add_argument(
         "--version", type=COUNT, metavar="N", dest="number", help="number of the version"
@@ -106,6 +137,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json_argument(parser)
 
 
+def _add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        default=SAVED_MODEL_FORMAT,
+        choices=(SAVED_MODEL_FORMAT, *FORMATS),
+        help="saved_model (default) for TensorFlow Serving, onnx, litert or openvino",
+    )
+    runtimes = parser.add_argument_group("for onnx, litert and openvino")
+    runtimes.add_argument(
+        "--quantize",
+        choices=QUANTIZATIONS,
+        help="int8: weights in 8 bits; int8-static: activations too, with ranges found on --photos",
+    )
+    runtimes.add_argument(
+        "--photos",
+        type=input_folder,
+        metavar="DIR",
+        help="photographs to compare on, at most 500 (default: eight windows of two photographs)",
+    )
+    runtimes.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier export in --output"
+    )
+
+
 def _signature_name(text: str) -> str:
     if text not in SIGNATURES and not text.startswith(f"{EXPLAIN}_"):
         names = (*SIGNATURES, f"{EXPLAIN}_LAYER")
@@ -145,7 +200,7 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export the network, and print the new folder."""
-    check_version_free(Path(args.output), args.number)
+    _check_format(args)
     check_networks(args, [args.network])
     options = builder_arguments(args)
     outline = network_outline(args.network, args.model, options["options"])
@@ -158,8 +213,11 @@ def run(args: argparse.Namespace) -> int:
     from cnnkit.export import export
 
     loaded = load_network(args.network, labels_file=args.labels, classifier=True, **options)
+    model = loaded.model if loaded.localizer is None else loaded.localizer
+    if args.format != SAVED_MODEL_FORMAT:
+        return _export_for_runtime(args, loaded, model)
     folder = export(
-        loaded.model if loaded.localizer is None else loaded.localizer,
+        model,
         loaded.labels,
         args.output,
         version=args.number,
@@ -180,6 +238,63 @@ def run(args: argparse.Namespace) -> int:
         print_json({"folder": str(folder), "version": int(folder.name)})
     else:
         print_line(f"{folder}: reloaded, answers as the trained model does")
+    return 0
+
+
+def _check_format(args: argparse.Namespace) -> None:
+    """Check the options of the format, and that `--output` is free, before TensorFlow starts.
+
+    Raises:
+        UsageError: If an option belongs to another format, a package is not installed, or
+            `--output` is not free.
+    """
+    is_saved_model = args.format == SAVED_MODEL_FORMAT
+    for name, default in (_OF_RUNTIMES if is_saved_model else _OF_SAVED_MODELS).items():
+        if getattr(args, name) != default:
+            formats = " or ".join(FORMATS) if is_saved_model else SAVED_MODEL_FORMAT
+            raise UsageError(f"`{name}` is for --format {formats}")
+    output = Path(args.output)
+    if is_saved_model:
+        check_version_free(output, args.number)
+        return
+    check_format(
+        args.format,
+        output,
+        quantize=args.quantize,
+        photos=args.photos,
+        overwrite=args.overwrite,
+    )
+
+
+def _export_for_runtime(args: argparse.Namespace, loaded: LoadedModel, model: keras.Model) -> int:
+    from cnnkit.export import export_for_runtime
+
+    found = export_for_runtime(
+        model,
+        loaded.labels,
+        args.output,
+        args.format,
+        quantize=args.quantize,
+        photos=args.photos,
+        fully_convolutional=args.fully_convolutional,
+        augmentation=_augmentation(loaded, args.scale),
+        decoding=set_decoding(args),
+        origin=loaded.origin,
+        overwrite=args.overwrite,
+    )
+    if args.json:
+        paths = {"folder": str(found.folder), "file": str(found.file)}
+        print_json({**dataclasses.asdict(found), **paths})
+        return 0
+    print_line(
+        f"{found.file}: {found.file_bytes:,} bytes; {found.runtime} differs from the trained model "
+        f"by {found.difference:.1e} at most on {found.compared} photographs"
+    )
+    if found.quantize is not None:
+        share = 100 * found.agreeing / found.photographs
+        print_line(
+            f"same class on {found.agreeing} of {found.photographs} photographs ({share:.1f} %)"
+        )
     return 0
 
 
