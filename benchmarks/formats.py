@@ -11,7 +11,6 @@ weights in ONNX, whose speed is that of a trained one.
 from timing import interleaved  # isort: skip  (quiets TensorFlow before it is imported)
 
 import argparse
-import importlib
 import tempfile
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from cnnkit._export_formats import FORMATS, INT8, QUANTIZATIONS
 from cnnkit.errors import CnnkitError
 from cnnkit.export import export_for_runtime
 from cnnkit.export.formats.photographs import own_photographs
+from cnnkit.export.formats.write import RUNTIMES
 
 BATCH = 8
 ROW = "{:<10} {:<12} {:>9} {:>6} {:>11} {:>9} {:>9} {:>10}"
@@ -62,8 +62,8 @@ def table(model, keras_model, images, format, folder, options) -> None:
             )
         except CnnkitError as error:
             print(f"{format} {name}: {error}")
-    load = importlib.import_module(f"cnnkit.export.formats.{format}").load
-    runs = {name: load(one.folder, ["probabilities"]) for name, one in found.items()}
+    runner = RUNTIMES[format].runner
+    runs = {name: runner(one.folder, ["probabilities"]) for name, one in found.items()}
     seconds = []
     for batch in (images[:1], images[:BATCH]):
         calls = {name: lambda run=run, batch=batch: run(batch) for name, run in runs.items()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cnnkit._export_formats import FORMATS, QUANTIZATIONS, SAVED_MODEL_FORMAT, check_format
 from cnnkit._file_tree import check_version_free
 from cnnkit._network_names import check_scale
-from cnnkit.cli.console import add_json_argument, print_json, print_line, request_bar
+from cnnkit.cli.console import add_json_argument, print_json, print_line, progress_bar, request_bar
 from cnnkit.cli.load_network import (
     LoadedModel,
     add_builder_arguments,
@@ -281,6 +281,7 @@ def _export_for_runtime(args: argparse.Namespace, loaded: LoadedModel, model: ke
         decoding=set_decoding(args),
         origin=loaded.origin,
         overwrite=args.overwrite,
+        progress=progress_bar,
     )
     if args.json:
         paths = {"folder": str(found.folder), "file": str(found.file)}

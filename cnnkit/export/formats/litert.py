@@ -14,7 +14,7 @@ from cnnkit._export_formats import FORMATS
 from cnnkit.export.formats.runtime import Run
 
 
-def write(
+def write_litert(
     model: keras.Model, folder: Path, quantize: str | None, calibration: np.ndarray | None
 ) -> None:
     """Writes a network as model.tflite.
@@ -43,11 +43,11 @@ def write(
     model.export(str(file), format="litert", verbose=False, **options)
 
 
-def load(folder: Path, outputs: Sequence[str]) -> Run:
+def litert_runner(folder: Path, outputs: Sequence[str]) -> Run:
     """Returns the function that runs the network of a folder by LiteRT.
 
     Args:
-        folder: What `write` has written to.
+        folder: What `write_litert` has written to.
         outputs: Names of the outputs.
     """
     from ai_edge_litert.interpreter import Interpreter

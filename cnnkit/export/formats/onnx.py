@@ -17,7 +17,7 @@ from cnnkit.export.formats.runtime import Run
 _WEIGHTED = ("Conv", "MatMul", "Gemm")
 
 
-def write(
+def write_onnx(
     model: keras.Model, folder: Path, quantize: str | None, calibration: np.ndarray | None
 ) -> None:
     """Writes a network as model.onnx, whose first dimension is named batch.
@@ -130,11 +130,11 @@ def _quantize_static(file: Path, calibration: np.ndarray) -> None:
     prepared.unlink()
 
 
-def load(folder: Path, outputs: Sequence[str]) -> Run:
+def onnx_runner(folder: Path, outputs: Sequence[str]) -> Run:
     """Returns the function that runs the network of a folder by ONNX Runtime.
 
     Args:
-        folder: What `write` has written to.
+        folder: What `write_onnx` has written to.
         outputs: Names of the outputs.
     """
     import onnxruntime

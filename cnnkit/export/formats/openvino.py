@@ -17,7 +17,7 @@ from cnnkit._openvino_reports import without_reports
 from cnnkit.export.formats.runtime import Run
 
 
-def write(
+def write_openvino(
     model: keras.Model, folder: Path, quantize: str | None, calibration: np.ndarray | None
 ) -> None:
     """Writes a network as model.xml and model.bin.
@@ -64,11 +64,11 @@ def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
         )
 
 
-def load(folder: Path, outputs: Sequence[str]) -> Run:
+def openvino_runner(folder: Path, outputs: Sequence[str]) -> Run:
     """Returns the function that runs the network of a folder by OpenVINO, in float32.
 
     Args:
-        folder: What `write` has written to.
+        folder: What `write_openvino` has written to.
         outputs: Names of the outputs.
     """
     import openvino

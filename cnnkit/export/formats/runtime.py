@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import keras
 import numpy as np
@@ -16,20 +16,18 @@ from cnnkit._export_formats import FORMATS
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
-class Runtime(Protocol):
-    """A module of `cnnkit.export.formats` with the functions of one format."""
+@dataclass(frozen=True)
+class Runtime:
+    """The functions of one format.
 
-    def write(
-        self,
-        model: keras.Model,
-        folder: Path,
-        quantize: str | None,
-        calibration: np.ndarray | None,
-    ) -> None:
-        """Writes a network into a folder."""
+    Attributes:
+        write: Writes a model from `images` to outputs by name into a folder; takes the quantization
+            and (n, h, w, 3) uint8 photographs that set its ranges, or None.
+        runner: Returns the function that runs the network of a folder; takes names of outputs.
+    """
 
-    def load(self, folder: Path, outputs: Sequence[str]) -> Run:
-        """Returns the function that runs the network of a folder."""
+    write: Callable[[keras.Model, Path, str | None, np.ndarray | None], None]
+    runner: Callable[[Path, Sequence[str]], Run]
 
 
 def runtime_version(format: str) -> str:

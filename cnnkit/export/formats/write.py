@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import keras
 import numpy as np
@@ -15,6 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from cnnkit._export_formats import CARD, FORMATS, INT8_STATIC, check_format, check_free_folder
+from cnnkit._progress import Progress, no_progress
 from cnnkit._staging import flush_files, staged_folder
 from cnnkit._untrusted.damage import shorten
 from cnnkit.data import Augmentation, Decoding
@@ -27,6 +26,9 @@ from cnnkit.export.classifier import (
     prepare_classifier,
 )
 from cnnkit.export.formats.card import card_text
+from cnnkit.export.formats.litert import litert_runner, write_litert
+from cnnkit.export.formats.onnx import onnx_runner, write_onnx
+from cnnkit.export.formats.openvino import openvino_runner, write_openvino
 from cnnkit.export.formats.photographs import COMPARED, own_photographs, read_photographs
 from cnnkit.export.formats.runtime import Run, Runtime, runtime_version
 from cnnkit.export.image_header import ImageLimits
@@ -45,6 +47,11 @@ MAX_CALIBRATION = 100
 LARGER = 1.25
 BATCH_SIZE = 16
 
+RUNTIMES = {
+    "onnx": Runtime(write_onnx, onnx_runner),
+    "litert": Runtime(write_litert, litert_runner),
+    "openvino": Runtime(write_openvino, openvino_runner),
+}
 Outputs = Mapping[str, np.ndarray]
 
 
@@ -88,6 +95,7 @@ def export_for_runtime(
     decoding: Decoding | None = None,
     origin: Origin | None = None,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> RuntimeExport:
     """Writes a network for ONNX Runtime, LiteRT or OpenVINO into a folder, with labels and a card.
 
@@ -118,6 +126,9 @@ def export_for_runtime(
         decoding: As in `cnnkit.export.export`.
         origin: As in `cnnkit.export.export`.
         overwrite: Whether to replace an earlier export in `output`.
+        progress: Called with the number of photographs and the name of the work before their
+            classes are compared; returns a context that yields a function of the number that are
+            done. None for none.
 
     Returns:
         What was written and measured.
@@ -147,7 +158,7 @@ def export_for_runtime(
     # Keras exports only models that have been called.
     _expected(named, images[:1].astype(np.float32))
     calibration = _evenly(images, MAX_CALIBRATION) if quantize == INT8_STATIC else None
-    spec, runtime = FORMATS[format], _runtime(format)
+    spec, runtime = FORMATS[format], RUNTIMES[format]
     with staged_folder(output, replace=overwrite) as staging:
         preprocessing = describe_preprocessing(network, augmentation, ImageLimits(), decoding)
         # The graph itself refuses nothing.
@@ -156,8 +167,9 @@ def export_for_runtime(
             runtime.write(named, staging, quantize, calibration)
         file_bytes = sum((staging / name).stat().st_size for name in spec.files)
         with _as_run_error(f"{runtime_version(format)} does not run {spec.files[0]}"):
-            run = runtime.load(staging, [*named.output])
-            measured = _measure(named, run, images, all_classes=quantize is not None)
+            run = runtime.runner(staging, [*named.output])
+            counted = images if quantize else _evenly(images, COMPARED)
+            measured = _measure(named, run, images, counted, progress or no_progress)
         found = RuntimeExport(
             output,
             output / spec.files[0],
@@ -178,10 +190,6 @@ def export_for_runtime(
         # Another process may have written there in the meantime.
         check_free_folder(output, overwrite=overwrite)
     return found
-
-
-def _runtime(format: str) -> Runtime:
-    return cast(Runtime, importlib.import_module(f"cnnkit.export.formats.{format}"))
 
 
 @contextmanager
@@ -236,14 +244,17 @@ class _Measured:
     photographs: int
 
 
-def _measure(model: keras.Model, run: Run, images: np.ndarray, *, all_classes: bool) -> _Measured:
+def _measure(
+    model: keras.Model, run: Run, images: np.ndarray, counted: np.ndarray, progress: Progress
+) -> _Measured:
     """Compares a runtime's outputs with a model's.
 
     Args:
         model: The model in memory.
         run: The runtime's function.
-        images: (n, side, side, 3) uint8.
-        all_classes: Whether to compare the classes of all images, not of `COMPARED`.
+        images: (n, side, side, 3) uint8; `COMPARED` of them are compared.
+        counted: (m, side, side, 3) uint8; the classes of all are compared.
+        progress: Called with m.
     """
     compared = _evenly(images, COMPARED).astype(np.float32)
     # One image alone too: the number of images must be free.
@@ -251,12 +262,13 @@ def _measure(model: keras.Model, run: Run, images: np.ndarray, *, all_classes: b
     if model.input_shape[1] is None:
         batches.append(own_photographs(round(LARGER * images.shape[1])).astype(np.float32)[:2])
     differences = [_difference(_expected(model, batch), run(batch)) for batch in batches]
-    counted = images if all_classes else compared
     expected, found = [], []
-    for start in range(0, len(counted), BATCH_SIZE):
-        batch = counted[start : start + BATCH_SIZE].astype(np.float32)
-        expected.append(_expected(model, batch)["probabilities"])
-        found.append(run(batch)["probabilities"])
+    with progress(len(counted), "comparing photographs") as advance:
+        for start in range(0, len(counted), BATCH_SIZE):
+            batch = counted[start : start + BATCH_SIZE].astype(np.float32)
+            expected.append(_expected(model, batch)["probabilities"])
+            found.append(run(batch)["probabilities"])
+            advance(len(batch))
     scores, classes = np.concatenate(expected), np.concatenate(found).argmax(axis=1)
     same = scores.argmax(axis=1) == classes
     ordered = np.sort(scores, axis=1)

@@ -2,10 +2,12 @@
 
 import os
 
+import keras
 import pytest
 
 from cnnkit.export import export_for_runtime
-from cnnkit.export.formats import openvino as openvino_format
+from cnnkit.export.formats.openvino import openvino_runner
+from cnnkit.export.formats.photographs import own_photographs
 from tests.helpers.exported_network import LABELS
 
 openvino = pytest.importorskip("openvino")
@@ -33,4 +35,22 @@ def test_nothing_is_reported_while_it_is_converted(model, tmp_path, monkeypatch)
     monkeypatch.setattr(openvino, "convert_model", watched)
     export_for_runtime(model, LABELS, tmp_path / "animals", "openvino")
     assert seen == ["true"] and "CI" not in os.environ
-    assert openvino_format.load(tmp_path / "animals", ["probabilities"])
+    assert openvino_runner(tmp_path / "animals", ["probabilities"])
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int8-static"])
+def test_int8_rounds_activations_only_if_it_is_static(model, tmp_path, quantize):
+    pytest.importorskip("nncf")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, photograph in enumerate(own_photographs(64)):
+        keras.utils.save_img(photos / f"{i}.png", photograph)
+    found = export_for_runtime(
+        model, LABELS, tmp_path / "animals", "openvino", quantize=quantize, photos=photos
+    )
+    operations = openvino.Core().read_model(str(found.file)).get_ops()
+    rounds = "FakeQuantize" in {one.get_type_name() for one in operations}
+    assert rounds == (quantize == "int8-static")
+    stored = [one for one in operations if one.get_type_name() == "Constant"]
+    kernels = [one for one in stored if one.data.size > 10_000]
+    assert kernels and {one.data.dtype.itemsize for one in kernels} == {1}

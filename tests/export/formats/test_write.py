@@ -1,6 +1,7 @@
 """Exports for ONNX Runtime, LiteRT and OpenVINO, compared by these with the network in memory."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from cnnkit._networks import LEAST_SIDES, OMITTABLE
 from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export import RuntimeExport, export_for_runtime
-from cnnkit.export.formats import litert
+from cnnkit.export.formats.write import RUNTIMES
 from tests.export.formats.runtimes import run
 from tests.helpers.exported_network import LABELS
 
@@ -136,13 +137,13 @@ def shared_photos(tmp_path_factory):
 
 @pytest.mark.parametrize(("error", "refused"), [(9e-5, False), (1.2e-4, True), (np.nan, True)])
 def test_an_export_that_differs_is_not_written(small, tmp_path, monkeypatch, error, refused):
-    load = litert.load
+    runner = RUNTIMES["litert"].runner
 
     def wrong(folder, outputs):
-        network = load(folder, outputs)
+        network = runner(folder, outputs)
         return lambda images: {name: found + error for name, found in network(images).items()}
 
-    monkeypatch.setattr(litert, "load", wrong)
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], runner=wrong))
     if not refused:
         found = export_for_runtime(small, list("abc"), tmp_path / "net", "litert")
         assert found.difference == pytest.approx(9e-5, rel=0.02)
@@ -153,21 +154,25 @@ def test_an_export_that_differs_is_not_written(small, tmp_path, monkeypatch, err
 
 
 def test_int8_that_changes_clear_classes_is_not_written(small, tmp_path, monkeypatch):
-    load = litert.load
+    runner = RUNTIMES["litert"].runner
 
     def wrong(folder, outputs):
-        network = load(folder, outputs)
+        network = runner(folder, outputs)
         return lambda images: {name: found[:, ::-1] for name, found in network(images).items()}
 
-    monkeypatch.setattr(litert, "load", wrong)
+    monkeypatch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], runner=wrong))
     with pytest.raises(RunError, match=r"another class on [1-8] of 8 by ai-edge-litert"):
         export_for_runtime(small, list("abc"), tmp_path / "net", "litert", quantize="int8")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_int8_that_is_not_smaller_is_not_written(small, tmp_path, monkeypatch):
-    write = litert.write
-    monkeypatch.setattr(litert, "write", lambda m, folder, *_: write(m, folder, None, None))
+    before = RUNTIMES["litert"]
+
+    def unchanged(model, folder, *_):
+        before.write(model, folder, None, None)
+
+    monkeypatch.setitem(RUNTIMES, "litert", replace(before, write=unchanged))
     with pytest.raises(RunError, match=r"in int8 is larger than 1/3\.8 of the weights"):
         export_for_runtime(small, list("abc"), tmp_path / "net", "litert", quantize="int8")
 
@@ -182,7 +187,7 @@ def test_an_earlier_export_is_kept_until_the_new_one_is_whole(small, tmp_path, m
         raise RuntimeError("no such operation\nin a second line")
 
     with monkeypatch.context() as patch:
-        patch.setattr(litert, "write", fails)
+        patch.setitem(RUNTIMES, "litert", replace(RUNTIMES["litert"], write=fails))
         with pytest.raises(RunError, match=r"cannot be written as LiteRT.*RuntimeError: no such"):
             export_for_runtime(small, list("abc"), tmp_path / "net", "litert", overwrite=True)
     assert before.file.read_bytes() == old
