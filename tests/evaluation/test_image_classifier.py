@@ -19,6 +19,8 @@ from cnnkit.export.reference_outputs import ReferenceOutputs
 from cnnkit.models import to_fully_convolutional
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_run
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 SAVED = Path(__file__).resolve().parents[1] / "data" / "saved_by_0_1_0"
 
 

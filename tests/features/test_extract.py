@@ -16,6 +16,8 @@ from cnnkit.features import (
 from cnnkit.models.feature_extractor import feature_extractor, with_variable_input_size
 from tests.helpers.small_network import network
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def net():

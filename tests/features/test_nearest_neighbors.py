@@ -21,6 +21,8 @@ from cnnkit.features import (
 )
 from tests.helpers.small_network import network
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.mark.parametrize("sizes", [(700,), (1, 300, 99, 300)])
 def test_nearest_equals_all_distances_sorted(rng, monkeypatch, sizes):

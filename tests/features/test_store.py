@@ -25,6 +25,8 @@ from cnnkit.features import (
 )
 from tests.helpers.small_network import network
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def net():

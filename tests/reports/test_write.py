@@ -21,6 +21,8 @@ from cnnkit.run_folder import ENVIRONMENT, RunFolder
 from cnnkit.visualize import EXPLANATION_METHODS, Attribution
 from tests.helpers.evaluation_networks import write_folder, write_run
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 # Names as a stranger would choose them; folders cannot have a slash.
 LABELS = ("<script>alert(1)", '"onload="alert(1)', "'c", "&amp;d", "e", "f\u202e", "g")
 VOID = {"meta", "img", "br", "link", "input", "hr"}

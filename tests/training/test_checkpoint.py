@@ -301,7 +301,7 @@ def test_resume_with_another_configuration_names_the_fields(tmp_path):
         train(CONFIG, tmp_path / "none", resume=True)
 
 
-def test_a_run_whose_dataset_was_moved_is_resumed(tmp_path, image_folder, capsys):
+def test_a_run_whose_dataset_was_moved_is_resumed(tmp_path, image_folder, capsys, unoptimized):
     before, after = tmp_path / "before", tmp_path / "elsewhere" / "after"
     shutil.copytree(image_folder, before)
     config = dataclasses.replace(CONFIG, dataset=f"folder:{before}", epochs=2, deterministic=True)
@@ -322,7 +322,7 @@ def test_a_run_whose_dataset_was_moved_is_resumed(tmp_path, image_folder, capsys
         train(dataclasses.replace(config, dataset=f"folder:{tmp_path}/test"), run.path, resume=True)
 
 
-def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder):
+def test_resume_with_a_changed_dataset_is_refused(tmp_path, image_folder, unoptimized):
     images = shutil.copytree(image_folder, tmp_path / "images")
     config = dataclasses.replace(CONFIG, dataset=f"folder:{images}", epochs=1)
     run = train(config, tmp_path / "run")

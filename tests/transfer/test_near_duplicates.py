@@ -19,6 +19,8 @@ from cnnkit.transfer import near_duplicates as module
 from tests.helpers.small_network import network
 from tests.helpers.weights_files import binaryproto, write_small_alexnet
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def picture(seed, height=90, width=120):
     """Smooth in space, as photographs are."""

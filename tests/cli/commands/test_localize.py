@@ -10,6 +10,8 @@ from cnnkit.evaluation import localize
 from cnnkit.run_folder import RunFolder
 from tests.helpers.boxes import square_finder, square_image, write_table
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -12,6 +12,8 @@ from keras import layers
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture
 def files(tmp_path, rng):

@@ -9,6 +9,8 @@ from cnnkit.data.sources.voc import load_voc
 from cnnkit.errors import DataError, UsageError
 from tests.helpers.voc_folder import CLASSES, write_voc_folder
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def voc_folder(tmp_path_factory):

@@ -17,6 +17,8 @@ from cnnkit.reports.microscope.page import POLICY
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import SIZE, write_folder, write_run
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 # Names as a stranger would choose them; folders cannot have a slash.
 LABELS = ("<script>alert(1)", '"onload="alert(1)', "'c", "&amp;d", "e", "f\u202e", "g")
 
