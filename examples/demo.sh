@@ -33,6 +33,6 @@ address=$(sed -n 's/^serving .* at \([^ ]*\).*/\1/p' $run/server.log)
 say cnnkit query "$image" --server "$address" --model digits --top 3
 kill $server
 wait $server
-say cnnkit microscope $run digits --output $run/site --overwrite
+say cnnkit microscope $run digits --output $run/site --images 4 --overwrite
 printf '\nProjection of a unit of conv5: %s\n' $run/conv5.png
 printf 'Every unit in a browser: %s\n' "$PWD/$run/site/index.html"

@@ -45,8 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of units of every layer (default: all)",
     )  # fmt: skip
     parser.add_argument(
-        "--images", type=COUNT, dest="most_images", metavar="N",
+        "--sample", type=COUNT, metavar="N",
         help="search this many images, evenly spaced (default: all)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--images", type=COUNT, default=0, metavar="N",
+        help="pages of this many images: occlusion, saliency, Grad-CAM (default: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rules", choices=("guided", "gradient"), nargs="+", default=(),
+        help="backward rules that units are projected by besides the deconvnet",
     )  # fmt: skip
     add_split_argument(parser, "test")
     add_image_size_argument(parser)
@@ -77,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
         args.output,
         layers=args.layer,
         units=args.unit,
-        images=args.most_images,
+        sample=args.sample,
+        images=args.images,
         split=args.split,
         image_size=args.image_size,
+        rules=args.rules,
         run=loaded.run,
         overwrite=args.overwrite,
         progress=progress_bar,

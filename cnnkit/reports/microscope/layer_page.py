@@ -12,7 +12,7 @@ from cnnkit._html.elements import Content, element
 from cnnkit.errors import escape_controls
 from cnnkit.reports.microscope.page import picture, plural, render
 from cnnkit.reports.microscope.survey import LayerSurvey
-from cnnkit.reports.microscope.unit_page import SiteNames, unit_file
+from cnnkit.reports.microscope.unit_page import SiteNames, class_file, unit_file
 
 # Data attribute of a card, and whether small values come first.
 ORDERS = (
@@ -115,7 +115,7 @@ def index_script(
     names: SiteNames,
     pictures: Mapping[str, Mapping[int, str]],
 ) -> str:
-    """Return the script that holds the index of the search: layers and units, best first.
+    """Return the script that holds the index of the search: layers, classes and units.
 
     Each entry has its address, title, words, the address of its picture, and whether that is made
     of single pixels. Units that prefer one class most come first.
@@ -123,6 +123,17 @@ def index_script(
     entries: list[list[Any]] = [
         [f"{folders[one.name]}/index.html", one.name, plural(len(one.units), "unit"), "", False]
         for one in layers
+    ]
+    counts = np.bincount(names.labels, minlength=len(names.classes))
+    entries += [
+        [
+            f"classes/{class_file(number)}.html",
+            escape_controls(names.classes[number]),
+            f"class, {plural(int(counts[number]), 'image')}",
+            "",
+            False,
+        ]
+        for number in np.flatnonzero(counts).tolist()
     ]
     ranked = sorted(
         (-float(one.statistics.class_selectivity[unit]), number, unit)

@@ -29,6 +29,7 @@ def render_overview(
     names: SiteNames,
     facts: Sequence[tuple[str, str]],
     of_run: Sequence[tuple[str, str]],
+    images: int,
 ) -> str:
     """Return the first page of a site.
 
@@ -39,6 +40,7 @@ def render_overview(
         names: Names of the network, its classes and images.
         facts: How the site was made.
         of_run: The results of the training, if the network is that of a run.
+        images: How many images have pages.
     """
     try:
         summary = summarize_network(model)
@@ -53,8 +55,13 @@ def render_overview(
     )
     content: list[Content] = [lead]
     if summary:
-        content.append(element("div", _drawing(summary, folders), class_="wide"))
+        content.append(element("div", _drawing(summary, folders), class_="wide", tabindex=0))
     content += [element("h2", "Layers"), _table(layers, folders, summary)]
+    words = element("a", "Classes", href="classes/index.html")
+    content.append(element("p", words, ": the units that each excites, and what it is taken for."))
+    if images:
+        words = element("a", "Images", href="images/index.html")
+        content.append(element("p", words, ": what they are taken for, and what speaks for it."))
     if of_run:
         content += [element("h2", "Training"), html_table(of_run)]
     content += [element("h2", "How it was made"), html_table(facts)]
@@ -84,7 +91,7 @@ def _table(
         )
     header = ("layer", "output", "receptive field", "parameters", "multiply-adds", "units shown",
               "dead", "near-duplicates")  # fmt: skip
-    return element("div", html_table(rows, header, class_="numbers"), class_="wide")
+    return element("div", html_table(rows, header, class_="numbers"), class_="wide", tabindex=0)
 
 
 def _sides(shape: Sequence[int | None]) -> str:
@@ -125,7 +132,7 @@ def _drawing(summary: Sequence[LayerSummary], folders: Mapping[str, str]) -> Con
         x += cell
     return element(
         "svg", *blocks, width=f"{x + 4:.0f}", height=ABOVE + TALLEST + BELOW,
-        viewBox=f"0 0 {x + 4:.0f} {ABOVE + TALLEST + BELOW}", role="img",
+        viewBox=f"0 0 {x + 4:.0f} {ABOVE + TALLEST + BELOW}", role="group",
         aria_label="the layers as blocks: height is the side of their maps, width their channels",
     )  # fmt: skip
 

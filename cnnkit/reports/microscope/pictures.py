@@ -65,6 +65,54 @@ def write_unit_pictures(
     return f"{name}{ending}", f"{name}-where{ending_of_whole}"
 
 
+def write_rule_pictures(folder: Path, name: str, top: UnitExamples, rule: str) -> str:
+    """Write the projections of a unit by another backward rule, and return the name of the file.
+
+    Args:
+        folder: The folder of its layer.
+        name: Beginning of the name of the file.
+        top: The unit's projections by the rule.
+        rule: The rule.
+    """
+    height, width = top.projections[0].projection.shape[:2]
+    is_whole = top.patches.shape[1] >= height or top.patches.shape[2] >= width
+    tiles = [
+        _tile(
+            center_on_gray(
+                one.projection if is_whole else _cut(one.projection, one.unclipped),
+                clip_fraction=CLIP_FRACTION,
+            )
+        )
+        for one in top.projections
+    ]
+    ending, data = _encode(_square(tiles), MOST_BYTES // 2, lossless=len(tiles[0]) <= SMALL)
+    write_quickly(folder / f"{name}-{rule}{ending}", data)
+    return f"{name}-{rule}{ending}"
+
+
+def write_thumbnail(folder: Path, name: str, image: np.ndarray) -> str:
+    """Write a small copy of an image, (h, w, c) in 0..255, and return the name of the file."""
+    return write_picture(folder, name, as_rgb(image), WHOLE, WHOLE_BYTES)
+
+
+def write_picture(
+    folder: Path, name: str, pixels: np.ndarray, side: int, most: int = MOST_BYTES
+) -> str:
+    """Write one picture, and return the name of the file.
+
+    Args:
+        folder: Its folder.
+        name: Its name without the ending.
+        pixels: (h, w, 3) in 0..1.
+        side: The longer side, at most; a larger picture is reduced.
+        most: Bytes of the file, at most.
+    """
+    reduced = _resize(pixels, side) if max(pixels.shape[:2]) > side else _bytes(pixels)
+    ending, data = _encode(reduced, most, lossless=max(reduced.shape[:2]) < WHOLE)
+    write_quickly(folder / f"{name}{ending}", data)
+    return f"{name}{ending}"
+
+
 def write_kernel(folder: Path, name: str, kernel: np.ndarray) -> str:
     """Write the kernel of a unit, (h, w, c), and return the name of the file."""
     pixels = np.rint(255 * center_on_gray(kernel)).astype(np.uint8)

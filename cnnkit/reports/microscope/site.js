@@ -38,6 +38,28 @@
     sort();
   }
 
+  // An image's page: the square that covers a place, and what the network says then.
+  const stage = document.querySelector("#occlusion");
+  if (stage) {
+    const { size, square, target, names, places } = JSON.parse(stage.dataset.places);
+    const slider = document.querySelector("#place");
+    const patch = stage.querySelector(".square");
+    const cover = () => {
+      const [top, left, probability, label] = places[Number(slider.value)];
+      Object.assign(patch.style, {
+        top: `${(100 * top) / size[0]}%`,
+        left: `${(100 * left) / size[1]}%`,
+        height: `${(100 * square[0]) / size[0]}%`,
+        width: `${(100 * square[1]) / size[1]}%`,
+      });
+      patch.hidden = false;
+      document.querySelector("#covered").textContent =
+        `row ${top}, column ${left}: ${target} ${(100 * probability).toFixed(1)}%, most probable: ${names[label]}`;
+    };
+    slider.addEventListener("input", cover);
+    cover();
+  }
+
   // The search reads the list of units when it is first used.
   const search = document.querySelector("#search");
   const results = document.querySelector("#results");

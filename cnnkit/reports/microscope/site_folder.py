@@ -21,7 +21,7 @@ from cnnkit.errors import UsageError
 FACTS = "microscope.json"
 KEY, LOCK = ".key", ".lock"
 # Names that a layer's folder must not have: those of other entries of a site, in any case.
-_TAKEN = frozenset({"classes", "index.html", "site.css", "site.js", "units.js", FACTS})
+_TAKEN = frozenset({"classes", "images", "index.html", "site.css", "site.js", "units.js", FACTS})
 
 
 def check_site(output: str | Path, *, overwrite: bool = False) -> Path:

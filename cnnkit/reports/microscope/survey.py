@@ -51,6 +51,24 @@ class LayerSurvey:
         return [int(one) for one in np.argsort(-means, kind="stable")[:count] if means[one] > 0]
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What was found in one pass over the images.
+
+    Attributes:
+        layers: What was found for each layer.
+        predicted: (n,) int64, the class that the network takes each image for; None where its
+            classes are not those of the images.
+        sampled: (m,) int64, the images whose activations are kept in the statistics.
+        largest: By image and layer, the largest activation of each unit, (units,) float32.
+    """
+
+    layers: list[LayerSurvey]
+    predicted: np.ndarray | None
+    sampled: np.ndarray
+    largest: Mapping[int, Mapping[str, np.ndarray]]
+
+
 def choose_layers(graph: Graph, layers: Sequence[str] | None) -> list[str]:
     """Return the layers of a site: those given, or all convolutions.
 
@@ -79,10 +97,12 @@ def survey(
     layers: Sequence[str],
     units: Sequence[int] | None,
     *,
+    classifier: str | None = None,
+    kept: Sequence[int] = (),
     image_size: int | None = None,
     batch_size: int = 16,
     progress: Callable[[int], object] | None = None,
-) -> list[LayerSurvey]:
+) -> Survey:
     """Search a split once for all units of all layers.
 
     Args:
@@ -91,6 +111,8 @@ def survey(
         classes: Number of classes of the images.
         layers: Names of the layers.
         units: Units that are shown of every layer; None shows all.
+        classifier: The layer whose units are the classes of the images, if there is one.
+        kept: Images whose activations are returned.
         image_size: Side of the images, for a network that takes images of any size.
         batch_size: Images at a time.
         progress: Called after every batch with its number of images.
@@ -102,17 +124,29 @@ def survey(
     sampled = np.zeros(len(images), bool)
     sampled[np.linspace(0, len(images) - 1, min(SAMPLED, len(images))).round().astype(int)] = True
 
+    predicted: list[np.ndarray] = []
+    kept_values: dict[int, dict[str, np.ndarray]] = {}
+
     def observe(index: np.ndarray, largest: Mapping[str, np.ndarray]) -> None:
+        if classifier is not None:
+            predicted.append(largest[classifier].argmax(axis=1))
+        for row in np.flatnonzero(np.isin(index, kept)):
+            kept_values[int(index[row])] = {
+                layer: np.array(largest[layer][row]) for layer in layers
+            }
         for layer, values in largest.items():
+            if layer not in statistics:
+                continue
             check_units(layer, units, values.shape[1])
             statistics[layer].collect(values, images.labels[index], sampled=sampled[index])
 
+    more = [classifier] if classifier is not None and classifier not in layers else []
     found = find_top_activations(
-        graph, images, layers, TOP, image_size=image_size, batch_size=batch_size,
+        graph, images, [*layers, *more], TOP, image_size=image_size, batch_size=batch_size,
         progress=progress, observe=observe,
     )  # fmt: skip
     sides = (image_size, image_size) if image_size is not None else None
-    return [
+    surveys = [
         LayerSurvey(
             found[layer],
             statistics[layer],
@@ -122,6 +156,29 @@ def survey(
         )
         for layer in layers
     ]
+    taken_for = np.concatenate(predicted) if predicted else None
+    return Survey(surveys, taken_for, np.flatnonzero(sampled), kept_values)
+
+
+def find_classifier(graph: Graph, names: Sequence[str], known: Sequence[str] | None) -> str | None:
+    """Return the layer whose units are the classes of the images, or None.
+
+    Args:
+        graph: The network.
+        names: Names of the classes of the images.
+        known: Names of the classes of the network; None where it has numbers only, and then as many
+            classes are the same ones, in order.
+    """
+    if known is not None and tuple(known) != tuple(names):
+        return None
+    try:
+        output = graph.output
+        node = graph.node(output.layer.name)
+    except CnnkitError:
+        return None
+    shape = node.tensors[0].shape
+    is_classifier = node is output and len(shape) == 2 and shape[1] == len(names) > 1
+    return node.layer.name if is_classifier else None
 
 
 def check_units(layer: str, units: Sequence[int] | None, count: int) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from cnnkit._html.elements import Content, element, html_table
+from cnnkit._html.elements import Content, element, folded, html_table
 from cnnkit.reports.microscope.page import picture, plural, render
 from cnnkit.reports.microscope.survey import LayerSurvey
 
@@ -15,6 +15,11 @@ from cnnkit.reports.microscope.survey import LayerSurvey
 CLASSES = 6
 # Width and height of the histogram.
 CHART = 380, 90
+# Backward rules besides the deconvnet's.
+RULE_WORDS = {
+    "guided": "guided back-propagation (Springenberg et al. 2015)",
+    "gradient": "the gradient (Simonyan et al. 2014)",
+}
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,17 @@ def unit_file(unit: int) -> str:
     return f"unit-{unit:04d}"
 
 
+def class_file(number: int) -> str:
+    """Return the name of a class's page without its ending."""
+    return f"class-{number:04d}"
+
+
 def render_unit(
-    layer: LayerSurvey, unit: int, names: SiteNames, pictures: tuple[str, str | None] | None
+    layer: LayerSurvey,
+    unit: int,
+    names: SiteNames,
+    pictures: tuple[str, str | None] | None,
+    rules: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page of a unit.
 
@@ -49,6 +63,7 @@ def render_unit(
         unit: The unit.
         names: Names of the network, its classes and images.
         pictures: Names of the unit's files of pictures; None for a unit that never fires.
+        rules: By backward rule, the names of the files of projections by other rules.
     """
     title = f"{layer.name}, unit {unit}"
     path = [
@@ -58,6 +73,10 @@ def render_unit(
     content: list[Content] = [_neighbors(layer, unit), element("p", *_facts(layer, unit))]
     if pictures is not None:
         content += _pictures(layer, unit, *pictures)
+        for rule, file in (rules or {}).items():
+            words = f"{RULE_WORDS[rule]}, in the same order: gray is 0"
+            shown = picture(file, f"{layer.name} unit {unit}: {words}", "rule")
+            content.append(folded(f"{rule} rule", shown, element("small", words)))
         content += [element("h2", "Classes that excite it"), _classes(layer, unit, names)]
         content += [element("h2", "Activations"), *_histogram(layer, unit)]
         content += [element("h2", "The images"), _images(layer, unit, names)]
@@ -123,7 +142,7 @@ def _classes(layer: LayerSurvey, unit: int, names: SiteNames) -> Content:
     largest = float(means.max()) or 1.0
     rows = [
         (
-            names.classes[one],
+            element("a", names.classes[one], href=f"../classes/{class_file(one)}.html"),
             element("meter", value=f"{means[one] / largest:.3f}", aria_label="relative size"),
             f"{means[one]:.4g}",
         )
@@ -160,7 +179,7 @@ def _histogram(layer: LayerSurvey, unit: int) -> list[Content]:
         role="img", aria_label=description, class_="chart",
     )  # fmt: skip
     caption = f"Largest activation in each of {sampled}; heights are logarithms of the counts."
-    return [element("div", chart, class_="wide"), element("small", caption)]
+    return [element("div", chart, class_="wide", tabindex=0), element("small", caption)]
 
 
 def _images(layer: LayerSurvey, unit: int, names: SiteNames) -> Content:
@@ -180,4 +199,4 @@ def _images(layer: LayerSurvey, unit: int, names: SiteNames) -> Content:
             )
         )
     header = ("", "activation", "class", "image", "row, column")
-    return element("div", html_table(rows, header), class_="wide")
+    return element("div", html_table(rows, header), class_="wide", tabindex=0)

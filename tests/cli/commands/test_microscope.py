@@ -10,7 +10,7 @@ def test_the_command_writes_a_site_and_refuses_to_replace_it(tmp_path, capsys):
     dataset = write_folder(tmp_path / "seven", LABELS)
     run = write_run(tmp_path / "run", 3, dataset)
     site = tmp_path / "site"
-    words = ["microscope", str(run), f"folder:{dataset}", "--output", str(site), "--images", "8"]
+    words = ["microscope", str(run), f"folder:{dataset}", "--output", str(site), "--sample", "8"]
     assert main([*words, "--layers", "conv1", "--units", "0", "2"]) == 0
     assert capsys.readouterr().out == f"{site / 'index.html'}\n"
     assert json.loads((site / "microscope.json").read_text())["images"] == 8

@@ -12,7 +12,7 @@ import tensorflow as tf
 from cnnkit import write_microscope
 from cnnkit.data import Augmentation, batches, load_dataset
 from cnnkit.errors import UsageError, escape_controls
-from cnnkit.reports.microscope import pictures, write
+from cnnkit.reports.microscope import pictures, site_writer
 from cnnkit.reports.microscope.page import POLICY
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import SIZE, write_folder, write_run
@@ -64,7 +64,7 @@ def pages(site):
 
 
 def test_every_address_is_a_file_of_the_site(site, pages):
-    assert len(pages) == 1 + 2 + 5 + 6
+    assert len(pages) == 1 + 2 + 5 + 6 + 1 + len(LABELS)
     for file, page in pages.items():
         for address in page.addresses():
             target = (file.parent / address).resolve()
@@ -126,6 +126,114 @@ def _is_number(text):
         return False
 
 
+def test_class_pages_show_what_keras_predicts(site, run):
+    model = keras.models.load_model(run.model_file)
+    split = load_dataset(run.config.dataset, seed=run.config.seed).splits["test"]
+    [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
+    predicted = model.predict(batch["images"].numpy(), verbose=0).argmax(axis=1)
+    names = [escape_controls(one) for one in sorted(LABELS)]
+    assert 0 < (predicted == split.labels).sum() < len(split)
+    for number, name in enumerate(names):
+        page = Page((site / "classes" / f"class-{number:04d}.html").read_text())
+        text = "|".join(page.texts)
+        wrong = (split.labels == number) & (predicted != number)
+        assert f"3 images of this class were searched; {wrong.sum()} (" in text
+        mistakes = [split.names[one] for one in np.flatnonzero(wrong)]
+        shown = [one for one in page.texts if one.startswith("test/")]
+        assert shown == [escape_controls(one) for one in mistakes]
+        for title, others in (
+            ("taken for", predicted[wrong]),
+            ("taken for it", split.labels[(split.labels != number) & (predicted == number)]),
+        ):
+            if not len(others):
+                assert f"{title}: none" in page.texts
+                continue
+            counts = np.bincount(others)
+            at = page.texts.index(title)
+            assert page.texts[at + 2 : at + 4] == [names[counts.argmax()], str(counts.max())]
+        assert page.texts.count(name) >= 2
+
+
+def test_other_classes_than_those_of_the_images_have_no_mistakes(tmp_path, run):
+    page = write_microscope(
+        keras.models.load_model(run.model_file), "digits", tmp_path / "site",
+        layers=["conv1"], units=[0], sample=20,
+    )  # fmt: skip
+    text = (page.parent / "classes" / "class-0003.html").read_text()
+    assert ("Confusions" in text, "were searched." in text) == (False, True)
+
+
+def test_rules_show_the_gradient_that_a_tape_computes(run, tmp_path):
+    site = tmp_path / "site"
+    write_microscope(run, run.config.dataset, site, layers=["conv2"], rules=["guided", "gradient"])
+    model = keras.models.load_model(run.model_file)
+    split = load_dataset(run.config.dataset, seed=run.config.seed).splits["test"]
+    [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
+    images = tf.constant(batch["images"])
+    inner = keras.Model(model.input, model.get_layer("conv2").output)
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        strongest = tf.reduce_max(inner(images), axis=(1, 2))
+    gradients = tape.batch_jacobian(strongest, images).numpy()
+    maps, compared = inner(images).numpy(), 0
+    for unit in np.flatnonzero(strongest.numpy().max(axis=0) > 0):
+        image = strongest[:, unit].numpy().argmax()
+        row, column = np.unravel_index(maps[image, ..., unit].argmax(), maps.shape[1:3])
+        field = gradients[image, unit, 2 * row : 2 * row + 8, 2 * column : 2 * column + 8]
+        largest = np.quantile(np.abs(field[field != 0]), 0.995)
+        expected = 255 * np.clip(0.5 + field / (2 * largest), 0, 1)
+        shown = tf.io.decode_png((site / "conv2" / f"unit-{unit:04d}-gradient.png").read_bytes())
+        np.testing.assert_allclose(shown.numpy()[:8, :8], expected, atol=1)
+        page = Page((site / "conv2" / f"unit-{unit:04d}.html").read_text())
+        assert {"guided rule", "gradient rule"} <= set(page.texts)
+        compared += 1
+    assert compared > 2
+
+
+def test_image_pages_show_what_keras_computes(run, tmp_path):
+    site = tmp_path / "site"
+    write_microscope(run, run.config.dataset, site, images=2)
+    model = keras.models.load_model(run.model_file)
+    split = load_dataset(run.config.dataset, seed=run.config.seed).splits["test"]
+    [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
+    images = batch["images"].numpy()
+    inner = keras.Model(model.input, [model.get_layer(one).output for one in ("conv1", "conv2")])
+    largest = [one.max(axis=(1, 2)) for one in inner.predict(images, verbose=0)]
+    expected = model.predict(images, verbose=0)
+    names = [escape_controls(one) for one in sorted(LABELS)]
+    for number in (0, len(split) - 1):
+        page = Page((site / "images" / f"image-{number:06d}.html").read_text())
+        best = np.argsort(-expected[number])[:5]
+        at = page.texts.index("probability") + 1
+        shown = page.texts[at : at + 10]
+        assert shown[::2] == [names[one] for one in best]
+        assert shown[1::2] == [f"{expected[number, one]:.1%}" for one in best]
+        [data] = [json.loads(value) for _, name, value in page.attributes if name == "data-places"]
+        assert data["target"] == names[best[0]]
+        assert (data["square"], len(data["places"])) == ([2, 2], 121)
+        covered = np.repeat(images[number][None], 121, axis=0)
+        for one, (row, column, _, _) in zip(covered, data["places"], strict=True):
+            one[row : row + 2, column : column + 2] = 128
+        outputs = model.predict(covered, verbose=0)
+        assert len({(row, column) for row, column, _, _ in data["places"]}) == 121
+        shown = np.array([one[2] for one in data["places"]])
+        np.testing.assert_allclose(shown, outputs[:, best[0]], atol=2e-4)
+        labels = [data["names"][str(one[3])] for one in data["places"]]
+        assert labels == [names[one] for one in outputs.argmax(axis=1)]
+        for layer, values in zip(("conv1", "conv2"), largest, strict=True):
+            address = f"../{layer}/unit-{values[number].argmax():04d}.html"
+            assert address in page.addresses()
+        last = np.maximum(largest[1], 0)
+        cosines = last @ last[number] / np.linalg.norm(last, axis=1) / np.linalg.norm(last[number])
+        order = [one for one in np.argsort(-cosines, kind="stable") if one != number][:6]
+        shown = [one for one in page.texts if one.startswith("test/")][-6:]
+        assert shown == [escape_controls(split.names[one]) for one in order]
+        assert {"saliency, learned weights", "gradcam, learned weights"} <= set(page.texts)
+    for file in site.rglob("*.html"):
+        for address in Page(file.read_text()).addresses():
+            assert (file.parent / address).is_file(), (file, address)
+
+
 def test_units_are_small_and_their_pages_lead_on(site):
     for folder in ("conv1", "conv2"):
         for page in (site / folder).glob("unit-*.html"):
@@ -156,9 +264,9 @@ def test_an_interrupted_site_goes_on(run, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return original(graph, images, found, units, *rest)
 
-    original = write.project_images
-    monkeypatch.setattr(write, "project_images", interrupted)
-    monkeypatch.setattr(write, "UNITS_AT_ONCE", 1)
+    original = site_writer.project_images
+    monkeypatch.setattr(site_writer, "project_images", interrupted)
+    monkeypatch.setattr(site_writer, "UNITS_AT_ONCE", 1)
     arguments = (run, run.config.dataset, tmp_path / "site")
     with pytest.raises(KeyboardInterrupt):
         write_microscope(*arguments)
@@ -186,6 +294,40 @@ def test_an_interrupted_site_goes_on(run, tmp_path, monkeypatch):
     assert not (tmp_path / "site" / "conv1").exists()
 
 
+def test_the_same_weights_with_other_settings_begin_anew(run, tmp_path, monkeypatch):
+    first = keras.models.load_model(run.model_file)
+
+    def darker(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.Rescaling):
+            config["scale"] = 1 / 64
+        return type(layer).from_config(config)
+
+    second = keras.models.clone_model(first, clone_function=darker)
+    second.set_weights(first.get_weights())
+    assert second.name == first.name
+    projected = []
+
+    def interrupted(graph, images, found, units, *rest):
+        projected.extend(units)
+        if len(projected) == 4:
+            raise KeyboardInterrupt
+        return write_images(graph, images, found, units, *rest)
+
+    write_images = site_writer.project_images
+    monkeypatch.setattr(site_writer, "project_images", interrupted)
+    monkeypatch.setattr(site_writer, "UNITS_AT_ONCE", 1)
+    arguments = {"layers": ["conv1"], "run": run}
+    with pytest.raises(KeyboardInterrupt):
+        write_microscope(first, run.config.dataset, tmp_path / "site", **arguments)
+    write_microscope(second, run.config.dataset, tmp_path / "site", **arguments)
+    assert projected == [0, 1, 2, 3, 0, 1, 2, 3, 4]
+    monkeypatch.setattr(site_writer, "project_images", write_images)
+    write_microscope(second, run.config.dataset, tmp_path / "whole", **arguments)
+    for file in (tmp_path / "whole" / "conv1").iterdir():
+        assert (tmp_path / "site" / "conv1" / file.name).read_bytes() == file.read_bytes()
+
+
 def test_nothing_of_others_is_replaced(run, site, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     dataset = run.config.dataset
@@ -198,4 +340,8 @@ def test_nothing_of_others_is_replaced(run, site, tmp_path):
         write_microscope(run, dataset, tmp_path / "new", layers=["conv9"])
     with pytest.raises(UsageError, match="unit"):
         write_microscope(run, dataset, tmp_path / "new", layers=["conv1"], units=[5])
+    with pytest.raises(UsageError, match="`images` must be"):
+        write_microscope(run, dataset, tmp_path / "new", images=-1)
+    with pytest.raises(UsageError, match="rules"):
+        write_microscope(run, dataset, tmp_path / "new", rules=["deconvnet"])
     assert not Path(tmp_path / "new").exists()
