@@ -68,13 +68,14 @@ def draw_occlusion(
     whole = result.clean_activity
     activity.set_title(
         f"sum of {result.layer} unit {result.unit}\n"
-        f"{whole:{',.0f' if whole >= 1000 else '.3g'}} uncovered",
+        f"(whole image: {whole:{',.0f' if whole >= 1000 else '.3g'}})",
         fontsize=9,
     )
     _draw_projections(projected, result, others)
     _draw_grid(probability, result, result.probability, figure, vmin=0, vmax=1)
     probability.set_title(
-        f"probability of {name(result.target)}\n{result.clean_probability:.3g} uncovered",
+        f"probability of class {names[result.target] if names else result.target}\n"
+        f"(whole image: {result.clean_probability:.3g})",
         fontsize=9,
     )
     _draw_labels(labels, result, name)
