@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import itertools
 import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -32,6 +32,7 @@ from xml.etree import ElementTree
 
 import coverage
 
+from tests.mutation.forks import PytestForks
 from tests.mutation.mutants import Mutant, changes_the_program, find_mutants
 from tests.test_layout import SHARED, own_test
 
@@ -42,7 +43,7 @@ PATIENCE = 4
 START_SECONDS = 60.0
 # Arguments of one call of pytest.
 MOST_TESTS = 400
-PYTEST = ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header"]
+OPTIONS = ["-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", "--no-header"]
 # They see every module, and are asked of every break: the records of Python's API and of options.
 RECORDS = (
     "tests/test_public_api.py::test_the_public_api_is_the_recorded_one",
@@ -161,7 +162,14 @@ class Reach:
 def _measure(output: Path) -> None:
     print("Which tests reach which line: the whole suite runs once", file=sys.stderr)
     options = ["-n", "2", "--dist", "loadfile", "--cov", "--cov-context=test", "--cov-report="]
-    command = [sys.executable, *PYTEST, *options, f"--junitxml={output / 'times.xml'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *OPTIONS,
+        *options,
+        f"--junitxml={output / 'times.xml'}",
+    ]
     command.remove("-x")
     settings = {**os.environ, "COVERAGE_FILE": str(output / "coverage")}
     done = subprocess.run(command, cwd=ROOT, env=settings, check=False)
@@ -197,36 +205,20 @@ def copy_project(folder: Path) -> Path:
     return copy
 
 
-def run_tests(copy: Path, tests: Sequence[str], seconds: float) -> tuple[str, str]:
+def run_tests(forks: PytestForks, tests: Sequence[str], seconds: float) -> tuple[str, str]:
     """Runs tests in a copy; returns the result and the name of the test that failed."""
-    settings = {
-        **os.environ,
-        "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
-    process = subprocess.Popen(
-        [sys.executable, *PYTEST, "-rfE", "-o", "timeout=120", *tests],
-        cwd=copy,
-        env=settings,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
+    code, printed = forks.run(
+        [*OPTIONS, "-rfE", "-o", "timeout=120", *tests], START_SECONDS + PATIENCE * seconds
     )
-    try:
-        printed, _ = process.communicate(timeout=START_SECONDS + PATIENCE * seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    if code is None:
         return TIMEOUT, ""
     failed = [line for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if failed:
         return CAUGHT, failed[0].partition(" - ")[0].partition(" ")[2]
-    return (SURVIVED if process.returncode == 0 else CAUGHT), ""
+    return (SURVIVED if code == 0 else CAUGHT), ""
 
 
-def examine(copy: Path, number: int, mutant: Mutant, reach: Reach) -> Result:
+def examine(copy: Path, forks: PytestForks, number: int, mutant: Mutant, reach: Reach) -> Result:
     """Runs the tests of one break in a copy of the project, and mends the copy."""
     tests = reach.tests(mutant)
     path = copy / mutant.file
@@ -237,11 +229,11 @@ def examine(copy: Path, number: int, mutant: Mutant, reach: Reach) -> Result:
     if tests:
         path.write_text(broken)
         try:
-            result, failed = run_tests(copy, tests, reach.seconds(tests))
+            result, failed = run_tests(forks, tests, reach.seconds(tests))
         finally:
             path.write_text(source)
         # A test that fails anyway has noticed nothing.
-        if result == CAUGHT and failed and run_tests(copy, [failed], 60)[0] != SURVIVED:
+        if result == CAUGHT and failed and run_tests(forks, [failed], 60)[0] != SURVIVED:
             result = "unsound test"
     return Result(
         number,
@@ -262,17 +254,22 @@ def examine_all(mutants: Sequence[Mutant], file: Path, reach: Reach, jobs: int) 
     known = [Result(**json.loads(line)) for line in file.read_text().splitlines()]
     yield from known
     waiting = set(range(len(mutants))) - {result.number for result in known}
-    with tempfile.TemporaryDirectory() as folder, file.open("a") as stream:
-        copies: Queue[Path] = Queue()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.ExitStack() as opened,
+        file.open("a") as stream,
+    ):
+        copies: Queue[tuple[Path, PytestForks]] = Queue()
         for job in range(jobs):
-            copies.put(copy_project(Path(folder) / str(job)))
+            copy = copy_project(Path(folder) / str(job))
+            copies.put((copy, opened.enter_context(contextlib.closing(PytestForks(copy)))))
 
         def work(number: int) -> Result:
-            copy = copies.get()
+            copy, forks = copies.get()
             try:
-                return examine(copy, number, mutants[number], reach)
+                return examine(copy, forks, number, mutants[number], reach)
             finally:
-                copies.put(copy)
+                copies.put((copy, forks))
 
         with ThreadPoolExecutor(jobs) as pool:
             for result in pool.map(work, sorted(waiting)):
