@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -212,10 +213,19 @@ def run_tests(forks: PytestForks, tests: Sequence[str], seconds: float) -> tuple
     )
     if code is None:
         return TIMEOUT, ""
-    failed = [line for line in printed.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    if failed:
-        return CAUGHT, failed[0].partition(" - ")[0].partition(" ")[2]
+    if name := failed_test(printed):
+        return CAUGHT, name
     return (SURVIVED if code == 0 else CAUGHT), ""
+
+
+def failed_test(printed: str) -> str:
+    """Returns the name of the first test that failed, or nothing."""
+    for line in printed.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            name = line.partition(" - ")[0].partition(" ")[2]
+            # The lines of tests/conftest.py come first, and have the part of the test.
+            return re.sub(r" \((setup|call|teardown)\)$", "", name)
+    return ""
 
 
 def examine(copy: Path, forks: PytestForks, number: int, mutant: Mutant, reach: Reach) -> Result:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutation import forks as module
+from tests.mutation.__main__ import failed_test
 from tests.mutation.forks import PytestForks
 
 TEST = """
@@ -65,6 +66,16 @@ def test_a_run_that_does_not_end_is_ended_with_its_processes(copy):
         while child.exists() and "zombie" not in (child / "status").read_text():
             assert time.monotonic() < end
             time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "first", ["", "FAILED tests/test_a.py::test_b[a (b)] (call)\nassert 1 == 2\n"]
+)
+def test_the_name_of_a_failed_test_can_be_run_again(first):
+    summary = "FAILED tests/test_a.py::test_b[a (b)] - assert 1 == 2\n1 failed in 0.1s\n"
+    assert failed_test(first + summary) == "tests/test_a.py::test_b[a (b)]"
+    assert failed_test("ERROR tests/test_c.py - SyntaxError: invalid\n") == "tests/test_c.py"
+    assert failed_test("1 passed in 0.1s\n") == ""
 
 
 def test_what_is_loaded_of_the_project_is_refused(copy):
