@@ -5,7 +5,9 @@ import gc
 import http.client
 import importlib.util
 import json
+import resource
 import socket
+import sys
 import threading
 import zlib
 from types import TracebackType
@@ -262,6 +264,18 @@ def test_requests_within_the_limits_of_grpc(server):
     document = zlib.compress(json.dumps({"instances": GRAY.tolist()}).encode())
     found = send(server, f"{MODEL}:predict", document, {"Content-Encoding": "deflate"})
     assert found[0] == 200
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB")
+def test_a_bomb_is_unpacked_by_nobody_but_the_reader_that_counts(server):
+    """The HTTP server hands the body over as it was sent: see `auto_decompress`."""
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(256)) + packer.flush()
+    assert len(bomb) < 2**20
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = error_of(server, bomb, headers={"Content-Encoding": "gzip"})
+    assert found == (413, "Decompressed message larger than max (1048576)")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 2**10
 
 
 @pytest.mark.parametrize(
