@@ -80,7 +80,7 @@ docs: $(VENV)/docs.stamp  ## the API reference and the guides, in build/docs
 
 protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 	$(BIN)/python -m grpc_tools.protoc -I serving --python_out=cnnkit/wire \
-		--pyi_out=cnnkit/wire serving/cnnkit_serving.proto
+		--pyi_out=cnnkit/wire serving/cnnkit_serving.proto serving/open_inference.proto
 	$(BIN)/python -m grpc_tools.protoc -I cnnkit/models/weights \
 		--python_out=cnnkit/models/weights --pyi_out=cnnkit/models/weights \
 		cnnkit/models/weights/caffe_weights.proto

@@ -71,7 +71,7 @@ NOT_DOCUMENTS = {
     "evaluation/result_store.py",
     "export/isolated_model.py", "export/isolated_worker.py", "features/extractor.py",
     "features/index.py", "models/weights/output_fingerprint.py",
-    "server/load_trial_worker.py", "server/rest_json.py",
+    "server/access_log.py", "server/load_trial_worker.py", "server/rest_json.py",
     "training/checkpoint.py",
     "training/distribute.py", "training/train.py", "transfer/linear_probe.py",
 }  # fmt: skip

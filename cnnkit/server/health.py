@@ -53,7 +53,7 @@ class HealthServicer(health.aio.HealthServicer):
         """Returns the status of a service or of a model; NOT_FOUND for an unknown one."""
         await self.update()
         if request.service not in {"", *self.SERVICES, *self._models}:
-            # Not `abort`: see PredictionServicer.
+            # Not `abort`: see CallHandler.
             context.set_code(grpc.StatusCode.NOT_FOUND)
             context.set_details("service name unknown")
             return None

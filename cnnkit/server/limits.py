@@ -94,12 +94,14 @@ class ReceivedRequest:
         memory: The account of the request.
         size: Bytes of the message.
         called: Model, version and signature that the request calls, as far as they are found.
+        model_name: Name of the model that the client asks for, which may be any text.
     """
 
     def __init__(self, raw: bytes, memory: MemoryAccount) -> None:
         self.memory = memory
         self.size = len(raw)
         self.called = ("", "", "")
+        self.model_name = ""
         self._raw = raw
 
     def take(self) -> bytes:
@@ -135,6 +137,11 @@ class ConcurrencyLimiter:
     def ended(self) -> bool:
         """Whether `end` has canceled the requests."""
         return self._ended
+
+    @property
+    def stopping(self) -> bool:
+        """Whether further requests are refused, because the server is stopping."""
+        return self._stopping
 
     def refuse_new(self) -> None:
         """Refuses all further requests, because the server is stopping."""

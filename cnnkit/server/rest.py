@@ -18,10 +18,18 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from cnnkit.errors import check_installed
+from cnnkit.server.access_log import REQUEST_ID, request_id
+from cnnkit.server.calls import MAX_SMALL_REQUEST_BYTES, Caller, CallHandler
 from cnnkit.server.health import HealthServicer
 from cnnkit.server.limits import ReceivedRequest, ServerLimits
 from cnnkit.server.listen import bind_port
 from cnnkit.server.model_calls import model_metadata, model_status, refuse_examples
+from cnnkit.server.open_inference.rest import (
+    HEADER_LENGTH,
+    Answer,
+    BinaryAnswer,
+    InferenceRest,
+)
 from cnnkit.server.repository import ModelRepository
 from cnnkit.server.rest_json import (
     dump_json,
@@ -30,7 +38,7 @@ from cnnkit.server.rest_json import (
     parse_request,
     predict_functions,
 )
-from cnnkit.server.service import MAX_SMALL_REQUEST_BYTES, Caller, PredictionServicer
+from cnnkit.server.service import PredictionServicer
 from cnnkit.server.status_error import (
     StatusError,
     invalid_argument,
@@ -49,7 +57,7 @@ _CHOICE = r"(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _MODEL = rf"(?i)/v1/models/(?P<name>[^/:]+){_CHOICE}"
 _INFERENCE = re.compile(rf"{_MODEL}:(?P<verb>classify|regress|predict)", re.ASCII)
 _MODEL_STATUS = re.compile(rf"{_MODEL}(?P<metadata>/metadata)?", re.ASCII)
-_HEALTH = "/v1/health/"
+_HEALTH = re.compile(r"(?P<api>/v[12])/health/(?P<name>.*)")
 
 # As `http_server.cc` maps them.
 _HTTP_STATUS = {
@@ -75,14 +83,15 @@ _SWEEP_SECONDS = 1.0
 _HTTP_LOG = logging.getLogger("cnnkit.server.http")
 _HTTP_LOG.setLevel(logging.CRITICAL)
 
-_Handle = Callable[[ReceivedRequest], Awaitable[bytes]]
+_Handle = Callable[[ReceivedRequest], Awaitable[Answer]]
 
 
 class RestServer:
     """Answers HTTP requests by the services of the gRPC side, within the same limits.
 
     Args:
-        service: Admits and answers the calls.
+        calls: Admits and answers the calls.
+        service: Runs Predict.
         health: Knows whether the models can be called.
         repository: The models.
         limits: Limits of the server. A connection on which no request arrives within
@@ -92,23 +101,26 @@ class RestServer:
         UsageError: If aiohttp is not installed.
 
     Example:
-        >>> rest = RestServer(service, health, repository, limits)  # doctest: +SKIP
+        >>> rest = RestServer(calls, service, health, repository, limits)  # doctest: +SKIP
         >>> await rest.listen("127.0.0.1", 8501)  # doctest: +SKIP
         8501
     """
 
     def __init__(
         self,
+        calls: CallHandler,
         service: PredictionServicer,
         health: HealthServicer,
         repository: ModelRepository,
         limits: ServerLimits,
     ) -> None:
         check_rest_installed()
+        self._calls = calls
         self._service = service
         self._health = health
         self._repository = repository
         self._limits = limits
+        self._inference = InferenceRest(calls, service, repository, limits)
         self._busy: set[object] = set()
         self._stopping = False
 
@@ -177,9 +189,11 @@ class RestServer:
         from aiohttp import web
 
         status, text = 200, ""
+        identifier = request_id(request.headers.get(REQUEST_ID))
         self._busy.add(request.protocol)
+        body: Answer = b""
         try:
-            body = await self._answer(request)
+            body = await self._answer(request, identifier)
         except StatusError as error:
             status = error.http_status or _HTTP_STATUS.get(error.code, _OTHER_ERROR)
             text = error.details
@@ -187,29 +201,35 @@ class RestServer:
             self._busy.discard(request.protocol)
         if status != 200:
             body = dump_json({"error": truncate_details(text)})
-        response = web.Response(
-            body=body, status=status, content_type="application/json", headers={"Server": "cnnkit"}
-        )
+        headers, kind = {"Server": "cnnkit", "X-Request-Id": identifier}, "application/json"
+        if isinstance(body, BinaryAnswer):
+            headers[HEADER_LENGTH], kind = str(body.json_bytes), "application/octet-stream"
+            body = body.body
+        response = web.Response(body=body, status=status, content_type=kind, headers=headers)
         if self._stopping:
             response.force_close()
         return response
 
-    async def _answer(self, request: web.BaseRequest) -> bytes:
+    async def _answer(self, request: web.BaseRequest, identifier: str) -> Answer:
         path = request.raw_path.partition("?")[0]
         identity = _identity(request)
-        if path.startswith(_HEALTH):
-            with self._service.errors_as_status():
-                self._service.clients.check(identity)
-                return self._health_answer(path.removeprefix(_HEALTH))
-        method, handle, has_body = self._route(request.method, path)
+        if probe := _HEALTH.fullmatch(path):
+            with self._calls.errors_as_status(identifier):
+                self._calls.clients.check(identity)
+                return self._health_answer(probe["api"], probe["name"])
+        method, handle, has_body = self._route(request, path)
 
         async def read() -> bytes:
             return await self._read_body(request) if has_body else b""
 
-        return await self._service.call(method, Caller(_peer(request), identity, read), handle)
+        caller = Caller(_peer(request), identity, read, identifier)
+        return await self._calls.call(method, caller, handle)
 
-    def _route(self, http_method: str, path: str) -> tuple[str, _Handle, bool]:
+    def _route(self, request: web.BaseRequest, path: str) -> tuple[str, _Handle, bool]:
         """Returns the name of a call, its handler, and whether it has a body."""
+        http_method = request.method
+        if route := self._inference.route(http_method, path, request.headers):
+            return route
         if http_method == "POST" and (found := _INFERENCE.fullmatch(path)):
             verb = found["verb"]
             if verb == "predict":
@@ -225,7 +245,7 @@ class RestServer:
             text = "Missing model name in request."
 
         async def refuse(request: ReceivedRequest) -> bytes:
-            if path.lower().startswith("/v1/"):
+            if path.lower().startswith(("/v1/", "/v2/")):
                 raise invalid_argument(text)
             raise StatusError(grpc.StatusCode.NOT_FOUND, f"Not found: {quote_name(path)}")
 
@@ -244,7 +264,7 @@ class RestServer:
             kind = "classification" if found["verb"] == "classify" else "regression"
             return refuse_examples(kind, [spec], self._repository).SerializeToString()
 
-        return await self._service.in_thread(refuse)
+        return await self._calls.in_thread(refuse)
 
     async def _describe(self, found: re.Match[str]) -> bytes:
         spec = _model_spec(found)
@@ -256,14 +276,16 @@ class RestServer:
         )
         return dump_json(metadata_json(model_metadata(request, self._repository)))
 
-    def _health_answer(self, name: str) -> bytes:
+    def _health_answer(self, api: str, name: str) -> bytes:
         if name not in ("live", "ready"):
-            raise StatusError(grpc.StatusCode.NOT_FOUND, f"Not found: {_HEALTH}{quote_name(name)}")
+            raise StatusError(
+                grpc.StatusCode.NOT_FOUND, f"Not found: {api}/health/{quote_name(name)}"
+            )
         if name == "ready" and self._stopping:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
         if name == "ready" and not self._health.is_ready():
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "A model has no version to call")
-        return dump_json({"status": name})
+        return dump_json({"status": name} if api == "/v1" else {name: True})
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
         most = self._limits.max_request_bytes

@@ -36,7 +36,7 @@ _VALUE_BYTES, _OBJECT_BYTES = 64, 256
 # characters beyond Latin 1, which escapes can name too.
 _COPIES, _WIDE_COPIES = 3, 9
 # Bytes of a number in a response: as a Python object, and as text.
-_ANSWER_BYTES = 64
+ANSWER_BYTES = 64
 # A larger integer is not exact in the type: 24 and 53 bits.
 _EXACT = {4: 2**24, 8: 2**53, 2: 2**11}
 _BASE64, _BYTES_SUFFIX = "b64", "_bytes"
@@ -100,7 +100,7 @@ def predict_functions(
 
     def write(call: PreparedCall, outputs: Outputs, memory: MemoryAccount) -> bytes:
         memory.add(
-            sum(_ANSWER_BYTES * array.size + 4 * _text_bytes(array) for array in outputs.values())
+            sum(ANSWER_BYTES * array.size + 4 * _text_bytes(array) for array in outputs.values())
         )
         return dump_json(_rows(outputs) if by_row else _columns(outputs))
 
@@ -162,7 +162,7 @@ def _read_inputs(
     else:
         raise invalid_argument("Missing 'inputs' or 'instances' key")
     for name, values in columns.items():
-        yield name, _to_array(name, values, expected[name].dtype)
+        yield name, to_array(name, values, expected[name].dtype)
 
 
 def _columns_of_rows(rows: Any, names: list[str]) -> dict[str, Any]:
@@ -221,8 +221,12 @@ def _is_base64(value: Any) -> bool:
     return isinstance(value, dict) and list(value) == [_BASE64] and isinstance(value[_BASE64], str)
 
 
-def _to_array(name: str, values: Any, number: int) -> np.ndarray:
-    """Converts a value, or lists of values inside each other, to an array of a type."""
+def to_array(name: str, values: Any, number: int) -> np.ndarray:
+    """Converts a value, or lists of values inside each other, to an array of a `DataType`.
+
+    Raises:
+        StatusError: If a value is not of the type, or the lists are not a rectangle.
+    """
     level, shape = [values], list[int]()
     while level and isinstance(level[0], list):
         shape.append(len(level[0]))
@@ -337,7 +341,7 @@ def _rows(outputs: Outputs) -> dict[str, Any]:
             f"The outputs must have the same first dimension for 'instances': {shapes}; send "
             "'inputs' instead"
         )
-    columns = {name: _listed(name, array) for name, array in sorted(outputs.items())}
+    columns = {name: listed(name, array) for name, array in sorted(outputs.items())}
     if len(columns) == 1:
         return {"predictions": next(iter(columns.values()))}
     names = list(columns)
@@ -346,11 +350,11 @@ def _rows(outputs: Outputs) -> dict[str, Any]:
 
 
 def _columns(outputs: Outputs) -> dict[str, Any]:
-    columns = {name: _listed(name, array) for name, array in sorted(outputs.items())}
+    columns = {name: listed(name, array) for name, array in sorted(outputs.items())}
     return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
 
 
-def _listed(name: str, array: np.ndarray) -> Any:
+def listed(name: str, array: np.ndarray) -> Any:
     """Returns an array as lists; text of a name that ends in `_bytes` as base64."""
     if array.dtype.kind == "f" and array.itemsize < 8:
         # The shortest digits that give the same float32: 0.1, not 0.10000000149011612.

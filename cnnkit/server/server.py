@@ -17,6 +17,7 @@ import grpc
 
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server.batching import BatchScheduler
+from cnnkit.server.calls import CallHandler
 from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.health import HealthServicer
 from cnnkit.server.limits import ServerLimits
@@ -24,6 +25,7 @@ from cnnkit.server.listen import check_port_free, listen_error
 from cnnkit.server.load_trial import LoadTrial
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.model_config import ModelConfig, parse_version_policy, read_models_config
+from cnnkit.server.open_inference.grpc_service import InferenceServicer
 from cnnkit.server.poller import Poller
 from cnnkit.server.reload import ReloadService
 from cnnkit.server.repository import ModelRepository
@@ -68,6 +70,8 @@ class EmbeddedServer:
         trial: Tries to load each later version in a process of its own before this process does;
             None for no trials.
         metrics: Counts requests, batches and versions: `cnnkit.server.ServerMetrics`.
+        access_log: Log one line for each request, of level INFO, by the logger
+            `cnnkit.server.access`; its attribute `request` holds the fields.
         rest_port: The port of the REST API; 0 for any free one, None for no REST API. It needs the
             package aiohttp.
         rest_tls: TLS settings of the REST API from `server_tls_context`; required with
@@ -106,6 +110,7 @@ class EmbeddedServer:
         load: Callable[[str, int, Path], SavedModelServable] = load_and_warm_up,
         trial: LoadTrial | None = None,
         metrics: NoMetrics = NO_METRICS,
+        access_log: bool = False,
         rest_port: int | None = None,
         rest_tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -133,6 +138,7 @@ class EmbeddedServer:
         self._config_time = _modification_time(self._config_file)
         configs = _model_configs(models, versions, version_labels or {})
         self._metrics = metrics
+        self._access_log = access_log
         self.repository = ModelRepository(configs, load, trial, metrics)
         self._count_versions()
         # Folders that HandleReloadConfigRequest may name.
@@ -232,20 +238,24 @@ class EmbeddedServer:
             max_batches=limits.max_enqueued_batches,
             metrics=self._metrics,
         )
-        self._service = PredictionServicer(
-            self.repository,
+        self._calls = CallHandler(
             limits,
-            scheduler,
             self._message_threads,
-            self._reload,
             self._clients,
             self._metrics,
+            access_log=self._access_log,
+        )
+        self._service = PredictionServicer(
+            self._calls, self.repository, limits, scheduler, self._reload
         )
         self._server.add_generic_rpc_handlers(self._service.handlers())
         self._is_closing = False
         self._health = HealthServicer(self.repository)
         await self._health.set_serving()
-        self._server.add_generic_rpc_handlers([self._service.health_handler(self._health)])
+        inference = InferenceServicer(self._calls, self._service, self._health, self.repository)
+        self._server.add_generic_rpc_handlers(
+            [self._service.health_handler(self._health), inference.handler()]
+        )
         address = _address(host, port)
         try:
             if credentials is None:
@@ -259,7 +269,9 @@ class EmbeddedServer:
     async def _listen_rest(
         self, host: str, port: int, tls: ssl.SSLContext | None, reuse_port: bool
     ) -> str:
-        self._rest = RestServer(self._service, self._health, self.repository, self._limits)
+        self._rest = RestServer(
+            self._calls, self._service, self._health, self.repository, self._limits
+        )
         return _address(host, await self._rest.listen(host, port, tls, shared=reuse_port))
 
     async def _close(self, grace: float) -> None:
@@ -267,7 +279,7 @@ class EmbeddedServer:
         await self._health.enter_graceful_shutdown()
         # gRPC cancels the calls that it has accepted and not yet passed on when it stops. So they
         # are passed on and refused first, with a status that clients repeat.
-        limiter = self._service.limiter
+        limiter = self._calls.limiter
         limiter.refuse_new()
         if self._rest is not None:
             self._rest.refuse_new()

@@ -60,17 +60,17 @@ def outline_request(raw: bytes | bytearray) -> RequestOutline:
         >>> len(outlined.request.inputs["x"].tensor_content), outlined.cost["x"]
         (0, 24)
     """
-    taken, rest = _split(memoryview(raw), {_INPUTS})
+    taken, rest = split_bounded(memoryview(raw), {_INPUTS})
     entries = taken.get(_INPUTS, [])
     if len(entries) > MAX_INPUTS:
         raise TensorError(f"`inputs` must hold {MAX_INPUTS} tensors at most", received=len(entries))
     outline = RequestOutline(pb.PredictRequest.FromString(rest))
     for entry in entries:
-        values, key = _split(entry, {_VALUE})
+        values, key = split_bounded(entry, {_VALUE})
         if len(values.get(_VALUE, ())) > 1:
             raise TensorError("`inputs` must hold each tensor once", received="two under one name")
         [tensor] = values.get(_VALUE) or [memoryview(b"")]
-        lists, small = _split(tensor, _VALUES)
+        lists, small = split_bounded(tensor, _VALUES)
         cost = decoded_bytes(pb.TensorProto.FromString(small), lists)
         entry_outline = key + encode_tag(_VALUE, len(small)) + small
         # Protobuf reads the name: it may stand before or after the tensor, or be missing.
@@ -135,8 +135,22 @@ def decoded_bytes(outline: pb.TensorProto, lists: Mapping[int, list[memoryview]]
     return cost + (MAX_REPEATED_BYTES if values < count and CONTENT_FIELD not in lists else 0)
 
 
-def _split(raw: memoryview, numbers: set[int]) -> tuple[dict[int, list[memoryview]], bytes]:
-    """Split a message whose number of fields, and of bytes in other fields, is bounded."""
+def split_bounded(raw: memoryview, numbers: set[int]) -> tuple[dict[int, list[memoryview]], bytes]:
+    """Split a message of a stranger like `split_fields`, within limits of its other fields.
+
+    Args:
+        raw: The serialized message.
+        numbers: Numbers of the fields to take out.
+
+    Raises:
+        TensorError: The message has too many fields, or too many bytes in the other fields.
+        UnreadableError: The bytes are not a message.
+
+    Example:
+        >>> taken, rest = split_bounded(memoryview(bytes.fromhex("0801 2a04 0000803f")), {5})
+        >>> taken[5][0].hex(), rest.hex()
+        ('0000803f', '0801')
+    """
     try:
         taken, rest = split_fields(raw, numbers, MAX_FIELDS)
     except TooManyFieldsError as error:

@@ -25,9 +25,11 @@ from tensorflow_serving.config import (
     file_system_storage_path_source_pb2,
     model_server_config_pb2,
 )
+from tritonclient.grpc import service_pb2 as triton
 
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
+from cnnkit.wire import open_inference_pb2 as v2
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,6 +117,26 @@ def test_fields_have_the_same_numbers_and_types(ours, theirs):
         assert field == theirs[number]
 
 
+def messages_of(parent):
+    for message in parent:
+        if not message.GetOptions().map_entry:
+            yield message
+            yield from messages_of(message.nested_types)
+
+
+@pytest.mark.parametrize(
+    "ours",
+    list(messages_of(v2.DESCRIPTOR.message_types_by_name.values())),
+    ids=lambda message: message.full_name,
+)
+def test_fields_of_the_open_inference_protocol(ours):
+    """As NVIDIA's client has them, which adds some of its own."""
+    name = ours.full_name.replace("cnnkit.inference.", "inference.")
+    theirs = wire(triton.DESCRIPTOR.pool.FindMessageTypeByName(name))
+    for number, field in wire(ours).items():
+        assert field == theirs[number]
+
+
 @pytest.mark.parametrize(("ours", "theirs"), ENUMS, ids=lambda side: side.DESCRIPTOR.full_name)
 def test_enums_have_the_same_numbers(ours, theirs):
     assert set(ours.items()) <= set(theirs.items())
@@ -153,12 +175,15 @@ def test_generated_code_is_up_to_date(tmp_path):
             f"--python_out={tmp_path}",
             f"--pyi_out={tmp_path}",
             str(ROOT / "serving" / "cnnkit_serving.proto"),
+            str(ROOT / "serving" / "open_inference.proto"),
         ],
         check=True,
         timeout=60,
     )
-    for name in ("cnnkit_serving_pb2.py", "cnnkit_serving_pb2.pyi"):
-        assert (tmp_path / name).read_text() == (ROOT / "cnnkit" / "wire" / name).read_text()
+    for name in ("cnnkit_serving_pb2", "open_inference_pb2"):
+        for kind in (".py", ".pyi"):
+            found = (tmp_path / f"{name}{kind}").read_text()
+            assert found == (ROOT / "cnnkit" / "wire" / f"{name}{kind}").read_text()
 
 
 def test_generated_code_loads_on_every_protobuf_that_is_allowed():

@@ -10,10 +10,10 @@ import trustme
 from cnnkit.client import ModelNotFound
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits
+from cnnkit.server.calls import MAX_SMALL_REQUEST_BYTES
 from cnnkit.server.listen import server_credentials
 from cnnkit.server.reload import is_local_caller
 from cnnkit.server.servable import SavedModelServable
-from cnnkit.server.service import MAX_SMALL_REQUEST_BYTES
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.polled_server import IMAGE, serve, version_states

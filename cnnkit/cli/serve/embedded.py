@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._signals import default_signals, interruptible
-from cnnkit.cli.console import INTERRUPTED, LogFormatter, print_error, print_line, print_note
+from cnnkit.cli.console import INTERRUPTED, print_error, print_line, print_note
+from cnnkit.cli.serve.logs import log_to_stderr
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _serve(
             port = int(server.rest_address.rpartition(":")[2])
             _print_port("REST API", port, host, "/v1", tls=args.tls_cert is not None)
         print_line(f"{_summary(server.repository)} at {server.address} (Ctrl-C stops)")
-        _log_to_stderr()
+        log_to_stderr(args.log_format)
         if args.worker:
             _serve_as_worker(server, stop_requested)
         while not stop_requested() and not args.worker:
@@ -111,7 +112,7 @@ def _start(args: argparse.Namespace, host: str, options: dict[str, Any]) -> Embe
         from cnnkit.server.openvino import load_openvino
 
         # The log names the signatures that OpenVINO runs and how its outputs differ.
-        _log_to_stderr()
+        log_to_stderr(args.log_format)
         options["load"] = load_openvino
     server = EmbeddedServer(
         **options,
@@ -156,6 +157,7 @@ def serve_with_workers(args: argparse.Namespace, stop_requested: Callable[[], bo
 
     # Here, so that a wrong option makes one error and not one for each worker.
     embedded_server_options(args)
+    log_to_stderr(args.log_format)
     host = args.host or LOCALHOST
     with contextlib.ExitStack() as stack:
         held = stack.enter_context(reserve_port(host, args.port))
@@ -203,16 +205,6 @@ def _summary(repository: ModelRepository) -> str:
         plural = "s" if len(numbers) > 1 else ""
         served.append(f"{config.name} version{plural} {', '.join(map(str, numbers))}")
     return f"serving {'; '.join(served)}"
-
-
-def _log_to_stderr() -> None:
-    """Log loaded and unloaded versions to standard error from now on."""
-    import logging
-
-    handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter("%(asctime)s %(message)s"))
-    logging.basicConfig(handlers=[handler])
-    logging.getLogger("cnnkit.server").setLevel(logging.INFO)
 
 
 def _raise_open_file_limit() -> None:

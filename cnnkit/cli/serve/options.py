@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cnnkit.server import ServerLimits
 
 ENGINES = ("tensorflow", "openvino")
+LOG_FORMATS = ("text", "json")
 
 # Metavar, type and help of each option.
 _TIME = Number(minimum=0)
@@ -50,6 +51,11 @@ _OPTIONS: dict[str, tuple[str, Any, str]] = {
         _PORT,
         "answer GET /metrics for Prometheus on this port of --host, 0 for any free one",
     ),
+    "--log-format": (
+        "NAME",
+        str,
+        "lines on standard error: text (default), or json, one object a line",
+    ),
     "--grace": ("S", _TIME, "time for running requests when the server stops (default 10)"),
     "--engine": ("NAME", str, "runtime of the graphs: tensorflow (default) or openvino"),
     "--tls-cert": ("FILE", Path, "the server's certificate, PEM"),
@@ -84,6 +90,11 @@ def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
         help="load a new version at once, not in a process of its own first",
     )
     group.add_argument(
+        "--access-log",
+        action="store_true",
+        help="log one line for each request: its method, model, status code, time and id",
+    )
+    group.add_argument(
         "--allow-reload",
         action="store_true",
         help="accept reload requests from this machine and from clients with a certificate",
@@ -93,7 +104,11 @@ def add_embedded_arguments(group: argparse._ArgumentGroup) -> None:
 
 def given_options(args: argparse.Namespace) -> list[str]:
     """Return the options of the embedded server that were given, as words of a command line."""
-    flags = {"--allow-reload": args.allow_reload, "--no-load-trial": args.no_load_trial}
+    flags = {
+        "--access-log": args.access_log,
+        "--allow-reload": args.allow_reload,
+        "--no-load-trial": args.no_load_trial,
+    }
     words = [flag for flag, given in flags.items() if given]
     for flag in _OPTIONS:
         value = getattr(args, flag.removeprefix("--").replace("-", "_"))
@@ -113,7 +128,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
 
     Returns:
         The arguments `models`, `versions`, `version_labels`, `limits`, `credentials`, `rest_tls`,
-        `client_names` and `allow_reload` of `EmbeddedServer`.
+        `client_names`, `allow_reload` and `access_log` of `EmbeddedServer`.
 
     Raises:
         UsageError: If an option is out of range, or a folder holds no model.
@@ -129,6 +144,8 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
     from cnnkit.server.version_folders import version_folders
 
     _check_engine(args.engine)
+    if args.log_format not in (None, *LOG_FORMATS):
+        raise unknown_name("log format", args.log_format, LOG_FORMATS)
     if args.metrics_port is not None:
         check_metrics_installed()
     if args.rest_port is not None:
@@ -148,6 +165,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         **_tls(args),
         "client_names": _client_names(args),
         "allow_reload": args.allow_reload,
+        "access_log": args.access_log,
     }
     if args.models.is_file():
         read_models_config(args.models)

@@ -1,5 +1,6 @@
 """`cnnkit serve`: output, errors, exit codes."""
 
+import json
 import os
 import re
 import select
@@ -282,7 +283,7 @@ def test_reloads_and_workers_exclude_each_other(cnnkit, colors_folder):
 def test_workers_share_the_port_of_the_rest_api(colors_folder):
     pytest.importorskip("aiohttp")
     words = ("--port", "0", "--rest-port", "0", "--workers", "2", "--no-load-trial")
-    process = start(colors_folder, *words)
+    process = start(colors_folder, *words, "--access-log", "--log-format", "json")
     line = first_line(process)
     assert re.fullmatch(r"serving colors version 2 at .* in 2 processes \(Ctrl-C stops\)\n", line)
     os.set_blocking(process.stderr.fileno(), False)
@@ -291,8 +292,14 @@ def test_workers_share_the_port_of_the_rest_api(colors_folder):
     for _ in range(4):
         with urllib.request.urlopen(f"http://{place}/v1/health/ready", timeout=30) as answer:
             assert answer.status == 200
+        with urllib.request.urlopen(f"http://{place}/v1/models/colors", timeout=30) as answer:
+            assert answer.status == 200
     os.set_blocking(process.stderr.fileno(), True)
-    assert end(process, signal.SIGTERM)[0] == 0
+    code, _, log = end(process, signal.SIGTERM)
+    assert code == 0
+    # Every line is a JSON object, those of the workers too.
+    found = [json.loads(line) for line in log.splitlines()]
+    assert [(one["method"], one["code"]) for one in found] == [("REST GetModelStatus", "OK")] * 4
 
 
 def test_help_imports_no_tensorflow():

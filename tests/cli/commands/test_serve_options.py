@@ -38,6 +38,7 @@ def failure(capfd):
             "Received: stable.",
         ),
         (["--version-labels", "stable=one"], "--version-labels must be pairs"),
+        (["--log-format", "jsn"], "Unknown log format 'jsn'. Expected: one of text, json. Did you"),
         (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),
         (["--max-memory-mb", "256"], "`max_memory_bytes` must hold the message and the tensor"),
         (["--tls-client-names", "lab"], "--tls-client-names must be names with commas, given with"),
