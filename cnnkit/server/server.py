@@ -70,8 +70,8 @@ class EmbeddedServer:
         trial: Tries to load each later version in a process of its own before this process does;
             None for no trials.
         metrics: Counts requests, batches and versions: `cnnkit.server.ServerMetrics`.
-        access_log: Log one line for each request, of level INFO, by the logger
-            `cnnkit.server.access`; its attribute `request` holds the fields.
+        access_log: Log one line of level INFO for each request, by the logger named
+            "cnnkit.server.access"; the attribute `request` of a record holds the fields.
         rest_port: The port of the REST API; 0 for any free one, None for no REST API. It needs the
             package aiohttp.
         rest_tls: TLS settings of the REST API from `server_tls_context`; required with

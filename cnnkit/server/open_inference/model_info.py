@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import grpc
 
 from cnnkit._version import __version__
 from cnnkit.server.open_inference.requests import datatype_name, model_spec
 from cnnkit.server.repository import ModelRepository
-from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.status_error import StatusError, quote_name
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire import open_inference_pb2 as v2
+
+if TYPE_CHECKING:
+    from cnnkit.server.servable import SavedModelServable
 
 BINARY_TENSORS = "binary_tensor_data"
 # The protocol's name of the format.
