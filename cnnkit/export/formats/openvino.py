@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,8 @@ def write_openvino(
 def _quantize(model: Any, calibration: np.ndarray | None) -> Any:
     import nncf
 
-    nncf.set_log_level("ERROR")
+    # Not by nncf.set_log_level, which also changes the handlers of the program.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     # NNCF prints tables and progress bars.
     with contextlib.redirect_stdout(io.StringIO()):
         if calibration is None:
