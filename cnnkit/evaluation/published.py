@@ -1,54 +1,29 @@
-"""Errors that the papers report on the ImageNet 2012 validation images, by network and protocol."""
+"""Errors that the papers report for the same network and test, from the ledger of their results."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from cnnkit._networks import RENAMED_OPTIONS
 from cnnkit.config import TrainingConfig
-from cnnkit.recipes.vgg import COLUMNS, SCALES, SINGLE_SCALE_ERRORS
+from cnnkit.papers import paper_results
+from cnnkit.papers.ledger import PaperResult
+from cnnkit.recipes.vgg import COLUMNS, SCALES
 
-VGG = "Simonyan & Zisserman 2014"
-# Table 3: one scale, dense; the middle of the scales for a network that was trained on several.
-SINGLE_SCALE_SIDES = {"256": 256, "384": 384, "jitter": 384}
-# Table 4: several scales, dense.
-MULTI_SCALE_ERRORS = {
-    ("b", "256"): (28.2, 9.6),
-    ("c", "256"): (27.7, 9.2),
-    ("c", "384"): (27.8, 9.2),
-    ("c", "jitter"): (26.3, 8.2),
-    ("d", "256"): (26.6, 8.6),
-    ("d", "384"): (26.5, 8.6),
-    ("d", "jitter"): (24.8, 7.5),
-    ("e", "256"): (26.9, 8.7),
-    ("e", "384"): (26.7, 8.6),
-    ("e", "jitter"): (24.8, 7.5),
+# What the networks of the papers have, of the arguments of their builders that change the result.
+_COMMON = {"activation": "relu", "omit_layers": (), "dropout": 0.5}
+_STAGED = {**_COMMON, "lrn": True, "overlapping_pooling": True, "hidden_units": 4096}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "alexnet": {**_STAGED, "preset": "paper", "groups": 2, "sixth_conv": None},
+    "zfnet": {**_STAGED, "filters": (384, 384, 256)},
+    "vgg": _COMMON,
 }
-MULTI_SCALE_SIDES = {"256": (224, 256, 288), "384": (352, 384, 416), "jitter": (256, 384, 512)}
-# Table 5: crops, and crops with dense, at three scales; the networks were trained on all scales.
-MULTI_CROP_ERRORS = {
-    ("d", "multi-crop"): (24.6, 7.5),
-    ("d", "dense+multi-crop"): (24.4, 7.2),
-    ("e", "multi-crop"): (24.6, 7.4),
-    ("e", "dense+multi-crop"): (24.4, 7.1),
-}
-# Table 6: averaged softmax of several networks, each at its own three scales of Table 4.
-TWO_NETWORKS = (("d", "jitter"), ("e", "jitter"))
-SEVEN_NETWORKS = (
-    ("c", "256"),
-    ("c", "384"),
-    ("d", "256"),
-    ("d", "384"),
-    ("d", "jitter"),
-    ("e", "256"),
-    ("e", "384"),
-)
-ENSEMBLE_ERRORS = {
-    (SEVEN_NETWORKS, "dense"): (24.7, 7.5),
-    (TWO_NETWORKS, "dense"): (24.0, 7.1),
-    (TWO_NETWORKS, "multi-crop"): (23.9, 7.2),
-    (TWO_NETWORKS, "dense+multi-crop"): (23.7, 6.8),
-}
+# Arguments that a trained network no longer shows.
+_HARMLESS = frozenset({"bias_value", "initializer", "mean", "name", "weight_stddev"})
+_SETS = {1000: "ilsvrc-2012", 10184: "imagenet-fall-2009"}
 
 
 @dataclass(frozen=True)
@@ -59,11 +34,14 @@ class PublishedError:
         source: Paper and table.
         top1_error: Top-1 error, 0..1.
         top5_error: Top-5 error, 0..1.
+        test_top5_error: Top-5 error on the competition's test images, whose labels are not public,
+            0..1; None if the paper does not report it.
     """
 
     source: str
     top1_error: float
     top5_error: float
+    test_top5_error: float | None = None
 
 
 def published_errors(
@@ -71,10 +49,14 @@ def published_errors(
 ) -> PublishedError | None:
     """Return the errors that a paper reports for the same network or ensemble and the same test.
 
+    The errors are those of ILSVRC-2012's validation images. A network with 1,000 classes counts as
+    one of ILSVRC-2010 if the name of its dataset contains 2010, and one with 10,184 classes as one
+    of ImageNet's release of fall 2009.
+
     Args:
         networks: Configuration of each network, and the shorter sides at which it is tested.
         protocol: As `cnnkit.evaluate` takes it.
-        classes: Number of classes; the papers report errors for 1,000, at 224 pixels.
+        classes: Number of classes.
 
     Returns:
         The errors; None if the papers report none for exactly this test.
@@ -85,54 +67,76 @@ def published_errors(
         >>> error.source, error.top1_error, error.top5_error
         ('Simonyan & Zisserman 2014, Table 3', 0.27, 0.088)
     """
-    if classes != 1000 or any(config.image_size != 224 for config, _ in networks):
+    names = [_network_name(config, scales, classes) for config, scales in networks]
+    sets = {_name_of_set(config, classes) for config, _ in networks}
+    if None in names or None in sets or len(sets) != 1:
         return None
-    if (
-        all(_is_krizhevsky_network(config, scales) for config, scales in networks)
-        and protocol == "ten-crop"
-    ):
-        source = "Krizhevsky et al. 2012, Table 2: "
-        if len(networks) == 1:
-            return _from_percent(source + "1 CNN", (40.7, 18.2))
-        return _from_percent(source + "5 CNNs", (38.1, 16.4)) if len(networks) == 5 else None
-    tests = [test for config, scales in networks if (test := _vgg_test(config, scales))]
-    if len(tests) < len(networks):
+    known = [name for name in names if name is not None]
+    columns = _results_by_test().get(f"{sets.pop()} {protocol} {' '.join(sorted(known))}")
+    if columns is None:
         return None
-    if len(tests) == 1:
-        return _single_network(*tests[0], protocol)
-    several = all(sides == MULTI_SCALE_SIDES[trained] for _, trained, sides in tests)
-    nets = tuple(sorted((column, trained) for column, trained, _ in tests))
-    found = ENSEMBLE_ERRORS.get((nets, protocol)) if several else None
-    return _from_percent(f"{VGG}, Table 6", found) if found else None
+    first = columns["top1_error"]
+    # A column of VGG is named by its table alone.
+    label = "" if first.paper == "vgg" else f": {first.network}"
+    errors = {column: round(result.value / 100, 4) for column, result in columns.items()}
+    return PublishedError(f"{first.source}{label}", **errors)
 
 
-def _is_krizhevsky_network(config: TrainingConfig, scales: Sequence[int]) -> bool:
-    options = {"groups": 2, "preset": "paper", "sixth_conv": None, **config.model_options}
-    chosen = (options["groups"], options["preset"], options["sixth_conv"])
-    return config.model == "alexnet" and chosen == (2, "paper", None) and tuple(scales) == (256,)
+@functools.cache
+def _results_by_test() -> Mapping[str, Mapping[str, PaperResult]]:
+    """Return the results of each test by their columns."""
+    tests: dict[str, dict[str, PaperResult]] = {}
+    for result in paper_results():
+        if result.test is not None:
+            name, column = result.test
+            tests.setdefault(name, {})[column] = result
+    return tests
 
 
-def _vgg_test(
-    config: TrainingConfig, scales: Sequence[int]
-) -> tuple[str, str, tuple[int, ...]] | None:
-    """Return VGG's column, name of the training scales and sides of the test; None if not VGG."""
+def _name_of_set(config: TrainingConfig, classes: int) -> str | None:
+    """Return the name of the images in the ledger; None if they are none of the papers'."""
+    if config.image_size != 224:
+        return None
+    if classes == 1000 and "2010" in config.dataset:
+        return "ilsvrc-2010"
+    return _SETS.get(classes)
+
+
+def _network_name(config: TrainingConfig, scales: Sequence[int], classes: int) -> str | None:
+    """Return the name of a network and its test scales in the ledger; None if it has none."""
     column = next((name for name, model in COLUMNS.items() if model == config.model), None)
-    trained = next((name for name, sides in SCALES.items() if sides == config.scale), None)
-    return (column, trained, tuple(sorted(scales))) if column and trained else None
+    defaults = _OPTIONS.get("vgg" if column else config.model)
+    if defaults is None:
+        return None
+    changed = {
+        RENAMED_OPTIONS.get(name, name): _plain(value)
+        for name, value in config.model_options.items()
+        if name not in _HARMLESS
+    }
+    changed = {
+        name: value
+        for name, value in changed.items()
+        if name not in defaults or value != defaults[name]
+    }
+    sides = ",".join(map(str, sorted(scales)))
+    if column:
+        trained = next((name for name, pair in SCALES.items() if pair == config.scale), None)
+        return None if changed or trained is None else f"{column}-{trained}@{sides}"
+    name = config.model
+    if changed.pop("sixth_conv", None) is not None:
+        # The paper tests such a network on 1,000 classes only after training it on more.
+        if classes == 1000 and config.init_from is None:
+            return None
+        name += "-sixth"
+    text = ";".join(f"{key}={_text(key, changed[key])}" for key in sorted(changed))
+    return f"{name}({text})@{sides}" if text else f"{name}@{sides}"
 
 
-def _single_network(
-    column: str, trained: str, sides: tuple[int, ...], protocol: str
-) -> PublishedError | None:
-    table, found = "", None
-    if protocol == "dense" and sides == (SINGLE_SCALE_SIDES[trained],):
-        table, found = "3", SINGLE_SCALE_ERRORS.get((column, trained))
-    elif protocol == "dense" and sides == MULTI_SCALE_SIDES[trained]:
-        table, found = "4", MULTI_SCALE_ERRORS.get((column, trained))
-    elif trained == "jitter" and sides == MULTI_SCALE_SIDES[trained]:
-        table, found = "5", MULTI_CROP_ERRORS.get((column, protocol))
-    return _from_percent(f"{VGG}, Table {table}", found) if found else None
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
-def _from_percent(source: str, errors: tuple[float, float]) -> PublishedError:
-    return PublishedError(source, *(round(error / 100, 4) for error in errors))
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, tuple):
+        return str(value)
+    return ",".join(map(str, sorted(value) if name == "omit_layers" else value))

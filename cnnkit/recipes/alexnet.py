@@ -13,6 +13,7 @@ from cnnkit.recipes.recipe import (
     IMAGENET,
     INVERTED_DROPOUT,
     Recipe,
+    validation_errors,
 )
 
 # Krizhevsky et al. 2012, sections 2, 4.1 and 5.
@@ -63,8 +64,8 @@ ALEXNET = {
         source=SOURCE,
         command="cnnkit train --recipe alexnet-paper --output runs/alexnet",
         cost="the paper: 5 to 6 days on two GTX 580; tensorpack: 21 hours for 100 epochs on 2 V100",
-        result="the paper: 40.7 % top-1 and 18.2 % top-5 error on ILSVRC-2012's validation images "
-        "with 10 crops; not repeated here",
+        result=f"the paper: {validation_errors('alexnet.table2.1cnn')} with 10 crops; "
+        "not repeated here",
         deviations=DEVIATIONS,
     ),
     "alexnet-caffe": Recipe(
@@ -87,8 +88,8 @@ ALEXNET = {
         "--model-option sixth_conv=FILTERS --output runs/22k, then cnnkit train --recipe "
         "alexnet-paper --model-option sixth_conv=FILTERS --init-from runs/22k",
         cost="not stated; 12 times the images of alexnet-paper an epoch",
-        result="the paper, after fine-tuning: 39.0 % top-1 and 16.6 % top-5 error on ILSVRC-2012's "
-        "validation images; not repeated here",
+        result=f"the paper, after fine-tuning: {validation_errors('alexnet.table2.1cnn-22k')}; "
+        "not repeated here",
         deviations=(
             *DEVIATIONS[:3],
             *DEVIATIONS[4:],

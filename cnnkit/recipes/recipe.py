@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cnnkit.config import TrainingConfig
+from cnnkit.papers import find_paper_result
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,18 @@ class Recipe:
 
 
 IMAGENET = "tfds:imagenet2012"
+
+
+def validation_errors(prefix: str) -> str:
+    """Return the text of a paper's errors on ILSVRC-2012's validation images.
+
+    Args:
+        prefix: What the names of the results in the ledger have in common.
+    """
+    top1, top5 = (find_paper_result(f"{prefix}.{top}").value for top in ("top1", "top5"))
+    return f"{top1} % top-1 and {top5} % top-5 error on ILSVRC-2012's validation images"
+
+
 AUTOMATIC_DROPS = (
     "the learning rate drops after 5 epochs without improvement; the authors did it by hand"
 )

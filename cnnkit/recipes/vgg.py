@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cnnkit.config import TrainingConfig
+from cnnkit.papers.ledger import paper_errors
 from cnnkit.recipes.recipe import (
     AUTOMATIC_DROPS,
     BILINEAR_RESIZE,
@@ -22,22 +23,6 @@ COLUMNS = {
     "c": "vgg16_c",
     "d": "vgg16",
     "e": "vgg19",
-}
-# Simonyan & Zisserman 2014, Table 3: top-1 and top-5 validation error in %, by column and scale.
-# The paper did not train every column at every scale.
-SINGLE_SCALE_ERRORS = {
-    ("a", "256"): (29.6, 10.4),
-    ("a-lrn", "256"): (29.7, 10.5),
-    ("b", "256"): (28.7, 9.9),
-    ("c", "256"): (28.1, 9.4),
-    ("c", "384"): (28.1, 9.3),
-    ("c", "jitter"): (27.3, 8.8),
-    ("d", "256"): (27.0, 8.8),
-    ("d", "384"): (26.8, 8.7),
-    ("d", "jitter"): (25.6, 8.1),
-    ("e", "256"): (27.3, 9.0),
-    ("e", "384"): (26.9, 8.7),
-    ("e", "jitter"): (25.5, 8.0),
 }
 PREVIOUS_SCALE = {"384": "256", "jitter": "384"}
 # Section 3.1.
@@ -78,17 +63,22 @@ def _config(column: str, scale: str) -> TrainingConfig:
     return config if scale == "256" else replace(config, learning_rate=FINE_TUNING_LEARNING_RATE)
 
 
+def _expected(errors: tuple[float, float]) -> str:
+    return (
+        f"the paper: {errors[0]} % top-1 and {errors[1]} % top-5 validation error, dense "
+        "evaluation at one scale; not repeated here"
+    )
+
+
 def _recipe(column: str, scale: str) -> Recipe:
     name = f"vgg-{column}-{scale}"
     before = f"vgg-{column}-{PREVIOUS_SCALE[scale]}" if scale in PREVIOUS_SCALE else ""
     begin = f" --init-from runs/{before}" if before else ""
-    errors = SINGLE_SCALE_ERRORS.get((column, scale))
+    # The paper did not train every column at every scale.
+    errors = paper_errors(f"vgg.table3.{column}.{scale}")
     result = "the paper did not train this column at this scale"
     if errors:
-        result = (
-            f"the paper: {errors[0]} % top-1 and {errors[1]} % top-5 validation error, dense "
-            "evaluation at one scale; not repeated here"
-        )
+        result = _expected(errors)
     needs = {"init_from": f"it begins with the weights of {before}"} if before else {}
     return Recipe(
         config=_config(column, scale),
@@ -108,15 +98,17 @@ STAGES = (
     TrainingStage("d-jitter", _config("d", "jitter"), follows=True),
 )
 
+RECIPES_BY_SCALE = {
+    f"vgg-{column}-{scale}": _recipe(column, scale) for column in COLUMNS for scale in SCALES
+}
 VGG = {
-    **{f"vgg-{column}-{scale}": _recipe(column, scale) for column in COLUMNS for scale in SCALES},
+    **RECIPES_BY_SCALE,
     "vgg-d-staged": Recipe(
         config=STAGES[-1].config,
         source=SOURCE,
         command="cnnkit train --recipe vgg-d-staged --output runs/vgg-d",
         cost="the paper: 2 to 3 weeks on 4 Titan Black for each of the four trainings",
-        result="the paper: 25.6 % top-1 and 8.1 % top-5 validation error, dense evaluation at one "
-        "scale; not repeated here",
+        result=RECIPES_BY_SCALE["vgg-d-jitter"].result,
         deviations=(
             *DEVIATIONS,
             "layers that are not copied begin with Glorot weights: the variance of 0.01 that the "

@@ -11,6 +11,7 @@ from cnnkit.recipes.recipe import (
     IMAGENET,
     INVERTED_DROPOUT,
     Recipe,
+    validation_errors,
 )
 
 ZFNET = {
@@ -36,8 +37,7 @@ ZFNET = {
         source="Zeiler & Fergus 2013, section 3",
         command="cnnkit train --recipe zfnet-paper --output runs/zfnet",
         cost="the paper: about 12 days on one GTX 580",
-        result="the paper: 38.4 % top-1 and 16.5 % top-5 error on ILSVRC-2012's validation images; "
-        "not repeated here",
+        result=f"the paper: {validation_errors('zfnet.table2.fig3')}; not repeated here",
         deviations=(
             AUTOMATIC_DROPS,
             CENTER_CROP_ERRORS,

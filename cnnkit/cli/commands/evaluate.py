@@ -235,6 +235,9 @@ def _rows(
     rows.append(_row(total, result.images, result, tops))
     if paper:
         rows.append(_row(f"paper: {paper.source}", None, paper, tops))
+        if paper.test_top5_error is not None:
+            row = _row("paper, on its test images", None, None, tops)
+            rows.append({**row, "top-5 error": f"{paper.test_top5_error:.1%}"})
     return rows
 
 
@@ -282,7 +285,7 @@ def _member_name(member: Any) -> str:
 def _row(name: str, images: int | None, errors: Any, tops: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"class": name, "images": images}
     for top in tops:
-        error = getattr(errors, f"{top}_error")
+        error = getattr(errors, f"{top}_error", None)
         row[f"{top[:3]}-{top[3]} error"] = "-" if error is None else f"{error:.1%}"
         low, high = getattr(errors, f"{top}_interval", (None, None))
         row[f"{top[:3]}-{top[3]} 95 %"] = "-" if low is None else f"{low:.1%} to {high:.1%}"

@@ -1,0 +1,43 @@
+"""`cnnkit reproduce`: a result beside the paper's, and what it asks for."""
+
+import json
+
+import pytest
+
+from cnnkit.cli.main import main
+
+
+def test_a_result_stands_beside_the_papers(tmp_path, capsys):
+    output = tmp_path / "papers"
+    words = ["reproduce", "vgg.table2.d.parameters", "--output", str(output)]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "138 million" in text
+    # Simonyan & Zisserman's D, as torchvision counts it.
+    assert "138.357544 million" in text
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["value"], found["paper"], found["ran"]) == (138.357544, 138.0, 0)
+    records = (output / "vgg.table2.d.parameters.jsonl").read_text().splitlines()
+    assert [json.loads(line)["record"] for line in records] == ["seed", "summary"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["zfnet.table7.svm5.c101"], "--data must be given, because zfnet.table7.svm5.c101 needs"),
+        (["zfnet.table7.svm5.c101", "--data", "digits"], "--weights must be given"),
+        (["vgg.table2.d.parameters", "--data", "digits"], "--data must not be given"),
+        (["vgg.table3.d.256.top1"], "`ID` must be a result that has a procedure"),
+        (["vgg.table7.msra-1.top1"], "a result of another method"),
+        (["alexnet.fig1.speedup"], "Its command is: cnnkit-train --recipe alexnet-fig1"),
+        (["alexnet.fig9"], "`ID` must be a result of the papers"),
+        (["vgg.table2.d.parameters", "--seeds", "0"], "--seeds must be"),
+    ],
+)
+def test_what_is_missing_is_one_line(words, text, tmp_path, capsys):
+    assert main(["reproduce", *words, "--output", str(tmp_path / "papers")]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "papers").exists()
