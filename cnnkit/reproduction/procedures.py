@@ -225,7 +225,7 @@ def find_procedure(result: PaperResult) -> Procedure:
     )
 
 
-def check_inputs(result: PaperResult, data: str | None, weights: str | Path | None) -> None:
+def check_reproducible(result: PaperResult, data: str | None, weights: str | Path | None) -> None:
     """Check, before anything slow, that a result can be run and has the inputs that it needs.
 
     Args:

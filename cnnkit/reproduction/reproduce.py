@@ -19,7 +19,7 @@ from cnnkit._staging import write_errors
 from cnnkit._version import __version__
 from cnnkit.errors import UsageError
 from cnnkit.papers import PaperResult, find_paper_result
-from cnnkit.reproduction.procedures import Inputs, check_inputs, find_procedure, open_data
+from cnnkit.reproduction.procedures import Inputs, check_reproducible, find_procedure, open_data
 from cnnkit.reproduction.records import SEED, SUMMARY, append_record, open_records
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def reproduce(
         (27, 27.0)
     """
     result = find_paper_result(id)
-    check_inputs(result, data, weights)
+    check_reproducible(result, data, weights)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise UsageError("`seeds` must be an integer of at least 1", received=seeds)
     procedure = find_procedure(result)

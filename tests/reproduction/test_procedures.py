@@ -4,7 +4,7 @@ import pytest
 
 from cnnkit.errors import UsageError
 from cnnkit.papers import find_paper_result, paper_results
-from cnnkit.reproduction.procedures import PROCEDURES, Inputs, check_inputs, find_procedure
+from cnnkit.reproduction.procedures import PROCEDURES, Inputs, check_reproducible, find_procedure
 
 
 def value_of(id):
@@ -72,7 +72,7 @@ def test_every_repeated_result_can_be_run():
 def test_inputs_are_checked():
     result = find_paper_result("zfnet.table7.svm5.c101")
     with pytest.raises(UsageError, match="`data` must be given.*at least 31 images"):
-        check_inputs(result, None, "weights.npz")
+        check_reproducible(result, None, "weights.npz")
     with pytest.raises(UsageError, match="`weights` must be given.*weights file of alexnet_caffe"):
-        check_inputs(result, "digits", None)
-    check_inputs(result, "digits", "weights.npz")
+        check_reproducible(result, "digits", None)
+    check_reproducible(result, "digits", "weights.npz")

@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the result, and print a table."""
-    from cnnkit.reproduction.procedures import check_inputs
+    from cnnkit.reproduction.procedures import check_reproducible
 
     result = find_paper_result(args.id)
-    check_inputs(result, args.data, args.weights)
+    check_reproducible(result, args.data, args.weights)
     from cnnkit.cli.quiet_tensorflow import import_tensorflow
 
     import_tensorflow()

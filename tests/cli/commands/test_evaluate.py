@@ -16,6 +16,7 @@ from cnnkit.cli.commands import evaluate as evaluate_command
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
 from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.published import PublishedError
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_folder, write_run
 
@@ -75,6 +76,20 @@ def test_the_runs_own_scale_and_what_is_kept(run, dataset, capsys):
     assert again["file"] == str(file.with_stem(f"{file.stem}-2"))
     assert json.loads(file.read_text())["top1_error"] == 0.5
     assert newest_results(run) == file.with_stem(f"{file.stem}-2")
+
+
+def test_the_papers_errors_stand_in_rows_of_their_own(run, capsys, monkeypatch):
+    paper = PublishedError("A paper, Table 2", 0.384, 0.165, 0.16)
+    published = importlib.import_module("cnnkit.evaluation.published")
+    monkeypatch.setattr(published, "published_errors", lambda *given: paper)
+    assert main(["evaluate", str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [first], [test] = (
+        [line.split() for line in lines if line.startswith(begin)]
+        for begin in ("paper: A paper, Table 2", "paper, on its test images")
+    )
+    assert [word for word in first if "%" in word] == ["38.4%", "16.5%"]
+    assert [word for word in test if "%" in word] == ["16.0%"]
 
 
 def test_the_table(run, dataset, capsys):
