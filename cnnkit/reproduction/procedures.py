@@ -105,7 +105,7 @@ def _stack_weights(settings: Settings) -> float:
 
 
 def _crop_positions(settings: Settings) -> float:
-    return 2 * (settings["image_size"] - settings["crop_size"] + 1) ** 2
+    return float(2 * (settings["image_size"] - settings["crop_size"] + 1) ** 2)
 
 
 def _crops(settings: Settings) -> float:
@@ -163,7 +163,7 @@ def _train(settings: Settings, inputs: Inputs, seeds: Sequence[int]) -> Iterator
     from cnnkit.training import train
 
     recipe = find_recipe(settings["recipe"]).config
-    fields = {
+    fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in settings.get("fields", {}).items()
     }
