@@ -158,7 +158,7 @@ def _open_model(file: Path) -> tuple[KerasFile, Preprocessing]:
                     " cannot load",
                     expected="a .keras file of Keras 3",
                     hint="Save it as .h5 with Keras 2; or give the file as weights to a builder:"
-                    " weights=FILE, or `cnnkit weights convert`",
+                    " `weights=FILE`, or `cnnkit weights convert`",
                 )
             return opened, keras_input(opened)
     except DataError as error:

@@ -111,16 +111,20 @@ def tiny_recipe(monkeypatch):
 def test_a_training_is_recorded_and_goes_on(tiny_recipe, tmp_path):
     class Stops(Callback):
         def on_epoch_end(self, metrics):
-            raise KeyboardInterrupt
+            if metrics["epoch"] == 2:
+                raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         reproduce(TRAINED, tmp_path, seeds=1, data="digits", callbacks=[Stops()])
     run = RunFolder(tmp_path / f"{TRAINED}-seed0")
     assert not run.model_file.exists()
+    # Its time stands there too, so that an epoch that runs again is another one.
+    kept = run.metrics[0]
     found = reproduce(TRAINED, tmp_path, seeds=1, data="digits")
     expected = train(dataclasses.replace(DIGITS_CONFIG, seed=0), tmp_path / "alone")
     assert found.value == pytest.approx(100 * (1 - expected.metrics[-1]["val_accuracy"]))
-    assert len(run.metrics) == 3
+    assert len(RunFolder(run.path).metrics) == 3
+    assert RunFolder(run.path).metrics[0] == kept
     # Without the record, the finished run tells the value.
     found.file.unlink()
     assert reproduce(TRAINED, tmp_path, seeds=1, data="digits").value == found.value
