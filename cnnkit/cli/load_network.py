@@ -28,6 +28,7 @@ from cnnkit.run_folder import MODEL, RunFolder
 if TYPE_CHECKING:
     import keras
 
+    from cnnkit._network_outline import NetworkOutline
     from cnnkit.data import Augmentation
     from cnnkit.export import Origin
     from cnnkit.models.preprocessing import Preprocessing
@@ -146,13 +147,16 @@ def builder_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 def check_networks(
     args: argparse.Namespace, paths: Sequence[str], *, class_names: Sequence[str] | None = None
-) -> None:
+) -> list[NetworkOutline | None]:
     """Check before TensorFlow starts that networks can be named so, and have what is asked of them.
 
     Args:
         args: The arguments of `add_builder_arguments`.
         paths: The networks, as `load_networks` takes them.
         class_names: Names of the classes that the command uses in place of the networks' own.
+
+    Returns:
+        The outline of each network; None where TensorFlow is needed to know it.
 
     Raises:
         UsageError: If new weights are asked for without an architecture, the numbers of networks
@@ -161,6 +165,7 @@ def check_networks(
         RunError: If a run is not finished.
     """
     options = builder_arguments(args)["options"]
+    outlines = []
     for path, name in zip(paths, _names_of_networks(args.model, len(paths)), strict=True):
         if Path(path).is_dir():
             _refuse_model_options(path, options)
@@ -174,6 +179,8 @@ def check_networks(
         outline = network_outline(path, name, options)
         if outline is not None:
             check_network_words(args, outline, class_names)
+        outlines.append(outline)
+    return outlines
 
 
 def load_network(

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cnnkit._dataset_spec import missing_boxes
-from cnnkit._file_tree import SAVED_MODEL
 from cnnkit._files import read_lines
 from cnnkit._network_names import (
     check_class_names,
@@ -32,7 +31,7 @@ from cnnkit.cli.values import RANDOM
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import unknown_name
 from cnnkit.run_folder import MODEL, RunFolder, names_imagenet
-from cnnkit.server.version_folders import version_folders
+from cnnkit.server.version_folders import newest_version
 
 # Attributes of parsed arguments that name layers; the first one is that of `--unit`.
 _LAYER = "layer"
@@ -203,9 +202,7 @@ def check_exported_words(args: argparse.Namespace, folder: Path) -> None:
         UsageError: If the folder holds no version, `--explain` is not what it can, or `--labels`
             has another number of names.
     """
-    version = folder
-    if not (folder / SAVED_MODEL).is_file():
-        version = next(iter(version_folders(folder).values()))
+    version = newest_version(folder)
     if args.explain is not None:
         check_exported_explanation(args.explain, args.target)
     own = version / "assets" / "labels.txt"

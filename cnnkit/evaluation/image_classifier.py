@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._file_tree import SAVED_MODEL, is_exported
+from cnnkit._file_tree import is_exported
 from cnnkit._files import read_lines
 from cnnkit._network_names import (
     EXPORTED_FROM,
@@ -36,7 +36,7 @@ from cnnkit.models.localizer import class_part
 from cnnkit.models.logits import output_activation
 from cnnkit.run_folder import RunFolder
 from cnnkit.server.servable import SavedModelServable
-from cnnkit.server.version_folders import check_version, version_folders
+from cnnkit.server.version_folders import check_version, newest_version
 from cnnkit.training.inputs import held_out_augmentation
 from cnnkit.visualize import EXPLANATION_METHODS, Attribution, explain_class
 from cnnkit.visualize.classifier import as_classifier
@@ -152,8 +152,7 @@ class ExportedClassifier(ImageClassifier):
     """
 
     def __init__(self, folder: Path, *, class_names: Sequence[str] | None = None) -> None:
-        if not (folder / SAVED_MODEL).is_file():
-            folder = next(iter(version_folders(folder).values()))
+        folder = newest_version(folder)
         check_version(folder)
         file = folder / "assets" / "preprocessing.json"
         if not file.is_file():

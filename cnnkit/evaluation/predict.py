@@ -193,7 +193,7 @@ def iter_predictions(
         images: Names and files, or encoded images.
         top: Number of classes of each image, at most all.
         batch_size: Images at a time.
-        kept: Number of images, the first ones, whose crops are kept and explained.
+        kept: Number of images whose crops are kept and explained, the first ones that can be read.
         explain: Method that explains them; None for none.
         target: Class to explain; None takes the most probable of each image.
 
@@ -214,7 +214,7 @@ def iter_predictions(
         if not isinstance(image, bytes) and (error := _refusal(image))
     }
     readable = [i for i in range(len(images)) if i not in refused]
-    next_one = 0
+    next_one = classified = 0
 
     def skipped(end: int) -> Iterator[FilePrediction]:
         """Yield the results for the images before `end` that are not classified."""
@@ -227,7 +227,8 @@ def iter_predictions(
         [images[i][1] for i in readable], classifier.augmentation, classifier.decoding, batch_size
     ):
         numbers = [readable[row] for row in rows]
-        wanted = [i < kept for i in numbers]
+        wanted = [classified + row < kept for row in range(len(numbers))]
+        classified += len(numbers)
         named = [images[i] for i in numbers]
         batch = _predict_batch(classifier, named, crops, top, wanted, explain, index)
         for i, one in zip(numbers, batch, strict=True):

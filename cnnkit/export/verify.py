@@ -16,7 +16,7 @@ from cnnkit._export_formats import LABELS, PREPROCESSING
 from cnnkit._files import read_lines
 from cnnkit._progress import Progress, no_progress
 from cnnkit._untrusted.json_documents import JsonFields, read_json
-from cnnkit.errors import DataError, RunError, UsageError
+from cnnkit.errors import DataError, RunError
 from cnnkit.export.classifier import DTYPES
 from cnnkit.export.compare_outputs import OTHER_PROCESSOR, compare_outputs
 from cnnkit.export.export import MAX_SIZE_RATIO, TABLE_BYTES
@@ -34,6 +34,7 @@ from cnnkit.server import ServerLimits
 from cnnkit.server.predict import read_inputs, read_outline
 from cnnkit.server.servable import read_signature_definitions
 from cnnkit.server.status_error import StatusError
+from cnnkit.server.version_folders import check_version, newest_version
 from cnnkit.server.warmup import MAX_WARMUP_RECORDS
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire.tensors import decode_tensor
@@ -102,14 +103,15 @@ def verify_export(folder: str | Path, *, progress: Progress | None = None) -> Ve
         The checks. A failed check raises no error.
 
     Raises:
-        UsageError: If `folder` holds no SavedModel.
+        UsageError: If `folder` holds no SavedModel, or links to files outside of it.
 
     Example:
         >>> from cnnkit.export import verify_export
         >>> verify_export("models/digits").passed  # doctest: +SKIP
         True
     """
-    folder = _version_folder(Path(folder))
+    folder = newest_version(Path(folder))
+    check_version(folder)
     try:
         signatures, shown = _read_signatures(folder)
     except (DecodeError, RunError) as error:
@@ -139,25 +141,6 @@ def verify_export(folder: str | Path, *, progress: Progress | None = None) -> Ve
     checks += _check_pictures(pictures, preprocessing.get("dtype", DTYPES[0]), responses)
     checks.append(warmup_error or _check_warmup(warmup, responses))
     return Verification(folder, tuple(checks))
-
-
-def _version_folder(folder: Path) -> Path:
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    if not folder.is_dir():
-        raise UsageError(
-            f"No model folder {folder}", expected="a folder that `cnnkit export` wrote"
-        )
-    versions = [path for path in folder.iterdir() if path.name.isascii() and path.name.isdecimal()]
-    if not versions:
-        raise UsageError(
-            f"{folder} holds no version",
-            expected="what `cnnkit export` wrote, such as models/digits or models/digits/1",
-        )
-    newest = max(versions, key=lambda path: int(path.name))
-    if not (newest / "saved_model.pb").is_file():
-        raise UsageError(f"{newest} holds no saved_model.pb", hint="Export it again")
-    return newest
 
 
 def _read_signatures(folder: Path) -> tuple[dict[str, dict[str, _Input]], list[Check]]:

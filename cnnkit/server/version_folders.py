@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cnnkit._file_tree import SAVED_MODEL
 from cnnkit._untrusted.damage import damage_as_error, shorten
 from cnnkit.errors import UsageError
 
@@ -40,7 +41,7 @@ def version_folders(folder: Path) -> dict[int, Path]:
                 expected="a folder that holds versions, such as models/digits with models/digits/1",
                 received=folder,
             )
-        if (folder / "saved_model.pb").is_file():
+        if (folder / SAVED_MODEL).is_file():
             raise UsageError(
                 f"Folder {folder.name!r} is a version of a model",
                 expected="the folder that holds its versions",
@@ -65,6 +66,24 @@ def version_folders(folder: Path) -> dict[int, Path]:
     return dict(sorted(versions.items(), reverse=True))
 
 
+def newest_version(folder: Path) -> Path:
+    """Returns the newest version folder in a model folder, or the folder if it is a version itself.
+
+    Args:
+        folder: NAME/ or NAME/<integer>/.
+
+    Raises:
+        UsageError: As `version_folders`, if `folder` is not a version.
+
+    Example:
+        >>> newest_version(Path("models/digits"))  # doctest: +SKIP
+        PosixPath('models/digits/2')
+    """
+    if (folder / SAVED_MODEL).is_file():
+        return folder
+    return next(iter(version_folders(folder).values()))
+
+
 def check_version(folder: Path) -> None:
     """Raises an error if a version folder is incomplete, or a link leads out of the model folder.
 
@@ -77,7 +96,7 @@ def check_version(folder: Path) -> None:
     Example:
         >>> check_version(Path("models/digits/1"))  # doctest: +SKIP
     """
-    if not (folder / "saved_model.pb").is_file():
+    if not (folder / SAVED_MODEL).is_file():
         raise UsageError(
             f"Version folder {folder.name!r} is incomplete",
             expected=f"a file {folder / 'saved_model.pb'}",

@@ -5,7 +5,6 @@ from cnnkit.features.extract import extract_layers as extract_layers
 from cnnkit.transfer.benchmark import SplitScore as SplitScore
 from cnnkit.transfer.benchmark import TransferScore as TransferScore
 from cnnkit.transfer.benchmark import evaluate_transfer as evaluate_transfer
-from cnnkit.transfer.benchmark import random_split as random_split
 from cnnkit.transfer.benchmark import score_features as score_features
 from cnnkit.transfer.benchmark import score_layers as score_layers
 from cnnkit.transfer.linear_classifier import CLASSIFIERS as CLASSIFIERS
@@ -19,3 +18,4 @@ from cnnkit.transfer.multilabel import score_multilabel as score_multilabel
 from cnnkit.transfer.near_duplicates import DuplicatePair as DuplicatePair
 from cnnkit.transfer.near_duplicates import drop_duplicates as drop_duplicates
 from cnnkit.transfer.near_duplicates import find_duplicates as find_duplicates
+from cnnkit.transfer.random_splits import random_split as random_split

@@ -263,7 +263,7 @@ def test_wrong_folders_are_usage_errors(tmp_path, capsys, words, text):
     assert main([word.format(tmp=tmp_path) for word in words.split()]) == 2
     assert text in capsys.readouterr().err
     (tmp_path / "1").mkdir()
-    with pytest.raises(UsageError, match="holds no saved_model.pb"):
+    with pytest.raises(UsageError, match="Version folder '1' is incomplete"):
         verify_export(tmp_path)
 
 

@@ -17,7 +17,7 @@ from cnnkit.data import resize_shorter_side as fit_image
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.transfer import evaluate_transfer, extract_layers, score_features
-from cnnkit.transfer.benchmark import random_split
+from cnnkit.transfer.random_splits import random_split
 from tests.helpers.small_network import network
 
 CLASSES = ("cat", "dog", "eel")
@@ -31,17 +31,6 @@ def labels():
 def clusters(labels, rng, dimension, noise):
     centers = rng.normal(size=(3, dimension))
     return centers[labels] + rng.normal(0, noise, (len(labels), dimension))
-
-
-def test_splits_are_drawn_by_class_and_seed(labels):
-    train, test = random_split(labels, CLASSES, 5, 8, seed=3)
-    assert np.bincount(labels[train]).tolist() == [5, 5, 5]
-    assert np.bincount(labels[test]).tolist() == [8, 8, 8]
-    assert not set(train) & set(test)
-    more, rest = random_split(labels, CLASSES, 12, None, seed=3)
-    assert set(train) < set(more)
-    assert len(rest) == 3 * 8
-    assert sorted(random_split(labels, CLASSES, 5, 8, seed=4)[0]) != sorted(train)
 
 
 @pytest.mark.parametrize("classifier", ["svm", "softmax"])
@@ -68,12 +57,6 @@ def test_names_of_classes_are_labels_in_the_order_of_the_classes(labels, rng):
     classes = ("zebra", "ant", "mule")
     values = clusters(labels, rng, 12, 2.0)
     by_name = np.array(classes)[labels]
-    for one, other in zip(
-        random_split(labels, classes, 5, 8, seed=3),
-        random_split(by_name.tolist(), classes, 5, 8, seed=3),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
     expected, found = (
         score_features(FeatureBatch(values, ("",) * 60, given, classes), "fc7", per_class=10)
         for given in (labels, by_name)
@@ -82,8 +65,6 @@ def test_names_of_classes_are_labels_in_the_order_of_the_classes(labels, rng):
     for one, other in zip(found.splits, expected.splits, strict=True):
         assert one.recalls == other.recalls
         assert one.pipeline.classes_.tolist() == [0, 1, 2]
-    with pytest.raises(DataError, match="`labels` must be names of `classes`.*Received: horse"):
-        random_split(["horse", "ant"] * 30, classes, 5, 8, seed=3)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +112,6 @@ def test_wrong_requests(labels, rng):
         score_features(features, "fc7", splits=0)
     with pytest.raises(UsageError, match="Did you mean svm"):
         score_features(features, "fc7", classifier="svn", per_class=5)
-    with pytest.raises(DataError):
-        random_split(labels, CLASSES[:2], 5, 5, 0)
 
 
 def test_the_command(image_folder, tmp_path, capsys, monkeypatch):

@@ -25,7 +25,6 @@ from cnnkit.cli.load_network import (
     check_networks,
     load_network,
 )
-from cnnkit.cli.network_words import network_outline
 from cnnkit.cli.read_image import add_decoding_arguments, set_decoding
 from cnnkit.cli.values import (
     COUNT,
@@ -201,9 +200,7 @@ def _add_signature_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export the network, and print the new folder."""
     _check_format(args)
-    check_networks(args, [args.network])
-    options = builder_arguments(args)
-    outline = network_outline(args.network, args.model, options["options"])
+    (outline,) = check_networks(args, [args.network])
     if args.scale is not None and outline is not None and outline.sides is not None:
         check_scale(args.scale, outline.sides[0])
 
@@ -212,6 +209,7 @@ def run(args: argparse.Namespace) -> int:
     import_tensorflow()
     from cnnkit.export import export
 
+    options = builder_arguments(args)
     loaded = load_network(args.network, labels_file=args.labels, classifier=True, **options)
     model = loaded.model if loaded.localizer is None else loaded.localizer
     if args.format != SAVED_MODEL_FORMAT:

@@ -113,8 +113,11 @@ def run(args: argparse.Namespace) -> int:
     localizer = Localizer(network, method=method, scales=args.scales, **options)
     width = max(len(cell(name)) for name, _ in images)
     drawn: list[FileLocalization] = []
+    readable = 0
 
     def keep(one: FileLocalization) -> None:
+        nonlocal readable
+        readable += 1
         if args.panel is not None and len(drawn) < MAX_DRAWN:
             drawn.append(one)
 
@@ -126,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         keep=keep,
     )
     if args.panel is not None:
-        _draw(args, drawn, None, len(images))
+        _draw(args, drawn, None, readable)
     return int(failed)
 
 
@@ -252,8 +255,8 @@ def _draw(args: argparse.Namespace, drawn: list[FileLocalization], known: Any, i
 
     if not drawn:
         raise RunError("--panel has no image to draw: none could be read")
-    if images > MAX_DRAWN:
-        print_note(f"{args.panel} shows {MAX_DRAWN} of {images:,} images")
+    if images > len(drawn):
+        print_note(f"{args.panel} shows {len(drawn)} of {images:,} images")
     draw_localizations(drawn, args.panel, known=known, **picture.picture_options(args))
     if not args.json:
         print_line(args.panel)

@@ -111,8 +111,11 @@ def run(args: argparse.Namespace) -> int:
     classifier = _load(args)
     width = max(len(cell(name)) for name, _ in images)
     drawn: list[FilePrediction] = []
+    readable = 0
 
     def keep(one: FilePrediction) -> None:
+        nonlocal readable
+        readable += 1
         if one.image is not None:
             drawn.append(one)
 
@@ -126,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         keep=keep,
     )
     if args.panel is not None:
-        _draw(drawn, classifier, args, len(images))
+        _draw(drawn, classifier, args, readable)
         if not args.json:
             print_line(args.panel)
     return int(failed)
@@ -223,8 +226,8 @@ def _draw(
 
     if not drawn:
         raise RunError("--panel has no image to draw: none could be read")
-    if images > MAX_DRAWN:
-        print_note(f"{args.panel} shows the first {MAX_DRAWN} of {images:,} images")
+    if images > len(drawn):
+        print_note(f"{args.panel} shows the first {len(drawn)} of {images:,} images")
     rows = [{"name": one.name, "label": None, "top": one.top} for one in drawn]
     explained = [one.explanation for one in drawn if one.explanation is not None]
     draw_predictions(

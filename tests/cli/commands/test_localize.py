@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cnnkit.cli.commands import localize as command
 from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
 from cnnkit.evaluation import localize
@@ -62,12 +63,19 @@ def test_lines_and_documents_are_those_of_the_function(call, folder):
     assert (found["label"], found["class"]) == ("square", 1)
 
 
-def test_a_damaged_file_among_others(call, folder):
+def test_a_damaged_file_among_others(call, folder, monkeypatch):
     (folder / "bad.png").write_bytes(b"bad")
     code, out, err = call("run", "bad.png", "photos/0.png", "--panel", "new/one.png")
     assert code == 1 and "bad.png must be an image" in err
     assert "photos/0.png" in out and out.endswith("new/one.png\n")
     assert (folder / "new/one.png").stat().st_size > 1000
+    # It takes no place in the picture, and does not count.
+    assert "shows" not in err
+    monkeypatch.setattr(command, "MAX_DRAWN", 1)
+    arguments = ["run", "bad.png", "photos/0.png", "photos/1.png", "--panel"]
+    assert "two.png shows 1 of 2 images" in call(*arguments, "two.png")[2]
+    monkeypatch.setattr(command, "MAX_DRAWN", 2)
+    assert "shows" not in call(*arguments, "three.png")[2]
 
 
 def test_errors_of_the_held_out_images(call, folder):

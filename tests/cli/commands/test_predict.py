@@ -142,6 +142,16 @@ def test_a_long_panel_shows_the_first_images(call, figures, tmp_path, monkeypatc
     code, out, err = call("run", "photos", "--panel", tmp_path / "x.png")
     assert (code, err) == (0, f"cnnkit: note: {tmp_path / 'x.png'} shows the first 1 of 2 images\n")
     assert len(figures[0].axes) == 2
+    # A file that cannot be read takes no place, and does not count.
+    (tmp_path / "no.png").write_bytes(b"no image")
+    code, out, err = call("run", tmp_path / "no.png", "photos", "--panel", tmp_path / "y.png")
+    assert code == 1
+    assert err.splitlines()[-1].endswith("y.png shows the first 1 of 2 images")
+    assert figures[1].axes[0].texts[0].get_text() == "photos/one.png"
+    monkeypatch.setattr(command, "MAX_DRAWN", 2)
+    code, out, err = call("run", tmp_path / "no.png", "photos", "--panel", tmp_path / "z.png")
+    assert (code, "shows" in err) == (1, False)
+    assert len(figures[2].axes) == 4
 
 
 def labels_of(out):
