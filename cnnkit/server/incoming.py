@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import re
 import socket
 import struct
@@ -16,6 +17,7 @@ import urllib.parse
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 
@@ -30,29 +32,70 @@ _CHECK_SECONDS = 0.01
 _COPIES = 2
 # The place of tcpi_bytes_received, 64 bits, in struct tcp_info of linux/tcp.h.
 _BYTES_RECEIVED = 128
+# Bytes of headers that gRPC accepts before a message, and the share of HTTP/2's frames in the bytes
+# of one: 9 in a frame of 16 KiB, and more in smaller ones.
+_MAX_HEADERS = 2**14
+_FRAMES_SHARE = 100
+_FEW_CONNECTIONS = 256
 _PEER = re.compile(r"ipv[46]:\[?(?P<host>[^\]]+)\]?:(?P<port>\d+)")
+
+
+class Received(NamedTuple):
+    """What the kernel says of a connection.
+
+    Attributes:
+        socket: Number of the socket in the kernel, which no later connection has.
+        size: Bytes that have arrived, also those that gRPC has not read yet.
+    """
+
+    socket: int
+    size: int
 
 
 @dataclass
 class _Connection:
-    """A connection on which messages are being received.
+    """A connection on which messages were or are being received.
 
     Attributes:
         counted: Bytes it has sent that belong to no message in reception.
+        socket: Number of its socket, or None until it is known.
         tasks: The tasks that receive the messages, oldest first, and the bytes sent before each.
     """
 
-    counted: int
+    counted: int = 0
+    socket: int | None = None
     tasks: dict[asyncio.Task[bytes], int] = field(default_factory=dict)
 
-    def remove(self, task: asyncio.Task[bytes], size: int) -> None:
-        """Ends a task that has received a message of so many bytes."""
+    def size(self, received: Received | None) -> int:
+        """Returns the bytes that have arrived of the messages in reception."""
+        return 0 if received is None else max(0, received.size - self.counted)
+
+    def recognize(self, received: Received | None) -> None:
+        """Begins to count anew if this is another connection of the same port."""
+        if received is not None and received.socket != self.socket:
+            if self.socket is not None:
+                self.counted = 0
+            self.socket = received.socket
+
+    def remove(
+        self, task: asyncio.Task[bytes], size: int | None, received: Received | None
+    ) -> None:
+        """Ends a task that has received a message of so many bytes, or None.
+
+        The bytes of a message that follows may have arrived already, so not all that has arrived
+        belongs to the messages that have ended.
+        """
         del self.tasks[task]
-        self.counted += size
-        for before in self.tasks.values():
+        if size is not None:
+            self.counted += size
+            if received is not None:
+                most = self.counted + _MAX_HEADERS + size // _FRAMES_SHARE
+                self.counted = min(received.size, most)
+        elif self.tasks:
             # No message in reception began before the oldest task.
-            self.counted = max(self.counted, before)
-            break
+            self.counted = max(self.counted, next(iter(self.tasks.values())))
+        elif received is not None:
+            self.counted = received.size
 
 
 class IncomingBytes:
@@ -71,6 +114,10 @@ class IncomingBytes:
         self._budget = budget
         self._sockets = sockets or SocketCounters()
         self._connections: dict[str, _Connection] = {}
+        # Those without a message in reception. A handler begins late on a busy machine, when much
+        # of its message has arrived, so a connection is counted from its beginning.
+        self._idle: dict[str, _Connection] = {}
+        self._most_idle = _FEW_CONNECTIONS
         self._watcher: asyncio.Task[None] | None = None
 
     async def receive(self, peer: str, read: ReadMessage) -> bytes:
@@ -85,14 +132,15 @@ class IncomingBytes:
             StatusError: RESOURCE_EXHAUSTED if the budget is exceeded and its client has sent most;
                 INTERNAL if there is no message.
         """
-        # A connection that is not known yet has sent nothing else.
-        before = self._sockets.bytes_received(peer) or 0
-        connection = self._connections.setdefault(peer, _Connection(before))
+        received = self._sockets.received(peer)
+        connection = self._connections.get(peer) or self._idle.pop(peer, None) or _Connection()
+        self._connections[peer] = connection
+        connection.recognize(received)
         task = asyncio.create_task(_read(read))
-        connection.tasks[task] = before
+        connection.tasks[task] = 0 if received is None else received.size
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch())
-        size = 0
+        size = None
         try:
             await asyncio.wait([task])
             if task.cancelled():
@@ -102,9 +150,18 @@ class IncomingBytes:
             return raw
         finally:
             task.cancel()
-            connection.remove(task, size)
+            connection.remove(task, size, self._sockets.received(peer))
             if not connection.tasks:
-                del self._connections[peer]
+                self._idle[peer] = self._connections.pop(peer)
+                self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        """Drops the connections that have ended, as soon as there are many."""
+        if len(self._idle) > self._most_idle:
+            self._sockets.find_connections()
+            for peer in [peer for peer in self._idle if self._sockets.received(peer) is None]:
+                del self._idle[peer]
+            self._most_idle = max(_FEW_CONNECTIONS, 2 * len(self._idle))
 
     async def _watch(self) -> None:
         """Looks at the counters for as long as messages are being received."""
@@ -115,12 +172,13 @@ class IncomingBytes:
 
     def check(self) -> None:
         """Cancels the reception of the largest messages until the others fit into the budget."""
-        if any(self._sockets.bytes_received(peer) is None for peer in self._connections):
+        if any(self._sockets.received(peer) is None for peer in self._connections):
             self._sockets.find_connections()
-        sizes = {
-            peer: max(0, (self._sockets.bytes_received(peer) or 0) - connection.counted)
-            for peer, connection in self._connections.items()
-        }
+        sizes = {}
+        for peer, connection in self._connections.items():
+            received = self._sockets.received(peer)
+            connection.recognize(received)
+            sizes[peer] = connection.size(received)
         total = _COPIES * sum(sizes.values()) + self._budget.used
         for peer in sorted(sizes, key=sizes.__getitem__, reverse=True):
             if total <= self._budget.limit:
@@ -145,8 +203,8 @@ class SocketCounters:
     def __init__(self) -> None:
         self._descriptors: dict[tuple[str, int], int] = {}
 
-    def bytes_received(self, peer: str) -> int | None:
-        """Returns the bytes that a peer has sent; None if its connection is not known.
+    def received(self, peer: str) -> Received | None:
+        """Returns what a peer has sent; None if its connection is not known.
 
         Args:
             peer: The peer as gRPC names it, such as "ipv4:10.0.0.7:41234".
@@ -194,12 +252,13 @@ def _peer_of(descriptor: int) -> tuple[str, int] | None:
             opened.detach()
 
 
-def _read_counter(descriptor: int) -> int | None:
+def _read_counter(descriptor: int) -> Received | None:
     opened = None
     try:
         opened = socket.socket(fileno=descriptor)
         info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
-        return int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
+        size = int(struct.unpack_from("=Q", info, _BYTES_RECEIVED)[0])
+        return Received(os.fstat(descriptor).st_ino, size)
     except (OSError, AttributeError, struct.error):
         return None
     finally:

@@ -1,12 +1,13 @@
 """Messages in reception count too, by the bytes that their connections have sent."""
 
 import asyncio
+import os
 import socket
 import sys
 
 import pytest
 
-from cnnkit.server.incoming import IncomingBytes, SocketCounters
+from cnnkit.server.incoming import IncomingBytes, Received, SocketCounters
 from cnnkit.server.memory_budget import MemoryBudget
 from cnnkit.server.status_error import StatusError
 
@@ -15,10 +16,10 @@ class Sockets:
     """Counters that a test sets; a peer is known after a look for connections."""
 
     def __init__(self):
-        self.sent, self.known = {}, set()
+        self.sent, self.known, self.socket = {}, set(), 1
 
-    def bytes_received(self, peer):
-        return self.sent[peer] if peer in self.known else None
+    def received(self, peer):
+        return Received(self.socket, self.sent[peer]) if peer in self.known else None
 
     def find_connections(self):
         self.known = set(self.sent)
@@ -94,6 +95,93 @@ def test_headers_do_not_add_up_on_a_connection_that_is_never_idle():
     asyncio.run(receive())
 
 
+KILOBYTE = 2**10
+
+
+async def begin(incoming, sockets, peer, sent):
+    """Begins to receive a message, of which as many bytes have arrived."""
+    sockets.sent[peer] = sockets.sent.get(peer, 0) + sent
+    messages = Messages()
+    task = asyncio.create_task(incoming.receive(peer, messages.read))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return messages, task
+
+
+async def is_refused(incoming, task):
+    incoming.check()
+    await asyncio.wait([task], timeout=0.01)
+    return task.done() and isinstance(task.exception(), StatusError)
+
+
+@pytest.mark.parametrize("before", ["nothing", "a message", "another connection"])
+def test_what_arrives_before_the_handler_begins_counts(before):
+    """On a busy machine it begins late; the counters know all connections by then."""
+
+    async def receive():
+        sockets = Sockets()
+        incoming = IncomingBytes(MemoryBudget(800 * KILOBYTE), sockets)
+        sockets.sent["a"] = 0
+        sockets.find_connections()
+        if before == "a message":
+            # Most of the next one is there when this one is passed on.
+            messages, task = await begin(incoming, sockets, "a", 300 * KILOBYTE)
+            sockets.sent["a"] += 420 * KILOBYTE
+            messages.message.set_result(bytes(300 * KILOBYTE))
+            assert len(await task) == 300 * KILOBYTE
+            messages, task = await begin(incoming, sockets, "a", 20 * KILOBYTE)
+        elif before == "another connection":
+            messages, task = await begin(incoming, sockets, "a", 300 * KILOBYTE)
+            messages.message.set_result(bytes(300 * KILOBYTE))
+            await task
+            sockets.socket, sockets.sent = 2, {"a": 0}
+            messages, task = await begin(incoming, sockets, "a", 420 * KILOBYTE)
+        else:
+            messages, task = await begin(incoming, sockets, "a", 420 * KILOBYTE)
+        assert await is_refused(incoming, task)
+
+    asyncio.run(receive())
+
+
+def test_a_connection_that_was_idle_begins_at_what_it_has_sent():
+    async def receive():
+        sockets = Sockets()
+        incoming = IncomingBytes(MemoryBudget(800 * KILOBYTE), sockets)
+        # A thousand small messages that end before anything looks at the counters.
+        for _ in range(1000):
+            messages, task = await begin(incoming, sockets, "a", KILOBYTE)
+            messages.message.set_result(bytes(KILOBYTE - 10))
+            await task
+        messages, task = await begin(incoming, sockets, "a", 300 * KILOBYTE)
+        assert not await is_refused(incoming, task)
+        # A client that resets a call: no message takes its bytes.
+        messages.message.set_result(None)
+        with pytest.raises(StatusError, match="no message"):
+            await task
+        messages, task = await begin(incoming, sockets, "a", 300 * KILOBYTE)
+        assert not await is_refused(incoming, task)
+        messages.message.set_result(b"")
+        await task
+
+    asyncio.run(receive())
+
+
+def test_connections_that_have_ended_are_forgotten():
+    async def receive():
+        sockets = Sockets()
+        incoming = IncomingBytes(MemoryBudget(800), sockets)
+        for number in range(2000):
+            messages, task = await begin(incoming, sockets, f"peer {number}", 1)
+            messages.message.set_result(b"x")
+            await task
+            if number >= 100:
+                del sockets.sent[f"peer {number}"]
+                sockets.known.discard(f"peer {number}")
+        assert 100 <= len(incoming._idle) <= 512
+
+    asyncio.run(receive())
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such counters")
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_the_kernel_counts_the_bytes_of_a_connection(host):
@@ -106,11 +194,11 @@ def test_the_kernel_counts_the_bytes_of_a_connection(host):
         with accepted:
             name = f"ipv6:%5B{host}%5D:{place[1]}" if ":" in host else f"ipv4:{host}:{place[1]}"
             sockets = SocketCounters()
-            assert sockets.bytes_received(name) is None
+            assert sockets.received(name) is None
             sockets.find_connections()
-            assert sockets.bytes_received(name) == 0
+            assert sockets.received(name) == (os.fstat(accepted.fileno()).st_ino, 0)
             client.sendall(bytes(1000))
             assert len(accepted.recv(1000, socket.MSG_WAITALL)) == 1000
-            assert sockets.bytes_received(name) == 1000
-        assert sockets.bytes_received(name) is None
-    assert sockets.bytes_received("unix:/tmp/x") is None
+            assert sockets.received(name).size == 1000
+        assert sockets.received(name) is None
+    assert sockets.received("unix:/tmp/x") is None
