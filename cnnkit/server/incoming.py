@@ -204,7 +204,7 @@ class SocketCounters:
         self._descriptors: dict[tuple[str, int], int] = {}
 
     def received(self, peer: str) -> Received | None:
-        """Returns what a peer has sent; None if its connection is not known.
+        """Returns the bytes that a peer has sent; None if its connection is not known.
 
         Args:
             peer: The peer as gRPC names it, such as "ipv4:10.0.0.7:41234".

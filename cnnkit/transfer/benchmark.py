@@ -20,7 +20,7 @@ from cnnkit.transfer.linear_classifier import (
     class_recalls,
     fit_linear_classifier,
 )
-from cnnkit.transfer.random_splits import check_count, label_indices, random_split
+from cnnkit.transfer.random_splits import check_number, label_indices, random_split
 
 # Fei-Fei et al. 2004, as in Zeiler & Fergus 2013, section 4.3: 15 or 30 training images and at
 # most 50 test images of each class.
@@ -118,7 +118,7 @@ def score_features(
         >>> score_features(features, "fc7", per_class=5).mean
         1.0
     """
-    check_count("splits", splits)
+    check_number("splits", splits)
     labels = label_indices(features.labels, features.classes)
     values = check_features(features.values)
     check_labels(labels, len(values))

@@ -49,7 +49,7 @@ def random_split(
     """
     for name, value in (("per_class", per_class), ("test_per_class", test_per_class)):
         if value is not None or name == "per_class":
-            check_count(name, value)
+            check_number(name, value)
     labels = label_indices(labels, classes)
     train, test = [], []
     for label, name in enumerate(classes):
@@ -104,7 +104,7 @@ def label_indices(labels: ArrayLike, classes: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def check_count(name: str, value: object) -> None:
+def check_number(name: str, value: object) -> None:
     """Check a number of images or splits.
 
     Args:

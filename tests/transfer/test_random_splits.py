@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.transfer.random_splits import check_count, label_indices, random_split
+from cnnkit.transfer.random_splits import check_number, label_indices, random_split
 
 CLASSES = ("zebra", "ant", "mule")
 
@@ -54,6 +54,6 @@ def test_labels_of_other_classes(labels):
     ],
 )
 def test_counts(value, text):
-    check_count("n", np.int64(1))
+    check_number("n", np.int64(1))
     with pytest.raises(UsageError, match=text):
-        check_count("n", value)
+        check_number("n", value)

@@ -70,12 +70,12 @@ def test_a_damaged_file_among_others(call, folder, monkeypatch):
     assert "photos/0.png" in out and out.endswith("new/one.png\n")
     assert (folder / "new/one.png").stat().st_size > 1000
     # It takes no place in the picture, and does not count.
-    assert "shows" not in err
+    assert " shows " not in err
     monkeypatch.setattr(command, "MAX_DRAWN", 1)
     arguments = ["run", "bad.png", "photos/0.png", "photos/1.png", "--panel"]
     assert "two.png shows 1 of 2 images" in call(*arguments, "two.png")[2]
     monkeypatch.setattr(command, "MAX_DRAWN", 2)
-    assert "shows" not in call(*arguments, "three.png")[2]
+    assert " shows " not in call(*arguments, "three.png")[2]
 
 
 def test_errors_of_the_held_out_images(call, folder):
