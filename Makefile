@@ -29,7 +29,7 @@ LOCK = $(VENV)-lock/bin/uv pip compile --quiet --universal --python-version 3.11
 # The environment of `make test-light`: cnnkit-client, and no TensorFlow.
 LIGHT := $(VENV)-light
 
-.PHONY: demo test test-all test-light test-backends coverage lint format docs protos bench mutants fuzz lock pin-images sbom clean
+.PHONY: demo test test-all test-light test-backends coverage lint format docs notebooks protos bench mutants fuzz lock pin-images sbom clean
 
 demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real digits
 	PATH="$(CURDIR)/$(BIN):$$PATH" bash examples/demo.sh
@@ -37,7 +37,7 @@ demo: $(VENV)/demo.stamp  ## train, look inside, export, serve and query on real
 test: lint  ## the whole check
 	$(BIN)/python -m pytest $(TOGETHER) -m "not slow"
 
-test-all: lint $(VENV)/bench.stamp  ## the check with PyTorch, real weights and long runs
+test-all: lint $(VENV)/bench.stamp $(VENV)/notebooks.stamp  ## the check with PyTorch, real weights and long runs
 	$(BIN)/python -m pytest $(TOGETHER)
 
 test-light: $(LIGHT)/light.stamp  ## the installed wheel of the client, without TensorFlow
@@ -78,6 +78,9 @@ format: $(VENV)/dev.stamp
 docs: $(VENV)/docs.stamp  ## the API reference and the guides, in build/docs
 	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python docs/build_site.py build/docs
 
+notebooks: $(VENV)/notebooks.stamp  ## the lectures as notebooks with their outputs, in build/notebooks
+	$(BIN)/python notebooks/build_notebooks.py build/notebooks
+
 protos: $(VENV)/dev.stamp  ## generate the *_pb2 modules from their .proto files
 	$(BIN)/python -m grpc_tools.protoc -I serving --python_out=cnnkit/wire \
 		--pyi_out=cnnkit/wire serving/cnnkit_serving.proto serving/open_inference.proto
@@ -103,7 +106,7 @@ lock:  ## hashes of all packages, in requirements/
 	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
 	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra litert --extra metrics \
-		--extra onnx --extra openvino-int8 --extra rest --extra tensorboard -o requirements/all.txt
+		--extra notebooks --extra onnx --extra openvino-int8 --extra rest --extra tensorboard -o requirements/all.txt
 
 pin-images:  ## digests of the container images, which docker asks their registries for
 	$(PYTHON) serving/pin_images.py
@@ -133,6 +136,10 @@ $(VENV)/bench.stamp: $(VENV)/dev.stamp
 
 $(VENV)/docs.stamp: $(BIN)/python $(DECLARED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/notebooks.stamp: $(BIN)/python $(DECLARED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
 	touch $@
 
 $(LIGHT)/light.stamp: serving/client-requirements.txt client/setup.cfg $(DECLARED)
