@@ -65,8 +65,8 @@ def gradcam(
 
     Returns:
         One `Attribution` for every image. `map` has each position's value at the center of its
-        receptive field and is linear in between. If the receptive field is not known, positions are
-        spaced evenly.
+        receptive field and is bicubic in between (Keys 1981), without the negative values that this
+        may give. If the receptive field is not known, positions are spaced evenly.
 
     Raises:
         UsageError: If there is no such class, the model or the images do not fit, or the layer does
@@ -229,7 +229,8 @@ def _class_activation_maps(
             image=i,
             target=int(query.targets[i]),
             score=float(query.scores[i]),
-            map=(rows @ grid @ columns.T).astype(np.float32),
+            # Between high values and zeros, a cubic goes below zero.
+            map=np.maximum(rows @ grid @ columns.T, 0).astype(np.float32),
             layer=node.layer.name,
             grid=grid,
         )
@@ -278,7 +279,8 @@ def _upsampling_matrices(
 ) -> list[np.ndarray]:
     """Returns two matrices, (h, h') and (w, w'), that interpolate a grid to the pixels.
 
-    They are linear between the centers of the receptive fields.
+    They are cubic between the centers of the receptive fields. A linear interpolation would have
+    ridges along rows and columns, which look like stars.
     """
     sides = query.images.shape[1:3]
     try:
@@ -291,6 +293,24 @@ def _upsampling_matrices(
     matrices = []
     for start, step, size, side, count in zip(starts, steps, sizes, sides, grid, strict=True):
         centers = start + (size - 1) / 2 + step * np.arange(count)
-        units = np.eye(count)
-        matrices.append(np.stack([np.interp(np.arange(side), centers, u) for u in units], axis=1))
+        matrices.append(_cubic_matrix((np.arange(side) - centers[0]) / step, count))
     return matrices
+
+
+def _cubic_matrix(places: np.ndarray, count: int) -> np.ndarray:
+    """Returns (n, count), the weights of `count` values at `places`, which are indices.
+
+    It is the cubic convolution of Keys (1981) with a = -1/2. Outside of the first and the last
+    index the value is that at the edge, and beyond the edges values are repeated.
+    """
+    places = np.clip(places, 0, count - 1)
+    before = np.floor(places).astype(int)
+    matrix = np.zeros((len(places), count))
+    for offset in range(-1, 3):
+        distance = np.abs(places - before - offset)
+        near = (1.5 * distance - 2.5) * distance**2 + 1
+        far = ((2.5 - 0.5 * distance) * distance - 4) * distance + 2
+        weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
+        column = np.clip(before + offset, 0, count - 1)
+        np.add.at(matrix, (np.arange(len(places)), column), weights)
+    return matrix

@@ -3,10 +3,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from cnnkit.errors import UsageError
 from cnnkit.visualize import compare_attributions, gradcam, gradcam_plus_plus, occlusion, scorecam
+from cnnkit.visualize.attribution import cam as maps_module
+from cnnkit.visualize.attribution.cam import _cubic_matrix
 from cnnkit.visualize.attribution.sanity_check import rank_correlation
 from tests.helpers.interpolation import interpolated
 from tests.visualize.attribution.networks import (
@@ -105,18 +108,45 @@ def test_grid_values_lie_at_the_centers_of_receptive_fields(images):
     [one] = gradcam(NETWORKS["ours"](), images[0], 3)
     grid = one.grid
     assert grid.shape == (9, 12)
-    # Position i of pool1, and so of conv2, depends on 4 pixels from 2 i on: center 2 i + 1.5.
-    for row, column in ((5, 8), (9, 22), (12, 3)):
-        r, c = (row - 1.5) / 2, (column - 1.5) / 2
-        i, j = int(r), int(c)
-        v, u = r - i, c - j
-        by_hand = (1 - v) * ((1 - u) * grid[i, j] + u * grid[i, j + 1]) + v * (
-            (1 - u) * grid[i + 1, j] + u * grid[i + 1, j + 1]
-        )
-        assert one.map[row, column] == pytest.approx(by_hand, rel=1e-5)
+    # Position i of pool1, and so of conv2, depends on 4 pixels from 2 i on: center 2 i + 1.5. That
+    # is one pixel more than TensorFlow's, which has other weights at the edges.
+    by_tensorflow = tf.raw_ops.ResizeBicubic(
+        images=grid[None, ..., None], size=[18, 24], half_pixel_centers=True
+    )[0, ..., 0]
+    assert grid.max() > 0
+    shown = one.map[1:19, 1:25][4:-4, 4:-4]
+    expected = np.maximum(by_tensorflow, 0)[4:-4, 4:-4]
+    np.testing.assert_allclose(shown, expected, atol=1e-5 * grid.max())
     # No extrapolation beyond the centers.
     assert one.map[0, 0] == grid[0, 0]
     assert one.map[-1, -1] == pytest.approx(grid[-1, -1], rel=1e-6)
+
+
+def test_a_cubic_passes_through_its_values_and_has_no_kinks():
+    """Keys' cubic is exact for parabolas, and its slope beside a value is that of its neighbors."""
+    places = np.linspace(1, 7, 601)
+    matrix = _cubic_matrix(places, 9)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1)
+    np.testing.assert_allclose(matrix @ (np.arange(9.0) - 3) ** 2, (places - 3) ** 2, atol=1e-9)
+    peak = matrix @ (np.arange(9) == 4)
+    assert peak.min() < -0.06 and peak.max() == 1
+    # A line between the values would have a jump of 2 in its slope at the peak.
+    assert np.abs(np.diff(np.gradient(peak, places))).max() < 0.06
+    assert _cubic_matrix(np.array([-3.0, 20.0]), 9) @ np.arange(9) == pytest.approx([0, 8])
+
+
+def test_a_map_is_not_negative_beside_a_high_value(images, monkeypatch):
+    keras.utils.set_random_seed(4)
+    made = []
+    enlarge = maps_module._upsampling_matrices
+    monkeypatch.setattr(
+        maps_module, "_upsampling_matrices", lambda *args: made.append(enlarge(*args)) or made[-1]
+    )
+    [one] = gradcam(NETWORKS["ours"](), images[0], 3)
+    [(rows, columns)] = made
+    cubic = rows @ one.grid @ columns.T
+    assert cubic.min() < -0.01 * cubic.max()
+    np.testing.assert_allclose(one.map, np.maximum(cubic, 0), atol=1e-6 * cubic.max())
 
 
 def test_grid_values_are_spaced_evenly_without_known_receptive_fields(images):
@@ -128,7 +158,9 @@ def test_grid_values_are_spaced_evenly_without_known_receptive_fields(images):
     [one] = gradcam(model, images[0], 0)
     assert one.grid.shape == (10, 13)
     assert one.map[0, 0] == pytest.approx(one.grid[0, 0])
-    expected = 0.75 * one.grid[3] + 0.25 * one.grid[4]
+    # A quarter of the way from row 3 to row 4.
+    weights = np.array([-0.0703125, 0.8671875, 0.2265625, -0.0234375])
+    expected = np.maximum(weights @ one.grid[2:6], 0)
     assert one.map[7, 0] == pytest.approx(expected[0], rel=1e-5)
 
 
