@@ -66,4 +66,20 @@ def heat(values: np.ndarray) -> np.ndarray:
         >>> heat(np.array([[0, 1, 2, 3.0]])).round(1).tolist()
         [[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]]
     """
-    return np.asarray(np.clip(3 * to_unit_range(values)[..., None] - np.arange(3), 0, 1))
+    return ramp(to_unit_range(values))
+
+
+def ramp(strength: np.ndarray) -> np.ndarray:
+    """Color values of 0..1: black, red, yellow, white.
+
+    Args:
+        strength: (h, w).
+
+    Returns:
+        (h, w, 3) in 0..1.
+
+    Example:
+        >>> ramp(np.array([[0, 0.5]])).tolist()
+        [[[0.0, 0.0, 0.0], [1.0, 0.5, 0.0]]]
+    """
+    return np.asarray(np.clip(3 * strength[..., None] - np.arange(3), 0, 1))

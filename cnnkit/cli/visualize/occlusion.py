@@ -24,8 +24,12 @@ def add_occlusion_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the figure."""
     add_network_arguments(parser)
     add_image_argument(parser)
-    parser.add_argument("--square", type=COUNT, default=32, help="side in pixels (default: 32)")
-    parser.add_argument("--stride", type=COUNT, default=8, help="step in pixels (default: 8)")
+    parser.add_argument(
+        "--square", type=COUNT, help="side in pixels (default: a seventh of the image's)"
+    )
+    parser.add_argument(
+        "--stride", type=COUNT, help="step in pixels (default: a quarter of the square's side)"
+    )
     parser.add_argument(
         "--fill", type=LEVEL, nargs="+", default=[128.0], help="gray, or red green blue, in 0..255"
     )

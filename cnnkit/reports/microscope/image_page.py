@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from cnnkit._files import json_text
 from cnnkit._html.elements import Content, DataUrl, element, html_table
-from cnnkit._pixels import as_rgb, heat
+from cnnkit._pixels import as_rgb, heat, ramp
 from cnnkit.errors import escape_controls, truncate
 from cnnkit.models.logits import output_activation
 from cnnkit.reports.microscope.page import picture, plural, render
@@ -20,13 +21,14 @@ from cnnkit.reports.microscope.survey import LayerSurvey
 from cnnkit.reports.microscope.unit_page import SiteNames, class_file, unit_file
 from cnnkit.visualize import AttributionComparison, OcclusionMaps, compare_attributions, occlusion
 from cnnkit.visualize.classifier import as_classifier
+from cnnkit.visualize.occlusion.occlusion import default_square
 
 IMAGES = "images"
 METHODS = ("saliency", "gradcam")
 # Rows of the probabilities, and images that are like an image.
 CLASSES, NEAREST = 5, 6
-# The square covers a seventh of the shorter side, as 32 of 224 pixels, and moves by half of itself.
-SIDES = 7
+# The square moves by a part of itself.
+STEP = 2
 # Pixels of the longer side of a picture.
 SIDE = 320
 
@@ -58,8 +60,8 @@ def study_image(model: keras.Model, number: int, pixels: np.ndarray) -> ImageStu
         number: Index of the image.
         pixels: (h, w, c) float32 in 0..255, as the network takes it.
     """
-    side = max(2, round(min(pixels.shape[:2]) / SIDES))
-    covered = occlusion(model, pixels, square=side, stride=max(1, side // 2))
+    side = default_square(pixels.shape)
+    covered = occlusion(model, pixels, square=side, stride=max(1, side // STEP))
     classifier = as_classifier(model)
     outputs = model(pixels[None], training=False)
     if output_activation(classifier.end.layer) is None:
@@ -87,8 +89,8 @@ def write_image_pictures(folder: Path, study: ImageStudy) -> dict[str, str]:
     name, shape = image_page_file(study.number), study.pixels.shape[:2]
     shown = {
         "image": as_rgb(study.pixels),
-        "probability": _enlarged(study.covered.probability[..., None].repeat(3, axis=2), shape),
-        "activity": _enlarged(heat(np.maximum(study.covered.activity, 0)), shape),
+        "probability": _enlarged(_colored(study.covered.probability), shape),
+        "activity": _enlarged(_colored(study.covered.activity), shape),
     }
     for place, method in enumerate(study.compared.methods):
         stages = [study.compared.maps, *study.compared.randomized_maps]
@@ -98,6 +100,23 @@ def write_image_pictures(folder: Path, study: ImageStudy) -> dict[str, str]:
         kind: write_picture(folder, f"{name}-{kind}", pixels, SIDE)
         for kind, pixels in shown.items()
     }
+
+
+def _colored(values: np.ndarray) -> np.ndarray:
+    """Color a map from its smallest value, black, to its largest, white; one value is gray."""
+    span = float(np.ptp(values))
+    if not span:
+        return np.full((*values.shape, 3), 0.5)
+    return ramp((values - values.min()) / span)
+
+
+def _scale(values: np.ndarray, write: Callable[[float], str]) -> Content:
+    """Return the colors of a map with its smallest and its largest value beside them."""
+    low, high = write(float(values.min())), write(float(values.max()))
+    if not np.ptp(values):
+        return element("p", f"{low} everywhere", class_="scale")
+    colors = element("span", class_="ramp", role="img", aria_label=f"colors from {low} to {high}")
+    return element("p", low, colors, high, class_="scale")
 
 
 def _enlarged(grid: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -237,14 +256,24 @@ def _occlusion(
     first = element(
         "figure", stage, slider, element("figcaption", id="covered", aria_live="polite")
     )
-    shown = [
-        ("probability", f"probability of {target} by place of the square: white is 1, black is 0"),
-        ("activity", f"activity of {covered.layer} unit {covered.unit}: white is the largest"),
-    ]
+    percent = _percent_digits(covered.probability)
+    shown: list[tuple[str, str, np.ndarray, Callable[[float], str]]] = [
+        (
+            "probability", f"probability of {target} by place of the square",
+            covered.probability, lambda value: f"{value:.{percent}%}",
+        ),
+        (
+            "activity", f"activity of {covered.layer} unit {covered.unit} by place of the square",
+            covered.activity, lambda value: f"{value:.4g}",
+        ),
+    ]  # fmt: skip
     figures = [
-        element("figure", picture(files[kind], words, "shown"), element("figcaption", words))
-        for kind, words in shown
-    ]
+        element(
+            "figure", picture(files[kind], words, "shown"), _scale(values, write),
+            element("figcaption", words),
+        )
+        for kind, words, values, write in shown
+    ]  # fmt: skip
     height, width = covered.square
     words = (
         f"A gray square of {height} x {width} pixels covers one of {plural(len(places), 'place')}"
@@ -252,6 +281,12 @@ def _occlusion(
         f" {covered.clean_probability:.1%}."
     )
     return [element("p", words), element("div", first, *figures, class_="three")]
+
+
+def _percent_digits(probability: np.ndarray) -> int:
+    """Return the digits of percentages that tell the smallest from the largest probability."""
+    span = 100 * float(np.ptp(probability))
+    return min(max(1, math.ceil(1 - math.log10(span))), 6) if span else 1
 
 
 def _text(name: str) -> str:

@@ -145,7 +145,7 @@ def _tile(pixels: np.ndarray) -> np.ndarray:
 
 def _resize(pixels: np.ndarray, side: int) -> np.ndarray:
     sides = [max(1, round(one * side / max(pixels.shape[:2]))) for one in pixels.shape[:2]]
-    return _bytes(tf.image.resize(pixels, sides, antialias=True).numpy())
+    return _bytes(tf.image.resize(pixels, sides, method="bicubic", antialias=True).numpy())
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

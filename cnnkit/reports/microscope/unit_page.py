@@ -91,7 +91,7 @@ def _neighbors(layer: LayerSurvey, unit: int) -> Content:
             other = layer.units[place + step]
             text = arrow.format(other)
             links += [element("a", text, href=f"{unit_file(other)}.html", rel=relation), " "]
-    keys = element("small", "keys: \u2190 \u2192 turn pages, u goes up, / searches")
+    keys = element("small", "keys: \u2190 \u2192 turn pages, u goes up, / searches", class_="keys")
     return element("p", *links, keys)
 
 

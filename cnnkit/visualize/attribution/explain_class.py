@@ -34,9 +34,6 @@ OCCLUSION = "occlusion"
 BY_RULE = ("deconvnet", "guided", "gradient")
 # Names of the methods of `explain_class`.
 EXPLANATION_METHODS = (*BY_RULE, "saliency", "smoothgrad", *CAMS, OCCLUSION)
-# Squares of a side that `explain_class` covers one after the other: 32 of 224 pixels. They overlap.
-SQUARES_PER_SIDE = 7
-STRIDES_PER_SQUARE = 4
 
 
 def explain_class(
@@ -144,13 +141,9 @@ def _project_classes(query: AttributionQuery, rule: str, batch_size: int) -> lis
 def _occlude(query: AttributionQuery, i: int, batch_size: int) -> Attribution:
     """Covers one image place by place, up to its borders."""
     image = query.images[i]
-    square = max(1, round(min(image.shape[:2]) / SQUARES_PER_SIDE))
-    stride = max(1, square // STRIDES_PER_SQUARE)
     maps = occlusion(
         query.model,
         image,
-        square,
-        stride,
         batch_size=batch_size,
         target=int(query.targets[i]),
         edge="clip",

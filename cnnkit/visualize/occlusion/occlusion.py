@@ -30,6 +30,9 @@ from cnnkit.visualize.rule_support import check_supports_rule
 
 METHODS = ("incremental", "plain")
 EDGES = ("inside", "clip")
+# The square goes this often into the shorter side of the image. Neither its size nor the step is in
+# the paper.
+SIDES = 7
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class OcclusionMaps:
 def occlusion(
     model: keras.Model,
     image: np.ndarray,
-    square: int | tuple[int, int] = 32,
-    stride: int | tuple[int, int] = 8,
+    square: int | tuple[int, int] | None = None,
+    stride: int | tuple[int, int] | None = None,
     fill: float | Sequence[float] | None = None,
     method: str | None = None,
     batch_size: int = 32,
@@ -122,8 +125,10 @@ def occlusion(
     Args:
         model: A classifier, functional or sequential, that ends in logits, a softmax or a sigmoid.
         image: (h, w, 3), as the model takes it; RGB in 0..255 for cnnkit models.
-        square: Side of the square, or (height, width), in pixels.
-        stride: Step from one place to the next, or (down, across), in pixels.
+        square: Side of the square, or (height, width), in pixels; None takes a seventh of the
+            shorter side of the image: 32 pixels of 224.
+        stride: Step from one place to the next, or (down, across), in pixels; None takes a quarter
+            of the square, or of its shorter side.
         fill: Gray value or color of the square, in the image's range of values; None takes the
             middle of the range that the model expects, or that the image has: 128, 0.5 or 0.
         method: `"incremental"`, `"plain"`, or None for incremental wherever the network has layers
@@ -158,7 +163,8 @@ def occlusion(
     check_weights(classifier.nodes)
     [image] = as_image_batch(classifier.graph, _single_image(image))
     index = None if target is None else class_index(model, target)
-    square, stride = _pair(square, "square"), _pair(stride, "stride")
+    square = _pair(default_square(image.shape) if square is None else square, "square")
+    stride = _pair(max(1, min(square) // 4) if stride is None else stride, "stride")
     rows, columns = _places(image.shape, square, stride, edge)
     method = _choose_method(method, classifier.nodes)
     check_batch_size(batch_size)
@@ -236,6 +242,16 @@ def _check_finite_outputs(name: str, activities: np.ndarray, scores: np.ndarray)
             f"Model {name!r} has outputs for the covered image that are not finite",
             hint="Check the image and the weights",
         )
+
+
+def default_square(shape: Sequence[int]) -> int:
+    """Returns the side of the square for an image of a shape, (h, w, ...).
+
+    Example:
+        >>> default_square((224, 224, 3)), default_square((64, 80, 3)), default_square((8, 8, 1))
+        (32, 9, 2)
+    """
+    return max(min(2, *shape[:2]), round(min(shape[:2]) / SIDES))
 
 
 # Checks of the arguments.

@@ -130,6 +130,24 @@ def test_the_keyboard_turns_pages(page):
     assert (title(page), page.input_value("#search")) == ("conv2", "u/")
 
 
+def test_keys_are_told_only_where_there_is_a_keyboard(page, site, window):
+    """A phone has neither a pointer that hovers nor a fine one."""
+    address = f"{site.as_uri()}/conv1/unit-0003.html"
+    page.goto(address)
+    keys = page.locator(".keys")
+    assert keys.is_visible()
+    assert keys.inner_text().startswith("keys: ")
+    phone = page.context.browser.new_context(has_touch=True, is_mobile=True, viewport=PHONE)
+    try:
+        other = phone.new_page()
+        other.goto(address)
+        assert other.inner_text("h1") == "conv1, unit 3"
+        assert other.locator(".keys").count() == 1
+        assert not other.locator(".keys").is_visible()
+    finally:
+        phone.close()
+
+
 def test_the_search_finds_layers_units_and_classes(page, site):
     page.click("#search")
     page.keyboard.type("conv2 UNIT 12")

@@ -218,6 +218,20 @@ def test_image_pages_show_what_keras_computes(run, tmp_path):
         assert len({(row, column) for row, column, _, _ in data["places"]}) == 121
         shown = np.array([one[2] for one in data["places"]])
         np.testing.assert_allclose(shown, outputs[:, best[0]], atol=2e-4)
+        # The colors go from the smallest to the largest probability, and their numbers are beside.
+        colors = tf.io.decode_image(
+            next((site / "images").glob(f"image-{number:06d}-probability.*")).read_bytes()
+        ).numpy()
+        grid = outputs[:, best[0]].reshape(11, 11)
+        for place, is_bright in ((grid.argmin(), False), (grid.argmax(), True)):
+            row, column = (
+                int((one + 0.5) * side / 11)
+                for one, side in zip(divmod(int(place), 11), colors.shape, strict=False)
+            )
+            assert (colors[row, column].mean() > 150) == is_bright
+        digits = max(1, int(np.ceil(1 - np.log10(100 * np.ptp(grid)))))
+        scale = [f"{100 * one:.{digits}f}%" for one in (grid.min(), grid.max())]
+        assert set(scale) <= set(page.texts), (scale, page.texts)
         labels = [data["names"][str(one[3])] for one in data["places"]]
         assert labels == [names[one] for one in outputs.argmax(axis=1)]
         for layer, values in zip(("conv1", "conv2"), largest, strict=True):

@@ -303,14 +303,24 @@ def test_projections_of_the_same_map_from_other_images(tmp_path, capsys):
         np.testing.assert_allclose(found, expected.projection, atol=1e-6)
         assert facts["others"][n]["activation"] == pytest.approx(expected.activation, rel=1e-5)
     assert json.loads((tmp_path / "alone.png.json").read_text())["others"] == []
-    # The third of five columns, without its title: four places, one of them empty.
-    column = np.array_split(matplotlib.image.imread(beside)[60:-60, :, :3], 5, axis=1)[2]
+    # The third of five columns, without what is above and below it: four places, one of them empty.
+    column = np.array_split(matplotlib.image.imread(beside)[95:452, :, :3], 5, axis=1)[2]
     quarters = [q for half in np.array_split(column, 2) for q in np.array_split(half, 2, axis=1)]
     assert [np.mean(quarter < 0.99) > 0.3 for quarter in quarters] == [True, True, True, False]
     assert main([*command, "--output", str(alone), "--others", "missing.png"]) == 2
     assert (
         "--others must be an existing image file, received missing.png" in capsys.readouterr().err
     )
+
+
+def test_the_square_is_a_seventh_of_the_image_and_moves_by_a_quarter():
+    """As 32 of 224 pixels and 8; a square of 32 would leave hardly any place on a small image."""
+    model, image = detector(shape=(64, 72, 3))
+    seen = occlusion(model, image)
+    assert seen.square == (9, 9)
+    assert (seen.rows.tolist(), seen.columns[-1]) == (list(range(0, 56, 2)), 62)
+    seen = occlusion(model, image, (9, 20))
+    assert (seen.square, seen.rows[1], seen.columns[1]) == ((9, 20), 2, 2)
 
 
 def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
