@@ -56,7 +56,6 @@ SHARED: dict[str, str] = {
     "features/image_batches": "features/test_extract.py",
     "cli/train_runs": "cli/commands/test_train.py",
     "figures/filters": "visualize/test_filters.py",
-    "figures/occlusion": "visualize/occlusion/test_occlusion.py",
     "figures/training_curves": "cli/commands/test_plot.py",
     "models/feature_extractor": "features/test_extractor.py",
     "models/weights/weights_file": "models/weights/test_open.py",

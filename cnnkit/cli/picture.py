@@ -41,7 +41,7 @@ def add_picture_arguments(
     parser.add_argument(
         "--dpi",
         type=Whole(minimum=10, maximum=1200),
-        help="pixels per inch of the picture (default: 70 to 150, by the figure)",
+        help="pixels per inch of the picture (default: 150)",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files that exist (default: refuse)"

@@ -9,13 +9,27 @@ from typing import TYPE_CHECKING, Any, Unpack
 import numpy as np
 
 from cnnkit._pixels import CLIP_FRACTION, as_rgb, brightest_value, center_on_gray, to_unit_range
-from cnnkit.figures.canvas import PictureOptions, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import (
+    TEXT,
+    TICKS,
+    TITLE,
+    PictureOptions,
+    add_caption,
+    hide_axes,
+    new_figure,
+    plain_name,
+    save_figure,
+    text_height,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Attribution, AttributionComparison, SynthesizedImage
 
 # Colors of maps, from 0 to the largest values.
 COLORS = "inferno"
+# How much of the image the brightest color hides.
+OPACITY = 0.8
 
 
 def draw_attribution(
@@ -38,34 +52,38 @@ def draw_attribution(
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(9.6, 3.7)
+    figure = new_figure(12, 4.9)
     original, alone, over = figure.subplots(1, 3)
     pixels = as_rgb(image)
     strength = to_unit_range(result.map)
     original.imshow(pixels)
-    original.set_title("image", fontsize=10)
+    original.set_title("image", fontsize=TITLE)
     options = {"cmap": COLORS, "vmin": 0, "vmax": 1}
     colored = alone.imshow(strength, **options)
-    alone.set_title(f"{result.method}, {name or f'class {result.target}'}", fontsize=10)
+    title = f"{result.method}, {plain_name(name or f'class {result.target}')}"
+    alone.set_title(wrap_text(title, 3.5, TITLE), fontsize=TITLE)
     over.imshow(heat_over(image, result.map))
-    over.set_title("over the image", fontsize=10)
+    over.set_title("over the image", fontsize=TITLE)
     hide_axes((original, alone, over))
-    figure.subplots_adjust(left=0.01, right=0.91, top=0.9, bottom=0.12, wspace=0.04)
-    bar = figure.colorbar(colored, cax=figure.add_axes((0.92, 0.16, 0.012, 0.7)), ticks=[0, 1])
-    bar.ax.set_yticklabels(["0", f"{brightest_value(result.map):.2g}"], fontsize=7)
     grid_text = ""
     if result.grid is not None:
         grid_text = (
-            f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} positions · "
+            f"maps of {result.layer}, {' x '.join(map(str, result.grid.shape))} positions,"
+            " bicubic between them · "
         )
-    figure.text(
-        0.5,
-        0.03,
+    caption = wrap_text(
         f"logit {result.score:.3g} · {grid_text}the {CLIP_FRACTION:.1%} largest values share the"
         " brightest color",
-        ha="center",
-        fontsize=9,
+        11.6,
     )
+    below = text_height(caption) / 4.9
+    figure.subplots_adjust(left=0.01, right=0.93, top=0.9, bottom=below, wspace=0.03)
+    place = alone.get_position()
+    bar = figure.colorbar(
+        colored, cax=figure.add_axes((0.94, place.y0, 0.012, place.height)), ticks=[0, 1]
+    )
+    bar.ax.set_yticklabels(["0", f"{brightest_value(result.map):.2g}"], fontsize=TICKS)
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
@@ -84,7 +102,13 @@ def draw_synthesized(
     """
     columns = min(4, len(results))
     rows = -(-len(results) // columns)
-    figure = new_figure(2.6 * columns, 2.9 * rows + 0.35)
+    width = 3.3 * columns
+    caption = wrap_text(
+        "optimized from noise; activation for the noise → for the image", width - 0.2
+    )
+    below = text_height(caption)
+    height = 3.85 * rows + below
+    figure = new_figure(width, height)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     hide_axes(grid)
     for axes, one in zip(grid, results, strict=False):
@@ -92,18 +116,17 @@ def draw_synthesized(
         axes.set_title(
             f"{one.layer} unit {one.unit}\n{one.start:.3g} → {one.activation:.3g}"
             + ("" if one.fires else ": does not fire"),
-            fontsize=9,
+            fontsize=TITLE,
         )
-    below = 0.35 / (2.9 * rows + 0.35)
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.4 / (2.9 * rows + 0.35), bottom=below,
-                           wspace=0.04, hspace=0.2)  # fmt: skip
-    caption = "optimized from noise; activation for the noise → for the image"
-    figure.text(0.5, below / 4, caption, ha="center", fontsize=8)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.55 / height, bottom=below / height, wspace=0.04, hspace=0.2
+    )
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
 def heat_over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Color an image, in gray, by a map: yellow is the largest value, and zero is dark.
+    """Color an image, in gray, by a map: yellow is the largest value, and zero has no color.
 
     Args:
         image: (h, w, c) in 0..255.
@@ -116,7 +139,7 @@ def heat_over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
 
     strength = to_unit_range(values)
     colored = matplotlib.colormaps[COLORS](strength)[..., :3]
-    share = (0.25 + 0.6 * strength)[..., None]
+    share = OPACITY * strength[..., None]
     gray = as_rgb(image).mean(axis=-1, keepdims=True)
     return np.asarray((1 - share) * gray + share * colored)
 
@@ -172,15 +195,23 @@ def draw_comparison(
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     rows, columns = 1 + len(result.stages), 1 + len(result.methods)
-    height = 1.95 * rows + 0.75
-    figure = new_figure(1.75 * columns, height)
+    caption = wrap_text(
+        "ρ: Spearman's rank correlation of absolute values with the first row's; 1 where nothing"
+        f" changed · each picture on its own scale, its {CLIP_FRACTION:.1%} largest values the same"
+        " · rules: gray is 0",
+        1.95 * columns - 0.2,
+    )
+    below = text_height(caption)
+    height = 2.25 * rows + below
+    figure = new_figure(1.95 * columns, height)
     grid = figure.subplots(rows, columns, squeeze=False)
     hide_axes(grid.flat)
     grid[0, 0].imshow(as_rgb(image))
-    grid[0, 0].set_title(name or f"class {result.target}", fontsize=9)
+    title = plain_name(name or f"class {result.target}")
+    grid[0, 0].set_title(wrap_text(title, 1.8, TEXT), fontsize=TEXT)
     for axes, stage in zip(grid[1:, 0], result.stages, strict=True):
         text = f"weights random\nfrom the top\ndown to {stage}"
-        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes)
+        axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=TEXT, transform=axes.transAxes)
     for row, maps in enumerate((result.maps, *result.randomized_maps)):
         for column, values in enumerate(maps):
             axes = grid[row, column + 1]
@@ -189,21 +220,14 @@ def draw_comparison(
             if row == 0:
                 method = result.methods[column]
                 of_maps = "cam" in method and result.layer
-                axes.set_title(f"{method} {result.layer}" if of_maps else method, fontsize=9)
+                title = f"{method} {result.layer}" if of_maps else method
+                axes.set_title(wrap_text(title, 1.8, TEXT), fontsize=TEXT)
             else:
                 correlation = result.correlations[row - 1, column]
                 text = "one value" if np.isnan(correlation) else f"ρ = {correlation:.2f}"
-                axes.set_title(text, fontsize=9)
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.3 / height, bottom=0.5 / height,
-                           wspace=0.05, hspace=0.16)  # fmt: skip
-    figure.text(
-        0.5,
-        0.08 / height,
-        "ρ: Spearman's rank correlation of absolute values with the first row's;"
-        " 1 where nothing changed\n"
-        f"each picture on its own scale, its {CLIP_FRACTION:.1%} largest values the same"
-        " · rules: gray is 0",
-        ha="center",
-        fontsize=8,
+                axes.set_title(text, fontsize=TEXT)
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.5 / height, bottom=below / height, wspace=0.05, hspace=0.18
     )
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+import numpy as np
 
 from cnnkit._staging import staged_file, write_errors
 from cnnkit.errors import UsageError, escape_controls, truncate
@@ -20,8 +23,15 @@ if TYPE_CHECKING:
 # Endings of the names of picture files.
 FORMATS = (".png", ".svg", ".pdf")
 DPI_RANGE = range(10, 1201)
-# Pixels per inch by default: the smallest texts, of 7 points, are 11 pixels high.
-DEFAULT_DPI = 110
+# Pixels per inch by default: a figure as wide as a slide has some 2000 pixels.
+DEFAULT_DPI = 150
+# Points of titles, of axes and captions, and of numbers along axes: they can be read from the last
+# row on a slide that is as wide as the figure.
+TITLE, TEXT, TICKS = 12, 11, 9
+# Width of a letter as part of the size of its font, on average, and of a line's height.
+_LETTER, _LINE = 0.56, 1.3
+# Inches between a caption and the edges of the figure.
+_MARGIN = 0.1
 # Pixels of a picture, at most: matplotlib needs some 10 bytes for each.
 MAX_PIXELS = 200_000_000
 # Characters of a text and of a name in a figure, at most: a longer one takes minutes to draw.
@@ -38,7 +48,7 @@ class PictureOptions(TypedDict, total=False):
     """How a picture is written.
 
     Attributes:
-        dpi: Pixels per inch, 10 to 1200; None takes the figure's own number, 110 to 150. Lines and
+        dpi: Pixels per inch, 10 to 1200; None takes 150. Lines and
             texts of .svg and .pdf files have no pixels, and the images in them do.
         overwrite: Whether to replace a file that exists. Without it, an existing file is an error.
 
@@ -138,8 +148,6 @@ def require_matplotlib() -> None:
 def save_figure(
     figure: Figure,
     path: str | Path,
-    *,
-    default_dpi: int = DEFAULT_DPI,
     **picture: Unpack[PictureOptions],
 ) -> None:
     """Write a figure to a picture file, whole or not at all. Its texts are drawn as they are.
@@ -147,7 +155,6 @@ def save_figure(
     Args:
         figure: The figure.
         path: File to write: .png, .svg or .pdf.
-        default_dpi: Pixels per inch where `dpi` is not given.
         **picture: `dpi` and `overwrite`.
 
     Raises:
@@ -155,7 +162,7 @@ def save_figure(
     """
     from matplotlib import rc_context
 
-    path, dpi = check_picture(path, **picture), picture.get("dpi") or default_dpi
+    path, dpi = check_picture(path, **picture), picture.get("dpi") or DEFAULT_DPI
     width, height = figure.get_size_inches()
     if width * height * dpi**2 > MAX_PIXELS:
         raise UsageError(
@@ -179,6 +186,53 @@ def lay_out(figure: Figure, **options: Any) -> None:
     _make_plain(figure)
     with rc_context(_PLAIN_TEXT):
         figure.tight_layout(**options)
+
+
+def wrap_text(text: str, width: float, size: float = TEXT) -> str:
+    r"""Break the lines of a text that are wider than some inches.
+
+    Args:
+        text: The text.
+        width: Inches.
+        size: Points of the font.
+
+    Example:
+        >>> wrap_text("probability of class Motorbikes", 2, 12)
+        'probability of class\nMotorbikes'
+    """
+    letters = max(8, int(width * 72 / (_LETTER * size)))
+    lines = [textwrap.wrap(line, letters) or [""] for line in text.split("\n")]
+    return "\n".join(part for line in lines for part in line)
+
+
+def text_height(text: str, size: float = TEXT) -> float:
+    """Return the inches that the lines of a text take, with the margins above and below them."""
+    return 2 * _MARGIN + (1 + text.count("\n")) * _LINE * size / 72
+
+
+def add_caption(figure: Figure, text: str) -> None:
+    """Write a text, of which `wrap_text` broke the lines, below the axes of a figure."""
+    height = figure.get_size_inches()[1]
+    figure.text(0.5, _MARGIN / height, text, ha="center", va="bottom", fontsize=TEXT)
+
+
+def tile_pictures(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Arrange pictures in rows, white between them and where one is missing.
+
+    Args:
+        pictures: (h, w, 3) in 0..1, of one size.
+        columns: Pictures in a row.
+    """
+    height, width = pictures[0].shape[:2]
+    gap = max(1, min(height, width) // 20)
+    rows = -(-len(pictures) // columns)
+    sides = rows * (height + gap) - gap, columns * (width + gap) - gap
+    pixels = np.ones((*sides, 3), np.float32)
+    for number, picture in enumerate(pictures):
+        row, column = divmod(number, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        pixels[top : top + height, left : left + width] = picture
+    return pixels
 
 
 def plain_name(name: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -11,7 +10,19 @@ import numpy as np
 
 from cnnkit._pixels import as_rgb
 from cnnkit.figures.attribution import explanation_pixels, is_signed
-from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import (
+    TEXT,
+    TICKS,
+    TITLE,
+    PictureOptions,
+    add_caption,
+    lay_out,
+    new_figure,
+    plain_name,
+    save_figure,
+    text_height,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +32,9 @@ if TYPE_CHECKING:
 # Largest numbers of classes for which the counts in the cells, and the class names, are readable.
 MAX_COUNTED, MAX_NAMED = 20, 60
 # Characters of the name of a file and of a class below an image.
-MAX_FILE, MAX_CLASS = 38, 32
+MAX_FILE, MAX_CLASS = 38, 24
+# Opacity of the bar of a bin with hardly any images.
+PALEST = 0.2
 # Colors of the bars of right and wrong classes.
 RIGHT, WRONG = "lightcoral", "lightsteelblue"
 
@@ -59,16 +72,18 @@ def draw_confusion(
     shown = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     figure.colorbar(shown, ax=axes, fraction=0.046, pad=0.03, label="part of the class")
     axes.set(xlabel="answer", ylabel="right class", title=title)
-    axes.title.set_fontsize(9)
+    axes.title.set_text(wrap_text(title, side + 1.5, TEXT))
+    axes.title.set_fontsize(TEXT)
     if len(used) <= MAX_NAMED:
-        axes.set_xticks(range(len(used)), names, rotation=90, fontsize=8)
-        axes.set_yticks(range(len(used)), names, fontsize=8)
+        axes.set_xticks(range(len(used)), names, rotation=90, fontsize=TICKS)
+        axes.set_yticks(range(len(used)), names, fontsize=TICKS)
     if len(used) <= MAX_COUNTED:
         for row, column in np.argwhere(matrix):
             color = "white" if fractions[row, column] > 0.5 else "black"
             axes.text(
-                column, row, matrix[row, column], ha="center", va="center", fontsize=8, color=color
-            )
+                column, row, matrix[row, column], ha="center", va="center", fontsize=TICKS,
+                color=color,
+            )  # fmt: skip
     lay_out(figure)
     save_figure(figure, path, **picture)
 
@@ -83,8 +98,8 @@ def draw_reliability(
     """Draw a reliability diagram (Guo et al. 2017, Fig. 1).
 
     Above, for the images of each bin of confidence: the accuracy as a bar, and the mean confidence
-    as a line. In a calibrated network every bar ends at its line. Below: the number of images in
-    each bin.
+    as a line. In a calibrated network every bar ends at its line. A bar of few images is pale, and
+    its standard error is long. Below: the number of images in each bin.
 
     Args:
         bins: `low`, `high`, `images`, `confidence` and `accuracy` of each bin, as in the results of
@@ -96,30 +111,42 @@ def draw_reliability(
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(5.2, 5.6)
+    figure = new_figure(6.4, 6.8)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     width = bins[0]["high"] - bins[0]["low"]
     filled = [one for one in bins if one["images"]]
-    axes.bar(
-        [one["low"] for one in filled],
-        [one["accuracy"] for one in filled],
+    most = max((one["images"] for one in filled), default=1)
+    lows, rates = ([one[key] for one in filled] for key in ("low", "accuracy"))
+    axes.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
+    bars = axes.bar(
+        lows,
+        rates,
         width,
         align="edge",
         color="tab:blue",
         edgecolor="white",
         label="answered right",
     )
+    for bar, one in zip(bars, filled, strict=True):
+        # A bin of few images is pale, because its accuracy is uncertain.
+        bar.set_alpha(PALEST + (1 - PALEST) * (one["images"] / most) ** 0.5)
+    errors = [(one["accuracy"] * (1 - one["accuracy"]) / one["images"]) ** 0.5 for one in filled]
+    centers = [low + width / 2 for low in lows]
+    axes.errorbar(
+        centers, rates, errors, fmt="none", ecolor="0.3", capsize=3, label="standard error"
+    )
     axes.hlines(
         [one["confidence"] for one in filled],
-        [one["low"] for one in filled],
+        lows,
         [one["high"] for one in filled],
         color="tab:red",
-        linewidth=2,
+        linewidth=3,
         label="mean confidence",
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="part of the images")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, fontsize=8, frameon=False)
-    below.bar(
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.set_ylabel("part of the images", fontsize=TEXT)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, fontsize=TICKS, frameon=False)
+    counts = below.bar(
         [one["low"] for one in bins],
         [one["images"] for one in bins],
         width,
@@ -127,8 +154,12 @@ def draw_reliability(
         color="0.6",
         edgecolor="white",
     )
-    below.set(xlabel="probability of the most probable class", ylabel="images")
-    figure.suptitle(title, fontsize=9)
+    below.bar_label(counts, [f"{one['images']:,}" if one["images"] else "" for one in bins],
+                    fontsize=TICKS)  # fmt: skip
+    below.margins(y=0.25)
+    below.set_xlabel("probability of the most probable class", fontsize=TEXT)
+    below.set_ylabel("images", fontsize=TEXT)
+    figure.suptitle(wrap_text(title, 6, TITLE), fontsize=TITLE)
     lay_out(figure)
     save_figure(figure, path, **picture)
 
@@ -166,12 +197,12 @@ def draw_predictions(
     rows = -(-len(images) // columns)
     # Heights in inches: images, explanations, bars and their texts.
     most = max([3, *(len(one["top"]) for one in predictions)])
-    heights = [2.3] * (1 if explanations is None else 2) + [0.26 * most]
-    parts, gap = len(heights), 0.42
-    caption = textwrap.fill(_caption(predictions, explanations), 38 * columns)
-    below = 0.2 + 0.15 * (1 + caption.count("\n"))
+    heights = [2.6] * (1 if explanations is None else 2) + [0.28 * most]
+    parts, gap = len(heights), 0.48
+    caption = wrap_text(_caption(predictions, explanations), 3.0 * columns - 0.3)
+    below = text_height(caption)
     height = rows * (sum(heights) + gap * parts) + below + 0.05
-    figure = new_figure(2.5 * columns, height)
+    figure = new_figure(3.0 * columns, height)
     grid = figure.add_gridspec(
         parts * rows, columns, height_ratios=heights * rows, wspace=0.08,
         hspace=gap * parts / sum(heights),
@@ -186,7 +217,7 @@ def draw_predictions(
         if explanations is not None:
             _draw_explanation(cells[1], image, explanations[number], class_names)
         _draw_bars(cells[-1], prediction, most)
-    figure.text(0.5, 0.1 / height, caption, ha="center", fontsize=8)
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
@@ -206,11 +237,11 @@ def _caption(
 def _write_below(axes: Axes, name: str | None, label: str | None) -> None:
     """Write the name of a file and the true class below an image."""
     axes.set_axis_off()
-    texts = [] if name is None else [(shorten_front(name, MAX_FILE), "normal", 7.5)]
-    texts += [] if label is None else [(shorten_end(label, MAX_CLASS), "bold", 9.0)]
+    texts = [] if name is None else [(shorten_front(name, MAX_FILE), "normal", TICKS)]
+    texts += [] if label is None else [(shorten_end(label, MAX_CLASS), "bold", TEXT)]
     for line, (text, weight, size) in enumerate(texts):
         axes.annotate(
-            text, (0.5, 0), xycoords="axes fraction", xytext=(0, -4 - 12 * line),
+            text, (0.5, 0), xycoords="axes fraction", xytext=(0, -4 - 14 * line),
             textcoords="offset points", ha="center", va="top", fontsize=size, fontweight=weight,
         )  # fmt: skip
 
@@ -252,5 +283,5 @@ def _draw_bars(axes: Axes, prediction: Mapping[str, Any], most: int) -> None:
     axes.barh(range(len(names)), values, color=colors, height=0.8)
     for number, (name, value) in enumerate(prediction["top"]):
         text = f"{shorten_end(name, MAX_CLASS)}  {value:.1%}"
-        axes.text(0.02, number, text, va="center", fontsize=7.5)
+        axes.text(0.02, number, text, va="center", fontsize=10)
     axes.set(xlim=(0, 1), xticks=[], yticks=[], ylim=(most - 0.4, -0.6))

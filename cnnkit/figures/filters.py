@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from cnnkit._pixels import center_on_gray
-from cnnkit.figures.canvas import PictureOptions, new_figure, save_figure
+from cnnkit.figures.canvas import (
+    PictureOptions,
+    add_caption,
+    new_figure,
+    save_figure,
+    text_height,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from cnnkit.visualize import Filters
+
+# Inches of a kernel.
+SIDE = 0.68
 
 
 def draw_filters(
@@ -35,10 +45,23 @@ def draw_filters(
     rows = -(-count // found.towers // columns)
     # A narrow row of the grid is the gap between two towers.
     ratios = ([1.0] * rows + [0.3]) * found.towers
-    figure = new_figure(0.55 * columns, 0.57 * sum(ratios) + 0.2)
+    caption = (
+        f"{found.layer}: {count} kernels of {height} x {width} · gray is 0, each on its own scale"
+        f" · {int(found.dead.sum())} dead (blue), {int(found.dominating.sum())} dominating (red)"
+    )
+    if found.towers > 1:
+        caption += f" · {found.towers} towers"
+    sides = SIDE * columns, SIDE * 1.03 * sum(ratios)
+    # A narrow figure is widened for its caption.
+    inches = max(sides[0], 5.0)
+    caption = wrap_text(caption, inches - 0.2)
+    below = text_height(caption)
+    figure = new_figure(inches, sides[1] + below)
+    edge = (1 - 0.98 * sides[0] / inches) / 2
     grid = figure.add_gridspec(
         len(ratios), columns, height_ratios=ratios, hspace=0.08, wspace=0.08,
-        left=0.01, right=0.99, top=0.99, bottom=0.02,
+        left=edge, right=1 - edge, top=1 - 0.05 / (sides[1] + below),
+        bottom=below / (sides[1] + below),
     )  # fmt: skip
     for tower, kernels in enumerate(np.array_split(np.arange(count), found.towers)):
         for place, index in enumerate(kernels):
@@ -49,11 +72,5 @@ def draw_filters(
             axes.set_frame_on(bool(found.dead[index] or found.dominating[index]))
             for spine in axes.spines.values():
                 spine.set(color="red" if found.dominating[index] else "blue", linewidth=2)
-    caption = (
-        f"{found.layer}: {count} kernels of {height} x {width}, gray is 0, each on its own scale"
-        f" · {int(found.dead.sum())} dead (blue), {int(found.dominating.sum())} dominating (red)"
-    )
-    if found.towers > 1:
-        caption += f" · {found.towers} towers"
-    figure.text(0.5, 0.02, caption, ha="center", fontsize=9)
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)

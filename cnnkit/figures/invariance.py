@@ -9,13 +9,30 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 
 from cnnkit._pixels import as_rgb
-from cnnkit.figures.canvas import PictureOptions, lay_out, new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import (
+    TEXT,
+    TICKS,
+    TITLE,
+    PictureOptions,
+    add_caption,
+    lay_out,
+    new_figure,
+    plain_name,
+    save_figure,
+    text_height,
+    tile_pictures,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from cnnkit.visualize import Box, Correspondence, Invariance
 
+# Inches of an image, and of the panel of bars.
+SIDE, BARS = 1.3, 5.0
+# Names in a line of the legend.
+LEGEND_COLUMNS = 3
 # Label of the horizontal axis, by transformation.
 AXIS_LABELS = {
     "translation": "vertical translation (pixels)",
@@ -36,7 +53,8 @@ def draw_invariance(
     """Draw a row for every transformation (Zeiler & Fergus 2013, Fig. 5).
 
     From left to right: the images at the least, the middle and the largest amount; the distance of
-    their features at each layer; the probability of their class.
+    their features at each layer, divided by the length of the features of the image as it is, so
+    that layers can be compared; the probability of their class.
 
     Args:
         images: (n, h, w, 3) RGB in 0..255.
@@ -51,31 +69,60 @@ def draw_invariance(
     """
     names = [f"image {i}" for i in range(len(images))] if names is None else names
     columns = 2 + len(rows[0].layers)
-    figure = new_figure(3.1 * columns, 2.5 * len(rows) + 0.5)
-    for line, row in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
+    width = 3.4 * columns
+    caption = wrap_text(
+        "relative distance: Euclidean distance from the features of the image as it is, divided by"
+        f" their length · what comes in from outside is {fill:g}, of 0 to 255",
+        width - 0.4,
+    )
+    legend = 0.3 * -(-len(names) // LEGEND_COLUMNS)
+    below = text_height(caption) + legend
+    height = 3.0 * len(rows) + below
+    figure = new_figure(width, height)
+    relative = [_relative_distances(row) for row in rows]
+    highest = 1.05 * max(float(one.max(initial=0)) for one in relative) or 1.0
+    for line, row, distances in zip(
+        figure.subplots(len(rows), columns, squeeze=False), rows, relative, strict=True
+    ):
         amounts = _three_amounts(row)
         line[0].imshow(_transformed_images(images, row.transform, amounts, fill))
         line[0].set_axis_off()
-        line[0].set_title(f"{row.transform} {', '.join(f'{one:g}' for one in amounts)}", fontsize=8)
-        curves = [*row.distances, row.probabilities]
-        titles = [*(f"{layer}: distance" for layer in row.layers), "probability of the class"]
+        title = f"{row.transform}: {', '.join(f'{one:g}' for one in amounts)}"
+        line[0].set_title(title, fontsize=TITLE)
+        curves = [*distances, row.probabilities]
+        titles = [
+            *(f"{layer}: relative distance" for layer in row.layers),
+            "probability of the class",
+        ]
         for axes, values, title in zip(line[1:], curves, titles, strict=True):
             for name, curve in zip(names, values, strict=True):
-                axes.plot(row.amounts, curve, label=plain_name(name), linewidth=1.2)
-            axes.set_title(title, fontsize=8)
-            axes.set_xlabel(AXIS_LABELS[row.transform], fontsize=7)
-            axes.tick_params(labelsize=7)
-            axes.set_ylim(bottom=0)
+                axes.plot(row.amounts, curve, label=plain_name(name), linewidth=1.8)
+            axes.set_title(title, fontsize=TITLE)
+            axes.set_xlabel(AXIS_LABELS[row.transform], fontsize=TEXT)
+            axes.tick_params(labelsize=TICKS)
+            axes.set_ylim(0, highest)
             axes.grid(alpha=0.3)
         line[-1].set_ylim(0, 1.02)
-    figure.axes[columns - 1].legend(fontsize=7)
-    lay_out(figure, rect=(0, 0.03, 1, 1))
-    caption = (
-        "Euclidean distance from the features of the image as it is ·"
-        f" what comes in from outside is {fill:g}, of 0 to 255"
+    lay_out(figure, rect=(0, below / height, 1, 1))
+    figure.legend(
+        *figure.axes[columns - 1].get_legend_handles_labels(),
+        loc="lower center",
+        bbox_to_anchor=(0.5, text_height(caption) / height),
+        ncols=min(len(names), LEGEND_COLUMNS),
+        fontsize=TEXT,
+        frameon=False,
+        borderpad=0,
     )
-    figure.text(0.5, 0.008, caption, ha="center", fontsize=8)
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
+
+
+def _relative_distances(row: Invariance) -> np.ndarray:
+    """Return (layers, n, m): distances divided by the lengths of features, 0 for features of 0."""
+    lengths = np.asarray(row.norms)[..., None]
+    distances = np.asarray(row.distances)
+    safe = np.where(lengths > 0, lengths, 1)
+    return np.asarray(np.where(lengths > 0, distances / safe, 0))
 
 
 def _three_amounts(row: Invariance) -> tuple[float, float, float]:
@@ -90,11 +137,10 @@ def _transformed_images(
     # Imported here, because drawing alone needs no TensorFlow.
     from cnnkit.visualize import transform_image
 
-    lines = [
-        np.concatenate([transform_image(image, transform, one, fill) for one in amounts], axis=1)
-        for image in images
+    pictures = [
+        as_rgb(transform_image(image, transform, one, fill)) for image in images for one in amounts
     ]
-    return as_rgb(np.concatenate(lines))
+    return tile_pictures(pictures, len(amounts))
 
 
 def draw_correspondence(
@@ -121,20 +167,24 @@ def draw_correspondence(
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(1.1 * len(images) + 4.2, 1.15 * (1 + len(boxes)) + 0.5)
-    [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.1 * len(images), 4.2))
+    pictures = SIDE * len(images) + 0.5
+    height = max(SIDE * (1 + len(boxes)) + 0.2, 4.0)
+    figure = new_figure(pictures + BARS, height)
+    [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=(pictures, BARS))
     grid = left.subplots(1 + len(boxes), len(images), squeeze=False)
     for line, part in zip(grid, ("whole", *boxes), strict=True):
-        line[0].set_ylabel(part, fontsize=8)
+        line[0].set_ylabel(plain_name(part), fontsize=TEXT)
         for i, axes in enumerate(line):
             image = images[i].copy()
             if part in boxes:
                 image[boxes[part][i].slices] = fill
             axes.imshow(as_rgb(image))
             axes.set(xticks=[], yticks=[])
-    left.subplots_adjust(left=0.08, right=0.99, top=0.98, bottom=0.06, wspace=0.05, hspace=0.05)
+    left.subplots_adjust(
+        left=0.4 / pictures, right=0.99, top=0.98, bottom=0.02, wspace=0.05, hspace=0.05
+    )
     _draw_delta_bars(right.subplots(), found)
-    right.subplots_adjust(left=0.12, right=0.97, top=0.86, bottom=0.14)
+    right.subplots_adjust(left=0.17, right=0.97, top=1 - 0.7 / height, bottom=0.5 / height)
     save_figure(figure, path, **picture)
 
 
@@ -148,14 +198,16 @@ def _draw_delta_bars(axes: Axes, found: Mapping[str, Correspondence]) -> None:
             [one.mean(part) for part in one.parts],
             width,
             yerr=[one.std(part) for part in one.parts],
-            capsize=2,
+            capsize=3,
             label=plain_name(one.layer),
         )
     parts = next(iter(found.values())).parts
-    axes.set_xticks(range(len(parts)), list(map(plain_name, parts)), fontsize=7)
-    axes.tick_params(axis="y", labelsize=7)
-    axes.set_title("units whose change differs in sign\nmean and deviation over pairs", fontsize=8)
+    axes.set_xticks(range(len(parts)), list(map(plain_name, parts)), fontsize=TEXT)
+    axes.tick_params(axis="y", labelsize=TICKS)
+    axes.set_ylabel("Δ, part of the units", fontsize=TEXT)
+    title = "units whose change differs in sign\n(mean and deviation over pairs; less: closer)"
+    axes.set_title(title, fontsize=TEXT)
     # The margin above the bars is for the legend.
     axes.margins(y=0.25)
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7, ncols=len(found), loc="upper right")
+    axes.legend(fontsize=TEXT, ncols=len(found), loc="upper right")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import PictureOptions, new_figure, save_figure
+from cnnkit.figures.canvas import TEXT, PictureOptions, new_figure, save_figure
 
 
 def draw_learning_rate_sweep(
@@ -44,9 +44,9 @@ def draw_learning_rate_sweep(
     axes.xaxis.set_major_formatter("{x:g}")
     # A loss that explodes would hide the others.
     axes.set_ylim(0, 1.1 * min(max(losses), 4 * losses[0] + min(losses)))
-    axes.set_xlabel("learning rate")
-    axes.set_ylabel("loss")
+    axes.set_xlabel("learning rate", fontsize=TEXT)
+    axes.set_ylabel("loss", fontsize=TEXT)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.set_layout_engine("constrained")
-    save_figure(figure, path, default_dpi=150, **picture)
+    save_figure(figure, path, **picture)

@@ -11,7 +11,17 @@ import numpy as np
 
 from cnnkit._pixels import as_rgb, center_on_gray
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import PictureOptions, hide_axes, new_figure, save_figure
+from cnnkit.figures.canvas import (
+    TEXT,
+    TITLE,
+    PictureOptions,
+    add_caption,
+    hide_axes,
+    new_figure,
+    save_figure,
+    text_height,
+    wrap_text,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,18 +46,21 @@ def draw_projection(
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(7, 3.8)
+    figure = new_figure(7, 4)
     left, right = figure.subplots(1, 2)
     left.imshow(as_rgb(image))
-    left.set_title("image")
+    left.set_title("image", fontsize=TITLE)
     largest = float(np.abs(result.projection).max())
     right.imshow(center_on_gray(result.projection))
-    right.set_title(f"{result.rule}, {result.layer} unit {result.unit}")
+    right.set_title(f"{result.rule}, {result.layer} unit {result.unit}", fontsize=TITLE)
     hide_axes((left, right))
     scale = f"gray is 0, black and white are ∓{largest:.2g}"
     caption = f"activation {result.activation:.3g}{result.position_text} · {scale}"
-    figure.text(0.5, 0.04, caption, ha="center", fontsize=9)
-    save_figure(figure, path, default_dpi=150, **picture)
+    caption = wrap_text(caption, 6.6)
+    below = text_height(caption) / 4
+    figure.subplots_adjust(left=0.02, right=0.98, top=0.91, bottom=below, wspace=0.04)
+    add_caption(figure, caption)
+    save_figure(figure, path, **picture)
 
 
 def draw_rules(
@@ -71,18 +84,30 @@ def draw_rules(
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = 1 + len(rows[0])
-    figure = new_figure(2.2 * columns, 2.5 * len(rows) + 0.4)
+    caption = wrap_text(
+        "receptive fields; gray is 0, each projection on its own scale", 2.2 * columns
+    )
+    below = text_height(caption)
+    height = 2.55 * len(rows) + below
+    figure = new_figure(2.2 * columns, height)
     for axes, results in zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True):
         field = results[0].box.slices
         axes[0].imshow(as_rgb(image[field]))
-        axes[0].set_title(f"{results[0].layer} unit {results[0].unit}", fontsize=9)
+        title = f"{results[0].layer} unit {results[0].unit}: {results[0].activation:.3g}"
+        axes[0].set_title(title, fontsize=TITLE)
         for one, result in zip(axes[1:], results, strict=True):
             one.imshow(center_on_gray(result.projection[field]))
-            one.set_title(result.rule, fontsize=9)
+            one.set_title(result.rule, fontsize=TITLE)
         hide_axes(axes)
-    caption = "receptive fields; gray is 0, each projection on its own scale"
-    figure.subplots_adjust(left=0.02, right=0.98, top=0.95, bottom=0.05, wspace=0.06, hspace=0.16)
-    figure.text(0.5, 0.01, caption, ha="center", fontsize=9)
+    figure.subplots_adjust(
+        left=0.01,
+        right=0.99,
+        top=1 - 0.35 / height,
+        bottom=below / height,
+        wspace=0.04,
+        hspace=0.16,
+    )
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
@@ -125,11 +150,19 @@ def draw_layerwise(
             signal that comes back is zero.
     """
     rows = _layerwise_rows(steps, signal)
-    figure = new_figure(5.4, 2.5 * len(rows))
+    height = 2.7 * len(rows) + 0.5
+    figure = new_figure(5.6, height)
     for (left, right), row in zip(figure.subplots(len(rows), 2, squeeze=False), rows, strict=True):
         _draw_layerwise_row(left, right, row)
-    figure.subplots_adjust(left=0.03, right=0.97, top=0.96, bottom=0.02, wspace=0.08, hspace=0.2)
-    figure.suptitle("the way down                            the way up", y=0.995, fontsize=11)
+    figure.subplots_adjust(
+        left=0.02, right=0.98, top=1 - 0.75 / height, bottom=0.1 / height, wspace=0.08, hspace=0.14
+    )
+    for axes, title in zip(figure.axes, ("the way down ↓", "the way up ↑"), strict=False):
+        place = axes.get_position()
+        figure.text(
+            (place.x0 + place.x1) / 2, 1 - 0.12 / height, title, ha="center", va="top",
+            fontsize=TITLE + 2, fontweight="bold",
+        )  # fmt: skip
     save_figure(figure, path, **picture)
 
 
@@ -172,15 +205,15 @@ def _draw_layerwise_row(left: Axes, right: Axes, row: _LayerwiseRow) -> None:
     low, high = nonzero.min(0), nonzero.max(0) + 1
     part = tuple(slice(first, last) for first, last in zip(low, high, strict=True))
     if row.before is None:
-        right.set_title("image", fontsize=9)
-        left.set_title("projection, not rectified", fontsize=9)
+        right.set_title("image", fontsize=TEXT)
+        left.set_title("projection, not rectified", fontsize=TEXT)
         forward, backward = as_rgb(row.step.input[0]), row.signal
     else:
         forward, backward = row.step.input[0][..., row.channel], row.signal[..., row.channel]
         text = FORWARD_TEXT[row.before.kind]
-        right.set_title(f"{row.before.layer} {text}, map {row.channel}", fontsize=9)
+        right.set_title(f"{row.before.layer} {text}, map {row.channel}", fontsize=TEXT)
         way = BACKWARD_TEXT.get(row.step.kind, "through")
-        left.set_title(f"{way} {row.step.layer}", fontsize=9)
+        left.set_title(f"{way} {row.step.layer}", fontsize=TEXT)
         if row.step.switches is not None:
             indices = row.step.switches.indices[0, ..., row.channel]
             y, x = np.divmod(indices, row.step.switches.input_shape[2])
@@ -211,19 +244,18 @@ def draw_explanations(
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(6.4, 3.2 * len(explanations) + 0.4)
-    below = 0.4 / (3.2 * len(explanations) + 0.4)
+    figure = new_figure(6.8, 3.5 * len(explanations) + 0.45)
+    below = 0.45 / (3.5 * len(explanations) + 0.45)
     rows = figure.subplots(len(explanations), 2, squeeze=False)
     for (left, right), (name, one) in zip(rows, explanations, strict=True):
-        left.set_title(_short(Path(name).name), fontsize=10)
+        left.set_title(_short(Path(name).name), fontsize=TEXT)
         if one.image is not None:
             left.imshow(as_rgb(one.image))
         right.imshow(center_on_gray(one.projection))
-        right.set_title(_explanation_title(one), fontsize=10)
+        right.set_title(_explanation_title(one), fontsize=TEXT)
         hide_axes((left, right))
     figure.subplots_adjust(left=0.02, right=0.98, top=1 - below, bottom=below, wspace=0.04)
-    caption = "the deconvnet's projections; gray is 0, each on its own scale"
-    figure.text(0.5, below / 4, caption, ha="center", fontsize=9)
+    add_caption(figure, "the deconvnet's projections; gray is 0, each on its own scale")
     save_figure(figure, path, **picture)
 
 
@@ -240,4 +272,4 @@ def _explanation_title(one: Explanation) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 36 else f"{text[:17]}…{text[-18:]}"
+    return text if len(text) <= 34 else f"{text[:16]}…{text[-17:]}"

@@ -12,20 +12,32 @@ import numpy as np
 from cnnkit._pixels import as_rgb, center_on_gray
 from cnnkit.figures.canvas import (
     DEFAULT_DPI,
+    TEXT,
+    TICKS,
+    TITLE,
     PictureOptions,
+    add_caption,
     check_picture,
     hide_axes,
     new_figure,
+    plain_name,
     save_figure,
+    text_height,
+    tile_pictures,
+    wrap_text,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from cnnkit.visualize import FeatureEvolution, Projection, SecondLayerFilters, UnitExamples
 
 # Fraction of a projection's values, the largest ones, that become black or white, so that smaller
 # ones are visible.
-CLIP_FRACTION = 0.005
-EVOLUTION_CLIP_FRACTION = 0.01
+CLIP_FRACTION = 0.02
+EVOLUTION_CLIP_FRACTION = 0.02
+# Inches of a projection over epochs.
+SIDE = 1.4
 # With more units than this each is drawn smaller, and more of them in a row.
 MANY_UNITS = 24
 
@@ -42,7 +54,8 @@ def draw_top9(
 
     As Zeiler & Fergus 2013, Fig. 2: for each unit a square of projections, and to the right of it
     the same square of image patches. Gray is zero. Every projection has a scale of its own, which
-    clips its largest values, so that smaller ones are visible.
+    clips its largest values, so that smaller ones are visible. White lies beyond the image; where
+    the receptive field is larger than the image, the tiles show the image.
 
     Args:
         tops: Result of `cnnkit.visualize.top9` for a layer, or of `cnnkit.visualize.project_top`,
@@ -64,25 +77,29 @@ def draw_top9(
     columns = min(columns or (8 if many else 2), units)
     rows = -(-units // columns)
     # In inches.
-    width, height = (2.3, 1.3) if many else (4.6, 2.45)
-    tiles = [_make_tile(top, int(DEFAULT_DPI * width) if many else None) for top in tops]
+    width, height = (2.6, 1.5) if many else (6.6, 3.6)
+    pixels = int((picture.get("dpi") or DEFAULT_DPI) * width)
+    tiles = [_make_tile(top, pixels if many else None) for top in tops]
     rules = sorted({tile.rule for tile in tiles if tile.rule})
-    figure = new_figure(width * columns, height * rows + 0.3)
+    caption = wrap_text(
+        f"{', '.join(rules) or 'nothing'} (left) and image patches, strongest first · the number is"
+        f" the largest activation · {_scale_text(CLIP_FRACTION)}, white beyond the image",
+        width * columns - 0.3,
+    )
+    below = text_height(caption)
+    inches = height * rows + below
+    figure = new_figure(width * columns, inches)
     grid = figure.subplots(rows, columns, squeeze=False)
     hide_axes(grid.flat)
     for axes, tile in zip(grid.flat, tiles, strict=False):
-        axes.set_title(tile.title, fontsize=7 if many else 8, pad=2)
+        axes.set_title(tile.title, fontsize=TICKS if many else TITLE, pad=3)
         if tile.pixels is not None:
             axes.imshow(tile.pixels)
-    caption = (
-        f"{', '.join(rules) or 'nothing'} and image patches, strongest first · the number is the"
-        f" largest activation\n{_scale_text(CLIP_FRACTION)}"
-    )
-    inches = height * rows + 0.3
     figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - 0.2 / inches, bottom=0.38 / inches, wspace=0.05, hspace=0.15
-    )
-    figure.text(0.5, 0.04 / inches, caption, ha="center", fontsize=8)
+        left=0.01, right=0.99, top=1 - 0.3 / inches, bottom=below / inches,
+        wspace=0.04, hspace=0.2 if many else 0.1,
+    )  # fmt: skip
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
@@ -99,12 +116,11 @@ def _make_tile(top: UnitExamples, width: int | None) -> _Tile:
     title = f"{top.layer} unit {top.unit}"
     if not top.projections:
         return _Tile(f"{title}: never active", None, None)
-    projections = [
-        center_on_gray(paste_centered(result, patch.shape), clip_fraction=CLIP_FRACTION)
-        for result, patch in zip(top.projections, top.patches, strict=True)
-    ]
-    patches = [as_rgb(patch) for patch in top.patches]
-    pixels = np.concatenate([square_grid(projections), square_grid(patches)], axis=1)
+    shown = [_field_tiles(*one) for one in zip(top.projections, top.patches, strict=True)]
+    side = int(np.ceil(np.sqrt(len(shown))))
+    left, right = (tile_pictures(pictures, side) for pictures in zip(*shown, strict=True))
+    gap = np.ones((len(left), max(2, left.shape[1] // 30), 3), np.float32)
+    pixels = np.concatenate([left, gap, right], axis=1)
     if width is not None:
         pixels = _downscale(pixels, pixels.shape[1] // width)
     strongest = top.projections[0]
@@ -124,26 +140,40 @@ def _downscale(pixels: np.ndarray, factor: int) -> np.ndarray:
     return np.asarray(complete.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3)))
 
 
-def paste_centered(result: Projection, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the projection in its whole receptive field, zero beyond the border of the image."""
-    pixels = np.zeros(shape, np.float32)
-    box, field = result.box, result.unclipped
-    rows = slice(box.top - field.top, box.bottom - field.top)
-    columns = slice(box.left - field.left, box.right - field.left)
-    pixels[rows, columns] = result.projection[box.slices]
-    return pixels
+def _field_tiles(
+    result: Projection, patch: np.ndarray, clip_fraction: float = CLIP_FRACTION
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a projection and its image patch as far as the receptive field, in 0..1.
 
+    A field that is higher or wider than the image is shown as far as the image. White lies beyond
+    the image.
 
-def square_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrange pictures of one size in a square, white between them and where one is missing."""
-    side = int(np.ceil(np.sqrt(len(pictures))))
-    height, width = (length + max(1, length // 20) for length in pictures[0].shape[:2])
-    pixels = np.ones((side * height, side * width, 3), np.float32)
-    for number, picture in enumerate(pictures):
-        row, column = divmod(number, side)
-        rows = slice(row * height, row * height + picture.shape[0])
-        pixels[rows, column * width : column * width + picture.shape[1]] = picture
-    return pixels
+    Args:
+        result: The projection.
+        patch: The pixels of the receptive field, of the size of `result.unclipped`.
+        clip_fraction: Fraction of the projection's values that become black or white.
+    """
+    sides, field = result.projection.shape[:2], result.unclipped
+    spans = (field.top, field.bottom), (field.left, field.right)
+    is_whole = any(last - first > side for (first, last), side in zip(spans, sides, strict=True))
+    starts = (0, 0) if is_whole else (field.top, field.left)
+    shape = sides if is_whole else patch.shape[:2]
+    inside = [
+        (max(first, 0), min(last, side)) for (first, last), side in zip(spans, sides, strict=True)
+    ]
+
+    def part(origin: Sequence[int]) -> tuple[slice, ...]:
+        """Return the part of the field within the image, by its distance from a pixel."""
+        return tuple(
+            slice(first - zero, last - zero)
+            for (first, last), zero in zip(inside, origin, strict=True)
+        )
+
+    tiles = np.ones((2, *shape, 3), np.float32)
+    signed = center_on_gray(result.projection, clip_fraction=clip_fraction)
+    tiles[0][part(starts)] = signed[part((0, 0))]
+    tiles[1][part(starts)] = as_rgb(patch)[part((field.top, field.left))]
+    return tiles[0], tiles[1]
 
 
 def draw_feature_evolution(
@@ -166,91 +196,110 @@ def draw_feature_evolution(
     """
     rows = [row for block in layers.values() for row in block]
     epochs = rows[0].epochs
-    figure = new_figure(0.95 * len(epochs) + 1.3, 0.95 * len(rows) + 0.9)
+    width = SIDE * len(epochs) + 1.2
+    rules = {top.projections[0].rule for row in rows for top in row.examples if top.projections}
+    caption = wrap_text(
+        f"{', '.join(sorted(rules)) or 'nothing'} of the strongest activation over all images ·"
+        f" {_scale_text(EVOLUTION_CLIP_FRACTION)}, white beyond the image",
+        width - 0.2,
+    )
+    below = text_height(caption)
+    height = SIDE * len(rows) + 0.4 + below
+    figure = new_figure(width, height)
     grid = figure.subplots(len(rows), len(epochs), squeeze=False)
     for number, (line, row) in enumerate(zip(grid, rows, strict=True)):
-        line[0].set_ylabel(f"{row.layer}\nunit {row.unit}", fontsize=8)
+        line[0].set_ylabel(f"{row.layer}\nunit {row.unit}", fontsize=TEXT)
         for axes, epoch, top in zip(line, epochs, row.examples, strict=True):
             axes.set(xticks=[], yticks=[])
             if number == 0:
-                axes.set_title(f"epoch {epoch}", fontsize=8)
+                axes.set_title(f"epoch {epoch}", fontsize=TITLE)
             if not top.projections:
-                axes.text(0.5, 0.5, "never active", ha="center", va="center", fontsize=7)
+                axes.text(0.5, 0.5, "never\nactive", ha="center", va="center", fontsize=TEXT)
                 continue
-            axes.imshow(
-                center_on_gray(_field_projection(top), clip_fraction=EVOLUTION_CLIP_FRACTION)
-            )
-    height = figure.get_size_inches()[1]
+            [result], [patch] = top.projections, top.patches
+            axes.imshow(_field_tiles(result, patch, EVOLUTION_CLIP_FRACTION)[0])
     figure.subplots_adjust(
-        left=1.0 / figure.get_size_inches()[0], right=0.99, top=1 - 0.3 / height,
-        bottom=0.5 / height, wspace=0.06, hspace=0.06,
+        left=0.9 / width, right=0.99, top=1 - 0.35 / height, bottom=below / height,
+        wspace=0.05, hspace=0.05,
     )  # fmt: skip
-    rules = {top.projections[0].rule for row in rows for top in row.examples if top.projections}
-    caption = (
-        f"{', '.join(sorted(rules)) or 'nothing'} of the strongest activation over all images\n"
-        f"{_scale_text(EVOLUTION_CLIP_FRACTION)}"
-    )
-    figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=7)
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
-def _field_projection(top: UnitExamples) -> np.ndarray:
-    """Return the projection in the receptive field, or in the image where that is smaller."""
-    [result], shape = top.projections, top.patches[0].shape
-    height, width = result.projection.shape[:2]
-    if shape[0] > height or shape[1] > width:
-        return result.projection
-    return paste_centered(result, shape)
-
-
 def draw_second_layer(
-    networks: Sequence[SecondLayerFilters], path: str | Path, **picture: Unpack[PictureOptions]
+    networks: Sequence[SecondLayerFilters],
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    **picture: Unpack[PictureOptions],
 ) -> None:
     """Draw each network's second-layer projections beside their image patches.
 
     Zeiler & Fergus 2013, Fig. 6 (d) and (e), with the counts of (b) and (c). Gray is zero. Every
-    projection has a scale of its own, which clips its largest values.
+    projection has a scale of its own, which clips its largest values. The number on it is that of
+    its unit.
 
     Args:
         networks: Result of `cnnkit.visualize.second_layer_filters` for each network.
         path: File to write: .png, .svg or .pdf.
+        names: Name of each network; None takes those of the models.
         **picture: `dpi` and `overwrite`, as in `cnnkit.figures.PictureOptions`.
 
     Raises:
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
-    figure = new_figure(8.2, 4.5 * len(networks) + 0.3)
-    grid = figure.subplots(len(networks), 2, squeeze=False)
-    for (left, right), network in zip(grid, networks, strict=True):
-        tops = [top for top in network.examples if top.projections]
-        left.set_title(_second_layer_title(network), fontsize=8)
-        right.set_title("image patches", fontsize=8)
-        hide_axes((left, right))
-        if tops:
-            shape = tops[0].patches[0].shape
-            projections = (paste_centered(top.projections[0], shape) for top in tops)
-            left.imshow(
-                square_grid(
-                    [center_on_gray(one, clip_fraction=CLIP_FRACTION) for one in projections]
-                )
-            )
-            right.imshow(square_grid([as_rgb(t.patches[0]) for t in tops]))
+    names = [one.model for one in networks] if names is None else names
     rules = sorted({t.projections[0].rule for n in networks for t in n.examples if t.projections})
-    caption = f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}"
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.05, wspace=0.03, hspace=0.14)
-    figure.text(0.5, 0.012, caption, ha="center", fontsize=8)
+    caption = wrap_text(
+        f"{', '.join(rules)} of units' strongest activation · {_scale_text(CLIP_FRACTION)}", 10.8
+    )
+    below = text_height(caption)
+    height = 6.1 * len(networks) + below
+    figure = new_figure(11.2, height)
+    grid = figure.subplots(len(networks), 2, squeeze=False)
+    for (left, right), network, name in zip(grid, networks, names, strict=True):
+        left.set_title(_second_layer_title(network, name), fontsize=TEXT)
+        right.set_title("image patches", fontsize=TITLE)
+        hide_axes((left, right))
+        tops = [top for top in network.examples if top.projections]
+        if not tops:
+            left.text(0.5, 0.5, "no unit is active", ha="center", fontsize=TEXT)
+            continue
+        shown = [_field_tiles(top.projections[0], top.patches[0]) for top in tops]
+        side = int(np.ceil(np.sqrt(len(shown))))
+        for axes, pictures in zip((left, right), zip(*shown, strict=True), strict=True):
+            pixels = tile_pictures(pictures, side)
+            axes.imshow(pixels)
+            _write_units(axes, [top.unit for top in tops], side, pixels.shape[1])
+    figure.subplots_adjust(
+        left=0.01, right=0.99, top=1 - 0.6 / height, bottom=below / height, wspace=0.03, hspace=0.14
+    )
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
-def _second_layer_title(network: SecondLayerFilters) -> str:
+def _write_units(axes: Axes, units: Sequence[int], side: int, width: int) -> None:
+    """Write the number of each unit into the lower left corner of its tile."""
+    step = width / side
+    for number, unit in enumerate(units):
+        row, column = divmod(number, side)
+        axes.text(
+            column * step + 0.04 * step, (row + 0.9) * step, str(unit), fontsize=TICKS, va="bottom",
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
+        )  # fmt: skip
+
+
+def _second_layer_title(network: SecondLayerFilters, name: str) -> str:
     kernels = network.filters
     height, width = kernels.kernels.shape[1:3]
     field = network.receptive_field
-    return (
-        f"{network.model}, {kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
+    return wrap_text(
+        f"{plain_name(name)}\n"
+        f"{kernels.layer}: {len(kernels.kernels)} kernels of {height} x {width},"
         f" {int(kernels.dead.sum())} dead, {len(network.first_dead_units)} silent\n"
         f"{network.layer}: {len(network.second_dead_units)} of {network.units} silent"
-        + (f", one every {field.stride[0]} pixels" if field else "")
+        + (f", one every {field.stride[0]} pixels" if field else ""),
+        5.4,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from cnnkit.errors import UsageError
-from cnnkit.figures.canvas import PictureOptions, new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import TEXT, PictureOptions, new_figure, plain_name, save_figure
 
 
 def draw_training_curves(
@@ -51,10 +51,10 @@ def draw_training_curves(
         if after["learning_rate"] <= before["learning_rate"] / 2:
             for axes in (loss, error):
                 axes.axvline(after["epoch"] - 0.5, color="0.6", linestyle=":", linewidth=1)
-    loss.set_ylabel("loss")
-    error.set_ylabel("error (%)")
+    loss.set_ylabel("loss", fontsize=TEXT)
+    error.set_ylabel("error (%)", fontsize=TEXT)
     for axes in (loss, error):
-        axes.set_xlabel("epoch")
+        axes.set_xlabel("epoch", fontsize=TEXT)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.locator_params(axis="x", integer=True)
@@ -63,8 +63,8 @@ def draw_training_curves(
     figure.legend(
         *error.get_legend_handles_labels(),
         loc="outside lower center",
-        fontsize=8,
+        fontsize=10,
         title="held out solid, training dashed",
-        title_fontsize=8,
+        title_fontsize=10,
     )
-    save_figure(figure, path, default_dpi=150, **picture)
+    save_figure(figure, path, **picture)

@@ -10,12 +10,18 @@ import numpy as np
 
 from cnnkit._pixels import as_rgb
 from cnnkit.figures.canvas import (
+    TEXT,
+    TICKS,
+    TITLE,
     PictureOptions,
+    add_caption,
     hide_axes,
     lay_out,
     new_figure,
     plain_name,
     save_figure,
+    text_height,
+    wrap_text,
 )
 
 if TYPE_CHECKING:
@@ -24,8 +30,9 @@ if TYPE_CHECKING:
     from cnnkit.features import Neighbor
     from cnnkit.transfer import TransferScore
 
-# Side of an image in inches.
-SIDE = 1.45
+# Side of an image, and the two lines above it, in inches. A line has 18 letters.
+SIDE, LINES = 1.7, 0.45
+MAX_LINE = 18
 
 
 def draw_learning_curve(
@@ -69,17 +76,17 @@ def draw_learning_curve(
     numbers = sorted({score.per_class for score in scores})
     axes.set_xticks(numbers, labels=map(str, numbers))
     axes.set_xlim(0, numbers[-1] * 1.04)
-    axes.set_xlabel("training images of each class")
-    axes.set_ylabel("mean class recall (%)")
+    axes.set_xlabel("training images of each class", fontsize=TEXT)
+    axes.set_ylabel("mean class recall (%)", fontsize=TEXT)
     axes.grid(alpha=0.3)
     splits = len(scores[0].splits)
     axes.legend(
-        fontsize=8, loc="lower right", title=f"mean and deviation of {splits} splits",
-        title_fontsize=8,
+        fontsize=TEXT, loc="lower right", title=f"mean and deviation of {splits} splits",
+        title_fontsize=TICKS,
     )  # fmt: skip
-    axes.set_title(title, fontsize=9)
+    axes.set_title(wrap_text(title, 5.5, TITLE), fontsize=TITLE)
     lay_out(figure)
-    save_figure(figure, path, default_dpi=120, **picture)
+    save_figure(figure, path, **picture)
 
 
 def draw_neighbors(
@@ -109,8 +116,11 @@ def draw_neighbors(
         UsageError: If `path` exists or cannot be written, or matplotlib is not installed.
     """
     columns = 1 + max(len(row) for row in found)
-    height = (SIDE + 0.3) * len(queries) + 0.35
-    figure = new_figure(SIDE * columns + 0.3, height)
+    width = SIDE * columns + 0.3
+    caption = wrap_text(caption, width - 0.2)
+    below = text_height(caption)
+    height = (SIDE + LINES) * len(queries) + below
+    figure = new_figure(width, height)
     # A narrow empty column separates the query from its neighbors.
     grid = figure.subplots(
         len(queries),
@@ -124,12 +134,14 @@ def draw_neighbors(
         for axes, one, image in zip(row[2:], near, pictures, strict=False):
             _draw_image(axes, image, f"{one.label}\n{one.distance:.3g}")
     figure.subplots_adjust(
-        left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.3 / height, wspace=0.05, hspace=0.32
-    )
-    figure.text(0.5, 0.08 / height, caption, ha="center", fontsize=8)
+        left=0.01, right=0.99, top=1 - LINES / height, bottom=below / height, wspace=0.05,
+        hspace=LINES / SIDE,
+    )  # fmt: skip
+    add_caption(figure, caption)
     save_figure(figure, path, **picture)
 
 
 def _draw_image(axes: Axes, image: np.ndarray, title: str, **style: Any) -> None:
     axes.imshow(as_rgb(image))
-    axes.set_title(title, fontsize=7, pad=2, **style)
+    lines = [f"{one[: MAX_LINE - 1]}…" if len(one) > MAX_LINE else one for one in title.split("\n")]
+    axes.set_title("\n".join(lines), fontsize=TICKS + 1, pad=2, **style)

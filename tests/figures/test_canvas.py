@@ -12,7 +12,15 @@ from PIL import Image
 from cnnkit import figures
 from cnnkit.errors import UsageError
 from cnnkit.figures import canvas, draw_confusion
-from cnnkit.figures.canvas import check_picture, new_figure, plain_name, save_figure
+from cnnkit.figures.canvas import (
+    check_picture,
+    new_figure,
+    plain_name,
+    save_figure,
+    text_height,
+    tile_pictures,
+    wrap_text,
+)
 
 # No formula, a formula, an escape sequence with a line, and a name that a legend would leave out.
 NAMES = (r"$\frac{$", "$x^2$ for $5", "cat\x1b[2J\ndog", "_hidden")
@@ -44,7 +52,7 @@ def test_names_are_no_formulas_wherever_they_are_drawn(tmp_path, drawn):
 def test_control_characters_are_drawn_as_escapes_and_long_texts_shortened(tmp_path):
     figure = new_figure(2, 2)
     text = figure.text(0, 0, "two\nlines\r\u202e" + "a" * 10**6)
-    save_figure(figure, tmp_path / "a.png", default_dpi=20)
+    save_figure(figure, tmp_path / "a.png", dpi=20)
     assert text.get_text().startswith("two\nlines\\r\\u202ea")
     assert len(text.get_text()) < canvas._MAX_TEXT + 100
 
@@ -69,8 +77,8 @@ def test_the_ending_of_the_name_chooses_the_format(tmp_path):
 
 
 def test_the_resolution_is_that_of_the_figure_or_the_given_one(tmp_path):
-    for name, dpi, expected in (("own", None, 30), ("fine", 60, 60)):
-        save_figure(new_figure(2, 1), tmp_path / f"{name}.png", default_dpi=30, dpi=dpi)
+    for name, dpi, expected in (("own", None, 150), ("fine", 60, 60)):
+        save_figure(new_figure(2, 1), tmp_path / f"{name}.png", dpi=dpi)
         with Image.open(tmp_path / f"{name}.png") as written:
             assert written.size == (2 * expected, expected)
 
@@ -125,17 +133,39 @@ def test_every_figure_takes_the_resolution_and_overwrite():
 
 
 def test_texts_of_figures_are_readable():
-    """No text is lower than ten pixels, in which a letter of lower case has five."""
+    """No text is smaller than nine points: a fiftieth of the height of a slide."""
     found = 0
     for file in Path(figures.__file__).parent.glob("*.py"):
         source = file.read_text()
         sizes = [
-            float(size)
-            for value in re.findall(r"(?:font|label)size=([^,)]+)", source)
-            for size in re.findall(r"\d+\.?\d*", re.sub(r" if .* else ", " ", value))
+            float(getattr(canvas, size, None) or size)
+            for value in re.findall(r"(?:font|label)size=([^,)\n]+)", source)
+            for size in re.findall(r"TITLE|TEXT|TICKS|\d+\.?\d*", re.sub(r" \+ \d+", "", value))
         ]
-        resolutions = [int(dpi) for dpi in re.findall(r"default_dpi=(\d+)", source)]
-        smallest = min(sizes, default=10) * min(resolutions, default=canvas.DEFAULT_DPI) / 72
-        assert smallest > 10, file
+        assert min(sizes, default=9) >= 9, file
         found += len(sizes)
     assert found > 40
+    assert canvas.DEFAULT_DPI >= 150
+
+
+def test_a_text_is_as_wide_as_it_is_wrapped(tmp_path):
+    """Beside the renderer of matplotlib, which measures the letters."""
+    words = "Euclidean distance from the features of the image as it is, divided by their length; "
+    for size in (9, 11, 12):
+        figure = new_figure(4, 3)
+        text = figure.text(0, 0, wrap_text(3 * words, 4, size), fontsize=size)
+        save_figure(figure, tmp_path / f"{size}.png")
+        figure.draw_without_rendering()
+        box = text.get_window_extent()
+        assert 3.2 < box.width / figure.dpi < 4.2
+        assert box.height / figure.dpi < text_height(text.get_text(), size)
+
+
+def test_pictures_are_tiled_with_white_between_them():
+    shown = tile_pictures([np.full((4, 4, 3), 0.1 * n) for n in range(3)], 2)
+    assert shown.shape == (9, 9, 3)
+    places = [(slice(0, 4), slice(0, 4)), (slice(0, 4), slice(5, 9)), (slice(5, 9), slice(0, 4))]
+    for n, place in enumerate(places):
+        np.testing.assert_allclose(shown[place], 0.1 * n)
+        shown[place] = 1
+    assert (shown == 1).all()

@@ -115,7 +115,7 @@ def test_rules_are_beside_the_receptive_field(projection, tmp_path, monkeypatch)
     picture[1, 2] = 255
     rows = [[projection, projection]]
     figure = drawn_by(monkeypatch, draw_rules, picture, rows, tmp_path / "a.png")
-    assert [axes.get_title() for axes in figure.axes] == ["conv5 unit 7"] + ["deconvnet"] * 2
+    assert [axes.get_title() for axes in figure.axes] == ["conv5 unit 7: 12.5"] + ["deconvnet"] * 2
     field, first, _ = map(pixels_of, figure.axes)
     assert field.shape == first.shape == (*np.zeros((6, 8))[projection.box.slices].shape, 3)
     assert field[0, 0].tolist() == [1, 1, 1]

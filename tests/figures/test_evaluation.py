@@ -15,6 +15,7 @@ from cnnkit.figures import draw_confusion, draw_predictions, draw_reliability
 from cnnkit.figures import evaluation as drawing
 from cnnkit.figures.attribution import explanation_pixels
 from cnnkit.visualize import Attribution
+from tests.helpers.drawn_figures import drawn_by
 from tests.helpers.evaluation_networks import LABELS, write_folder, write_run
 
 # The field of the results that a figure draws.
@@ -120,9 +121,24 @@ def test_the_reliability(figures, tmp_path):
     above, below = figures[0].axes
     [bar] = above.patches
     assert (bar.get_x(), bar.get_width(), bar.get_height()) == (0.5, 0.5, 0.75)
-    [line] = above.collections[0].get_segments()
+    [line] = above.collections[1].get_segments()
     assert line.tolist() == [[0.5, 0.9], [1, 0.9]]
     assert [bar.get_height() for bar in below.patches] == [0, 8]
+    # Three of four: the standard error is the root of 3/4 1/4 / 8.
+    [whisker] = above.collections[0].get_segments()
+    np.testing.assert_allclose(whisker[:, 1], 0.75 + np.array([-1, 1]) * np.sqrt(3 / 128))
+    assert [text.get_text() for text in below.texts] == ["", "8"]
+
+
+def test_a_bar_of_few_images_is_pale(monkeypatch, tmp_path):
+    bins = [
+        {"low": i / 3, "high": (i + 1) / 3, "images": images, "confidence": 0.5, "accuracy": 0.5}
+        for i, images in enumerate((4, 400, 100))
+    ]
+    figure = drawn_by(monkeypatch, draw_reliability, bins, tmp_path / "x.png", title="two")
+    opacity = [bar.get_alpha() for bar in figure.axes[0].patches]
+    # By the root of the number of images: a tenth, all, a half.
+    np.testing.assert_allclose(opacity, [0.28, 1, 0.6])
 
 
 @pytest.mark.parametrize("kind", ["confusion", "reliability", "answers", "mistakes"])

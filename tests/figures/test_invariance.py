@@ -14,36 +14,49 @@ def test_each_transformation_has_a_row_of_curves(tmp_path, monkeypatch):
     images[0, 1], images[1, 2] = 255, 255
     amounts = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
     distances = np.arange(20.0).reshape(2, 2, 5)
+    # The features of one image are zero: nothing is divided.
+    norms = np.array([[2.0, 4.0], [5.0, 0.0]])
+    relative = np.array([distances[0] / [[2], [4]], [distances[1, 0] / 5, np.zeros(5)]])
     probabilities = np.linspace(0, 1, 10).reshape(2, 5)
     row = Invariance(
-        "translation", amounts, ("conv1", "fc7"), distances, np.ones((2, 2)), np.zeros(2),
+        "translation",
+        amounts,
+        ("conv1", "fc7"),
+        distances,
+        norms,
+        np.zeros(2),
         probabilities,
-    )  # fmt: skip
+    )
     figure = drawn_by(
         monkeypatch, draw_invariance, images, [row], tmp_path / "a.png", names=["cat", "dog"],
         fill=51,
     )  # fmt: skip
     mosaic, first, second, probability = figure.axes
-    assert mosaic.get_title() == "translation -1, 0, 1"
+    assert mosaic.get_title() == "translation: -1, 0, 1"
     shown = pixels_of(mosaic)
-    assert shown.shape == (8, 12, 3)
+    # A white line is between two images.
+    assert shown.shape == (9, 14, 3)
+    assert (shown[4] == 1).all() and (shown[:, [4, 9]] == 1).all()
     # One pixel up, as it is, one pixel down; what comes in from outside is 51 of 255.
-    white = [np.flatnonzero(shown[:4, 4 * i, 0] == 1).tolist() for i in range(3)]
+    white = [np.flatnonzero(shown[:4, 5 * i, 0] == 1).tolist() for i in range(3)]
     assert white == [[0], [1], [2]]
-    assert np.flatnonzero(shown[4:, 4, 0] == 1).tolist() == [2]
-    np.testing.assert_allclose([shown[3, 0, 0], shown[0, 8, 0]], 0.2)
+    assert np.flatnonzero(shown[5:, 5, 0] == 1).tolist() == [2]
+    np.testing.assert_allclose([shown[3, 0, 0], shown[0, 10, 0]], 0.2)
     assert [axes.get_title() for axes in (first, second, probability)] == [
-        "conv1: distance",
-        "fc7: distance",
+        "conv1: relative distance",
+        "fc7: relative distance",
         "probability of the class",
     ]
-    for axes, curves in zip((first, second, probability), (*distances, probabilities), strict=True):
+    for axes, curves in zip((first, second, probability), (*relative, probabilities), strict=True):
         assert axes.get_xlabel() == "vertical translation (pixels)"
         assert axes.get_ylim()[0] == 0
         for line, curve in zip(axes.get_lines(), curves, strict=True):
             np.testing.assert_allclose(line.get_xydata(), np.stack([amounts, curve], 1))
     assert probability.get_ylim() == (0, 1.02)
-    assert [text.get_text() for text in probability.get_legend().get_texts()] == ["cat", "dog"]
+    # One scale, so that the layers can be compared: 1.05 of 9 / 4.
+    assert first.get_ylim() == second.get_ylim() == (0, pytest.approx(1.05 * relative.max()))
+    [legend] = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cat", "dog"]
 
 
 def test_bars_are_means_and_deviations_of_each_part(tmp_path, monkeypatch):
@@ -71,4 +84,5 @@ def test_bars_are_means_and_deviations_of_each_part(tmp_path, monkeypatch):
               if getattr(container, "errorbar", None)]  # fmt: skip
     assert errors[0][0][:, 1].tolist() == pytest.approx([0.1, 0.3])
     assert [text.get_text() for text in bars.get_xticklabels()] == ["eye", "random"]
+    assert bars.get_ylabel() == "Δ, part of the units"
     assert [text.get_text() for text in bars.get_legend().get_texts()] == ["conv5", "fc7"]

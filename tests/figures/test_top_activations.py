@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers
 
 from cnnkit.figures import draw_feature_evolution, draw_second_layer, draw_top9
+from cnnkit.figures.top_activations import _field_tiles
 from cnnkit.visualize import (
     Box,
     FeatureEvolution,
@@ -91,8 +92,36 @@ def test_evolution_has_a_column_for_each_epoch(tmp_path, monkeypatch):
         assert pixels[1, 1].tolist() == [value] * 3
         assert pixels[0, 0].tolist() == [0.5] * 3
     assert not grid[1, 0].get_images()
-    assert [text.get_text() for text in grid[1, 0].texts] == ["never active"]
+    assert [text.get_text() for text in grid[1, 0].texts] == ["never\nactive"]
     assert figure.texts[0].get_text().startswith("deconvnet of the strongest activation")
+
+
+def test_beyond_the_image_a_tile_is_white():
+    """A field of 6 pixels of which 2 rows lie above an image of 8 x 9, and 1 column left of it."""
+    values = np.zeros((8, 9, 3), np.float32)
+    values[0, 0] = 2
+    box, field = Box(0, 0, 4, 5), Box(-2, -1, 4, 5)
+    one = Projection("conv2", 0, 0, (0, 0), 2.0, values, "deconvnet", box, field)
+    patch = np.full((6, 6, 3), 128, np.float32)
+    patch[2:, 1:] = 51
+    projection, pixels = _field_tiles(one, patch)
+    expected = np.ones((6, 6))
+    expected[2:, 1:] = 0.5
+    np.testing.assert_allclose(pixels, np.where(expected == 1, 1, 0.2)[..., None].repeat(3, 2))
+    expected[2, 1] = 1
+    np.testing.assert_allclose(projection, expected[..., None].repeat(3, 2))
+
+
+def test_a_field_larger_than_the_image_is_shown_as_the_image():
+    """The image fills the tile, not a ninth of it."""
+    image = np.arange(4 * 4 * 3, dtype=np.float32).reshape(4, 4, 3)
+    field = Box(-4, -3, 8, 9)
+    patch = np.full((12, 12, 3), 128, np.float32)
+    patch[4:8, 3:7] = image
+    one = Projection("conv5", 0, 0, (0, 0), 2.0, image - 24, "deconvnet", Box(0, 0, 4, 4), field)
+    projection, pixels = _field_tiles(one, patch, 0.0)
+    np.testing.assert_allclose(pixels, image / 255, rtol=1e-6)
+    np.testing.assert_allclose(projection, 0.5 + (image - 24) / 48, rtol=1e-6)
 
 
 def test_second_layers_are_below_each_other_with_their_counts(tmp_path, monkeypatch):
@@ -113,10 +142,16 @@ def test_second_layers_are_below_each_other_with_their_counts(tmp_path, monkeypa
         for name, known in (("zfnet", field), ("alexnet", None))
     ]
     figure = drawn_by(monkeypatch, draw_second_layer, networks, tmp_path / "a.png")
+    named = drawn_by(
+        monkeypatch, draw_second_layer, networks, tmp_path / "b.png", names=["one", "two"]
+    )
+    assert [axes.get_title().splitlines()[0] for axes in named.axes[::2]] == ["one", "two"]
     left, right, other, _ = figure.axes
     first = "conv1: 3 kernels of 7 x 5, 2 dead, 1 silent\nconv2: 2 of 5 silent"
-    assert left.get_title() == f"zfnet, {first}, one every 2 pixels"
-    assert other.get_title() == f"alexnet, {first}"
+    assert left.get_title() == f"zfnet\n{first}, one every 2 pixels"
+    assert other.get_title() == f"alexnet\n{first}"
+    # Each tile has the number of its unit.
+    assert [[text.get_text() for text in axes.texts] for axes in (left, right)] == [["0"], ["0"]]
     assert right.get_title() == "image patches"
     assert pixels_of(left)[1, 1].tolist() == [1] * 3
     assert pixels_of(left)[0, 0].tolist() == [0.5] * 3

@@ -240,7 +240,13 @@ def draw_layer2(args: argparse.Namespace) -> Figure:
         )
         for model in load_networks(args.networks, **builder_arguments(args))
     ]  # fmt: skip
-    draw_second_layer(networks, args.output, **picture_options(args))
+    # Several networks may have one name, such as that of their architecture.
+    models = [one.model for one in networks]
+    names = [
+        model if models.count(model) == 1 else f"{model}, {Path(path).name}"
+        for model, path in zip(models, args.networks, strict=True)
+    ]
+    draw_second_layer(networks, args.output, names=names, **picture_options(args))
     return Figure(
         "; ".join(
             f"{one.model}: {int(one.filters.dead.sum())} dead and {len(one.first_dead_units)}"
