@@ -46,6 +46,14 @@ def test_a_structure_above_a_limit_is_refused(monkeypatch, name, limit):
         cut(net().SerializeToString())
 
 
+def test_a_structure_at_a_limit_is_read(monkeypatch):
+    data = b"\x08\x01" * 6
+    monkeypatch.setattr(protobuf_messages, "MAX_MESSAGE_FIELDS", 6)
+    assert cut(data) == data
+    with pytest.raises(DataError, match="at most 6 fields"):
+        cut(data + b"\x08\x01")
+
+
 @pytest.mark.parametrize(
     "data", [b"\0", b"\n\x7fa", b"\n", b"\xff" * 20, b"\x0b", b"\x0d\0", b"\xa2\x06\x02\n\x05"]
 )

@@ -22,8 +22,10 @@ from PIL import Image
 
 from cnnkit.cli import quiet_tensorflow
 from cnnkit.cli.main import all_command_names, build_parser, command_names, main
+from cnnkit.cli.network_words import network_outline
 from cnnkit.cli.parser import leaf_parsers, options_of
 from cnnkit.cli.values import classifier_path, network_path
+from cnnkit.errors import UsageError
 from tests.helpers.run_folders import write_metrics_run
 
 LEAVES = {
@@ -211,6 +213,13 @@ help trian
 --nope
 --max-image-pixels 0 models
 """.strip().splitlines()
+
+
+def test_the_options_of_a_builder_count():
+    assert network_outline("random", "vgg11", {"classes": 7}).classes == 7
+    assert network_outline("random", "vgg11").classes is None
+    with pytest.raises(UsageError, match="clases"):
+        network_outline("random", "vgg11", {"clases": 7})
 
 
 def write_network(file):

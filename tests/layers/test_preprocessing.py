@@ -22,6 +22,14 @@ def test_mean_is_subtracted_in_float32(tmp_path):
     np.testing.assert_array_equal(tf.cast(loaded(images), tf.float32)[0, 0, 0], [1, 0, -1])
 
 
+def test_the_stored_mean_counts_and_not_that_of_the_configuration(tmp_path):
+    model = keras.Sequential([keras.Input((1, 1, 3)), SubtractMean((1, 2, 3), std=(1, 1, 1))])
+    model.save_weights(tmp_path / "m.weights.h5")
+    other = keras.Sequential([keras.Input((1, 1, 3)), SubtractMean((0, 0, 0), std=(2, 2, 2))])
+    other.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_array_equal(other(np.full((1, 1, 1, 3), 4.0))[0, 0, 0], [3, 2, 1])
+
+
 @pytest.mark.parametrize(
     ("mean", "shape"),
     [

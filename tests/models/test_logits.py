@@ -10,7 +10,7 @@ from cnnkit import vgg11
 from cnnkit.errors import UsageError
 from cnnkit.models import class_index, class_names, logits_tensor, set_class_names
 from cnnkit.models.class_names import class_captions
-from cnnkit.models.logits import output_activation
+from cnnkit.models.logits import output_activation, output_layer
 
 
 def small(end):
@@ -50,6 +50,14 @@ def test_the_logits_of_a_softmax(build, rng):
     logits = keras.Model(model.inputs[0], logits_tensor(model))(inputs)
     assert not np.allclose(tf.reduce_sum(logits, axis=-1), 1)
     np.testing.assert_allclose(tf.nn.softmax(logits), model(inputs), atol=1e-6)
+
+
+def test_one_of_several_outputs_is_not_guessed():
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3)(inputs)
+    both = keras.Model(inputs, [layers.Softmax(name="first")(hidden), hidden])
+    assert output_layer(both) is None
+    assert output_layer(keras.Model(inputs, both.outputs[0])).name == "first"
 
 
 def test_outputs_without_a_softmax_are_the_logits():

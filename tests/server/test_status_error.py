@@ -53,3 +53,9 @@ def test_no_path_in_an_error_text(tmp_path):
 def test_texts_of_tensorflow_keep_their_lines_and_no_other_control():
     assert truncate_details("a\n\t [[{{node b}}]]\x1b[2J\r") == ("a\n\t [[{{node b}}]]\\x1b[2J\\r")
     assert len(quote_name("a" * 10**6)) < 600
+
+
+def test_details_fit_into_the_header_that_grpc_encodes_them_for():
+    """gRPC writes % and what is not printable ASCII as three bytes, and may send 4,000."""
+    for text, room in ((" ", 1), ("~", 1), ("%", 3), ("\n", 3), ("\u00e9", 6)):
+        assert len(truncate_details(text * 9000)) == 4000 // room

@@ -40,11 +40,13 @@ def test_augmentation_follows_the_configuration(tmp_path, monkeypatch):
 
     monkeypatch.setattr(step_batches, "batches", watched)
     fields = {"scale": (10, 14), "crop": "random", "flip": True, "pca_color": "std"}
+    fields |= {"central_square": True}
     config = dataclasses.replace(CONFIG, **fields, mean="pixel", epochs=2)
     run = train(config, tmp_path / "run")
     training, held_out = seen[0]["augmentation"], seen[1]["augmentation"]
     assert (training.scale, training.crop, training.flip) == ((10, 14), "random", True)
     assert (training.color.mode, held_out.color) == ("std", None)
+    assert (training.central_square, held_out.central_square) == (True, False)
     assert (held_out.scale, held_out.crop, held_out.flip) == ((12, 12), "center", False)
     assert [(o["seed"], o["epoch"]) for o in seen if o["order"] is not None] == [(5, 1), (5, 2)]
     assert run.config == config

@@ -201,6 +201,17 @@ def test_files_that_never_end_are_not_opened(saved, name):
         load_linear_probe(saved)
 
 
+def test_an_archive_that_skops_cannot_load(tmp_path, monkeypatch):
+    skops.io.dump(make_pipeline(Normalizer()), tmp_path / "file.skops")
+
+    def fail(file):
+        raise ValueError("no type")
+
+    monkeypatch.setattr(skops.io, "load", fail)
+    with pytest.raises(DataError, match=r"file\.skops is not a saved pipeline.*no type"):
+        load_pipeline(tmp_path / "file.skops")
+
+
 def test_the_schema_has_a_limit(saved, monkeypatch):
     monkeypatch.setattr("cnnkit.transfer.pipeline_file.MAX_PIPELINE_SCHEMA_BYTES", 1000)
     with pytest.raises(DataError, match=r"schema.json in .* is too large. Expected: at most 1,000"):

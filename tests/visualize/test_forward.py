@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 from cnnkit import visualize
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import build_graph
 from cnnkit.visualize import Box
-from cnnkit.visualize.forward import forward_to
+from cnnkit.visualize.forward import check_weights, forward_to
 
 # conv1 returns 4 x 17 and pool1 2 x 8, and conv2 needs three rows.
 SMALL = (8, 21)
@@ -140,6 +140,24 @@ def test_one_of_several_outputs_is_named():
     with pytest.raises(UsageError, match="'two' has 2 outputs. Expected: one of two:0 to two:1"):
         graph.node("two")
     assert graph.node("two:1").inputs == (graph.node("end").inputs[0] - 1,)
+
+
+def test_weights_behind_integers_are_checked_too():
+    class Counting(layers.Layer):
+        def build(self, shape):
+            self.count = self.add_weight(shape=(), dtype="int32", initializer="zeros", name="n")
+            self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+
+        def call(self, x):
+            return self.scale * x
+
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, Counting(name="counting")(inputs))
+    nodes = build_graph(model).nodes
+    check_weights(nodes)
+    model.get_layer("counting").scale.assign(np.nan)
+    with pytest.raises(DataError, match="Layer 'counting' has weights that are not finite"):
+        check_weights(nodes)
 
 
 def test_branches_have_no_layerwise_deconvnet():

@@ -1,6 +1,7 @@
 """The microscope: pages that load nothing from outside, show what Keras computes, and resume."""
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -117,6 +118,15 @@ def test_a_unit_page_shows_what_keras_computes(site, run):
         assert [one for one in page.texts if one.startswith("test/")] == names
         means = [largest[split.labels == c, unit].clip(0).mean() for c in range(len(LABELS))]
         assert f"{max(means):.3g}" in {f"{float(one):.3g}" for one in page.texts if _is_number(one)}
+
+
+def test_one_view_of_a_layer_is_chosen_at_a_time(site):
+    page = (site / "conv1" / "index.html").read_text()
+    inputs = re.findall(r"<input[^>]*>", page)
+    assert len(inputs) == 3
+    for one in inputs:
+        assert 'type="radio"' in one and 'name="view"' in one
+    assert ["checked" in one for one in inputs].count(True) == 1
 
 
 def _is_number(text):
