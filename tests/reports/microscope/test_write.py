@@ -122,10 +122,9 @@ def test_a_unit_page_shows_what_keras_computes(site, run):
 
 def test_one_view_of_a_layer_is_chosen_at_a_time(site):
     page = (site / "conv1" / "index.html").read_text()
-    inputs = re.findall(r"<input[^>]*>", page)
+    inputs = re.findall(r'<input[^>]* name="view"[^>]*>', page)
     assert len(inputs) == 3
-    for one in inputs:
-        assert 'type="radio"' in one and 'name="view"' in one
+    assert all('type="radio"' in one for one in inputs)
     assert ["checked" in one for one in inputs].count(True) == 1
 
 
