@@ -216,6 +216,11 @@ def test_classes_and_images_lead_on_and_the_square_moves(page, site):
     page.keyboard.press("Home")
     assert page.inner_text("#covered").startswith("row 0, column 0: ")
     first = square.bounding_box()
+    # The next place is to the right of it.
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#covered").startswith("row 0, column 1: ")
+    second = square.bounding_box()
+    assert (second["x"] > first["x"]) and abs(second["y"] - first["y"]) < 0.1
     page.keyboard.press("End")
     last = square.bounding_box()
     assert first["x"] < last["x"]
