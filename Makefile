@@ -103,10 +103,12 @@ lock:  ## hashes of all packages, in requirements/
 	$(VENV)-lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
 	mkdir -p requirements
 	echo setuptools | $(LOCK) serving/client-requirements.txt - -o requirements/client.txt
+	echo setuptools | $(LOCK) serving/embedded/requirements.txt - -o requirements/server.txt
 	$(LOCK) setup.cfg --extra report -o requirements/cnnkit.txt
 	$(LOCK) setup.cfg --extra gpu --extra report -o requirements/gpu.txt
 	$(LOCK) setup.cfg --extra bench --extra dev --extra docs --extra litert --extra metrics \
-		--extra notebooks --extra onnx --extra openvino-int8 --extra rest --extra tensorboard -o requirements/all.txt
+		--extra notebooks --extra onnx --extra openvino-int8 --extra otel --extra rest \
+		--extra tensorboard -o requirements/all.txt
 
 pin-images:  ## digests of the container images, which docker asks their registries for
 	$(PYTHON) serving/pin_images.py

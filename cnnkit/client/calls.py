@@ -248,6 +248,7 @@ class Calls:
                     model=target.model,
                     timeout=deadline.seconds,
                     idempotent=idempotent,
+                    request_id=failure.request_id,
                 )
                 delay = self._retry_policy.delay(error, attempt, deadline, idempotent=idempotent)
                 if not retry or delay is None:
@@ -330,4 +331,10 @@ class Calls:
                 else f"No version of {target.model!r} is available yet: wait, or read the server's "
                 "log"
             )
-        return ModelNotFound(error.problem, code=error.code, details=error.details, hint=hint)
+        return ModelNotFound(
+            error.problem,
+            code=error.code,
+            details=error.details,
+            hint=hint,
+            request_id=error.request_id,
+        )

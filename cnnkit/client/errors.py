@@ -54,6 +54,7 @@ class ServerError(CnnkitError):
         code: Name of the gRPC status code, such as "NOT_FOUND".
         details: Text of the status, all lines of it.
         hint: What to do next.
+        request_id: Id of the call in the server's log; None if the server told none.
 
     Attributes:
         retryable: Whether the same call may be sent again, because the server has not started to
@@ -67,9 +68,18 @@ class ServerError(CnnkitError):
 
     retryable: ClassVar[bool] = False
 
-    def __init__(self, problem: str, *, code: str, details: str, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        problem: str,
+        *,
+        code: str,
+        details: str,
+        hint: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
         self.code = code
         self.details = details
+        self.request_id = request_id
         text = _ROW.sub("", error_text(details))
         super().__init__(problem, received=f"{code}: {text}" if text else code, hint=hint)
 
@@ -115,6 +125,7 @@ class InvalidRequest(ServerError):
         details: See `ServerError`.
         hint: See `ServerError`.
         row: Index of the row of the batch that the server refuses, or None if it is not known.
+        request_id: See `ServerError`.
     """
 
     def __init__(
@@ -125,8 +136,9 @@ class InvalidRequest(ServerError):
         details: str,
         hint: str | None = None,
         row: int | None = None,
+        request_id: str | None = None,
     ) -> None:
-        super().__init__(problem, code=code, details=details, hint=hint)
+        super().__init__(problem, code=code, details=details, hint=hint, request_id=request_id)
         self.row = row
 
 
@@ -213,6 +225,7 @@ _STOPPING: _Classified = (
     "{address} is stopping and has not started to process this call",
     "Try again in a moment, or use another server",
 )
+_READ_LOG = "The server's log may say why"
 _GRPC_PORT = "Use the port of the server's gRPC interface, 8500 by custom"
 
 
@@ -224,6 +237,7 @@ def server_error(
     model: str,
     timeout: float,
     idempotent: bool = False,
+    request_id: str | None = None,
 ) -> ServerError:
     """Return the exception for a failed call.
 
@@ -235,6 +249,7 @@ def server_error(
         timeout: Seconds that the call was given.
         idempotent: Whether the call may be repeated after the connection broke. False for Predict:
             its input may have crashed the server.
+        request_id: Id of the call in the server's log; None if the server told none.
 
     Example:
         >>> server_error("DEADLINE_EXCEEDED", "", address="a:1", model="m", timeout=2).problem
@@ -255,8 +270,10 @@ def server_error(
         error, problem, hint = _classify_unavailable(found, address, idempotent)
     else:
         error, problem, hint = _classify_refusal(code, found, first)
+        if hint == _READ_LOG and request_id is not None:
+            hint = f"{hint}, at the request {request_id}"
     problem = problem.format(address=address, model=repr(model), timeout=f"{timeout:g}")
-    return error(problem, code=code, details=details, hint=hint)
+    return error(problem, code=code, details=details, hint=hint, request_id=request_id)
 
 
 def _classify_refusal(code: str, found: set[str], text: str) -> _Classified:
@@ -289,7 +306,7 @@ def _classify_refusal(code: str, found: set[str], text: str) -> _Classified:
         "RESOURCE_EXHAUSTED": "The server is at its limit: send less at once, or try again later",
         "UNIMPLEMENTED": _GRPC_PORT,
     }
-    hint = hints.get(code, "The server's log may say why")
+    hint = hints.get(code, _READ_LOG)
     return ServerError, "{address} failed on this request to {model}", hint
 
 

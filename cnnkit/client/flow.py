@@ -70,12 +70,14 @@ class RpcFailure(Exception):
     Args:
         code: Name of the status code, such as "UNAVAILABLE".
         details: Text of the status.
+        request_id: Id that the server has given the call; None if it told none.
     """
 
-    def __init__(self, code: str, details: str) -> None:
+    def __init__(self, code: str, details: str, request_id: str | None = None) -> None:
         super().__init__(code, details)
         self.code = code
         self.details = details
+        self.request_id = request_id
 
 
 class Deadline:

@@ -213,6 +213,7 @@ def _send(
         details=refusal.details,
         hint=refusal.hint,
         row=row,
+        request_id=refusal.request_id,
     ) from refusal
 
 
@@ -274,6 +275,7 @@ def find_refused_row(
             details=error.details,
             hint="The server merges requests (batching), and refuses an image of another caller: "
             "send this request again",
+            request_id=error.request_id,
         ) from error
     is_encoded = all(array.ndim == 1 and array.dtype.kind == "O" for array in part.values())
     # A refusal with a hint is one of the request as a whole, for example of its number of rows.

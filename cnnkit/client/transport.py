@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from typing import Any
 
 import grpc
 
@@ -11,6 +12,7 @@ from cnnkit.client.channel import ChannelOptions
 from cnnkit.client.errors import ServerUnavailable
 from cnnkit.client.flow import RpcFailure, UnaryCall
 from cnnkit.errors import CnnkitError, UsageError
+from cnnkit.wire import methods
 
 
 class Transport:
@@ -53,8 +55,16 @@ class Transport:
             problem = f"The client of {self._options.address} was closed during the call"
             return ServerUnavailable(problem, code="CANCELLED", details="")
         if isinstance(error, grpc.RpcError):
-            return RpcFailure(error.code().name, error.details() or "")
+            return RpcFailure(error.code().name, error.details() or "", _request_id(error))
         return UsageError("gRPC rejects the arguments of `call`", received=str(error))
+
+
+def _request_id(error: grpc.RpcError) -> str | None:
+    """Return the id of a failed call, if the server has sent one that is fit to be printed."""
+    metadata: Any = error.trailing_metadata() or ()
+    given = dict(metadata).get(methods.REQUEST_ID)
+    is_id = isinstance(given, str) and methods.WELL_FORMED_ID.fullmatch(given)
+    return given if is_id else None
 
 
 class SyncTransport(Transport):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cnnkit.server.limits import ServerLimits
 from cnnkit.server.metrics import ServerMetrics, serve_metrics
 from cnnkit.server.tf_serving import ModelServerProcess, find_model_server
+from cnnkit.server.tracing import ServerTracing, tracing_from_environment
 
 if TYPE_CHECKING:
     from cnnkit.server.server import EmbeddedServer
@@ -21,8 +22,10 @@ __all__ = [
     "ModelServerProcess",
     "ServerLimits",
     "ServerMetrics",
+    "ServerTracing",
     "find_model_server",
     "serve_metrics",
+    "tracing_from_environment",
 ]
 
 

@@ -9,11 +9,8 @@ import re
 from typing import Any
 
 from cnnkit.server.status_error import quote_name
+from cnnkit.wire.methods import WELL_FORMED_ID
 
-# Metadata of gRPC, in lower case as gRPC demands, and header of REST.
-REQUEST_ID = "x-request-id"
-# What a log, a header and a shell take as it is.
-_WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 # Text that needs no quotes in a line of NAME=VALUE pairs.
 _PLAIN = re.compile(r"[^\s\"=]+")
 
@@ -31,7 +28,7 @@ def request_id(given: object) -> str:
         >>> request_id("order-7"), len(request_id("two words"))
         ('order-7', 16)
     """
-    if isinstance(given, str) and _WELL_FORMED.fullmatch(given):
+    if isinstance(given, str) and WELL_FORMED_ID.fullmatch(given):
         return given
     return os.urandom(8).hex()
 

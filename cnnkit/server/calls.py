@@ -15,14 +15,16 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from cnnkit.server.access_log import REQUEST_ID, log_request, request_id
+from cnnkit.server.access_log import log_request, request_id
 from cnnkit.server.client_certificate import ClientCertificates
 from cnnkit.server.incoming import ReadMessage
 from cnnkit.server.limits import ConcurrencyLimiter, ReceivedRequest, ServerLimits
 from cnnkit.server.memory_budget import MemoryAccount
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.status_error import STOPPED, StatusError, invalid_argument, truncate_details
+from cnnkit.server.tracing import ServerTracing
 from cnnkit.server.unpack import unpack_message
+from cnnkit.wire.methods import REQUEST_ID
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ class Caller:
         identity: What is known of its certificate: `ServicerContext.auth_context()`.
         read: Receives the message of the call.
         request_id: Id of the call.
+        headers: Metadata of gRPC, or headers of HTTP.
         authorize: Raises a `StatusError` if the client may not make the call; None if all may.
     """
 
@@ -52,6 +55,7 @@ class Caller:
     identity: Mapping[str, Iterable[bytes]]
     read: ReadMessage
     request_id: str
+    headers: Mapping[str, Any]
     authorize: Callable[[], None] | None = None
 
 
@@ -64,6 +68,7 @@ class CallHandler:
         clients: The clients that are answered, if they have certificates.
         metrics: Counts the calls.
         access_log: Log one line for each call.
+        tracing: Makes a span for each call; None for none.
 
     Attributes:
         clients: The clients that are answered.
@@ -82,10 +87,12 @@ class CallHandler:
         metrics: NoMetrics = NO_METRICS,
         *,
         access_log: bool = False,
+        tracing: ServerTracing | None = None,
     ) -> None:
         self._executor = executor
         self._metrics = metrics
         self._access_log = access_log
+        self._tracing = tracing
         self.clients = clients or ClientCertificates()
         self.limiter = ConcurrencyLimiter(limits)
 
@@ -104,12 +111,13 @@ class CallHandler:
         """
 
         async def respond(_: object, context: Context) -> bytes | None:
-            given = dict(context.invocation_metadata() or ()).get(REQUEST_ID)
+            headers = dict(context.invocation_metadata() or ())
             caller = Caller(
                 context.peer(),
                 context.auth_context(),
                 context.read,
-                request_id(given),
+                request_id(headers.get(REQUEST_ID)),
+                headers,
                 None if authorize is None else functools.partial(authorize, context),
             )
             context.set_trailing_metadata(((REQUEST_ID, caller.request_id),))
@@ -134,6 +142,8 @@ class CallHandler:
         begun, code = time.monotonic(), "CANCELLED"
         request: ReceivedRequest | None = None
         answer: Any = b""
+        tracing = self._tracing
+        span = tracing.begin(method, caller.headers, caller.request_id) if tracing else None
         try:
             with self._metrics.open_request(), self.errors_as_status(caller.request_id):
                 self.clients.check(caller.identity)
@@ -150,6 +160,8 @@ class CallHandler:
             seconds = time.monotonic() - begun
             called = ("", "", "") if request is None else request.called
             self._metrics.finish_request(method, *called, code, seconds)
+            if tracing and span:
+                tracing.end(span, called, code)
             if self._access_log:
                 model, version, signature = called
                 log_request(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from cnnkit.errors import check_installed
-from cnnkit.server.access_log import REQUEST_ID, request_id
+from cnnkit.server.access_log import request_id
 from cnnkit.server.calls import MAX_SMALL_REQUEST_BYTES, Caller, CallHandler
 from cnnkit.server.health import HealthServicer
 from cnnkit.server.limits import ReceivedRequest, ServerLimits
@@ -189,7 +189,7 @@ class RestServer:
         from aiohttp import web
 
         status, text = 200, ""
-        identifier = request_id(request.headers.get(REQUEST_ID))
+        identifier = request_id(request.headers.get(methods.REQUEST_ID))
         self._busy.add(request.protocol)
         body: Answer = b""
         try:
@@ -222,7 +222,7 @@ class RestServer:
         async def read() -> bytes:
             return await self._read_body(request) if has_body else b""
 
-        caller = Caller(_peer(request), identity, read, identifier)
+        caller = Caller(_peer(request), identity, read, identifier, request.headers)
         return await self._calls.call(method, caller, handle)
 
     def _route(self, request: web.BaseRequest, path: str) -> tuple[str, _Handle, bool]:

@@ -32,6 +32,7 @@ from cnnkit.server.repository import ModelRepository
 from cnnkit.server.rest import RestServer, check_rest_installed
 from cnnkit.server.servable import SavedModelServable
 from cnnkit.server.service import PredictionServicer
+from cnnkit.server.tracing import ServerTracing
 from cnnkit.server.unpack import NO_DECOMPRESSION
 from cnnkit.server.warmup import load_and_warm_up
 
@@ -72,6 +73,7 @@ class EmbeddedServer:
         metrics: Counts requests, batches and versions: `cnnkit.server.ServerMetrics`.
         access_log: Log one line of level INFO for each request, by the logger named
             "cnnkit.server.access"; the attribute `request` of a record holds the fields.
+        tracing: Makes a span for each request: `cnnkit.server.ServerTracing`; None for none.
         rest_port: The port of the REST API; 0 for any free one, None for no REST API. It needs the
             package aiohttp.
         rest_tls: TLS settings of the REST API from `server_tls_context`; required with
@@ -111,6 +113,7 @@ class EmbeddedServer:
         trial: LoadTrial | None = None,
         metrics: NoMetrics = NO_METRICS,
         access_log: bool = False,
+        tracing: ServerTracing | None = None,
         rest_port: int | None = None,
         rest_tls: ssl.SSLContext | None = None,
     ) -> None:
@@ -139,6 +142,7 @@ class EmbeddedServer:
         configs = _model_configs(models, versions, version_labels or {})
         self._metrics = metrics
         self._access_log = access_log
+        self._tracing = tracing
         self.repository = ModelRepository(configs, load, trial, metrics)
         self._count_versions()
         # Folders that HandleReloadConfigRequest may name.
@@ -244,6 +248,7 @@ class EmbeddedServer:
             self._clients,
             self._metrics,
             access_log=self._access_log,
+            tracing=self._tracing,
         )
         self._service = PredictionServicer(
             self._calls, self.repository, limits, scheduler, self._reload

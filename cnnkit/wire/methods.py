@@ -1,6 +1,8 @@
-"""Names of TensorFlow Serving's services, methods and signatures."""
+"""Names of TensorFlow Serving's services, methods and signatures, and of the id of a call."""
 
 from __future__ import annotations
+
+import re
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
@@ -25,3 +27,8 @@ UNLIMITED_MESSAGES = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
 )
+
+# The id of a call: metadata of gRPC, in lower case as gRPC demands, and header of REST.
+REQUEST_ID = "x-request-id"
+# What a log, a header and a shell take as it is.
+WELL_FORMED_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")

@@ -166,3 +166,30 @@ def test_grpc_and_the_operating_system_still_write_these_texts():
             assert known.text.encode() in library, known
         elif known.source.startswith("strerror"):
             assert known.text in {text[: len(known.text)] for text in system}, known
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ("order-7", "order-7"),
+        ("two words", None),
+        ("x" * 129, None),
+        ("\x7e\x5b2J", None),
+        (None, None),
+    ],
+)
+def test_the_id_of_a_call_is_taken_if_it_can_be_printed(sent, expected):
+    def answer(path, request, context):
+        if sent is not None:
+            context.set_trailing_metadata((("x-request-id", sent),))
+        context.abort(grpc.StatusCode.INTERNAL, "oops")
+
+    with (
+        fake_server(answer) as address,
+        Client(address, timeout=5) as client,
+        pytest.raises(ServerError) as caught,
+    ):
+        client.status("m")
+    assert caught.value.request_id == expected
+    told = "" if expected is None else ", at the request order-7"
+    assert str(caught.value).endswith(f"The server's log may say why{told}.")

@@ -1,5 +1,6 @@
 """The client against the embedded server."""
 
+import asyncio
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from cnnkit.client import (
+    AsyncClient,
     Client,
     InvalidRequest,
     ModelNotFound,
@@ -241,6 +243,30 @@ def test_unknown_models_list_what_there_is(client, images, options, text):
     assert text in one_line(caught.value)
     assert isinstance(caught.value, ServerError)
     assert isinstance(caught.value, CnnkitError)
+
+
+def test_errors_carry_the_id_of_the_request_in_the_servers_log(colors_server):
+    """Of single calls, of parts of a batch, and in an event loop."""
+    with Client(colors_server.address, metadata={"x-request-id": "order-7"}) as named:
+        with pytest.raises(ModelNotFound) as caught:
+            named.status("nope")
+        assert caught.value.request_id == "order-7"
+        with pytest.raises(InvalidRequest) as caught:
+            named.predict({"image_bytes": [b"no image"]}, model="colors", signature="serving_bytes")
+        assert (caught.value.row, caught.value.request_id) == (0, "order-7")
+        with pytest.raises(InvalidRequest) as caught:
+            named.predict({"image_bytes": [b"a", b"b"]}, model="colors", batch_size=1,
+                          signature="serving_bytes")  # fmt: skip
+        assert caught.value.request_id == "order-7"
+
+    async def ask():
+        async with AsyncClient(colors_server.address) as client:
+            with pytest.raises(ModelNotFound) as caught:
+                await client.status("nope")
+            return caught.value.request_id
+
+    # The server's own ids are 8 random bytes.
+    assert len(bytes.fromhex(asyncio.run(ask()))) == 8
 
 
 def test_a_closed_client(client):

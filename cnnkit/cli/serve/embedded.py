@@ -46,7 +46,7 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
         if args.rest_port is not None:
             check_port_free(host, args.rest_port)
     _raise_open_file_limit()
-    with _metrics(args, host, options) as metrics_port:
+    with _metrics(args, host, options) as metrics_port, _tracing(options):
         _serve(args, host, options, metrics_port, stop_requested)
 
 
@@ -64,6 +64,19 @@ def _metrics(args: argparse.Namespace, host: str, options: dict[str, Any]) -> It
         return
     with serve_metrics(metrics.registry, host, args.metrics_port) as port:
         yield port
+
+
+@contextlib.contextmanager
+def _tracing(options: dict[str, Any]) -> Iterator[None]:
+    """Add the tracing that the environment asks for to the options of the server."""
+    from cnnkit.server import tracing_from_environment
+
+    options["tracing"] = tracing = tracing_from_environment()
+    try:
+        yield
+    finally:
+        if tracing is not None:
+            tracing.close()
 
 
 def _serve(

@@ -131,7 +131,8 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         `client_names`, `allow_reload` and `access_log` of `EmbeddedServer`.
 
     Raises:
-        UsageError: If an option is out of range, or a folder holds no model.
+        UsageError: If an option is out of range, a folder holds no model, or the environment asks
+            for traces that cannot be sent.
     """
     from cnnkit.server.metrics import check_metrics_installed
     from cnnkit.server.model_config import (
@@ -141,6 +142,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         read_models_config,
     )
     from cnnkit.server.rest import check_rest_installed
+    from cnnkit.server.tracing import check_tracing
     from cnnkit.server.version_folders import version_folders
 
     _check_engine(args.engine)
@@ -148,6 +150,7 @@ def embedded_server_options(args: argparse.Namespace) -> dict[str, Any]:
         raise unknown_name("log format", args.log_format, LOG_FORMATS)
     if args.metrics_port is not None:
         check_metrics_installed()
+    check_tracing()
     if args.rest_port is not None:
         check_rest_installed()
         if args.rest_port == args.port != 0:

@@ -18,6 +18,7 @@ import cnnkit as package
 from cnnkit.cli.main import main
 from cnnkit.client import Client
 from cnnkit.errors import RunError
+from tests.helpers.trace_collector import collector
 
 
 @pytest.fixture
@@ -106,6 +107,9 @@ def test_serve_with_packages_that_are_not_there(cnnkit, colors_folder, monkeypat
     assert "Install it: pip install prometheus-client" in line
     line = failure(cnnkit("serve", colors_folder, "--rest-port", "0"), 2)
     assert "Install it: pip install aiohttp" in line
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    line = failure(cnnkit("serve", colors_folder, "--embedded"), 2)
+    assert "which OTEL_TRACES_EXPORTER needs, is not installed. Install it: pip install" in line
 
 
 def test_labels_of_versions_have_a_new_name(cnnkit, colors_folder):
@@ -280,10 +284,18 @@ def test_reloads_and_workers_exclude_each_other(cnnkit, colors_folder):
     assert "--allow-reload must not be given with --workers" in line
 
 
-def test_workers_share_the_port_of_the_rest_api(colors_folder):
+@pytest.fixture
+def traces():
+    with collector() as started:
+        yield started
+
+
+def test_workers_share_the_port_of_the_rest_api(colors_folder, traces):
     pytest.importorskip("aiohttp")
     words = ("--port", "0", "--rest-port", "0", "--workers", "2", "--no-load-trial")
-    process = start(colors_folder, *words, "--access-log", "--log-format", "json")
+    address, spans = traces
+    otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": address, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+    process = start(colors_folder, *words, "--access-log", "--log-format", "json", **otel)
     line = first_line(process)
     assert re.fullmatch(r"serving colors version 2 at .* in 2 processes \(Ctrl-C stops\)\n", line)
     os.set_blocking(process.stderr.fileno(), False)
@@ -300,6 +312,11 @@ def test_workers_share_the_port_of_the_rest_api(colors_folder):
     # Every line is a JSON object, those of the workers too.
     found = [json.loads(line) for line in log.splitlines()]
     assert [(one["method"], one["code"]) for one in found] == [("REST GetModelStatus", "OK")] * 4
+    # Each worker sends its last spans when it ends.
+    assert {one["service"] for one in spans} == {"cnnkit-serve"}
+    assert sorted(one["cnnkit.request_id"] for one in spans) == sorted(
+        one["request_id"] for one in found
+    )
 
 
 def test_help_imports_no_tensorflow():
