@@ -14,6 +14,7 @@ FILES = (
     "Dockerfile.gpu",
     "serving/Dockerfile.client",
     "serving/compose.yaml",
+    "serving/embedded/Dockerfile",
     "serving/kubernetes/deployment.yaml",
 )
 IMAGE = re.compile(

@@ -16,11 +16,14 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from cnnkit.client.inputs import DEFAULT_BATCH_ROWS
 from cnnkit.server.tf_serving import GRPC_MAX_THREADS
+from tests.helpers.manifests import check_few_rights, check_few_rights_of_compose
 
 ROOT = Path(__file__).resolve().parents[1]
 SERVING = ROOT / "serving"
 BIN = Path(sys.executable).parent
-IMAGES = (ROOT / "Dockerfile.gpu", SERVING / "Dockerfile.client")
+IMAGES = (
+    ROOT / "Dockerfile.gpu", SERVING / "Dockerfile.client", SERVING / "embedded" / "Dockerfile"
+)  # fmt: skip
 PROBE = ["/bin/bash", "/config/status.sh", "digits"]
 PREDICTION = ["/bin/bash", "/config/predict.sh", "digits"]
 
@@ -155,30 +158,12 @@ def test_the_kubernetes_manifests():
 
 def test_a_server_in_a_cluster_has_few_rights_and_limits():
     pod = manifest("kubernetes/deployment.yaml")["spec"]["template"]["spec"]
-    rights = pod["securityContext"]
-    assert rights["runAsNonRoot"] is True
-    assert rights["runAsUser"] == rights["runAsGroup"] == 10001
-    assert rights["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert pod["automountServiceAccountToken"] is False
-    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & pod.keys()
-    for container in pod["containers"]:
-        assert container["securityContext"] == {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        }
-        assert set(container["resources"]["requests"]) == {"cpu", "memory"}
-        assert set(container["resources"]["limits"]) == {"cpu", "memory"}
-    assert not any("hostPath" in volume for volume in pod["volumes"])
-    assert all(volume.get("emptyDir", {"sizeLimit": 0}) for volume in pod["volumes"])
+    check_few_rights(pod)
 
 
 def test_a_server_of_compose_has_few_rights_and_the_limits_of_the_cluster():
     service = manifest("compose.yaml")["services"]["serving"]
-    assert service["user"] == "10001:10001"
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    assert not {"privileged", "cap_add", "network_mode", "pid"} & service.keys()
+    check_few_rights_of_compose(service)
     [container] = manifest("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"]
     assert (
         service["deploy"]["resources"]["limits"]["cpus"] == container["resources"]["limits"]["cpu"]
