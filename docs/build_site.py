@@ -55,6 +55,7 @@ def markdown_pages(root: Path = ROOT) -> list[Path]:
         *sorted(root.glob("*.md")),
         *sorted(root.glob("client/*.md")),
         *sorted(root.glob("serving/*.md")),
+        *sorted(root.glob("cluster/*.md")),
         *sorted(root.glob("docs/**/*.md")),
     ]
 

@@ -31,7 +31,7 @@ PAGES = sorted(
     str(path.relative_to(ROOT))
     for path in [
         ROOT / "README.md",
-        *(ROOT / folder / "README.md" for folder in ("client", "serving")),
+        *(ROOT / folder / "README.md" for folder in ("client", "cluster", "serving")),
         *(ROOT / "docs").rglob("*.md"),
     ]
 )
@@ -40,6 +40,7 @@ NOT_RUN = {
     "docker": "needs Docker",
     "MODELS=$PWD/models": "needs Docker",
     "kubectl": "needs a cluster",
+    "sbatch": "needs a cluster",
     "tensorflow_model_server": "is another program",
     "pip": "changes the environment of the tests",
     "make": "runs these tests",

@@ -179,7 +179,7 @@ def test_guides_name_targets_that_exist(name, targets):
 @pytest.mark.parametrize("name", GUIDES)
 def test_guides_name_files_that_exist(name):
     """Paths that begin with a folder of the checkout, and files at its top."""
-    folders = "benchmarks|cnnkit|docs|examples|notebooks|serving|tests"
+    folders = "benchmarks|cluster|cnnkit|docs|examples|notebooks|serving|tests"
     files = "Makefile|LICENSE|constraints.txt|setup.cfg|pyproject.toml"
     pattern = rf"(?<![\w/.-])((?:{folders})/[\w./-]*|{files}|[A-Z]+\.(?:md|cff))(?![\w/])"
     paths = {path for command in commands(name) for path in re.findall(pattern, command)}
