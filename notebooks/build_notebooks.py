@@ -43,6 +43,9 @@ def build(name: str, output: Path) -> str | None:
         client.execute()
     except CellExecutionError as error:
         problem = str(error)
+    # The first cell of code imports TensorFlow, which greets the reader with lines of its log.
+    imports = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    imports.outputs = [one for one in imports.outputs if one.get("name") != "stderr"]
     nbformat.write(notebook, output / f"{name}.ipynb")
     return problem
 

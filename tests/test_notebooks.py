@@ -177,6 +177,7 @@ def test_a_script_becomes_an_executed_notebook(tmp_path):
     expected = [kind for kind, _ in cells(FOLDER / "01_convolution.py")]
     assert [cell.cell_type for cell in notebook.cells] == expected
     outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
+    assert [one.text for one in outputs if one.get("name") == "stderr"] == []
     pictures = [one for one in outputs if "image/png" in one.get("data", {})]
     assert len(pictures) >= 3
     assert "81 % in the paper" in outputs[-1].text
