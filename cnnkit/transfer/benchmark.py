@@ -22,7 +22,7 @@ from cnnkit.transfer.linear_classifier import (
 )
 from cnnkit.transfer.random_splits import check_number, label_indices, random_split
 
-# Fei-Fei et al. 2004, as in Zeiler & Fergus 2013, section 4.3: 15 or 30 training images and at
+# Fei-Fei et al. 2004, as in Zeiler & Fergus 2013, section 5.2: 15 or 30 training images and at
 # most 50 test images of each class.
 PER_CLASS = 30
 TEST_PER_CLASS = 50

@@ -1,6 +1,6 @@
 """Near-duplicate images of two datasets, found by normalized correlation.
 
-Zeiler & Fergus 2013, section 4.3, remove such images from the training set.
+Zeiler & Fergus 2013, section 5.2, remove such images from the training set.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Correspondence of object parts between images (Zeiler & Fergus 2013, section 4.4).
+"""Correspondence of object parts between images (Zeiler & Fergus 2013, section 4.3).
 
 The same part of an object is occluded in every image. If the change of the features has the same
 signs in all images, the model represents the part in the same way wherever it is.
