@@ -168,6 +168,9 @@ def test_intervals():
 def test_the_docstring_describes_every_field():
     for name, option in FIELDS.items():
         assert f"        {name}: {option.help.split()[0]}" in TrainingConfig.__doc__
+        words = " ".join(TrainingConfig.__doc__.split())
+        assert not option.choices or f"One of {', '.join(option.choices)}." in words
+        assert not option.range or f"Values: {option.range}." in words
 
 
 def test_former_names_in_json_and_in_python():

@@ -7,7 +7,7 @@ import tensorflow as tf
 from cnnkit.config import TrainingConfig
 from cnnkit.data import Augmentation, Decoding, Split, batches, decode_image
 from cnnkit.data.multi_crop import CropSpec, crop_batches
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.export import export
 from tests.helpers.exported_network import LABELS, skip_output_check, small_alexnet
 from tests.helpers.image_formats import FORMATS, ROUNDING, pillow_rgb
@@ -94,6 +94,15 @@ def test_exports_see_what_pillow_shows(tmp_path, decoding, monkeypatch):
 def test_the_background_is_a_color(background):
     with pytest.raises(UsageError, match="`background` must be None or three integers"):
         Decoding(background=background)
+
+
+@pytest.mark.parametrize("background", [[0, 0, 256], [0, 0], [0, 0, -1], "white", 7])
+def test_a_stored_background_is_a_color(background):
+    stored = {"background": background, "exif_orientation": True}
+    with pytest.raises(DataError, match="background"):
+        Decoding.from_dict(stored, "run.json")
+    color = {"background": [0, 0, 255], "exif_orientation": False}
+    assert Decoding.from_dict(color).to_dict() == color
 
 
 def test_the_configuration_names_the_background():

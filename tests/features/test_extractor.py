@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 from cnnkit import alexnet, vgg11
+from cnnkit.errors import UsageError
 from cnnkit.features import (
     FeatureExtractor,
     FeatureSpec,
@@ -72,3 +73,23 @@ def test_layers_go_by_the_field_names_too():
     model = vgg11(input_shape=(32, 32, 3), classes=2)
     assert feature_extractor(model, "fc7").output_shape == (None, 4096)
     assert with_variable_input_size(model, "fc7").output_shape == (None, None, None, 4096)
+
+
+def part(name):
+    inputs = keras.Input((8, 8, 3))
+    return keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs), name=name)
+
+
+def test_a_layer_of_a_model_used_as_a_layer():
+    inputs = keras.Input((8, 8, 3))
+    left, right = part("left"), part("right")
+    twice = layers.Concatenate()([left(inputs), left(inputs)])
+    for outputs, text in (
+        (layers.Add()([left(inputs), right(inputs)]), "Layer 'conv' is in 2 models.*left, right"),
+        (twice, "Model 'left', with layer 'conv', is called 2 times"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            feature_extractor(keras.Model(inputs, outputs), "conv")
+    model = keras.Model(inputs, layers.ReLU()(left(inputs)))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(feature_extractor(model, "conv")(images), left(images))

@@ -43,6 +43,17 @@ def test_every_box_is_drawn_at_its_pixels(monkeypatch, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+def test_every_row_has_the_height_of_its_image_and_texts(monkeypatch, tmp_path):
+    sizes = []
+    for columns in (1, 2):
+        path = tmp_path / f"{columns}.png"
+        figure = drawn_by(monkeypatch, draw_localizations, results(), path, columns=columns)
+        sizes.append(figure.get_size_inches())
+    (width, height), (width_of_two, height_of_one) = sizes
+    assert (width_of_two, height) == pytest.approx((2 * width, 2 * height_of_one))
+    assert height_of_one > width
+
+
 def test_a_picture_that_exists_is_kept(tmp_path):
     (tmp_path / "a.png").write_bytes(b"mine")
     with pytest.raises(UsageError, match="must be a new file"):

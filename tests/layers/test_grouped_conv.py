@@ -12,6 +12,7 @@ from cnnkit.layers import (
     GroupedConv2D,
     ReLU,
 )
+from cnnkit.layers.grouped_conv import _convolve_blocks
 from tests.helpers.layer_contract import check_layer
 
 
@@ -38,6 +39,21 @@ def test_grouped_convolution_equals_two_split_convolutions(rng):
         results.append((y, *tape.gradient(loss, [x, kernel.value])))
     for ours, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sides", "kernel", "stride"),
+    [((31, 35), (11, 11), 4), ((20, 23), (7, 5), 2), ((9, 10), (2, 3), 3), ((8, 8), (4, 4), 4)],
+)
+def test_a_convolution_of_blocks_equals_one_with_a_stride(sides, kernel, stride, rng):
+    """As a GPU computes the first layer of a network with JAX."""
+    inputs = rng.normal(size=(2, *sides, 3)).astype("float32")
+    weights = rng.normal(size=(*kernel, 3, 5)).astype("float32")
+    np.testing.assert_allclose(
+        _convolve_blocks(inputs, weights, stride),
+        tf.nn.conv2d(inputs, weights, stride, "VALID"),
+        atol=1e-4,
+    )
 
 
 @pytest.mark.parametrize(

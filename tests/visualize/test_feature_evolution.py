@@ -64,6 +64,15 @@ def test_units_are_sampled_by_the_seed(run):
     assert all(len(set(units)) == 3 for units in drawn(0))
 
 
+def test_each_layer_can_have_units_of_its_own(run):
+    images = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
+    chosen = {"conv1": [3], "fc8": [1, 0]}
+    rows = feature_evolution(run, images, ["conv1", "fc8"], units=chosen, epochs=[1])
+    assert {layer: [row.unit for row in found] for layer, found in rows.items()} == chosen
+    with pytest.raises(UsageError, match="`units` must name units of layer 'fc8'.*Received: conv1"):
+        feature_evolution(run, images, ["conv1", "fc8"], units={"conv1": [3]}, epochs=[1])
+
+
 def test_epochs_that_were_not_kept_are_an_error(run, tmp_path):
     with pytest.raises(RunError, match=r"Expected: some of 4, 7. Received: 1, 2, 3, 5. Train with"):
         feature_evolution(run, load_dataset("digits"), ["conv1"], epochs=[7, 4])

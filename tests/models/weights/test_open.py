@@ -34,7 +34,14 @@ def test_wrong_files_are_named_in_one_line(small_alexnet, tmp_path):
         "arrays of unknown names": tmp_path / "e.npz",
         "has one array": tmp_path / "f.npy",
         "No weights file": tmp_path / "absent",
+        "Layer 'conv1' of": tmp_path / "g.caffemodel",
     }
+    kernel = np.zeros((4, 3, 2, 2), "f4")
+    whole = caffemodel([("conv1", "Convolution", "data", "conv1", [kernel], None)])
+    # The blob states 5 x 3 x 2 x 2 numbers.
+    cut = whole.replace(bytes([10, 4, 4, 3, 2, 2]), bytes([10, 4, 5, 3, 2, 2]))
+    assert cut != whole
+    write_bytes(tmp_path / "g.caffemodel", cut)
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("readme", "")
