@@ -1,13 +1,17 @@
 """Files for training in a cluster: the Job of Kubernetes, the script of Slurm, what they run."""
 
+import json
 import os
 import shlex
 import signal
+import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +19,7 @@ from cnnkit import __version__
 from cnnkit.cli.arguments import apply_overrides
 from cnnkit.cli.main import build_parser
 from cnnkit.recipes import find_recipe
+from cnnkit.run_folder import RunFolder
 from tests.helpers.manifests import check_few_rights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,3 +252,80 @@ def test_the_script_of_slurm_is_a_script():
     assert lines[1 : len(options) + 1] == options
     assert "#SBATCH --signal=B:USR1@180" in options
     assert stat.S_IMODE(file.stat().st_mode) & 0o600 == 0o600
+
+
+class Pods:
+    """Two pods of the Job on this machine: its command, with other addresses and other args."""
+
+    def __init__(self, folder, args):
+        self._folder, self._args = folder, args
+        with socket.socket() as one, socket.socket() as two:
+            for opened in (one, two):
+                opened.bind(("127.0.0.1", 0))
+            self._ports = [opened.getsockname()[1] for opened in (one, two)]
+        self._bin = folder / "bin"
+        self._bin.mkdir(parents=True)
+        program(self._bin, "cnnkit", f'#!/bin/bash\nexec {sys.executable} -m cnnkit "$@"\n')
+        self.run = RunFolder(folder / "run")
+        self.restarts = 0
+
+    def start(self, index):
+        values = environment_of_job(index)
+        for i, port in enumerate(self._ports):
+            values["TF_CONFIG"] = values["TF_CONFIG"].replace(
+                f"{NAME}-{i}.{NAME}:2222", f"127.0.0.1:{port}"
+            )
+        assert NAME not in values["TF_CONFIG"]
+        json.loads(values["TF_CONFIG"])
+        environment = {
+            **os.environ, **values, "RUN": str(self.run.path), "HOME": str(self._folder),
+            "PATH": f"{self._bin}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+        }  # fmt: skip
+        with (self._folder / f"{index}.log").open("ab") as log:
+            return subprocess.Popen(
+                [*container()["command"], *self._args], env=environment, stdout=log, stderr=log
+            )
+
+    def log(self):
+        return "".join((self._folder / f"{i}.log").read_text() for i in (0, 1))
+
+    def complete(self, kill=None):
+        """Starts both, and each of them again until it ends well, as the Job does.
+
+        Args:
+            kill: The index of a worker to kill with -9 in the middle of the training.
+        """
+        pods = [self.start(0), self.start(1)]
+        end = time.monotonic() + 300
+        while any(pod.poll() != 0 for pod in pods):
+            assert time.monotonic() < end, self.log()
+            if kill is not None and list(self.run.checkpoints.glob("step-*.npz")):
+                pods[kill].kill()
+                kill = None
+            for i in (0, 1):
+                if pods[i].poll() not in (None, 0):
+                    self.restarts += 1
+                    assert self.restarts < 8, self.log()
+                    pods[i] = self.start(i)
+            time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_is_killed_is_replaced_and_the_result_is_the_same(tmp_path):
+    import keras
+
+    args = ["--recipe=demo", "--epochs=4", "--checkpoint-every=3"]
+    whole, broken = (Pods(tmp_path / name, args) for name in ("whole", "broken"))
+    whole.complete()
+    assert whole.restarts == 0
+    broken.complete(kill=1)
+    assert broken.restarts >= 2
+    assert "going on with epoch" in broken.log()
+    assert "no longer answers" in broken.log()
+    found = [keras.saving.load_model(one.run.model_file).get_weights() for one in (whole, broken)]
+    for expected, weights in zip(*found, strict=True):
+        np.testing.assert_allclose(weights, expected, atol=1e-5)
+    losses = [[epoch["loss"] for epoch in one.run.metrics] for one in (whole, broken)]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
