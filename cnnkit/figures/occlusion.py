@@ -130,7 +130,7 @@ def value_texts(values: Sequence[float], among: np.ndarray) -> list[str]:
         among: The values of the map.
 
     Example:
-        >>> value_texts([0.5, 0.99994], np.array([0.9999, 1.0]))
+        >>> value_texts([0.5, 0.99994], np.array([0.9998, 1.0]))
         ['0.50000', '0.99994']
         >>> value_texts([950], np.array([9, 1000]))
         ['950']

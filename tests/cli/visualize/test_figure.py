@@ -14,7 +14,7 @@ from cnnkit.cli.visualize import FIGURES
 from cnnkit.cli.visualize.attribution import METHODS
 from cnnkit.models import build
 
-IMAGE = str(Path(__file__).parents[3] / "docs/pictures/conv1.png")
+IMAGE = str(Path(__file__).parents[3] / "docs/pictures/top9_conv2.png")
 NAMES = [
     "activation-maximization", "compare", "correspondence", "deconvnet", "evolution", "filters",
     "gradcam", "gradcam++", "invariance", "layer2", "occlusion", "rules", "saliency", "scorecam",
