@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit._networks import conv_stack_cost
-from cnnkit.errors import UsageError
+from cnnkit.errors import RunError, UsageError
 from cnnkit.papers import PaperResult
 from cnnkit.recipes import find_recipe
 from cnnkit.run_folder import RunFolder
@@ -180,7 +180,11 @@ def _train(settings: Settings, inputs: Inputs, seeds: Sequence[int]) -> Iterator
             )
         if not run.model_file.is_file():
             run = train(of_seed, run.path, resume=run.exists(), callbacks=inputs.callbacks)
-        accuracy = 100 * run.result["val_accuracy"] if run.result else 0.0
+        if run.result is None:
+            raise RunError(
+                f"The run {run.path} has no result", hint="Remove it, and run the command again"
+            )
+        accuracy = 100 * run.result["val_accuracy"]
         yield accuracy if settings["value"] == "accuracy" else 100 - accuracy
 
 

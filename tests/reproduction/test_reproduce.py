@@ -7,7 +7,7 @@ import math
 import pytest
 
 from cnnkit import models
-from cnnkit.errors import UsageError
+from cnnkit.errors import RunError, UsageError
 from cnnkit.papers import find_paper_result, paper_results
 from cnnkit.recipes import RECIPES, find_recipe
 from cnnkit.reproduction import Reproduction, reproduce
@@ -128,6 +128,10 @@ def test_a_training_is_recorded_and_goes_on(tiny_recipe, tmp_path):
     # Without the record, the finished run tells the value.
     found.file.unlink()
     assert reproduce(TRAINED, tmp_path, seeds=1, data="digits").value == found.value
+    found.file.unlink()
+    (run.path / "metrics.jsonl").write_bytes(b"")
+    with pytest.raises(RunError, match="has no result"):
+        reproduce(TRAINED, tmp_path, seeds=1, data="digits")
 
 
 def test_a_run_of_another_configuration_is_kept(tiny_recipe, tmp_path):
