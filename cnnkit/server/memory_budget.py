@@ -85,7 +85,6 @@ class MemoryAccount:
         trace: TracebackType | None,
     ) -> None:
         self._budget.change(-self._size)
-        self._size = 0
 
 
 def memory_full() -> StatusError:

@@ -65,4 +65,4 @@ def unpack_message(raw: bytes, memory: MemoryAccount, max_bytes: int) -> bytes |
 
 
 def _is_zlib(raw: bytes) -> bool:
-    return len(raw) > 1 and int.from_bytes(raw[:2]) % 31 == 0
+    return int.from_bytes(raw[:2]) % 31 == 0

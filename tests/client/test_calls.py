@@ -26,7 +26,10 @@ from cnnkit.client import (
     ServerUnreachable,
     flow,
 )
+from cnnkit.client.calls import Calls
+from cnnkit.client.channel import ChannelOptions
 from cnnkit.errors import UsageError
+from cnnkit.wire import methods
 from tests.helpers.fake_servers import Doubling, fake_server
 
 X = np.float32([[1, 2], [3, 4]])
@@ -145,6 +148,28 @@ class Clock:
 
     def monotonic(self):
         return self.now
+
+
+@pytest.mark.parametrize(
+    ("seconds", "timeout"), [(60, 2.0), (2.5, 2.0), (1.5, 1.5), (0.1, 0.1), (0.05, 0.1)]
+)
+def test_waiting_for_a_model_asks_with_a_short_timeout(monkeypatch, seconds, timeout):
+    """A call to a server that hangs ends soon; one that fails is made again after 0.1 s."""
+    monkeypatch.setattr(flow, "time", Clock())
+    calls = Calls(ChannelOptions("localhost:1"), 3, 1)
+    told = []
+    waiting = calls.wait_until_ready(calls.options("m", timeout=seconds), told.append)
+    step = next(waiting)
+    assert (step.method, step.timeout) == (methods.GET_MODEL_STATUS, timeout)
+    if seconds < 0.1:
+        with pytest.raises(DeadlineExceeded):
+            waiting.throw(flow.RpcFailure("DEADLINE_EXCEEDED", ""))
+        return
+    for _ in range(3):
+        assert waiting.throw(flow.RpcFailure("UNAVAILABLE", QUEUE)) == flow.Sleep(0.1)
+        assert waiting.send(None).timeout == timeout
+    # A change is told once.
+    assert told == ["localhost:1 is busy"]
 
 
 def test_a_server_that_is_not_there_is_looked_for_again(monkeypatch):

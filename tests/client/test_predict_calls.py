@@ -9,6 +9,8 @@ from cnnkit.errors import UsageError
 from cnnkit.wire import methods
 from tests.helpers.fake_servers import Brightness, Doubling, fake_server
 
+REFUSED = grpc.StatusCode.INVALID_ARGUMENT
+
 
 def refused(client, images, **options):
     with pytest.raises(InvalidRequest) as caught:
@@ -168,6 +170,16 @@ def test_a_known_request_is_split_when_the_limit_falls():
         for limit[0] in (20, 20, 12):
             np.testing.assert_array_equal(client.predict(x, model="m")["y"], 2 * x)
     assert model.rows == [20, 20, 20, 12, 8]
+
+
+def test_a_known_request_that_is_refused_is_sent_once():
+    """Its template is of one request too, which may have crashed something."""
+    model = Doubling(lambda number, context: number > 1 and context.abort(REFUSED, "no such x"))
+    with fake_server(model) as address, Client(address) as client:
+        client.predict(np.float32([[1, 2]]), model="m")
+        with pytest.raises(InvalidRequest, match="no such x"):
+            client.predict(np.float32([[3, 4]]), model="m")
+    assert model.predicts == 2
 
 
 def test_a_batch_that_cannot_be_split_is_refused_in_the_servers_words():

@@ -1,11 +1,14 @@
 """A SavedModel in a subprocess that may crash."""
 
 import contextlib
+import io
+import json
+import sys
 
 import numpy as np
 import pytest
 
-from cnnkit.export import isolated_model, verify
+from cnnkit.export import isolated_model, isolated_worker, verify
 from cnnkit.export.isolated_model import ModelLoadError, Request, run_isolated
 
 
@@ -34,6 +37,30 @@ def test_a_process_that_crashes_is_replaced(unguarded):
     assert (first.code, third.code) == ("OK", "OK")
     assert second.code != "OK"
     assert third.outputs["output_0"].shape == (1, 3)
+
+
+def test_each_line_is_told_before_the_request_that_may_crash(unguarded, monkeypatch, tmp_path):
+    """What waits in the buffer of a process is lost with it."""
+    [name] = verify._read_signatures(unguarded)[0]["serving_default"]
+    isolated_model._write_requests(
+        tmp_path, [Request("serving_default", {name: np.zeros((1, 16, 16, 3), np.float32)})] * 2
+    )
+    inputs = isolated_model._input_types(unguarded)
+    (tmp_path / "inputs.json").write_text(json.dumps(inputs))
+    told, run = io.BytesIO(), isolated_worker._run
+    seen = []
+
+    def watch(*given):
+        seen.append(told.getvalue().count(b"\n"))
+        return run(*given)
+
+    monkeypatch.setattr(isolated_worker, "_run", watch)
+    with io.TextIOWrapper(told) as buffered:
+        monkeypatch.setattr(sys, "stdout", buffered)
+        isolated_worker.run_requests(str(unguarded), tmp_path)
+        seen.append(told.getvalue().count(b"\n"))
+        monkeypatch.undo()
+    assert seen == [1, 2, 3]
 
 
 def test_a_process_that_does_not_answer_is_ended(unguarded, monkeypatch):

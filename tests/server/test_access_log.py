@@ -11,7 +11,7 @@ import pytest
 from cnnkit.cli.console import LogFormatter
 from cnnkit.cli.serve.logs import JsonFormatter
 from cnnkit.server import EmbeddedServer
-from cnnkit.server.access_log import request_id
+from cnnkit.server.access_log import log_request, request_id
 from cnnkit.wire import methods
 from tests.helpers.busy_server import predict_request
 from tests.helpers.serving import GRAY
@@ -150,6 +150,27 @@ def test_a_failure_is_found_by_its_id(server, monkeypatch, caplog):
     document = json.loads(JsonFormatter().format(record))
     assert document["message"] == "An error of the server in request r-1"
     assert document["exception"].endswith("KeyError: 'oops'")
+
+
+def test_the_time_is_in_milliseconds(lines):
+    log_request(
+        method="Predict",
+        model="m" * 501,
+        version="",
+        signature="a=b",
+        code="OK",
+        seconds=0.0123456,
+        request_bytes=3,
+        response_bytes=4,
+        request_id="r",
+    )
+    (record,) = lines()
+    assert record.request["milliseconds"] == 12.346
+    assert record.request["model"] == "m" * 500 + "... (501 characters)"
+    assert record.getMessage().endswith(
+        'version="" signature="a=b" code=OK milliseconds=12.346 request_bytes=3 response_bytes=4 '
+        "request_id=r"
+    )
 
 
 def test_no_line_unless_asked(colors_server, lines):

@@ -147,8 +147,9 @@ def test_the_extension_is_found_where_it_is_and_not_in_a_name(authority):
 
 
 def test_names_of_clients():
-    with pytest.raises(UsageError, match="`client_names` must be names of clients"):
-        ClientCertificates([])
+    for names in ([], [""], ["lab", ""]):
+        with pytest.raises(UsageError, match="`client_names` must be names of clients"):
+            ClientCertificates(names)
     ClientCertificates().check({})
     with pytest.raises(StatusError, match="A client certificate is required") as caught:
         ClientCertificates(["lab"]).check({})

@@ -62,6 +62,18 @@ VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_f
             70,
         ),
         ({"proc/self/cgroup": "0::/\n", **group("cgroup", MIB, 2 * MIB, 0)}, 0),
+        # A system that does not say how much of it is cached; what lies above is no group.
+        (
+            {
+                "proc/self/cgroup": "0::/pod\n",
+                "cgroup/pod/memory.max": f"{90 * MIB}\n",
+                "cgroup/pod/memory.current": f"{30 * MIB}\n",
+                "cgroup/memory.max": f"{80 * MIB}\n",
+                "memory.max": f"{MIB}\n",
+                "memory.current": "0\n",
+            },
+            60,
+        ),
     ],
 )
 def test_the_least_is_free(system, files, free):

@@ -123,6 +123,63 @@ def test_a_server_that_stops_refuses_calls_with_a_status_that_clients_repeat():
     assert caught.value.code.name == "UNAVAILABLE"
 
 
+def test_each_limit_is_kept_to_the_last_request():
+    """One request runs, one is being received: a third one is refused, and then a second one."""
+
+    async def read():
+        return b"request"
+
+    async def never():
+        await asyncio.Event().wait()
+
+    async def admit(limiter, read=read):
+        async with limiter.admit("peer", read) as request:
+            return request.size
+
+    async def run():
+        limiter = ConcurrencyLimiter(ServerLimits(max_open_requests=2, max_concurrent_requests=1))
+        received = asyncio.create_task(admit(limiter, never))
+        await asyncio.sleep(0)
+        assert await admit(limiter) == 7
+        async with limiter.admit("peer", read):
+            for _ in range(2):
+                with pytest.raises(StatusError, match="^Server Threadpool Exhausted$"):
+                    await admit(limiter)
+            waits = asyncio.create_task(limiter.wait_until_idle(30))
+            await limiter.wait_until_idle(0.001)
+        assert not waits.done() and not limiter.ended
+        limiter.end()
+        with pytest.raises(asyncio.CancelledError):
+            await received
+        await waits
+        assert limiter.ended and not limiter.stopping
+        assert await admit(limiter) == 7
+
+    asyncio.run(run())
+
+
+def test_the_documented_limits():
+    """Those of docs/guide, the help and the reference."""
+    assert vars(ServerLimits(threads=3)) == {
+        "threads": 3,
+        "max_concurrent_requests": 128,
+        "max_open_requests": 2000,
+        "max_request_bytes": 256 * 2**20,
+        "max_memory_bytes": 1024 * 2**20,
+        "receive_timeout_seconds": 60,
+        "max_request_rows": 256,
+        "max_request_pixels": 10**9,
+        "batch_timeout_seconds": 0,
+        "max_batch_rows": 32,
+        "max_enqueued_batches": 16,
+        "max_models": 32,
+    }
+    largest = {"max_memory_bytes": 2**63 - 1, "max_request_pixels": 2**63 - 1}
+    assert vars(ServerLimits(**largest)) | largest == vars(ServerLimits(**largest))
+    assert ServerLimits(max_request_bytes=100, max_memory_bytes=200).max_memory_bytes == 200
+    assert ServerLimits(max_request_bytes=2**31 - 1, max_memory_bytes=2**32).max_request_rows == 256
+
+
 @pytest.mark.parametrize(
     ("limits", "text"),
     [
@@ -130,6 +187,13 @@ def test_a_server_that_stops_refuses_calls_with_a_status_that_clients_repeat():
         ({"batch_timeout_seconds": -1}, "Expected: >= 0."),
         ({"batch_timeout_seconds": float("nan")}, "Expected: >= 0."),
         ({"max_request_bytes": 2**31}, "max_request_bytes"),
+        ({"max_open_requests": 0}, "`max_open_requests` must be in 1..2147483647."),
+        ({"max_memory_bytes": 2**63}, f"`max_memory_bytes` must be in 1..{2**63 - 1}."),
+        ({"max_request_pixels": 2**63}, f"`max_request_pixels` must be in 1..{2**63 - 1}."),
+        (
+            {"max_request_bytes": 100, "max_memory_bytes": 199},
+            "Expected: >= 200, twice `max_request_bytes`. Received: 199.",
+        ),
         ({"max_memory_bytes": 2**28}, "`max_memory_bytes` must hold the message and the tensor"),
     ],
 )

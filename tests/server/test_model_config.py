@@ -1,6 +1,7 @@
 """Version policies and the file models.config."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 
 from cnnkit.errors import UsageError
 from cnnkit.server import EmbeddedServer
-from cnnkit.server.model_config import VersionPolicy, parse_version_policy, read_models_config
+from cnnkit.server.model_config import (
+    LabelError,
+    ModelConfig,
+    VersionPolicy,
+    check_served_versions,
+    parse_version_policy,
+    read_models_config,
+)
 from tests.helpers.polled_server import (
     IMAGE,
     scale_of,
@@ -32,7 +40,23 @@ def test_version_policies(model_folder, add_version, choice, expected):
         assert server.repository.versions("colors") == expected
 
 
-@pytest.mark.parametrize("text", ["", "newest", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"])
+def test_texts_of_version_policies():
+    for text, policy in (
+        ("latest", VersionPolicy(1)),
+        ("latest:1", VersionPolicy(1)),
+        ("latest:12", VersionPolicy(12)),
+        ("all", VersionPolicy(None)),
+        ("7", VersionPolicy(None, (7,))),
+        ("3,1", VersionPolicy(None, (3, 1))),
+    ):
+        assert parse_version_policy(text) == policy
+    assert VersionPolicy(None, (3, 1, 9)).candidates([1, 2, 3]) == [3, 1]
+    assert VersionPolicy(1).candidates([1, 3, 2]) == [3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "newest", "latest:0", "all:2", "latest:", "latest:x", "latest:-1", "1,,2", "1.5"]
+)
 def test_invalid_version_policies(text):
     with pytest.raises(UsageError, match="`versions` must be latest, all, latest:N, or numbers"):
         parse_version_policy(text)
@@ -61,6 +85,51 @@ def test_models_config(models_config, model_folder):
         os.utime(models_config, (2, 2))
         wait_for_polls(server)
         assert version_states(client, "tints") == {3: "AVAILABLE"}
+
+
+def test_policies_and_folders_of_a_models_config(tmp_path):
+    """TensorFlow Serving's defaults: the newest version, and one of `latest` without a number."""
+    texts = {
+        "": VersionPolicy(1),
+        "model_version_policy { latest { } }": VersionPolicy(1),
+        "model_version_policy { latest { num_versions: 3 } }": VersionPolicy(3),
+        "model_version_policy { all { } }": VersionPolicy(None),
+        "model_version_policy { specific { versions: 4 versions: 2 } }": VersionPolicy(
+            None, (4, 2)
+        ),
+    }
+    file = tmp_path / "models.config"
+    configs = [
+        f"config {{ name: 'm{number}' base_path: 'a/{number}' {text} "
+        f"version_labels {{ key: 'k' value: {number} }} }}"
+        for number, text in enumerate(texts)
+    ]
+    file.write_text(f"model_config_list {{ {' '.join(configs)} }}")
+    assert read_models_config(file) == [
+        ModelConfig(f"m{number}", tmp_path / "a" / str(number), policy, {"k": number})
+        for number, policy in enumerate(texts.values())
+    ]
+
+
+def test_versions_that_a_configuration_names_must_be_there():
+    config = ModelConfig("m", Path("m"), VersionPolicy(None, (1, 2)), {"stable": 2})
+    check_served_versions(config, [3, 2, 1])
+    with pytest.raises(UsageError) as caught:
+        check_served_versions(config, [2])
+    assert str(caught.value) == (
+        "Version 1 of model 'm' cannot be served. Expected: a SavedModel in m/1. "
+        "Received: versions 2."
+    )
+    with pytest.raises(UsageError, match="Received: versions none"):
+        check_served_versions(config, [])
+    labels = ModelConfig("m", Path("m"), VersionPolicy(), {"stable": 2, "next": 3})
+    with pytest.raises(LabelError) as caught:
+        check_served_versions(labels, iter([2, 1]))
+    assert (caught.value.name, caught.value.received) == ("m", 3)
+    assert (
+        "Label 'next' of model 'm' must name a version that is served. Expected: one of 2, 1"
+        in (str(caught.value))
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,3 +45,30 @@ def test_damaged_messages(data):
         assert len(unpacked(bytes(raw))) <= LARGE
     except StatusError as error:
         assert error.code.name in ("INTERNAL", "RESOURCE_EXHAUSTED")
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_truncated_messages_and_the_last_byte_of_memory(pack):
+    packed = pack(b"cnnkit" * 100)
+    for length in (3, len(packed) // 2, len(packed) - 1):
+        with pytest.raises(
+            StatusError, match="^The message cannot be decompressed: the "
+        ) as caught:
+            unpacked(packed[:length])
+        assert (caught.value.code.name, caught.value.http_status) == ("INTERNAL", 400)
+    with pytest.raises(StatusError, match="^The message cannot be decompressed: Error -3"):
+        unpacked(packed[:2] + b"\xff" * 40)
+    assert len(unpacked(packed, budget=600, most=600)) == 600
+    with pytest.raises(StatusError, match="^Server memory for requests is full$"):
+        unpacked(packed, budget=599)
+    with pytest.raises(
+        StatusError, match=r"^Decompressed message larger than max \(599\)$"
+    ) as caught:
+        unpacked(packed, most=599)
+    assert caught.value.http_status == 413
+
+
+def test_messages_that_only_begin_like_packed_ones():
+    """As the first bytes of zlib, if the two were a multiple of 31."""
+    for raw in (b"x", b"x\x02", b"\x1f", b"\x1f\x8c" + bytes(30)):
+        assert unpacked(raw) == raw

@@ -11,8 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnkit.server.memory_budget import MemoryBudget
+from cnnkit.server.open_inference.grpc_service import encode_infer_response, read_infer_request
 from cnnkit.server.open_inference.requests import DATATYPES
+from cnnkit.server.status_error import StatusError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import open_inference_pb2 as v2
+from cnnkit.wire.tensors import decode_tensor
 from tests.server.open_inference.conftest import IMAGES
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -224,3 +229,139 @@ def test_memory_is_bounded(channel):
         for _ in range(3):
             assert infer(channel, request)[0] in CLIENTS_FAULT
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 2**10
+
+
+def read(request, budget=10**6):
+    """Returns the outline of a request, and its inputs as arrays."""
+    raw = request if isinstance(request, bytes) else request.SerializeToString()
+    outline = v2.ModelInferRequest()
+    with MemoryBudget(budget).open() as memory:
+        tensors = read_infer_request(raw, outline, memory)
+    return outline, {
+        name: decode_tensor(pb.TensorProto.FromString(b"".join(pieces))) for name, pieces in tensors
+    }
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "values"),
+    [
+        ("BOOL", "bool_contents", [True, False]),
+        ("INT8", "int_contents", [-128, 127]),
+        ("INT16", "int_contents", [-(2**15), 2**15 - 1]),
+        ("INT32", "int_contents", [-(2**31), 2**31 - 1]),
+        ("INT64", "int64_contents", [-(2**63), 2**63 - 1]),
+        ("UINT8", "uint_contents", [0, 255]),
+        ("UINT16", "uint_contents", [0, 2**16 - 1]),
+        ("UINT32", "uint_contents", [0, 2**32 - 1]),
+        ("UINT64", "uint64_contents", [0, 2**64 - 1]),
+        ("FP32", "fp32_contents", [0.5, -2.0]),
+        ("FP64", "fp64_contents", [0.1, -2.0]),
+        ("BYTES", "bytes_contents", [b"a", b""]),
+    ],
+)
+def test_the_list_of_each_data_type(datatype, field, values):
+    """The protocol's table of `InferTensorContents`, with the least and the largest value."""
+    contents = v2.InferTensorContents(**{field: values})
+    outline, found = read(request_of("m", x=(datatype, [2, 1], contents)))
+    assert found["x"].dtype == DATATYPES[datatype].name.replace("string", "object")
+    assert found["x"].tolist() == [[value] for value in values]
+    assert (outline.model_name, len(outline.inputs)) == ("m", 0)
+    other = "fp32_contents" if field != "fp32_contents" else "fp64_contents"
+    contents.MergeFrom(v2.InferTensorContents(**{other: [1.0]}))
+    with pytest.raises(StatusError, match=f"values in the list `{field}` alone, packed"):
+        read(request_of(x=(datatype, [2, 1], contents)))
+
+
+@pytest.mark.parametrize(
+    ("datatype", "field", "value"),
+    [
+        ("INT8", "int_contents", -129),
+        ("INT8", "int_contents", 128),
+        ("INT16", "int_contents", 2**15),
+        ("UINT16", "uint_contents", 2**16),
+    ],
+)
+def test_values_beyond_a_data_type(datatype, field, value):
+    contents = v2.InferTensorContents(**{field: [1, value]})
+    with pytest.raises(StatusError) as caught:
+        read(request_of(x=(datatype, [2], contents)))
+    assert caught.value.details == f"Input x must have values of {datatype}, received {value}"
+
+
+def test_a_list_in_two_pieces_is_one():
+    contents = v2.InferTensorContents(fp32_contents=[1]).SerializeToString()
+    contents += v2.InferTensorContents(fp32_contents=[2]).SerializeToString()
+    request = request_of(x=("FP32", [2], v2.InferTensorContents.FromString(contents)))
+    whole = request.SerializeToString()
+    joined = v2.InferTensorContents(fp32_contents=[1, 2]).SerializeToString()
+    begin = whole.index(joined)
+    # The lengths of the list, of the input and of the request's piece grow by the second tag.
+    grown = bytearray(whole.replace(joined, contents))
+    grown[begin - 1] += 2
+    grown[1 + whole.index(b"\x2a")] += 2
+    assert v2.ModelInferRequest.FromString(bytes(grown)) == request
+    assert read(bytes(grown))[1]["x"].tolist() == [1, 2]
+
+
+def test_the_memory_of_listed_numbers():
+    """32 bytes for each, which the message has as one."""
+    request = request_of(x=("INT8", [4], v2.InferTensorContents(int_contents=[1, 2, 3, 4])))
+    assert read(request, 128)[1]["x"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(StatusError, match="Server memory for requests is full"):
+        read(request, 127)
+
+
+def test_contents_twice_and_bytes_that_are_no_message():
+    one = v2.ModelInferRequest.InferInputTensor(name="x", datatype="FP32").SerializeToString()
+    twice = one + b"\x2a\0\x2a\0"
+    with pytest.raises(StatusError, match="Input x must have `contents` once"):
+        read(b"\x2a" + bytes([len(twice)]) + twice)
+    with pytest.raises(StatusError, match="^$") as caught:
+        read(b"\x0b")
+    assert caught.value.code.name == "INTERNAL"
+
+
+def test_the_memory_of_a_response():
+    """The values, the message, and its bytes."""
+    outline = v2.ModelInferRequest(model_name="m:s", id="7")
+    outputs = {"a": np.float32([[1, 2]]), "b": np.array([b"x"], object), "c": np.zeros(99)}
+    call = type("Call", (), {"servable": type("Served", (), {"version": 3}), "outputs": ["b", "a"]})
+    with MemoryBudget(3 * (8 + 5)).open() as memory:
+        found = encode_infer_response(outline, call, outputs, memory)
+    assert (found.model_name, found.model_version, found.id) == ("m:s", "3", "7")
+    assert [(one.name, one.datatype, list(one.shape)) for one in found.outputs] == [
+        ("b", "BYTES", [1]),
+        ("a", "FP32", [1, 2]),
+    ]
+    assert found.raw_output_contents[1] == outputs["a"].tobytes()
+    with (
+        MemoryBudget(3 * (8 + 5) - 1).open() as memory,
+        pytest.raises(StatusError, match="Server memory for requests is full"),
+    ):
+        encode_infer_response(outline, call, outputs, memory)
+
+
+def test_a_server_that_stops_is_not_ready(server, channel):
+    """Its probes are answered, and say so; it is live to its end."""
+
+    def ask(method, request, answer):
+        path = INFER.replace("ModelInfer", method)
+        raw = channel.unary_unary(path)(request.SerializeToString(), timeout=30)
+        return answer.FromString(raw)
+
+    def readiness():
+        return (
+            ask("ServerReady", v2.ServerReadyRequest(), v2.ServerReadyResponse).ready,
+            ask("ModelReady", v2.ModelReadyRequest(name="colors"), v2.ModelReadyResponse).ready,
+            ask("ServerLive", v2.ServerLiveRequest(), v2.ServerLiveResponse).live,
+        )
+
+    assert readiness() == (True, True, True)
+    limiter = server._calls.limiter
+    limiter._stopping = True
+    try:
+        assert readiness() == (False, False, True)
+    finally:
+        limiter._stopping = False
+    unknown = v2.ModelReadyRequest(name="colors", version="9")
+    assert not ask("ModelReady", unknown, v2.ModelReadyResponse).ready
