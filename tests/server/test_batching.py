@@ -1,11 +1,16 @@
 """Requests that arrive close together run as one batch."""
 
+import asyncio
 from concurrent import futures
 
+import grpc
 import numpy as np
 import pytest
 
 from cnnkit.client import Client, InvalidRequest
+from cnnkit.server.batching import BatchScheduler, run_batch
+from cnnkit.server.predict import PreparedCall
+from cnnkit.server.status_error import STOPPED, StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import to_tensor_proto
@@ -161,3 +166,157 @@ def test_canceled_requests_are_not_computed(colors_folder, gate):
         gate.open.set()
         assert probabilities_of(first).shape == probabilities_of(staying).shape == (1, 4)
     assert [shape[0] for shape in gate.shapes] == [1, 1]
+
+
+class Doubling:
+    """A version that doubles x and records the rows of its runs; it refuses a negative x."""
+
+    name = "m"
+
+    def __init__(self, batchable=True):
+        self.runs = []
+        self._batchable = batchable
+
+    def is_batchable(self, signature):
+        return self._batchable
+
+    def run(self, signature, inputs, outputs):
+        self.runs.append(inputs["x"][:, 0].tolist())
+        if (inputs["x"] < 0).any():
+            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "negative")
+        found = {"y": 2 * inputs["x"], "n": np.array([len(inputs["x"])] * 2)}
+        return {name: found[name] for name in outputs}
+
+    def call(self, *values, outputs=("y",), rows=None, dtype=np.float32):
+        x = np.array([[value] for value in values], dtype).reshape(len(values), 1)
+        return PreparedCall(self, "s", {"x": x}, outputs, len(values) if rows is None else rows)
+
+
+def results(found):
+    return [one.details if isinstance(one, StatusError) else one["y"].tolist() for one in found]
+
+
+def test_a_batch_is_taken_apart_by_the_rows_of_its_calls():
+    model = Doubling()
+    calls = [model.call(1), model.call(2, 3, 4), model.call(5, 6)]
+    assert results(run_batch(calls)) == [[[2]], [[4], [6], [8]], [[10], [12]]]
+    assert model.runs == [[1, 2, 3, 4, 5, 6]]
+
+
+def test_the_calls_of_a_batch_that_fails_run_alone():
+    model = Doubling()
+    calls = [model.call(1), model.call(-2), model.call(3)]
+    assert results(run_batch(calls)) == [[[2]], "negative", [[6]]]
+    assert model.runs == [[1, -2, 3], [1], [-2], [3]]
+    # So do those whose outputs are not rows, and a single one has no second try.
+    model = Doubling()
+    calls = [model.call(value, outputs=("y", "n")) for value in (1, 2, 3)]
+    assert results(run_batch(calls)) == [[[2]], [[4]], [[6]]]
+    assert model.runs == [[1, 2, 3], [1], [2], [3]]
+    model = Doubling()
+    assert results(run_batch([model.call(-1)])) == ["negative"]
+    assert model.runs == [[-1]]
+
+
+class Counts:
+    """What a scheduler counts."""
+
+    def __init__(self):
+        self.runs, self.waiting = [], []
+
+    def run_batch(self, model, rows):
+        self.runs.append((model, rows))
+
+    def set_waiting(self, batches):
+        self.waiting.append(batches)
+
+
+def scheduled(work, **options):
+    """Runs `work(scheduler, counts)` in an event loop, with one thread."""
+    with futures.ThreadPoolExecutor(1) as threads:
+
+        async def run():
+            counts = Counts()
+            await work(BatchScheduler(threads, 1, metrics=counts, **options), counts)
+
+        asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_a_batch_runs_as_soon_as_it_is_full():
+    model = Doubling()
+
+    async def work(scheduler, counts):
+        found = await asyncio.gather(*(scheduler.run(model.call(n, n)) for n in (1, 2, 3, 4)))
+        assert results(found) == [[[2 * n]] * 2 for n in (1, 2, 3, 4)]
+        assert model.runs == [[1, 1, 2, 2], [3, 3, 4, 4]]
+        assert counts.runs == [("m", 4)] * 2
+        assert (max(counts.waiting), counts.waiting[-1]) == (2, 0)
+        # A call that does not fit closes the batch before it.
+        found = await asyncio.gather(
+            *(scheduler.run(model.call(*values)) for values in ((1, 2, 3), (4, 5), (6, 7)))
+        )
+        assert model.runs[2:] == [[1, 2, 3], [4, 5, 6, 7]]
+
+    scheduled(work, timeout=1000, max_rows=4)
+
+
+def test_what_is_merged_and_what_runs_alone():
+    model, other, alone = Doubling(), Doubling(), Doubling(batchable=False)
+
+    async def work(scheduler, counts):
+        calls = [
+            model.call(1),
+            model.call(2, outputs=("n",)),
+            model.call(3, dtype=np.float64),
+            other.call(4),
+            alone.call(5),
+            alone.call(6),
+            model.call(),
+            model.call(7, rows=0),
+            model.call(8),
+        ]
+        await asyncio.gather(*(scheduler.run(call) for call in calls))
+        assert sorted(model.runs) == [[], [1, 8], [2], [3], [7]]
+        assert (other.runs, sorted(alone.runs)) == ([[4]], [[5], [6]])
+        # A call without rows counts as one row.
+        assert sorted(rows for _, rows in counts.runs) == [1] * 7 + [2]
+
+    scheduled(work, timeout=0.05)
+
+
+def test_without_a_window_nothing_is_merged():
+    model = Doubling()
+
+    async def work(scheduler, counts):
+        await asyncio.gather(*(scheduler.run(model.call(n, n)) for n in (1, 2)))
+        assert sorted(model.runs) == [[1, 1], [2, 2]]
+        assert (counts.runs, counts.waiting) == ([("m", 2)] * 2, [])
+
+    scheduled(work)
+
+
+def test_batches_that_wait_are_limited_and_end_with_the_server():
+    model = Doubling()
+
+    async def work(scheduler, counts):
+        first = asyncio.create_task(scheduler.run(model.call(1)))
+        second = asyncio.create_task(scheduler.run(model.call(2, dtype=np.float64)))
+        await asyncio.sleep(0)
+        with pytest.raises(
+            StatusError, match="currently 2 batches enqueued and max_enqueued_batch"
+        ):
+            await scheduler.run(model.call(3, dtype=np.int32))
+        # One that joins a batch is no further one.
+        third = asyncio.create_task(scheduler.run(model.call(3)))
+        await asyncio.sleep(0)
+        assert len(scheduler._tasks) == 2
+        for task in scheduler._tasks:
+            task.cancel()
+        for call in (first, second, third):
+            with pytest.raises(StatusError, match=STOPPED) as caught:
+                await call
+            assert caught.value.code.name == "UNAVAILABLE"
+        assert (model.runs, counts.waiting) == ([], [1, 2, 1, 0])
+        assert scheduler._open == {} and not scheduler._tasks
+
+    scheduled(work, timeout=1000, max_batches=2)

@@ -67,6 +67,34 @@ def test_a_size_behind_too_many_segments_counts_as_the_largest():
     assert decoding_work([file[:2] + b"junk\xff\xff" + file[2:]]) == 40 * 50
 
 
+def jpeg(*segments):
+    """Returns a JPEG file of 2 x 3 pixels behind some segments, up to the width."""
+    return b"\xff\xd8" + b"".join(segments) + b"\xff\xc0\0\x11\x08\0\x02\0\x03"
+
+
+@pytest.mark.parametrize(
+    ("file", "work"),
+    [
+        (jpeg(), 6),
+        # Cut in the width.
+        (jpeg()[:-1], 0),
+        # A comment of three bytes, one that holds a size, and markers without a length.
+        (jpeg(b"\xff\xfe\0\x05abc"), 6),
+        (jpeg(b"\xff\xfe\0\x0b" + jpeg()[2:]), 6),
+        (jpeg(b"\xff\x01", b"\xff\0", b"\xff\xd0"), 6),
+        # The image begins, or ends, before its size.
+        (jpeg(b"\xff\xda\0\x02"), 0),
+        (jpeg(b"\xff\xd9"), 0),
+        (jpeg(*[b"\xff\xe0\0\x02"] * 9_999), 6),
+        (jpeg(*[b"\xff\xe0\0\x02"] * 10_000), 65_535**2),
+        (b"no image", 0),
+        (b"", 0),
+    ],
+)
+def test_the_size_in_a_jpeg_file(file, work):
+    assert decoding_work([file]) == work
+
+
 def test_damaged_files_count_nothing_or_something():
     for kind in ("JPEG", "PNG", "GIF", "BMP", "WebP"):
         file = encoded(kind)

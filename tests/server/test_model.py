@@ -6,10 +6,12 @@ import time
 import grpc
 import pytest
 
+from cnnkit.errors import RunError
 from cnnkit.server import model
 from cnnkit.server.free_memory import MemoryShortageError
-from cnnkit.server.model import ServedModel
+from cnnkit.server.model import ServedModel, VersionState
 from cnnkit.server.model_config import ModelConfig, parse_version_policy
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from tests.helpers.polled_server import (
     POLL,
     predict,
@@ -197,9 +199,118 @@ def test_a_version_that_did_not_fit_into_memory_is_tried_again(tmp_path, monkeyp
     for _ in range(10):
         assert folder.poll() == [1]
     assert folder.loaded == [1, 2]
-    now[0] += 61
+    now[0] += 59.9
+    assert folder.poll() == [1]
+    assert folder.loaded == [1, 2]
+    # A minute, as the hint of the error says.
+    now[0] = 60.0
     assert folder.poll() == [1]
     assert folder.loaded == [1, 2, 2]
-    now[0] += 61
+    now[0] += 60
     full[0] = False
     assert folder.poll() == [2]
+
+
+def test_a_version_of_another_fault_is_tried_again_when_its_files_change(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(model.time, "monotonic", lambda: now[0])
+    folder = Folder(tmp_path)
+    faults = [MemoryShortageError("Memory is full"), RunError(f"{tmp_path}/2/x is broken"), None]
+
+    def load(name, version, path):
+        folder.loaded.append((name, version, path.name))
+        if fault := faults.pop(0):
+            raise fault
+
+    folder.model._load = load
+    folder.write(2)
+    folder.poll()
+    folder.poll()
+    now[0] += 61
+    # What is broken is no longer tried again by the clock.
+    for _ in range(3):
+        assert folder.poll() == [1]
+        now[0] += 61
+    assert folder.loaded == [1, *[("m", 2, "2")] * 2]
+    state = folder.model.states[2]
+    assert (state.state, state.code, state.details) == (
+        pb.ModelVersionStatus.END,
+        pb.FAILED_PRECONDITION,
+        "<path> is broken",
+    )
+    folder.write(2, "x")
+    assert folder.poll() == [1]
+    assert folder.poll() == [2]
+    assert folder.model.states == {
+        2: VersionState(pb.ModelVersionStatus.AVAILABLE, pb.OK, ""),
+        1: VersionState(pb.ModelVersionStatus.END, pb.OK, ""),
+    }
+    assert list(folder.model.states) == [2, 1]
+
+
+def test_the_states_of_sixteen_ended_versions_are_kept(tmp_path):
+    folder = Folder(tmp_path)
+    for version in range(2, 21):
+        folder.write(version)
+        folder.poll()
+        assert folder.poll() == [version]
+    assert list(folder.model.states) == list(range(20, 3, -1))
+    ended = {number for number, known in folder.model.states.items() if known.code == pb.OK}
+    assert len(ended) == 17
+
+
+def test_a_version_that_was_removed_is_forgotten(tmp_path):
+    """The same files, put there again, are another version: they wait for two polls as well."""
+    folder = Folder(tmp_path)
+    broken = RunError("It is broken")
+
+    def load(name, version, path):
+        folder.loaded.append(version)
+        if version == 2:
+            raise broken
+
+    folder.model._load = load
+    folder.write(2)
+    folder.poll()
+    folder.poll()
+    assert folder.loaded == [1, 2]
+    aside = tmp_path / "aside"
+    (tmp_path / "2").rename(aside)
+    folder.poll()
+    aside.rename(tmp_path / "2")
+    folder.poll()
+    assert folder.loaded == [1, 2]
+    folder.poll()
+    assert folder.loaded == [1, 2, 2]
+
+
+def test_a_model_whose_versions_all_fail_is_an_error(tmp_path):
+    """That of the newest one; a model that is served keeps what it has."""
+    for version in (1, 2):
+        (tmp_path / str(version)).mkdir()
+        (tmp_path / str(version) / "saved_model.pb").write_text("")
+
+    def load(name, version, path):
+        raise RunError(f"Version {version} is broken")
+
+    config = ModelConfig("m", tmp_path, parse_version_policy("all"))
+    with pytest.raises(RunError, match=r"^Version 2 is broken\.$"):
+        ServedModel(config, load).refresh()
+
+
+def test_another_configuration_keeps_the_versions_of_a_folder(tmp_path):
+    folder = Folder(tmp_path / "a", "all")
+    folder.write(2)
+    folder.model.refresh()
+    assert folder.loaded == [1, 2]
+    policy = parse_version_policy("1")
+    narrow = folder.model.with_config(ModelConfig("m", tmp_path / "a", policy))
+    narrow.refresh()
+    assert (list(narrow.servables), folder.loaded) == ([1], [1, 2])
+    # The first one, which requests still use, has not changed.
+    assert list(folder.model.servables) == [2, 1]
+    other = Folder(tmp_path / "b")
+    moved = folder.model.with_config(ModelConfig("m", tmp_path / "b", policy))
+    assert (moved.servables, moved.states) == ({}, {})
+    moved.refresh()
+    assert (list(moved.servables), folder.loaded, other.loaded) == ([1], [1, 2, 1], [1])

@@ -1,5 +1,6 @@
 """Checks and responses of Predict calls, sent without the checks of the client."""
 
+import struct
 import time
 import tracemalloc
 from types import SimpleNamespace
@@ -11,8 +12,9 @@ import tensorflow as tf
 
 from cnnkit.client import Client
 from cnnkit.export.invalid_inputs import hostile_tensors
-from cnnkit.server import EmbeddedServer
-from cnnkit.server.predict import prepare_predict
+from cnnkit.server import EmbeddedServer, predict
+from cnnkit.server.predict import PreparedCall, encode_predict_response, prepare_predict
+from cnnkit.server.status_error import StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from cnnkit.wire.tensors import decode_tensor, to_tensor_proto
@@ -180,3 +182,143 @@ def test_images_that_are_files_have_no_pixels_to_check():
     request = predict_request(images=to_tensor_proto(np.array([b"a", b"bc"], object)))
     call = prepare_predict(request.SerializeToString(), lambda spec: servable)
     assert call.inputs["images"].tolist() == [b"a", b"bc"]
+
+
+def version(takes_pixels=False, outputs=("y", "b", "z"), **inputs):
+    """Returns a version whose default signature has inputs (dtype, sizes or None)."""
+    definitions = pb.SignatureDefMap()
+    definition = definitions.signature_def["serving_default"]
+    for name, (dtype, sizes) in inputs.items():
+        definition.inputs[name].dtype = dtype
+        definition.inputs[name].name = f"{name}:0"
+        definition.inputs[name].tensor_shape.unknown_rank = sizes is None
+        for size in sizes or ():
+            definition.inputs[name].tensor_shape.dim.add(size=size)
+    for name in outputs:
+        definition.outputs[name].SetInParent()
+    return SimpleNamespace(definitions=definitions, takes_pixels=takes_pixels)
+
+
+def prepared(served, arrays, asked=(), **limits):
+    request = predict_request(**{name: to_tensor_proto(array) for name, array in arrays.items()})
+    request.output_filter.extend(asked)
+    return prepare_predict(request.SerializeToString(), lambda spec: served, **limits)
+
+
+def refused(*given, **limits):
+    with pytest.raises(StatusError) as caught:
+        prepared(*given, **limits)
+    assert caught.value.code.name == "INVALID_ARGUMENT"
+    return caught.value.details
+
+
+def test_the_call_that_a_request_becomes():
+    served = version(b=(pb.DT_INT64, (-1,)), a=(pb.DT_FLOAT, (-1, 2)))
+    arrays = {"b": np.int64([7]), "a": np.float32([[1, 2]])}
+    call = prepared(served, arrays)
+    assert (call.servable, call.signature, call.outputs, call.rows) == (
+        served,
+        "serving_default",
+        ("b", "y", "z"),
+        1,
+    )
+    assert list(call.inputs) == ["a", "b"]
+    assert [array.tolist() for array in call.inputs.values()] == [[[1, 2]], [7]]
+    # In the order in which they are asked for.
+    assert prepared(served, arrays, ["z", "b"]).outputs == ("z", "b")
+    assert refused(served, arrays, ["z", "c\n"]) == (
+        "output tensor alias not found in signature: c\\n "
+        "Outputs expected to be in the set {b,y,z}."
+    )
+
+
+def test_rows_are_those_of_every_input():
+    served = version(a=(pb.DT_FLOAT, None), b=(pb.DT_FLOAT, None))
+    ones = np.ones
+    for a, b, rows in (((2, 3), (2,), 2), ((2,), (3,), None), ((), (1,), None), ((), (), None)):
+        arrays = {"a": ones(a, np.float32), "b": ones(b, np.float32)}
+        assert prepared(served, arrays, max_rows=3).rows == rows
+    text = "Task size 2 is larger than maximum input batch size 1"
+    arrays = {"a": ones((2, 1), np.float32), "b": ones(2, np.float32)}
+    assert refused(served, arrays, max_rows=1) == text
+    assert prepared(served, arrays).rows == 2
+
+
+def test_the_memory_of_the_inputs_is_counted_before_they_are_decoded(monkeypatch):
+    served = version(a=(pb.DT_FLOAT, (-1,)), b=(pb.DT_DOUBLE, (-1,)))
+    arrays, order = {"a": np.zeros(5, np.float32), "b": np.zeros(3)}, []
+    decode = predict.decode_tensor_bytes
+    monkeypatch.setattr(
+        predict,
+        "decode_tensor_bytes",
+        lambda raw, *, max_bytes: (order.append(max_bytes), decode(raw, max_bytes=max_bytes))[1],
+    )
+    prepared(served, arrays, add_memory=order.append, max_tensor_bytes=24)
+    assert order == [4 * 5 + 8 * 3, 24, 24]
+    text = refused(served, arrays, max_tensor_bytes=23)
+    assert text.startswith("tensor parsing error: b\n`tensor_shape` must not be larger")
+
+
+def test_the_work_of_all_image_files_is_limited(png):
+    served = version(a=(pb.DT_STRING, (-1,)), b=(pb.DT_STRING, (-1,)))
+    file = png(1, 2, 3)
+    height, width = struct.unpack(">II", file[16:24])
+    most = 3 * 6 * height * width
+    arrays = {"a": np.array([file, file], object), "b": np.array([file, b"x"], object)}
+    assert prepared(served, arrays, max_pixels=most).rows == 2
+    assert refused(served, arrays, max_pixels=most - 1) == (
+        f"the image files of a request have {most} pixels, each counted by the work of decoding "
+        f"it, and may have {most - 1}: send fewer or smaller images at once"
+    )
+
+
+def test_pixels_are_checked_for_exports_that_take_them():
+    images = {"images": np.float32([[0], [320]])}
+    for takes_pixels, name in ((False, "images"), (True, "maps")):
+        served = version(takes_pixels, **{name: (pb.DT_FLOAT, (-1, 1))})
+        assert prepared(served, {name: images["images"]}).rows == 2
+    served = version(True, images=(pb.DT_FLOAT, (-1, 1)))
+    assert prepared(served, {"images": np.float32([[-64], [319]])}).rows == 2
+    assert refused(served, images) == (
+        "images[1]: pixels must be in 0..255 (-64 to 319 is accepted), received 320"
+    )
+
+
+def test_inputs_that_are_not_those_of_the_signature():
+    """TensorFlow Serving's texts."""
+    one = np.float32([1])
+    served = version(a=(pb.DT_FLOAT, (-1,)), b=(pb.DT_FLOAT, (-1,)))
+    assert refused(served, {"c": one}) == (
+        "input size does not match signature: 1!=2 len({c}) != len({a,b}). Sent extra: {c}. "
+        "Missing but required: {a,b}."
+    )
+    assert refused(served, {"a": one, "c": one}) == (
+        "Signature input alias: b(feed name: b:0) not found in request and no default value "
+        "provided. Inputs expected to be in the request {a,c}, or default input alias set: "
+    )
+    assert refused(served, {"a": one, "b": np.float16([1])}) == (
+        "Expects arg[1] to be float but half is provided"
+    )
+    for array, shape in ((np.float32(1), ""), (np.ones((1, 2), np.float32), "1,2")):
+        assert refused(served, {"a": array, "b": one}) == (
+            f"Shape of tensor a [{shape}] is not compatible with expected shape [?]."
+        )
+
+
+def test_requests_without_a_model_or_a_signature():
+    with pytest.raises(StatusError, match="^Missing ModelSpec$"):
+        prepare_predict(b"", lambda spec: None)
+    request = pb.PredictRequest(model_spec=pb.ModelSpec(signature_name="a\n"))
+    with pytest.raises(StatusError, match=r'^Serving signature key "a\\n" not found\.$') as caught:
+        prepare_predict(request.SerializeToString(), lambda spec: version())
+    assert caught.value.code.name == "FAILED_PRECONDITION"
+    with pytest.raises(StatusError, match="^$") as caught:
+        prepare_predict(b"\x0b", lambda spec: version())
+    assert caught.value.code.name == "INTERNAL"
+
+
+def test_the_response_names_what_was_called():
+    called = PreparedCall(SimpleNamespace(name="m", version=3), "s", {}, ("y",), 1)
+    response = encode_predict_response(called, {"y": np.float32([[1, 2]])})
+    assert response.model_spec == pb.ModelSpec(name="m", version={"value": 3}, signature_name="s")
+    assert list(response.outputs["y"].float_val) == [1, 2]

@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 import time
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
 import grpc
 import numpy as np
@@ -23,6 +23,11 @@ from hypothesis import strategies as st
 
 from cnnkit.client import Client, ServerError
 from cnnkit.server import EmbeddedServer
+from cnnkit.server.calls import MAX_SMALL_REQUEST_BYTES, parse_small
+from cnnkit.server.memory_budget import MemoryBudget
+from cnnkit.server.predict import PreparedCall
+from cnnkit.server.service import _serialize
+from cnnkit.server.status_error import StatusError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.busy_server import IMAGE, check_answer, code_of, predict_request, send, served
@@ -410,3 +415,40 @@ def test_health(colors_server):
         with pytest.raises(grpc.RpcError) as caught:
             stub.Check(health_pb2.HealthCheckRequest(service="color"), timeout=10)
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_small_requests_are_small_also_unpacked():
+    """2**20 bytes, before and after: a configuration of many models has fewer."""
+    most = MAX_SMALL_REQUEST_BYTES
+    assert most == 2**20
+    name = b"\x0a" + bytes(
+        [*[0x80 | (most - 8) >> shift & 0x7F for shift in (0, 7)], most - 8 >> 14]
+    )
+    spec = name + b"m" * (most - 8)
+    raw = b"\x0a" + bytes([0x80 | len(spec) & 0x7F, 0x80 | len(spec) >> 7 & 0x7F, len(spec) >> 14])
+    raw += spec
+    assert len(raw) == most
+    with MemoryBudget(2**22).open() as memory:
+        for sent in (raw, gzip.compress(raw)):
+            parsed = parse_small(pb.GetModelStatusRequest, sent, memory)
+            assert parsed.model_spec.name == "m" * (most - 8)
+        text = f"^The request has {most + 1} bytes, and may have {most}$"
+        with pytest.raises(StatusError, match=text) as caught:
+            parse_small(pb.GetModelStatusRequest, bytes(most + 1), memory)
+        assert caught.value.code.name == "INVALID_ARGUMENT"
+        with pytest.raises(StatusError, match="larger than max"):
+            parse_small(pb.GetModelStatusRequest, gzip.compress(bytes(most + 1)), memory)
+
+
+def test_the_memory_of_a_response():
+    """The values in the message, and its bytes."""
+    called = PreparedCall(SimpleNamespace(name="m", version=3), "s", {}, ("y",), 1)
+    outputs = {"y": np.float32([1, 2]), "z": np.zeros(3)}
+    with MemoryBudget(2 * (8 + 24)).open() as memory:
+        response = pb.PredictResponse.FromString(_serialize(called, outputs, memory))
+    assert list(response.outputs["y"].float_val) == [1, 2]
+    with (
+        MemoryBudget(2 * (8 + 24) - 1).open() as memory,
+        pytest.raises(StatusError, match="Server memory for requests is full"),
+    ):
+        _serialize(called, outputs, memory)

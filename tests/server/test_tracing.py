@@ -265,6 +265,59 @@ def test_other_exporters_are_refused(environment, text):
     assert text in str(caught.value)
 
 
+TRACES = "OTEL_EXPORTER_OTLP_TRACES_"
+
+
+@pytest.mark.parametrize(
+    ("environment", "on"),
+    [
+        ({}, False),
+        ({ENDPOINT: ""}, False),
+        ({ENDPOINT: "http://a"}, True),
+        ({f"{TRACES}ENDPOINT": "http://a"}, True),
+        ({"OTEL_TRACES_EXPORTER": "otlp"}, True),
+        ({"OTEL_TRACES_EXPORTER": "", ENDPOINT: "http://a"}, True),
+        ({"OTEL_TRACES_EXPORTER": "none", ENDPOINT: "http://a"}, False),
+        ({"OTEL_SDK_DISABLED": "TRUE", ENDPOINT: "http://a"}, False),
+        ({"OTEL_SDK_DISABLED": "false", ENDPOINT: "http://a"}, True),
+        ({PROTOCOL: "http/protobuf"}, False),
+        # That of traces alone counts.
+        ({ENDPOINT: "http://a", f"{TRACES}PROTOCOL": "grpc", PROTOCOL: "http/json"}, True),
+    ],
+)
+def test_what_switches_traces_on(environment, on):
+    assert check_tracing(environment) is on
+
+
+@pytest.mark.parametrize(
+    ("named", "service"),
+    [({}, "cnnkit-serve"), ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=letters"}, "letters")],
+)
+def test_the_name_of_the_service(monkeypatch, named, service):
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    tracing = tracing_from_environment({"OTEL_TRACES_EXPORTER": "otlp", **named})
+    try:
+        assert tracing._provider.resource.attributes["service.name"] == service
+    finally:
+        tracing.close()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"],
+)
+def test_codes_that_are_errors_of_a_server(code, provider, spans):
+    """Those of OpenTelemetry's conventions for gRPC."""
+    tracing = ServerTracing(provider)
+    for given in (code, "RESOURCE_EXHAUSTED"):
+        tracing.end(tracing.begin("Predict", {}, "r"), ("m", "", ""), given)
+    first, second = spans()
+    assert (first.status.status_code, first.status.description) == (StatusCode.ERROR, code)
+    assert second.status.status_code == StatusCode.UNSET
+    assert "cnnkit.version" not in first.attributes and first.attributes["cnnkit.model"] == "m"
+
+
 @pytest.mark.parametrize("missing", ["opentelemetry.sdk", "opentelemetry.exporter.otlp"])
 def test_a_missing_package_is_named_by_the_variable_that_needs_it(monkeypatch, missing):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)

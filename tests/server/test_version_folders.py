@@ -1,5 +1,6 @@
 """Version folders, their names, and links in them."""
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from cnnkit.client import ModelNotFound
 from cnnkit.errors import CnnkitError, UsageError
 from cnnkit.server import EmbeddedServer
+from cnnkit.server.version_folders import newest_version, version_fingerprint, version_folders
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.busy_server import check_answer, predict_request, send
@@ -46,6 +48,34 @@ def test_invalid_version_numbers_are_ignored(model_folder):
         (model_folder / name).mkdir()
     with serve({"colors": Path(model_folder)}) as (server, _):
         assert server.repository.versions("colors") == [1]
+
+
+def test_the_versions_of_a_folder(tmp_path):
+    """The largest number is that of 64 bits with a sign; files are no versions."""
+    for name in ("9", "10", "007", str(2**63 - 1), str(2**63)):
+        (tmp_path / name).mkdir()
+    (tmp_path / "11").write_text("")
+    found = version_folders(tmp_path)
+    assert list(found) == [2**63 - 1, 10, 9, 7]
+    assert found[7] == tmp_path / "007"
+    assert newest_version(tmp_path) == tmp_path / str(2**63 - 1)
+    version = tmp_path / "9"
+    (version / "saved_model.pb").write_text("")
+    assert newest_version(version) == version
+    with pytest.raises(UsageError, match=f"is a version of a model.* Use {tmp_path}\\.$"):
+        version_folders(version)
+    with pytest.raises(UsageError, match="is a version of a model.* Move it into NAME/1\\.$"):
+        version_folders(version.rename(tmp_path / "nine"))
+
+
+def test_the_fingerprint_of_a_version(tmp_path):
+    """Changed by a size or a time, and by nothing else; a link to nowhere is no file."""
+    for name in ("b", "a/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x" * len(name))
+        os.utime(tmp_path / name, ns=(0, 7 * len(name)))
+    (tmp_path / "away").symlink_to("none")
+    assert version_fingerprint(tmp_path) == (("a/c", 3, 21), ("b", 1, 7))
 
 
 def test_a_link_put_in_place_of_a_version_that_is_served(tmp_path, colors_folder):

@@ -86,6 +86,73 @@ def test_a_worker_without_heartbeats_is_replaced(tmp_path, caplog):
         assert "A worker is lost: no heartbeat for 16 s; a new one starts" in caplog.text
 
 
+def shell(script):
+    return ["sh", "-c", script]
+
+
+@pytest.mark.parametrize(("last", "fits"), [(60.0, True), (59.9, False)])
+def test_ten_workers_may_be_lost_within_a_minute(last, fits):
+    clock, me = Clock(), psutil.Process()
+    with WorkerPool(shell("echo ready; exec cat"), 1, clock) as workers:
+        assert workers.start(lambda: False) == "ready"
+        for number in range(11):
+            clock.now = 1000 + last if number == 10 else 1000.0
+            [worker] = me.children()
+            worker.kill()
+            wait_for(lambda worker=worker: worker.status() == "zombie", seconds=30)
+            if number < 10 or fits:
+                workers.replace_lost()
+                continue
+            with pytest.raises(RunError, match="Received: exit code -9. Read their output above"):
+                workers.replace_lost()
+
+
+def test_a_worker_may_load_for_ten_minutes(tmp_path, caplog):
+    """A new one, which has not printed its first line; the time of a check that is late is not."""
+    script = f"test -e {tmp_path}/begun || echo ready; touch {tmp_path}/begun; exec cat"
+    clock, me, ended = Clock(), psutil.Process(), []
+    with WorkerPool(shell(script), 1, clock, ended.append) as workers:
+        workers.start(lambda: False)
+        [first] = me.children()
+        first.kill()
+        wait_for(lambda: first.status() == "zombie", seconds=30)
+        workers.replace_lost()
+        assert ended == [first.pid]
+        [second] = me.children()
+        for _ in range(120):
+            clock.now += 5
+            workers.replace_lost()
+        assert me.children() == [second]
+        clock.now += 1
+        workers.replace_lost()
+        assert "A worker is lost: no heartbeat for 601 s" in caplog.text
+        assert ended == [first.pid, second.pid]
+
+
+def test_workers_get_the_time_that_they_need_to_end(tmp_path):
+    """All of them together; then they are killed."""
+    ending = f"trap 'sleep 0.3; echo >>{tmp_path}/ended; exit' TERM; echo ready; "
+    ending += "while :; do sleep 0.02; done"
+    deaf = "trap '' TERM; echo ready; while :; do sleep 1; done"
+    for script, grace in ((ending, 15), (deaf, 0.1)):
+        me = psutil.Process()
+        with WorkerPool(shell(script), 2) as workers:
+            workers.start(lambda: False)
+            begun = me.children()
+            workers.stop(grace)
+            assert not me.children() and not any(one.is_running() for one in begun)
+    assert (tmp_path / "ended").read_text() == "\n\n"
+
+
+def test_workers_that_start_end_at_once_when_the_command_is_to_stop():
+    stops = iter([False, False, True])
+    with WorkerPool(shell("exec cat"), 3) as workers:
+        assert workers.start(lambda: next(stops, True)) is None
+        # The others are not started.
+        assert len(workers._workers) == 1
+    assert not psutil.Process().children()
+
+
 def test_a_worker_that_is_never_ready():
     with (
         WorkerPool([sys.executable, "-c", "raise SystemExit(3)"], 2) as workers,
