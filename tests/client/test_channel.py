@@ -1,6 +1,7 @@
 """How the client connects: TLS in all its ways, token, headers, compression, turns, keepalive."""
 
 import contextlib
+import json
 import os
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 import trustme
 
 from cnnkit.client import TLS, Client, NotAuthorized, ServerError, TLSError
-from cnnkit.client.channel import ChannelOptions, is_loopback
+from cnnkit.client.channel import ChannelOptions, check_address, is_loopback
 from cnnkit.errors import UsageError
 from cnnkit.wire import methods
 from tests.helpers.fake_servers import Doubling, fake_server
@@ -311,6 +312,82 @@ def test_keepalive():
     )
     with pytest.raises(UsageError, match="keepalive > 0"):
         Client("localhost:1", keepalive=0)
+
+
+def options_of(address, **options):
+    arguments = ChannelOptions(address, **options).channel_arguments()
+    assert (arguments["target"], arguments["compression"]) == (address, None)
+    return dict(arguments["options"])
+
+
+def test_the_options_of_grpc():
+    """By their names in grpc_types.h: -1 is no limit, 0 is off, and times are milliseconds."""
+    found = options_of("models.example:8500")
+    service = json.loads(found.pop("grpc.service_config"))
+    assert found == {
+        "grpc.max_send_message_length": -1,
+        "grpc.initial_reconnect_backoff_ms": 100,
+        "grpc.max_reconnect_backoff_ms": 1000,
+        "grpc.use_local_subchannel_pool": 1,
+        "grpc.service_config_disable_resolution": 1,
+        "grpc.max_receive_message_length": 256 * 2**20,
+    }
+    # https://github.com/grpc/grpc/blob/master/doc/service_config.md
+    assert service == {
+        "methodConfig": [
+            {
+                "name": [
+                    {
+                        "service": "tensorflow.serving.PredictionService",
+                        "method": "GetModelMetadata",
+                    },
+                    {"service": "tensorflow.serving.ModelService", "method": "GetModelStatus"},
+                ],
+                "maxResponseMessageBytes": 2**20,
+            }
+        ]
+    }
+    more = options_of("localhost:1", max_response_bytes=1, keepalive=0.5, round_robin=True)
+    assert more["grpc.max_receive_message_length"] == 1
+    # No proxy of the environment for this machine.
+    assert more["grpc.enable_http_proxy"] == 0
+    assert more["grpc.keepalive_time_ms"] == 500
+    # Pings during a call that sends nothing are not limited.
+    assert more["grpc.http2.max_pings_without_data"] == 0
+    assert more["grpc.lb_policy_name"] == "round_robin"
+    assert "grpc.ssl_target_name_override" not in more
+    named = options_of("models.example:1", tls=TLS(server_name="a.example"))
+    assert named["grpc.ssl_target_name_override"] == "a.example"
+    assert "grpc.ssl_target_name_override" not in options_of("models.example:1", tls=TLS())
+    assert ChannelOptions("a:1", max_response_bytes=2**31 - 1).credentials() is None
+    assert ChannelOptions("a:1", tls=True).credentials() is not None
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a:1",
+        "a:65535",
+        "[::1]:8500",
+        "unix:/x",
+        "dns:///a:1",
+        "ipv4:1.2.3.4:5",
+        "ipv6:[::1]:5",
+        "xds:///a",
+    ],
+)
+def test_addresses(address):
+    assert check_address(address) == address
+
+
+@pytest.mark.parametrize("address", ["a:0", "a:65536", "a", "a:", ":1", "a/b:1", "a:b"])
+def test_addresses_that_are_none(address):
+    with pytest.raises(UsageError) as caught:
+        check_address(address)
+    assert str(caught.value) == (
+        "`address` must be the address of a model server. Expected: HOST:PORT, such as "
+        f"localhost:8500. Received: {address}."
+    )
 
 
 def test_messages_are_not_limited():

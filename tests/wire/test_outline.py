@@ -101,3 +101,71 @@ def test_bytes_that_are_not_a_message():
     for raw in (b"\x0b", b"\x12\x05a", b"\xff" * 20):
         with pytest.raises((UnreadableError, DecodeError)):
             outline_request(raw)
+
+
+def tensor(dtype=pb.DT_FLOAT, shape=(), **values):
+    made = pb.TensorProto(dtype=dtype, **values)
+    for size in shape:
+        made.tensor_shape.dim.add(size=size)
+    return made
+
+
+REPEATED = 2**24
+
+
+@pytest.mark.parametrize(
+    ("given", "cost"),
+    [
+        (tensor(shape=[2], tensor_content=bytes(8)), 8),
+        (tensor(shape=[2], tensor_content=bytes(3)), 3),
+        (tensor(shape=[2], float_val=[1, 2]), 8),
+        # Values that are not sent are repeated; a shape that is not valid has none.
+        (tensor(shape=[2], float_val=[1]), 4 + REPEATED),
+        (tensor(shape=[2]), REPEATED),
+        (tensor(shape=[2, -1]), 0),
+        (tensor(shape=[0]), 0),
+        (tensor(shape=[]), REPEATED),
+        # Numbers of one byte and of two: their bytes, and 32 for each.
+        (tensor(pb.DT_INT32, [2], int_val=[1, 300]), 3 + 32 * 2),
+        # Texts twice, and 100 for each.
+        (tensor(pb.DT_STRING, [2], string_val=[b"abc", b""]), 2 * 3 + 100 * 2),
+        # Two floats for a complex number.
+        (tensor(pb.DT_COMPLEX64, [1], scomplex_val=[1, 2]), 8),
+    ],
+)
+def test_the_memory_of_a_tensor(given, cost):
+    outline = outline_request(request(x=given).SerializeToString())
+    assert outline.cost == {"x": cost}
+
+
+def test_a_list_of_twice_the_elements_and_no_more():
+    outline_request(request(x=tensor(shape=[2], float_val=[0] * 4)).SerializeToString())
+    with pytest.raises(TensorError) as caught:
+        outline_request(request(x=tensor(shape=[2], float_val=[0] * 5)).SerializeToString())
+    assert str(caught.value) == (
+        "The list of values must not be longer than the shape [2] holds. Received: 5."
+    )
+
+
+def test_requests_up_to_their_limits():
+    """As many fields, inputs and other bytes as a request may have."""
+    assert len(outline_request(field(3) * (MAX_FIELDS // 3)).request.output_filter) == 21845
+    names = [field(2, field(1, str(number).encode())) for number in range(MAX_INPUTS)]
+    assert len(outline_request(b"".join(names)).tensors) == MAX_INPUTS
+    whole = field(3, bytes(9_000)) * 7
+    whole += field(3, bytes(MAX_OUTLINE_BYTES - len(whole) - 3))
+    assert len(whole) == MAX_OUTLINE_BYTES
+    assert len(outline_request(whole).request.output_filter) == 8
+    with pytest.raises(
+        TensorError, match="must have 65536 bytes besides values of tensors at most"
+    ):
+        outline_request(whole + field(3))
+
+
+def test_a_name_behind_its_tensor_and_a_tensor_without_a_name():
+    behind = field(
+        2, field(2, tensor(tensor_content=bytes(4)).SerializeToString()) + field(1, b"x")
+    )
+    outline = outline_request(behind + field(2, field(2, b"\x08\x01")) + field(2))
+    assert outline.cost == {"x": 4, "": REPEATED}
+    assert outline.request.inputs["x"].dtype == pb.DT_FLOAT

@@ -2,7 +2,13 @@
 
 import pytest
 
-from cnnkit.wire.protobuf import TooManyFieldsError, UnreadableError, encode_tag, split_fields
+from cnnkit.wire.protobuf import (
+    TooManyFieldsError,
+    UnreadableError,
+    encode_tag,
+    find_fields,
+    split_fields,
+)
 
 
 def test_fields_that_are_not_taken_stay():
@@ -30,3 +36,34 @@ def test_a_message_has_as_many_fields_as_are_allowed():
     assert split_fields(raw, {2}, most=3) == ({}, bytes(raw))
     with pytest.raises(TooManyFieldsError, match="must not have more than 2 fields"):
         split_fields(raw, {2}, most=2)
+
+
+def test_fields_of_every_kind_up_to_their_last_byte():
+    """Wire types 0, 1, 2 and 5; field 16 has a tag of two bytes, and -1 a number of ten."""
+    negative = b"\xff" * 9 + b"\x01"
+    fields = [b"\x08" + negative, b"\x11" + bytes(8), b"\x82\x01\x02ab", b"\x1d" + bytes(4)]
+    raw = b"".join(fields)
+    assert list(find_fields(memoryview(b"?" + raw + b"?"), 1, 1 + len(raw))) == [
+        (1, 1, 0, 12),
+        (2, 12, 0, 21),
+        (16, 21, 24, 26),
+        (3, 26, 0, 31),
+    ]
+    for field in fields:
+        for length in range(1, len(field)):
+            with pytest.raises(UnreadableError, match="^`message` is truncated$"):
+                list(find_fields(memoryview(field + b"?" * 20), 0, length))
+            with pytest.raises(UnreadableError, match="^`message` is truncated$"):
+                list(find_fields(memoryview(field[:length]), 0, length))
+    with pytest.raises(UnreadableError, match="must not contain numbers of more than 64 bits"):
+        list(find_fields(memoryview(b"\x08" + b"\xff" * 10 + b"\x01"), 0, 12))
+
+
+def test_fields_are_taken_by_number_and_only_with_a_length():
+    raw = b"\x10\x05" + b"\x12\x01a" + b"\x1a\x01b" + b"\x12\x01c"
+    taken, rest = split_fields(memoryview(raw), {2, 3, 4})
+    assert {number: list(map(bytes, found)) for number, found in taken.items()} == {
+        2: [b"a", b"c"],
+        3: [b"b"],
+    }
+    assert rest == b"\x10\x05"

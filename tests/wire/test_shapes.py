@@ -8,7 +8,7 @@ from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import shapes
 from cnnkit.wire.dtypes import TensorError, wire_type
 from cnnkit.wire.protobuf import encode_tag
-from cnnkit.wire.shapes import check_lists, valid_shape
+from cnnkit.wire.shapes import check_lists, count_varints, valid_shape
 from cnnkit.wire.tensors import decode_tensor_bytes, encode_values, to_tensor_proto
 
 
@@ -92,3 +92,74 @@ def test_shapes_of_arrays():
     proto.tensor_shape.dim.add(size=-1)
     with pytest.raises(TensorError, match="must not be negative"):
         valid_shape(proto, wire_type(pb.DT_FLOAT), 12)
+
+
+def test_messages_of_a_mebibyte_are_small():
+    raw = memoryview(b"\x0b" * (2**20 + 1))
+    check_lists(raw[:-1], 1)
+    with pytest.raises(TensorError, match="`raw` of 1,048,577 bytes must be a plain message"):
+        check_lists(raw, 1)
+
+
+def test_shapes_up_to_their_limits():
+    """64 sizes, as NumPy has; 8 bytes for a string."""
+    proto = pb.TensorProto()
+    for _ in range(64):
+        proto.tensor_shape.dim.add(size=1)
+    assert valid_shape(proto, wire_type(pb.DT_FLOAT), 4) == (1,) * 64
+    proto.tensor_shape.dim.add(size=1)
+    with pytest.raises(TensorError, match="must not have more than 64 dimensions. Received: 65"):
+        valid_shape(proto, wire_type(pb.DT_FLOAT), 4)
+    proto = pb.TensorProto()
+    proto.tensor_shape.dim.add(size=3)
+    assert valid_shape(proto, wire_type(pb.DT_STRING), 24) == (3,)
+    with pytest.raises(TensorError, match="Expected: 23 bytes at most. Received: .3.."):
+        valid_shape(proto, wire_type(pb.DT_STRING), 23)
+    proto.tensor_shape.dim.add(size=0)
+    assert valid_shape(proto, wire_type(pb.DT_FLOAT), 0) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "field", "one"),
+    [
+        (pb.DT_COMPLEX64, 9, bytes(4)),
+        (pb.DT_COMPLEX128, 12, bytes(8)),
+        (pb.DT_FLOAT, 5, bytes(4)),
+        (pb.DT_BOOL, 11, b"\x01"),
+        (pb.DT_STRING, 8, None),
+    ],
+)
+def test_as_many_values_as_the_shape_has(unlimited, dtype, field, one):
+    """Two for a complex number."""
+    header = bytes([8, dtype]) + bytes.fromhex("1204 12020803")
+    for count in (3, 4, 6, 7):
+        if one is None:
+            raw = header + encode_tag(field, 0) * count
+        else:
+            raw = header + encode_tag(field, len(one) * count) + one * count
+        if count <= (6 if "COMPLEX" in pb.DataType.Name(dtype) else 3):
+            check_lists(memoryview(raw), 1000)
+        else:
+            with pytest.raises(TensorError, match=f"at most. Received: {count}"):
+                check_lists(memoryview(raw), 1000)
+
+
+def test_varints_are_counted_in_blocks(monkeypatch):
+    raw = memoryview(b"\x01\xff\xff\x03\x7f\x80\x00" * 5)
+    for size in (1, 2, 3, 7, 100):
+        monkeypatch.setattr(shapes, "_BLOCK_BYTES", size)
+        assert count_varints(raw) == 4 * 5
+    assert count_varints(raw[:0]) == 0
+
+
+def test_what_is_besides_the_values_has_64_kib(unlimited):
+    header = bytes.fromhex("0801")
+    for size, fits in ((2**16, True), (2**16 + 1, False)):
+        name = bytes(size - 2 - 4)
+        raw = memoryview(header + encode_tag(15, len(name)) + name)
+        assert len(raw) == size
+        if fits:
+            check_lists(raw, 4)
+        else:
+            with pytest.raises(TensorError, match="so many fields besides its values"):
+                check_lists(raw, 4)
