@@ -6,6 +6,7 @@ import threading
 from concurrent import futures
 
 import grpc
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -269,7 +270,38 @@ def test_declared_outputs():
         expected.check_names(["y"])
 
 
+def test_what_an_error_of_outputs_says():
+    expected = ExpectedOutputs({"y": TensorSpec("float32", (None, 2)), "z": TensorSpec("int8", ())})
+    for names, asked, text in (
+        ([], (), "Expected: y, z. Received: none."),
+        (["z"], ("z", "y"), "Expected: z, y. Received: z."),
+    ):
+        with pytest.raises(OutputMismatch) as caught:
+            ExpectedOutputs(expected.declared, asked).check_names(names)
+        assert str(caught.value) == (
+            f"`outputs` of the response must hold all that were asked for. {text}"
+        )
+    ExpectedOutputs(expected.declared, ("z",)).check_names(["z"])
+    with pytest.raises(OutputMismatch) as caught:
+        expected.is_asked("w")
+    assert str(caught.value) == (
+        "`outputs` of the response must be those of the signature. Expected: y, z. Received: w."
+    )
+    with pytest.raises(OutputMismatch) as caught:
+        expected.check("y", wire_type(pb.DT_HALF), (3, 2))
+    assert str(caught.value) == (
+        "Output 'y' must be as the signature declares it. Expected: float32 (n, 2). "
+        "Received: float16 (3, 2)."
+    )
+
+
 def test_rows_of_images():
+    # Without a number of axes, any but none; numbers may be flags and those of bfloat16.
+    check_rows({"y": np.zeros(2), "x": np.zeros((2, 1, 1))}, 2)
+    for kind in (bool, np.uint8, ml_dtypes.bfloat16):
+        check_rows({"y": np.zeros(2, kind), "t": np.array(["a", "b"])}, 2, numbers=["y"])
+    with pytest.raises(TensorError, match="Expected: 2 rows, 1 axes. Received: shape .."):
+        check_rows({"y": np.zeros(())}, 2)
     check_rows({"y": np.zeros((2, 3))}, 2, axes={"y": 2}, numbers=["y"])
     for array in (np.zeros((3, 3)), np.zeros(2), np.zeros((2, 0)), np.zeros(())):
         with pytest.raises(TensorError, match="must have a row for each image"):

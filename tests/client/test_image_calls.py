@@ -5,8 +5,19 @@ import warnings
 import numpy as np
 import pytest
 
-from cnnkit.client import Client, InvalidRequest, Prediction
+from cnnkit.client import Client, InvalidRequest, Prediction, Signature, TensorSpec
+from cnnkit.client.image_calls import (
+    check_pixels,
+    check_top,
+    decode_text,
+    output_class_count,
+    read_images,
+    select_signature,
+    top_k_from_labels,
+    top_k_from_probabilities,
+)
 from cnnkit.errors import DataError, UsageError
+from cnnkit.wire.dtypes import TensorError
 
 BRIGHT, DARK = np.full((2, 2, 3), 204, np.uint8), np.full((2, 2, 3), 51.0)
 
@@ -147,3 +158,140 @@ def test_wrong_images_need_no_server(images, kind, text):
     with Client("localhost:1") as client, pytest.raises(kind) as caught:
         client.classify(images, model="colors")
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (np.zeros((4, 5, 3)), (1, 4, 5, 3)),
+        (np.zeros((2, 4, 5, 3)), (2, 4, 5, 3)),
+        (np.zeros((5, 3)), (5, 3)),
+        ([np.zeros((4, 5, 3))] * 2, (2, 4, 5, 3)),
+        (iter([np.zeros((4, 5, 3))]), (1, 4, 5, 3)),
+        (b"a", [b"a"]),
+        ([b"a", b"bc"], [b"a", b"bc"]),
+        (np.array([b"a", b"b\0"], object), [b"a", b"b\0"]),
+    ],
+)
+def test_images_become_one_batch(images, found):
+    batch = read_images(images)
+    if isinstance(found, tuple):
+        assert batch.shape == found
+    else:
+        assert (batch.dtype, batch.tolist()) == (np.dtype(object), found)
+
+
+def test_files_become_one_batch(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_bytes(name.encode())
+    paths = [tmp_path / "a", str(tmp_path / "b")]
+    assert read_images(paths).tolist() == [b"a", b"b"]
+    assert read_images(np.array([str(tmp_path / "b")])).tolist() == [b"b"]
+    assert read_images(paths[0]).tolist() == [b"a"] == read_images(str(paths[0])).tolist()
+    (tmp_path / "none").write_bytes(b"")
+    with pytest.raises(DataError, match="none must not be empty. Received: 0 bytes"):
+        read_images([*paths, tmp_path / "none"])
+    with pytest.raises(UsageError) as caught:
+        read_images([np.zeros((2, 2, 3)), np.zeros((1, 2, 3)), np.zeros((2, 2, 3))])
+    assert str(caught.value) == (
+        "`images` must be paths and bytes, or arrays of the same shape. "
+        "Received: (1, 2, 3), (2, 2, 3)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("least", "largest", "warns"),
+    [(0, 3, True), (-3, 0.5, True), (0, 3.01, False), (-3.01, 0.5, False), (-64, 319, False)],
+)
+def test_values_that_look_normalized(least, largest, warns):
+    """Within 3, and not all whole."""
+    batch = np.array([least, largest, 0.25])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        check_pixels(batch)
+        # Nothing to look at: whole numbers, files, flags, and no image at all.
+        for other in (np.float32([0, 3]), np.array([b"a"], object), np.array([True]), batch[:0]):
+            check_pixels(other)
+    assert [f"{one.message}"[:30] for one in told] == (
+        [f"`images` hold values in {least:.3g}..{largest:.3g}, as after"[:30]] if warns else []
+    )
+
+
+def signature_of(*dtypes):
+    return Signature({str(n): TensorSpec(dtype, (None,)) for n, dtype in enumerate(dtypes)}, {})
+
+
+def test_the_first_signature_that_takes_such_images():
+    pixels, files = np.zeros((1, 2, 2, 3)), read_images(b"a")
+    known = {
+        "two": signature_of("string", "string"),
+        "b": signature_of("string"),
+        "a": signature_of("string"),
+        "p": signature_of("float32"),
+    }
+    names = ["none", "two", "p", "a", "b"]
+    assert select_signature(known, names, files, "m") == "a"
+    assert select_signature(known, iter(names), pixels, "m") == "p"
+    with pytest.raises(UsageError) as caught:
+        select_signature(known, ["a", "b"], pixels, "m")
+    assert str(caught.value) == (
+        "Model 'm' does not accept arrays for this call. Expected: a signature a or b. "
+        "Received: two, b, a, p. Send encoded images."
+    )
+    with pytest.raises(UsageError) as caught:
+        select_signature({}, ["a"], files, "m")
+    assert str(caught.value) == (
+        "Model 'm' does not accept encoded images for this call. Expected: a signature a. "
+        "Received: none. Export the model with that signature."
+    )
+
+
+def test_how_many_classes_may_be_asked_for():
+    for top, count in ((None, None), (None, 0), (1, 1), (9, None), (10, 10)):
+        check_top(top, count, "m")
+    for top, count, text in (
+        (0, 10, "`top` must be positive. Expected: top >= 1. Received: 0."),
+        (
+            11,
+            10,
+            "`top` must not exceed the 10 classes that model 'm' returns. Expected: top <= 10. "
+            "Received: 11.",
+        ),
+    ):
+        with pytest.raises(UsageError) as caught:
+            check_top(top, count, "m")
+        assert str(caught.value) == text
+    labels, probabilities = TensorSpec("string", (None, 3)), TensorSpec("float32", (None, 7))
+    for outputs, count in (
+        ({"labels": labels, "probabilities": probabilities}, 3),
+        ({"probabilities": probabilities}, 7),
+        ({"labels": TensorSpec("string", (None, None))}, None),
+        ({"labels": TensorSpec("string", None)}, None),
+        ({"labels": TensorSpec("string", ())}, None),
+        ({"other": probabilities}, None),
+    ):
+        assert output_class_count(Signature({}, outputs)) == count
+
+
+def test_the_most_probable_classes():
+    """Of equally probable ones, the first."""
+    probabilities = np.float32([[0.25, 0.5, 0.25], [0.1, 0.1, 0.8]])
+    found = top_k_from_probabilities({"probabilities": probabilities}, 2)
+    assert [[one.label for one in row] for row in found] == [
+        ["class 1", "class 0"],
+        ["class 2", "class 0"],
+    ]
+    assert [row[0].probability for row in found] == [0.5, pytest.approx(0.8)]
+    outputs = {"labels": np.array([[b"a", b"b\xff"]], object), "scores": np.float32([[0.75, 0.25]])}
+    assert top_k_from_labels(outputs, 5) == [[Prediction("a", 0.75), Prediction("b\ufffd", 0.25)]]
+    assert top_k_from_labels(outputs, 1) == [[Prediction("a", 0.75)]]
+
+
+def test_labels_are_short_texts():
+    assert decode_text(b"a" * 4096) == "a" * 4096
+    for label, received in ((b"a" * 4097, "4,097 bytes"), (7, "a number")):
+        with pytest.raises(TensorError) as caught:
+            decode_text(label)
+        assert str(caught.value) == (
+            f"`labels` must hold short texts. Expected: 4,096 bytes at most. Received: {received}."
+        )

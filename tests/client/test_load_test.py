@@ -136,3 +136,25 @@ def test_random_inputs_are_drawn_in_parts(monkeypatch):
         np.testing.assert_array_equal(parts[name], whole[name])
     drawn = np.random.default_rng(0).uniform(0, 255, (2, 5)).astype(np.float32)
     np.testing.assert_array_equal(whole["x"], drawn)
+
+
+def test_the_largest_load_and_its_inputs(monkeypatch):
+    """256 callers, 100,000 requests, 600 s; each asks once before the others are counted."""
+    asked = []
+    result = run_load_test(lambda: asked.append(1), callers=256, requests=256, seconds=600)
+    assert (len(asked), result.requests) == (512, 256)
+    assert result.client_cpu_seconds >= 0 and result.seconds < 60
+    for wrong, text in (("rows", "`rows` must be positive"), ("side", "`side` must be positive")):
+        with pytest.raises(UsageError, match=f"{text}.*1 or more.*0"):
+            random_inputs(Signature({}, {}), **{"rows": 1, "side": 1, wrong: 0})
+    monkeypatch.setattr("cnnkit.client.load_test.MAX_REQUEST_BYTES", 24)
+    specs = {"x": TensorSpec("float32", (None, 2)), "n": TensorSpec("int64", (1,))}
+    assert random_inputs(Signature(specs, {}), 2, 1)["x"].nbytes == 16
+    with pytest.raises(UsageError, match="Expected: 24 bytes at most. Received: 32"):
+        random_inputs(Signature(specs, {}), 3, 1)
+    # 64 axes, as NumPy has.
+    deep = TensorSpec("float32", (1,) * 64)
+    assert random_inputs(Signature({"x": deep}, {}), 1, 1)["x"].ndim == 64
+    assert set(random_inputs(Signature({"n": TensorSpec("int8", (20,))}, {}), 1, 1)["n"]) == {0, 1}
+    with pytest.raises(UsageError, match="must take numbers of a known rank"):
+        random_inputs(Signature({"x": TensorSpec("data type 20", ())}, {}), 1, 1)
