@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from cnnkit.errors import CnnkitError, RunError
 from cnnkit.server.free_memory import MemoryShortageError
@@ -57,7 +58,7 @@ def load_and_warm_up(
             request = pb.PredictionLog.FromString(record).predict_log.request
             prepare_predict(request.SerializeToString(), lambda spec: servable).run()
     # The file may hold anything in place of requests.
-    except (StatusError, CnnkitError, tf.errors.OpError, ValueError) as error:
+    except (StatusError, CnnkitError, DecodeError, tf.errors.OpError, ValueError) as error:
         full = isinstance(error, StatusError) and error.code is grpc.StatusCode.RESOURCE_EXHAUSTED
         raise (MemoryShortageError if full else RunError)(
             f"Warm-up request of version {version} of model {name!r} failed",

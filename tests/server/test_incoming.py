@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from cnnkit.server import incoming
 from cnnkit.server.incoming import IncomingBytes, Received, SocketCounters
 from cnnkit.server.memory_budget import MemoryBudget
 from cnnkit.server.status_error import StatusError
@@ -202,3 +203,28 @@ def test_the_kernel_counts_the_bytes_of_a_connection(host):
             assert sockets.received(name).size == 1000
         assert sockets.received(name) is None
     assert sockets.received("unix:/tmp/x") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such counters")
+def test_a_connection_by_ipv4_to_a_socket_of_ipv6():
+    """The kernel and gRPC write its address in different ways."""
+    with (
+        socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listening,
+        socket.create_connection(("127.0.0.1", listening.getsockname()[1])),
+    ):
+        accepted, place = listening.accept()
+        sockets = SocketCounters()
+        names = [f"ipv4:127.0.0.1:{place[1]}", f"ipv6:%5B::ffff:127.0.0.1%5D:{place[1]}"]
+        with accepted:
+            assert place[0] == "::ffff:127.0.0.1"
+            sockets.find_connections()
+            for name in names:
+                assert sockets.received(name).size == 0
+        # Another connection that has its descriptor is another one.
+        with socket.create_connection(listening.getsockname()[:2]):
+            assert [sockets.received(name) for name in names] == [None, None]
+
+
+def test_a_zone_is_no_part_of_an_address():
+    assert incoming._plain_host("fe80::1%eth0") == "fe80::1"
+    assert incoming._plain_host("10.0.0.7") == "10.0.0.7"

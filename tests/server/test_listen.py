@@ -1,15 +1,23 @@
 """Ports and TLS."""
 
+import ssl
 from pathlib import Path
 
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from cnnkit.client import Client, ServerError
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, server
-from cnnkit.server.listen import server_credentials
+from cnnkit.server.listen import (
+    bind_port,
+    check_port_free,
+    reserve_port,
+    server_credentials,
+    server_tls_context,
+)
 from tests.helpers.serving import check_gray, predict_gray
 
 
@@ -127,3 +135,54 @@ def test_a_private_key_is_refused_where_its_file_belongs(authority, tmp_path, pl
     with pytest.raises(UsageError, match="must be the path of a file") as caught:
         server_credentials(*files)
     assert text.splitlines()[1] not in str(caught.value)
+
+
+def test_ports_that_are_shared_and_not():
+    """Processes of one user share a port if all of them ask for it; 0 is any free one."""
+    with bind_port("127.0.0.1", 0, shared=True) as first:
+        port = first.getsockname()[1]
+        assert port > 0
+        with bind_port("127.0.0.1", port, shared=True) as second:
+            assert second.getsockname() == first.getsockname()
+        first.listen()
+        for take in (check_port_free, reserve_port, bind_port):
+            with pytest.raises(RunError) as caught:
+                take("127.0.0.1", port)
+            assert str(caught.value) == (
+                f"The server cannot listen on port {port} of 127.0.0.1. Received: Address already "
+                "in use. Stop what uses the port, or choose another one; port 0 picks a free one."
+            )
+    # At once, also while connections of the one before are being closed.
+    check_port_free("127.0.0.1", port)
+    with reserve_port("127.0.0.1", port) as held, bind_port("127.0.0.1", port, shared=True):
+        assert held.getsockname()[1] == port
+
+
+def test_hosts_that_are_not_this_machine():
+    for host, reason in (("192.0.2.1", "not an address of this machine"), ("a" * 300, "")):
+        with pytest.raises(RunError) as caught:
+            check_port_free(host, 0)
+        assert str(caught.value).startswith("`host` must be an address or a name of this machine")
+        assert f"Received: {host}: {reason}" in str(caught.value)
+
+
+def test_the_context_of_tls(authority, tmp_path):
+    pair = files_of(authority, tmp_path, "localhost")
+    assert server_tls_context(*pair).verify_mode == ssl.CERT_NONE
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    assert server_tls_context(*pair, tmp_path / "ca.pem").verify_mode == ssl.CERT_REQUIRED
+    key = serialization.load_pem_private_key(pair[1].read_bytes(), None)
+    pair[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(UsageError) as caught:
+        server_tls_context(*pair, tmp_path / "none.pem")
+    assert str(caught.value).startswith(
+        f"{pair[0]} and {pair[1]} must be a certificate and its private key in PEM, not encrypted. "
+        f"Received: {pair[0]}, {pair[1]}, {tmp_path / 'none.pem'}: "
+    )
+    assert "is encrypted" in str(caught.value)

@@ -10,14 +10,16 @@ import socket
 import sys
 import threading
 import zlib
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
+import grpc
 import numpy as np
 import pytest
 
 from cnnkit.client import Client
 from cnnkit.errors import RunError, UsageError
-from cnnkit.server import EmbeddedServer, ServerLimits, ServerMetrics
+from cnnkit.server import EmbeddedServer, ServerLimits, ServerMetrics, rest
+from cnnkit.server.status_error import StatusError
 from tests.helpers.serving import GRAY, SIZE, check_gray, expected_probabilities
 
 pytest.importorskip("aiohttp")
@@ -253,7 +255,11 @@ def test_wrong_paths(server, call):
 
 def test_requests_within_the_limits_of_grpc(server):
     """A body is refused by its size, also unpacked, and by the memory that its JSON would take."""
-    assert error_of(server, b" " * (2**20 + 1))[0] == 413
+    assert error_of(server, b" " * 2**20)[0] == 400
+    assert error_of(server, b" " * (2**20 + 1)) == (
+        413,
+        "Received message larger than max (1048577 vs. 1048576)",
+    )
     packed = zlib.compress(b" " * (2**20 + 1))
     assert error_of(server, packed, headers={"Content-Encoding": "deflate"})[0] == 413
     assert error_of(server, packed[:9], headers={"Content-Encoding": "deflate"})[0] == 400
@@ -423,3 +429,76 @@ def test_images_of_another_size_are_refused(server):
         400,
         "Shape of tensor images [1,9,8,3] is not compatible with expected shape [?,8,8,3].",
     )
+
+
+# As TensorFlow Serving's http_server.cc has them.
+CODES = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+    "UNAUTHENTICATED": 401,
+}
+
+
+def test_the_status_of_each_code(server, monkeypatch):
+    for name, status in CODES.items():
+
+        def fail(spec, name=name):
+            raise StatusError(grpc.StatusCode[name], f"It is {name}")
+
+        monkeypatch.setattr(server.repository, "find", fail)
+        assert error_of(server, None, f"{MODEL}/metadata") == (status, f"It is {name}")
+
+
+def test_versions_and_labels_in_a_path():
+    def spec(path):
+        return rest._model_spec(rest._MODEL_STATUS.fullmatch(path))
+
+    for text, number in (("7", 7), ("007", 7), ("0", 0), ("00", 0), (str(2**63 - 1), 2**63 - 1)):
+        found = spec(f"/v1/models/m/versions/{text}")
+        assert (found.name, found.version.value) == ("m", number)
+        assert found.WhichOneof("version_choice") == "version"
+    for text in (str(2**63), "1" + "0" * 19, "0" + "9" * 20):
+        with pytest.raises(StatusError, match=f"^Failed to convert version: {text} to numeric.$"):
+            spec(f"/v1/models/m/versions/{text}")
+    found = spec("/V1/Models/a%20%C3%A9/Labels/b%ff")
+    assert (found.name, found.version_label) == ("a \u00e9", "b\ufffd")
+    assert spec("/v1/models/m").WhichOneof("version_choice") is None
+
+
+@pytest.mark.parametrize(
+    ("place", "peer"),
+    [
+        (("10.0.0.7", 41234), "ipv4:10.0.0.7:41234"),
+        (("::1", 41234, 0, 0), "ipv6:[::1]:41234"),
+        (("fe80::1%eth0", 1, 0, 2), "ipv6:[fe80::1%25eth0]:1"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_the_address_of_a_client_as_grpc_names_it(place, peer):
+    transport = SimpleNamespace(get_extra_info={"peername": place}.__getitem__)
+    assert rest._peer(SimpleNamespace(transport=transport)) == peer
+    assert rest._peer(SimpleNamespace(transport=None)) == "unknown"
+
+
+def test_a_client_without_a_certificate_has_no_identity():
+    tls = SimpleNamespace(getpeercert=lambda binary_form=False: None)
+    for transport in (
+        None,
+        SimpleNamespace(get_extra_info=lambda name: None),
+        SimpleNamespace(get_extra_info={"ssl_object": tls}.__getitem__),
+    ):
+        assert rest._identity(SimpleNamespace(transport=transport)) == {}
