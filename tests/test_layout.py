@@ -85,6 +85,7 @@ SHARED: dict[str, str] = {
     "server/open_inference/model_info": "server/open_inference/test_conformance.py",
     "training/inputs": "training/test_epoch.py",
     "training/step_batches": "training/test_epoch.py",
+    "transfer/average_precision": "transfer/test_multilabel.py",
     "visualize/occlusion/affected_region": "visualize/occlusion/test_incremental.py",
     "wire/methods": "integration/test_schema.py",
 }

@@ -18,6 +18,7 @@ from cnnkit.features.image_batches import (
     iter_full_images,
     select_features_split,
 )
+from cnnkit.features.mapped_rows import release_pages
 from cnnkit.features.spec import FeatureSpec
 
 BATCH_SIZE = 32
@@ -238,6 +239,7 @@ def extract_layers(
         ):
             for array, begin, vectors in zip(arrays, columns, features, strict=True):
                 array[rows, begin : begin + vectors.shape[1]] = vectors
+                release_pages(array)
             progress(len(rows))
         columns = [b + d for b, d in zip(columns, extractor.dimensions, strict=True)]
     sides = {extractor.sides for extractor in extractors}

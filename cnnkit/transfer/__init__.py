@@ -2,6 +2,7 @@
 
 from cnnkit.features.extract import LayerFeatures as LayerFeatures
 from cnnkit.features.extract import extract_layers as extract_layers
+from cnnkit.transfer.average_precision import average_precisions as average_precisions
 from cnnkit.transfer.benchmark import SplitScore as SplitScore
 from cnnkit.transfer.benchmark import TransferScore as TransferScore
 from cnnkit.transfer.benchmark import evaluate_transfer as evaluate_transfer
@@ -12,7 +13,6 @@ from cnnkit.transfer.linear_classifier import fit_linear_classifier as fit_linea
 from cnnkit.transfer.linear_probe import LinearProbe as LinearProbe
 from cnnkit.transfer.linear_probe import load_linear_probe as load_linear_probe
 from cnnkit.transfer.multilabel import MultiLabelScore as MultiLabelScore
-from cnnkit.transfer.multilabel import average_precisions as average_precisions
 from cnnkit.transfer.multilabel import fit_multilabel as fit_multilabel
 from cnnkit.transfer.multilabel import score_multilabel as score_multilabel
 from cnnkit.transfer.near_duplicates import DuplicatePair as DuplicatePair

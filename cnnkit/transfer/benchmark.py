@@ -13,6 +13,7 @@ from cnnkit.data import Dataset
 from cnnkit.errors import UsageError, unknown_name
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.features.extract import BATCH_SIZE, LayerFeatures, extract_layers
+from cnnkit.features.mapped_rows import iter_rows, take_rows
 from cnnkit.transfer.linear_classifier import (
     CLASSIFIERS,
     check_features,
@@ -120,15 +121,20 @@ def score_features(
     """
     check_number("splits", splits)
     labels = label_indices(features.labels, features.classes)
-    values = check_features(features.values)
+    values = np.asanyarray(features.values)
+    if values.ndim != 2 or not len(values):
+        check_features(values)
+    for _, block in iter_rows(values, np.arange(len(values))):
+        check_features(block)
     check_labels(labels, len(values))
     scores = []
     for split_seed in range(seed, seed + splits):
         train, test = random_split(labels, features.classes, per_class, test_per_class, split_seed)
         pipeline, c = fit_linear_classifier(
-            values[train], labels[train], classifier, l2=l2, seed=split_seed
+            take_rows(values, train), labels[train], classifier, l2=l2, seed=split_seed
         )
-        recalls = class_recalls(labels[test], pipeline.predict(values[test]))
+        predicted = [pipeline.predict(block) for _, block in iter_rows(values, test)]
+        recalls = class_recalls(labels[test], np.concatenate(predicted))
         scores.append(
             SplitScore(
                 split_seed, c, float(recalls.mean()), tuple(map(float, recalls)),

@@ -14,9 +14,12 @@ from sklearn.svm import LinearSVC
 
 from cnnkit.data.dataset import stratified_holdout
 from cnnkit.errors import DataError, UsageError, unknown_name
+from cnnkit.transfer.feature_rows import FeatureRows
+from cnnkit.transfer.squared_hinge import SupportVectorMachines
 
 # The papers name neither the kind of SVM nor the values of C. LinearSVC is one-vs-rest with the
-# squared hinge loss. Its primal solver takes no random numbers.
+# squared hinge loss. The attributes of a fit are set by `fit_linear_svc`, which solves for all
+# classes at once.
 CLASSIFIERS: dict[str, Callable[[float], LinearSVC | LogisticRegression]] = {
     "svm": lambda c: LinearSVC(C=c, dual=False),
     "softmax": lambda c: LogisticRegression(C=c, max_iter=2000),
@@ -24,10 +27,6 @@ CLASSIFIERS: dict[str, Callable[[float], LinearSVC | LogisticRegression]] = {
 C_VALUES = (0.1, 1.0, 10.0, 100.0)
 # C where a class has too few images to choose it.
 DEFAULT_C = 10.0
-# Number of feature columns that are converted to float64 at a time.
-COLUMNS = 8192
-# Variance, relative to the largest, below which a direction is dropped.
-MIN_VARIANCE = 1e-12
 
 
 def fit_linear_classifier(
@@ -87,12 +86,30 @@ def fit_linear_classifier(
         raise UsageError("`labels` must have at least two classes", received=len(np.unique(labels)))
     # Normalizer has no state; `fit` records the number of features.
     steps = [Normalizer().fit(values[:1])] if l2 else []
-    rows = Normalizer().transform(values) if l2 else np.asarray(values)
-    reduced, to_features = project_to_row_space(rows)
-    c = _choose_c(reduced, labels, kind, c_values, seed)
-    model = CLASSIFIERS[kind](c).fit(reduced, labels)
-    model.coef_ = to_features(model.coef_)
-    model.n_features_in_ = values.shape[1]
+    rows, classes = FeatureRows(values, l2), np.unique(labels)
+    held_out = _held_out(labels, classes, seed) if len(c_values) > 1 else None
+
+    def choose_c(predict: Callable[[float, np.ndarray], np.ndarray]) -> float:
+        """Return the best C by the recalls of the labels that are predicted for held-out rows."""
+        if held_out is None:
+            return DEFAULT_C if DEFAULT_C in c_values else c_values[0]
+        recalls = [class_recalls(labels[held_out], predict(c, held_out)).mean() for c in c_values]
+        return c_values[int(np.argmax(recalls))]
+
+    if kind == "svm":
+        machines = SupportVectorMachines(rows, _targets(labels, classes), max(c_values))
+        c = choose_c(lambda c, held: _predict(machines.held_out_scores(c, held), classes))
+        model = linear_svc(c, classes, *machines.fit(c, held_out))
+    else:
+        reduced, to_features = rows.coordinates()
+        c = choose_c(
+            lambda c, held: (
+                CLASSIFIERS[kind](c).fit(reduced[~held], labels[~held]).predict(reduced[held])
+            )
+        )
+        model = CLASSIFIERS[kind](c).fit(reduced, labels)
+        model.coef_ = to_features(model.coef_)
+        model.n_features_in_ = values.shape[1]
     pipeline = make_pipeline(*steps, model)
     return pipeline, c
 
@@ -163,52 +180,46 @@ def check_c_values(c_values: Sequence[float]) -> None:
         raise UsageError("`c_values` must be finite and above 0", received=repr(c_values))
 
 
-def project_to_row_space(rows: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Project vectors to an orthonormal basis of the space that they span.
-
-    Args:
-        rows: (n, d).
-
-    Returns:
-        (n, r) float64 with r at most n, with the same inner products; and the function that maps
-        (m, r) coefficients in that basis to (m, d) coefficients of the features.
-    """
-    count, dimension = rows.shape
-    if dimension <= count:
-        return np.asarray(rows, np.float64), lambda coefficients: coefficients
-    gram = np.zeros((count, count))
-    for start in range(0, dimension, COLUMNS):
-        block = np.asarray(rows[:, start : start + COLUMNS], np.float64)
-        gram += block @ block.T
-    variances, vectors = np.linalg.eigh(gram)
-    kept = variances > MIN_VARIANCE * max(variances[-1], MIN_VARIANCE)
-    roots, vectors = np.sqrt(variances[kept]), vectors[:, kept]
-
-    def to_features(coefficients: np.ndarray) -> np.ndarray:
-        mixing = (coefficients / roots) @ vectors.T
-        return mixing @ rows
-
-    return vectors * roots, to_features
-
-
 def class_recalls(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Return the recall of each class in `labels`, (classes,), by ascending label."""
     return recall_score(labels, predicted, labels=np.unique(labels), average=None)
 
 
-def _choose_c(
-    rows: np.ndarray, labels: np.ndarray, kind: str, c_values: Sequence[float], seed: int
-) -> float:
+def linear_svc(
+    c: float, classes: np.ndarray, coefficients: np.ndarray, intercepts: np.ndarray
+) -> LinearSVC:
+    """Return a `LinearSVC` with the attributes that `fit` would set.
+
+    Args:
+        c: Its C.
+        classes: Labels of the classes in ascending order.
+        coefficients: (k, d), one row for each class, or one for the second of two classes.
+        intercepts: (k,).
+    """
+    model = CLASSIFIERS["svm"](c)
+    model.classes_ = classes
+    model.coef_, model.intercept_ = coefficients, intercepts
+    model.n_features_in_ = coefficients.shape[1]
+    return model
+
+
+def _targets(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return 1 of the class and -1 of the others, (n, k); of two classes the second alone."""
+    columns = classes[1:] if len(classes) == 2 else classes
+    return np.where(labels[:, None] == columns, 1.0, -1.0)
+
+
+def _predict(scores: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the labels of decision values, as scikit-learn does."""
+    chosen = scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(int)
+    return classes[chosen]
+
+
+def _held_out(labels: np.ndarray, classes: np.ndarray, seed: int) -> np.ndarray | None:
+    """Return which images choose C, or None if those or the others would be too few."""
     # The value of a class seeds its draw; negative numbers and texts cannot.
     has_seeds = labels.dtype.kind in "biuf" and (labels >= 0).all()
-    codes = labels if has_seeds else np.unique(labels, return_inverse=True)[1]
+    codes = labels if has_seeds else np.searchsorted(classes, labels)
     held_out = stratified_holdout(codes, seed)
-    if len(c_values) == 1:
-        return c_values[0]
-    if not held_out.any() or len(np.unique(labels[~held_out])) < 2:
-        return DEFAULT_C if DEFAULT_C in c_values else c_values[0]
-    recalls = []
-    for c in c_values:
-        model = CLASSIFIERS[kind](c).fit(rows[~held_out], labels[~held_out])
-        recalls.append(class_recalls(labels[held_out], model.predict(rows[held_out])).mean())
-    return c_values[int(np.argmax(recalls))]
+    enough = held_out.any() and len(np.unique(labels[~held_out])) > 1
+    return held_out if enough else None

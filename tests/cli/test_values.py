@@ -140,8 +140,8 @@ def test_names_of_the_command_line_are_those_of_the_functions():
     from cnnkit.export.signatures import SIGNATURES
     from cnnkit.layers.backward_rules import RULES
     from cnnkit.models import BUILDERS, PAPERS
+    from cnnkit.transfer.average_precision import METRICS
     from cnnkit.transfer.linear_classifier import CLASSIFIERS
-    from cnnkit.transfer.multilabel import METRICS
 
     leaves = {leaf.prog: leaf for leaf in leaf_parsers(build_parser(commands=all_command_names()))}
 

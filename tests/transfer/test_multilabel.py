@@ -18,7 +18,11 @@ from cnnkit.transfer import (
     load_linear_probe,
     score_multilabel,
 )
-from cnnkit.transfer.multilabel import voc2007_average_precision, voc2010_average_precision
+from cnnkit.transfer.average_precision import (
+    METRICS,
+    voc2007_average_precision,
+    voc2010_average_precision,
+)
 from tests.helpers.small_network import network
 from tests.helpers.voc_folder import CLASSES, write_voc_folder
 
@@ -111,14 +115,38 @@ def test_each_class_is_the_svm_on_its_own_images(rng):
     found = pipeline.decision_function(seen)
     assert found.shape == (20, 3)
     for i, column in enumerate(marks.T):
-        alone = LinearSVC(C=1.0, dual=False)
+        alone = LinearSVC(C=1.0, dual=False, tol=1e-8)
         counted = column != 0
         alone.fit(Normalizer().transform(values[counted]), column[counted] > 0)
         expected = alone.decision_function(Normalizer().transform(seen))
-        np.testing.assert_allclose(found[:, i], expected, atol=1e-6)
+        np.testing.assert_allclose(found[:, i], expected, atol=1e-5)
         # A difficult image takes no side: another answer for it changes nothing.
         assert counted.sum() < 60
     np.testing.assert_array_equal(pipeline.predict(seen), found > 0)
+
+
+@pytest.mark.parametrize("metric", ["area", "eleven-point"])
+@pytest.mark.parametrize("dimension", [60, 200])
+def test_c_is_chosen_as_separate_classifiers_would(metric, dimension):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(120, dimension))
+    values[:, 3:] *= 0.2
+    marks = np.where(values[:, :3] + 0.2 * rng.normal(size=(120, 3)) > 0, 1, -1)
+    marks[rng.random((120, 3)) < 0.1] = 0
+    # A large part that all images share: only a large C tells them from each other.
+    values += 5 * rng.random(dimension)
+    _, c = fit_multilabel(values, marks, CLASSES, metric=metric, seed=4)
+    rows, held = Normalizer().transform(values), np.random.default_rng(4).random(120) < 0.2
+    means = []
+    for candidate in (0.1, 1.0, 10.0, 100.0):
+        precisions = []
+        for column in marks.T:
+            fitted = ~held & (column != 0)
+            model = LinearSVC(C=candidate, dual=False, tol=1e-8).fit(rows[fitted], column[fitted])
+            scores = model.decision_function(rows[held])
+            precisions.append(METRICS[metric](scores, column[held]))
+        means.append(np.mean(precisions))
+    assert c == (0.1, 1.0, 10.0, 100.0)[int(np.argmax(means))]
 
 
 def test_wrong_requests(rng):

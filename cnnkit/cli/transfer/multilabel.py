@@ -26,7 +26,7 @@ def transfer_to_labels(args: argparse.Namespace) -> None:
         UsageError: If there is no such metric or split.
     """
     from cnnkit.transfer import score_multilabel
-    from cnnkit.transfer.multilabel import METRIC, METRICS
+    from cnnkit.transfer.average_precision import METRIC, METRICS
 
     metric = METRIC if args.metric is None else args.metric
     if metric not in METRICS:
