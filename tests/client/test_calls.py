@@ -19,6 +19,7 @@ from cnnkit.client import (
     InvalidRequest,
     InvalidResponse,
     MessageTooLarge,
+    ModelNotFound,
     NotAuthorized,
     ServerBusy,
     ServerError,
@@ -29,6 +30,7 @@ from cnnkit.client import (
 from cnnkit.client.calls import Calls
 from cnnkit.client.channel import ChannelOptions
 from cnnkit.errors import UsageError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.fake_servers import Doubling, fake_server
 
@@ -348,3 +350,153 @@ def test_no_secret_and_no_trace_of_one_is_printed():
         with pytest.raises(ServerUnreachable) as caught:
             client.status("m")
         assert "hush" not in str(caught.value)
+
+
+def made_calls(**options):
+    return Calls(ChannelOptions("localhost:1", timeout=30), **{"max_attempts": 3, **options})
+
+
+def statuses(*states):
+    """Returns the response of GetModelStatus: (version, state, code) of each version."""
+    response = pb.GetModelStatusResponse()
+    for version, state, code in states:
+        status = response.model_version_status.add(version=version, state=state)
+        status.status.error_code = code
+        status.status.error_message = "text"
+    return response.SerializeToString()
+
+
+AVAILABLE, LOADING, END = (
+    pb.ModelVersionStatus.AVAILABLE,
+    pb.ModelVersionStatus.LOADING,
+    pb.ModelVersionStatus.END,
+)
+NOT_FOUND = flow.RpcFailure("NOT_FOUND", "no such thing", "r-7")
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (
+            statuses(*[(number, AVAILABLE, 0) for number in (3, *range(30, 8, -1))], (99, END, 0)),
+            f"Versions of 'm' that are available: {', '.join(map(str, range(11, 31)))}",
+        ),
+        (statuses((4, AVAILABLE, 0)), "Versions of 'm' that are available: 4"),
+        (
+            statuses((1, LOADING, 0)),
+            "No version of 'm' is available yet: wait, or read the server's log",
+        ),
+        (NOT_FOUND, "Use the name of a served model; the server has no 'm'"),
+        (flow.RpcFailure("UNAVAILABLE", QUEUE), "Use the name of a served model; the server has"),
+    ],
+)
+def test_an_unknown_version_lists_those_that_there_are(answer, hint):
+    """The newest twenty. The error is that of the call, also where the question fails too."""
+    calls = made_calls(concurrency=1)
+    asked = calls.metadata(calls.options("m", version=7))
+    assert next(asked).method == methods.GET_MODEL_METADATA
+    step = asked.throw(NOT_FOUND)
+    assert (step.method, step.timeout) == (methods.GET_MODEL_STATUS, pytest.approx(2, abs=0.5))
+    assert pb.GetModelStatusRequest.FromString(step.request).model_spec == pb.ModelSpec(name="m")
+    with pytest.raises(ModelNotFound) as caught:
+        asked.throw(answer) if isinstance(answer, Exception) else asked.send(answer)
+    error = caught.value
+    assert (error.code, error.details, error.request_id) == ("NOT_FOUND", "no such thing", "r-7")
+    assert error.problem == "localhost:1 has no such model, version or label of 'm'"
+    assert error.hint.startswith(hint)
+
+
+def test_states_that_end_the_wait_and_those_that_do_not():
+    calls = made_calls(concurrency=1)
+    told = []
+    waiting = calls.wait_until_ready(calls.options("m", timeout=60), told.append)
+    next(waiting)
+    # A version that was unloaded is no failure; neither is a server that is not there yet.
+    for answer in (statuses((1, END, 0)), statuses((1, END, 0)), statuses((2, LOADING, 0))):
+        assert waiting.send(answer) == flow.Sleep(0.1)
+        assert waiting.send(None).method == methods.GET_MODEL_STATUS
+    for code in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
+        assert waiting.throw(flow.RpcFailure(code, "")) == flow.Sleep(0.1)
+        waiting.send(None)
+    with pytest.raises(StopIteration):
+        waiting.send(statuses((2, AVAILABLE, 0), (1, END, 5)))
+    assert told == [
+        "version 1 END",
+        "version 2 LOADING",
+        "localhost:1 is unavailable",
+        "localhost:1 has no such model, version or label of 'm'",
+        "localhost:1 did not answer within 2 s",
+        "version 2 AVAILABLE, version 1 END",
+    ]
+    waiting = calls.wait_until_ready(calls.options("m"), None)
+    next(waiting)
+    with pytest.raises(ServerError) as caught:
+        waiting.send(statuses((2, LOADING, 0), (1, END, pb.NOT_FOUND)))
+    assert (caught.value.problem, caught.value.code, caught.value.details) == (
+        "Version 1 of 'm' cannot be loaded",
+        "NOT_FOUND",
+        "text",
+    )
+    waiting = calls.wait_until_ready(calls.options("m"), None)
+    next(waiting)
+    with pytest.raises(NotAuthorized):
+        waiting.throw(flow.RpcFailure("PERMISSION_DENIED", ""))
+
+
+def test_a_wait_that_is_over_says_what_it_saw(monkeypatch):
+    monkeypatch.setattr(flow, "time", Clock())
+    calls = made_calls(concurrency=1)
+    waiting = calls.wait_until_ready(calls.options("m", timeout=2.5), None)
+    next(waiting)
+    flow.time.now += 2.41
+    with pytest.raises(DeadlineExceeded) as caught:
+        waiting.send(statuses((2, LOADING, 0)))
+    assert str(caught.value) == (
+        "No version of 'm' became available within 2.5 s. Received: DEADLINE_EXCEEDED: version 2 "
+        "LOADING. Wait longer, or read the server's log."
+    )
+
+
+def test_signatures_are_asked_for_once_and_again_by_metadata():
+    calls = made_calls(concurrency=1)
+    definitions = pb.SignatureDefMap()
+    definitions.signature_def["s"].SetInParent()
+    response = pb.GetModelMetadataResponse()
+    response.metadata["signature_def"].value = definitions.SerializeToString()
+    for ask, asks in ((calls.signatures, True), (calls.signatures, False), (calls.metadata, True)):
+        found = ask(calls.options("m"))
+        if asks:
+            request = pb.GetModelMetadataRequest.FromString(next(found).request)
+            assert list(request.metadata_field) == ["signature_def"]
+            with pytest.raises(StopIteration) as end:
+                found.send(response.SerializeToString())
+        else:
+            with pytest.raises(StopIteration) as end:
+                next(found)
+        assert list(end.value.value) == ["s"]
+    # What the caller gets is his own.
+    end.value.value.clear()
+    assert list(calls.known_signatures.values()) != [{}]
+
+
+def test_several_models_are_asked_at_the_same_time():
+    calls = made_calls(concurrency=3)
+    asked = calls.models(iter(["a", "b"]), calls.deadline(5))
+    step = next(asked)
+    assert step.limit == 3
+    first, second = step.flows
+    assert pb.GetModelStatusRequest.FromString(next(first).request).model_spec.name == "a"
+    with pytest.raises(StopIteration) as end:
+        first.send(statuses((2, LOADING, 0)))
+    states = end.value.value
+    assert next(second).timeout <= 5
+    second.throw(NOT_FOUND)
+    with pytest.raises(StopIteration) as end:
+        second.throw(NOT_FOUND)
+    assert end.value.value == []
+    with pytest.raises(StopIteration) as end:
+        asked.send([states, []])
+    assert end.value.value == {"a": states, "b": []}
+    with pytest.raises(UsageError, match="`concurrency` must be positive. Expected: >= 1"):
+        made_calls(concurrency=0)
+    assert made_calls(concurrency=1).deadline(None).seconds == 30
