@@ -18,7 +18,7 @@ from cnnkit.client import (
     ServerUnreachable,
     TLSError,
 )
-from cnnkit.client.errors import STATUS_TEXTS, error_text, server_error
+from cnnkit.client.errors import STATUS_TEXTS, batch_limit, error_text, server_error
 from tests.helpers.fake_servers import fake_server
 
 
@@ -137,6 +137,116 @@ def test_texts_of_unavailable_servers(details, kind):
     # Words in later lines do not count: they are a dump of the server's graph.
     later = server_error("UNAVAILABLE", f"x\n{details}", address="a:1", model="m", timeout=1)
     assert type(later).__name__ == "ServerUnavailable"
+
+
+BUSY = "a:1 is busy. Received: {}: {}. Send less at once, or try again in a moment"
+LOG = "a:1 failed on this request to 'm'. Received: {}: {}. The server's log may say why"
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "kind", "text"),
+    [
+        ("UNAVAILABLE", "batch scheduling queue", "ServerBusy", BUSY + "."),
+        ("RESOURCE_EXHAUSTED", "batch scheduling queue", "ServerBusy", BUSY + "."),
+        (
+            "RESOURCE_EXHAUSTED",
+            "Server Threadpool Exhausted",
+            "ServerBusy",
+            BUSY + ". TensorFlow Serving takes --grpc_max_threads calls at once.",
+        ),
+        ("INTERNAL", "batch scheduling queue", "ServerError", LOG + ", at the request r-7."),
+        (
+            "CANCELLED",
+            "x",
+            "ServerBusy",
+            "a:1 is stopping and has not started to process this call",
+        ),
+        ("INTERNAL", "The server is stopping", "ServerError", LOG + ", at the request r-7."),
+        ("NOT_FOUND", "x", "ModelNotFound", "a:1 has no such model, version or label of 'm'"),
+        ("INTERNAL", "version label", "ModelNotFound", "a:1 has no such model, version or label"),
+        ("DEADLINE_EXCEEDED", "", "DeadlineExceeded", "a:1 did not answer within 2.5 s"),
+        (
+            "INVALID_ARGUMENT",
+            "larger than maximum input batch size 123456789",
+            "InvalidRequest",
+            "a:1 refuses this request to 'm'. Received: {}: {}. Send at most 123456789 at once: "
+            "batch_size=123456789.",
+        ),
+        # No number that is sent: it is one of too many digits.
+        (
+            "INVALID_ARGUMENT",
+            "larger than maximum input batch size 1234567890",
+            "InvalidRequest",
+            "a:1 refuses this request to 'm'. Received: {}: {}.",
+        ),
+        (
+            "FAILED_PRECONDITION",
+            'Serving signature key "x" not found.',
+            "InvalidRequest",
+            "a:1 refuses this request to 'm'. Received: {}: {} metadata() lists the model's sig",
+        ),
+        (
+            "RESOURCE_EXHAUSTED",
+            "larger than max",
+            "MessageTooLarge",
+            "A message to or from a:1 exceeds a size limit. Received: {}: {}. Send fewer images",
+        ),
+        ("INTERNAL", "larger than max", "ServerError", LOG),
+        (
+            "RESOURCE_EXHAUSTED",
+            "quota",
+            "ServerError",
+            "a:1 failed on this request to 'm'. Received: {}: {}. The server is at its limit: send "
+            "less at once, or try again later.",
+        ),
+        (
+            "UNIMPLEMENTED",
+            "x",
+            "ServerError",
+            "a:1 failed on this request to 'm'. Received: {}: {}. Use the port of the server",
+        ),
+        (
+            "PERMISSION_DENIED",
+            "x",
+            "NotAuthorized",
+            "a:1 does not authorize this client to use 'm'. Received: {}: {}. Give the client a to",
+        ),
+        ("UNAVAILABLE", "SSL_ERROR", "TLSError", "No TLS connection to a:1. Received: {}: {}. Che"),
+        (
+            "UNAVAILABLE",
+            "http1",
+            "ServerUnreachable",
+            "a:1 does not speak gRPC. Received: {}: {}. Use the port of the server's gRPC",
+        ),
+        (
+            "UNAVAILABLE",
+            "failed to connect; Socket closed",
+            "ServerUnreachable",
+            "a:1 closes every connection immediately. Received: {}: {}. The server may require TLS",
+        ),
+        (
+            "UNAVAILABLE",
+            "failed to connect",
+            "ServerUnreachable",
+            "No model server answers at a:1. Received: {}: {}. Start one with `cnnkit serve DIR "
+            "--port 1`.",
+        ),
+        (
+            "UNAVAILABLE",
+            "x",
+            "ServerUnavailable",
+            "a:1 is unavailable. Received: {}: {}. Try again in a moment.",
+        ),
+    ],
+)
+def test_what_an_error_says(code, details, kind, text):
+    error = server_error(
+        code, details, address="a:1", model="m", timeout=2.5, idempotent=True, request_id="r-7"
+    )
+    assert type(error).__name__ == kind
+    assert str(error).startswith(text.format(code, details))
+    assert (error.code, error.details, error.request_id) == (code, details, "r-7")
+    assert batch_limit(error) == (123456789 if "123456789." in str(error) else None)
 
 
 def test_a_call_that_a_stopping_server_cancels_has_not_begun():

@@ -162,6 +162,18 @@ def test_requests_up_to_their_limits():
         outline_request(whole + field(3))
 
 
+def test_a_batch_of_files_is_65_536_fields_at_most():
+    """With its type and its shape."""
+    for count, fits in ((65_534, True), (65_535, False)):
+        files = tensor(pb.DT_STRING, [count], string_val=[b""] * count)
+        raw = request(x=files).SerializeToString()
+        if fits:
+            assert outline_request(raw).cost == {"x": 100 * count}
+        else:
+            with pytest.raises(TensorError, match="`request` must have 65536 fields in a message"):
+                outline_request(raw)
+
+
 def test_a_name_behind_its_tensor_and_a_tensor_without_a_name():
     behind = field(
         2, field(2, tensor(tensor_content=bytes(4)).SerializeToString()) + field(1, b"x")

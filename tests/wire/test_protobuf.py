@@ -55,6 +55,8 @@ def test_fields_of_every_kind_up_to_their_last_byte():
                 list(find_fields(memoryview(field + b"?" * 20), 0, length))
             with pytest.raises(UnreadableError, match="^`message` is truncated$"):
                 list(find_fields(memoryview(field[:length]), 0, length))
+    # The least tag of two bytes.
+    assert list(find_fields(memoryview(b"\x80\x01\x05"), 0, 3)) == [(16, 0, 0, 3)]
     with pytest.raises(UnreadableError, match="must not contain numbers of more than 64 bits"):
         list(find_fields(memoryview(b"\x08" + b"\xff" * 10 + b"\x01"), 0, 12))
 
