@@ -15,7 +15,10 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits
 from cnnkit.server.limits import ConcurrencyLimiter
 from cnnkit.server.listen import reserve_port
+from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire import methods
 from tests.helpers.held_server import error_of, gray_image, probabilities_of, send, served
+from tests.helpers.polled_server import wait_for
 from tests.helpers.serving import SIZE
 
 
@@ -79,6 +82,47 @@ def test_invalid_options(colors_folder, options, kind, text):
     with pytest.raises(kind) as caught:
         EmbeddedServer({"colors": colors_folder}, **options)
     assert text in str(caught.value)
+
+
+def own_threads():
+    """Returns the threads of servers, also those of pools that servers have."""
+    return {one for one in threading.enumerate() if one.name.startswith("cnnkit-")}
+
+
+def test_a_server_leaves_no_thread_behind(colors_folder, monkeypatch):
+    """Neither one that has stopped, nor one that could not listen."""
+    before = own_threads()
+    with (
+        EmbeddedServer({"colors": colors_folder}, allow_reload=True) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        probabilities_of(send(channel, gray_image(1)))
+        raw = pb.ReloadConfigRequest().SerializeToString()
+        assert channel.unary_unary(methods.RELOAD_CONFIG).future(raw, timeout=30).exception()
+        kinds = {one.name.partition("_")[0] for one in own_threads() - before}
+        assert kinds == {
+            "cnnkit-server",
+            "cnnkit-poller",
+            "cnnkit-graph",
+            "cnnkit-messages",
+            "cnnkit-reload",
+        }
+    wait_for(lambda: own_threads() <= before)
+    with EmbeddedServer({"colors": colors_folder}, poll_seconds=0):
+        assert "cnnkit-poller" not in {one.name for one in own_threads() - before}
+    monkeypatch.setattr("cnnkit.server.server.check_port_free", lambda *place: None)
+    with reserve_port("127.0.0.1", 0) as held, pytest.raises(RunError):
+        held.listen()
+        EmbeddedServer({"colors": colors_folder}, port=held.getsockname()[1])
+    wait_for(lambda: own_threads() <= before)
+
+
+def test_ports_that_are_none(colors_folder):
+    for name in ("port", "rest_port"):
+        for number in (-1, 65536):
+            with pytest.raises(UsageError) as caught:
+                EmbeddedServer({"colors": colors_folder}, **{name: number})
+            assert str(caught.value) == f"`{name}` must be in 0..65535. Received: {number}."
 
 
 def test_stopping_lets_a_request_finish(colors_folder, monkeypatch):
