@@ -119,6 +119,14 @@ def test_shapes_up_to_their_limits():
     assert valid_shape(proto, wire_type(pb.DT_FLOAT), 0) == (3, 0)
 
 
+def test_a_shape_of_nothing_needs_no_values(unlimited):
+    check_lists(memoryview(bytes.fromhex("0801 1204 12020800")), 0)
+    unknown = pb.TensorProto()
+    unknown.tensor_shape.unknown_rank = True
+    with pytest.raises(TensorError, match="must be known, received unknown_rank"):
+        valid_shape(unknown, wire_type(pb.DT_FLOAT), 4)
+
+
 @pytest.mark.parametrize(
     ("dtype", "field", "one"),
     [
