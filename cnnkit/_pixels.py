@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 # Fraction of the positive values of a map that share its brightest color.
 CLIP_FRACTION = 0.005
+# Digits after the point of a number beside a map.
+MAX_DIGITS = 8
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:
@@ -83,3 +87,22 @@ def ramp(strength: np.ndarray) -> np.ndarray:
         [[[0.0, 0.0, 0.0], [1.0, 0.5, 0.0]]]
     """
     return np.asarray(np.clip(3 * strength[..., None] - np.arange(3), 0, 1))
+
+
+def distinguishing_digits(values: np.ndarray) -> int:
+    """Return how many digits after the point tell the values of a map from each other.
+
+    The last digit is about a tenth of the range of the values, or of the value if there is one.
+
+    Args:
+        values: Values of any shape.
+
+    Returns:
+        0 to `MAX_DIGITS`.
+
+    Example:
+        >>> distinguishing_digits(np.array([0.9998, 1.0])), distinguishing_digits(np.array([9, 99]))
+        (5, 0)
+    """
+    span = float(np.ptp(values)) or abs(float(np.max(values))) or 1.0
+    return min(max(0, 1 - math.floor(math.log10(span))), MAX_DIGITS)

@@ -1,8 +1,9 @@
 """Arrays as pixels: signs around gray, maps as heat."""
 
 import numpy as np
+import pytest
 
-from cnnkit._pixels import as_rgb, center_on_gray, heat, to_unit_range
+from cnnkit._pixels import as_rgb, center_on_gray, distinguishing_digits, heat, to_unit_range
 
 
 def test_signed_values_lie_around_gray():
@@ -29,3 +30,14 @@ def test_heat_is_black_red_yellow_white():
         [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]],
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "digits"),
+    [
+        ([0.9998, 1.0], 5), ([9, 1000], 0), ([0, 10], 0), ([0, 9.99], 1), ([0, 1], 1),
+        ([0.25, 0.25], 2), ([0, 0], 1), ([-40, -40], 0), ([0, 1e-12], 8),
+    ],
+)  # fmt: skip
+def test_numbers_beside_a_map_have_the_digits_that_tell_its_values_apart(values, digits):
+    assert distinguishing_digits(np.array(values)) == digits

@@ -20,8 +20,9 @@ _opened: ContextVar[dict[tuple[str, int, float], Dataset] | None] = ContextVar(
 
 @contextlib.contextmanager
 def open_datasets_once() -> Iterator[None]:
-    """Let `load_dataset` open each dataset once within the block: trainings of several stages."""
-    token = _opened.set({})
+    """Let `load_dataset` open each dataset once within the block, and within blocks around it."""
+    opened = _opened.get()
+    token = _opened.set({} if opened is None else opened)
     try:
         yield
     finally:

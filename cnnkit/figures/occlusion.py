@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 
-from cnnkit._pixels import as_rgb, center_on_gray
+from cnnkit._pixels import as_rgb, center_on_gray, distinguishing_digits
 from cnnkit.figures.canvas import (
     TEXT,
     TICKS,
@@ -135,8 +135,7 @@ def value_texts(values: Sequence[float], among: np.ndarray) -> list[str]:
         >>> value_texts([950], np.array([9, 1000]))
         ['950']
     """
-    span = float(np.ptp(among)) or abs(float(np.max(among))) or 1.0
-    digits = min(max(0, 1 - math.floor(math.log10(span))), 8)
+    digits = distinguishing_digits(among)
     return [f"{value:,.{digits}f}" for value in values]
 
 

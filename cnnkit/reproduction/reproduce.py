@@ -98,23 +98,33 @@ def reproduce(
         >>> found.value, found.result.value
         (27, 27.0)
     """
+    from cnnkit.data.load import open_datasets_once
+
     result = find_paper_result(id)
     check_reproducible(result, data, weights)
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise UsageError("`seeds` must be an integer of at least 1", received=seeds)
-    procedure = find_procedure(result)
+    file = Path(output) / f"{id}.jsonl"
     inputs = Inputs(
         data,
         None if weights is None else Path(weights),
         batch_size,
         progress,
-        Path(output) / id,
+        file.with_suffix(""),
         callbacks,
     )
+    with open_datasets_once():
+        return _run_missing(result, seeds, inputs, file, command)
+
+
+def _run_missing(
+    result: PaperResult, seeds: int, inputs: Inputs, file: Path, command: str | None
+) -> Reproduction:
+    """Run the seeds that are not in the file of the records, and append them there."""
+    procedure = find_procedure(result)
     wanted: list[int | None] = [*range(seeds)] if procedure.is_random else [None]
     identity = _identify(result, inputs)
     setting = hashlib.sha256(json_text(identity).encode()).hexdigest()[:16]
-    file = Path(output) / f"{id}.jsonl"
     with write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     done = {one.seed: one for one in open_records(file) if one.setting == setting}
@@ -131,7 +141,7 @@ def reproduce(
             values[seed], minutes[seed] = value, (time.perf_counter() - began) / 60
             began = time.perf_counter()
             record = {
-                "id": id, "seed": seed, "value": value, "unit": result.unit,
+                "id": result.id, "seed": seed, "value": value, "unit": result.unit,
                 "minutes": round(minutes[seed], 3), **facts,
             }  # fmt: skip
             append_record(file, SEED, record)

@@ -34,7 +34,9 @@ def test_a_dataset_is_opened_once_within_a_block(monkeypatch, image_folder):
         first = load_dataset(spec)
         other = load_dataset(spec, decoding=black)
         load_dataset(spec, seed=1)
-        load_dataset(spec, seed=1)
+        with load.open_datasets_once():
+            load_dataset(spec, seed=1)
+        load_dataset(spec)
     load_dataset(spec)
     load_dataset(spec)
     assert opened == [(spec, 0), (spec, 1), (spec, 0), (spec, 0)]

@@ -69,19 +69,21 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace) -> Reproduction:
     """Run a result without training, with a progress bar."""
     from cnnkit.data import load_dataset
+    from cnnkit.data.load import open_datasets_once
     from cnnkit.reproduction import reproduce
 
-    total = 0 if args.data is None else sum(map(len, load_dataset(args.data).splits.values()))
-    with progress_bar(total, "features") as progress:
-        return reproduce(
-            args.id,
-            args.output,
-            seeds=args.seeds,
-            data=args.data,
-            weights=args.weights,
-            batch_size=args.batch_size,
-            progress=progress,
-        )
+    with open_datasets_once():
+        total = 0 if args.data is None else sum(map(len, load_dataset(args.data).splits.values()))
+        with progress_bar(total, "features") as progress:
+            return reproduce(
+                args.id,
+                args.output,
+                seeds=args.seeds,
+                data=args.data,
+                weights=args.weights,
+                batch_size=args.batch_size,
+                progress=progress,
+            )
 
 
 def _train(args: argparse.Namespace) -> Reproduction:

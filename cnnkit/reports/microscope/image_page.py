@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from cnnkit._files import json_text
 from cnnkit._html.elements import Content, DataUrl, element, html_table
-from cnnkit._pixels import as_rgb, heat, ramp
+from cnnkit._pixels import as_rgb, distinguishing_digits, heat, ramp
 from cnnkit.errors import escape_controls, truncate
 from cnnkit.models.logits import output_activation
 from cnnkit.reports.microscope.page import picture, plural, render
@@ -256,7 +255,7 @@ def _occlusion(
     first = element(
         "figure", stage, slider, element("figcaption", id="covered", aria_live="polite")
     )
-    percent = _percent_digits(covered.probability)
+    percent = max(1, distinguishing_digits(100 * covered.probability))
     shown: list[tuple[str, str, np.ndarray, Callable[[float], str]]] = [
         (
             "probability", f"probability of {target} by place of the square",
@@ -281,12 +280,6 @@ def _occlusion(
         f" {covered.clean_probability:.1%}."
     )
     return [element("p", words), element("div", first, *figures, class_="three")]
-
-
-def _percent_digits(probability: np.ndarray) -> int:
-    """Return the digits of percentages that tell the smallest from the largest probability."""
-    span = 100 * float(np.ptp(probability))
-    return min(max(1, math.ceil(1 - math.log10(span))), 6) if span else 1
 
 
 def _text(name: str) -> str:

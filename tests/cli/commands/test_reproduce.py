@@ -5,6 +5,8 @@ import json
 import pytest
 
 from cnnkit.cli.main import main
+from cnnkit.data import load
+from cnnkit.reproduction.procedures import PROCEDURES, Procedure, open_data
 
 
 def test_a_result_stands_beside_the_papers(tmp_path, capsys):
@@ -20,6 +22,23 @@ def test_a_result_stands_beside_the_papers(tmp_path, capsys):
     assert (found["value"], found["paper"], found["ran"]) == (138.357544, 138.0, 0)
     records = (output / "vgg.table2.d.parameters.jsonl").read_text().splitlines()
     assert [json.loads(line)["record"] for line in records] == ["seed", "summary"]
+
+
+def test_a_dataset_is_opened_once(tmp_path, capsys, monkeypatch):
+    opened, open_dataset = [], load._open_dataset
+    monkeypatch.setattr(
+        load, "_open_dataset", lambda *args: opened.append(args[0]) or open_dataset(*args)
+    )
+
+    def measure(settings, inputs, seeds):
+        for _ in seeds:
+            yield float(len(open_data(inputs).class_names))
+
+    monkeypatch.setitem(PROCEDURES, "transfer", Procedure(measure, needs=("data",), is_random=True))
+    words = ["reproduce", "zfnet.table7.svm5.c101", "--data", "digits", "--seeds", "2", "--json"]
+    assert main([*words, "--output", str(tmp_path / "papers")]) == 0
+    assert json.loads(capsys.readouterr().out)["values"] == [10.0, 10.0]
+    assert opened == ["digits"]
 
 
 @pytest.mark.parametrize(
