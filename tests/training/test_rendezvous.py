@@ -81,13 +81,15 @@ def test_a_worker_gives_up(index, addresses, pool):
 def test_the_first_worker_that_gives_up_tells_the_others(addresses, pool, monkeypatch):
     greeted, check = threading.Event(), rendezvous._Wait.check
 
+    # Only the first: another that gives up by itself before it hears of it is missing as well.
     def late(wait, missing, reason=""):
-        if list(missing) == [2] and greeted.is_set():
+        if wait._timeout == first_timeout and list(missing) == [2] and greeted.is_set():
             raise wait.error(missing)
         check(wait, missing, reason)
 
     monkeypatch.setattr(rendezvous._Wait, "check", late)
-    first, _ = wait(pool, addresses, 0)
+    first_timeout = FOREVER - 1
+    first, _ = wait(pool, addresses, 0, timeout=first_timeout)
     second, second_waits = wait(pool, addresses, 1, "worker 2")
     assert second_waits.wait(FOREVER)
     greeted.set()
