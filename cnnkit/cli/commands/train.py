@@ -23,6 +23,7 @@ from cnnkit.cli.train_runs import (
     progress_stream,
     train_and_report,
 )
+from cnnkit.cli.training_estimate import ESTIMATE_SECONDS, estimate_and_report, stage_configs
 from cnnkit.cli.values import INDEX, SECONDS
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
@@ -52,11 +53,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="time to wait at the start for the other workers (default: 300)",
     )
     add_progress_arguments(parser)
+    parser.add_argument(
+        "--estimate",
+        nargs="?",
+        type=SECONDS,
+        const=ESTIMATE_SECONDS,
+        metavar="SECONDS",
+        help="train nothing: measure some steps (default: 60 s), and print the time, memory and "
+        "disk that the training takes on this machine",
+    )
     add_config_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, with progress on the terminal."""
+    if args.estimate is not None:
+        return _estimate(args)
     if args.resume and not args.output:
         raise UsageError("--resume requires --output RUN")
     if args.resume and args.overwrite:
@@ -85,6 +97,23 @@ def run(args: argparse.Namespace) -> int:
     return train_and_report(
         args, output, lambda train: [train(config, output, args.resume, metadata)]
     )
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    """Print what the training of a recipe takes on this machine."""
+    for option, value in (
+        ("--resume", args.resume), ("--output", args.output), ("--workers", args.workers),
+    ):  # fmt: skip
+        if value:
+            raise UsageError(f"{option} and --estimate must not be given together")
+    recipe = find_recipe(args.recipe or DEFAULT)
+    configs = [(name, apply_overrides(config, args)) for name, config in stage_configs(recipe)]
+    # The time does not depend on the weights that training begins with.
+    needs = {need: why for need, why in recipe.needs.items() if need != "init_from"}
+    for _, config in configs:
+        check_training_words(config)
+        _check_needs(dataclasses.replace(recipe, needs=needs), args.recipe or DEFAULT, config)
+    return estimate_and_report(args, recipe, configs)
 
 
 def _train_stages(args: argparse.Namespace, output: Path, recipe: Recipe | None) -> int:
