@@ -5,8 +5,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from cnnkit.client.decode import _MAX_LAYOUTS, LayoutCache, decode_predict_response
+from cnnkit.client import TensorSpec, decode
+from cnnkit.client.decode import LayoutCache, decode_predict_response
+from cnnkit.client.expected import ExpectedOutputs
 from cnnkit.wire import cnnkit_serving_pb2 as pb
+from cnnkit.wire.dtypes import TensorError
 from cnnkit.wire.tensors import encode_values, to_tensor_proto
 from tests.helpers.wire_bytes import (
     by_protobuf,
@@ -142,4 +145,55 @@ def test_the_number_of_layouts_is_limited():
     for size in range(1, 200):
         raw = pb.PredictResponse(outputs={"y": to_tensor_proto(np.zeros(size))}).SerializeToString()
         cache.decode(raw)
-    assert 0 < len(cache.layouts) <= _MAX_LAYOUTS
+        assert len(cache.layouts) == (size - 1) % 64 + 1
+
+
+def test_responses_of_so_many_outputs():
+    """4,096 outputs at most, of which a small message is still read by protobuf."""
+    output = pb.PredictResponse(outputs={"y": to_tensor_proto(np.zeros(1))}).SerializeToString()
+    frame = output[output.index(b"y") + 1 :]
+    for count in (4096, 4097):
+        names = [f"{number:04}".encode() for number in range(count)]
+        raw = b"".join(
+            b"\x0a" + bytes([output[1] + 3]) + b"\x0a\x04" + name + frame for name in names
+        )
+        assert len(decode_predict_response(raw)[1]) == count
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(decode, "MAX_UNCHECKED_BYTES", len(raw) - 1)
+            if count == 4096:
+                assert len(decode_predict_response(raw)[1]) == count
+            else:
+                with pytest.raises(TensorError, match="must be a plain message. Received: .*4,096"):
+                    decode_predict_response(raw)
+            patched.setattr(decode, "MAX_UNCHECKED_BYTES", len(raw))
+            assert len(decode_predict_response(raw)[1]) == count
+
+
+def test_layouts_of_responses_that_are_large_are_not_looked_for(monkeypatch):
+    """A layout takes a comparison of all values; what is besides them is kept up to 4,096 bytes."""
+    response = pb.PredictResponse(outputs={"y": to_tensor_proto(np.zeros(2))})
+    raw = response.SerializeToString()
+    for most, found in ((len(raw), 1), (len(raw) - 1, 0)):
+        monkeypatch.setattr(decode, "_MAX_LAYOUT_BYTES", most)
+        cache = LayoutCache()
+        cache.decode(raw)
+        assert len(cache.layouts) == found
+    monkeypatch.undo()
+    for size, found in ((4096, 1), (4097, 0)):
+        response.model_spec.name = ""
+        response.model_spec.name = "m" * (size - len(response.SerializeToString()) + 16 - 4)
+        whole = response.SerializeToString()
+        response.model_spec.name += "m" * (size - len(whole) + 16)
+        whole = response.SerializeToString()
+        assert len(whole) == size + 16
+        cache = LayoutCache()
+        cache.decode(whole)
+        assert len(cache.layouts) == found
+
+
+def test_a_layout_of_other_outputs_is_not_used():
+    raw = pb.PredictResponse(outputs={"y": to_tensor_proto(np.zeros(2))}).SerializeToString()
+    cache = LayoutCache()
+    cache.decode(raw)
+    with pytest.raises(TensorError, match="must hold all that were asked for"):
+        cache.decode(raw, ExpectedOutputs({"y": TensorSpec("float64", (2,)), "z": None}))

@@ -71,8 +71,10 @@ def test_many_fields_are_not_read_to_the_end(unlimited, monkeypatch):
         check_lists(memoryview(header + b"\x42\x00" * 11), 800)
     with pytest.raises(TensorError, match="must not have more than 20 fields"):
         check_lists(memoryview(header + b"\x42\x00" * 21), 800)
+    # The type and the shape are two.
+    check_lists(memoryview(header + b"\x18\x00" * 8), 800)
     with pytest.raises(TensorError, match="so many fields"):
-        check_lists(memoryview(header + b"\x18\x00" * 11), 800)
+        check_lists(memoryview(header + b"\x18\x00" * 9), 800)
 
 
 def test_small_messages_are_left_to_protobuf():

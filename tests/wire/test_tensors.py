@@ -133,6 +133,34 @@ def test_the_memory_of_repeated_values_is_limited():
                     decode(tensor)
 
 
+@pytest.mark.parametrize("encode", [to_tensor_proto, encode_values])
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("f4", 4), ("f2", 2), ("i4", 4), ("u1", 1), ("c8", 8), ("?", 1), ("O", 8)]
+)
+def test_an_array_as_large_as_is_allowed(encode, dtype, size):
+    """Also for each encoding that protobuf has to read; the check comes before the values."""
+    array = np.array([b"a", b"b", b""], object) if dtype == "O" else np.arange(3).astype(dtype)
+    proto = encode(array)
+    raw = memoryview(proto.SerializeToString())
+    for decode, message in ((decode_tensor, proto), (decode_tensor_bytes, raw)):
+        seen = []
+
+        def note(*told, seen=seen):
+            seen.append(told)
+
+        found = decode(message, max_bytes=3 * size, check=note)
+        assert found.tolist() == array.tolist()
+        assert {(kind.number, shape) for kind, shape in seen} == {(proto.dtype, (3,))}
+        with pytest.raises(TensorError, match=f"Expected: {3 * size - 1} bytes at most"):
+            decode(message, max_bytes=3 * size - 1)
+
+        def refuse(kind, shape):
+            raise TensorError(f"{kind.name} {shape}")
+
+        with pytest.raises(TensorError, match=r" \(3,\)"):
+            decode(message, check=refuse)
+
+
 def test_strings_keep_their_trailing_zeros_and_text_is_utf8():
     assert decode_tensor(to_tensor_proto([b"a\0\0", b"\0"])).tolist() == [b"a\0\0", b"\0"]
     assert decode_tensor(to_tensor_proto("é")).item() == "é".encode()
