@@ -78,7 +78,6 @@ SHARED: dict[str, str] = {
     "_progress": "reports/test_write.py",
     "reports/results": "reports/test_write.py",
     "reports/settings": "reports/test_write.py",
-    "server/calls": "server/test_service.py",
     "server/model_calls": "server/test_rest.py",
     "server/open_inference/model_info": "server/open_inference/test_conformance.py",
     "training/inputs": "training/test_epoch.py",
