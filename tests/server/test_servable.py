@@ -1,19 +1,25 @@
 """One loaded version: its signature definitions, and no code outside of its graph."""
 
 import gc
+import json
 import pickle
 import shutil
 import tempfile
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
 
 from cnnkit.errors import RunError
 from cnnkit.server import EmbeddedServer
+from cnnkit.server.free_memory import MemoryShortageError
 from cnnkit.server.servable import SavedModelServable, read_signature_definitions
+from cnnkit.server.status_error import StatusError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from tests.helpers.busy_server import served
 
 
@@ -146,3 +152,91 @@ def test_an_error_names_the_folder_of_the_version(scaled_folder):
         SavedModelServable("m", 1, scaled_folder)
     assert str(scaled_folder) in str(caught.value)
     assert "cnnkit-serve-" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "batchable"),
+    [
+        ([(-1, 2)], [(-1,)], True),
+        ([(-1,), (-1, 3)], [(-1,), (-1,)], True),
+        # A fixed number of rows, no rows, and any shape: of an input or of an output.
+        ([(1, 2)], [(-1,)], False),
+        ([(-1, 2)], [(-1,), (3,)], False),
+        ([()], [(-1,)], False),
+        ([(-1,)], [()], False),
+        ([None], [(-1,)], False),
+        ([(-1,)], [None], False),
+        ([], [(-1,)], False),
+    ],
+)
+def test_which_signatures_have_rows(inputs, outputs, batchable):
+    servable = SavedModelServable.__new__(SavedModelServable)
+    servable.definitions = pb.SignatureDefMap()
+    definition = servable.definitions.signature_def["s"]
+    for side, shapes in ((definition.inputs, inputs), (definition.outputs, outputs)):
+        for number, shape in enumerate(shapes):
+            side[str(number)].tensor_shape.unknown_rank = shape is None
+            for size in shape or ():
+                side[str(number)].tensor_shape.dim.add(size=size)
+    assert servable.is_batchable("s") is batchable
+
+
+@pytest.mark.parametrize(
+    ("facts", "takes_pixels"),
+    [
+        ({"limits": {}, "images": "RGB, 0..255"}, True),
+        ({"images": "RGB, 0..255"}, False),
+        ({"limits": {}, "images": "RGB, 0..1"}, False),
+        ({"limits": {}}, False),
+        ({"limits": {}, "images": 255}, False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_which_exports_take_pixels(tmp_path, colors_folder, monkeypatch, facts, takes_pixels):
+    """Those that say so; another program's file of the name may hold anything."""
+    monkeypatch.setattr(SavedModelServable, "_load_graph", lambda *given: None)
+    folder = tmp_path / "1"
+    shutil.copytree(colors_folder / "1", folder)
+    if facts is not None:
+        (folder / "assets").mkdir(exist_ok=True)
+        (folder / "assets" / "preprocessing.json").write_text(json.dumps(facts))
+    assert SavedModelServable("m", 1, folder).takes_pixels is takes_pixels
+
+
+def test_a_graph_that_fails_has_the_code_and_the_text_of_tensorflow(colors_folder):
+    servable = SavedModelServable("m", 1, colors_folder / "1")
+    with pytest.raises(StatusError) as caught:
+        servable.run("nope\n", {}, [])
+    assert (caught.value.code.name, caught.value.details) == (
+        "INVALID_ARGUMENT",
+        'Serving signature "nope\n" cannot be called',
+    )
+
+    def fail(**inputs):
+        raise tf.errors.NotFoundError(None, None, "Graph execution error:\n\nno /srv/models/x")
+
+    servable._model = SimpleNamespace(signatures={"s": fail})
+    with pytest.raises(StatusError) as caught:
+        servable.run("s", {}, [])
+    assert (caught.value.code.name, caught.value.details) == ("NOT_FOUND", "no <path>")
+
+
+def test_a_saved_model_of_another_tag(tmp_path, colors_folder):
+    shutil.copytree(colors_folder / "1", tmp_path / "1")
+    graph = saved_model_pb2.SavedModel.FromString((tmp_path / "1/saved_model.pb").read_bytes())
+    graph.meta_graphs[0].meta_info_def.tags[:] = ["train"]
+    (tmp_path / "1/saved_model.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(RunError, match="must hold a graph with the tag 'serve'"):
+        SavedModelServable("m", 1, tmp_path / "1")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "")])
+def test_a_version_that_does_not_fit_into_memory(colors_folder, monkeypatch, error):
+    def fail(*given, **options):
+        raise error
+
+    monkeypatch.setattr(tf.saved_model, "load", fail)
+    with pytest.raises(MemoryShortageError) as caught:
+        SavedModelServable("m", 1, colors_folder / "1")
+    assert str(caught.value) == "Version 1 of model 'm' cannot be loaded: memory is full."
