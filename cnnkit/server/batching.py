@@ -14,6 +14,7 @@ import numpy as np
 from cnnkit.server.metrics import NO_METRICS, NoMetrics
 from cnnkit.server.predict import Outputs, PreparedCall
 from cnnkit.server.status_error import STOPPED, StatusError
+from cnnkit.server.watchdog import Watchdog
 
 _T = TypeVar("_T")
 
@@ -32,6 +33,7 @@ class BatchScheduler:
         max_rows: Largest number of rows of a batch.
         max_batches: Largest number of waiting batches; calls of further ones are refused.
         metrics: Counts the runs and the waiting batches.
+        watchdog: Measures how long graphs run; None for nothing.
 
     Example:
         >>> scheduler = BatchScheduler(futures.ThreadPoolExecutor(2), 2)  # doctest: +SKIP
@@ -48,8 +50,10 @@ class BatchScheduler:
         max_rows: int = 32,
         max_batches: int = 16,
         metrics: NoMetrics = NO_METRICS,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._metrics = metrics
+        self._watchdog = watchdog or Watchdog(0)
         self._executor = executor
         self._slots = asyncio.Semaphore(threads)
         self._timeout = timeout
@@ -139,7 +143,12 @@ class BatchScheduler:
         self._metrics.set_waiting(self._waiting)
 
     async def _in_thread(self, function: Callable[..., _T], *args: object) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        def run() -> _T:
+            # Of the thread, which goes on when the client has canceled its call.
+            with self._watchdog.running():
+                return function(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
 
 class _Batch:

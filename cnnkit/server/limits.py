@@ -41,9 +41,11 @@ class ServerLimits:
         max_enqueued_batches: Batches of merged requests that wait; the requests of further ones
             are refused with UNAVAILABLE.
         max_models: Largest number of models that a reload request names.
+        stuck_seconds: Time without the end of a graph after which a server whose graphs run says
+            that it is not live, so that it is restarted; 0 for never.
 
     Raises:
-        UsageError: If a limit is negative, or 0 where only `batch_timeout_seconds` may be 0.
+        UsageError: If a limit is negative, or 0 where it may not be.
 
     Example:
         >>> from cnnkit.server import ServerLimits
@@ -63,10 +65,11 @@ class ServerLimits:
     max_batch_rows: int = 32
     max_enqueued_batches: int = 16
     max_models: int = 32
+    stuck_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            least = 0 if name == "batch_timeout_seconds" else 1
+            least = 0 if name in ("batch_timeout_seconds", "stuck_seconds") else 1
             # gRPC stores the size of a message in 32 bits.
             most = 2**63 if name in ("max_memory_bytes", "max_request_pixels") else 2**31
             if not least <= value < most:
@@ -222,6 +225,7 @@ class ConcurrencyLimiter:
             raise StatusError(
                 grpc.StatusCode.DEADLINE_EXCEEDED,
                 f"The request did not arrive within {seconds:g} seconds",
+                http_status=408,
             ) from None
 
     def _check_admitted(self) -> None:

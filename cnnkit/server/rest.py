@@ -122,6 +122,8 @@ class RestServer:
         self._limits = limits
         self._inference = InferenceRest(calls, service, repository, limits)
         self._busy: set[object] = set()
+        # Time at which each connection without a request was first seen to have none.
+        self._silent_since: dict[Any, float] = {}
         self._stopping = False
 
     async def listen(
@@ -175,12 +177,11 @@ class RestServer:
 
     async def _close_silent_connections(self) -> None:
         """Closes connections whose request, or whose reader, takes too long."""
-        since: dict[Any, float] = {}
         while True:
-            now = time.monotonic()
+            now, since = time.monotonic(), self._silent_since
             silent = [one for one in self._server.connections if one not in self._busy]
-            since = {one: since.get(one, now) for one in silent}
-            for connection, begun in since.items():
+            self._silent_since = {one: since.get(one, now) for one in silent}
+            for connection, begun in self._silent_since.items():
                 if now - begun > self._limits.receive_timeout_seconds and connection.transport:
                     connection.transport.abort()
             await asyncio.sleep(_SWEEP_SECONDS)
@@ -199,6 +200,8 @@ class RestServer:
             text = error.details
         finally:
             self._busy.discard(request.protocol)
+            # Also between two looks: a connection with short requests is not silent.
+            self._silent_since.pop(request.protocol, None)
         if status != 200:
             body = dump_json({"error": truncate_details(text)})
         headers, kind = {"Server": "cnnkit", "X-Request-Id": identifier}, "application/json"
@@ -281,6 +284,8 @@ class RestServer:
             raise StatusError(
                 grpc.StatusCode.NOT_FOUND, f"Not found: {api}/health/{quote_name(name)}"
             )
+        if (problem := self._health.problem()) is not None:
+            raise StatusError(grpc.StatusCode.UNAVAILABLE, problem)
         if name == "ready" and self._stopping:
             raise StatusError(grpc.StatusCode.UNAVAILABLE, "The server is stopping")
         if name == "ready" and not self._health.is_ready():

@@ -12,6 +12,7 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ ANSWER_BYTES = 64
 # A larger integer is not exact in the type: 24 and 53 bits.
 _EXACT = {4: 2**24, 8: 2**53, 2: 2**11}
 _BASE64, _BYTES_SUFFIX = "b64", "_bytes"
+# An escape in JSON: a pair of surrogates; half of one, which is group 1; any other.
+_ESCAPE = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.DOTALL)
 
 
 def parse_request(raw: bytes | bytearray, memory: MemoryAccount, max_bytes: int) -> dict[str, Any]:
@@ -62,6 +65,9 @@ def parse_request(raw: bytes | bytearray, memory: MemoryAccount, max_bytes: int)
         document = parse_json(bytes(raw), "The request", max_bytes=max_bytes, nan=True)
     except DataError as error:
         raise invalid_argument(f"JSON Parse error: {error}") from error
+    if b"\\u" in raw and any(escape[1] for escape in _ESCAPE.finditer(raw)):
+        # Such a text is not Unicode: no message, log or answer could hold it.
+        raise invalid_argument("JSON Parse error: The surrogate pair in string is invalid.")
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {_shown(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):
@@ -263,12 +269,7 @@ def _strings(values: list[Any]) -> list[bytes]:
         if _is_base64(value):
             found.append(_decode_base64(value[_BASE64]))
         elif isinstance(value, str):
-            try:
-                found.append(value.encode())
-            except UnicodeEncodeError as error:
-                raise invalid_argument(
-                    f"JSON Value: {_shown(value)} holds half of a surrogate pair"
-                ) from error
+            found.append(value.encode())
         elif isinstance(value, dict):
             raise invalid_argument(
                 f"JSON Value: {_shown(value)} not formatted correctly for base64 data"

@@ -35,6 +35,7 @@ from cnnkit.server.service import PredictionServicer
 from cnnkit.server.tracing import ServerTracing
 from cnnkit.server.unpack import NO_DECOMPRESSION
 from cnnkit.server.warmup import load_and_warm_up
+from cnnkit.server.watchdog import GRAPH_THREADS, Watchdog
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -155,7 +156,7 @@ class EmbeddedServer:
             max_models=self._limits.max_models,
         )
         self._poller = Poller(self._poll, poll_seconds) if poll_seconds else None
-        self._graph_threads = futures.ThreadPoolExecutor(self._limits.threads, "cnnkit-graph")
+        self._graph_threads = futures.ThreadPoolExecutor(self._limits.threads, GRAPH_THREADS)
         self._message_threads = futures.ThreadPoolExecutor(4, "cnnkit-messages")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
@@ -187,6 +188,7 @@ class EmbeddedServer:
 
     def start(self) -> None:
         """Starts to accept requests and to poll the model folders."""
+        self._wait(self._health.start())
         self._wait(self._server.start())
         if self._rest is not None:
             self._wait(self._rest.start())
@@ -196,10 +198,12 @@ class EmbeddedServer:
     def ping(self) -> futures.Future[None]:
         """Returns a future that ends when this server can answer a call.
 
-        It passes through the event loop and the threads that read messages, and waits for no graph.
+        It passes through the event loop and the threads that read messages, and waits for no graph
+        unless the graphs hang.
         """
 
         async def pass_through() -> None:
+            await self._health.wait_until_live()
             await self._loop.run_in_executor(self._message_threads, lambda: None)
 
         return asyncio.run_coroutine_threadsafe(pass_through(), self._loop)
@@ -234,6 +238,7 @@ class EmbeddedServer:
                 NO_DECOMPRESSION,
             ],
         )
+        watchdog = Watchdog(limits.stuck_seconds)
         scheduler = BatchScheduler(
             self._graph_threads,
             limits.threads,
@@ -241,6 +246,7 @@ class EmbeddedServer:
             max_rows=min(limits.max_batch_rows, limits.max_request_rows),
             max_batches=limits.max_enqueued_batches,
             metrics=self._metrics,
+            watchdog=watchdog,
         )
         self._calls = CallHandler(
             limits,
@@ -255,8 +261,8 @@ class EmbeddedServer:
         )
         self._server.add_generic_rpc_handlers(self._service.handlers())
         self._is_closing = False
-        self._health = HealthServicer(self.repository)
-        await self._health.set_serving()
+        self._health = HealthServicer(self.repository, watchdog)
+        await self._health.update()
         inference = InferenceServicer(self._calls, self._service, self._health, self.repository)
         self._server.add_generic_rpc_handlers(
             [self._service.health_handler(self._health), inference.handler()]

@@ -25,7 +25,7 @@ def test_health_of_a_model_follows_its_versions():
         return None if answer is None else answer.status
 
     async def follow():
-        await servicer.set_serving()
+        await servicer.update()
         assert not servicer.is_ready()
         assert [await check(name) for name in "abc"] == [status.SERVING, status.NOT_SERVING, None]
         watched = asyncio.Queue()

@@ -9,6 +9,7 @@ import resource
 import socket
 import sys
 import threading
+import time
 import zlib
 from types import SimpleNamespace, TracebackType
 
@@ -198,10 +199,25 @@ WRONG_REQUESTS = {
         400,
         "Unable to base64 decode",
     ),
-    "surrogate": (
-        {"signature_name": "serving_bytes", "instances": ["\ud800"]},
+    "half a pair *": (
+        b'{"signature_name": "serving_bytes", "instances": ["\\ud83d\\u0041"]}',
         400,
-        "JSON Value: ",
+        "JSON Parse error: The surrogate pair in string is invalid.",
+    ),
+    "half a pair in a name": (
+        b'{"signature_name": "\\udC00"}',
+        400,
+        "JSON Parse error: The surrogate pair in string is invalid.",
+    ),
+    "half a pair in another name": (
+        b'{"inputs": {"\\\\\\uDBFF": [1]}}',
+        400,
+        "JSON Parse error: The surrogate pair in string is invalid.",
+    ),
+    "a pair": (
+        b'{"signature_name": "\\ud83d\\uDE00\\\\ud800", "inputs": [1]}',
+        400,
+        'Serving signature name: "\U0001f600\\ud800" not found in signature def',
     ),
     "no image *": (
         {"signature_name": "serving_bytes", "instances": ["no image"]},
@@ -360,7 +376,22 @@ def test_silent_connections_are_closed(colors_folder):
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
             connection.sendall(head.encode() + b"{")
-            assert connection.recv(100).startswith(b"HTTP/1.1 504 ")
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_connection_with_short_requests_stays_open(colors_folder):
+    """It has no request at nearly every look at the silent connections."""
+    limits = ServerLimits(receive_timeout_seconds=1)
+    with EmbeddedServer({"colors": colors_folder}, limits=limits, rest_port=0) as server:
+        connection = http.client.HTTPConnection(server.rest_address, timeout=30)
+        connection.connect()
+        opened, limit = connection.sock, time.monotonic() + 4
+        while time.monotonic() < limit:
+            connection.request("GET", MODEL)
+            assert connection.getresponse().read()
+            time.sleep(0.05)
+        assert connection.sock is opened
+        connection.close()
 
 
 def test_a_server_that_stops_finishes_what_it_began(model_folder, gate):

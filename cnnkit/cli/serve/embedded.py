@@ -7,12 +7,13 @@ import contextlib
 import os
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 from cnnkit._signals import default_signals, interruptible
-from cnnkit.cli.console import INTERRUPTED, print_error, print_line, print_note
+from cnnkit.cli.console import INTERRUPTED, print_detail, print_error, print_line, print_note
 from cnnkit.cli.serve.logs import log_to_stderr
 from cnnkit.cli.serve.options import ENGINES, embedded_server_options, given_options
 
@@ -25,6 +26,8 @@ DEFAULT_GRACE_SECONDS = 10.0
 DEFAULT_POLL_SECONDS = 1.0
 # The time that worker processes get to end, beyond the grace of their requests.
 _WORKER_EXIT_SECONDS = 5.0
+# The time that a thread gets to end when the server has stopped.
+_THREAD_EXIT_SECONDS = 1.0
 # Time between two checks for a signal or the end of a child.
 _CHECK_SECONDS = 0.1
 
@@ -48,6 +51,7 @@ def serve_embedded(args: argparse.Namespace, stop_requested: Callable[[], bool])
     _raise_open_file_limit()
     with _metrics(args, host, options) as metrics_port, _tracing(options):
         _serve(args, host, options, metrics_port, stop_requested)
+    _end_despite_graphs()
 
 
 @contextlib.contextmanager
@@ -137,6 +141,20 @@ def _start(args: argparse.Namespace, host: str, options: dict[str, Any]) -> Embe
     )
     server.start()
     return server
+
+
+def _end_despite_graphs() -> None:
+    """End this process if a graph still runs: Python's own exit would wait for its thread."""
+    from cnnkit.server.watchdog import GRAPH_THREADS
+
+    for thread in threading.enumerate():
+        if thread.name.startswith(GRAPH_THREADS):
+            thread.join(_THREAD_EXIT_SECONDS)
+            if thread.is_alive():
+                print_detail("A graph has not ended")
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
 
 
 def _serve_as_worker(server: EmbeddedServer, stop_requested: Callable[[], bool]) -> None:

@@ -41,6 +41,12 @@ _OPTIONS: dict[str, tuple[str, Any, str]] = {
     "--max-request-mb": ("MB", COUNT, "size of a request in MiB (default 256)"),
     "--max-memory-mb": ("MB", COUNT, "memory of all open requests in MiB (default 1024)"),
     "--max-models": ("N", COUNT, "models that a reload request may name (default 32)"),
+    "--stuck-seconds": (
+        "S",
+        _TIME,
+        "time without the end of a running graph after which the server says that it is not live, "
+        "0 for never (default 300)",
+    ),
     "--rest-port": (
         "PORT",
         _PORT,
@@ -75,6 +81,7 @@ _LIMITS: dict[str, tuple[str, float]] = {
     "max_request_pixels": ("max_request_pixels", 1),
     "max_calls": ("max_concurrent_requests", 1),
     "max_models": ("max_models", 1),
+    "stuck_seconds": ("stuck_seconds", 1),
     "max_request_mb": ("max_request_bytes", 2**20),
     "max_memory_mb": ("max_memory_bytes", 2**20),
 }

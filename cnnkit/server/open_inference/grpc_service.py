@@ -101,11 +101,13 @@ class InferenceServicer:
 
         def model_ready(request: v2.ModelReadyRequest) -> Message:
             is_ready = is_model_ready(request.name, request.version, repository)
-            return v2.ModelReadyResponse(ready=is_ready and not calls.limiter.stopping)
+            is_open = self._health.is_live() and not calls.limiter.stopping
+            return v2.ModelReadyResponse(ready=is_ready and is_open)
 
         handlers = {
             "ServerLive": self._probe(
-                v2.ServerLiveRequest, lambda request: v2.ServerLiveResponse(live=True)
+                v2.ServerLiveRequest,
+                lambda request: v2.ServerLiveResponse(live=self._health.is_live()),
             ),
             "ServerReady": self._probe(v2.ServerReadyRequest, ready),
             "ModelReady": self._probe(v2.ModelReadyRequest, model_ready),
