@@ -1,7 +1,9 @@
 """Compare the embedded server with the SavedModel in process, the client with raw gRPC, and memory.
 
 python benchmarks/server.py [NETWORK ...] [--rounds N] [--engine openvino]: alexnet and vgg16 by
-default. The SavedModel in process is run by TensorFlow, the server by the engine.
+default. The SavedModel in process is run by TensorFlow, the server by the engine. "operation" among
+the networks measures what REST, metrics and the access log cost the calls of gRPC, of a network
+that takes no time and of AlexNet.
 """
 
 from timing import in_a_row, interleaved  # isort: skip
@@ -50,10 +52,14 @@ def save(model, folder: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def served(folder: Path, engine: str = "tensorflow"):
-    """Yields a process of `cnnkit serve` and its address."""
+def served(folder: Path, engine: str = "tensorflow", *words: str):
+    """Yields a process of `cnnkit serve` with more options, and its address."""
     command = [sys.executable, "-m", "cnnkit", "serve", folder, "--engine", engine, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # The access log is written, and read by nobody.
+    errors = subprocess.DEVNULL if words else None
+    with subprocess.Popen(
+        [*command, *words], stdout=subprocess.PIPE, stderr=errors, text=True
+    ) as process:
         try:
             line = process.stdout.readline()
             yield psutil.Process(process.pid), line.split(" at ")[1].split()[0]
@@ -123,6 +129,37 @@ def overhead(name: str, address: str, images: np.ndarray, rounds: int) -> None:
     )
 
 
+def save_small(folder: Path) -> None:
+    """Writes a network that takes less time than the call around it."""
+    model = tf.keras.Sequential(
+        [tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()]
+    )
+    save(model, folder, 32)
+
+
+def operation(folder: Path, size: int, calls: int, rounds: int) -> None:
+    """Prints the time of a gRPC call, without and with what operation needs."""
+    raw = request(folder.name, np.zeros((1, size, size, 3), np.float32))
+    words = ("--rest-port", "0", "--metrics-port", "0", "--access-log", "--log-format", "json")
+    with (
+        served(folder, "tensorflow", "--no-load-trial") as (_, plain),
+        served(folder, "tensorflow", "--no-load-trial", *words) as (_, whole),
+    ):
+        seconds = interleaved(
+            {
+                "plain": in_a_row(caller(plain, raw), calls),
+                "whole": in_a_row(caller(whole, raw), calls),
+            },
+            10 * rounds,
+        )
+    each = {kind: value / calls * 1e3 for kind, value in seconds.items()}
+    print(
+        f"  {folder.name}, 1 caller: {each['plain']:.3f} ms a call, with REST, metrics and access "
+        f"log {each['whole']:.3f} ({each['whole'] / each['plain'] - 1:+.1%})",
+        flush=True,
+    )
+
+
 def latency(name: str, address: str, images: np.ndarray, each: int) -> None:
     """Prints percentiles of the latency with many clients."""
     seconds: list[float] = []
@@ -165,10 +202,7 @@ def invalid_requests(name: str) -> list[bytes]:
 
 def memory(folder: Path) -> None:
     """Prints the memory of the server's process during many valid and many invalid requests."""
-    model = tf.keras.Sequential(
-        [tf.keras.Input((32, 32, 3)), tf.keras.layers.GlobalAveragePooling2D()]
-    )
-    save(model, folder, 32)
+    save_small(folder)
     valid = [request(folder.name, np.zeros((1, 32, 32, 3), np.float32))]
     for kind, requests in (("valid", valid), ("invalid", invalid_requests(folder.name))):
         with served(folder) as (process, address):
@@ -195,13 +229,22 @@ def main() -> None:
         "networks",
         nargs="*",
         default=["alexnet", "vgg16"],
-        help='"memory" alone measures only the memory',
+        help='"memory" or "operation" alone measures only that',
     )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--engine", default="tensorflow")
     args = parser.parse_args()
     random = np.random.default_rng(0)
-    for name in (name for name in args.networks if name != "memory"):
+    if "operation" in args.networks:
+        with tempfile.TemporaryDirectory() as place:
+            small, alexnet = Path(place, "small"), Path(place, "alexnet")
+            save_small(small)
+            operation(small, 32, 200, args.rounds)
+            save(build("alexnet"), alexnet, 224)
+            operation(alexnet, 224, CALLS, args.rounds)
+        if args.networks == ["operation"]:
+            return
+    for name in (name for name in args.networks if name not in ("memory", "operation")):
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place, name)
             model = build(name)

@@ -12,6 +12,7 @@ from cnnkit._networks import LEAST_SIDES, OMITTABLE
 from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export import RuntimeExport, export_for_runtime
+from cnnkit.export.formats.photographs import own_photographs
 from cnnkit.export.formats.write import RUNTIMES
 from tests.export.formats.runtimes import run
 from tests.helpers.exported_network import LABELS
@@ -74,10 +75,16 @@ def test_a_runtime_gives_the_networks_answers(model, images, tmp_path, format):
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_network_can_be_exported(rng, tmp_path, name, format):
     model = build(name)
-    images = rng.uniform(0, 255, (3, *model.input_shape[1:])).astype(np.float32)
+    photographs = own_photographs(model.input_shape[1]).astype(np.float32)
+    noise = rng.uniform(0, 255, (3, *model.input_shape[1:])).astype(np.float32)
     found = export_for_runtime(model, list("abcde"), tmp_path / name, format)
-    [probabilities] = run(format, found.folder, images, "probabilities")
-    np.testing.assert_allclose(probabilities, model.predict(images, verbose=0), atol=1e-5)
+    assert found.compared == len(photographs) == 8 and found.difference < 1e-4
+    for images in (photographs, noise):
+        expected = model.predict(images, verbose=0)
+        # Not the same for every image, which a network that ignores it would give too.
+        assert expected.std(axis=0).max() > 1e-3
+        [probabilities] = run(format, found.folder, images, "probabilities")
+        np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -126,8 +133,6 @@ def test_int8_is_a_quarter_of_the_size(model, images, tmp_path, shared_photos, f
 @pytest.fixture(scope="module")
 def shared_photos(tmp_path_factory):
     """A folder of twelve windows of real photographs, of another size than the network's."""
-    from cnnkit.export.formats.photographs import own_photographs
-
     folder = tmp_path_factory.mktemp("photos")
     photographs = [*own_photographs(80), *own_photographs(96)[[0, 2, 4, 6]]]
     for i, photograph in enumerate(photographs):

@@ -1,0 +1,1 @@
+"""Random and hostile requests over REST, the Open Inference Protocol and gRPC."""
