@@ -225,8 +225,7 @@ def call_node(node: Node, inputs: Sequence[Any]) -> Any:
         return relu_with_rule(preactivation(layer, *inputs))
     if _is_strided_pixelwise(layer):
         return layer.activation(preactivation(layer, *inputs))
-    channels_last = getattr(layer, "data_format", None) == "channels_last"
-    if channels_last and behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
+    if behaves_like(layer, [keras.layers.GlobalMaxPooling2D]):
         # As one window: the derivative of a plain maximum would be shared among equal maxima.
         pooled = tf.nn.max_pool2d(*inputs, inputs[0].shape[1:3], 1, "VALID")
         return pooled if layer.keepdims else pooled[:, 0, 0]
@@ -284,9 +283,7 @@ def preactivation(
         x = ops.matmul(x, ops.cast(layer.kernel, dtype))
     if not layer.use_bias:
         return x
-    bias = ops.cast(layer.bias, dtype)
-    is_first = getattr(layer, "data_format", None) == "channels_first"
-    return x + (ops.reshape(bias, (-1, 1, 1)) if is_first else bias)
+    return x + ops.cast(layer.bias, dtype)
 
 
 def _convolution_options(layer: keras.layers.Layer, padding: str | None) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def without_kernel_gradient(
         kernel: (h, w, c / groups, filters).
         padding: `"valid"` or `"same"`.
     """
-    is_plain = layer.data_format == "channels_last" and tuple(layer.dilation_rate) == (1, 1)
-    if not is_plain or x.dtype != tf.float32 or padding not in ("valid", "same"):
+    is_dilated = tuple(layer.dilation_rate) != (1, 1)
+    if is_dilated or x.dtype != tf.float32:
         return convolve(x)
     kernel = tf.convert_to_tensor(kernel)
     down, across = layer.strides

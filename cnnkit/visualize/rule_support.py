@@ -89,8 +89,6 @@ def check_supports_rule(nodes: Sequence[Node], rule: str, *, logits: bool = Fals
         received = type(layer).__name__
         if node.operation is None and not node.is_pure:
             received += " with extra call arguments"
-        elif getattr(layer, "data_format", None) == "channels_first":
-            received += " with data_format channels_first"
         elif activation not in (None, keras.activations.linear):
             name = getattr(activation, "__name__", type(activation).__name__)
             received += f" with activation {name}"
@@ -107,7 +105,7 @@ def _follows_rule(node: Node, left_out: Sequence[str]) -> bool:
     layer = node.layer
     if is_relu(layer) or activation_kind(layer) in left_out or is_linear(node):
         return True
-    if not behaves_like(layer, LAYERS_WITH_ACTIVATION) or not _has_plain_call(node):
+    if not behaves_like(layer, LAYERS_WITH_ACTIVATION) or not node.is_pure:
         return False
     return is_relu(layer.activation) or activation_kind(layer.activation) in left_out
 
@@ -120,15 +118,11 @@ def is_linear(node: Node) -> bool:
         is_quotient = node.operation != "Multiply" and not keras.backend.is_keras_tensor(tensors[0])
         is_product = node.operation in _PRODUCTS and len(node.inputs) == 1 and not is_quotient
         return is_product or node.operation in _LINEAR_OPERATIONS
-    if node.record is None or not _has_plain_call(node):
+    if node.record is None or not node.is_pure:
         return node.record is None
     if behaves_like(layer, LAYERS_WITH_ACTIVATION):
         return layer.activation in (None, keras.activations.linear)
     return type(layer) in AUGMENTATION or bool(behaves_like(layer, SUPPORTED_LAYERS))
-
-
-def _has_plain_call(node: Node) -> bool:
-    return node.is_pure and getattr(node.layer, "data_format", None) != "channels_first"
 
 
 def is_relu(activation: Any) -> bool:

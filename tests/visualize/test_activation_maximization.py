@@ -1,5 +1,7 @@
 """Activation maximization of a detector built by hand, whose best stimulus is known."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -135,6 +137,48 @@ def test_transformations_are_those_of_scipy(largest, rng):
     np.testing.assert_allclose(given, expected, atol=1e-3)
 
 
+def test_the_start_is_noise_of_the_seed_and_variation_costs_its_weight(detector):
+    """Each weight gives the best of the images for the unit less the variation per value."""
+    weights, made = (0.0, 0.1, 0.7), []
+    for weight in weights:
+        made += activation_maximization(
+            detector, "conv", 0, position=(6, 9), steps=40, smoothness=weight, seed=5, **FIXED
+        )
+    shape, to_image = _fourier_image((SIZE, SIZE, 3), (0.0, 255.0))
+    noise = np.random.default_rng(5).normal(0, 0.01, shape)
+    gray = to_image(tf.constant(noise, tf.float32))
+    maps = keras.Model(detector.input, detector.get_layer("conv").input)(gray).numpy()
+    kernel = detector.get_layer("conv").get_weights()[0][..., 0]
+    assert made[0].start == pytest.approx((maps[0, 4:9, 7:12] * kernel).sum() - 3, abs=1e-4)
+    assert {one.start for one in made} == {made[0].start}
+    steps = [np.abs(np.diff(one.image, axis=axis)).sum() for one in made for axis in (0, 1)]
+    variation = np.reshape(steps, (3, 2)).sum(axis=1) / (SIZE * SIZE * 3)
+    values = np.array([one.activation for one in made]) - np.outer(weights, variation)
+    assert values.argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def test_limits_of_the_options_are_allowed(detector, monkeypatch):
+    made = []
+    module = importlib.import_module("cnnkit.visualize.activation_maximization")
+    original = module._Transformations
+    monkeypatch.setattr(
+        module, "_Transformations", lambda *args: made.append(args) or original(*args)
+    )
+    limits = {"steps": 1, "rotation": 180, "smoothness": 0, "jitter": 0, "scaling": 0}
+    activation_maximization(detector, "conv", 1, **limits)
+    # One pixel of jitter for 28 of the shorter side, as 8 of 224.
+    any_size = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(1, 3, name="c")])
+    activation_maximization(any_size, "c", steps=1, image_size=(60, 90), input_range=(0, 1))
+    assert made == [(0, 180, 0), (2, 5.0, 0.05)]
+
+
+def test_values_in_rows_are_no_units():
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layers.Reshape((16, 3), name="rows")(inputs))
+    with pytest.raises(UsageError, match=r"'rows' has no units.* Received: \(16, 3\)"):
+        activation_maximization(model, "rows")
+
+
 def test_an_image_under_shifts_excites_its_unit_wherever_it_lies(detector):
     """Unit 1 is red minus green of one pixel: shifts of 3 pixels spread its stimulus."""
     shifts = {"jitter": 3, "rotation": 0, "scaling": 0}
@@ -215,6 +259,13 @@ def test_models_that_take_images_of_any_size():
         ({"rotation": 181}, "`rotation` is out of its range"),
         ({"scaling": 1}, "`scaling` is out of its range"),
         ({"input_range": (1, 1)}, "`input_range` is out of its range"),
+        ({"input_range": (-np.inf, 1)}, "`input_range` is out of its range"),
+        ({"input_range": (0, np.inf)}, "`input_range` is out of its range"),
+        ({"rate": np.inf}, "`rate` is out of its range"),
+        ({"smoothness": np.inf}, "`smoothness` is out of its range"),
+        ({"rotation": -1}, "`rotation` is out of its range"),
+        ({"scaling": -0.1}, "`scaling` is out of its range"),
+        ({"image_size": (16, 12)}, "Expected: 16 x 16, or nothing. Received: 16 x 12"),
         (
             {"image_size": 12},
             "`image_size` must be left out .* Expected: 16 x 16, or nothing. Received: 12 x 12",

@@ -12,6 +12,7 @@ from cnnkit.cli.main import main
 from cnnkit.cli.visualize.correspondence import read_object_parts
 from cnnkit.errors import DataError, UsageError
 from cnnkit.visualize import Box, correspondence
+from cnnkit.visualize.correspondence import _random_boxes
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,27 @@ def test_random_boxes_depend_on_the_seed_and_lie_within_the_image(net, images):
     assert (one != other).any()
 
 
+def test_random_boxes_lie_anywhere_within_the_image():
+    """Boxes of 2 x 3 pixels in 3 x 5: both rows and all three columns are drawn, and no others."""
+    part = [Box(0, 0, 2, 3)]
+    boxes = [one for [one] in _random_boxes((3, 5), [part], 60, seed=0)]
+    assert {(one.top, one.left) for one in boxes} == set(np.ndindex(2, 3))
+    assert {(one.bottom - one.top, one.right - one.left) for one in boxes} == {(2, 3)}
+    # Every part gives its sizes to some of them.
+    drawn = _random_boxes((3, 5), [part, [Box(0, 0, 1, 1)]], 20, seed=0)
+    assert {one.bottom - one.top for [one] in drawn} == {1, 2}
+
+
+def test_a_part_is_covered_by_the_gray_of_the_model(net, images):
+    nose = {"nose": PARTS["nose"]}
+    default, gray, black = (
+        correspondence(net, images, nose, ["conv1"], draws=0, **options)["conv1"].distances[0]
+        for options in ({}, {"fill": 128}, {"fill": 0})
+    )
+    np.testing.assert_array_equal(default, gray)
+    assert (default != black).any()
+
+
 def test_invalid_arguments(net, images):
     for arguments, text in (
         (
@@ -118,6 +140,10 @@ def test_invalid_arguments(net, images):
         ((images, {"nose": PARTS["nose"][:3]}), "one box of part 'nose' for every image"),
         ((images, {"nose": [Box(0, 0, 15, 4)] * 4}), "'nose' does not lie in image 0"),
         ((images, {"nose": [Box(4, 4, 4, 8)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"nose": [Box(4, 4, 8, 4)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"nose": [Box(-1, 0, 4, 4)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"nose": [Box(0, -1, 4, 4)] * 4}), "'nose' does not lie in image 0"),
+        ((images, {"nose": [Box(0, 0, 4, 17)] * 4}), "'nose' does not lie in image 0"),
         ((images, {"random": PARTS["ear"]}), "must not name a part 'random'"),
     ):
         with pytest.raises(UsageError, match=text):

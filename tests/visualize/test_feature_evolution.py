@@ -16,6 +16,7 @@ from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import train
 from cnnkit.visualize import feature_evolution
+from cnnkit.visualize.top9 import sample_units
 from tests.helpers.tiny_network import tiny
 
 CONFIG = TrainingConfig(model="tiny", dataset="digits", image_size=8, epochs=5, batch_size=100,
@@ -67,7 +68,11 @@ def test_units_are_sampled_by_the_seed(run):
 def test_each_layer_can_have_units_of_its_own(run):
     images = np.random.default_rng(0).uniform(0, 255, (5, 8, 8, 3)).astype("float32")
     chosen = {"conv1": [3], "fc8": [1, 0]}
-    rows = feature_evolution(run, images, ["conv1", "fc8"], units=chosen, epochs=[1])
+    rows = feature_evolution(
+        run, images, ["conv1", "fc8"], units=chosen, epochs=[1], rule="gradient"
+    )
+    shown = [one for row in rows["fc8"] for top in row.examples for one in top.projections]
+    assert {one.rule for one in shown} == {"gradient"}
     assert {layer: [row.unit for row in found] for layer, found in rows.items()} == chosen
     with pytest.raises(UsageError, match="`units` must name units of layer 'fc8'.*Received: conv1"):
         feature_evolution(run, images, ["conv1", "fc8"], units={"conv1": [3]}, epochs=[1])
@@ -101,6 +106,12 @@ def test_evolution_command(run, tmp_path, capsys):
     pixels = matplotlib.image.imread(picture)[..., :3]
     inside = np.abs(pixels - 1).max(axis=-1) > 0.02
     assert inside.mean() > 0.3
+    drawn = ["--count", "2", "--seed", "3", "--rule", "guided", "--split", "test", "--json"]
+    assert main([*command, *drawn, "--overwrite"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert [unit["unit"] for unit in facts["units"]] == sample_units(6, 2, 3)
+    assert (facts["split"], facts["epochs"]) == ("test", [1, 2, 3, 5])
+    assert {one["rule"] for unit in facts["units"] for one in unit["strongest"]} == {"guided"}
     assert main([*command, "--epochs", "4", "--overwrite"]) == 1
     assert "kept no model of these epochs" in capsys.readouterr().err
     assert main([*command, "--unit", "77", "--overwrite"]) == 2

@@ -28,6 +28,30 @@ def test_dead_and_dominating_filters_are_found():
     assert filters(alexnet(include_top=False)).towers == 2
 
 
+def test_the_limits_are_a_tenth_and_three_times_the_median():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(7, 3, name="c")(inputs))
+    sizes = np.array([1, 1, 1, 0.095, 0.105, 2.9, 3.1])
+    model.get_layer("c").set_weights([np.ones((3, 3, 3, 7)) * sizes, np.zeros(7)])
+    found = filters(model)
+    assert found.dead.tolist() == [False] * 3 + [True] + [False] * 3
+    assert found.dominating.tolist() == [False] * 6 + [True]
+
+
+def test_a_model_without_a_graph_has_filters():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first = keras.layers.Conv2D(2, 3, name="first")
+
+        def call(self, images):
+            return self.first(images)
+
+    model = Own()
+    model(np.zeros((1, 8, 8, 3), "float32"))
+    assert (filters(model).layer, filters(model).towers) == ("first", 1)
+
+
 def test_gray_and_nested_models():
     inner = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(2, 3, name="c")])
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.RandomFlip(), inner])

@@ -9,7 +9,7 @@ from cnnkit import visualize
 from cnnkit.errors import DataError, UsageError
 from cnnkit.models.graph import build_graph
 from cnnkit.visualize import Box
-from cnnkit.visualize.forward import check_weights, forward_to
+from cnnkit.visualize.forward import check_weights, forward_to, require_windows
 
 # conv1 returns 4 x 17 and pool1 2 x 8, and conv2 needs three rows.
 SMALL = (8, 21)
@@ -158,6 +158,13 @@ def test_weights_behind_integers_are_checked_too():
     model.get_layer("counting").scale.assign(np.nan)
     with pytest.raises(DataError, match="Layer 'counting' has weights that are not finite"):
         check_weights(nodes)
+
+
+def test_the_windows_of_a_layer_of_a_user_are_unknown():
+    inputs = keras.Input((12, 12, 3))
+    graph = build_graph(keras.Model(inputs, layers.Lambda(lambda x: x, name="own")(inputs)))
+    with pytest.raises(UsageError, match="The windows of layer 'own' are unknown"):
+        require_windows(graph.node("own"))
 
 
 def test_branches_have_no_layerwise_deconvnet():

@@ -30,14 +30,16 @@ def test_the_gradient_is_that_of_a_tape_at_every_size(kernel, stride, padding, c
             tape.watch([images, weights])
             maps = layer.convolution_op(images, weights)
         expected = tape.gradient(maps, images, signal)
-        with tf.GradientTape() as tape:
-            tape.watch(images)
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([images, weights])
             ours = without_kernel_gradient(
                 lambda x, weights=weights: layer.convolution_op(x, weights),
                 layer, images, weights, padding,
             )  # fmt: skip
         np.testing.assert_array_equal(ours, maps)
         np.testing.assert_allclose(tape.gradient(ours, images, signal), expected, atol=2e-5)
+        # That of the kernel is left out.
+        assert tape.gradient(ours, weights) is None
 
 
 def test_other_convolutions_keep_their_gradient():

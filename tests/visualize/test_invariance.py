@@ -11,6 +11,7 @@ from keras import layers
 from cnnkit.cli.main import main
 from cnnkit.errors import DataError, UsageError
 from cnnkit.visualize import invariance, transform_image
+from cnnkit.visualize.invariance import transform_amounts
 from tests.visualize.networks import SIZE, corner, corner_detector
 
 
@@ -68,6 +69,57 @@ def test_transformations_by_whole_pixels_are_exact(rng):
     ramp = np.tile(np.arange(9.0)[:, None, None], (1, 9, 1))
     expected = 4 + (np.arange(9) - 4) / 2
     np.testing.assert_allclose(transform_image(ramp, "scale", 2)[:, 4, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    # 60 of 224 pixels in 24 steps, and in whole pixels at other sizes.
+    [(224, range(-60, 61, 5)), (100, range(-26, 27, 2)), (16, range(-4, 5))],
+)
+def test_translations_are_those_of_the_paper_in_proportion(side, expected):
+    assert transform_amounts("translation", side).tolist() == list(expected)
+
+
+def test_scales_and_rotations_are_those_of_the_paper():
+    scales = transform_amounts("scale", 224)
+    assert (scales[0], scales[-1], len(scales)) == (1, 1.8, 17)
+    assert transform_amounts("rotation", 224).tolist() == list(range(0, 360, 10))
+    with pytest.raises(UsageError, match="Unknown transformation 'scales'. .*Did you mean scale"):
+        transform_amounts("scales", 224)
+
+
+def test_what_comes_in_from_outside_is_gray():
+    image = np.zeros((3, 3, 1))
+    assert transform_image(image, "translation", 1)[0, 0, 0] == 128
+    with pytest.raises(UsageError, match="Unknown transformation 'skew'"):
+        transform_image(image, "skew", 1)
+    with pytest.raises(UsageError, match="`amount` of a scale must be above 0. Received: -1"):
+        transform_image(image, "scale", -1)
+
+
+def test_the_gray_is_that_of_the_model():
+    """The mean of a white image that moves down by 1 of 4 rows, for pixels in 0..255."""
+    inputs = keras.Input((4, 4, 3))
+    x = layers.GlobalAveragePooling2D(name="mean")(layers.Rescaling(1 / 255)(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="top")(x))
+    white = np.full((1, 4, 4, 3), 255.0)
+    for fill, expected in ((None, 127 / 255 / 4), (0, 1 / 4)):
+        found = invariance(model, white, "translation", amounts=[1], layers=["mean"], fill=fill)
+        np.testing.assert_allclose(found.distances.ravel(), [expected * np.sqrt(3)], rtol=1e-5)
+
+
+def test_features_that_are_not_finite_are_named(detector):
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2D(1, 1, name="one")(inputs)
+    x = layers.Conv2D(1, 1, activation="tanh", name="two")(layers.Rescaling(3e38, name="huge")(x))
+    end = layers.Dense(2, name="top")(layers.Flatten()(x))
+    model = keras.Model(inputs, end)
+    with pytest.raises(DataError, match="'huge' has values for image 1 that are not finite"):
+        invariance(model, np.stack([np.zeros((4, 4, 3)), np.full((4, 4, 3), 99.0)]), "rotation",
+                   layers=["one", "huge"], fill=0)  # fmt: skip
+    alone = keras.Model(inputs, layers.Dense(2, name="top")(layers.Flatten()(inputs)), name="alone")
+    with pytest.raises(UsageError, match="Model 'alone' has only one layer with weights"):
+        invariance(alone, np.zeros((4, 4, 3)), "rotation")
 
 
 def test_batches_do_not_matter(detector, rng):

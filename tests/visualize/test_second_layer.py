@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 from cnnkit.cli.main import main
+from cnnkit.data import load_dataset
 from cnnkit.visualize import second_layer_filters
 
 
@@ -50,6 +51,29 @@ def test_dead_units_of_both_layers_are_counted(coarse, rng):
         assert one.image == maps[..., top.unit].max(axis=(1, 2)).argmax()
     [named] = second_layer_filters(coarse, images, units=[3]).examples
     assert named.projections == ()
+
+
+def test_the_rule_the_seed_and_the_size_count(coarse, rng):
+    images = rng.uniform(0, 255, (3, 17, 17, 3)).astype("float32")
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(3, 4, strides=2, padding="same", activation="relu", name="conv1")(inputs)
+    x = layers.Conv2D(8, 3, activation="relu", bias_initializer="ones", name="conv2")(x)
+    model = keras.Model(inputs, x)
+    drawn = [
+        [one.unit for one in second_layer_filters(model, images, count=2, seed=seed).examples]
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    [found] = [second_layer_filters(model, images, units=[1], rule="guided")]
+    assert found.examples[0].projections[0].rule == "guided"
+    # Where the padding begins depends on the side.
+    assert found.receptive_field.image == (17, 17)
+    source = load_dataset("digits")
+    found = second_layer_filters(
+        model, source, units=[1], rule="gradient", image_size=18, batch_size=200
+    )
+    assert found.examples[0].projections[0].projection.shape == (18, 18, 3)
+    assert found.receptive_field.image == (18, 18)
 
 
 def test_layer2_command(coarse, image_folder, tmp_path, capsys):

@@ -67,6 +67,23 @@ def test_a_dataset_is_read_by_index():
     assert top.projections[0].image < len(source.splits["test"])
 
 
+def test_the_rule_and_the_size_of_the_images_are_those_asked_for():
+    model = keras.Sequential([
+        keras.Input((None, None, 3)),
+        layers.Conv2D(2, 3, activation="relu"),
+        layers.Conv2D(2, 3, name="c"),
+    ])  # fmt: skip
+    source = load_dataset("digits")
+    options = {"k": 1, "units": [1], "image_size": 12, "batch_size": 200}
+    for rule in ("guided", "gradient"):
+        [top] = top9(model, source, ["c"], rule=rule, **options)["c"]
+        [one] = top.projections
+        assert (one.rule, one.projection.shape) == (rule, (12, 12, 3))
+    found = find_top_activations(model, source, ["c"], 1, image_size=12, batch_size=200)["c"]
+    [top] = project_top(model, source, found, [1], rule="guided", image_size=12)
+    assert (top.projections[0].rule, top.projections[0].unit) == ("guided", 1)
+
+
 def test_a_changed_dataset_is_an_error(net, images):
     found = find_top_activations(net, images, ["a"], k=2)
     with pytest.raises(

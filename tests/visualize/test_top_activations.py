@@ -1,13 +1,17 @@
 """The strongest activations over a dataset against a full sort."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from keras import layers
 
-from cnnkit.data import load_dataset
+from cnnkit.data import Augmentation, load_dataset
 from cnnkit.errors import UsageError
+from cnnkit.models.graph import build_graph
 from cnnkit.visualize import find_top_activations
+from cnnkit.visualize.top_activations import resize_augmentation
 from tests.visualize.networks import random_images, two_layer_model
 
 
@@ -86,6 +90,43 @@ def test_a_dataset_is_searched_in_shards():
     for part in ((4, 4), (-1, 4), (0, 0)):
         with pytest.raises(UsageError, match="`shard` must be"):
             find_top_activations(model, split, ["c"], shard=part)
+
+
+def test_every_batch_is_reported_with_the_largest_values_of_its_images(net, images):
+    seen, counts = [], []
+    found = find_top_activations(
+        net, images[:5], ["a", "b"], k=1, batch_size=3, first_image=40,
+        progress=counts.append, observe=lambda index, largest: seen.append((index, largest)),
+    )  # fmt: skip
+    assert counts == [3, 2]
+    assert [index.tolist() for index, _ in seen] == [[40, 41, 42], [43, 44]]
+    for layer in ("a", "b"):
+        maps = keras.Model(net.input, net.get_layer(layer).output)(images[:5]).numpy()
+        largest = np.concatenate([values[layer] for _, values in seen])
+        np.testing.assert_allclose(largest, maps.max(axis=(1, 2)), rtol=1e-5)
+        assert found[layer].images.min() >= 40
+
+
+def test_activations_of_other_units_are_not_merged(net, images):
+    one = find_top_activations(net, images[:3], ["a"], k=2)["a"]
+    for change in ({"layer": "c"}, {"width": 3}, {"values": one.values[:1]}):
+        with pytest.raises(
+            UsageError, match="Expected: layer a, units and images .5, 2., width 12"
+        ):
+            one.merge(dataclasses.replace(one, **change))
+
+
+def test_a_dataset_is_resized_to_the_longer_side_of_the_network():
+    def graph(*sides):
+        inputs = keras.Input((*sides, 3))
+        return build_graph(keras.Model(inputs, layers.Identity()(inputs)))
+
+    assert resize_augmentation(graph(12, 16), None) == Augmentation(16)
+    assert resize_augmentation(graph(12, 16), 20) == Augmentation(20)
+    for sides in ((None, 16), (12, None)):
+        assert resize_augmentation(graph(*sides), 20) == Augmentation(20)
+        with pytest.raises(UsageError, match="`image_size` is required for a dataset"):
+            resize_augmentation(graph(*sides), None)
 
 
 def test_state_of_vgg16_is_small():

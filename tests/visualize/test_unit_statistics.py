@@ -46,3 +46,22 @@ def test_a_histogram_counts_the_sampled_images():
     assert counts[0] == 2
     assert counts[-1] == 1
     assert (edges[0], edges[-1], len(counts)) == (0, 1, 24)
+
+
+def test_units_that_never_fired_and_one_class_alone():
+    found = UnitStatistics(1)
+    assert found.firing_rate.shape == (0,)
+    found.collect(VALUES, np.zeros(4, int), sampled=np.ones(4, bool))
+    np.testing.assert_array_equal(found.class_selectivity, np.zeros(4))
+    counts, edges = found.histogram(3)
+    assert (counts[0], counts.sum(), edges[-1]) == (4, 4, 1)
+
+
+def test_a_correlation_of_0_98_is_the_limit():
+    """Two centered columns with the angle whose cosine is the correlation."""
+    for cosine, expected in ((0.975, [-1, -1]), (0.985, [1, 0])):
+        one, other = np.array([1, -1, 1, -1]), np.array([1, 1, -1, -1])
+        found = UnitStatistics(1)
+        values = np.stack([one, cosine * one + np.sqrt(1 - cosine**2) * other], axis=1) + 5
+        found.collect(values, np.zeros(4, int), sampled=np.ones(4, bool))
+        assert found.near_duplicates().tolist() == expected

@@ -148,7 +148,7 @@ def _occlude(query: AttributionQuery, i: int, batch_size: int) -> Attribution:
         target=int(query.targets[i]),
         edge="clip",
     )
-    drop = np.maximum(np.nan_to_num(maps.score_drop()), 0).astype(np.float32)
+    drop = np.maximum(maps.score_drop(), 0).astype(np.float32)
     return _attribution(query, i, OCCLUSION, drop)
 
 

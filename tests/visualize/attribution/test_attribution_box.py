@@ -42,6 +42,19 @@ def test_maps_of_single_pixels_are_blurred():
     assert 20 < left < 31 and 67 < right < 77 and 10 < top < 21 and 57 < bottom < 67
 
 
+def test_the_blur_is_that_of_a_gaussian_by_its_formula():
+    """exp(-d**2 / (2 * s**2)) of one pixel, with s = 0.04 * 100, falls below 0.2 after 7 pixels."""
+    image = np.zeros((100, 120))
+    image[50, 40] = 1
+    assert 8**2 > 2 * 4**2 * np.log(5) > 7**2
+    one = Attribution("saliency", 0, 0, 0.0, image, image[..., None])
+    assert attribution_box(one) == (40 - 7, 50 - 7, 40 + 8, 50 + 8)
+
+
+def test_a_value_at_the_threshold_counts():
+    assert attribution_box(np.array([[0, 0.25, 1.0]]), threshold=0.25) == (1, 0, 3, 1)
+
+
 @pytest.mark.parametrize("threshold", [0, 1, -1])
 def test_thresholds_out_of_range(threshold):
     with pytest.raises(UsageError, match="more than 0 and less than 1"):

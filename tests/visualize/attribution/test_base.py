@@ -7,7 +7,14 @@ import tensorflow as tf
 from keras import layers
 
 from cnnkit.errors import DataError, UsageError
-from cnnkit.visualize import gradcam, gradcam_plus_plus, saliency, scorecam, smoothgrad
+from cnnkit.visualize import (
+    Attribution,
+    gradcam,
+    gradcam_plus_plus,
+    saliency,
+    scorecam,
+    smoothgrad,
+)
 from tests.visualize.attribution.networks import CAMS, NETWORKS, SHAPE, body, flat_layers
 
 
@@ -75,6 +82,10 @@ def test_the_model_is_not_changed(example_model, images, capsys):
             lambda m, x: smoothgrad(m, x, noise=np.nan),
             "`noise` must be 0 or more and finite. Received: nan",
         ),
+        (
+            lambda m, x: smoothgrad(m, x, noise=np.inf),
+            "`noise` must be 0 or more and finite. Received: inf",
+        ),
     ],
 )
 def test_invalid_arguments(images, ask, text):
@@ -110,3 +121,13 @@ def test_invalid_models_and_pixels(images):
     ):
         gradcam(dense, images)
     assert saliency(dense, images[:0]) == gradcam(NETWORKS["ours"](), images[:0]) == []
+
+
+def test_a_notebook_shows_the_map_and_the_gradient():
+    image = np.ones((2, 3), np.float32)
+    cam = Attribution("gradcam", 0, 4, 1.25, image, layer="conv5")._repr_html_()
+    assert "gradcam of class 4, maps of conv5, logit 1.25" in cam
+    assert (cam.count("<img"), "gray is 0" in cam) == (1, False)
+    signed = Attribution("saliency", 0, 4, -2.0, image, np.ones((2, 3, 3)))._repr_html_()
+    assert "saliency of class 4, logit -2<" in signed
+    assert (signed.count("<img"), "the gradient: gray is 0" in signed) == (2, True)

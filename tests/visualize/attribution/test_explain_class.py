@@ -1,9 +1,11 @@
 """One call for all methods: each result is that of the method's own function, or of its formula."""
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import DataError, UsageError
 from cnnkit.visualize import (
     EXPLANATION_METHODS,
     deconvnet,
@@ -80,6 +82,35 @@ def test_each_image_has_a_class_of_its_own(model, images):
     np.testing.assert_array_equal(found[1].map, gradcam(model, images[1], 0)[0].map)
     with pytest.raises(UsageError, match="2 classes. Received: 3"):
         explain_class(model, images, [4, 0, 1], "gradcam")
+
+
+def test_the_options_count_for_images_with_classes_of_their_own(model, images):
+    options = {"samples": 2, "seed": 4, "layer": "conv1"}
+    for method, expected in (
+        ("smoothgrad", smoothgrad(model, images[0], 1, samples=2, seed=4)),
+        ("gradcam", gradcam(model, images[0], 1, layer="conv1")),
+    ):
+        found = explain_class(model, images, [1, 3], method, **options)
+        np.testing.assert_array_equal(found[0].map, expected[0].map)
+    for method in EXPLANATION_METHODS:
+        with pytest.raises(UsageError, match="`batch_size` must be at least 1. Received: 0"):
+            explain_class(model, images, [1, 3], method, batch_size=0)
+    # The rows of a single image are not images.
+    with pytest.raises(UsageError, match="`target` must be one class, or one for each of several"):
+        explain_class(model, images[0], [1] * SIZE)
+
+
+@pytest.mark.parametrize("method", ["gradient", "deconvnet", "saliency", "smoothgrad", "gradcam"])
+def test_a_map_that_is_not_finite_is_refused(method):
+    """Over a black image the logits are 0, and the product of the weights overflows."""
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(2, 3, kernel_initializer="ones", name="maps")(inputs)
+    for _ in range(2):
+        x = layers.Conv2D(2, 1, kernel_initializer=keras.initializers.Constant(1e30))(x)
+    black = np.zeros((2, 6, 6, 3), "float32")
+    model = keras.Model(inputs, layers.Dense(2, "softmax")(layers.Flatten()(x)))
+    with pytest.raises(DataError, match="The attribution map of image 0 is not finite"):
+        explain_class(model, black, 1, method, layer="maps")
 
 
 def test_an_unknown_method_is_named(model, images):

@@ -180,6 +180,12 @@ def test_attribution_commands(files, capsys, name, more):
     facts = json.loads(capsys.readouterr().out)
     assert facts == json.loads(Path(f"{picture}.json").read_text())
     assert (facts["method"], facts["class"], facts["target"]) == (name, "b", 1)
+    options = {
+        "smoothgrad": {"samples": 2, "noise": 0.15, "seed": 3},
+        "scorecam": {"batch_size": 4},
+    }
+    known = {"method", "target", "class", "score", "layer", "largest_at", "largest"}
+    assert {key: facts[key] for key in facts.keys() - known} == options.get(name, {})
     arrays = np.load(f"{picture}.npz")
     assert arrays["map"].shape == SHAPE[:2]
     assert arrays["map"][tuple(facts["largest_at"])] == pytest.approx(facts["largest"])

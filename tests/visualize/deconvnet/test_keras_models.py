@@ -276,6 +276,30 @@ def test_values_that_are_not_finite_are_named(images):
         deconvnet(model, images, "fc1")
 
 
+def test_a_gradient_that_is_not_finite_is_named():
+    """Over a black image the values are 0, and the product of the weights overflows."""
+    inputs = keras.Input((4, 4, 3))
+    x = inputs
+    for name in ("a", "b"):
+        x = layers.Conv2D(1, 1, kernel_initializer=keras.initializers.Constant(1e30), name=name)(x)
+    model = keras.Model(inputs, x)
+    with pytest.raises(DataError, match="'b' has values for image 0 that are not finite"):
+        deconvnet(model, np.zeros((4, 4, 3)), "b", rule="gradient")
+
+
+def test_a_notebook_shows_the_projection_and_its_field(images):
+    model = net(*SPELLINGS["fused"])
+    [one] = deconvnet(model, images[0], "last", 1, (2, 3))
+    shown = one._repr_html_()
+    text = f"deconvnet, last unit 1, activation {one.activation:.3g} at row 2, column 3"
+    assert text in shown
+    assert (shown.count("<img"), "its receptive field" in shown) == (2, True)
+    [whole] = deconvnet(model, images[0], "fc1", 0)
+    shown = whole._repr_html_()
+    assert f"deconvnet, fc1 unit 0, activation {whole.activation:.3g}<" in shown
+    assert (shown.count("<img"), "its receptive field" in shown) == (1, False)
+
+
 def test_half_precision(images):
     keras.utils.set_random_seed(8)
     inputs = keras.Input((13, 15, 3))

@@ -7,7 +7,7 @@ from keras import layers
 
 from cnnkit import alexnet, vgg11, zfnet
 from cnnkit.errors import UsageError
-from cnnkit.layers import GroupedConv2D
+from cnnkit.layers import GroupedConv2D, SubtractMean
 from cnnkit.visualize import backward_steps, deconvnet, forward_steps, pool_with_switches, unpool
 
 
@@ -140,6 +140,17 @@ def test_other_linear_layers_pass_the_signal_by_their_transpose(rng):
     signal[(0, *result.position, result.unit)] = 1
     assert result.projection.any()
     np.testing.assert_allclose(backward_steps(steps, signal)[0], result.projection, atol=1e-6)
+
+
+def test_a_deviation_divides_the_signal(rng):
+    inputs = keras.Input((5, 6, 3))
+    x = SubtractMean((1.0, 2.0, 3.0), std=(2.0, 4.0, 8.0), name="mean")(inputs)
+    model = keras.Model(inputs, x)
+    image = rng.uniform(0, 255, (1, 5, 6, 3)).astype("float32")
+    steps = forward_steps(model, image, "mean")
+    np.testing.assert_allclose(steps[-1].output, (image - [1, 2, 3]) / [2, 4, 8], rtol=1e-5)
+    signal = rng.normal(size=image.shape)
+    np.testing.assert_allclose(backward_steps(steps, signal), signal / [2, 4, 8], rtol=1e-6)
 
 
 def test_unsupported_layers_are_named(rng):

@@ -19,6 +19,7 @@ from cnnkit.layers import (
     ReLU,
 )
 from cnnkit.visualize import deconvnet, occlusion
+from cnnkit.visualize.occlusion.occlusion import default_square
 from tests.visualize.occlusion.networks import (
     METHODS,
     classifier,
@@ -321,6 +322,14 @@ def test_the_square_is_a_seventh_of_the_image_and_moves_by_a_quarter():
     assert (seen.rows.tolist(), seen.columns[-1]) == (list(range(0, 56, 2)), 62)
     seen = occlusion(model, image, (9, 20))
     assert (seen.square, seen.rows[1], seen.columns[1]) == ((9, 20), 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((224, 300, 3), 32), ((5, 9, 3), 2), ((18, 18, 3), 3), ((1, 4, 3), 1), ((4, 1, 3), 1)],
+)
+def test_the_default_square_has_two_pixels_where_the_image_has(shape, expected):
+    assert default_square(shape) == expected
 
 
 def test_a_black_square_where_the_activity_is_lowest(monkeypatch):
