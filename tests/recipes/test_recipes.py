@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,6 +22,7 @@ def tiny_network(monkeypatch):
     monkeypatch.setitem(models.BUILDERS, "tiny", tiny)
 
 
+RECORDED = Path(__file__).resolve().parents[1] / "data" / "recipes.txt"
 IMAGENET = 1_281_167
 CIFAR10 = 50_000
 
@@ -38,6 +41,33 @@ def test_the_papers_numbers():
     assert vgg.epochs * IMAGENET / vgg.batch_size == pytest.approx(370_000, rel=0.002)
     assert (zfnet.max_filter_rms, zfnet.crop) == (0.1, "ten")
     assert (alexnet.mean, alexnet.pca_color, alexnet.scale) == ("pixel", "std", (256, 256))
+
+
+def fields(config):
+    """Returns a line for each field that is not its default."""
+    changed = TrainingConfig().differences(config)
+    return [f"  {name} = {value!r}" for name, (_, value) in sorted(changed.items())]
+
+
+def recipes_text():
+    lines = []
+    for name, recipe in RECIPES.items():
+        lines += [f"# {name}", recipe.source, recipe.command, recipe.cost, recipe.result]
+        lines += [f"- {one}" for one in recipe.deviations]
+        lines += [f"needs {need}: {reason}" for need, reason in recipe.needs.items()]
+        lines += fields(recipe.config)
+        for stage in recipe.stages:
+            lines += [f"stage {stage.name}, follows: {stage.follows}", *fields(stage.config)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_recipes_are_the_recorded_ones():
+    """A published setting stays: what changes shows up in the diff of tests/data/recipes.txt.
+
+    Record it with `python tests/recipes/test_recipes.py --write`.
+    """
+    assert recipes_text().splitlines() == RECORDED.read_text(encoding="utf-8").splitlines()
 
 
 def test_caffes_steps_become_epochs():
@@ -203,3 +233,9 @@ def test_training_ends_at_the_error_that_is_asked_for(tmp_path, capsys):
     assert [1 - line["accuracy"] <= 0.25 for line in lines] == [False] * (len(lines) - 1) + [True]
     assert main(["train", "--resume", "--output", str(output)]) == 0
     assert len(RunFolder(output).metrics) == len(lines)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python tests/recipes/test_recipes.py --write")
+    RECORDED.write_text(recipes_text(), encoding="utf-8")
