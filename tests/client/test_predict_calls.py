@@ -4,9 +4,22 @@ import grpc
 import numpy as np
 import pytest
 
-from cnnkit.client import Client, InvalidRequest
+from cnnkit.client import (
+    Client,
+    InvalidRequest,
+    InvalidResponse,
+    ServerError,
+    Signature,
+    TensorSpec,
+    predict_calls,
+)
+from cnnkit.client.calls import Calls
+from cnnkit.client.channel import ChannelOptions
+from cnnkit.client.predict_calls import find_refused_row, predict_flow
 from cnnkit.errors import UsageError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
+from cnnkit.wire.tensors import decode_tensor
 from tests.helpers.fake_servers import Brightness, Doubling, fake_server
 
 REFUSED = grpc.StatusCode.INVALID_ARGUMENT
@@ -193,3 +206,123 @@ def test_a_batch_that_cannot_be_split_is_refused_in_the_servers_words():
         ):
             client.predict(x, model="m")
         assert model.rows == [20]
+
+
+def search(part, bad=(), details="no", code="INVALID_ARGUMENT", hint=None, failure=None):
+    """Looks for a refused row; returns it, or the error, and the rows that were sent again."""
+    sent = []
+
+    def send(arrays):
+        [rows] = {name: values.tolist() for name, values in arrays.items()}.values()
+        sent.append(rows)
+        if failure is not None:
+            raise failure
+        if set(rows) & set(bad):
+            raise InvalidRequest("refused", code=code, details=details)
+        return None
+        yield
+
+    error = InvalidRequest("refused", code=code, details=details, hint=hint, request_id="r-7")
+    found = find_refused_row(error, part, send)
+    with pytest.raises((StopIteration, InvalidRequest)) as caught:
+        next(found)
+    end = caught.value
+    return (end.value if isinstance(end, StopIteration) else end), sent
+
+
+def files(text):
+    return {"x": np.array([letter.encode() for letter in text], object)}
+
+
+def test_a_refused_file_is_found_by_halves():
+    """No file that the server has taken is sent again, and never the whole batch."""
+    assert search(files("abcd"), [b"c"]) == (2, [[b"a", b"b"], [b"c"]])
+    assert search(files("abcd"), [b"a"]) == (0, [[b"a", b"b"], [b"a"]])
+    assert search(files("abcd"), [b"d"]) == (3, [[b"a", b"b"], [b"c"], [b"d"]])
+    assert search(files("abcde"), [b"b", b"e"])[0] == 1
+    assert search(files("a"), [b"a"]) == (0, [])
+    # The server takes each of them now.
+    assert search(files("ab")) == (None, [[b"a"], [b"b"]])
+    gone = ServerError("gone", code="UNAVAILABLE", details="")
+    assert search(files("ab"), failure=gone) == (None, [[b"a"]])
+
+
+@pytest.mark.parametrize(
+    ("part", "options"),
+    [
+        ({}, {}),
+        ({"x": np.array(b"a", object)}, {}),
+        ({"x": np.zeros((2, 3))}, {}),
+        ({"x": np.array([[b"a"], [b"b"]], object)}, {}),
+        ({**files("ab"), "y": np.zeros(2)}, {}),
+        (files("ab"), {"code": "OUT_OF_RANGE"}),
+        (files("ab"), {"hint": "Send at most 1 at once"}),
+    ],
+)
+def test_rows_that_are_not_looked_for(part, options):
+    assert search(part, [b"a"], **options) == (None, [])
+
+
+def test_rows_that_the_server_names():
+    numbers = {"x": np.zeros((3, 2)), "y": np.zeros(3)}
+    for details, row in (("x[0]: bad", 0), ("y[2]: bad", 2)):
+        assert search(numbers, details=details) == (row, [])
+    # A row of another caller, whose request the server has merged with this one.
+    error, sent = search(numbers, details="x[3]: bad")
+    assert (error.code, error.details, error.row, error.request_id, sent) == (
+        "INVALID_ARGUMENT",
+        "x[3]: bad",
+        None,
+        "r-7",
+        [],
+    )
+    assert error.hint.endswith("refuses an image of another caller: send this request again")
+    # Another input, and a number that is none.
+    for details in ("z[1]: bad", "x[1234567890]: bad", "x[-1]: bad"):
+        assert search(numbers, details=details) == (None, [])
+
+
+def test_the_newest_version_computes_all_parts():
+    """The parts of an older one are asked for again; others are not, and rows keep their order."""
+    calls = Calls(ChannelOptions("localhost:1"), 1, 2)
+    spec = TensorSpec("float32", (None, 1))
+    options = calls.options("m", batch_size=1)
+    calls.known_signatures[options.target] = {"s": Signature({"x": spec}, {"y": spec})}
+    ask = predict_flow(calls, {"x": np.float32([[1], [2], [3]])}, "s", None, options)
+    step = next(ask)
+    assert (len(list(step.flows)), step.limit) == (3, 2)
+    first = [(version, {"y": np.float32([[value]])}) for version, value in ((1, 7), (2, 8), (1, 9))]
+    step = ask.send(first)
+    again = [next(flow) for flow in step.flows]
+    sent = [pb.PredictRequest.FromString(one.request) for one in again]
+    assert [decode_tensor(one.inputs["x"]).tolist() for one in sent] == [[[1]], [[3]]]
+    assert [one.model_spec.version.value for one in sent] == [2, 2]
+    with pytest.raises(StopIteration) as end:
+        ask.send([(2, {"y": np.float32([[value]])}) for value in (70, 90)])
+    assert end.value.value["y"].tolist() == [[70], [8], [90]]
+
+
+def test_parts_that_do_not_fit_together():
+    calls = Calls(ChannelOptions("localhost:1"), 1, 1)
+    spec = TensorSpec("float32", (None, None))
+    options = calls.options("m", batch_size=1)
+    calls.known_signatures[options.target] = {"s": Signature({"x": spec}, {"y": spec})}
+    for second in ({"y": np.zeros((1, 2))}, {"z": np.zeros((1, 1))}):
+        ask = predict_flow(calls, np.float32([[1], [2]]), "s", (), options)
+        next(ask)
+        with pytest.raises(InvalidResponse, match="its parts do not fit together"):
+            ask.send([(1, {"y": np.zeros((1, 1))}), (1, second)])
+
+
+def test_names_that_a_signature_does_not_have():
+    calls = Calls(ChannelOptions("localhost:1"), 1, 1)
+    spec = TensorSpec("float32", (None,))
+    target = calls.options("m").target
+    for signature, outputs, text in (("t", (), "Unknown signature 't'"), ("s", "z", "output 'z'")):
+        calls.known_signatures[target] = {"s": Signature({"x": spec}, {"y": spec})}
+        ask = predict_flow(calls, [1.0], signature, outputs, calls.options("m"))
+        # What is cached may be of a version that was replaced, so that the server is asked first.
+        assert next(ask).method == methods.GET_MODEL_METADATA
+        calls.known_signatures[target] = {"s": Signature({"x": spec}, {"y": spec})}
+        with pytest.raises(UsageError, match=text):
+            list(predict_calls._bind(calls, [1.0], signature, tuple(outputs), calls.options("m")))
