@@ -30,6 +30,12 @@ def test_requests_within_the_window_run_as_one_batch(colors_folder, gate):
     assert gate.shapes == [(6, SIZE, SIZE, 3)]
 
 
+def test_a_batch_has_no_more_rows_than_a_request_may_have(colors_folder):
+    """It is full, and runs, with as many; 1000 s would be longer than the call may take."""
+    with served(colors_folder, batch_timeout_seconds=1000, max_request_rows=2) as (_, channel):
+        assert probabilities_of(send(channel, gray_image(0, rows=2))).shape == (2, 4)
+
+
 def test_requests_of_different_kinds_are_never_merged(colors_folder, gate, png):
     """Versions, signatures, outputs; and strings with floats least of all."""
     gate.open.set()

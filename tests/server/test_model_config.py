@@ -62,7 +62,7 @@ def test_invalid_version_policies(text):
         parse_version_policy(text)
 
 
-def test_models_config(models_config, model_folder):
+def test_models_config(models_config, model_folder, caplog):
     assert [(c.name, c.folder, c.versions) for c in read_models_config(models_config)] == [
         ("colors", model_folder, VersionPolicy(None, (1, 2))),
         ("tints", model_folder, VersionPolicy(1)),
@@ -85,6 +85,12 @@ def test_models_config(models_config, model_folder):
         os.utime(models_config, (2, 2))
         wait_for_polls(server)
         assert version_states(client, "tints") == {3: "AVAILABLE"}
+        assert caplog.text.count("The served models do not change: ") == 1
+        # Nor does a file that is being replaced.
+        models_config.unlink()
+        wait_for_polls(server)
+        assert version_states(client, "tints") == {3: "AVAILABLE"}
+        assert caplog.text.count("The served models do not change: ") == 1
 
 
 def test_policies_and_folders_of_a_models_config(tmp_path):

@@ -1,6 +1,7 @@
 """The embedded server: starting, serving several models, stopping."""
 
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -9,12 +10,14 @@ from concurrent import futures
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cnnkit.client import Client, InvalidRequest
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits
 from cnnkit.server.limits import ConcurrencyLimiter
 from cnnkit.server.listen import reserve_port
+from cnnkit.server.metrics import NoMetrics
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from cnnkit.wire import methods
 from tests.helpers.held_server import error_of, gray_image, probabilities_of, send, served
@@ -107,6 +110,13 @@ def test_a_server_leaves_no_thread_behind(colors_folder, monkeypatch):
             "cnnkit-messages",
             "cnnkit-reload",
         }
+        # A program that forgets its server ends all the same.
+        named = {one.name: one.daemon for one in own_threads() - before}
+        assert named["cnnkit-server"] and named["cnnkit-poller"]
+        # No call is open: there is nothing to wait for.
+        server.stop(grace=1000)
+        # A poll that had begun.
+        server._poll()
     wait_for(lambda: own_threads() <= before)
     with EmbeddedServer({"colors": colors_folder}, poll_seconds=0):
         assert "cnnkit-poller" not in {one.name for one in own_threads() - before}
@@ -123,6 +133,47 @@ def test_ports_that_are_none(colors_folder):
             with pytest.raises(UsageError) as caught:
                 EmbeddedServer({"colors": colors_folder}, **{name: number})
             assert str(caught.value) == f"`{name}` must be in 0..65535. Received: {number}."
+
+
+def test_a_poll_tells_those_who_watch_and_count(colors_folder, monkeypatch):
+    counts = []
+    metrics = NoMetrics()
+    monkeypatch.setattr(metrics, "set_versions", counts.append)
+    serving = health_pb2.HealthCheckResponse
+    with (
+        EmbeddedServer({"colors": colors_folder}, poll_seconds=0, metrics=metrics) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        request = health_pb2.HealthCheckRequest(service="colors")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(request, timeout=30)
+        assert next(watch).status == serving.SERVING
+        assert counts == [{"colors": 1}]
+        monkeypatch.setattr(server.repository, "versions", lambda name: [])
+        server._poll()
+        assert next(watch).status == serving.NOT_SERVING
+        assert counts[1:] == [{"colors": 0}]
+        watch.cancel()
+
+
+def test_a_port_in_use_is_found_before_a_model_is_loaded(colors_folder):
+    def load(*given):
+        pytest.fail("a model is loaded")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for name in ("port", "rest_port"):
+            with pytest.raises(RunError, match="Address already in use"):
+                EmbeddedServer(
+                    {"colors": colors_folder}, load=load, **{name: taken.getsockname()[1]}
+                )
+
+
+def test_an_address_of_ipv6(colors_folder):
+    with (
+        EmbeddedServer({"colors": colors_folder}, host="::1") as server,
+        Client(server.address) as client,
+    ):
+        assert server.address.startswith("[::1]:")
+        assert client.status("colors")[0].version == 2
 
 
 def test_stopping_lets_a_request_finish(colors_folder, monkeypatch):
@@ -176,6 +227,8 @@ def test_a_stop_waits_no_longer_than_the_grace_period(colors_folder, gate):
         assert gate.arrived.acquire(timeout=30)
         server.stop(0.2)
         assert not gate.open.is_set()
+        # It runs on, and the stop has not waited for it.
+        assert any(one.name.startswith("cnnkit-graph") for one in own_threads())
         # Not CANCELLED, which says that the call never began.
         assert error_of(call) == ("UNAVAILABLE", "The server stopped during the call")
 
