@@ -156,9 +156,9 @@ class RestServer:
         )
         self._runner = web.ServerRunner(self._server, shutdown_timeout=1.0)
         await self._runner.setup()
-        bound = bind_port(host, port, shared=shared)
-        self._site = web.SockSite(self._runner, bound, ssl_context=tls)
-        return int(bound.getsockname()[1])
+        self._bound = bind_port(host, port, shared=shared)
+        self._site = web.SockSite(self._runner, self._bound, ssl_context=tls)
+        return int(self._bound.getsockname()[1])
 
     async def start(self) -> None:
         """Starts to accept connections."""
@@ -174,6 +174,8 @@ class RestServer:
         if hasattr(self, "_sweeper"):
             self._sweeper.cancel()
         await self._runner.cleanup()
+        # That of a server that was not started is still open.
+        self._bound.close()
 
     async def _close_silent_connections(self) -> None:
         """Closes connections whose request, or whose reader, takes too long."""

@@ -1,18 +1,23 @@
 """What Prometheus reads: requests, batches, versions; of one process, and of several."""
 
 import importlib.util
+import os
+import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from cnnkit.client import Client, DeadlineExceeded, ModelNotFound
 from cnnkit.errors import RunError, UsageError
 from cnnkit.server import EmbeddedServer, ServerLimits, ServerMetrics, serve_metrics
-from cnnkit.server.metrics import shared_metrics
+from cnnkit.server.metrics import SHARED_FOLDER, shared_metrics
 from tests.helpers.serving import SIZE
 
 DEFAULT = "serving_default"
@@ -165,3 +170,49 @@ def test_faults_are_told_in_one_line(monkeypatch, metrics, page):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install prometheus-client"):
         ServerMetrics()
+
+
+# Documented in docs/guide/server.md.
+def test_bounds_of_the_histograms(metrics, page):
+    metrics.finish_request("Predict", "m", "1", "s", "OK", 0.003)
+    metrics.run_batch("m", 3)
+    found = {name: [] for name in ("request_seconds", "batch_rows")}
+    for name, *labels in samples(page):
+        for kind, bounds in found.items():
+            if name == f"cnnkit_{kind}_bucket":
+                bounds.append(float(dict(labels)["le"]))
+    assert sorted(found["request_seconds"]) == [
+        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, np.inf
+    ]  # fmt: skip
+    assert sorted(found["batch_rows"]) == [1, 2, 4, 8, 16, 32, 64, 128, 256, np.inf]
+
+
+def test_the_memory_of_the_process(metrics):
+    metrics.set_versions({})
+    found = metrics.registry.get_sample_value("cnnkit_resident_memory_bytes")
+    assert found == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
+
+
+def test_a_registry_of_the_caller():
+    registry = CollectorRegistry()
+    metrics = ServerMetrics(registry)
+    metrics.run_batch("m", 2)
+    assert metrics.registry is registry
+    assert registry.get_sample_value("cnnkit_batch_rows_sum", {"model": "m"}) == 2
+
+
+@pytest.mark.parametrize("before", [None, "before"])
+def test_metrics_end_with_their_block(monkeypatch, before):
+    """The port is free, and the environment as it was."""
+    if before is None:
+        monkeypatch.delenv(SHARED_FOLDER, raising=False)
+    else:
+        monkeypatch.setenv(SHARED_FOLDER, before)
+    with shared_metrics("127.0.0.1", 0) as (port, _):
+        folder = Path(os.environ[SHARED_FOLDER])
+        assert folder.is_dir()
+        assert samples(port) == {}
+    assert os.environ.get(SHARED_FOLDER) == before
+    assert not folder.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)

@@ -8,6 +8,7 @@ import sys
 import threading
 import types
 from concurrent import futures
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
@@ -17,6 +18,7 @@ import tensorflow as tf
 from cnnkit.client import Client
 from cnnkit.server import EmbeddedServer, openvino
 from cnnkit.server.status_error import StatusError
+from cnnkit.wire import cnnkit_serving_pb2 as pb
 from tests.helpers.serving import SIZE, expected_probabilities
 
 SCALE = 64
@@ -181,3 +183,50 @@ def test_openvino_itself(load):
 def test_openvino_itself_with_many_threads(colors_folder, png):
     pytest.importorskip("openvino")
     check_served(colors_folder, png)
+
+
+@pytest.mark.parametrize(
+    ("specs", "shape"),
+    [
+        ({"x": tf.TensorSpec((None, 8, 8, 3))}, (1, 8, 8, 3)),
+        ({"x": tf.TensorSpec((4, 2))}, (4, 2)),
+        ({"x": tf.TensorSpec((None,))}, (1,)),
+        ({"x": tf.TensorSpec((2,)), "y": tf.TensorSpec((2,))}, None),
+        ({}, None),
+        ({"x": tf.TensorSpec((2,), tf.int64)}, None),
+        ({"x": tf.TensorSpec(())}, None),
+        ({"x": tf.TensorSpec(None)}, None),
+        ({"x": tf.TensorSpec((1, None, 3))}, None),
+    ],
+)
+def test_signatures_of_one_array_of_a_known_size(specs, shape):
+    found = openvino._random_inputs(SimpleNamespace(structured_input_signature=((), specs)))
+    if shape is None:
+        assert found is None
+    else:
+        assert (found["x"].shape, found["x"].dtype) == (shape, np.float32)
+        assert found["x"].min() >= 0 and found["x"].max() <= 255
+
+
+@pytest.mark.parametrize(
+    ("found", "difference"),
+    [
+        ({"a": [1, -4], "b": [2, 2]}, 0),
+        # Relative to the largest value of the output.
+        ({"a": [1, -3], "b": [2, 2.1]}, 0.25),
+        ({"a": [1, -4], "b": [2, 3]}, 0.5),
+        ({"a": [np.nan, -4], "b": [2, 2]}, np.nan),
+    ],
+)
+def test_the_largest_difference_of_the_outputs(monkeypatch, found, difference):
+    expected = {"a": np.float32([1, -4]), "b": np.float32([2, 2])}
+    monkeypatch.setattr(openvino.SavedModelServable, "run", lambda *given: expected)
+    servable = openvino.OpenVinoServable.__new__(openvino.OpenVinoServable)
+    servable.definitions = pb.SignatureDefMap()
+    servable.definitions.signature_def["s"].SetInParent()
+    arrays = {name: np.float32(values) for name, values in found.items()}
+    result = servable._largest_difference("s", lambda inputs: arrays, {})
+    assert result == pytest.approx(difference, nan_ok=True)
+    # Outputs that are all zero are compared too.
+    expected = {"a": np.zeros(2, np.float32)}
+    assert servable._largest_difference("s", lambda inputs: {"a": np.zeros(2)}, {}) == 0

@@ -1,10 +1,12 @@
 """The REST API: documented answers of TensorFlow Serving, the same numbers as gRPC, its limits."""
 
 import base64
+import contextlib
 import gc
 import http.client
 import importlib.util
 import json
+import logging
 import resource
 import socket
 import sys
@@ -533,3 +535,86 @@ def test_a_client_without_a_certificate_has_no_identity():
         SimpleNamespace(get_extra_info={"ssl_object": tls}.__getitem__),
     ):
         assert rest._identity(SimpleNamespace(transport=transport)) == {}
+
+
+def test_connections_are_closed_when_nothing_arrives_for_a_minute(model_folder, gate, monkeypatch):
+    """Not before, and not while a graph runs."""
+    clock = SimpleNamespace(now=0.0, looks=0)
+
+    def monotonic():
+        clock.looks += 1
+        return clock.now
+
+    def advance(seconds):
+        clock.now += seconds
+        # A look that begins later.
+        before = clock.looks
+        while clock.looks < before + 2:
+            time.sleep(0.001)
+
+    monkeypatch.setattr(rest, "_SWEEP_SECONDS", 0.001)
+    monkeypatch.setattr(rest, "time", SimpleNamespace(monotonic=monotonic))
+    with EmbeddedServer({"colors": model_folder}, load=gate.load, rest_port=0) as server:
+        connection = http.client.HTTPConnection(server.rest_address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", MODEL)
+            assert connection.getresponse().read()
+            own = connection.sock
+            advance(0)
+            advance(60)
+            connection.request("POST", f"{MODEL}:predict", json.dumps({"instances": GRAY.tolist()}))
+            assert gate.arrived.acquire(timeout=30)
+            advance(1000)
+            gate.open.set()
+            answer = connection.getresponse()
+            assert answer.status == 200 and answer.read()
+            advance(0)
+            advance(60)
+            connection.request("GET", MODEL)
+            assert connection.getresponse().read()
+            advance(0)
+            assert connection.sock is own
+            advance(60.5)
+            assert own.recv(1) == b""
+
+
+def test_a_client_that_is_gone_is_not_computed_for(model_folder, gate):
+    limits = ServerLimits(threads=1)
+    with EmbeddedServer(
+        {"colors": model_folder}, load=gate.load, limits=limits, rest_port=0
+    ) as server:
+        host, port = server.rest_address.split(":")
+        body = json.dumps({"instances": GRAY.tolist()})
+        head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection((host, int(port)), timeout=30) as connection:
+            connection.sendall((head + body).encode())
+            assert gate.arrived.acquire(timeout=30)
+        assert gate.canceled.acquire(timeout=30)
+        gate.open.set()
+
+
+def test_a_stopping_server_closes_each_connection_after_its_answer(server):
+    def answer():
+        connection = http.client.HTTPConnection(server.rest_address, timeout=30)
+        with contextlib.closing(connection):
+            connection.request("GET", "/v1/health/live")
+            found = connection.getresponse()
+            return found.status, found.getheader("Connection"), found.getheader("Server")
+
+    assert answer() == (200, None, "cnnkit")
+    server._rest._stopping = True
+    try:
+        assert answer() == (200, "close", "cnnkit")
+    finally:
+        server._rest._stopping = False
+
+
+def test_a_server_that_was_never_started_ends(colors_folder, caplog):
+    server = EmbeddedServer({"colors": colors_folder}, rest_port=0)
+    server.stop()
+    with EmbeddedServer({"colors": colors_folder}, rest_port=0) as server:
+        caplog.set_level(logging.INFO)
+        assert send(server, MODEL)[0] == 200
+    assert server._rest._sweeper.done()
+    # A line for each request is what `access_log` asks for.
+    assert not [one for one in caplog.records if one.name.startswith("aiohttp")]
