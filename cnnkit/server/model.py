@@ -170,7 +170,6 @@ class ServedModel:
         loaded = {**self.servables, version: servable}
         self.servables = dict(sorted(loaded.items(), reverse=True))
         self._set_state(version, VersionState(pb.ModelVersionStatus.AVAILABLE))
-        self._failed.pop(version, None)
         _LOG.info("Model %r: version %d is served", self.config.name, version)
 
     def _mark_failed(self, version: int, files: Fingerprint, error: CnnkitError) -> None:

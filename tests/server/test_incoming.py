@@ -228,3 +228,71 @@ def test_a_connection_by_ipv4_to_a_socket_of_ipv6():
 def test_a_zone_is_no_part_of_an_address():
     assert incoming._plain_host("fe80::1%eth0") == "fe80::1"
     assert incoming._plain_host("10.0.0.7") == "10.0.0.7"
+
+
+def test_the_bytes_of_a_connection():
+    """Those before the messages in reception do not count; another connection begins anew."""
+    connection = incoming._Connection()
+    assert [connection.size(found) for found in (None, Received(1, 5))] == [0, 5]
+    connection.counted = 3
+    assert [connection.size(Received(1, size)) for size in (2, 3, 5)] == [0, 0, 2]
+    for number, counted in ((None, 3), (1, 3), (1, 3), (2, 0)):
+        connection.recognize(None if number is None else Received(number, 9))
+        assert (connection.counted, connection.socket) == (counted, number)
+
+
+# Of a message: its bytes, 16 KiB of headers, and a hundredth for the frames of HTTP/2.
+MOST = 307_200 + 16_384 + 3_072
+
+
+@pytest.mark.parametrize(
+    ("size", "others", "received", "counted"),
+    [
+        (307_200, [], MOST + 1, 7 + MOST),
+        (307_200, [], 10**6, 7 + MOST),
+        (307_200, [], 7 + MOST - 1, 7 + MOST - 1),
+        (307_200, [5], None, 7 + 307_200),
+        # A call that is reset: nothing before the oldest of the others counts.
+        (None, [9, 20], 10**6, 9),
+        (None, [5], 10**6, 7),
+        (None, [], 10**6, 10**6),
+        (None, [], None, 7),
+    ],
+)
+def test_what_belongs_to_a_message_that_has_ended(size, others, received, counted):
+    connection = incoming._Connection(7, 1, {"ended": 0} | {str(one): one for one in others})
+    connection.remove("ended", size, None if received is None else Received(1, received))
+    assert connection.counted == min(counted, received or counted)
+    assert list(connection.tasks) == [str(one) for one in others]
+
+
+def test_a_connection_that_is_not_known_yet_is_looked_for():
+    async def receive():
+        sockets = Sockets()
+        counted = IncomingBytes(MemoryBudget(200), sockets)
+        sockets.sent, sockets.known = {"a": 0, "b": 0}, {"a"}
+        small, first = await begin(counted, sockets, "a", 10)
+        _, second = await begin(counted, sockets, "b", 300)
+        assert await is_refused(counted, second)
+        assert not first.done()
+        small.message.set_result(b"")
+        await first
+
+    asyncio.run(receive())
+
+
+def test_a_call_that_is_canceled_reads_no_further():
+    async def receive():
+        messages = Messages()
+        task = asyncio.create_task(
+            IncomingBytes(MemoryBudget(200), Sockets()).receive("a", messages.read)
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+        assert messages.message.cancelled()
+
+    asyncio.run(receive())

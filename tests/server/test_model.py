@@ -1,5 +1,6 @@
 """Versions that are written, broken, removed or added again."""
 
+import logging
 import shutil
 import time
 
@@ -314,3 +315,79 @@ def test_another_configuration_keeps_the_versions_of_a_folder(tmp_path):
     assert (moved.servables, moved.states) == ({}, {})
     moved.refresh()
     assert (list(moved.servables), folder.loaded, other.loaded) == ([1], [1, 2, 1], [1])
+
+
+def test_older_versions_are_loaded_beside_newer_ones(tmp_path):
+    folder = Folder(tmp_path / "all", "all")
+    folder.write(5)
+    folder.write(3)
+    folder.poll()
+    assert folder.poll() == [1, 3, 5]
+    folder.write(2)
+    folder.poll()
+    assert folder.poll() == [1, 2, 3, 5]
+
+
+def test_a_version_behind_one_that_fails(tmp_path):
+    """The newest one that can be loaded is served, whatever comes first."""
+    folder = Folder(tmp_path)
+
+    def load(name, version, path):
+        assert folder.model.states[version].state == pb.ModelVersionStatus.LOADING
+        if version == 3:
+            raise RunError("It is broken")
+
+    folder.model._load = load
+    folder.write(3)
+    folder.poll()
+    assert folder.poll() == [1]
+    folder.write(2)
+    folder.poll()
+    assert folder.poll() == [2]
+
+
+def test_the_first_version_may_be_the_one_with_number_0(tmp_path):
+    """It is served while a newer one is still written."""
+    for version in (0, 5):
+        (tmp_path / str(version)).mkdir()
+    (tmp_path / "0" / "saved_model.pb").write_text("")
+    config = ModelConfig("m", tmp_path, parse_version_policy("latest"))
+    first = ServedModel(config, lambda name, version, path: version)
+    for size in (1, 2):
+        (tmp_path / "5" / "saved_model.pb").write_text("x" * size)
+        first.refresh(wait_until_stable=True)
+    assert list(first.servables) == [0]
+
+
+def test_changes_of_a_version_are_counted_in_a_row(tmp_path, caplog):
+    folder = Folder(tmp_path)
+
+    def load(name, version, path):
+        raise RunError("It is broken")
+
+    folder.model._load = load
+    for size in range(20):
+        folder.write(2, "x" * size)
+        folder.poll()
+    folder.poll()
+    assert folder.model.states[2].details == "It is broken"
+    for size in range(30, 59):
+        folder.write(2, "x" * size)
+        folder.poll()
+    assert "files changed at each" not in caplog.text
+    folder.write(2, "")
+    folder.poll()
+    assert caplog.text.count("version 2 is not served yet: its files changed at each of 30") == 1
+
+
+def test_what_is_served_and_what_is_unloaded_is_told(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "cnnkit.server")
+    folder = Folder(tmp_path)
+    folder.write(2)
+    folder.poll()
+    folder.poll()
+    assert [one.getMessage() for one in caplog.records] == [
+        "Model 'm': version 1 is served",
+        "Model 'm': version 2 is served",
+        "Model 'm': version 1 is unloaded",
+    ]

@@ -153,6 +153,18 @@ def test_workers_that_start_end_at_once_when_the_command_is_to_stop():
     assert not psutil.Process().children()
 
 
+@pytest.mark.parametrize("last", ["exit 3", "touch {}/begun; exec cat"])
+def test_every_worker_must_be_ready(tmp_path, last):
+    """Not the first one alone: a later one exits, or is still starting when the command stops."""
+    script = f"if mkdir {tmp_path}/first; then echo ready; exec cat; fi 2>/dev/null; "
+    with WorkerPool(shell(script + last.format(tmp_path)), 2) as workers:
+        if last == "exit 3":
+            with pytest.raises(RunError, match="exited before it was ready. Received: exit code 3"):
+                workers.start(lambda: False)
+        else:
+            assert workers.start((tmp_path / "begun").exists) is None
+
+
 def test_a_worker_that_is_never_ready():
     with (
         WorkerPool([sys.executable, "-c", "raise SystemExit(3)"], 2) as workers,
