@@ -115,7 +115,7 @@ def _learn_limit(
     """
     limit = batch_limit(error)
     rows = [count_rows(part, query.declared) for part in parts]
-    if limit is None or None in rows or not 0 < limit < max(filter(None, rows), default=0):
+    if limit is None or None in rows or not 0 < limit < max(filter(None, rows)):
         return False
     calls.batch_limits[options.target, query.signature] = limit
     return True
@@ -211,7 +211,6 @@ def _send(
         f"{calls.address} refuses {name} of this request to {options.target.model!r}",
         code=refusal.code,
         details=refusal.details,
-        hint=refusal.hint,
         row=row,
         request_id=refusal.request_id,
     ) from refusal

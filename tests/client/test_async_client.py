@@ -70,6 +70,17 @@ def test_a_batch_in_parts_some_at_once():
     assert model.most_at_once == 2
 
 
+def test_headers():
+    model = Doubling()
+
+    async def use(client):
+        return await client.predict(X, model="m")
+
+    with fake_server(model) as address:
+        run(address, use, metadata={"x-tenant": "zoo"}, token="hush")
+    assert (model.headers["x-tenant"], model.headers["authorization"]) == ("zoo", "Bearer hush")
+
+
 def test_status_metadata_and_models():
     async def use(client):
         return (

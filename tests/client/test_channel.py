@@ -217,7 +217,10 @@ def test_headers():
     model = Doubling()
     with fake_server(model) as address:
         ask(address, metadata={"x-tenant": "zoo"})
-    assert model.headers["x-tenant"] == "zoo"
+        assert model.headers["x-tenant"] == "zoo"
+        with Client(address, metadata={"x-tenant": "parts"}) as client:
+            client.predict(np.zeros((2, 2)), model="m", batch_size=1)
+    assert (len(model.rows), model.headers["x-tenant"]) == (3, "parts")
     for name in ("X-Tenant", "grpc-timeout", "é", "x tenant", "", "x-tenant-bin"):
         with pytest.raises(UsageError, match="`metadata` must have names of headers as keys"):
             Client("localhost:1", metadata={name: "zoo"})

@@ -100,7 +100,9 @@ def test_one_answer_is_not_made_of_two_versions():
 
 def test_sleeping_flows_keep_their_order_and_do_not_nest():
     def wait(seconds):
+        begun = time.monotonic()
         yield Sleep(seconds)
+        assert time.monotonic() - begun >= seconds
         return seconds
 
     delays = [0.03, 0.01, 0.02, 0.0]

@@ -15,6 +15,7 @@ from cnnkit.client import (
 )
 from cnnkit.client.calls import Calls
 from cnnkit.client.channel import ChannelOptions
+from cnnkit.client.flow import RpcFailure
 from cnnkit.client.predict_calls import find_refused_row, predict_flow
 from cnnkit.errors import UsageError
 from cnnkit.wire import cnnkit_serving_pb2 as pb
@@ -172,6 +173,32 @@ def test_a_batch_is_split_by_the_limit_that_the_server_names(batch_size):
         del model.rows[:]
         client.predict(x[:5], model="m", batch_size=batch_size)
         assert model.rows == [5, 2, 2, 1]
+        limit[0] = 1
+        del model.rows[:]
+        client.predict(x[:2], model="m", batch_size=batch_size)
+        assert model.rows == [2, 1, 1]
+
+
+def test_parts_are_split_by_a_limit_below_the_largest():
+    """Also where the last one is smaller than the limit."""
+    model = limited([6])
+    x = np.arange(40, dtype=np.float32).reshape(20, 2)
+    with fake_server(model) as address, Client(address, concurrency=1) as client:
+        np.testing.assert_array_equal(client.predict(x, model="m", batch_size=8)["y"], 2 * x)
+    assert model.rows == [8, 6, 2, 6, 2, 4]
+
+
+def test_a_limit_that_a_request_keeps_is_no_reason_to_split_it():
+    """A server that refuses as many rows as it names would be asked for ever."""
+    text = "Task size 20 is larger than maximum input batch size 20"
+    model = Doubling(lambda number, context: context.abort(REFUSED, text))
+    with (
+        fake_server(model) as address,
+        Client(address) as client,
+        pytest.raises(InvalidRequest, match="Send at most 20 at once"),
+    ):
+        client.predict(np.zeros((20, 2), np.float32), model="m")
+    assert model.rows == [20]
 
 
 def test_a_known_request_is_split_when_the_limit_falls():
@@ -253,6 +280,7 @@ def test_a_refused_file_is_found_by_halves():
         ({}, {}),
         ({"x": np.array(b"a", object)}, {}),
         ({"x": np.zeros((2, 3))}, {}),
+        ({"x": np.zeros(2)}, {}),
         ({"x": np.array([[b"a"], [b"b"]], object)}, {}),
         ({**files("ab"), "y": np.zeros(2)}, {}),
         (files("ab"), {"code": "OUT_OF_RANGE"}),
@@ -297,6 +325,14 @@ def test_the_newest_version_computes_all_parts():
     sent = [pb.PredictRequest.FromString(one.request) for one in again]
     assert [decode_tensor(one.inputs["x"]).tolist() for one in sent] == [[[1]], [[3]]]
     assert [one.model_spec.version.value for one in sent] == [2, 2]
+    # A row that is refused now has its place in the whole batch.
+    ask_again = predict_flow(calls, {"x": np.float32([[1], [2], [3]])}, "s", None, options)
+    next(ask_again)
+    flows = list(ask_again.send(first).flows)
+    next(flows[1])
+    with pytest.raises(InvalidRequest, match=r"refuses x\[2\] of this request") as caught:
+        flows[1].throw(RpcFailure("INVALID_ARGUMENT", "x[0]: bad", "r-7"))
+    assert (caught.value.row, caught.value.request_id) == (2, "r-7")
     with pytest.raises(StopIteration) as end:
         ask.send([(2, {"y": np.float32([[value]])}) for value in (70, 90)])
     assert end.value.value["y"].tolist() == [[70], [8], [90]]
