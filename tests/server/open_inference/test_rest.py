@@ -6,6 +6,8 @@ import json
 import numpy as np
 import pytest
 
+from cnnkit.server.open_inference.rest import InferenceRest, _header_length
+from cnnkit.server.status_error import StatusError
 from tests.server.open_inference.conftest import IMAGES
 
 MODEL = "/v2/models/colors"
@@ -168,3 +170,51 @@ def test_the_limits_are_those_of_every_api(server):
     assert document(server, f"{MODEL}/infer", b" " * (2**20 + 1))[0] == 413
     objects = b'{"inputs": [' + b"{}," * 300_000 + b"{}]}"
     assert infer(server, objects) == (429, {"error": "Server memory for requests is full"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "has_body"),
+    [
+        ("GET", "/v2", "REST ServerMetadata", False),
+        ("GET", "/v2/", "REST ServerMetadata", False),
+        ("GET", MODEL, "REST ModelMetadata", False),
+        ("GET", f"{MODEL}/versions/2", "REST ModelMetadata", False),
+        ("GET", f"{MODEL}/ready", "REST ModelReady", False),
+        ("GET", f"{MODEL}/versions/2/ready", "REST ModelReady", False),
+        ("POST", f"{MODEL}/infer", "REST ModelInfer", True),
+        ("POST", f"{MODEL}/versions/2/infer", "REST ModelInfer", True),
+        ("POST", "/v2", None, None),
+        ("POST", MODEL, None, None),
+        ("POST", f"{MODEL}/ready", None, None),
+        ("GET", f"{MODEL}/infer", None, None),
+        ("GET", "/v2/models", None, None),
+        ("GET", f"{MODEL}/other", None, None),
+        ("DELETE", MODEL, None, None),
+    ],
+)
+def test_the_call_of_each_path(method, path, name, has_body):
+    route = InferenceRest(None, None, None, None).route(method, path, {})
+    assert (None if route is None else (route[0], route[2])) == (
+        None if name is None else (name, has_body)
+    )
+
+
+def test_the_header_of_a_body_with_binary_tensors():
+    for text, most in (("0", 0), ("7", 7), ("007", 7)):
+        assert _header_length(text, most) == int(text)
+    for text in ("8", "-1", "", "7.0", "\u00b2", "0" * 20, "9" * 5000):
+        with pytest.raises(StatusError) as caught:
+            _header_length(text, 7)
+        assert caught.value.details.startswith(
+            f"The header {LENGTH} must be the bytes of the JSON, at most 7, received {text[:20]}"
+        )
+
+
+def test_names_and_versions_in_a_path(server):
+    status, found = document(server, "/v2/models/a%20b/versions/1")
+    assert (status, found["name"], found["versions"]) == (200, "a b", ["1", "2"])
+    assert found["inputs"][0]["shape"] == [-1, 8, 8, 3]
+    assert document(server, f"{MODEL}/versions/stable/ready") == (
+        200,
+        {"name": "colors", "ready": True},
+    )
