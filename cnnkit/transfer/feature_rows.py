@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.linalg import lapack, solve_triangular
 
+from cnnkit.transfer.blas_threads import blas_threads, map_in_threads
+
+Result = TypeVar("Result")
 # Number of feature columns that are converted and multiplied at a time.
 COLUMNS = 2048
 # Squared distance of a vector from the span of others, relative to the largest squared length,
@@ -31,9 +36,10 @@ class FeatureRows:
 
     def __init__(self, values: np.ndarray, l2: bool) -> None:
         self.values, self.lengths = values, np.ones((len(values), 1))
-        self._squares = np.zeros(len(values))
-        for _, block in self.blocks():
-            self._squares += np.einsum("ij,ij->i", block, block)
+        self._starts = range(0, values.shape[1], COLUMNS)
+        self._squares = np.sum(
+            self._map_blocks(lambda columns: (self._block(columns) ** 2).sum(1)), axis=0
+        )
         if l2:
             positive = self._squares > 0
             self.lengths[positive, 0] = np.sqrt(self._squares[positive])
@@ -49,11 +55,14 @@ class FeatureRows:
         """Return the largest squared length of a vector."""
         return float(self._squares.max())
 
-    def blocks(self, dtype: DTypeLike = np.float64) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield the vectors in blocks of columns, (n, b)."""
-        for start in range(0, self.shape[1], COLUMNS):
-            columns = slice(start, start + COLUMNS)
-            yield columns, (self.values[:, columns] / self.lengths).astype(dtype, copy=False)
+    def _block(self, columns: slice, dtype: DTypeLike = np.float64) -> np.ndarray:
+        """Return a block of columns, (n, b)."""
+        return self.values[:, columns].astype(dtype) / self.lengths.astype(dtype)
+
+    def _map_blocks(self, function: Callable[[slice], Result]) -> list[Result]:
+        """Return the results of a function of all columns, in blocks, by threads."""
+        blocks = [slice(start, start + COLUMNS) for start in self._starts]
+        return map_in_threads(function, blocks, min(blas_threads(), len(blocks)))
 
     def gram(self, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return the inner products of all pairs, (n, n) float64.
@@ -61,16 +70,25 @@ class FeatureRows:
         Args:
             dtype: Type of the products within a block of columns; the blocks are added in float64.
         """
-        products = np.zeros((len(self.values), len(self.values)))
-        for _, block in self.blocks(dtype):
-            products += block @ block.T
+        products, lock = np.zeros((len(self.values), len(self.values))), threading.Lock()
+
+        def add(columns: slice) -> None:
+            block = self._block(columns, dtype)
+            product = block @ block.T
+            with lock:
+                np.add(products, product, out=products)
+
+        self._map_blocks(add)
         return products
 
     def combine(self, coefficients: np.ndarray) -> np.ndarray:
         """Return sums of the vectors times coefficients, (n, k), as (k, d) float64."""
         sums = np.empty((coefficients.shape[1], self.shape[1]))
-        for columns, block in self.blocks():
-            sums[:, columns] = coefficients.T @ block
+
+        def fill(columns: slice) -> None:
+            sums[:, columns] = coefficients.T @ self._block(columns)
+
+        self._map_blocks(fill)
         return sums
 
     def coordinates(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:

@@ -25,6 +25,7 @@ from scipy.linalg import lapack
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
+from cnnkit.transfer.blas_threads import blas_threads, map_in_threads
 from cnnkit.transfer.feature_rows import FeatureRows
 
 # A class is done when the minimum is known to be at most this part below its objective.
@@ -43,6 +44,10 @@ SLOPE = 1e-3
 LINE_STEPS = 30
 # Weights of a row in the preconditioner, between none and all classes within the margin.
 MIN_SHARE = 0.05
+# Rows from which the threads of BLAS compute the preconditioner together.
+MANY_ROWS = 1500
+# Classes of a thread, at least.
+MIN_CLASSES = 4
 # Difference of the preconditioner from the identity from which it is float32.
 MIN_DIFFERENCE = 0.01
 
@@ -207,10 +212,58 @@ def fit_squared_hinge(
         ConvergenceWarning: If a class was not solved within `NEWTON_STEPS`.
     """
     targets = np.asarray(targets, np.float64)
+    classes = targets.shape[1]
     size = len(rows) if rows.is_gram else rows.matrix.shape[1]
-    result = np.zeros((size, targets.shape[1])) if start is None else start.copy()
-    active, weights, inverse = np.arange(targets.shape[1]), result, np.empty(0)
+    weights = np.zeros((size, classes)) if start is None else start
     decided = rows.matrix @ weights
+    share = np.count_nonzero(targets * (targets - decided) > 0) / targets.size
+    scale = float(2 * c * max(MIN_SHARE, share))
+    if len(rows) < MANY_ROWS:
+        [inverse] = map_in_threads(rows.preconditioner, [scale], 1)
+    else:
+        inverse = rows.preconditioner(scale)
+    workers = min(blas_threads(), -(-classes // MIN_CLASSES))
+    solved = map_in_threads(
+        lambda group: _solve(
+            rows, targets[:, group], c, weights[:, group], decided[:, group], inverse, scale
+        ),
+        np.array_split(np.arange(classes), workers),
+        workers,
+    )
+    if missed := sum(missed for _, missed in solved):
+        warnings.warn(
+            f"{missed} of {classes} support vector machines with C = {c:g} did not converge; "
+            "features of about unit length are easier",
+            ConvergenceWarning,
+            stacklevel=2,
+        )
+    return np.hstack([result for result, _ in solved])
+
+
+def _solve(
+    rows: TrainingRows,
+    targets: np.ndarray,
+    c: float,
+    weights: np.ndarray,
+    decided: np.ndarray,
+    inverse: np.ndarray,
+    scale: float,
+) -> tuple[np.ndarray, int]:
+    """Take Newton's steps for some classes.
+
+    Args:
+        rows: The training rows.
+        targets: (n, k) of 1, -1 and 0.
+        c: Weight of the loss.
+        weights: Weights from which to start.
+        decided: Their decision values, (n, k).
+        inverse: The preconditioner.
+        scale: Its scale.
+
+    Returns:
+        The weights, and the number of classes that did not converge.
+    """
+    result, active = weights.copy(), np.arange(targets.shape[1])
     for step in range(NEWTON_STEPS + 1):
         slack = np.maximum(0, targets * (targets - decided))
         losses = 2 * c * slack * targets
@@ -228,23 +281,12 @@ def fit_squared_hinge(
             one[:, open_] for one in (weights, decided, targets, negative, slack)
         )
         within = np.where(slack > 0, 2 * c, 0.0)
-        if not step:
-            share = max(MIN_SHARE, np.count_nonzero(slack) / slack.size)
-            scale = float(2 * c * share)
-            inverse = rows.preconditioner(scale)
         direction = _newton_direction(rows, -negative, within, inverse, scale)
         along = rows.matrix @ direction
         length = _line_search(rows, targets, c, weights, decided, direction, along)
         weights = weights + length * direction
         decided = decided + length * along
-    if missed := np.count_nonzero(gap > REPORTED_GAP * objective):
-        warnings.warn(
-            f"{missed} of {result.shape[1]} support vector machines with C = {c:g} did not "
-            "converge; features of about unit length are easier",
-            ConvergenceWarning,
-            stacklevel=2,
-        )
-    return result
+    return result, np.count_nonzero(gap > REPORTED_GAP * objective)
 
 
 def _newton_direction(
