@@ -43,6 +43,7 @@ OUTPUTS = {
     "_deprecation.py": {"warnings.warn"},  # quotes names of arguments of cnnkit alone
     "export/isolated_worker.py": {"print"},  # JSON for the parent process
     "server/load_trial_worker.py": {"print"},  # the same
+    "transfer/squared_hinge.py": {"warnings.warn"},  # quotes numbers alone
 }
 
 
@@ -89,6 +90,20 @@ def test_a_line_stays_one_line_whatever_a_name_holds(capsys):
     assert cell("Pomeranian \u30d4\u30ab e\u0301 \U0001f415") == (
         "Pomeranian \u30d4\u30ab e\u0301 \U0001f415"
     )
+
+
+def test_the_longest_line_and_name_are_shown_whole(capsys):
+    print_line("a" * 20_000)
+    assert capsys.readouterr().out == "a" * 20_000 + "\n"
+    print_line("a" * 20_001)
+    assert capsys.readouterr().out.endswith("a... (20,001 characters)\n")
+    assert cell("b" * 200) == "b" * 200
+    assert cell("b" * 201) == "b" * 200 + "... (201 characters)"
+
+
+def test_truth_values_are_no_numbers():
+    rows = [{"finished": True, "share": 0.5}, {"finished": False, "share": 12.25}]
+    assert table(rows) == ["finished  share", "True        0.5", "False     12.25"]
 
 
 def test_a_line_of_the_log_stays_one_line():

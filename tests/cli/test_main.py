@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 from PIL import Image
 
 from cnnkit import __version__, alexnet
+from cnnkit._untrusted.images import ENVIRONMENT_VARIABLE
 from cnnkit.cli.commands import train as train_command
+from cnnkit.cli.console import is_quiet
 from cnnkit.cli.main import command_names, main, main_train
+from cnnkit.cli.option_names import in_options
+from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
 
 
@@ -208,6 +213,53 @@ def test_unexpected_failures_and_interrupts(capsys, monkeypatch):
 
     monkeypatch.setattr(train_command, "run", interrupt)
     assert main(["train"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (MemoryError(), 1, "error: Memory is full; a smaller --batch-size takes less."),
+        (OSError("odd"), 1, "error: OSError: odd (--debug shows the traceback)"),
+        (OSError(2, "No such file", b"a\xff"), 1, "cannot be used. Received: No such file."),
+        (ModuleNotFoundError("No module", name="sklearn.svm"), 2,
+         "needs the package sklearn, which is not installed. Install it: pip install scikit-learn"),
+        (ModuleNotFoundError("No module", name="shtab"), 2, "Install it: pip install shtab."),
+        (ModuleNotFoundError("No a", name="cnnkit.a"), 1, "error: ModuleNotFoundError: No a"),
+        (ModuleNotFoundError("No module"), 1, "error: ModuleNotFoundError: No module"),
+        (UsageError("wrong"), 2, "cnnkit: error: wrong.\n"),
+        (KeyboardInterrupt(), 130, "cnnkit: interrupted\n"),
+        (BrokenPipeError(), 1, ""),
+        (SystemExit(3), 3, ""),
+        (SystemExit("text"), 1, ""),
+    ],
+)  # fmt: skip
+def test_how_a_command_ends(error, code, text, capsys, monkeypatch):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("cnnkit.cli.commands.recipes.run", fail)
+    assert main(["recipes"]) == code
+    said = capsys.readouterr().err
+    assert text in said and said.count("\n") == bool(text)
+
+
+@pytest.mark.parametrize("before", [None, "1234"])
+def test_a_command_leaves_the_process_as_it_was(before, capsys, monkeypatch):
+    if before is None:
+        monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(ENVIRONMENT_VARIABLE, before)
+    seen, format_warning = [], warnings.formatwarning
+
+    def look(_):
+        seen.append((os.environ[ENVIRONMENT_VARIABLE], is_quiet(), in_options("`json`")))
+
+    monkeypatch.setattr("cnnkit.cli.commands.recipes.run", look)
+    assert main(["--quiet", "recipes", "--max-image-pixels", "5"]) == 0
+    assert seen == [("5", True, "--json")]
+    assert os.environ.get(ENVIRONMENT_VARIABLE) == before
+    assert (is_quiet(), in_options("`json`")) == (False, "`json`")
+    assert warnings.formatwarning is format_warning
 
 
 @pytest.mark.parametrize(

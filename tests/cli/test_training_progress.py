@@ -72,4 +72,60 @@ def test_what_is_left_of_a_resumed_run(epoch, step, line):
         "test_images": 1, "recipe": None, "first_epoch": epoch, "first_step": step,
     }  # fmt: skip
     TerminalProgress(out).on_train_begin(facts)
-    assert out.getvalue().splitlines()[1:] == ([] if line is None else [line])
+    first, *rest = out.getvalue().splitlines()
+    assert rest == ([] if line is None else [line])
+    assert first == (
+        "alexnet, 1 parameters, 2 classes (a, b); 2 training and 1 held-out images; "
+        "1 replica on the CPU"
+    )
+
+
+@pytest.mark.parametrize(
+    ("deviations", "changes", "line"),
+    [
+        ([], [], None),
+        (["a"], [], "1 way that `cnnkit recipes x` lists"),
+        (["a", "b"], [], "2 ways that `cnnkit recipes x` lists"),
+        (["a", "b", "c"], ["c"], "c; 2 other ways that `cnnkit recipes x` lists"),
+        (["c"], ["c"], "c"),
+    ],
+)
+def test_what_differs_from_the_paper_is_told(deviations, changes, line):
+    out = io.StringIO()
+    facts = {
+        "epochs": 1, "process": 2, "devices": ["GPU"] * 2, "left_out": "see `verify=True`",
+        "classes": 6, "class_names": list("abcdef"), "model": "vgg16", "parameters": 12_345,
+        "training_images": 2000, "test_images": 1000, "recipe": "x", "first_epoch": 1,
+        "first_step": 1, "deviations": deviations, "changes": changes,
+    }  # fmt: skip
+    progress = TerminalProgress(out)
+    progress.on_train_begin(facts)
+    first, *rest = out.getvalue().splitlines()
+    # Six classes are not named.
+    assert first == (
+        "vgg16, 12,345 parameters, 6 classes; 2,000 training and 1,000 held-out images; "
+        "2 replicas on the GPU; see `verify=True`"
+    )
+    assert rest == ([] if line is None else [f"deviates from the paper: {line}"])
+    assert progress.process == 2
+    five = facts | {"classes": 5, "class_names": list("abcde")}
+    progress.on_train_begin(five)
+    assert "5 classes (a, b, c, d, e);" in out.getvalue()
+
+
+def test_the_line_of_an_epoch_and_messages():
+    out = io.StringIO()
+    progress = TerminalProgress(out)
+    progress._epochs = 9
+    progress.on_epoch_end({
+        "epoch": 2, "loss": 1.23456, "accuracy": 0.75, "val_loss": 2.5, "val_accuracy": 0.625,
+        "images_per_second": 1234.5,
+    })  # fmt: skip
+    progress.on_message("lower `learning_rate`")
+    progress.on_train_end({})
+    assert out.getvalue() == (
+        "epoch 2/9  loss 1.235  error 25.0%  held out: loss 2.500  error 37.5%  1234 images/s\n"
+        "note: lower `learning_rate`\n"
+    )
+    TerminalProgress(out, show_times=True).on_train_end({"reading": 0.0})
+    assert out.getvalue().endswith("time: reading 0.0 s (0%)\n")

@@ -16,6 +16,7 @@ from cnnkit.cli.values import (
     OutputFile,
     Whole,
     WholeNumbers,
+    classifier_path,
     image_file,
     input_file,
     input_folder,
@@ -47,6 +48,23 @@ def test_numbers_are_finite_and_in_their_range():
         assert "whole numbers with commas, each of at least 1" in refusal(
             WholeNumbers(minimum=1), text
         )
+
+
+@pytest.mark.parametrize(
+    ("kind", "allowed", "refused"),
+    [
+        (values.COUNT, ("1",), ("0",)),
+        (values.INDEX, ("0",), ("-1",)),
+        (values.SEED, ("0", "4294967295"), ("-1", "4294967296")),
+        (values.LEVEL, ("0", "255"), ("-0.1", "255.1")),
+        (values.SECONDS, ("0.01",), ("0",)),
+    ],
+)
+def test_numbers_at_their_limits(kind, allowed, refused):
+    for text in allowed:
+        assert kind(text) == float(text)
+    for text in refused:
+        refusal(kind, text)
 
 
 def test_datasets_must_exist(tmp_path, monkeypatch):
@@ -112,6 +130,11 @@ def test_inputs_are_what_the_argument_needs(tmp_path):
     assert "received the folder" in refusal(input_file, tmp_path)
     assert "received the file" in refusal(input_folder, paths["labels.txt"])
     assert "No run folder" in refusal(network_path, tmp_path)
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "pipeline.skops").touch()
+    told = refusal(classifier_path, tmp_path / "saved")
+    assert "received the classifier of features" in told
+    assert f"Classify with: cnnkit transfer predict {tmp_path / 'saved'} IMAGE" in told
 
 
 def test_an_image_is_checked_against_the_limit_of_the_command(tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ def read_object_parts(
     """
     from cnnkit.cli.read_image import center_window, read_image
 
-    window = np.array([size, size] if isinstance(size, int) else size)
+    window = np.broadcast_to(size, 2)
     entries = _read_entries(file)
     images = []
     boxes: dict[str, list[Box]] = {name: [] for name in (entries[0][1] if entries else {})}

@@ -1,11 +1,13 @@
 """`cnnkit bench`: its options and its report, against a known server."""
 
+import argparse
 import json
 from pathlib import Path
 
 import grpc
 import pytest
 
+from cnnkit.cli.commands.bench import _document, _summary
 from cnnkit.cli.main import main
 from cnnkit.client import load_test
 from tests.helpers.fake_servers import Doubling, fake_server
@@ -147,3 +149,29 @@ def test_arguments_that_cannot_be(bench, options, text):
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert text in err
     assert model.predicts <= 1
+
+
+def test_the_words_of_the_table():
+    found = {
+        "model": "m", "signature": "s", "server": "host:1", "callers": 2, "images_per_request": 3,
+        "answered": 0, "requests": 5, "seconds": 1.234, "requests_per_second": 0.0,
+        "images_per_second": 0.0, "latency_ms": {"p50": None}, "errors": {"UNAVAILABLE": 5},
+        "client_cpu_share": 0.126,
+    }  # fmt: skip
+    assert _summary(found) == [
+        "m s at host:1, 2 callers, 3 images a request",
+        "requests   0 answered of 5 in 1.23 s",
+        "throughput 0.0 requests/s, 0.0 images/s",
+        "errors     5 UNAVAILABLE",
+        "caller CPU 13% of one core",
+    ]
+
+
+def test_nothing_answered_has_no_latency():
+    result = load_test.LoadTestResult((), {"UNAVAILABLE": 5}, 2.0, 0.5)
+    args = argparse.Namespace(
+        server="host:1", model="m", model_version=3, version_label=None, batch=2, callers=1
+    )
+    found = _document(args, "s", result)
+    assert found["latency_ms"] == dict.fromkeys(("p50", "p90", "p95", "p99", "max"))
+    assert (found["version"], found["client_cpu_share"], found["answered"]) == (3, 0.25, 0)

@@ -6,6 +6,7 @@ import os
 import pytest
 from PIL import Image
 
+from cnnkit.cli.commands import data
 from cnnkit.cli.main import main
 from tests.helpers.images import write_files, write_flawed_folder
 
@@ -92,9 +93,41 @@ def test_data_sample_writes_files(tmp_path, capsys):
 
 
 def test_samples_of_the_same_name_in_several_folders(tmp_path, capsys):
-    write_files(tmp_path / "set", [f"{c}/{s}/1.png" for c in "ab" for s in "xyz"])
-    words = ["data", "sample", f"folder:{tmp_path / 'set'}", "--count", "2", "--split", "train"]
+    write_files(tmp_path / "set", [f"{c}/{s}/1.png" for c in ("a", "b" * 120) for s in "xyz"])
+    words = ["data", "sample", f"folder:{tmp_path / 'set'}", "--count", "4", "--split", "train"]
     assert main([*words, "--output", str(tmp_path / "s")]) == 0
     paths = capsys.readouterr().out.split()
-    assert len(paths) == len(set(paths)) == 2
-    assert all(path.endswith("-1-label-a.png") for path in paths)
+    assert len(paths) == len(set(paths)) == 4
+    # A long name of a class is cut.
+    for path, label in zip(paths, ("a", "a", "b" * 100, "b" * 100), strict=True):
+        assert path.endswith(f"-1-label-{label}.png")
+
+
+def test_ten_files_are_listed(capsys):
+    data._print_list("ten", list("abcdefghij"))
+    assert capsys.readouterr().out.splitlines() == ["ten", *(f"  {one}" for one in "abcdefghij")]
+    data._print_list("eleven", list("abcdefghijk"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == ["  j", "  and 1 more: --json names all"] and len(lines) == 12
+
+
+def test_more_samples_than_images_are_refused(tmp_path, capsys):
+    words = ["data", "sample", "digits", "--output", str(tmp_path / "s"), "--count"]
+    assert main([*words, "360"]) == 2
+    assert (
+        "The split test of digits has 359 images. Expected: --count of 1 to 359. Received: 360"
+        in capsys.readouterr().err
+    )
+    assert not (tmp_path / "s").exists()
+
+
+def test_files_left_out_are_told_beside_the_shards(tmp_path, capsys):
+    write_files(tmp_path / "set", [f"{c}/{i}.png" for c in "ab" for i in range(5)])
+    write_files(tmp_path / "set", ["a/notes.txt"], b"text")
+    words = ["data", "shard", f"folder:{tmp_path / 'set'}", "--output", str(tmp_path / "s")]
+    assert main(words) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("8 training and 2 test images") and second.startswith("1 file left out")
+    assert main([*words[:-1], str(tmp_path / "t"), "--json"]) == 0
+    files = list((tmp_path / "t").glob("*.tfrecord"))
+    assert json.loads(capsys.readouterr().out)["files"] == len(files) > 0

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,7 +16,9 @@ from cnnkit._file_tree import newest_results
 from cnnkit.cli.commands import evaluate as evaluate_command
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset
+from cnnkit.errors import UsageError
 from cnnkit.evaluation import EvaluatedModel, evaluate
+from cnnkit.evaluation.metrics import ClassErrors, ImagePrediction
 from cnnkit.evaluation.published import PublishedError
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import LABELS, SIZE, network, write_folder, write_run
@@ -113,6 +116,57 @@ def test_the_table(run, dataset, capsys):
         assert [label, answer] == [one["label"], one["top"][0][0]]
         expected = [f"{one['probability']:.1%}", f"{one['top'][0][1]:.1%}"]
         assert [right.strip(), probability.strip()] == expected
+
+
+def test_the_options_of_an_evaluation_reach_it(run, dataset, monkeypatch, capsys):
+    seen = []
+
+    def record(members, split, labels, **options):
+        seen.append((members[0].scales, labels, options))
+        raise UsageError("reached")
+
+    monkeypatch.setattr("cnnkit.evaluation.evaluate", record)
+    words = ["--protocol", "dense", "--average", "probabilities", "--scales", "13,16"]
+    words += ["--batch-size", "5", "--strategy", "mirrored", "--replicas", "1"]
+    assert main(["evaluate", str(run), *words]) == 2
+    [(scales, labels, options)] = seen
+    assert (scales, labels, options["strategy"].num_replicas_in_sync) == ((13, 16), LABELS, 1)
+    assert (options["protocol"], options["average"]) == ("dense", "probabilities")
+    assert options["batch_size"] == 5
+    assert options["state"].name.startswith("dense-13_16-")
+    assert callable(options["progress"])
+
+
+def rows_of(classes):
+    errors = {"top1_error": 0.5, "top5_error": 0.25, "top1_interval": (0.4, 0.6),
+              "top5_interval": (0.2, 0.3), "images": 40, "members": ()}  # fmt: skip
+    result = SimpleNamespace(classes=classes, **errors)
+    return evaluate_command._rows(result, [SimpleNamespace(name="net", scales=(9,))], None)
+
+
+def test_of_more_than_twenty_classes_the_worst_are_shown():
+    classes = [ClassErrors(f"c{i}", 2, i / 100, 0.0) for i in range(20)]
+    assert [row["class"] for row in rows_of(classes)[:-1]] == [f"c{i}" for i in range(20)]
+    # The one without images is not among them.
+    empty, worst = ClassErrors("empty", 0, None, None), ClassErrors("worst", 2, 0.9, 0.5)
+    rows = rows_of([*classes, empty, worst])
+    assert [row["class"] for row in rows[:3]] == ["worst", "c19", "c18"]
+    assert [row["class"] for row in rows[-2:]] == ["c1", "all, net at 9"] and len(rows) == 21
+    assert rows[-1] == {
+        "class": "all, net at 9", "images": 40, "top-1 error": "50.0%",
+        "top-1 95 %": "40.0% to 60.0%", "top-5 error": "25.0%", "top-5 95 %": "20.0% to 30.0%",
+    }  # fmt: skip
+
+
+def test_all_mistakes_are_shown_if_they_are_few(capsys):
+    one = ImagePrediction(0, "image", "a", 0.25, (("b", 0.75),))
+    for mistakes, wrong, text in (((one,) * 5, 5, "all mistakes"), ((one,) * 6, 6, "the 5 worst")):
+        result = SimpleNamespace(mistakes=mistakes, top1_error=wrong / 10, images=10)
+        evaluate_command._print_mistakes(result, "digits")
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(text) and len(lines) == 7
+    evaluate_command._print_mistakes(SimpleNamespace(mistakes=()), "digits")
+    assert capsys.readouterr().out == ""
 
 
 def test_five_classes_have_no_top_5_error(tmp_path, capsys):

@@ -47,7 +47,10 @@ def test_one_result_in_full(capsys):
         (["--paper", "resnet"], "--paper must be"),
         (["--state", "done"], "--state must be"),
         (["vgg.table3.d.256.top1", "--paper", "vgg"], "--paper must not be given with"),
+        (["vgg.table3.d.256.top1", "--state", "repeated"], "--state must not be given with"),
         (["--markdown", "--json"], "--markdown prints the whole page"),
+        (["--markdown", "--paper", "vgg"], "--markdown prints the whole page"),
+        (["--markdown", "vgg.table3.d.256.top1"], "--markdown prints the whole page"),
     ],
 )
 def test_wrong_calls_are_one_line(words, text, capsys):

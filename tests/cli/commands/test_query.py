@@ -1,5 +1,6 @@
 """`cnnkit query`: tables, folders, standard input, explanations, readiness."""
 
+import argparse
 import io
 import json
 import os
@@ -14,8 +15,10 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from cnnkit.cli.connection import add_connection_arguments, open_client
 from cnnkit.cli.main import main
-from cnnkit.client import Explanation
+from cnnkit.client import TLS, Explanation
+from cnnkit.errors import UsageError
 from cnnkit.figures import draw_explanations
 from cnnkit.wire import cnnkit_serving_pb2 as pb
 from tests.helpers.fake_servers import Brightness, fake_server
@@ -282,6 +285,38 @@ def test_labels_of_versions_have_a_new_name(query, brightness):
     assert (code, out) == (2, "")
     assert note == "cnnkit: note: --label is now --version-label; --label works until 0.3.0"
     assert "`PATH` must be an existing image file or folder. Received: none.png" in error
+
+
+@pytest.mark.parametrize(
+    ("words", "tls"),
+    [
+        ([], False),
+        (["--tls"], True),
+        (["--tls", "--tls-ca", "a"], TLS(Path("a"), None, None)),
+        (["--tls-cert", "b", "--tls-key", "c"], TLS(None, Path("b"), Path("c"))),
+    ],
+)
+def test_a_certificate_implies_encryption(words, tls, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr("cnnkit.client.Client", lambda *a, **k: opened.append((a, k)))
+    parser = argparse.ArgumentParser()
+    add_connection_arguments(parser)
+    open_client(parser.parse_args(words), "host:1", timeout=3)
+    assert opened == [(("host:1",), {"tls": tls, "token": None, "timeout": 3})]
+    (tmp_path / "token").write_text(" secret \nsecond line\n")
+    words = [*words, "--token-file", str(tmp_path / "token")]
+    open_client(parser.parse_args(words), "host:1")
+    assert opened[1][1] == {"tls": tls, "token": "secret"}
+
+
+def test_a_token_that_cannot_be_read(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_connection_arguments(parser)
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    for name, reason in (("none", "No such file or directory"), ("bytes", "not UTF-8")):
+        args = parser.parse_args(["--token-file", str(tmp_path / name)])
+        with pytest.raises(UsageError, match=f"--token-file .*{name} cannot be read.*{reason}"):
+            open_client(args, "host:1")
 
 
 def test_a_token_goes_with_the_call(query, tmp_path):

@@ -1,11 +1,16 @@
 """`cnnkit reproduce`: a result beside the paper's, and what it asks for."""
 
+import dataclasses
 import json
+import re
+from types import SimpleNamespace
 
 import pytest
 
+from cnnkit.cli.commands.reproduce import _print
 from cnnkit.cli.main import main
 from cnnkit.data import load
+from cnnkit.papers import find_paper_result
 from cnnkit.reproduction.procedures import PROCEDURES, Procedure, open_data
 
 
@@ -20,6 +25,11 @@ def test_a_result_stands_beside_the_papers(tmp_path, capsys):
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["value"], found["paper"], found["ran"]) == (138.357544, 138.0, 0)
+    assert main(words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        "all seeds were in the file, and none ran", str(output / "vgg.table2.d.parameters.jsonl")
+    ]  # fmt: skip
     records = (output / "vgg.table2.d.parameters.jsonl").read_text().splitlines()
     assert [json.loads(line)["record"] for line in records] == ["seed", "summary"]
 
@@ -60,3 +70,25 @@ def test_what_is_missing_is_one_line(words, text, tmp_path, capsys):
     assert text in error
     assert error.count("\n") == 1
     assert not (tmp_path / "papers").exists()
+
+
+def test_the_ledger_and_the_differences_are_told(capsys):
+    result = find_paper_result("alexnet.text.cifar10.with-lrn")
+    found = SimpleNamespace(
+        result=result, value=19.1, seeds=(0, 1), interval=(18.5, 19.7), ran=1, file="papers/x.jsonl"
+    )
+    _print(found)
+    first, _, *lines, differs, file = capsys.readouterr().out.splitlines()
+    assert first == f"{result.id}: {result.source}, {result.what}"
+    rows = [re.split(r"  +", line) for line in lines]
+    assert rows == [
+        ["paper", "11.0 %"],
+        ["ledger", "19.3 % (95 %: 18.5 to 20.1)", "0"],
+        ["here", "19.1 % (95 %: 18.5 to 19.7)", "0, 1"],
+    ]
+    assert differs == f"differs from the paper, in the ledger: {result.ours.differs}"
+    assert file == "papers/x.jsonl"
+    noted = dataclasses.replace(result, ours=None, note="about half")
+    _print(SimpleNamespace(**{**vars(found), "result": noted}))
+    *_, note, _ = capsys.readouterr().out.splitlines()
+    assert note == "the paper: about half"

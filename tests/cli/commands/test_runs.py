@@ -3,7 +3,7 @@
 import json
 
 from cnnkit.cli.main import main
-from tests.helpers.run_folders import write_two_runs
+from tests.helpers.run_folders import write_metrics_run, write_two_runs
 
 
 def test_runs_are_listed_and_compared(tmp_path, capsys):
@@ -30,3 +30,17 @@ def test_runs_are_listed_and_compared(tmp_path, capsys):
     assert "momentum" not in {line[0] for line in lines}
     assert main(["runs", "--folder", str(folder / "none")]) == 2
     assert "No runs in" in capsys.readouterr().err
+
+
+def test_a_run_without_an_epoch(tmp_path, capsys):
+    path = str(write_metrics_run(tmp_path / "run", []).path)
+    assert main(["runs", path, "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert row == {
+        "run": path, "model": "alexnet", "dataset": "digits", "epochs": {"done": 0, "of": 5},
+        "finished": False, "error": None, "best_error": None, "best_epoch": None, "loss": None,
+        "images_per_second": None,
+    }  # fmt: skip
+    assert main(["runs", path]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["finished", "no"] in lines and ["best", "error", "-"] in lines

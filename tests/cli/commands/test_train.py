@@ -3,13 +3,14 @@
 import json
 import sys
 import types
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
 
 from cnnkit import models
 from cnnkit.cli.main import main, main_train
-from cnnkit.cli.train_runs import free_folder
+from cnnkit.cli.train_runs import _report, free_folder
 from cnnkit.training import callbacks
 from tests.helpers.images import write_files
 from tests.helpers.tiny_network import tiny
@@ -64,6 +65,33 @@ def test_an_unused_name_in_runs_is_chosen(tmp_path, monkeypatch):
     assert str(free_folder("demo")) == "runs/demo"
     (tmp_path / "runs/demo").mkdir(parents=True)
     assert str(free_folder("demo")) == "runs/demo-2"
+    (tmp_path / "runs/demo-2").mkdir()
+    assert str(free_folder("demo")) == "runs/demo-3"
+
+
+def finished(path, result, *, best=False, epochs=4):
+    progress = SimpleNamespace(result=result, restores_best=best, lines=[None] * epochs)
+    return SimpleNamespace(path=path, result=result, progress=progress)
+
+
+def test_the_line_at_the_end_of_a_training(capsys):
+    """The error of the network that was kept, and of which epoch it is where that may be asked."""
+    result = {"epoch": 3, "val_accuracy": 0.875}
+    for runs, lines in (
+        ([finished("a", result)], ["done: a, 12.5% error on the held-out images"]),
+        ([finished("a", result, best=True)],
+         ["done: a, 12.5% error on the held-out images, the lowest of 4 epochs"]),
+        ([finished("a", {**result, "epoch": 0}, best=True)],
+         ["done: a, 12.5% error on the held-out images, that of the network before training"]),
+        ([finished("a", None)], ["done: a, the network before training"]),
+        ([finished("a", result), finished("b", None)],
+         ["done: a, 12.5% error on the held-out images after 3 epochs",
+          "done: b, the network before training"]),
+    ):  # fmt: skip
+        _report(runs, as_json=False)
+        assert capsys.readouterr().out.splitlines() == lines
+    _report([finished("a", result), finished("b", None)], as_json=True)
+    assert json.loads(capsys.readouterr().out) == [{"run": "a", **result}, {"run": "b"}]
 
 
 def test_cnnkit_train_is_a_command_of_its_own(monkeypatch, capsys):

@@ -47,7 +47,7 @@ def test_top9_command(files, image_folder, tmp_path, capsys):
 def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp_path, capsys):
     model, _ = files
     command = ["visualize", "top9", model, f"folder:{image_folder}", "--layer", "conv1", "conv2",
-               "--output", str(tmp_path / "all.png"), "--json"]  # fmt: skip
+               "--output", str(tmp_path / "all.png"), "--rule", "gradient", "--json"]  # fmt: skip
     assert main(command) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [(one["layer"], len(one["units"])) for one in facts] == [("conv1", 6), ("conv2", 4)]
@@ -61,6 +61,7 @@ def test_top9_command_draws_every_map_of_several_layers(files, image_folder, tmp
         for unit in one["units"]:
             for rank, found in enumerate(unit["strongest"]):
                 at = unit["unit"], rank
+                assert found["rule"] == "gradient"
                 assert found["image"] == arrays["images"][at]
                 assert found["name"] == names[found["image"]]
                 assert found["file"] == str(image_folder / found["name"])
