@@ -76,10 +76,16 @@ def pytest_collectstart(collector):
             import tests.helpers.replicas  # noqa: F401
 
 
-def pytest_collection_finish():
-    """Leaves what the imports have made, 400,000 objects, out of the search for garbage."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Leaves what the imports make, 400,000 objects, out of the search for garbage."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -116,9 +116,9 @@ def test_every_figure(tmp_path, kind, capsys):
     pixels = read_image_for(image, model)[None]
     source = model.get_layer("backbone") if kind == "nested" else model
     conv2 = source.get_layer("conv2").output
-    maps = keras.Model(source.inputs[0], conv2).predict(pixels, verbose=0)
+    maps = keras.Model(source.inputs[0], conv2)(pixels, training=False).numpy()
     assert facts["deconvnet"]["activation"] == pytest.approx(maps.max(), rel=1e-5)
-    answer = model.predict(pixels, verbose=0)[0]
+    answer = model(pixels, training=False).numpy()[0]
     assert facts["occlusion"]["clean_probability"] == pytest.approx(answer.max(), abs=1e-6)
     # Gray pictures are drawn gray: the image beside the map.
     drawn = keras.utils.img_to_array(keras.utils.load_img(tmp_path / "saliency.png"))

@@ -175,7 +175,7 @@ def test_a_gray_network_that_is_not_square_sees_the_center(photos):
     with Image.open(photos / "0.png") as file:
         gray = np.asarray(file.convert("L"), np.float32)[2:10]
     assert np.abs(one.image[..., 0] - gray).max() <= 1
-    answer = model.predict(one.image[None].astype(np.float32), verbose=0)[0]
+    answer = model(one.image[None].astype(np.float32), training=False).numpy()[0]
     np.testing.assert_allclose(one.probabilities, answer, atol=0.05)
 
 

@@ -31,7 +31,7 @@ def test_floats_answer_as_in_memory(model, signatures, rng):
     images = rng.uniform(0, 255, (3, 64, 64, 3)).astype("float32")
     answer = signatures["serving_default"](images=tf.constant(images))
     assert set(answer) == {"probabilities"}
-    expected = model.predict(images, verbose=0)
+    expected = model(images, training=False).numpy()
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
     assert np.ptp(expected[0]) > 0.01
 
@@ -40,7 +40,7 @@ def test_bytes_answer_as_in_memory(model, signatures):
     encoded = list(image_files())
     answer = signatures["serving_bytes"](image_bytes=tf.constant(encoded))
     assert set(answer) == {"probabilities"}
-    expected = model.predict(decode_reference(encoded), verbose=0)
+    expected = model(decode_reference(encoded), training=False).numpy()
     # JPEG and WebP decoders differ by rounding; the rest is exact.
     np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-2)
     for i in (0, 2, 3, 4, 6):
@@ -79,7 +79,7 @@ def test_explanations_are_those_of_the_deconvnet(model, signatures):
     images = decode_reference(encoded)
     answer = signatures["explain_bytes"](image_bytes=tf.constant(encoded))
     expected = deconvnet(model, images, "probabilities")
-    probabilities = model.predict(images, verbose=0)
+    probabilities = model(images, training=False).numpy()
     for i, one in enumerate(expected):
         scale = np.abs(one.projection).max()
         assert scale > 0
@@ -138,7 +138,7 @@ def test_pixels_that_interpolation_moved_out_of_the_range_are_accepted(model, si
     images = np.full((2, 64, 64, 3), 100, np.float32)
     images[1, 0], images[1, 1] = -64, 319
     found = signatures["serving_default"](images=tf.constant(images))["probabilities"]
-    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(found, model(images, training=False).numpy(), atol=1e-6)
 
 
 def test_the_bad_file_of_a_request_is_named(signatures):
@@ -210,7 +210,7 @@ def test_larger_images_of_a_fully_convolutional_export(model, tmp_path, monkeypa
     loaded = tf.saved_model.load(str(folder))
     default = loaded.signatures["serving_default"]
     images = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
-    expected = model.predict(images, verbose=0)
+    expected = model(images, training=False).numpy()
     np.testing.assert_allclose(
         default(images=tf.constant(images))["probabilities"], expected, atol=1e-5
     )

@@ -12,6 +12,8 @@ from cnnkit.errors import AssumptionWarning, UsageError
 from cnnkit.models import open_weights
 from cnnkit.training.build import initial_preprocessing, initialize_from, load_initial_model
 
+pytestmark = pytest.mark.usefixtures("narrow")
+
 SIDE = 32
 
 

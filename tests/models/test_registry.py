@@ -1,9 +1,7 @@
 """Builders by name: their arguments, and the way from building to export."""
 
-import functools
 import importlib
 import inspect
-import re
 
 import keras
 import numpy as np
@@ -19,12 +17,10 @@ from cnnkit.models import (
     build,
     vgg,
 )
-from cnnkit.models.blocks import HeadConfig
 from cnnkit.training import SGD
 from cnnkit.training.step import StepRunner
 
-# The module, which has the name of its function in the package.
-vgg_module = importlib.import_module("cnnkit.models.vgg")
+pytestmark = pytest.mark.usefixtures("narrow")
 
 
 @pytest.mark.parametrize("builder", [alexnet, vgg11, vgg13, vgg16, vgg19])
@@ -38,9 +34,7 @@ def test_arguments_follow_keras_applications(builder):
         assert parameters[name].default == default
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
     assert "name" in parameters
-    assert type(builder(include_top=False)) is keras.Model or isinstance(
-        builder(include_top=False), keras.Model
-    )
+    assert isinstance(builder(include_top=False), keras.Model)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +94,6 @@ def test_the_whole_way(name, options, tmp_path, rng, monkeypatch):
     export_module = importlib.import_module("cnnkit.export.export")
     monkeypatch.setattr(export_module, "run_isolated", run_in_process)
     small = name.startswith(("vgg", "cifar10"))
-    # An eighth of the filters: the whole networks fill 2 GB.
-    narrow = {
-        column: re.sub(r"-(\d+)", lambda width: f"-{int(width[1]) // 8}", words)
-        for column, words in vgg_module.COLUMNS.items()
-    }
-    monkeypatch.setattr(vgg_module, "COLUMNS", narrow)
-    monkeypatch.setattr(vgg_module, "HeadConfig", functools.partial(HeadConfig, units=32))
     side = 32 if small else 64
     options = {"input_shape": (side, side, 3), "classes": 3, **options}
     if not small:

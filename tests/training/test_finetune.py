@@ -249,7 +249,7 @@ def test_the_arguments_of_finetune_reach_the_stages(digits, tmp_path, monkeypatc
 
 
 def squared_inputs(inputs, images):
-    rows = inputs.predict(images, verbose=0)
+    rows = inputs(images, training=False).numpy()
     return np.square(rows.reshape(len(images), -1).astype(float)).sum(axis=1).mean()
 
 
@@ -294,7 +294,9 @@ def test_the_rate_of_the_classifier_is_the_inverse_of_its_inputs_squared(digits,
     model = models.load_model(digits.path)
     config = dataclasses.replace(DIGITS, scale=(32, 40))
     [batch] = batches(dataset.splits["train"], augmentation=Augmentation(32), batch_size=32)
-    inputs = feature_extractor(model, model.layers[-3].name).predict(batch["images"], verbose=0)
+    inputs = feature_extractor(model, model.layers[-3].name)(
+        batch["images"], training=False
+    ).numpy()
     squared = np.square(inputs.reshape(32, -1).astype(float)).sum(axis=1)
     expected = 1 / (squared.mean() + 1)
     assert classifier_learning_rate(model, config, dataset) == pytest.approx(expected, rel=0.06)

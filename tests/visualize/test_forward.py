@@ -128,9 +128,9 @@ def test_the_forward_pass_is_that_of_predict(build, rng):
     images = rng.uniform(-1, 1, (3, 12, 12, 3)).astype(np.float32)
     graph = build_graph(model)
     [found] = forward_to(graph.nodes, images, [graph.node("end")])
-    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-6)
+    np.testing.assert_allclose(found, model(images, training=False).numpy(), atol=1e-6)
     found = visualize.find_top_activations(model, images, ["end"], 1)["end"].values[:, 0]
-    expected = model.predict(images, verbose=0).max(axis=(0, 1, 2))
+    expected = model(images, training=False).numpy().max(axis=(0, 1, 2))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 

@@ -46,7 +46,7 @@ class Network:
 
     def probabilities(self, images):
         """The answers of `predict`; of one output those of no and yes."""
-        answers = self.model.predict(images, verbose=0)
+        answers = self.model(images, training=False).numpy()
         if answers.shape[1] == 1:
             yes = answers if self.ends_in("sigmoid") else expit(answers)
             return np.concatenate([1 - yes, yes], axis=1)

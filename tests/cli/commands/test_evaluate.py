@@ -331,7 +331,7 @@ def test_a_file_of_a_gray_network(end, tmp_path, capsys):
             image = image.resize([round(side * scale) for side in image.size], Image.BILINEAR)
             left, top = (image.width - 12) // 2, (image.height - 12) // 2 + 1
             crop = np.asarray(image.convert("L"), np.float32)[top : top + 10, left : left + 12]
-            answer = model.predict(crop[None, ..., None], verbose=0)[0]
+            answer = model(crop[None, ..., None], training=False).numpy()[0]
             if len(answer) == 1:
                 answer = [0.5 if "sigmoid" in end else 0, answer[0]]
             confusion[label, np.argmax(answer)] += 1

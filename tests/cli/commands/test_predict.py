@@ -264,7 +264,7 @@ def test_real_convolutions_and_a_linear_head_tell_photos_apart(shared, tmp_path)
     crops = [
         [read_image(str(file), 227) for file in of_class[:12]] for of_class in files
     ]  # fmt: skip
-    features = network.predict(np.concatenate(crops), verbose=0)
+    features = network(np.concatenate(crops), training=False).numpy()
     fitted = LogisticRegression(max_iter=2000).fit(
         features / features.std(), np.repeat(np.arange(3), 12)
     )

@@ -52,7 +52,7 @@ def test_a_runtime_gives_the_networks_answers(model, images, tmp_path, format):
     # Grouped convolutions, normalization and overhanging windows.
     found = export_for_runtime(model, LABELS, tmp_path / "animals", format)
     assert isinstance(found, RuntimeExport)
-    expected = model.predict(images, verbose=0)
+    expected = model(images, training=False).numpy()
     assert expected.std(axis=1).min() > 0.01
     for n in (1, 3):
         [probabilities] = run(format, found.folder, images[:n], "probabilities")
@@ -80,7 +80,7 @@ def test_every_network_can_be_exported(rng, tmp_path, name, format):
     found = export_for_runtime(model, list("abcde"), tmp_path / name, format)
     assert found.compared == len(photographs) == 8 and found.difference < 1e-4
     for images in (photographs, noise):
-        expected = model.predict(images, verbose=0)
+        expected = model(images, training=False).numpy()
         # Not the same for every image, which a network that ignores it would give too.
         assert expected.std(axis=0).max() > 1e-3
         [probabilities] = run(format, found.folder, images, "probabilities")
@@ -93,7 +93,7 @@ def test_normalization_within_channels(rng, tmp_path, format):
     images = rng.uniform(0, 255, (3, 8, 8, 3)).astype(np.float32)
     found = export_for_runtime(model, list("abcde"), tmp_path / "net", format)
     [probabilities] = run(format, found.folder, images, "probabilities")
-    np.testing.assert_allclose(probabilities, model.predict(images, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(probabilities, model(images, training=False).numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -105,7 +105,7 @@ def test_images_of_every_size(rng, tmp_path, format):
         model, list("abcde"), tmp_path / "net", format, fully_convolutional=True
     )
     mean, places = run(format, found.folder, images, "probabilities", "probability_map")
-    expected = dense.predict(images, verbose=0)
+    expected = dense(images, training=False).numpy()
     assert expected.shape == (2, 2, 3, 5)
     np.testing.assert_allclose(places, expected, atol=1e-5)
     np.testing.assert_allclose(mean, expected.mean(axis=(1, 2)), atol=1e-5)
@@ -122,7 +122,7 @@ def test_int8_is_a_quarter_of_the_size(model, images, tmp_path, shared_photos, f
     assert 4 * model.count_params() / found.file_bytes > 3.7
     [probabilities] = run(format, found.folder, images, "probabilities")
     # In 8 bits, but the same network.
-    difference = np.abs(probabilities - model.predict(images, verbose=0)).max()
+    difference = np.abs(probabilities - model(images, training=False).numpy()).max()
     assert 1e-5 < difference < 0.1
     assert found.photographs == 12 and found.compared == 8 and found.agreeing >= 11
     card = (found.folder / "README.md").read_text()
@@ -212,7 +212,7 @@ def test_a_network_in_mixed_precision_becomes_float32(small, rng, tmp_path):
     found = export_for_runtime(mixed, list("abc"), tmp_path / "net", "onnx")
     images = rng.uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
     [probabilities] = run("onnx", found.folder, images, "probabilities")
-    np.testing.assert_allclose(probabilities, small.predict(images, verbose=0), atol=1e-5)
+    np.testing.assert_allclose(probabilities, small(images, training=False).numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -223,7 +223,7 @@ def test_boxes_of_a_localizer(tmp_path, format):
     found = export_for_runtime(network, ("nothing", "square"), tmp_path / "boxes", format)
     image = square_image(16, 16, 4, 6)[None].astype(np.float32)
     scores, boxes = run(format, found.folder, image, "probabilities", "boxes")
-    expected = network.predict(image, verbose=0)
+    expected = network(image, training=False).numpy()
     np.testing.assert_allclose(scores, expected[:, :2], atol=1e-5)
     np.testing.assert_allclose(boxes.reshape(1, -1), expected[:, 2:], atol=1e-5)
 

@@ -101,7 +101,7 @@ def test_a_unit_page_shows_what_keras_computes(site, run):
     split = load_dataset(run.config.dataset, seed=run.config.seed).splits["test"]
     [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
     images = batch["images"].numpy()
-    maps = keras.Model(model.input, model.get_layer("conv2").output).predict(images, verbose=0)
+    maps = keras.Model(model.input, model.get_layer("conv2").output)(images, training=False).numpy()
     largest = maps.max(axis=(1, 2))
     searched = json.loads((site / "microscope.json").read_text())
     assert (searched["images"], searched["layers"]) == (21, ["conv1", "conv2"])
@@ -139,7 +139,7 @@ def test_class_pages_show_what_keras_predicts(site, run):
     model = keras.models.load_model(run.model_file)
     split = load_dataset(run.config.dataset, seed=run.config.seed).splits["test"]
     [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
-    predicted = model.predict(batch["images"].numpy(), verbose=0).argmax(axis=1)
+    predicted = model(batch["images"].numpy(), training=False).numpy().argmax(axis=1)
     names = [escape_controls(one) for one in sorted(LABELS)]
     assert 0 < (predicted == split.labels).sum() < len(split)
     for number, name in enumerate(names):
@@ -207,8 +207,8 @@ def test_image_pages_show_what_keras_computes(run, tmp_path):
     [batch] = batches(split, augmentation=Augmentation(SIZE), batch_size=len(split))
     images = batch["images"].numpy()
     inner = keras.Model(model.input, [model.get_layer(one).output for one in ("conv1", "conv2")])
-    largest = [one.max(axis=(1, 2)) for one in inner.predict(images, verbose=0)]
-    expected = model.predict(images, verbose=0)
+    largest = [one.numpy().max(axis=(1, 2)) for one in inner(images, training=False)]
+    expected = model(images, training=False).numpy()
     names = [escape_controls(one) for one in sorted(LABELS)]
     for number in (0, len(split) - 1):
         page = Page((site / "images" / f"image-{number:06d}.html").read_text())
@@ -223,7 +223,7 @@ def test_image_pages_show_what_keras_computes(run, tmp_path):
         covered = np.repeat(images[number][None], 121, axis=0)
         for one, (row, column, _, _) in zip(covered, data["places"], strict=True):
             one[row : row + 2, column : column + 2] = 128
-        outputs = model.predict(covered, verbose=0)
+        outputs = model(covered, training=False).numpy()
         assert len({(row, column) for row, column, _, _ in data["places"]}) == 121
         shown = np.array([one[2] for one in data["places"]])
         np.testing.assert_allclose(shown, outputs[:, best[0]], atol=2e-4)

@@ -48,7 +48,7 @@ def test_the_maps_are_those_of_the_methods(model, images):
 @pytest.mark.parametrize("rule", ["deconvnet", "guided", "gradient"])
 def test_a_rule_projects_the_logit_of_each_images_own_class(model, images, rule):
     found = explain_class(model, images, method=rule, batch_size=1)
-    targets = model.predict(images, verbose=0).argmax(axis=1)
+    targets = model(images, training=False).numpy().argmax(axis=1)
     for i, one in enumerate(found):
         assert (one.image, one.target, one.method) == (i, targets[i], rule)
         [expected] = deconvnet(model, images[i], "probabilities", int(targets[i]), rule=rule)

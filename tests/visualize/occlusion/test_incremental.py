@@ -67,7 +67,7 @@ def test_an_activation_that_looks_across_the_map_is_computed_plainly(body):
         covered = image.copy()
         covered[row : row + 8, column : column + 8] = 1
         predicted.append(covered)
-    expected = model.predict(np.stack(predicted), verbose=0)[:, grid.target]
+    expected = model(np.stack(predicted), training=False).numpy()[:, grid.target]
     np.testing.assert_allclose(grid.probability.ravel(), expected, rtol=0, atol=1e-6)
     assert np.ptp(expected) > 1e-3
 
