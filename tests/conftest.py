@@ -25,6 +25,9 @@ SHARED = TESTS.parents[1] / "shared"
 # The folders whose tests run without TensorFlow: make test-light.
 LIGHT = ("_untrusted", "client", "wire")
 
+# Folders whose files run in one process, one after the other.
+TOGETHER = ("tests/export", "tests/models/weights", "tests/server/open_inference")
+
 # Seconds after which a process of tests that no signal can end prints its threads and exits: more
 # than a test and what it leaves behind may take, see `timeout` in setup.cfg.
 STUCK = 300
@@ -49,6 +52,22 @@ class Failures:
             terminal = self.config.pluginmanager.get_plugin("terminalreporter")
             terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
             terminal.write_line(report.longreprtext)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps files together whose tests share an export or a server: each is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class SharedFolders(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            folder = file.rpartition("/")[0]
+            return folder if folder in TOGETHER else file
+
+    if config.getvalue("dist") == "loadfile":
+        return SharedFolders(config, log)
+    return None
 
 
 @pytest.hookimpl(wrapper=True)
@@ -83,9 +102,11 @@ def pytest_collection():
     try:
         return (yield)
     finally:
-        gc.enable()
         gc.collect()
         gc.freeze()
+        # A traced graph is of 100,000 objects: by default garbage is searched for after each 700.
+        gc.set_threshold(10_000, 10, 10)
+        gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

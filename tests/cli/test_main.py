@@ -25,6 +25,7 @@ from cnnkit.run_folder import RunFolder
 def run_folder(image_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     options = ["--dataset", f"folder:{image_folder}", "--batch-size", "16", "--epochs", "2"]
+    options += ["--image-size", "96", "--model-option", "hidden_units=64"]
     assert main(["train", *options, "--replicas", "2", "--output", str(folder)]) == 0
     return folder
 

@@ -1,10 +1,7 @@
 """The feature store: written in parts, continued after a kill, merged, and refused files."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from cnnkit.features import (
     store,
     write_features,
 )
+from tests.helpers.processes import Processes
 from tests.helpers.small_network import network
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -121,8 +119,6 @@ def test_labels_that_do_not_fit_are_refused(net, source, tmp_path):
 
 SCRIPT = """
 import os, signal, sys
-from cnnkit.cli.quiet_tensorflow import import_tensorflow
-import_tensorflow()
 from cnnkit import _files
 from cnnkit.cli.main import main
 from cnnkit.features import store
@@ -143,9 +139,7 @@ def test_goes_on_after_a_kill(net, source, image_folder, tmp_path, monkeypatch, 
     net.save(tmp_path / "net.keras")
     words = ["features", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
     words += ["--layer", "fc7", "--output", str(tmp_path / "f")]
-    killed = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], env=os.environ, capture_output=True, timeout=120
-    )
+    killed = Processes(tmp_path).execute(SCRIPT, *words)
     assert killed.returncode == -signal.SIGKILL
     assert (tmp_path / "f" / "features-00001.npy").is_file()
     assert missing_parts(tmp_path / "f", read_index(tmp_path / "f")) == 5

@@ -1,17 +1,15 @@
 """Graphs that TensorFlow does not optimize before their first run."""
 
-import atexit
 import contextlib
 import functools
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import tensorflow as tf
 
 from cnnkit.export import isolated_model
+from tests.helpers.processes import start_server
 
 PROGRAM = Path(__file__).with_name("unoptimized_worker.py")
 
@@ -54,19 +52,5 @@ def run_in_fork(command, environment, errors, advance):
 
 @functools.cache
 def start_process():
-    process = subprocess.Popen(
-        # As cnnkit starts its workers.
-        [sys.executable, "-P", str(PROGRAM)],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def end():
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-
-    atexit.register(end)
-    return process
+    # As cnnkit starts its workers.
+    return start_server([sys.executable, "-P", str(PROGRAM)], {"CUDA_VISIBLE_DEVICES": "-1"})

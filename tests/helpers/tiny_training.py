@@ -6,8 +6,12 @@ Each line of standard input is a JSON list of processes that run at the same tim
 
 Each process runs the cnnkit command `words` with a network called `tiny`. After its step `at`, it
 sends itself the signal `what`, or fills the disk (`FULL`). `KILL+0.01` waits for that many seconds
-first. The list of exit codes is printed as a line. The processes are forked from this one, which
-has imported TensorFlow but not used it, so that they need not import it again.
+first. A process may also run a program of Python, with variables of its environment:
+
+    {"program": "...", "words": [...], "environment": {"NAME": "value"}, "log": "FILE"}
+
+The list of exit codes is printed as a line. The processes are forked from this one, which has
+imported TensorFlow but not used it, so that they need not import it again.
 """
 
 import json
@@ -15,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import threading
 import time
 
@@ -64,13 +69,29 @@ def train(words, what: str, at: int) -> int:
     return run_command(words)
 
 
+def execute(program: str, words: list[str], environment: dict[str, str]) -> int:
+    os.environ.update(environment)
+    tempfile.tempdir = None  # That of the environment.
+    sys.argv = ["-c", *words]
+    try:
+        exec(compile(program, "<string>", "exec"), {"__name__": "__main__"})
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
 def child(job) -> None:
     for stream, name in ((1, "out"), (2, "err")):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         os.dup2(os.open(f"{job['log']}.{name}", flags, 0o600), stream)
     code = 1
     try:
-        code = train(job["words"], job["what"], job["at"])
+        if "program" in job:
+            code = execute(job["program"], job["words"], job["environment"])
+        else:
+            code = train(job["words"], job["what"], job["at"])
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

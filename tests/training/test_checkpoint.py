@@ -24,7 +24,7 @@ from cnnkit.run_folder import RunFolder
 from cnnkit.training import checkpoint, train
 from cnnkit.training.checkpoint import MetricTotals, TrainingState
 from cnnkit.training.schedule import PlateauState
-from tests.helpers.processes import processes
+from tests.helpers.processes import Processes
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import weights_of
 
@@ -41,8 +41,7 @@ KILLED = -signal.SIGKILL
 @pytest.fixture(scope="module")
 def process(tmp_path_factory):
     """Runs `cnnkit train` in a process of its own that something happens to."""
-    with processes(tmp_path_factory.mktemp("logs")) as parent:
-        yield parent.train
+    return Processes(tmp_path_factory.mktemp("logs")).train
 
 
 @pytest.fixture(scope="module")

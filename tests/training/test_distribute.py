@@ -17,7 +17,7 @@ from cnnkit.training.distribute import (
     sum_over_replicas,
     update_replicas,
 )
-from tests.helpers.processes import processes
+from tests.helpers.processes import Processes
 
 # 15 steps an epoch, the last one of 38 images, on 2 workers.
 WORDS = [
@@ -29,8 +29,7 @@ KILLED = -9
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
-    with processes(tmp_path_factory.mktemp("logs")) as parent:
-        yield parent
+    return Processes(tmp_path_factory.mktemp("logs"))
 
 
 def workers(parent, folder, *words, what=("KILL", "KILL"), at=(0, 0), words_of_second=()):

@@ -1,10 +1,7 @@
 """Transfer benchmarks: splits and scores by hand, the command, figures of recall."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -18,6 +15,7 @@ from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureBatch, FeatureSpec, select_features_split
 from cnnkit.transfer import evaluate_transfer, extract_layers, score_features
 from cnnkit.transfer.random_splits import random_split
+from tests.helpers.processes import Processes
 from tests.helpers.small_network import network
 
 CLASSES = ("cat", "dog", "eel")
@@ -159,8 +157,6 @@ def test_two_networks_stand_side_by_side_each_of_length_one(image_folder):
 
 STOPPED = """
 import os, signal, sys
-from cnnkit.cli.quiet_tensorflow import import_tensorflow
-import_tensorflow()
 from cnnkit.cli.main import main
 from cnnkit.features import extract
 real = extract.stream_features
@@ -179,12 +175,8 @@ def test_no_way_of_ending_leaves_features_behind(image_folder, tmp_path):
     (tmp_path / "tmp").mkdir()
     words = ["transfer", str(tmp_path / "net.keras"), "--dataset", f"folder:{image_folder}"]
     words += ["--layer", "fc7", "--per-class", "3", "--batch-size", "4"]
-    stopped = subprocess.run(
-        [sys.executable, "-c", STOPPED, *words],
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
-        capture_output=True,
-        timeout=120,
-    )
+    (tmp_path / "logs").mkdir()
+    stopped = Processes(tmp_path / "logs").execute(STOPPED, *words, TMPDIR=str(tmp_path / "tmp"))
     assert stopped.returncode == -signal.SIGKILL
     # TensorFlow's own pieces of code, of a few hundred bytes, stay, and sometimes their bytecode.
     left = [file.name for file in (tmp_path / "tmp").iterdir() if file.name != "__pycache__"]

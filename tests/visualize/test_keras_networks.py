@@ -1,6 +1,6 @@
 """Networks as Keras users build them, in every function: the right number, or refused in one line.
 
-The truth is the user's own model: `predict`, a gradient tape, every covered or masked image.
+The truth is the user's own model: its answers, a gradient tape, every covered or masked image.
 """
 
 import functools
@@ -45,7 +45,7 @@ class Network:
         return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
 
     def probabilities(self, images):
-        """The answers of `predict`; of one output those of no and yes."""
+        """The answers; of one output those of no and yes."""
         answers = self.model(images, training=False).numpy()
         if answers.shape[1] == 1:
             yes = answers if self.ends_in("sigmoid") else expit(answers)

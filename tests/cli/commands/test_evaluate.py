@@ -317,7 +317,7 @@ def gray(end):
 
 @pytest.mark.parametrize("end", ["logits", "sigmoids", "binary logit", "binary sigmoid"])
 def test_a_file_of_a_gray_network(end, tmp_path, capsys):
-    """The answers are those of `model.predict` for gray center crops, by Pillow."""
+    """The answers are those of the model for gray center crops, by Pillow."""
     classes = ("no", "yes") if "binary" in end else ("a", "b", "c")
     data = write_folder(tmp_path / "data", classes, each=8)
     model = gray(end)

@@ -50,8 +50,9 @@ def test_the_first_line_tells_what_is_left_out(tiny_network, tmp_path, capsys):
     assert stored["left_out"] == {"of other types": 2, "hidden": 1}
 
 
-def test_train_json_is_one_document(image_folder, tmp_path, capsys):
+def test_train_json_is_one_document(tiny_network, image_folder, tmp_path, capsys):
     options = ["--dataset", f"folder:{image_folder}", "--epochs", "1", "--batch-size", "16"]
+    options += ["--model", "tiny", "--image-size", "8"]
     assert main(["train", *options, "--json", "--output", str(tmp_path / "run")]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
