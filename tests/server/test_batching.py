@@ -1,6 +1,7 @@
 """Requests that arrive close together run as one batch."""
 
 import asyncio
+import threading
 from concurrent import futures
 
 import grpc
@@ -288,6 +289,31 @@ def test_what_is_merged_and_what_runs_alone():
         assert sorted(rows for _, rows in counts.runs) == [1] * 7 + [2]
 
     scheduled(work, timeout=0.05)
+
+
+def test_a_call_that_leaves_a_running_batch_takes_no_other_with_it():
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(Doubling):
+        def run(self, signature, inputs, outputs):
+            begun.set()
+            assert release.wait(30)
+            return super().run(signature, inputs, outputs)
+
+    model = Slow()
+
+    async def work(scheduler, counts):
+        calls = [asyncio.create_task(scheduler.run(model.call(n))) for n in (1, 2, 3)]
+        await asyncio.to_thread(begun.wait, 30)
+        calls[1].cancel()
+        await asyncio.sleep(0)
+        release.set()
+        assert results([await calls[0], await calls[2]]) == [[[2]], [[6]]]
+        with pytest.raises(asyncio.CancelledError):
+            await calls[1]
+        assert model.runs == [[1, 2, 3]]
+
+    scheduled(work, timeout=1000, max_rows=3)
 
 
 def test_without_a_window_nothing_is_merged():

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import cnnkit
 from cnnkit.errors import RunError
 from cnnkit.server import load_trial
 from cnnkit.server.free_memory import MemoryShortageError
@@ -72,6 +73,7 @@ def test_the_memory_of_a_version(colors_folder, monkeypatch):
             "it crashes the process that loads it. Received: SIGABRT: Check failed: 1 == 2",
         ),
         ("sys.exit(3)", RunError, "Received: exit code 3"),
+        ("print('no result')", RunError, "Received: exit code 0"),
         (
             'print(\'{"a graph"\'); print(\'{"problem": "It is broken", "received": "x", '
             '"hint": "Mend it", "shortage": false}\')',
@@ -94,15 +96,17 @@ def test_the_process_of_a_trial(worker, tmp_path):
     worker(
         "import json, tempfile\n"
         "found = [sys.argv[1:], os.environ['CUDA_VISIBLE_DEVICES'], sys.flags.safe_path,\n"
-        "         tempfile.mkdtemp()]\n"
+        "         tempfile.mkdtemp(), os.environ['PYTHONPATH'].split(os.pathsep)]\n"
         "print(json.dumps({'problem': json.dumps(found), 'received': None, 'hint': None,\n"
         "                  'shortage': True}))"
     )
     with pytest.raises(MemoryShortageError) as caught:
         LoadTrial("openvino").measure("m", 2, tmp_path)
-    arguments, devices, is_safe, temporary = json.loads(caught.value.problem)
+    arguments, devices, is_safe, temporary, paths = json.loads(caught.value.problem)
     assert arguments == ["openvino", "m", "2", str(tmp_path)]
     assert (devices, is_safe) == ("-1", True)
+    # This package, wherever the command runs, before what the environment names.
+    assert paths == [str(Path(cnnkit.__file__).parents[1]), *os.environ["PYTHONPATH"].split(":")]
     assert Path(temporary).parent.name.startswith("cnnkit-trial-")
     assert not Path(temporary).parent.exists()
 
