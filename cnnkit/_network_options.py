@@ -16,6 +16,7 @@ import numpy as np
 
 from cnnkit._networks import (
     ACTIVATIONS,
+    FILTER_LAYERS,
     IMAGENET,
     IMAGENET_CLASSES,
     IMAGENET_NETWORKS,
@@ -35,6 +36,8 @@ DECIDED_OPTIONS = {
     "preprocessing": "set `mean` or `init_from`",
     "weights": "set `init_from`",
 }
+# Options of a builder that are lists, in a command line with commas: `omit_layers=fc6,fc7`.
+LIST_OPTIONS = frozenset({"drop_layers", "filters", "input_shape", "omit_layers"})
 # Options that change the smallest image of a network, or its layers that can be left out.
 _CHANGING = frozenset({"preset", "overlapping_pooling", "sixth_conv", "filters"})
 
@@ -83,10 +86,6 @@ ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     "dropout": ("a fraction of 0 to 1", lambda value: _is_number(value, 0, 1)),
     "bias_value": ("None or a finite number", _or_none(_is_number)),
     "weight_stddev": ("a number of at least 0", lambda value: _is_number(value, 0)),
-    "filters": (
-        "three integers of at least 1, the filters of conv3, conv4 and conv5",
-        lambda value: _is_sequence(value, _is_integer) and len(value) == 3,
-    ),
     # A text is refused by `omit_layers_from`, which knows the names.
     "omit_layers": (
         "a list of names of layers",
@@ -178,6 +177,8 @@ def check_builder_options(name: str, options: Mapping[str, Any]) -> None:
         value = options.get(option)
         if name in OPTIONS and isinstance(value, str) and value not in known:
             raise unknown_name(option, value, known)
+    if name in FILTER_LAYERS and options.get("filters") is not None:
+        check_filters(name, options["filters"], FILTER_LAYERS[name])
     if not _CHANGING.isdisjoint(options):
         return
     current = {RENAMED_OPTIONS.get(option, option): value for option, value in options.items()}
@@ -205,6 +206,25 @@ def check_omitted(title: str, omit: Collection[str], optional: Sequence[str]) ->
             f"`omit_layers` of {title} must name layers that can be left out",
             expected=f"a list of some of {', '.join(optional)}",
             received=omit if isinstance(omit, str) else ", ".join(map(str, wrong)),
+        )
+
+
+def check_filters(title: str, filters: Any, layers: Sequence[str]) -> None:
+    """Check the numbers of filters of a network.
+
+    Args:
+        title: Name of the network.
+        filters: The numbers.
+        layers: Names of the convolutions that they are for.
+
+    Raises:
+        UsageError: If they are not one integer for each convolution.
+    """
+    if not _is_sequence(filters, _is_integer) or len(filters) != len(layers):
+        raise UsageError(
+            f"`filters` of {title} must be {len(layers)} integers of at least 1, the filters of "
+            f"{', '.join(layers[:-1])} and {layers[-1]}",
+            received=reprlib.repr(filters),
         )
 
 

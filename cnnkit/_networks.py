@@ -118,7 +118,7 @@ _FIRST = "include_top weights input_shape pooling classes classifier_activation"
 _FIRST += " include_preprocessing name"
 _STAGED = "activation lrn overlapping_pooling omit_layers hidden_units dropout initializer"
 _OPTIONS_OF = {
-    "alexnet": f"{_FIRST} preset groups sixth_conv {_STAGED} bias_value mean preprocessing",
+    "alexnet": f"{_FIRST} preset groups filters sixth_conv {_STAGED} bias_value mean preprocessing",
     "vgg": f"{_FIRST} activation omit_layers dropout initializer weight_stddev mean preprocessing",
     "zfnet": f"{_FIRST} filters {_STAGED} mean preprocessing",
     "cifar10": f"{_FIRST} activation initializer mean preprocessing".replace(" weights", ""),
@@ -137,6 +137,12 @@ OPTIONS = {
         "cifar10": ("cifar10_quick",),
     }.items()
     for name in names
+}
+_CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+# Convolutions whose filters the argument `filters` of a builder gives.
+FILTER_LAYERS = {
+    "zfnet": _CONVOLUTIONS[2:],
+    **{name: _CONVOLUTIONS for name in OPTIONS if "alexnet" in name or name == "caffenet"},
 }
 # Old names of these arguments, which the config.json of older runs holds.
 RENAMED_OPTIONS = {"drop_layers": "omit_layers"}

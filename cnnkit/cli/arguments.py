@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnnkit._feature_options import MAX_SIDE, check_feature_options
+from cnnkit._network_options import LIST_OPTIONS
 from cnnkit.cli.deprecated import deprecated_option
 from cnnkit.cli.option_names import field_flag
 from cnnkit.cli.values import (
@@ -223,7 +224,7 @@ def _std_text(text: str) -> str:
 
 
 def parse_pairs(texts: Iterable[str], flag: str) -> dict[str, Any]:
-    """Parses NAME=VALUE; a value that is not JSON is a string.
+    """Parses NAME=VALUE; a value that is not JSON is a string, or a list where the name needs one.
 
     Args:
         texts: One text for each pair.
@@ -235,17 +236,25 @@ def parse_pairs(texts: Iterable[str], flag: str) -> dict[str, Any]:
     Example:
         >>> parse_pairs(["dropout=0", "activation=tanh"], "--model-option")
         {'dropout': 0, 'activation': 'tanh'}
+        >>> parse_pairs(["omit_layers=fc6,fc7", "filters=4,4,4"], "--model-option")
+        {'omit_layers': ['fc6', 'fc7'], 'filters': [4, 4, 4]}
     """
-    pairs = {}
+    pairs: dict[str, Any] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"{flag} must be NAME=VALUE", received=text)
-        try:
-            pairs[name] = json.loads(value)
-        except ValueError:
-            pairs[name] = value
+        pairs[name] = _parse_json(value)
+        if name in LIST_OPTIONS and isinstance(pairs[name], str):
+            pairs[name] = [_parse_json(one) for one in value.split(",")]
     return pairs
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 # Fields whose values are checked by more than their type.

@@ -17,7 +17,7 @@ from cnnkit.recipes.vgg import COLUMNS, SCALES
 _COMMON = {"activation": "relu", "omit_layers": (), "dropout": 0.5}
 _STAGED = {**_COMMON, "lrn": True, "overlapping_pooling": True, "hidden_units": 4096}
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "alexnet": {**_STAGED, "preset": "paper", "groups": 2, "sixth_conv": None},
+    "alexnet": {**_STAGED, "preset": "paper", "groups": 2, "filters": None, "sixth_conv": None},
     "zfnet": {**_STAGED, "filters": (384, 384, 256)},
     "vgg": _COMMON,
 }

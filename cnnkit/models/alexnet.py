@@ -10,8 +10,9 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit._networks import INITIALIZERS
-from cnnkit.errors import unknown_name
+from cnnkit._network_options import check_filters
+from cnnkit._networks import FILTER_LAYERS, INITIALIZERS
+from cnnkit.errors import UsageError, unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, IMAGE_SIZE, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
 from cnnkit.models.preprocessing import Preprocessing
@@ -123,6 +124,7 @@ def alexnet(
     name: str | None = None,
     preset: str = "paper",
     groups: int = 2,
+    filters: Sequence[int] | None = None,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,
@@ -157,6 +159,8 @@ def alexnet(
             2014); `"torchvision"`, that net without normalization.
         groups: 2 for two towers (60,965,224 parameters), 1 for one (62,378,344). The presets
             `"one-weird-trick"` and `"torchvision"` have one tower in either case.
+        filters: Filters of `conv1` to `conv5`, even with `groups=2`; None is the preset's. With
+            `groups=1`, (48, 128, 192, 192, 256) is the paper's net for one GPU (section 3.2).
         sixth_conv: Filters of a sixth convolution, 3 x 3, over the last pooling layer, as in the
             network trained on 22,000 classes (section 6). The paper does not give their number.
         activation: `"relu"`, or a saturating `"tanh"` or `"sigmoid"` (section 3.1).
@@ -194,7 +198,14 @@ def alexnet(
     head = HeadConfig(
         ("fc6", "fc7", "fc8"), hidden_units, dropout, chosen.dropout_first, activation
     )
-    stages, head = omit_layers_from("AlexNet", chosen.stages, head, omit_layers)
+    convolutions = chosen.stages
+    if filters is not None:
+        check_filters("AlexNet", filters, FILTER_LAYERS["alexnet"])
+        if groups == 2 and any(count % 2 for count in filters):
+            raise UsageError("`filters` must be even with `groups=2`", received=list(filters))
+        pairs = zip(convolutions, filters, strict=True)
+        convolutions = tuple(replace(stage, filters=int(count)) for stage, count in pairs)
+    stages, head = omit_layers_from("AlexNet", convolutions, head, omit_layers)
     if sixth_conv is not None:
         stages["6"] = Stage(sixth_conv, 3)
     network = StagedNetwork(
@@ -255,6 +266,7 @@ def alexnet_caffe(
     include_preprocessing: bool = True,
     name: str | None = "alexnet_caffe",
     groups: int = 2,
+    filters: Sequence[int] | None = None,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,
@@ -283,6 +295,7 @@ def caffenet(
     include_preprocessing: bool = True,
     name: str | None = "caffenet",
     groups: int = 2,
+    filters: Sequence[int] | None = None,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,
@@ -314,6 +327,7 @@ def alexnet_one_weird_trick(
     include_preprocessing: bool = True,
     name: str | None = "alexnet_one_weird_trick",
     groups: int = 2,
+    filters: Sequence[int] | None = None,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,
@@ -345,6 +359,7 @@ def alexnet_torchvision(
     include_preprocessing: bool = True,
     name: str | None = "alexnet_torchvision",
     groups: int = 2,
+    filters: Sequence[int] | None = None,
     sixth_conv: int | None = None,
     activation: str = "relu",
     lrn: bool = True,

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from cnnkit._deprecation import renamed_argument
-from cnnkit._networks import INITIALIZERS
+from cnnkit._network_options import check_filters
+from cnnkit._networks import FILTER_LAYERS, INITIALIZERS
 from cnnkit.errors import unknown_name
 from cnnkit.models.blocks import HIDDEN_UNITS, HeadConfig, check_arguments
 from cnnkit.models.loading import Weights
@@ -113,6 +114,7 @@ def zfnet(
     check_arguments(locals())
     if initializer not in INITIALIZERS:
         raise unknown_name("initializer", initializer, INITIALIZERS)
+    check_filters("ZFNet", filters, FILTER_LAYERS["zfnet"])
     last = (replace(stage, filters=n) for stage, n in zip(STAGES[2:], filters, strict=True))
     head = HeadConfig(("fc6", "fc7", "fc8"), hidden_units, dropout, activation=activation)
     stages, head = omit_layers_from("ZFNet", (*STAGES[:2], *last), head, omit_layers)

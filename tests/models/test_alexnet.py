@@ -19,6 +19,9 @@ from tests.helpers.network_outlines import outline
         (alexnet, {"preset": "torchvision"}, 61_100_840),
         (alexnet, {"preset": "one-weird-trick"}, 61_100_840),
         (alexnet, {"omit_layers": ["fc7"]}, 60_965_224 - 16_781_312),
+        # Five convolutions of half the filters but for the last, and the same dense layers.
+        (alexnet, {"groups": 1, "filters": (48, 128, 192, 192, 256)}, 1_167_168 + 58_631_144),
+        (alexnet, {"preset": "torchvision", "filters": [8, 8, 8, 8, 256]}, 24_376 + 58_631_144),
         (alexnet, {"sixth_conv": 256}, 60_965_224 + 9 * 256 * 256 + 256),
     ],
 )  # fmt: skip
@@ -115,6 +118,12 @@ def test_presets_begin_as_their_sources_say():
     ("call", "text"),
     [
         (lambda: alexnet(input_shape=(63, 64, 3)), "at least 64. Received: 63 x 64"),
+        (
+            lambda: alexnet(filters=(96, 256, 384)),
+            "`filters` of AlexNet must be 5 integers of at least 1, the filters of conv1, conv2, "
+            "conv3, conv4 and conv5. Received: (96, 256, 384)",
+        ),
+        (lambda: alexnet(filters=(3, 4, 4, 4, 4)), "`filters` must be even with `groups=2`"),
         (lambda: alexnet(groups=3), "`groups` must be 1 or 2. Received: 3"),
         (lambda: alexnet(initializer="he"), "Unknown initializer 'he'"),
         (lambda: alexnet(preset="cafe"), "Did you mean caffe"),

@@ -23,7 +23,8 @@ WRONG = {
     "dropout": (1.5, -0.1, NAN, "0.5", None, True),
     "bias_value": (NAN, INFINITY, "1", (1,)),
     "weight_stddev": (-1, NAN, INFINITY, "0.1", None),
-    "filters": (384, (384, 384), (384, 384, 0), (384.0, 384, 256), "abc", None),
+    # A network of three or of five numbers refuses all of them.
+    "filters": (384, (384, 384), (4, 4, 0), (4, 4, 4, 4, 0), (4.0, 4, 4), (4.0, 4, 4, 4, 4), "abc"),
     "omit_layers": (5, "conv3", ("conv9",), (3,), None),
     "input_shape": (224, "224", (224, 224), (224, 224, 1), (3, 224, 224), (224.0, 224, 3),
                     (-64, 64, 3), (0, 64, 3), ("64", "64", 3), {64: 64}, (True, 64, 3), ()),

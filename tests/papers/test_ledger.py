@@ -3,14 +3,19 @@
 import copy
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from cnnkit import papers
+from cnnkit.cli.arguments import apply_overrides
+from cnnkit.cli.main import build_parser
+from cnnkit.cli.network_words import check_training_words
 from cnnkit.errors import DataError, UsageError
 from cnnkit.papers import OwnResult, PaperResult, find_paper_result, paper_results
 from cnnkit.papers.ledger import paper_errors, parse_ledger
+from cnnkit.recipes import find_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,3 +181,23 @@ def test_what_was_measured_stands_in_the_results_with_its_command():
         assert command in text or command.replace(" --dataset", " --init-from", 1)[:40] in text, (
             result.id
         )
+
+
+def test_the_trainings_of_the_ledger_can_be_typed():
+    commands = {
+        command
+        for result in paper_results()
+        for text in (result.command, result.ours.command if result.ours else "")
+        for command in text.split(", then ")
+        if command.startswith(("cnnkit train ", "cnnkit-train ")) and "--recipe" in command
+    }
+    assert len(commands) > 40
+    for command in commands:
+        # The weights of an earlier training and the images are not here.
+        command = re.sub(r" --(init-from|dataset) \S+| for .*", "", command)
+        words = shlex.split(command.replace("cnnkit-train", "cnnkit train"))[1:]
+        words = [{"N": "1"}.get(word, word.replace("=FILTERS", "=256")) for word in words]
+        args = build_parser(commands=["train"]).parse_args(words)
+        recipe = find_recipe(args.recipe)
+        for config in [stage.config for stage in recipe.stages] or [recipe.config]:
+            check_training_words(apply_overrides(config, args))
