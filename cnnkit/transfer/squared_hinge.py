@@ -286,7 +286,7 @@ def _solve(
         length = _line_search(rows, targets, c, weights, decided, direction, along)
         weights = weights + length * direction
         decided = decided + length * along
-    return result, np.count_nonzero(gap > REPORTED_GAP * objective)
+    return result, int(np.count_nonzero(gap > REPORTED_GAP * objective))
 
 
 def _newton_direction(
