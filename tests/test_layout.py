@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # Modules whose tests are in the file of another module.
 SHARED: dict[str, str] = {
-    "_untrusted/limits": "_untrusted/test_zip_archives.py",
+    "_untrusted/limits": "test_security_policy.py",
     "_untrusted/pickled_arrays": "_untrusted/test_pickles.py",
     "_feature_options": "features/test_spec.py",
     "_model_config": "models/weights/test_keras_config.py",

@@ -68,13 +68,11 @@ def _dtype_code(dtype: Any) -> str | None:
     if not (isinstance(dtype, Made) and dtype.path == DTYPE and dtype.arguments):
         return None
     code = dtype.arguments[0]
-    if isinstance(code, bytes):
-        code = code.decode("ascii")
     if not isinstance(code, str) or code not in NUMERIC:
         return None
     # (version, byte order, subtype, names, fields, size, alignment, flags)
     state = dtype.state if isinstance(dtype.state, tuple) else (3, "|", None)
-    order = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+    order = state[1]
     if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
         return None
     return f"{'=' if order == '|' else order}{code}"
@@ -83,7 +81,7 @@ def _dtype_code(dtype: Any) -> str | None:
 def _dtype_words(dtype: Any) -> str:
     if isinstance(dtype, Made) and dtype.path == DTYPE and dtype.arguments:
         code = dtype.arguments[0]
-        return f"the type {code[:80]!r}" if isinstance(code, (str, bytes)) else "an unknown type"
+        return f"the type {code[:80]!r}" if isinstance(code, str) else "an unknown type"
     return "an unknown type"
 
 

@@ -84,6 +84,18 @@ def test_wrong_tables_are_refused_by_line(tmp_path, text, message):
         read_boxes(write(tmp_path, "a.csv", text))
 
 
+def test_sides_and_names_at_their_limits_are_read(tmp_path):
+    label = "c" * 4096
+    text = HEADER + f"a.jpg,{label},-1e6,2,1e6,22\n"
+    assert found(write(tmp_path, "a.csv", text)) == [("a.jpg", label, (-1e6, 2.0, 1e6, 22.0))]
+    for wrong in (text.replace("1e6,22", "1000001,22"), text.replace(label, label + "c")):
+        with pytest.raises(DataError, match="at most 1,000,000|must be a name"):
+            read_boxes(write(tmp_path, "a.csv", wrong))
+    box = {"image_id": 5, "category_id": 3, "bbox": [-1, 2, 10, 20], "iscrowd": 0}
+    file = write(tmp_path, "a.json", document(annotations=[box]))
+    assert found(file) == [("a.jpg", "cat", (-1.0, 2.0, 9.0, 22.0))]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -95,11 +107,35 @@ def test_wrong_tables_are_refused_by_line(tmp_path, text, message):
             "list of 4 numbers",
         ),
         (document(images=[{"id": 5, "file_name": "../a.jpg"}]), "inside of its folder"),
+        (
+            document(annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4e6]}]),
+            "4 numbers from -1e.06 to 1e.06",
+        ),
+        (
+            document(
+                annotations=[{"image_id": 5, "category_id": 3, "bbox": [1, 2, 3, 4], "iscrowd": 2}]
+            ),
+            "`annotations.0..iscrowd` in .* must be an integer from 0 to 1",
+        ),
+        (document(categories=[]), "no category 3"),
     ],
 )
 def test_wrong_documents_are_refused(tmp_path, text, message):
     with pytest.raises(DataError, match=message):
         read_boxes(write(tmp_path, "a.json", text))
+
+
+def test_elements_are_limited_inside_each_other_only(tmp_path):
+    """Twenty inside each other, and any number beside each other."""
+    inner = "<b></b>" * 50 + "<c>" * 19 + "</c>" * 19
+    one = (
+        "<object><name>cat</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>11</xmax>"
+        "<ymax>22</ymax></bndbox></object>"
+    )
+    xml = f"<annotation><filename>a.jpg</filename>{inner}{one}{one}</annotation>"
+    assert found(voc(tmp_path, xml)) == ROWS[:1] * 2
+    with pytest.raises(DataError, match=r"'x' in object 2 of a.xml"):
+        read_boxes(voc(tmp_path, xml[::-1].replace("11"[::-1], "x", 1)[::-1]))
 
 
 @pytest.mark.parametrize(
@@ -124,6 +160,7 @@ def test_other_files_and_too_many_boxes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no folder Annotations"):
         read_boxes(tmp_path)
     monkeypatch.setattr(box_files, "MAX_BOXES", 1)
+    assert len(read_boxes(write(tmp_path, "a.csv", HEADER + "a.jpg,cat,1,2,3,4\n"))) == 1
     with pytest.raises(DataError, match="more than 1 boxes"):
         read_boxes(write(tmp_path, "a.csv", HEADER + "a.jpg,cat,1,2,3,4\n" * 2))
 

@@ -35,5 +35,24 @@ def test_shorten_does_not_print_what_is_deep_or_long():
     for _ in range(100_000):
         deep = [deep]
     assert shorten(deep) == "a list of 1"
+    assert shorten({"a": 1, "b": 2}) == "an object of 2"
+    assert shorten(2**200 - 1) == str(2**200 - 1)
+    assert shorten(2**200) == "an integer of hundreds of digits"
     assert shorten(10**5000) == "an integer of hundreds of digits"
     assert len(shorten("x" * 10**6)) < 300
+
+
+@pytest.mark.parametrize(
+    ("raised", "received"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (ValueError("bad magic"), "bad magic"),
+        (ValueError(), "ValueError"),
+        (KeyError("a"), "KeyError: 'a'"),
+        (OSError("short"), "OSError: short"),
+    ],
+)
+def test_the_words_of_a_parsers_error_are_shown(raised, received):
+    with pytest.raises(DataError) as caught, damage_as_error("file"):
+        raise raised
+    assert caught.value.received == received

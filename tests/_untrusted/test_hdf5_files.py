@@ -63,11 +63,56 @@ def test_cycles_depth_and_numbers_of_groups_are_limited(path, monkeypatch):
     with h5py.File(path, "w") as file:
         file.create_group("/".join("a" * 60))
     refused(path, "too many groups inside each other.*at most 50")
+    for depth in (50, 51):
+        with h5py.File(path, "w") as file:
+            file.create_group("/".join("a" * depth))
+        if depth == 50:
+            with open_hdf5(path):
+                pass
+    refused(path, "too many groups inside each other.*51")
     monkeypatch.setattr(hdf5_files, "MAX_HDF5_OBJECTS", 5)
     with h5py.File(path, "w") as file:
         for n in range(6):
             file.create_group(str(n))
     refused(path, "too many groups and datasets")
+    with h5py.File(path, "w") as file:
+        for n in range(4):
+            file.create_group(str(n)).attrs["a"] = n
+        file.attrs["b"] = 1
+    # With the file itself five objects, and five attributes.
+    with open_hdf5(path):
+        pass
+    with h5py.File(path, "a") as file:
+        file["0"].attrs["c"] = 1
+    refused(path, "too many attributes. Expected: at most 5. Received: 6")
+
+
+def test_other_objects_and_datasets_without_a_shape_are_refused(path):
+    with h5py.File(path, "w") as file:
+        file["kind"] = np.dtype("f4")
+    refused(path, "neither a group nor a dataset.*/kind")
+    with h5py.File(path, "w") as file:
+        file["x"] = h5py.Empty("f4")
+    refused(path, "/x of .* has no shape")
+    # Numbers of 16 bits that NumPy does not know, as those of bfloat16.
+    with h5py.File(path, "w") as file:
+        file["x"] = np.zeros(3, "V2")
+    with open_hdf5(path) as file:
+        assert file["x"].dtype.itemsize == 2
+    for kind in ("V3", np.longdouble):
+        with h5py.File(path, "w") as file:
+            file["x"] = np.zeros(3, kind)
+        refused(path, "/x of .* is not an array of numbers")
+
+
+def test_chunks_are_limited_in_number(path, monkeypatch):
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.zeros(100), chunks=(10,))
+    monkeypatch.setattr(hdf5_files, "MAX_HDF5_CHUNKS", 10)
+    with open_hdf5(path):
+        pass
+    monkeypatch.setattr(hdf5_files, "MAX_HDF5_CHUNKS", 9)
+    refused(path, "too many chunks. Expected: at most 9. Received: 10")
 
 
 @pytest.mark.parametrize(("data", "options"), [
@@ -121,11 +166,15 @@ def test_attributes_are_texts_of_a_limited_size(path, monkeypatch):
         file.attrs["fixed"] = np.bytes_(b"abc")
         file.attrs["number"] = np.zeros(3)
         file.attrs["bad"] = np.bytes_(b"\xff")
+        file.attrs["none"] = h5py.Empty("S1")
+        file.attrs["empty"] = np.array([], "S1")
     with open_hdf5(path) as file:
         assert len(read_text_attribute(file, "config", path)) == 100_000
         assert read_text_attributes(file, "names", path) == ["a", "b"]
         assert read_text_attribute(file, "fixed", path) == "abc"
         assert read_text_attribute(file, "missing", path) == ""
+        assert read_text_attributes(file, "none", path) == []
+        assert read_text_attributes(file, "empty", path) == []
         for name in ("number", "bad", "names"):
             with pytest.raises(DataError, match=f"attribute {name}"):
                 read_text_attribute(file, name, path)

@@ -16,6 +16,7 @@ from cnnkit._untrusted.images import (
     max_image_bytes,
     max_image_pixels,
     read_image_sides,
+    sides_in_head,
 )
 from cnnkit._untrusted.limits import MAX_IMAGE_PIXELS
 from cnnkit.errors import DataError, UsageError
@@ -46,6 +47,29 @@ def test_segments_before_the_size_of_a_jpeg_file_are_skipped():
     assert read_image_sides(io.BytesIO(long)) == read_image_sides(io.BytesIO(data))
     endless = data[:2] + b"\xff\xe5\0\2" * 5000 + data[2:]
     assert read_image_sides(io.BytesIO(endless)) is None
+    # The size is in the last one of a thousand segments, each behind a mark without a length.
+    before = data.index(b"\xff\xc0")
+    for count, sides in ((499, (30, 50)), (500, None)):
+        many = data[:2] + b"\xff\xe5\0\2\xff\x01" * count + b"\xff\x01" + data[before:]
+        assert read_image_sides(io.BytesIO(many)) == sides
+
+
+@pytest.mark.parametrize("mark", [0xD9, 0xDA, 0xC4])
+def test_the_size_of_a_jpeg_file_is_in_its_head(mark):
+    """Behind the end, or in a scan, there is none; tables of Huffman codes are no size."""
+    data = b"\xff\xd8\xff" + bytes([mark]) + b"\0\x09" + struct.pack(">BHH", 8, 30, 50) + bytes(9)
+    assert read_image_sides(io.BytesIO(data[:2] + data[2:])) is None
+    data = data.replace(b"\xff" + bytes([mark]), b"\xff\xc2", 1)
+    assert read_image_sides(io.BytesIO(data)) == (30, 50)
+
+
+def test_a_head_that_is_too_short_has_no_size():
+    data = png(side=20)
+    assert read_image_sides(io.BytesIO(data[:30])) == (20, 20)
+    assert read_image_sides(io.BytesIO(data[:29])) is None
+    assert sides_in_head(data[:29]) == (20, 20)
+    assert sides_in_head(data[:28]) is sides_in_head(b"BM") is sides_in_head(b"GIF89a") is None
+    assert sides_in_head(b"RIFF....WEBPVP8?" + bytes(20)) is None
 
 
 @pytest.mark.parametrize("head", [b"", b"\xff\xd8\xff\xe0\0\x10JFIF\0"], ids=["none", "JPEG"])
@@ -91,6 +115,13 @@ def test_the_environment_sets_the_limit(monkeypatch):
     assert (max_image_pixels(), max_image_bytes()) == (MAX_IMAGE_PIXELS, 4 * MAX_IMAGE_PIXELS)
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "200000000")
     assert (max_image_pixels(), max_image_bytes()) == (200_000_000, 800_000_000)
+
+
+@pytest.mark.parametrize("value", ["1", "9999999999"])
+def test_the_smallest_and_the_largest_limit(value, monkeypatch):
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, value)
+    assert max_image_pixels() == int(value)
+    assert max_image_bytes() == max(64 << 20, 4 * int(value))
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "1e9", "many", "9" * 11, "\u0665"])

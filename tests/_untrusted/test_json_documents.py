@@ -40,6 +40,15 @@ def test_bytes_must_be_utf_8(tmp_path, data):
         read_json(path)
 
 
+def test_lists_and_objects_at_their_limit_are_read():
+    """A hundred inside each other, and any number beside each other."""
+    assert parse_json("[" * 100 + "]" * 100, "x")
+    with pytest.raises(DataError, match="at most 100 lists and objects inside each other"):
+        parse_json('{"a":' + "[" * 100 + "]" * 100 + "}", "x")
+    assert parse_json("[" + "[],{}," * 200 + "1]", "x")[-1] == 1
+    assert parse_json("[1, 2]", "x", max_bytes=6) == [1, 2]
+
+
 def test_nan_can_be_allowed_and_brackets_in_texts_do_not_count():
     assert parse_json("[Infinity]", "x", nan=True) == [float("inf")]
     assert parse_json(json.dumps(["[" * 500, '\\"' + "{" * 500]), "x")
@@ -81,6 +90,18 @@ FIELDS = {
         (lambda f: f.fields("t"), "`t` in f must be a JSON object"),
         (lambda f: f.fields("o").text("n"), "`o.n` in f must be a text"),
         (lambda f: f.text("null"), "`null` in f must be a text"),
+        (lambda f: f.integer("n", minimum=4), "an integer from 4 to"),
+        (lambda f: f.number("x", maximum=0.4), "of at most 0.4"),
+        (lambda f: f.texts("ts", max_length=0), "list of texts of at most 0"),
+        (lambda f: f.integers("is", minimum=2), "list of integers from 2"),
+        (lambda f: f.integers("is", maximum=0), "list of integers from 0 to 0"),
+        (lambda f: f.integers("is", max_count=0), "list of integers"),
+        (lambda f: f.items("is", max_count=0), "`is` in f must be a list"),
+        (lambda f: f.numbers("is", count=2), "a list of 2 numbers"),
+        (lambda f: f.numbers("is", count=0), "`is` in f must be a list"),
+        (lambda f: f.numbers("is", count=1, minimum=1.5), "1 numbers from 1.5 to inf"),
+        (lambda f: f.numbers("is", count=1, maximum=0.5), "from -inf to 0.5"),
+        (lambda f: f.numbers("ts", count=1), "a list of 1 numbers"),
     ],
 )  # fmt: skip
 def test_fields_have_types_and_ranges(read, message):
@@ -95,6 +116,14 @@ def test_fields_are_returned_with_their_defaults():
     assert fields.number("n") == 3.0 and fields.number("x", maximum=1) == 0.5
     assert fields.boolean("b") and fields.text("t") == "cat" and "t" in fields
     assert fields.texts("ts") == ("a",) and fields.integers("is") == (1,)
+    # The limits themselves.
+    assert fields.integer("n", minimum=3, maximum=3) == 3
+    assert fields.number("x", minimum=0.5, maximum=0.5) == 0.5
+    assert fields.text("t", max_length=3) == "cat"
+    assert fields.texts("ts", max_count=1, max_length=1) == ("a",)
+    assert fields.integers("is", minimum=1, maximum=1, max_count=1) == (1,)
+    assert fields.items("is", max_count=1) == [1]
+    assert fields.numbers("is", count=1, minimum=1, maximum=1) == (1.0,)
     assert fields.fields("o").integer("n") == 1 and fields.items("ts") == ["a"]
     assert list(fields) == list(FIELDS)
     with pytest.raises(DataError, match="f must be a JSON object"):

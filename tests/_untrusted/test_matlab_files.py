@@ -26,8 +26,8 @@ def files(tmp_path_factory):
     return folder
 
 
-def big_endian_table():
-    """A table in the other byte order: one structure with the number 7."""
+def big_endian_table(number=7, rows=1):
+    """A table in the other byte order: one structure with a number."""
 
     def element(kind, content):
         return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
@@ -37,9 +37,9 @@ def big_endian_table():
         dims = element(5, struct.pack(f">{len(sizes)}i", *sizes))
         return element(14, flags + dims + element(1, name) + b"".join(rest))
 
-    value = matrix(6, (1, 1), b"", element(9, struct.pack(">d", 7)))
+    value = matrix(6, (1, 1), b"", element(9, struct.pack(">d", number)))
     names = struct.pack(">HHI", 4, 5, 8) + element(1, b"ID".ljust(8, b"\0"))
-    return bytes(124) + b"\1\0MI" + matrix(2, (1, 1), b"t", names, value)
+    return bytes(124) + b"\1\0MI" + matrix(2, (rows, 1), b"t", names, value)
 
 
 @pytest.mark.parametrize("name", ["plain.mat", "packed.mat"])
@@ -58,6 +58,23 @@ def test_what_is_no_table_is_refused(files, tmp_path):
         read_structures(files / "plain.mat", "before", FIELDS)
     with pytest.raises(DataError, match="damaged"):
         read_structures(files / "plain.mat", "synsets", ["nothing"])
+    for lie, message in (
+        ({"number": float("nan")}, "nan is not a finite number"),
+        ({"rows": 2}, "1 values of 2 structures"),
+    ):
+        (tmp_path / "a.mat").write_bytes(big_endian_table(**lie))
+        with pytest.raises(DataError, match=f"damaged.*{message}"):
+            read_structures(tmp_path / "a.mat", "t", ["ID"])
+    whole = big_endian_table()
+    # A small element of 5 bytes, and an element that goes on behind the end.
+    small = whole.replace(b"\0\4\0\5", b"\0\5\0\5")
+    for data, message in (
+        (small, "a small element of 5 bytes"),
+        (whole[:-1], "exceeds the file"),
+    ):
+        (tmp_path / "a.mat").write_bytes(data)
+        with pytest.raises(DataError, match=f"damaged.*{message}"):
+            read_structures(tmp_path / "a.mat", "t", ["ID"])
     (tmp_path / "a.mat").write_bytes(bytes(200))
     with pytest.raises(DataError, match="not a MATLAB file"):
         read_structures(tmp_path / "a.mat", "synsets", FIELDS)

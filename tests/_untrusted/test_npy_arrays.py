@@ -78,6 +78,54 @@ def test_arrays_above_the_limit_of_the_caller_are_refused(tmp_path):
         load_npy(tmp_path / "x.npy", max_bytes=79)
     with pytest.raises(DataError, match="too large.*at most 95 bytes.*96"):
         load_npz(tmp_path / "x.npz", max_bytes=95)
+    assert load_npy(tmp_path / "x.npy", max_bytes=80).shape == (10,)
+    assert load_npz(tmp_path / "x.npz", max_bytes=96).keys() == {"a", "b"}
+
+
+def test_headers_and_shapes_at_their_limits_are_read(tmp_path):
+    for text in (
+        described("<f4", (1,) * 32) + bytes(4),
+        described("<f4", (0, 1 << 16)),
+        header(repr({"descr": "<f4", "fortran_order": False, "shape": ()}).ljust(9999), version=2)
+        + bytes(4),
+    ):
+        (tmp_path / "x.npy").write_bytes(text)
+        assert not load_npy(tmp_path / "x.npy", max_bytes=4).any()
+    for text, message in (
+        (described("<f4", (1,) * 33) + bytes(4), "absurd shape"),
+        (described("<f4", (0, (1 << 16) + 1)), "incomplete"),
+        (header(" " * 10_000, version=2), "absurd header.*at most 10,000 bytes.*10,001"),
+    ):
+        (tmp_path / "x.npy").write_bytes(text)
+        with pytest.raises(DataError, match=message):
+            load_npy(tmp_path / "x.npy", max_bytes=4)
+
+
+def test_arrays_of_more_than_a_mebibyte_are_read_in_pieces(tmp_path):
+    values = np.arange(300_000, dtype=np.float64)
+    np.save(tmp_path / "x.npy", values)
+    np.testing.assert_array_equal(load_npy(tmp_path / "x.npy", max_bytes=1 << 22), values)
+
+
+def test_an_array_that_changed_since_its_header_was_read_is_refused(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros(6))
+    arrays = open_npz(tmp_path / "x.npz")
+    np.savez(tmp_path / "x.npz", a=np.zeros(7))
+    with pytest.raises(DataError, match="a in .*x.npz has changed"):
+        arrays.read("a")
+
+
+def test_a_member_with_fewer_numbers_than_it_states_is_damaged(tmp_path):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", described("<f4", (3,)) + bytes(8))
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\x01\x02") + 24
+    size = int.from_bytes(data[place : place + 4], "little") + 4
+    data[place : place + 4] = size.to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="a in .*x.npz is damaged or incomplete"):
+        open_npz(path).read("a")
 
 
 def test_an_archive_has_arrays_only(tmp_path):

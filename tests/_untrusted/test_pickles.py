@@ -35,7 +35,7 @@ def test_containers_and_numbers_are_read_as_they_were_written(value, protocol):
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("dtype", ["<f4", ">f8", "f2", "i8", "u1", "?"])
+@pytest.mark.parametrize("dtype", ["<f4", ">f8", "f2", "i8", "u1", "i2", "u4", "?"])
 def test_arrays_are_made_from_their_own_bytes(dtype, protocol):
     array = np.asfortranarray(np.arange(6).reshape(2, 3).astype(dtype))
     found = read(pickle.dumps({"a": array}, protocol))["a"]
@@ -91,11 +91,24 @@ def dtype(code, order="<", *more):
     array_of((1,), "f4", b"1234"),
     array_of((1,), dtype(5), b"1234"),
     array_of((1,), dtype("f4", "x"), b"1234"),
+    array_of((1,), dtype("f4", "<", ("f4", (1,)), None, None), b"1234"),
+    array_of((1,), dtype("f4"), Made("_codecs.encode", ("1234", "utf-8"))),
 ])  # fmt: skip
 def test_an_array_of_anything_but_numbers_is_refused(made):
     """An array of objects over bytes would take eight of them for the address of an object."""
     with pytest.raises(DataError, match=r"^x.npy"):
         decode_array(made, "x.npy")
+
+
+def test_an_array_has_at_most_32_axes_and_its_type_is_named():
+    found = decode_array(array_of((1,) * 32, dtype("f4"), bytes(4)), "x.npy")
+    assert found.shape == (1,) * 32
+    with pytest.raises(DataError, match="absurd shape"):
+        decode_array(array_of((1,) * 33, dtype("f4"), bytes(4)), "x.npy")
+    with pytest.raises(DataError, match="other things than numbers. Received: the type 'O8'"):
+        decode_array(array_of((1,), dtype("O8", "|"), bytes(8)), "x.npy")
+    with pytest.raises(DataError, match="Received: an unknown type"):
+        decode_array(array_of((1,), dtype(5), b"1234"), "x.npy")
 
 
 def test_the_state_of_an_array_must_be_whole():
@@ -135,6 +148,34 @@ def test_absurd_pickles_are_refused(data, message):
         read(data)
 
 
+def test_keys_are_texts_numbers_and_small_integers():
+    small = (1 << 60) - 1
+    found = {"a": 1, b"b": 2, None: 3, True: 4, small: 5, -small: 6, 0.5: 7}
+    assert read(pickle.dumps(found, 3)) == {
+        **{k: v for k, v in found.items() if k != 0.5},
+        "0.5": 7,
+    }
+    for key in (1 << 60, -(1 << 60)):
+        with pytest.raises(DataError, match="keys of another kind.*int"):
+            read(pickle.dumps({key: 1}, 2))
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (pickle.dumps({7}, 2), "__builtin__.set"), (pickle.dumps({7}, 4), [7]),
+    (pickle.dumps(frozenset({7}), 4), [7]),
+    (b"K\x05(K\x011.", 5), (b"K\x01K\x020.", 1), (b"K\x05(0.", 5), (b"K\x012\x86.", (1, 1)),
+    (b"(cm\nC\nK\x01o.", "m.C"), (b"(K\x01im\nC\n.", "m.C"),
+    (pickle.dumps(collections.defaultdict(int, a=1), 2), {"a": 1}),
+])  # fmt: skip
+def test_rare_steps_are_those_of_pythons_machine(data, expected):
+    """Sets as lists of their items; what is called is named with its arguments."""
+    found = read(data)
+    if isinstance(expected, str):
+        assert (found.path, found.arguments) == (expected, ([7],) if "set" in expected else (1,))
+    else:
+        assert found == expected
+
+
 def test_a_large_index_of_the_memo_costs_no_memory():
     assert read(b"\x80\x02}" + binput(0xFFFFFFF0) + b".") == {}
 
@@ -144,6 +185,14 @@ def test_the_number_of_steps_is_limited(monkeypatch):
     assert read(b"(" + b"N" * 90 + b"l.") == [None] * 90
     with pytest.raises(DataError, match="absurdly long pickle"):
         read(b"(" + b"N" * 200 + b"l.")
+    # A mark, the items, a list and the end, of which the first one counts as none.
+    data = b"(" + b"N" * 98 + b"l."
+    assert read(data) == [None] * 98
+    with pytest.raises(DataError, match="at most 100 steps"):
+        read(b"(" + b"N" * 99 + b"l.")
+    assert read_pickle(io.BytesIO(data), "x", max_bytes=100).content == [None] * 98
+    with pytest.raises(DataError, match="in 99 bytes"):
+        read_pickle(io.BytesIO(data), "x", max_bytes=99)
 
 
 def test_two_pickles_in_a_row_and_persistent_objects():

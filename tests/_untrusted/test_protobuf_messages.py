@@ -54,6 +54,28 @@ def test_a_structure_at_a_limit_is_read(monkeypatch):
         cut(data + b"\x08\x01")
 
 
+@pytest.mark.parametrize(("name", "largest"), [
+    ("MAX_MESSAGE_BYTES", 30), ("MAX_MESSAGE_DEPTH", 3),
+])  # fmt: skip
+def test_bytes_and_depth_at_a_limit_are_read(monkeypatch, name, largest):
+    """The texts and numbers of `net`, and a shape in a blob in a layer in it."""
+    data = net().SerializeToString()
+    monkeypatch.setattr(protobuf_messages, name, largest)
+    cut(data)
+    monkeypatch.setattr(protobuf_messages, name, largest - 1)
+    with pytest.raises(DataError, match=f"at most {largest - 1} "):
+        cut(data)
+
+
+def test_numbers_of_four_and_eight_bytes_stay():
+    """Of fields of no schema: the number 200 with 8 bytes, 201 with 4, and a varint of 10."""
+    data = b"\xc1\x0c" + b"12345678" + b"\xcd\x0c" + b"1234" + b"\x08" + b"\xff" * 9 + b"\x01"
+    assert cut(data) == data
+    for short in (b"\xc1\x0c" + b"1234567", b"\xcd\x0c" + b"123", b"\x08" + b"\xff" * 10 + b"\x01"):
+        with pytest.raises(DataError, match="is damaged"):
+            cut(short)
+
+
 @pytest.mark.parametrize(
     "data", [b"\0", b"\n\x7fa", b"\n", b"\xff" * 20, b"\x0b", b"\x0d\0", b"\xa2\x06\x02\n\x05"]
 )

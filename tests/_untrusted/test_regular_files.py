@@ -58,6 +58,21 @@ def test_text_is_utf_8_without_zero_bytes(tmp_path, data):
         read_text(path)
 
 
+def test_the_line_of_a_byte_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "x").write_bytes(b"a\nb\ncaf\xe9\n\xff")
+    with pytest.raises(DataError, match="Received: the byte 0xe9 in line 3"):
+        read_text(tmp_path / "x")
+
+
+def test_a_file_that_states_no_size_is_read_up_to_its_limit():
+    """As those of the kernel, whose size is 0."""
+    path = "/proc/self/stat"
+    size = len(read_bytes(path, max_bytes=4096))
+    assert size > 20
+    with pytest.raises(DataError, match="too large. Expected: at most 9 bytes. Received: 10"):
+        read_bytes(path, max_bytes=9)
+
+
 def test_a_part_of_a_file_is_a_file(tmp_path):
     path = tmp_path / "x"
     path.write_bytes(b"0123456789\nabc")
@@ -74,6 +89,12 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
         assert part.readline(3) == b"456" and part.readline(0) == b"" and part.tell() == 5
         with pytest.raises(DataError, match="absurd length.*at most 8.*9"):
             part.read(9)
+        with pytest.raises(DataError, match="absurd length.*at most 8.*9"):
+            part.readinto(bytearray(9))
+        # Behind the end there is nothing.
+        assert part.seek(12) == 12 and part.read(3) == part.readline() == b""
+        assert part.readinto(buffer) == 0 and part.tell() == 12
+        assert part.readable() and part.seekable()
 
 
 def test_a_part_that_is_read_again_and_again_is_refused(tmp_path):
@@ -85,6 +106,18 @@ def test_a_part_that_is_read_again_and_again_is_refused(tmp_path):
             assert part.seek(0) == 0 and part.read(8) == b"01234567"
         with pytest.raises(DataError, match="read again and again.*at most 16 bytes"):
             part.read(1)
+
+
+@pytest.mark.parametrize("length", [1 << 16, (1 << 16) + 1])
+def test_a_line_has_at_most_64_kib_with_its_end(tmp_path, length):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * (length - 1) + b"\n" + b"more")
+    with path.open("rb") as file:
+        if length == 1 << 16:
+            assert len(FileRange(file).readline()) == length
+        else:
+            with pytest.raises(DataError, match="long line"):
+                FileRange(file).readline()
 
 
 def test_a_line_without_an_end_is_refused(tmp_path):

@@ -74,6 +74,9 @@ def test_too_many_members_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(zip_archives, "MAX_ZIP_MEMBERS", 9)
     with pytest.raises(DataError, match="too many members"), open_zip(path):
         pass
+    monkeypatch.setattr(zip_archives, "MAX_ZIP_MEMBERS", 10)
+    with open_zip(path) as archive:
+        assert len(archive.namelist()) == 10
     monkeypatch.setattr(zip_archives, "MAX_ZIP_DIRECTORY_BYTES", 100)
     with pytest.raises(DataError, match="absurd length"), open_zip(path):
         pass
@@ -133,3 +136,72 @@ def test_damaged_archives_give_a_value_or_a_clear_error(valid, tmp_path_factory,
                     member.read()
     except CnnkitError:
         pass
+
+
+def state_size(path, field, size):
+    """Write another size, packed or unfolded, of the last member into the directory."""
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"PK\x01\x02") + {"packed": 20, "unfolded": 24}[field]
+    data[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+    return path
+
+
+def test_a_member_that_is_shorter_than_stated_is_damaged(tmp_path):
+    path = write(tmp_path / "a.zip", {"x": b"1" * 100}, zipfile.ZIP_DEFLATED)
+    with (
+        open_zip(state_size(path, "unfolded", 101)) as archive,
+        pytest.raises(DataError, match="x in .* is damaged or incomplete"),
+    ):
+        read_member(archive, "x", max_bytes=1000)
+
+
+@pytest.mark.parametrize(("more", "fits"), [(0, True), (1, False)])
+def test_members_end_before_the_end_of_the_archive(tmp_path, more, fits):
+    path = write(tmp_path / "a.zip", {"x": b"1" * 100}, zipfile.ZIP_DEFLATED)
+    size = path.stat().st_size
+    # Behind the head of 30 bytes and the name.
+    state_size(path, "packed", size - 31 + more)
+    if fits:
+        with open_zip(path):
+            return
+    with pytest.raises(DataError, match="is damaged or incomplete"), open_zip(path):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("free", "ratio", "fits"), [(300, 0, True), (299, 0, False), (0, 1, True), (299, 1, True)]
+)
+def test_members_unfold_to_a_limit(tmp_path, monkeypatch, free, ratio, fits):
+    path = write(tmp_path / "a.zip", {"x": b"1" * 100, "y": b"2" * 200})
+    monkeypatch.setattr(zip_archives, "FREE_UNFOLDED_BYTES", free)
+    monkeypatch.setattr(zip_archives, "MAX_ZIP_RATIO", ratio)
+    if fits:
+        with open_zip(path) as archive:
+            assert len(archive.namelist()) == 2
+        return
+    with pytest.raises(DataError, match="unfolds to an absurd size"), open_zip(path):
+        pass
+
+
+@pytest.mark.parametrize("damage", ["compressed", "mark", "end"])
+def test_the_place_of_a_stored_member_is_checked(tmp_path, damage):
+    method = zipfile.ZIP_DEFLATED if damage == "compressed" else zipfile.ZIP_STORED
+    path = write(tmp_path / "a.zip", {"x": b"1" * 100}, method)
+    data = bytearray(path.read_bytes())
+    if damage == "mark":
+        data[0] = 0
+    elif damage == "end":
+        # A longer extra field, behind which the content begins.
+        data[28:30] = struct.pack("<H", len(data))
+    path.write_bytes(data)
+    message = "must not be compressed" if damage == "compressed" else "is damaged or incomplete"
+    with open_zip(path) as archive, pytest.raises(DataError, match=f"x in .* {message}"):
+        stored_start(archive, archive.getinfo("x"))
+
+
+def test_a_closed_archive_has_no_members(tmp_path):
+    with open_zip(write(tmp_path / "a.zip", {"x": b"1"})) as archive:
+        info = archive.getinfo("x")
+    with pytest.raises(DataError, match="a.zip was closed"):
+        stored_start(archive, info)
