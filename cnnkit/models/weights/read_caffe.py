@@ -171,11 +171,11 @@ def _find_preprocessing(
     if len(stated) != 1:
         return usual
     [(scale, mean_file, bgr)] = stated
+    if len(bgr) not in (0, 1, 3) or not 0 < scale < math.inf:
+        return usual
     std = None if scale == 1 else (1 / scale,) * 3
     if mean_file:
         return replace(usual, std=std, reason=f"Caffe; the file names the mean image {mean_file}")
-    if len(bgr) not in (0, 1, 3) or not scale > 0:
-        return usual
     mean = (bgr or (0.0,)) * (1 if len(bgr) == 3 else 3)
     return replace(usual, mean=mean[::-1], std=std).said_by_file("its data layer")
 

@@ -75,10 +75,12 @@ def read_npy(path: Path) -> WeightsFile:
             expected="a dictionary from layers to arrays",
             received=describe(content),
         )
-    tensors = {}
-    for name, values in _named_arrays(path, content):
-        tensors[name] = StoredTensor(name, values.shape, values.__getitem__, True)
-    dtypes = {name: tensor.array().dtype for name, tensor in tensors.items()}
+    arrays = dict(_named_arrays(path, content))
+    tensors = {
+        name: StoredTensor(name, values.shape, values.__getitem__, True)
+        for name, values in arrays.items()
+    }
+    dtypes = {name: values.dtype for name, values in arrays.items()}
     return _from_arrays(path, "arrays by name (.npy)", tensors, dtypes)
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 from cnnkit import load_model
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, cifar10_full, open_weights, vgg, vgg11, zfnet
+from cnnkit.models.weights import read_caffe
 from cnnkit.models.weights.match import check_normalization_match
 from cnnkit.models.weights.read_caffe import read_mean_image
 from tests.helpers.weights_files import (
@@ -196,3 +197,55 @@ def test_mean_image_is_cut_to_the_center(tmp_path, rng):
     assert ours.count_params() == bare.count_params()
     with pytest.raises(UsageError, match="at most 140 x 133 pixels. Received: 134 x 134"):
         alexnet(preset="caffe", weights=file, classes=4, hidden_units=16, input_shape=(134, 134, 3))
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        [{"mean_value": [104.0, 117.0], "scale": 0.5}],
+        [{"mean_value": [104.0, 117.0, 124.0], "scale": 0.0}],
+        [{"scale": -1.0}],
+        [{"mean_file": "/imagenet.binaryproto", "scale": 0.0}],
+        [{"scale": float("inf")}],
+        # Of training and of testing, which differ.
+        [{"mean_value": [1.0]}, {"mean_value": [2.0]}],
+    ],
+)
+def test_a_data_layer_that_does_not_tell_leaves_the_convention(tmp_path, stated):
+    model = randomized(vgg11(include_preprocessing=False, include_top=False,
+                             input_shape=(SIDE, SIDE, 3)))  # fmt: skip
+    data = [(f"data{i}", "Data", "x", "data", [], one) for i, one in enumerate(stated)]
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(caffemodel([*data, *caffe_layers(model)]))
+    found = open_weights(path).preprocessing
+    assert found.is_assumed and found.std is None
+    np.testing.assert_allclose(found.mean, VGG_MEAN, rtol=1e-6)
+
+
+def test_equal_data_layers_of_training_and_of_testing_count(tmp_path):
+    model = randomized(vgg11(include_preprocessing=False, include_top=False,
+                             input_shape=(SIDE, SIDE, 3)))  # fmt: skip
+    stated = {"mean_value": [104.0, 117.0, 124.0], "scale": 0.5}
+    data = [(f"data{i}", "Data", "x", "data", [], stated) for i in range(2)]
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(caffemodel([*data, *caffe_layers(model)]))
+    found = open_weights(path).preprocessing
+    assert not found.is_assumed
+    assert (tuple(found.mean), tuple(found.std)) == ((124, 117, 104), (2, 2, 2))
+
+
+def test_a_mean_image_has_three_colors_and_a_sensible_size(tmp_path, monkeypatch):
+    path = tmp_path / "mean.binaryproto"
+    path.write_bytes(binaryproto(np.zeros((3, 4, 5), "f4")).replace(b"\x10\x03", b"\x10\x02", 1))
+    with pytest.raises(UsageError, match="is incomplete"):
+        read_mean_image(path)
+    path.write_bytes(binaryproto(np.zeros((3, 4, 5), "f4")).replace(b"\x08\x01", b"\x08\x03", 1)
+                     .replace(b"\x10\x03", b"\x10\x01", 1))  # fmt: skip
+    with pytest.raises(UsageError, match=r"is not a mean image.*Received: \(3, 1, 4, 5\)"):
+        read_mean_image(path)
+    path.write_bytes(binaryproto(np.zeros((3, 4, 5), "f4")))
+    monkeypatch.setattr(read_caffe, "MAX_MEAN_BYTES", 480)
+    assert read_mean_image(path).shape == (4, 5, 3)
+    monkeypatch.setattr(read_caffe, "MAX_MEAN_BYTES", 479)
+    with pytest.raises(UsageError, match="absurdly large mean image"):
+        read_mean_image(path)

@@ -148,3 +148,30 @@ def test_real_alexnet_loads_and_has_two_towers(shared):
     color = np.square(kernel - gray).sum((0, 1, 2)) / np.square(kernel).sum((0, 1, 2))
     assert np.median(color[48:]) < 0.05
     assert np.median(color[:48]) > 0.9
+
+
+def test_names_of_classes_are_a_list_of_texts(small_alexnet):
+    arrays = dict(np.load(small_alexnet / "small.npz"))
+    path = small_alexnet / "named.npz"
+    for key in ("class_names", "labels"):
+        np.savez(path, **{**arrays, key: np.array(["cat", "dog"])})
+        assert open_weights(path).class_names == ("cat", "dog")
+    np.savez(path, **arrays, labels=np.array([["cat", "dog"]]))
+    with pytest.raises(UsageError, match="names of classes that are not a list of texts"):
+        open_weights(path)
+    # What is no array of the network is told.
+    np.savez(path, **arrays, step=np.int64(3))
+    assert open_weights(path).metadata == {"arrays left out": "step"}
+    np.savez(path, **arrays, mean_rgb=np.array(["a", "b", "c"]))
+    with pytest.raises(UsageError, match="has a mean_rgb that is not numbers"):
+        open_weights(path)
+
+
+def test_short_texts_beside_the_arrays_are_left_out(tmp_path):
+    kernel = [np.ones((3, 3, 3, 4), "f4"), np.ones(4, "f4")]
+    path = tmp_path / "a.npy"
+    np.save(path, {"conv1": kernel, "note": "x" * 256, "step": 3}, allow_pickle=True)
+    assert open_weights(path).metadata == {"arrays left out": "note, step"}
+    np.save(path, {"conv1": kernel, "note": "x" * 257}, allow_pickle=True)
+    with pytest.raises(UsageError, match="note in .* is not an array"):
+        open_weights(path)
