@@ -63,6 +63,7 @@ def test_is_identity_only_if_nothing_is_done():
         (Augmentation(8, scale=(8, 16)), (8, 8)),
         (Augmentation(8, crop="random"), (8, 8)),
         (Augmentation(8, flip=True), (8, 8)),
+        (Augmentation(8, color=PCAColorNoise(USUAL)), (8, 8)),
     ):
         assert not augmentation.is_identity(*sides)
 
@@ -85,10 +86,15 @@ def test_wrong_augmentation(fields, text):
         Augmentation(**fields)
 
 
+def test_the_smallest_settings_are_taken():
+    assert Augmentation(1).scales == (1, 1)
+    np.testing.assert_array_equal(PCAColorNoise(USUAL, deviation=0).deviations, 0)
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [({"mode": "eig"}, "Unknown mode of color noise 'eig'"), ({"deviation": -1}, "at least 0"),
-     ({"deviation": float("nan")}, "at least 0")],
+     ({"deviation": float("nan")}, "at least 0"), ({"deviation": float("inf")}, "at least 0")],
 )  # fmt: skip
 def test_wrong_color_noise(fields, text):
     with pytest.raises(UsageError, match=text):

@@ -1,9 +1,11 @@
 """Splits of a dataset."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from cnnkit.data import Dataset, Split
+from cnnkit.data import Dataset, Decoding, Split
 from cnnkit.data.dataset import UNUSED_SPLIT, stratified_holdout
 from cnnkit.errors import UsageError
 
@@ -46,3 +48,38 @@ def test_a_dataset_prints_as_a_readable_block():
         assert other.describe_left_out().endswith("; folder:x#test holds that split out")
     split = Split.from_pixels(np.zeros(2, np.int32), ("1", "2"), pixels)
     assert repr(split) == "<Split: 2 images in memory, 4 x 6 pixels>"
+
+
+def test_boxes_are_four_numbers_and_follow_their_images():
+    pixels = np.zeros((3, 4, 4, 3), np.uint8)
+    split = Split.from_pixels(np.array([0, 1, 1]), ("a", "b", "c"), pixels)
+    boxes = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    assert replace(split, boxes=boxes).boxes is boxes
+    for wrong in (boxes[:2], boxes[..., :3], boxes[0]):
+        with pytest.raises(UsageError, match=r"`boxes` must hold the boxes .*shape \(3, m, 4\)"):
+            replace(split, boxes=wrong)
+    part = replace(split, boxes=boxes).subset(np.array([2, 0]))
+    np.testing.assert_array_equal(part.boxes, boxes[[2, 0]])
+    of_files = Split.from_files(split.labels, split.names, lambda index: index)
+    decoded = replace(of_files, boxes=boxes).decoded(Decoding(background=None))
+    assert decoded.boxes is boxes and decoded.decoding.background is None
+
+
+def test_only_some_empty_folders_are_named():
+    def described(count):
+        names = tuple(f"f{i}" for i in range(count))
+        return Dataset("folder:x", ("a",), {}, "", empty_folders=names).describe_left_out()
+
+    assert described(0) is None
+    assert described(3) == "no images in f0, f1, f2"
+    assert described(4) == "no images in f0, f1, f2 and 1 more"
+    four, three = (Dataset("x", tuple("abcd"[:n]), {}, "") for n in (4, 3))
+    assert repr(four) == "<Dataset x: 4 classes (a, b, c, ...)>"
+    assert repr(three) == "<Dataset x: 3 classes (a, b, c)>"
+
+
+def test_the_images_that_are_held_out_stay_the_same_ones():
+    """A run that goes on with another version must not meet images that it was trained on."""
+    labels = np.arange(20) % 2
+    held_out = stratified_holdout(labels, seed=3)
+    assert np.flatnonzero(held_out).tolist() == [3, 9, 12, 18]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnkit.data import Decoding, load, load_dataset
+from cnnkit.data import Decoding, image_path, load, load_dataset
 from cnnkit.errors import UsageError
 
 
@@ -42,3 +42,13 @@ def test_a_dataset_is_opened_once_within_a_block(monkeypatch, image_folder):
     assert opened == [(spec, 0), (spec, 1), (spec, 0), (spec, 0)]
     assert first.splits["test"].decoding != black
     assert other.splits["test"].decoding == black
+
+
+def test_images_of_folders_have_a_path(image_folder):
+    file = str(image_folder / "above" / "00.jpg")
+    for kind in ("folder", "imagenet"):
+        assert image_path(f"{kind}:{image_folder}", "above/00.jpg") == file
+    assert image_path(f"folder:{image_folder}#val", "above/00.jpg") == file
+    assert image_path(f"folder:{image_folder}", "above/none.jpg") is None
+    for spec in ("digits", f"shards:{image_folder}", f"tfds:{image_folder}"):
+        assert image_path(spec, "above/00.jpg") is None

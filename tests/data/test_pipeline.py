@@ -20,7 +20,7 @@ from cnnkit.data import (
     resize_shorter_side,
 )
 from cnnkit.data.pipeline import epoch_order, parallel_map
-from cnnkit.errors import DataError
+from cnnkit.errors import DataError, UsageError
 from tests.helpers.images import USUAL, augmented, jpeg, smooth, split_of
 
 EIGHT = Augmentation(8)
@@ -57,6 +57,29 @@ def test_a_resumed_epoch_begins_at_its_step():
     for one, other in zip(whole[5:], rest, strict=True):
         for key in one:
             np.testing.assert_array_equal(one[key], other[key])
+
+
+def test_processes_share_every_batch():
+    """Each one reads its own rows; the last batch is padded for both."""
+    split = load_dataset("digits").splits["test"].subset(np.arange(22))
+    options = {"augmentation": EIGHT, "batch_size": 8, "replicas": 2}
+    whole = list(batches(split, **options).as_numpy_iterator())
+    parts = [
+        list(batches(split, shard=(process, 2), first_step=1, **options).as_numpy_iterator())
+        for process in (0, 1)
+    ]
+    assert [len(part) for part in parts] == [2, 2]
+    for expected, *found in zip(whole[1:], *parts, strict=True):
+        for name, rows in expected.items():
+            np.testing.assert_array_equal(np.concatenate([one[name] for one in found]), rows)
+    assert parts[1][-1]["weights"].tolist() == [1, 1, 0, 0]
+
+
+def test_a_batch_holds_an_image_at_least():
+    split = load_dataset("digits").splits["test"].subset(np.arange(2))
+    assert len(list(batches(split, augmentation=EIGHT, batch_size=1))) == 2
+    with pytest.raises(UsageError, match="`batch_size` must be positive. Expected: at least 1"):
+        batches(split, augmentation=EIGHT, batch_size=0)
 
 
 def test_epochs_have_orders_of_their_own():
@@ -154,6 +177,11 @@ def test_a_broken_image_is_named(small_folder):
     # Its two ends are whole, so that it was taken for an image.
     file.write_bytes(data[:20] + b"\x00" * (len(data) - 22) + data[-2:])
     with pytest.raises(DataError, match=r"cannot be decoded. Received: b/3.jpg"):
+        cache_in_memory(split)
+    for name in split.names:
+        (small_folder / name).write_bytes(data[:20] + b"\x00" * 500 + data[-2:])
+    first = ", ".join(split.names[:3])
+    with pytest.raises(DataError, match=rf"16 of the images cannot .* Received: {first}\. Remove"):
         cache_in_memory(split)
 
 

@@ -63,6 +63,14 @@ def test_color_components_are_the_pca_of_the_pixels(rng):
     )
 
 
+def test_gray_images_have_one_component_and_no_negative_variance(rng):
+    images = [np.repeat(rng.integers(0, 256, (8, 8, 1), np.uint8), 3, axis=2) for _ in range(3)]
+    found = color_components(split_of(images), image_size=8)
+    assert found.eigenvalues[0] > 1000
+    assert 0 <= found.eigenvalues[2] <= found.eigenvalues[1] < 1e-6
+    np.testing.assert_allclose(np.array(found.eigenvectors)[:, 0], [3**-0.5] * 3, rtol=1e-6)
+
+
 def test_images_of_one_color_have_no_components():
     flat = split_of([np.full((8, 8, 3), 90, np.uint8)] * 3)
     with pytest.raises(

@@ -41,3 +41,11 @@ def test_images_that_cannot_be_decoded_are_left_out():
     )
     found = read(Dataset("two", ("only",), {"test": split}, "")._repr_html_())
     assert found.tags.count("img") == 1
+
+
+def test_only_the_first_hundred_classes_are_listed():
+    names = tuple(f"class{i}" for i in range(101))
+    for count, title in ((100, "Images by class"), (101, "Images of the first 100 classes")):
+        found = read(Dataset("many", names[:count], {}, "")._repr_html_())
+        assert title in found.texts
+        assert ("class99" in found.texts) and ("class100" not in found.texts)

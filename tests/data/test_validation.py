@@ -1,10 +1,13 @@
 """Validation of a dataset with planted defects."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from cnnkit.data import Dataset, Split, check_dataset, load_dataset
+from cnnkit.data.validation import DatasetReport, SideRange, SplitReport
 from cnnkit.errors import DataError
 from tests.helpers.image_formats import FORMATS
 
@@ -14,7 +17,11 @@ pytestmark = pytest.mark.usefixtures("unoptimized")
 def test_check_finds_what_is_planted(flawed_folder):
     with pytest.raises(DataError, match="1 of 21 files .*`cnnkit data check` names them all"):
         load_dataset(f"folder:{flawed_folder}")
-    report = check_dataset(load_dataset(f"folder:{flawed_folder}", max_unreadable=1.0))
+    looked_at = []
+    dataset = load_dataset(f"folder:{flawed_folder}", max_unreadable=1.0)
+    report = check_dataset(dataset, progress=looked_at.append)
+    # All but the one that cannot be decoded.
+    assert sum(looked_at) == sum(len(split) for split in dataset.splits.values()) - 1
     assert not report.passed
     assert report.left_out == {
         "of other types": ("train/dark/notes.txt",),
@@ -56,3 +63,41 @@ def test_the_report_names_what_files_hold_besides_pixels():
     assert {trait: sorted(of_kind) for trait, of_kind in found.traits.items()} == {
         trait: sorted(of_kind) for trait, of_kind in kinds.items()
     }
+
+
+GOOD = SplitReport(1, {"a": 1}, None, None, (), {})
+
+
+@pytest.mark.parametrize(
+    ("defect", "passed"),
+    [
+        ({}, True),
+        ({"left_out": {"hidden": ()}}, True),
+        ({"label_files": ("val.txt",)}, True),
+        ({"left_out": {"hidden": ("a",)}}, False),
+        ({"empty_folders": ("b",)}, False),
+        ({"duplicates": (("a", "b"),)}, False),
+        ({"splits": {"train": GOOD, "test": replace(GOOD, unreadable=("a",))}}, False),
+    ],
+)
+def test_each_defect_alone_fails_the_check(defect, passed):
+    whole = DatasetReport({"train": GOOD, "test": GOOD}, 2, {}, (), (), ())
+    assert replace(whole, **defect).passed is passed
+
+
+def test_sides_are_the_smallest_the_median_and_the_largest():
+    shapes = [(4, 7), (6, 9), (9, 8)]
+    table = tf.constant([tf.io.encode_png(np.zeros((*s, 3), np.uint8)).numpy() for s in shapes])
+    split = Split.from_files(np.zeros(3, np.int32), "abc", lambda index: table[index])
+    broken = Split.from_files(np.zeros(1, np.int32), "a", lambda index: tf.constant(b"no image"))
+    dataset = Dataset("made up", ("one", "two"), {"train": split, "test": broken}, "")
+    report = check_dataset(dataset)
+    assert report.splits["train"].height == SideRange(4, 6, 9)
+    assert report.splits["train"].width == SideRange(7, 8, 9)
+    assert report.splits["test"] == SplitReport(0, {"one": 0, "two": 0}, None, None, ("a",), {})
+
+
+def test_a_split_without_images_is_refused():
+    empty = Split(np.zeros(0, np.int32), (), lambda index: index)
+    with pytest.raises(DataError, match="The split train of made up is empty"):
+        check_dataset(Dataset("made up", ("a",), {"train": empty}, ""))

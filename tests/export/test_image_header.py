@@ -13,7 +13,7 @@ from PIL import Image
 from cnnkit.data import animation as animation_module
 from cnnkit.data import decode_image
 from cnnkit.data.animation import first_gif_frame
-from cnnkit.data.graph_checks import assert_or_invalid_argument, failed_check
+from cnnkit.data.graph_checks import assert_or_invalid_argument, failed_check, fits
 from cnnkit.export import ImageLimits
 from cnnkit.export.image_header import FORMATS, validate_image_bytes
 from cnnkit.export.invalid_inputs import TRUNCATED_FILES, large_png
@@ -263,3 +263,18 @@ def test_random_bytes_are_invalid(guarded, beginning, rest):
         guarded(tf.constant(beginning + rest))
     except tf.errors.InvalidArgumentError as error:
         assert "\ufffd" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("sides", "largest", "fit"),
+    [
+        ((65_535, 1), 65_535, True),
+        ((1, 65_536), 1 << 20, False),
+        ((20, 20), 400, True),
+        ((20, 20), 399, False),
+        ((0, 20), 400, False),
+        ((65_535, 65_535), 1 << 33, True),
+    ],
+)
+def test_sides_fit_up_to_their_limits(sides, largest, fit):
+    assert bool(fits(tf.constant(sides), largest)) is fit

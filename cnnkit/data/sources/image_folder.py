@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from cnnkit._dataset_spec import HELD_OUT_MARK, missing_folder
+from cnnkit._dataset_spec import HELD_OUT_MARK
 from cnnkit.data.dataset import MAX_UNREADABLE, Dataset
 from cnnkit.data.sources.image_files import dataset_from_files
 from cnnkit.data.sources.sorted_files import FolderLayout, sort_files, subfolders
@@ -36,7 +36,7 @@ def load_image_folder(root: str, seed: int, max_unreadable: float = MAX_UNREADAB
             unreadable.
 
     Raises:
-        UsageError: If there is no such folder.
+        UsageError: If it has no folder to hold out of the given name.
         DataError: If it has no class folders or no images, too many of its files are unreadable,
             the held-out folder has classes that `train` lacks, or it is not clear which folders
             are the splits.
@@ -50,9 +50,7 @@ def _parse_root(root: str) -> tuple[Path, str | None]:
     """Return the folder and the name of the folder to hold out, if one is given."""
     if Path(root).is_dir():
         return Path(root), None
-    folder, mark, held_out = root.rpartition(HELD_OUT_MARK)
-    if not (mark and folder and Path(folder).is_dir()):
-        raise missing_folder("folder", root)
+    folder, _, held_out = root.rpartition(HELD_OUT_MARK)
     return Path(folder), held_out
 
 

@@ -26,7 +26,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cnnkit._dataset_spec import KAGGLE, imagenet_base, missing_folder
+from cnnkit._dataset_spec import KAGGLE, imagenet_base
 from cnnkit._file_tree import printable_name
 from cnnkit._files import read_lines
 from cnnkit._untrusted.matlab_files import read_structures
@@ -61,12 +61,9 @@ def load_imagenet(root: str, seed: int, max_unreadable: float = MAX_UNREADABLE) 
         max_unreadable: Largest fraction of the images, 0..1, that may be unreadable.
 
     Raises:
-        UsageError: If there is no such folder.
         DataError: If the layout is different, or the labels file does not fit the images.
     """
     path = Path(root)
-    if not path.is_dir():
-        raise missing_folder("imagenet", root)
     base = imagenet_base(path)
     synsets = subfolders(path / base / "train")
     by_class = bool(set(synsets) & set(subfolders(path / base / "val")))

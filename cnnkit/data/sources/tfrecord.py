@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cnnkit._dataset_spec import SHARD_INDEX, SHARD_SUFFIX, missing_shards, occupied_shards_folder
+from cnnkit._dataset_spec import SHARD_INDEX, SHARD_SUFFIX, occupied_shards_folder
 from cnnkit._staging import STAGING_PREFIX, remove_abandoned, staged_file, write_error
 from cnnkit._untrusted.limits import MAX_JSON_BYTES
 from cnnkit._untrusted.record_lengths import check_record_lengths
@@ -55,13 +55,9 @@ def load_shards(root: str) -> Dataset:
     """Open a folder that `write_shards` wrote.
 
     Raises:
-        UsageError: If the folder has no index.
         DataError: If the index or a shard is damaged or missing, or an image is too large.
     """
-    folder = Path(root)
-    if not (folder / SHARD_INDEX).is_file():
-        raise missing_shards(root)
-    index = read_shard_index(folder / SHARD_INDEX, UNREADABLE)
+    index = read_shard_index(Path(root) / SHARD_INDEX, UNREADABLE)
     images = {
         name: RecordOffsets(index.files, split.file_index, split.offsets, split.lengths)
         for name, split in index.splits.items()

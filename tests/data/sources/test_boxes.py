@@ -91,3 +91,37 @@ def test_a_table_of_flat_boxes_alone_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("file,class,left,top,right,bottom\n000.png,a,1,1,1,1\n")
     with pytest.raises(DataError, match="a box with an area"):
         load_dataset(f"boxes:{tmp_path}/a.csv")
+
+
+@pytest.mark.usefixtures("unoptimized")
+def test_the_first_of_many_missing_images_are_named(tmp_path):
+    table = write_table(tmp_path)
+    whole = table.read_text()
+    for count, more in ((3, ""), (4, " and 1 more")):
+        table.write_text(whole)
+        add(table, *(f"none{i}.png,red,1,1,9,9" for i in range(count)))
+        names = "none0.png, none1.png, none2.png"
+        with pytest.raises(DataError, match=rf"{count} of .* Received: {names}{more}\.$"):
+            load_dataset(f"boxes:{table}", max_unreadable=0.1)
+    # As many as may be missing: 4 of 16.
+    assert len(by_name(load_dataset(f"boxes:{table}", max_unreadable=0.25))) == 12
+    only = tmp_path / "only.csv"
+    only.write_text("file,class,left,top,right,bottom\nnone.png,a,1,1,9,9\n")
+    with pytest.raises(DataError, match="No image of .*only.csv has a box with an area"):
+        load_dataset(f"boxes:{only}", max_unreadable=1.0)
+
+
+@pytest.mark.usefixtures("unoptimized")
+def test_images_lie_beside_a_table_or_in_a_folder_of_its_archive(tmp_path):
+    """The archives of COCO unpack to annotations/instances_val2017.json and val2017/."""
+    for place in ("annotations", "annotations/images", "images", "val2017"):
+        root = tmp_path / place.replace("/", "-")
+        rows = write_images(root / place)
+        (root / "annotations").mkdir(exist_ok=True)
+        file = write_document(root / "annotations", rows).rename(
+            root / "annotations" / "instances_val2017.json"
+        )
+        spec = f"boxes:{file}"
+        assert len(by_name(load_dataset(spec))) == 12
+        assert image_path(spec, "001.png") == str(root / place / "001.png")
+    assert image_path(spec, "none.png") is None

@@ -36,7 +36,10 @@ def test_a_few_files_that_are_no_images_are_left_out(hundreds):
     assert sum(len(split) for split in source.splits.values()) == 200
 
     (hundreds / "b" / "gone.png").symlink_to(hundreds / "gone.png")
-    with pytest.raises(DataError, match=r"3 of 203 files .* are not images.* at most 1%.*torn.jpg"):
+    with pytest.raises(
+        DataError,
+        match=r"3 of 203 files .*not images.*at most 1%.*: a/torn.jpg, b/gone.png, b/torn.png\. R",
+    ):
         load_dataset(f"folder:{hundreds}")
 
 
@@ -87,7 +90,8 @@ def test_broken_links_are_counted(tmp_path):
         DataError, match="6 of 10 files .* Received: a/2.png, a/3.png, a/4.png and 3"
     ):
         load_dataset(f"folder:{tmp_path / 'set'}")
-    source = load_dataset(f"folder:{tmp_path / 'set'}", max_unreadable=1.0)
+    # As many as may be unreadable.
+    source = load_dataset(f"folder:{tmp_path / 'set'}", max_unreadable=0.6)
     assert source.left_out == {
         "behind broken links": tuple(f"{c}/{i}.png" for c in CLASSES for i in (2, 3, 4))
     }

@@ -82,7 +82,10 @@ def test_imagenet_with_the_development_kit(imagenet):
         dtype=[("ILSVRC2012_ID", object), ("WNID", object)],
     )
     savemat(kit / "meta.mat", {"synsets": table})
-    check_imagenet(imagenet)
+    files = ("ILSVRC2012_validation_ground_truth.txt", "meta.mat")
+    assert check_imagenet(imagenet).label_files == tuple(
+        f"ILSVRC2012_devkit_t12/data/{name}" for name in files
+    )
 
 
 def test_imagenet_with_validation_folders(imagenet):
@@ -106,6 +109,8 @@ def test_imagenet_with_validation_folders(imagenet):
             "n01440764\n" * 3 + "n09999999\n",
             "names a class that the folder train lacks. Received: n0999",
         ),
+        ("n01440764\n" * 3 + "x.JPEG n01440764\n", "Expected: 4 lines of a class, or .*4 lines"),
+        ("1\n" + "n01440764\n" * 3, "names a class that the folder train lacks. Received: 1"),
         ("x.JPEG 0\n" * 4, "lacks validation images. Received: ILSVRC2012_val_00000001.JPEG"),
     ],
 )

@@ -57,6 +57,11 @@ def places(written, column, number):
         ({"shards": [["a\0.tfrecord", 1]]}, "must be a text"),
         ({"shards": [["a.tfrecord", -1]]}, "must be an integer from 0"),
         ({"shards": [["a.tfrecord", 1]]}, "a.tfrecord is missing"),
+        ({"shards": [["C:a.tfrecord", 1]]}, "must be a file name of its own"),
+        ({"shards": [["a\\b.tfrecord", 1]]}, "must be a file name of its own"),
+        ({"shards": [["a" * 247 + ".tfrecord", 1]]}, "must be a text of at most 255"),
+        ({"shards": [["a" * 246 + ".tfrecord", 1]]}, "is missing"),
+        ({"shards": [["train-00000.tfrecord", 1, 2]]}, "must be a list of names and sizes"),
         ({"parts": ["nothing"]}, "a list with train and test"),
         ({"parts": ["train", "test", "x"]}, "has no x/places"),
         ({"format": {}}, "`format` in .* must be an integer"),
@@ -103,6 +108,34 @@ def test_images_are_not_more_than_the_shard(written):
     table[:, 2] = size // 2
     with pytest.raises(DataError, match="side by side within the shards"):
         load_dataset(save(written, **{"train/places": table}))
+
+
+def test_a_shard_is_named_once(written):
+    shards = json.loads(written[1]["about"].tobytes())["shards"]
+    with pytest.raises(DataError, match="must be a file name of its own"):
+        load_dataset(save(written, shards=[*shards, shards[0]]))
+
+
+def test_an_image_may_end_with_its_shard(written):
+    size = (written[0] / "train-00000.tfrecord").stat().st_size
+    table = np.zeros_like(written[1]["train/places"])
+    shards = json.loads(written[1]["about"].tobytes())["shards"]
+    table[:, 0] = [name for name, _ in shards].index("train-00000.tfrecord")
+    table[0, 1:3] = 10, size - 10
+    assert len(load_dataset(save(written, **{"train/places": table})).splits["train"]) == 6
+    table[0, 2] += 1
+    with pytest.raises(DataError, match="side by side within the shards"):
+        load_dataset(save(written, **{"train/places": table}))
+
+
+def test_the_largest_image_and_one_byte_less(written, monkeypatch):
+    largest = max(int(written[1][f"{name}/places"][:, 2].max()) for name in ("train", "test"))
+    spec = save(written)
+    monkeypatch.setattr("cnnkit.data.sources.shard_index.max_image_bytes", lambda: largest)
+    load_dataset(spec)
+    monkeypatch.setattr("cnnkit.data.sources.shard_index.max_image_bytes", lambda: largest - 1)
+    with pytest.raises(DataError, match="is too large"):
+        load_dataset(spec)
 
 
 def test_an_image_above_the_limit_is_named(written, monkeypatch):

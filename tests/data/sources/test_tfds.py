@@ -231,6 +231,7 @@ def test_a_label_beyond_int32_is_no_class(squares, tmp_path):
         (lambda info: "[" * 10_000, "not a sensible JSON document"),
         (lambda info: "{}" + " " * (17 << 20), "too large"),
         (lambda info: json.dumps(info)[:-9], "not valid JSON"),
+        (lambda info: json.dumps({**info, "splits": 5}), "The description of .* is damaged"),
     ],
 )
 def test_descriptions_are_checked_before_they_are_read(squares, tmp_path, change, text):

@@ -1,8 +1,10 @@
 """Shards: their bytes, their fingerprint, and damaged ones."""
 
+import gc
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import tensorflow as tf
 
 from cnnkit._dataset_spec import SHARD_INDEX
 from cnnkit.data import Augmentation, batches, load_dataset, write_shards
-from cnnkit.data.sources.tfrecord import RecordOffsets, record_reader
+from cnnkit.data.sources.tfrecord import RecordOffsets, fits_in_memory, record_reader
 from cnnkit.errors import DataError, RunError, UsageError
 from tests.helpers.images import load_file, write_files
 
@@ -65,7 +67,9 @@ def test_shards_train_like_the_folder(image_folder, shards):
 
 def test_fingerprint_of_shards_is_that_of_their_images(image_folder, shards, tmp_path):
     source = load_dataset(f"folder:{image_folder}")
-    write_shards(source, tmp_path / "one", shard_bytes=1 << 30)
+    done = []
+    write_shards(source, tmp_path / "one", shard_bytes=1 << 30, progress=done.append)
+    assert done == [1] * 40
     first = load_dataset(f"shards:{shards}").fingerprint
     assert load_dataset(f"shards:{tmp_path / 'one'}").fingerprint == first
     copy = tmp_path / "copy"
@@ -227,3 +231,23 @@ def test_images_are_read_from_files_or_memory(tmp_path, in_memory):
     else:
         with pytest.raises(tf.errors.OpError, match="has become shorter"):
             tf.function(read)(tf.constant(0))
+
+
+def test_images_up_to_a_limit_are_held_in_memory(monkeypatch):
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", 10)
+    splits = [RecordOffsets([], np.zeros(2), np.zeros(2), np.array([2, 3])) for _ in range(2)]
+    assert fits_in_memory(splits)
+    monkeypatch.setattr("cnnkit.data.sources.tfrecord.IN_MEMORY", 9)
+    assert not fits_in_memory(splits)
+
+
+def test_files_are_closed_with_the_reader(tmp_path):
+    (tmp_path / "bytes").write_bytes(b"abcdef")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    places = RecordOffsets(
+        [str(tmp_path / "bytes")], np.zeros(1, int), np.array([1]), np.array([2])
+    )
+    read = record_reader(places, in_memory=True)
+    assert read(tf.constant(0)).numpy() == b"bc"
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -61,6 +61,12 @@ def test_torn_layouts(voc_folder, tmp_path):
         (main / name).unlink() if text is None else (main / name).write_text(text)
         with pytest.raises(DataError, match=message):
             load_voc(tmp_path)
+    for file in good:
+        (main / file).write_text("\n")
+    with pytest.raises(DataError, match="No images in .*trainval.txt"):
+        load_voc(tmp_path)
+    for file, whole in good.items():
+        (main / file).write_text(whole)
     whole = load_voc(tmp_path)
     text = good["car_test.txt"]
     for encoded in (text.encode("utf-8-sig"), f"{text}\n\n".replace("\n", "\r\n").encode("utf-16")):
