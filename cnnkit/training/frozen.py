@@ -74,7 +74,6 @@ class FrozenPart:
     def compute(
         self,
         key: tuple[str, int],
-        count: int,
         batches: Iterator[dict[str, tf.Tensor]],
         progress: Callable[[int], object],
     ) -> None:
@@ -82,13 +81,12 @@ class FrozenPart:
 
         Args:
             key: The split and the number of the augmentation.
-            count: Number of images.
             batches: Batches of the images in the order of the split.
             progress: Called with the number of images that are done.
         """
         rows, boxes, done = [], [], 0
         for batch in batches:
-            kept = min(count - done, int(tf.reduce_sum(batch["weights"])))
+            kept = int(tf.reduce_sum(batch["weights"]))
             rows.append(self._forward(batch["images"])[:kept])
             if "boxes" in batch:
                 boxes.append(batch["boxes"].numpy()[:kept])

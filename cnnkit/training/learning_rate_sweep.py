@@ -123,14 +123,14 @@ def sweep_learning_rate(
 
 
 def _sweep(run: TrainingRun, rates: list[float]) -> LearningRateSweep:
-    count, size = len(run.train_split), run.config.batch_size
+    count = len(run.train_split)
     epochs = (
         step_batches(run, "train", order=epoch_order(count, run.config.seed, epoch), epoch=epoch)
         for epoch in itertools.count(1)
     )
     losses: list[float] = []
     for rate, batch in zip(rates, itertools.chain.from_iterable(epochs), strict=False):
-        images = min(size, int(batch["weights"].numpy().sum()))
+        images = int(batch["weights"].numpy().sum())
         loss = float(run.components.step_runner.train(batch, images, rate).numpy()[0]) / images
         if not math.isfinite(loss):
             break

@@ -80,4 +80,4 @@ def _compute_outputs(
                     run.callbacks.on_message(message)
             yield batch
 
-    part.compute(key, count, warned(), progress)
+    part.compute(key, warned(), progress)

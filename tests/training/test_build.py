@@ -1,6 +1,8 @@
 """Networks that begin with other weights, their preprocessing, and their precision on disk."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,8 +14,9 @@ from cnnkit.config import TrainingConfig
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, class_names, set_class_names
 from cnnkit.run_folder import RunFolder
-from cnnkit.training import Callback, train
-from tests.helpers.tiny_network import DIGITS_CONFIG
+from cnnkit.training import Callback, build, get_strategy, train
+from cnnkit.training.build import build_components, initial_preprocessing, initialize_from
+from tests.helpers.tiny_network import DIGITS_CONFIG, tiny
 
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
@@ -75,9 +78,11 @@ def test_weights_of_others_bring_their_preprocessing(tmp_path, config, torch_fil
 
 
 def test_a_resumed_run_keeps_the_preprocessing_it_began_with(tmp_path, config, torch_file):
-    path, _ = torch_file
+    path = Path(shutil.copy(torch_file[0], tmp_path))
     begun = dataclasses.replace(config, init_from=str(path))
     train(begun, tmp_path / "run")
+    # What the run began with is in its checkpoints.
+    path.unlink()
     longer = dataclasses.replace(begun, epochs=2)
     model = load_model(train(longer, tmp_path / "run", resume=True).path)
     np.testing.assert_allclose(model.get_layer("preprocessing").std, [58.395, 57.12, 57.375])
@@ -159,6 +164,16 @@ def test_options_that_training_decides_are_refused_before_the_images(tmp_path, o
     assert not (tmp_path / "run").exists()
 
 
+def test_crops_larger_than_the_images_are_refused_before_the_images(tmp_path):
+    config = TrainingConfig(
+        model="vgg11", image_size=64, scale=(63, 70), dataset="folder:/no/where"
+    )
+    with pytest.raises(
+        UsageError, match="`scale` is too small for the crop. Expected: at least 64"
+    ):
+        train(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     ("names", "mapping", "said"),
     [
@@ -190,3 +205,73 @@ def test_an_output_layer_of_other_classes_is_told(tmp_path, config, names, mappi
         model.get_layer("fc7").kernel, initial.get_layer("fc7").kernel, atol=1e-6
     )
     assert ("new weights in fc8" in messages.texts) == (mapping == "features")
+
+
+def test_a_mean_image_of_another_size_is_a_color():
+    mean = np.arange(8 * 8 * 3, dtype=np.float32).reshape(8, 8, 3)
+    model = alexnet(input_shape=(None, None, 3), include_top=False)
+    layer = model.get_layer("preprocessing")
+    layer.set_statistics(mean)
+    np.testing.assert_array_equal(initial_preprocessing(model, 8).mean, mean)
+    color = [94.5, 95.5, 96.5]
+    np.testing.assert_allclose(initial_preprocessing(model, 9).mean, color)
+    layer.set_statistics(np.float32(color), np.float32([1, 2, 3]))
+    found = initial_preprocessing(model, 8)
+    np.testing.assert_array_equal(found.mean, color)
+    np.testing.assert_array_equal(found.std, [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "fits"),
+    [
+        (64.0, 64.0, True),
+        (64.005, 64.005, True),
+        (64.1, 64.0, False),
+        (64.0, 64.1, False),
+        (0.0, 1.0, False),
+    ],
+)
+def test_a_network_that_normalizes_by_itself_must_do_it_as_the_weights_need(mean, std, fits):
+    """`tiny` divides by 64 and subtracts 1, without a layer `preprocessing`."""
+    statistics = {"mean": np.full(3, mean), "std": np.full(3, std)}
+    if fits:
+        build_components(DIGITS_CONFIG, "ab", statistics, get_strategy("default"))
+        return
+    with pytest.raises(
+        UsageError, match="tiny must normalize images as `init_from` does.*mean .64"
+    ):
+        build_components(DIGITS_CONFIG, "ab", statistics, get_strategy("default"))
+
+
+def test_outputs_of_frozen_layers_are_kept_up_to_a_limit(monkeypatch):
+    config = dataclasses.replace(DIGITS_CONFIG, freeze=("conv1",), augmentation_draws=1)
+    given = (config, "ab", {"mean": np.zeros(3)}, get_strategy("default"))
+    part = build_components(*given, images=1).frozen_part
+    # 3 x 3 places, 6 filters, 4 bytes.
+    assert part.bytes_per_image == 216
+    monkeypatch.setattr(build, "MAX_OUTPUT_BYTES", 2160)
+    assert build_components(*given, images=10).frozen_part is not None
+    assert build_components(*given, images=11).frozen_part is None
+
+
+def test_weights_that_fit_no_layer_are_refused():
+    config = dataclasses.replace(DIGITS_CONFIG, init_from="other.keras")
+    inputs = keras.Input((8, 8, 3))
+    other = keras.Model(inputs, keras.layers.Conv2D(2, 3, name="else")(inputs))
+    target = tiny(classes=2, input_shape=(8, 8, 3), mean=None)
+    with pytest.raises(UsageError, match="No weights of other.keras fit tiny"):
+        initialize_from(other, config, target)
+
+
+def test_only_some_of_many_classes_are_named(tmp_path):
+    """The names are those of the run, where its network holds none."""
+    run = RunFolder(tmp_path / "run")
+    run.create(DIGITS_CONFIG, "abcd", {})
+    given = dataclasses.replace(DIGITS_CONFIG, init_from=str(run.path))
+    options = {"classes": 4, "input_shape": (8, 8, 3), "mean": None}
+    initial = tiny(**options)
+    copied = initialize_from(initial, given, tiny(**options))
+    for names, here in (("efgh", "e, f, g ..."), ("dcba", "d, c, b ...")):
+        [_, message] = build.initialization_messages(initial, given, copied, names)
+        assert f": a, b, c ... there, {here} here; " in message
+    [_] = build.initialization_messages(initial, given, copied, "abcd")

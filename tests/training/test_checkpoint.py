@@ -153,6 +153,25 @@ def test_a_new_epoch_counts_from_zero():
     assert state == TrainingState(epochs=2, step=0, totals=MetricTotals(0, 0.0, 0.0, 0.0))
 
 
+def test_the_best_epoch_has_the_highest_accuracy_and_then_the_lowest_loss():
+    state = TrainingState()
+    found = [state.update_best(*one) for one in ((0.8, 0.5), (0.8, 0.5), (0.8, 0.4), (0.7, 0.1))]
+    assert found == [True, False, True, False]
+    assert (state.best_accuracy, state.best_loss, state.epochs_since_best) == (0.8, 0.4, 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [(None, "best_loss"), ("totals", "right"), ("totals", "seconds"), ("totals", "images"),
+     ("plateau", "waited")],
+)  # fmt: skip
+def test_a_negative_number_of_a_state_is_refused(part, name):
+    fields = TrainingState(best_loss=0.0).to_dict()
+    (fields[part] if part else fields)[name] = -1
+    with pytest.raises(DataError, match=f"{name}.*(at least|integer from) 0"):
+        TrainingState.from_dict(fields)
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.1])
 def test_an_accuracy_out_of_range_is_refused(value):
     state = TrainingState(best_accuracy=1.0, plateau=PlateauState(best=0.0))
@@ -277,6 +296,16 @@ def test_what_a_killed_process_leaves_is_cleared_away(tmp_path):
     (begun / "checkpoints").mkdir(parents=True)
     (begun / "labels.txt").write_text("a\n")
     assert len(train(dataclasses.replace(CONFIG, epochs=1), begun, overwrite=True).metrics) == 1
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+    good = [keras.Variable(np.zeros(3), name="a")]
+    checkpoint.save_checkpoint(tmp_path, 1, TrainingState(), good)
+    for value in (np.nan, np.inf):
+        wrong = [*good, keras.Variable(np.array([1.0, value]), name="b")]
+        with pytest.raises(checkpoint.DivergedError, match=r"no longer finite at step 2 \(b\)"):
+            checkpoint.save_checkpoint(tmp_path, 2, TrainingState(), wrong)
+    assert [file.name for file in tmp_path.iterdir()] == ["step-000000001.npz"]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):

@@ -34,6 +34,7 @@ def test_the_place_of_a_process_is_read(monkeypatch, config, place):
     resolver = cluster_resolver()
     assert (resolver.task_type, resolver.task_id) == place
     assert resolver.cluster_spec().as_dict() == config["cluster"]
+    assert resolver.rpc_layer == "grpc"
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_the_place_of_a_process_is_read(monkeypatch, config, place):
         ({"cluster": WORKERS, "task": {"type": "worker"}}, "The task of TF_CONFIG must have the i"),
         ({"cluster": WORKERS, "task": {"type": "worker", "index": 2}}, "Expected: 0 to 1"),
         ({"cluster": WORKERS, "task": {"type": "worker", "index": -1}}, "Expected: 0 to 1"),
+        ({"cluster": WORKERS, "task": {"type": "worker", "index": True}}, "Expected: 0 to 1"),
         ({"cluster": WORKERS, "task": {"type": "evaluator", "index": 0}}, "TF_CONFIG.*'evaluator'"),
         ({"cluster": WORKERS, "task": {"type": "chief", "index": 0}}, "TF_CONFIG.*'chief'"),
         ({"cluster": WORKERS, "task": {"type": ["worker"], "index": 0}}, "The task of TF_CONFIG"),
@@ -83,6 +85,9 @@ def test_a_wrong_configuration_is_refused_by_its_name(monkeypatch, config, text)
         ("a:1,b:2", 0, "`workers` must be the addresses"),
         (["a:1", "b:2"], None, "`worker_index` must be the position"),
         (["a:1", "b:2"], 2, "an index of 0 to 1. Received: 2"),
+        (["a:1", "b:2"], -1, "an index of 0 to 1. Received: -1"),
+        (["a:0", "b:2"], 0, "`workers` must be the addresses.*host:port. Received: 'a:0'"),
+        (["a:65536", "b:2"], 0, "`workers` must be the addresses.*Received: 'a:65536'"),
         (["a:1", "a:1"], 0, "`workers` must name every process once. Received: a:1 twice"),
         ([], 1, "`worker_index` needs `workers`"),
     ],
@@ -90,6 +95,13 @@ def test_a_wrong_configuration_is_refused_by_its_name(monkeypatch, config, text)
 def test_wrong_addresses_are_refused(workers, index, text):
     with pytest.raises(UsageError, match=text):
         cluster_resolver(workers, index)
+
+
+def test_the_addresses_of_all_processes_are_a_cluster():
+    for index in (0, 1):
+        resolver = cluster_resolver(["a:1", "b:65535"], index)
+        assert resolver.cluster_spec().as_dict() == {"worker": ["a:1", "b:65535"]}
+        assert (resolver.task_type, resolver.task_id) == ("worker", index)
 
 
 def test_the_command_names_tf_config(monkeypatch, tmp_path, capsys):

@@ -31,6 +31,36 @@ def test_classes_without_training_images_are_named():
     source = Dataset("x", ("cat", "dog", "eel", "fox"), {"train": images}, "")
     [note] = startup_warnings(CONFIG, source, get_strategy("default"))
     assert note == "no training images of 2 classes: dog, fox"
+    for count, more in ((5, ""), (6, " and 1 more")):
+        many = Dataset("x", tuple("abc" + "defghi"[:count]), {"train": images}, "")
+        many.splits["train"] = Split(np.array([0, 1, 2], np.int32), ("a", "b", "c"), None)
+        [note] = startup_warnings(CONFIG, many, get_strategy("default"))
+        assert note == f"no training images of {count} classes: d, e, f, g, h{more}"
+
+
+def classes_of(*counts):
+    """A dataset of some training images of each class."""
+    labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    train = Split(labels, tuple(map(str, range(len(labels)))), None)
+    return Dataset("x", ("cat", "dog", "eel")[: len(counts)], {"train": train}, "")
+
+
+def test_classes_that_are_not_balanced_are_told():
+    def told(*counts, **fields):
+        config = dataclasses.replace(CONFIG, **fields)
+        return startup_warnings(config, classes_of(*counts), get_strategy("default"))
+
+    assert told(12, 3) == []
+    assert told(3, 13) == [
+        "the classes are not balanced: 13 training images of dog, 3 of cat; always answering dog "
+        "has an error of 18.8%"
+    ]
+    # With weights of another network, whatever the numbers.
+    begun = {"init_from": "other.keras", "weight_mapping": "new-classifier"}
+    assert told(6, 4, 5, **begun) == ["4 to 6 training images of each class"]
+    assert told(5, 5, **begun) == ["5 training images of each class"]
+    [note] = told(7, 4, **begun)
+    assert note.startswith("the classes are not balanced: 7 training images of cat, 4 of dog")
 
 
 def test_replicas_that_cannot_help_are_told(mirrored):
@@ -42,6 +72,8 @@ def test_replicas_that_cannot_help_are_told(mirrored):
     small = dataclasses.replace(CONFIG, strategy="mirrored", replicas=2, batch_size=1)
     [note] = startup_warnings(small, source, mirrored)
     assert note.startswith("a batch of 1 is smaller than the 2 replicas")
+    enough = dataclasses.replace(small, batch_size=2, gradient_accumulation_steps=2)
+    assert startup_warnings(enough, source, mirrored) == []
 
 
 def test_pixels_of_another_range_are_told(tmp_path):
@@ -151,6 +183,25 @@ def test_a_rate_fallen_to_nothing_is_told_once(tmp_path):
     assert notes.texts == ["the learning rate has fallen to 1e-10: nothing changes any more"]
 
 
+def test_a_rate_below_a_millionth_of_the_first_changes_nothing():
+    monitor = LossMonitor(10, 0.1, 1000)
+    assert monitor.update(1.0, 100, 0.1 * 1e-6) == []
+    [note] = monitor.update(1.0, 100, 0.99e-7)
+    assert note.startswith("the learning rate has fallen to 1e-07")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "diverged"),
+    [(0.5, 0.75, False), (0.5, 0.76, True), (0.55, 9.0, False), (0.54, 0.76, True)],
+)
+def test_a_network_has_diverged_from_a_rise_of_error_and_loss(accuracy, loss, diverged):
+    """The error rises by more than 20 points, and the loss by more than a half."""
+    state = TrainingState(epochs=1, best_accuracy=0.75, best_loss=0.5)
+    metrics = {"epoch": 2, "val_accuracy": accuracy, "val_loss": loss}
+    found = LossMonitor(10, 0.1, 100).update_epoch(TrainingConfig(), state, metrics)
+    assert len(found) == diverged
+
+
 def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
     config = dataclasses.replace(CONFIG, learning_rate=1e25, checkpoint_every="1")
     with pytest.raises(RunError, match="no longer finite at step [2-9]"):
@@ -164,7 +215,7 @@ def test_an_exploding_loss_names_its_step_and_keeps_what_was_good(tmp_path):
 
 def test_a_loss_that_explodes_stops_the_run(tmp_path):
     with pytest.raises(
-        RunError, match="no longer finite at step 2 of epoch 1.*Start again with a lower rate"
+        RunError, match="no longer finite at step 2 of epoch 1.*lower rate, `learning_rate=2e.29`"
     ):
         train(dataclasses.replace(CONFIG, learning_rate=1e30), tmp_path / "run")
     assert not (tmp_path / "run" / "model.keras").exists()
@@ -181,3 +232,7 @@ def test_a_divergence_names_the_epoch_of_the_best_network(since_best, when):
     assert f"the error on the held-out images was 10.0% {when} and is 50.0% now" in text
     assert text.endswith(f"best.keras is the network {when}")
     assert monitor.update_epoch(TrainingConfig(), state, metrics) == []
+    # A checkpoint of 0.1.0 does not know the lowest loss.
+    older = LossMonitor(classes=10, learning_rate=0.1, training_images=100)
+    unknown = TrainingState(best_accuracy=0.9)
+    assert older.update_epoch(TrainingConfig(), unknown, metrics) == []

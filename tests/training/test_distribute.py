@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cnnkit.errors import UsageError
+from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training import get_strategy
 from cnnkit.training.distribute import (
     local_results,
+    process_index_and_count,
     replica_devices,
     shard_batch,
     sum_over_replicas,
+    translate_worker_loss,
     update_replicas,
 )
 from tests.helpers.processes import Processes
@@ -151,6 +153,60 @@ def test_low_level_calls_sum_over_replicas_and_update_every_copy(mirrored):
     step()
     for copy in local_results(mirrored, variable):
         np.testing.assert_array_equal(copy, [1.0 - 3.0, 2.0 - 3.0])
+
+
+class OfCluster:
+    """A strategy as one process of a cluster sees it."""
+
+    class extended:
+        worker_devices = ("/device:CPU:0", "/device:CPU:1")
+
+    def __init__(self, cluster, task_type, task_id):
+        self.cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            tf.train.ClusterSpec(cluster), task_type=task_type, task_id=task_id
+        )
+        self.num_replicas_in_sync = 2 * sum(map(len, cluster.values()))
+
+
+@pytest.mark.parametrize(
+    ("cluster", "task", "place"),
+    [
+        ({"worker": ["a:1", "b:1"]}, ("worker", 1), (1, 2)),
+        ({"chief": ["c:1"], "worker": ["a:1", "b:1"]}, ("chief", 0), (0, 3)),
+        ({"chief": ["c:1"], "worker": ["a:1", "b:1"]}, ("worker", 1), (2, 3)),
+        ({"worker": ["a:1"]}, ("worker", 0), (0, 1)),
+    ],
+)
+def test_the_chief_comes_before_the_workers(cluster, task, place):
+    strategy = OfCluster(cluster, *task)
+    assert process_index_and_count(strategy) == place
+    assert replica_devices(strategy) == ["CPU", "CPU"] * place[1]
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), "9"])
+def test_the_time_to_wait_for_workers_is_a_number_of_seconds(seconds):
+    with pytest.raises(UsageError, match="`worker_timeout` must be a number of seconds above 0"):
+        get_strategy("default", worker_timeout=seconds)
+
+
+@pytest.mark.parametrize("given", [{"workers": ["a:1"]}, {"worker_index": 0}])
+def test_workers_belong_to_their_strategy(given):
+    with pytest.raises(
+        UsageError, match="belong to the strategy multiworker. Received: `strategy="
+    ):
+        get_strategy("mirrored", **given)
+
+
+def test_a_lost_worker_is_an_error_of_several_processes_alone():
+    lost = tf.errors.UnavailableError(None, None, "gone")
+    with pytest.raises(tf.errors.UnavailableError), translate_worker_loss(get_strategy("default")):
+        raise lost
+    second = OfCluster({"worker": ["a:1", "b:1"]}, "worker", 1)
+    with (
+        pytest.raises(RunError, match="Worker 1 stops: another of the 2 workers no longer"),
+        translate_worker_loss(second),
+    ):
+        raise lost
 
 
 def test_old_keywords_are_accepted():

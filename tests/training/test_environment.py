@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 import cnnkit
-from cnnkit.data import load_dataset
+from cnnkit.data import Dataset, load_dataset
 from cnnkit.training.environment import describe_environment, git_commit
 
 
@@ -21,6 +21,21 @@ def test_the_environment_names_versions_and_the_dataset():
     assert facts["commit"] == git_commit(Path(cnnkit.__file__).parent)
     assert facts["dataset"]["fingerprint"] == dataset.fingerprint
     assert facts["dataset"]["images"] == {"train": 1438, "test": 359}
+
+
+def test_the_environment_counts_what_the_dataset_left_out():
+    left_out = {"unreadable": ("a/1.png",), "of other types": ("a/2.txt", "a/3.txt")}
+    dataset = Dataset("x", ("a",), {}, "f", left_out, empty_folders=("b",))
+    facts = describe_environment(dataset, 0, tf.distribute.get_strategy())["dataset"]
+    assert facts == {
+        "spec": "x", "fingerprint": "f", "images": {}, "unreadable": ["a/1.png"],
+        "left_out": {"unreadable": 1, "of other types": 2}, "empty_folders": ["b"],
+    }  # fmt: skip
+
+
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit(Path(cnnkit.__file__).parent) is None
 
 
 def test_a_commit_belongs_to_a_tracked_package(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 from cnnkit._html.run_summary import progress_rows
 from cnnkit.cli import train_runs
 from cnnkit.cli.commands.runs import summarize_run
+from cnnkit.config import TrainingConfig
 from cnnkit.errors import RunError
 from cnnkit.training import Callback, train
 from cnnkit.training.checkpoint import TrainingState
 from cnnkit.training.diagnostics import LossMonitor, check_finite_held_out_loss
+from cnnkit.training.finish_epoch import finish_epoch
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 from tests.helpers.tiny_network import weights_of
 
@@ -79,6 +82,48 @@ def test_divergence_without_the_best_network_names_the_option_that_keeps_it():
     assert update(3, 0.3, 1.6) == []
 
 
+class OneProcess:
+    """What the end of an epoch needs of a run that writes no file."""
+
+    def __init__(self, **fields):
+        self.config = TrainingConfig(**fields)
+        self.state, self.monitor, self.notes = TrainingState(), LossMonitor(2, 0.1, 100), Notes()
+        self.is_chief, self.callbacks = False, self.notes
+        self.keras_callbacks = SimpleNamespace(end_epoch=lambda metrics: False)
+
+    def save_checkpoint(self):
+        pass
+
+    def finish(self, epoch, accuracy, val_accuracy=0.5):
+        metrics = {"epoch": epoch, "accuracy": accuracy, "val_accuracy": val_accuracy}
+        finish_epoch(self, {**metrics, "val_loss": 1.0})
+        return self.state.reached
+
+
+def test_an_early_end_is_told_unless_it_is_the_end_anyway():
+    run = OneProcess(epochs=3, early_stopping_patience=2)
+    assert [run.finish(epoch, 0.5) for epoch in (1, 2, 3)] == [False, False, True]
+    assert run.notes.texts == []
+    run = OneProcess(epochs=4, early_stopping_patience=2)
+    assert [run.finish(epoch, 0.5) for epoch in (1, 2, 3)] == [False, False, True]
+    assert run.notes.texts == ["training ends: no better network for 2 epochs"]
+
+
+def test_training_ends_at_the_error_of_the_training_images():
+    run = OneProcess(stop_at_train_error=0.25)
+    assert [run.finish(*one) for one in ((1, 0.7), (2, 0.75))] == [False, True]
+    assert not OneProcess().finish(1, 1.0)
+
+
+def test_the_plateau_counts_by_the_patience_and_the_drops_of_the_configuration():
+    run = OneProcess(schedule="plateau", patience=2, max_drops=1)
+    drops = []
+    for epoch in range(1, 7):
+        run.finish(epoch, 0.5)
+        drops.append(run.state.plateau.drops)
+    assert drops == [0, 0, 1, 1, 1, 1]
+
+
 def test_the_best_of_several_epochs_becomes_the_network(tmp_path):
     """The last rates are so large that an earlier epoch is the best one."""
     config = dataclasses.replace(
@@ -87,6 +132,8 @@ def test_the_best_of_several_epochs_becomes_the_network(tmp_path):
     )  # fmt: skip
     run = train(config, tmp_path / "run")
     best = run.result
+    # A network with new weights is not measured before training.
+    assert run.initial is None
     assert best == max(run.metrics, key=lambda line: (line["val_accuracy"], -line["val_loss"]))
     kept = keras.saving.load_model(run.kept_epochs[best["epoch"]]).get_weights()
     for a, b in zip(kept, weights_of(run), strict=True):

@@ -1,14 +1,16 @@
 """Frozen layers: which they are, and their outputs, computed once for each image."""
 
 import dataclasses
+import os
 import re
+import signal
 
 import keras
 import numpy as np
 import pytest
 
 from cnnkit import alexnet, models
-from cnnkit.errors import UsageError
+from cnnkit.errors import RunError, UsageError
 from cnnkit.training import Callback, step_batches, train
 from cnnkit.training.frozen import frozen_layers, split_frozen
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
@@ -65,6 +67,27 @@ def test_both_parts_together_are_the_network(small, rng):
 @pytest.mark.parametrize("frozen", [frozenset(), frozenset({"conv2", "fc7"})])
 def test_there_is_no_part_below_a_first_layer_that_learns(small, frozen):
     assert split_frozen(small, frozen) is None
+
+
+@pytest.mark.parametrize(
+    ("frozen", "last"), [("conv1", "conv1"), ("conv1 conv2", "add"), ("conv1 conv2 conv3", "add")]
+)
+def test_the_part_ends_where_all_later_layers_read_one_output(frozen, last):
+    """The output of conv1 goes around conv2: conv2's own output is not enough for the rest."""
+    inputs = keras.Input((6, 6, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same", name="conv1")(inputs)
+    second = keras.layers.Conv2D(4, 3, padding="same", name="conv2")(first)
+    x = keras.layers.Add(name="add")([first, second])
+    third = keras.layers.Conv2D(4, 3, padding="same", name="conv3")(x)
+    x = keras.layers.Add(name="sum")([third, keras.layers.Conv2D(4, 1, name="side")(x)])
+    x = keras.layers.Dense(2, name="fc8")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Softmax()(x))
+    part = split_frozen(model, frozenset(frozen.split()))
+    assert part.layers[-1] == last
+    image = np.ones((1, 6, 6, 3), np.float32)
+    np.testing.assert_allclose(
+        keras.ops.softmax(part.rest(part.model(image))), model(image), atol=1e-6
+    )
 
 
 def test_dropout_ends_the_part(small):
@@ -154,3 +177,15 @@ def test_outputs_that_are_too_large_are_not_kept(tmp_path, monkeypatch):
     train(config, tmp_path / "run", callbacks=[recorder])
     assert "no output of a frozen layer is kept in memory: it is too large" in recorder.messages
     assert not recorder.outputs
+
+
+def test_a_signal_stops_the_run_between_the_batches_of_frozen_layers(tmp_path):
+    recorder = Recorder()
+    recorder.on_frozen_outputs = lambda split, done, images: (
+        recorder.outputs.append(done),
+        os.kill(os.getpid(), signal.SIGTERM),
+    )
+    config = dataclasses.replace(FROZEN, augmentation_draws=1, epochs=1)
+    with pytest.raises(RunError, match="Stopped by SIGTERM after step 0 of epoch 1"):
+        train(config, tmp_path / "run", callbacks=[recorder])
+    assert recorder.outputs == [100]

@@ -47,6 +47,29 @@ def test_update_equals_the_papers_rule(rng):
         np.testing.assert_allclose(variable.numpy(), w, rtol=1e-6)
 
 
+@pytest.mark.parametrize("decayed", [0.0, 0.02])
+def test_without_momentum_the_step_is_the_gradient_and_the_decay(decayed):
+    kernel, bias = (keras.Variable(np.ones(2), name=name) for name in ("kernel", "bias"))
+    optimizer = SGD(0.1, momentum=0.0, decay=decayed)
+    optimizer.build([kernel, bias])
+    for _ in range(2):
+        optimizer.apply([tf.constant([1.0, -2.0])] * 2, [kernel, bias])
+    kept = 1 - 0.1 * decayed
+    expected = (kept - np.array([0.1, -0.2])) * kept - [0.1, -0.2]
+    np.testing.assert_allclose(kernel.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), [0.8, 1.4], rtol=1e-6)
+
+
+def test_multipliers_name_the_layer_and_its_weights_alone():
+    """Of a nested network the path of a weight is longer."""
+    with keras.name_scope("network"), keras.name_scope("conv1"):
+        kernel = keras.Variable(1.0, name="kernel")
+    optimizer = SGD(0.1, momentum=0.0, lr_multipliers={"conv1/kernel": 3})
+    optimizer.build([kernel])
+    optimizer.apply([tf.constant(1.0)], [kernel])
+    assert float(kernel) == pytest.approx(0.7)
+
+
 def test_names_of_0_1_0_are_read():
     """A compiled model that 0.1.0 saved holds them."""
     config = SGD(0.1, decay=0.02).get_config()
@@ -73,9 +96,14 @@ def test_keras_finds_the_variables_and_their_momenta(rng, mirrored):
 
 
 def test_optimizer_survives_serialization():
-    optimizer = SGD(0.1, momentum=0.8, decay=0.02)
+    fields = {
+        "momentum": 0.8, "decay": 0.02, "weight_decay_on_biases": True, "max_filter_rms": 0.1,
+        "lr_multipliers": {"*/bias": 2}, "weight_decay_multipliers": {"fc8/*": 3},
+    }  # fmt: skip
+    optimizer = SGD(0.1, **fields)
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     assert again.get_config() == optimizer.get_config()
+    assert {name: getattr(again, name) for name in fields} == fields
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

@@ -1,6 +1,7 @@
 """Inputs that changed since a run began: pixels, labels and statistics; and old runs."""
 
 import dataclasses
+import hashlib
 import json
 import os
 
@@ -11,6 +12,7 @@ from PIL import Image
 from cnnkit.cli.main import main
 from cnnkit.data import load_dataset, write_shards
 from cnnkit.errors import CnnkitError, RunError
+from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, recorded_inputs, train
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
@@ -170,3 +172,44 @@ def test_a_torn_environment_is_one_clear_line(begin):
         with pytest.raises(CnnkitError, match="environment.json"):
             resume()
     assert len(run.metrics) == 1
+
+
+GOOD = {
+    "mean": np.zeros(3, np.float32), "std": np.ones(3), "eigenvalues": np.ones(3),
+    "eigenvectors": np.eye(3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "fits"),
+    [
+        ("mean", np.zeros((8, 8, 3), np.float32), True),
+        ("mean", np.zeros(3, np.int64), False),
+        ("mean", np.zeros((9, 8, 3)), False),
+        ("mean", np.array([0, 0, np.inf]), False),
+        ("std", np.ones((8, 8, 3)), False),
+        ("eigenvalues", np.ones(2), False),
+        ("eigenvectors", np.ones(3), False),
+        ("variance", np.ones(3), False),
+    ],
+)
+def test_statistics_have_the_shapes_of_this_version(tmp_path, name, values, fits):
+    run = RunFolder(tmp_path)
+    np.savez(run.path / "statistics.npz", **{**GOOD, name: values})
+    if fits:
+        assert recorded_inputs.check_statistics(run, 8).keys() == GOOD.keys()
+        return
+    with pytest.raises(RunError, match=f"statistics.npz is damaged. Received: {name}: .* of shape"):
+        recorded_inputs.check_statistics(run, 8)
+
+
+def test_the_digest_of_arrays_is_of_names_types_shapes_and_values():
+    digest = recorded_inputs.digest_arrays
+    mean, std = np.arange(3.0), np.ones(3)
+    whole = digest({"mean": mean, "std": std})
+    assert whole == digest({"std": std, "mean": mean})
+    # By hand, in the order of the names.
+    text = b"mean <f8 (3,)\n" + mean.tobytes() + b"std <f8 (3,)\n" + std.tobytes()
+    assert whole == hashlib.sha256(text).hexdigest()
+    transposed = np.asfortranarray(np.arange(4.0).reshape(2, 2))
+    assert digest({"a": transposed}) == digest({"a": np.ascontiguousarray(transposed)})

@@ -78,6 +78,24 @@ def test_a_worker_gives_up(index, addresses, pool):
         future.result(FOREVER)
 
 
+def test_a_waiting_worker_reports_every_ten_seconds_and_ends_at_its_timeout(monkeypatch):
+    clock, reports = [100.0], []
+    monkeypatch.setattr(rendezvous.time, "monotonic", lambda: clock[0])
+    wait = rendezvous._Wait(["a:1", "b:1", "c:1"], 25.0, reports.append)
+
+    def at(seconds):
+        clock[0] = 100.0 + seconds
+        wait.check([1, 2], "refused")
+
+    for seconds in (9.9, 10.0, 19.9, 20.0, 24.9):
+        at(seconds)
+    names = "worker 1 at b:1, worker 2 at c:1"
+    assert reports == [f"waiting for {names} since {since} s (refused)" for since in (10, 20)]
+    text = f"did not start: {names} did not answer within 25 s. Expected: 3 workers. Rec.*: refused"
+    with pytest.raises(RunError, match=text):
+        at(25.0)
+
+
 def test_the_first_worker_that_gives_up_tells_the_others(addresses, pool, monkeypatch):
     greeted, check = threading.Event(), rendezvous._Wait.check
 

@@ -24,6 +24,7 @@ def test_plateau_drops_three_times_and_no_more():
     assert drops == [0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
     config = TrainingConfig(schedule="plateau", learning_rate=0.01)
     assert learning_rate_at(config, 9, plateau=PlateauState(drops=3)) == pytest.approx(1e-5)
+    assert learning_rate_at(config, 9) == 0.01
 
 
 def test_warm_up_and_cosine():
@@ -38,3 +39,9 @@ def test_warm_up_and_cosine():
     assert [learning_rate_at(steps, e, s, 2) for e in (1, 2, 3) for s in (0, 1)] == pytest.approx(
         [1, 1, 1, 1, 0.1, 0.1]
     )
+    # The first step behind the warm-up has the rate of the schedule.
+    dropped = TrainingConfig(learning_rate=1.0, lr_milestones=(2,), warmup_epochs=1)
+    assert [learning_rate_at(dropped, epoch) for epoch in (1, 2)] == [1, 0.1]
+    # The warm-up ends within an epoch of two steps: no rate is above the one that it leads to.
+    part = TrainingConfig(learning_rate=1.0, lr_milestones=(), warmup_epochs=0.75)
+    assert [learning_rate_at(part, 1, s, 2) for s in (0, 1)] == pytest.approx([2 / 3, 1])

@@ -9,9 +9,10 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
+from cnnkit.errors import UsageError
 from cnnkit.training import SGD
 from cnnkit.training.build import build_components
-from cnnkit.training.step import StepRunner
+from cnnkit.training.step import LossScale, StepRunner, ValidationRunner
 from tests.helpers.tiny_network import tiny
 
 CLASS_NAMES = tuple("0123456789")
@@ -72,16 +73,25 @@ def test_a_step_is_the_mean_over_the_real_images(rng):
     peer.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
     peer_loss = peer.train_on_batch(images, labels)
     steps = StepRunner(model, SGD(0.1, momentum=0.0), tf.distribute.get_strategy())
-    padded = np.concatenate([images, np.full((3, 8, 8, 3), 99, "float32")])
+    # The padded rows are answered right.
+    padding = np.full((3, 8, 8, 3), 99, "float32")
+    answers = model.predict(np.concatenate([images, padding]), verbose=0).argmax(axis=1)
     batch = {
-        "images": padded,
-        "labels": np.pad(labels, (0, 3)),
+        "images": np.concatenate([images, padding]),
+        "labels": np.concatenate([labels, answers[5:].astype("int32")]),
         "weights": np.float32([1] * 5 + [0] * 3),
     }
-    loss, _ = steps.train(batch, 5, 0.1).numpy()
+    held_out = steps.validate(batch).numpy()
+    batch["images"][7] = np.inf
+    not_finite = steps.validate(batch).numpy()
+    np.testing.assert_array_equal(not_finite, held_out)
+    batch["images"][7] = 99
+    loss, correct = steps.train(batch, 5, 0.1).numpy()
     for a, b in zip(model.get_weights(), peer.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
-    assert loss / 5 == pytest.approx(peer_loss, abs=1e-5)
+    for found in (loss, held_out[0]):
+        assert found / 5 == pytest.approx(peer_loss, abs=1e-5)
+    assert correct == held_out[1] == (answers[:5] == labels).sum()
 
 
 @pytest.mark.parametrize("parts", [2, 4])
@@ -137,4 +147,19 @@ def test_loss_scale_skips_what_is_not_finite_and_recovers(rng, mirrored):
         for expected in (1024.0, 2048.0):
             components.step_runner.train(batch, 13, 0.1)
             assert float(np.asarray(scale.factor.value)) == expected
+        assert int(np.asarray(components.step_runner.optimizer.iterations.value)) == 2
         assert np.abs(components.model.get_weights()[0] - before[0]).max() > 1e-4
+
+
+def test_loss_scaling_begins_as_in_keras():
+    """The factor 2 to the power of 15, and 2,000 steps before it grows."""
+    ours, keras_own = LossScale(), keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    assert float(ours.value()) == keras_own.initial_scale == 32768
+    assert ours.growth_steps == keras_own.dynamic_growth_steps == 2000
+
+
+def test_a_network_of_sigmoids_is_refused():
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(3, activation="sigmoid", name="fc8")(inputs)
+    with pytest.raises(UsageError, match="`classifier_activation` must be a softmax, or None"):
+        ValidationRunner(keras.Model(inputs, outputs), tf.distribute.get_strategy())

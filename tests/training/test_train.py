@@ -11,9 +11,10 @@ from PIL import Image
 
 from cnnkit.cli.main import main
 from cnnkit.errors import DataError, RunError, UsageError
-from cnnkit.training import Callback, get_strategy, train
+from cnnkit.run_folder import RunFolder
+from cnnkit.training import Callback, checkpoint, get_strategy, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
-from tests.helpers.tiny_network import weights_of
+from tests.helpers.tiny_network import metrics_line, weights_of
 
 
 def test_a_run_leaves_its_folder(tmp_path):
@@ -190,3 +191,28 @@ def test_a_folder_that_two_trainings_wrote_can_be_resumed(tmp_path):
     run.metrics_file.write_text("\n".join([first, first, second]) + "\n")
     resumed = train(CONFIG, run.path, resume=True)
     assert [line["epoch"] for line in resumed.metrics] == [1, 2, 3]
+
+
+def test_what_a_resumed_run_may_change(tmp_path):
+    cosine = dataclasses.replace(CONFIG, schedule="cosine", lr_milestones=())
+    for config in (CONFIG, cosine):
+        run = RunFolder(tmp_path / config.schedule)
+        run.create(config, ["a"], {})
+        free = {"checkpoint_every": "9m", "keep_checkpoints": 9, "keep_epochs": (1,)}
+        checkpoint.check_resumable_configuration(run, dataclasses.replace(config, **free))
+    # The rates of a cosine depend on the number of epochs.
+    with pytest.raises(UsageError, match="another configuration. Received: epochs 3, now 4"):
+        checkpoint.check_resumable_configuration(run, dataclasses.replace(cosine, epochs=4))
+
+
+def test_metrics_that_lack_an_epoch_of_the_checkpoint_are_told(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(CONFIG, ["a"], {})
+    run.metrics_file.write_text(metrics_line(1) + metrics_line(2) + metrics_line(3))
+    checkpoint.truncate_metrics(run, 2)
+    assert [line["epoch"] for line in run.metrics] == [1, 2]
+    with pytest.raises(
+        RunError, match="lacks epochs before .*lines for the epochs 1 to 3.*2 lines"
+    ):
+        checkpoint.truncate_metrics(run, 3)
+    assert len(run.metrics) == 2
