@@ -93,3 +93,28 @@ def test_a_layer_of_a_model_used_as_a_layer():
     model = keras.Model(inputs, layers.ReLU()(left(inputs)))
     images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(feature_extractor(model, "conv")(images), left(images))
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 2), (8, 3), (8, 8, 8, 3)])
+def test_a_network_takes_color_or_gray_images(shape):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, layers.Dense(2, name="end")(inputs))
+    with pytest.raises(UsageError, match="does not take RGB or gray images alone"):
+        feature_extractor(model, "end")
+    gray = keras.Input((8, 8, 1))
+    model = keras.Model(gray, layers.Conv2D(2, 3, name="end")(gray))
+    assert feature_extractor(model, "end").output_shape == (None, 6, 6, 2)
+
+
+def test_two_layers_are_two_outputs(net):
+    assert [tuple(one.shape)[1:] for one in feature_extractor(net, "conv1", "fc7").outputs] == [
+        tuple(net.get_layer(name).output.shape)[1:] for name in ("conv1", "fc7")
+    ]
+
+
+def test_a_model_used_as_a_layer_is_a_layer():
+    inputs = keras.Input((8, 8, 3))
+    left = part("left")
+    model = keras.Model(inputs, layers.ReLU()(left(inputs)))
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(feature_extractor(model, "left")(images), left(images))

@@ -4,6 +4,7 @@ import argparse
 
 import pytest
 
+from cnnkit._feature_options import check_feature_options
 from cnnkit.cli.arguments import add_spec_arguments, spec_from_arguments
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import FeatureSpec
@@ -53,3 +54,25 @@ def test_the_options_of_commands_are_the_fields():
     )
     args = parser.parse_args(["--image-size", "40"])
     assert spec_from_arguments(args, args.layer) == FeatureSpec("fc7", image_size=40)
+
+
+@pytest.mark.parametrize(
+    ("scales", "pool", "image_size", "fits"),
+    [
+        ((1, 4096), "average", None, True),
+        ((4097,), "average", None, False),
+        ((0,), "max", None, False),
+        ((), "flatten", 4096, True),
+        ((), "flatten", 4097, False),
+        ((), "flatten", 0, False),
+        ((256,), "flatten", None, False),
+        ((256,), "max", 224, False),
+        ((256.0,), "max", None, False),
+    ],
+)
+def test_sides_of_images_and_what_belongs_together(scales, pool, image_size, fits):
+    if fits:
+        check_feature_options(scales, "stack", pool, image_size)
+        return
+    with pytest.raises(UsageError):
+        check_feature_options(scales, "stack", pool, image_size)

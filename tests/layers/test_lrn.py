@@ -8,9 +8,7 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.errors import UsageError
-from cnnkit.layers import (
-    LocalResponseNormalization,
-)
+from cnnkit.layers import LocalResponseNormalization, lrn
 from tests.helpers.layer_contract import check_layer
 
 
@@ -96,6 +94,32 @@ def test_lrn_within_gradient_equals_finite_differences(rng):
         assert gradient[index] == pytest.approx(np.sum((ends[0] - ends[1]) * signal) / 2e-2, 1e-3)
 
 
+def test_many_channels_are_summed_without_a_matrix(rng, monkeypatch):
+    x = rng.normal(0, 50, (1, 2, 3, 9)).astype("float32")
+    expected = lrn_by_hand(x, 5, 1e-3, 0.75, 2.0, "across")
+    for most in (9, 8):
+        monkeypatch.setattr(lrn, "MAX_BAND_CHANNELS", most)
+        y = LocalResponseNormalization(5, 1e-3)(x)
+        np.testing.assert_allclose(y, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+@pytest.mark.parametrize("region", ["across", "within"])
+def test_both_forms_of_the_gradient_are_equal(rng, beta, region):
+    """One of them takes the output of the forward pass, the other computes it anew."""
+    functions = lrn.LRNFunctions(3, 1e-2, beta, 2.0, region)
+    x, dy = (tf.constant(rng.normal(0, 5, (1, 3, 4, 6)), tf.float32) for _ in range(2))
+    y, d = functions.forward(x)
+    np.testing.assert_allclose(
+        functions.gradient(x, dy), functions.backward(x, y, d, dy), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("options", [{"size": 1}, {"size": 1001}, {"alpha": 0}, {"k": 1e-30}])
+def test_constants_at_their_limits_are_taken(options):
+    assert LocalResponseNormalization(**options).get_config().items() >= options.items()
+
+
 def test_lrn_survives_activities_whose_squares_leave_float16():
     layer = LocalResponseNormalization(dtype="mixed_float16")
     y = layer(tf.fill((1, 1, 1, 5), tf.constant(300.0, tf.float16)))
@@ -142,7 +166,10 @@ def test_contract(make, shape, scale, rng, tmp_path):
     ("options", "text"),
     [
         ({"size": 4}, "an odd size from 1 to 1001. Received: 4"),
+        ({"size": 1003}, "an odd size from 1 to 1001. Received: 1003"),
+        ({"size": -1}, "an odd size from 1 to 1001. Received: -1"),
         ({"k": 0}, "k > 0 and alpha >= 0. Received: 0 and"),
+        ({"alpha": -1e-9}, "k > 0 and alpha >= 0. Received: 2.0 and -1e-09"),
         ({"alpha_convention": "maen"}, "Did you mean mean?"),
         ({"region": "accross"}, "Did you mean across?"),
     ],

@@ -67,3 +67,9 @@ def test_the_gradient_is_the_mask(rate):
         np.float32(0),
         np.float32(1 / (1 - rate) if rate < 1 else 0),
     }
+
+
+def test_dropout_outside_of_a_replica(mirrored):
+    with mirrored.scope():
+        outputs = Dropout(0.5, seed=1)(tf.ones((4, 50)), training=True)
+    assert set(np.unique(outputs)) == {0, 2}

@@ -137,3 +137,32 @@ def test_wrong_arguments_are_refused(call, text):
         call()
     assert text in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("preset", "padding", "normalization", "biases"),
+    [
+        ("paper", ((0, 3), (0, 3)), ("sum", 2.0), {"conv2", "conv4", "conv5", "fc6", "fc7"}),
+        ("caffe", None, ("mean", 1.0), {"conv2", "conv4", "conv5", "fc6", "fc7"}),
+        ("caffenet", None, ("mean", 1.0), {"conv2", "conv4", "conv5", "fc6", "fc7"}),
+        ("one-weird-trick", ((0, 3), (0, 3)), ("mean", 2.0),
+         {"conv2", "conv4", "conv5", "fc6", "fc7", "fc8"}),
+        ("torchvision", ((2, 2), (2, 2)), None, set()),
+    ],
+)  # fmt: skip
+def test_padding_normalization_and_first_biases_of_a_preset(preset, padding, normalization, biases):
+    model = alexnet(preset=preset, input_shape=(67, 67, 3), classes=3, hidden_units=8)
+    layers = {layer.name: layer for layer in model.layers}
+    assert (layers["pad1"].padding if "pad1" in layers else None) == padding
+    for name in ("norm1", "norm2"):
+        norm = layers.get(name)
+        assert (norm and (norm.alpha_convention, norm.k)) == normalization
+    value = {"caffe": 0.1, "caffenet": 1.0}.get(preset, 1.0)
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"):
+        expected = 0 if name not in biases else -7 if name == "fc8" else value
+        np.testing.assert_array_equal(layers[name].bias, np.float32(expected), err_msg=name)
+    if preset != "torchvision":
+        small = {"conv3", "conv4", "conv5"} if preset == "one-weird-trick" else set()
+        for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
+            expected = 0.03 if name in small else 0.01
+            assert np.std(layers[name].kernel) == pytest.approx(expected, rel=0.05), name

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 
 import keras
 import numpy as np
@@ -146,3 +147,12 @@ def test_a_network_with_fused_activations_can_be_quantized(rng):
     expected = other(images, training=False).numpy()
     difference = np.abs(network(images, training=False).numpy() - expected)
     assert 0 < difference.max() < 0.05 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(("mean", "warns"), [((0.4, 0.5, 0.6), True), ((0.0, 0.0, 1.0), False),
+                                             ((0.0, 0.0, 0.0), False)])  # fmt: skip
+def test_a_mean_of_images_in_0_to_1_is_told(mean, warns):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build("vgg11", include_top=False, input_shape=(32, 32, 3), mean=mean)
+    assert [str(one.message)[:22] for one in caught] == ["`mean` lies in 0..1, a"] * warns

@@ -61,7 +61,16 @@ def test_first_weights_are_caffes():
         assert not bias.any()
 
 
+def test_first_weights_of_the_full_network_are_caffes():
+    model = build("cifar10_full")
+    for name, deviation in {"conv1": 1e-4, "conv2": 0.01, "conv3": 0.01, "fc4": 0.01}.items():
+        kernel, bias = model.get_layer(name).get_weights()
+        assert kernel.std() == pytest.approx(deviation, rel=0.1)
+        assert not bias.any()
+
+
 def test_sides_that_do_not_halve_are_refused():
+    assert build("cifar10_full", input_shape=(8, 16, 3)).output_shape == (None, 10)
     with pytest.raises(UsageError, match="divisible by 8. Received: 36 x 36"):
         build("cifar10_full", input_shape=(36, 36, 3))
     with pytest.raises(UsageError, match="too small for cifar10_full"):

@@ -10,6 +10,7 @@ from cnnkit.cli.main import main
 from cnnkit.config import TrainingConfig
 from cnnkit.errors import AssumptionWarning, UsageError
 from cnnkit.models import open_weights
+from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.training.build import initial_preprocessing, initialize_from, load_initial_model
 
 pytestmark = pytest.mark.usefixtures("narrow")
@@ -160,8 +161,12 @@ def test_what_cannot_be_known_is_asked(foreign, capsys, tmp_path):
     with pytest.raises(UsageError, match="must be what .* states itself"):
         open_weights(folder / "unit.keras", preprocessing="raw")
     config = TrainingConfig(init_from=file, image_size=SIDE)
-    with pytest.raises(UsageError, match="`init_options` must say what pixels"):
+    with pytest.raises(
+        UsageError, match="`init_options` must say what pixels.*Received: not stated in the"
+    ):
         load_initial_model(config)
+    given = TrainingConfig(init_from=file, image_size=SIDE, init_options={"preprocessing": "unit"})
+    np.testing.assert_allclose(load_initial_model(given)(photo), unit(photo), rtol=1e-5)
 
 
 def test_gray_images_have_presets_too(tmp_path):
@@ -170,8 +175,9 @@ def test_gray_images_have_presets_too(tmp_path):
     photo = np.full((1, 8, 8, 1), 200, "float32")
     loaded = load_model(tmp_path / "gray.keras", preprocessing="tf")
     np.testing.assert_allclose(loaded(photo), model(photo / 127.5 - 1), rtol=1e-5, atol=1e-6)
-    with pytest.raises(UsageError, match="is for RGB images"):
-        load_model(tmp_path / "gray.keras", preprocessing="caffe")
+    for colored in ("caffe", Preprocessing((1.0, 2.0, 3.0)), Preprocessing(std=(1.0, 2.0, 3.0))):
+        with pytest.raises(UsageError, match="is for RGB images"):
+            load_model(tmp_path / "gray.keras", preprocessing=colored)
 
 
 def test_an_old_file_of_cnnkit_keeps_its_mean(tmp_path):

@@ -8,7 +8,7 @@ from cnnkit import models
 from cnnkit.errors import UsageError
 from cnnkit.layers import ClassBoxes
 from cnnkit.models.class_names import class_count, class_names, is_localizer, set_class_names
-from cnnkit.models.localizer import build_localizer, class_part, start_boxes
+from cnnkit.models.localizer import box_part, build_localizer, class_part, start_boxes
 from cnnkit.models.logits import logits_tensor
 from tests.helpers.tiny_network import tiny
 
@@ -67,3 +67,18 @@ def test_a_localizer_without_a_dense_layer_at_its_end_is_refused():
     model = keras.Model(inputs, ClassBoxes(NAMES, "single")(outputs))
     with pytest.raises(UsageError, match="must return its boxes by its last layer"):
         class_part(model)
+
+
+def test_a_last_layer_without_a_bias_stays_without(rng):
+    inputs = keras.Input((6,))
+    last = keras.layers.Dense(7, use_bias=False, name="fc8")
+    model = keras.Model(inputs, ClassBoxes(NAMES, "single")(last(inputs)))
+    start_boxes(model)
+    kernel = rng.normal(size=(6, 7)).astype("float32")
+    last.set_weights([kernel])
+    part, features = class_part(model), rng.normal(size=(4, 6)).astype("float32")
+    assert not part.get_layer("fc8").use_bias
+    np.testing.assert_allclose(part(features), model(features)[:, :3], rtol=1e-5, atol=1e-6)
+    boxes = box_part(model, keras.Input((6,)))
+    assert not boxes.use_bias
+    np.testing.assert_allclose(boxes(features), features @ kernel[:, 3:], rtol=1e-4, atol=1e-5)

@@ -6,9 +6,18 @@ import pytest
 from keras import layers
 
 from cnnkit import vgg11
+from cnnkit.errors import AssumptionWarning
 from cnnkit.layers import SubtractMean
-from cnnkit.models.model_input import expected_input, input_range, measure_preprocessing
-from cnnkit.models.preprocessing import PRESETS, compose
+from cnnkit.models.model_input import (
+    expected_input,
+    gray_level,
+    input_range,
+    measure_preprocessing,
+    name_layers,
+    outside_of,
+    pixel_range,
+)
+from cnnkit.models.preprocessing import PRESETS, Preprocessing, compose
 
 IMAGES = np.random.default_rng(3).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
 
@@ -92,3 +101,58 @@ def test_composition(outside, inside):
     expected = apply(PRESETS[inside], apply(PRESETS[outside], IMAGES.astype(float)))
     found = apply(compose(PRESETS[outside], PRESETS[inside]), IMAGES.astype(float))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "expected"),
+    [
+        # As large as bytes, or divided by as much: pixels of 0..255.
+        ((104, 117, 124), None, "raw"),
+        ((1.6, 0, 0), None, "raw"),
+        ((0, 0, 0), (8, 9, 10), "raw"),
+        ((-2, 0, 0), None, None),
+        # Of pixels of 0..1.
+        ((1.5, 0, 0), (0.2, 0.2, 0.2), "unit"),
+        ((0.4, 0.5, 0.6), None, "unit"),
+        ((0, 0, 0), (0.9, 0.9, 0.9), "unit"),
+        # Of pixels of -1..1.
+        ((-1, -1, -1), (0.01, 0.01, 0.01), "tf"),
+        ((-1, -0.9, -1), None, None),
+        # Nothing is told.
+        ((0, 0, 0), (1, 1, 1), None),
+        ((0, 0, 0), None, None),
+        ((0, 0, 0), (7, 9, 9), None),
+    ],
+)
+def test_what_a_network_does_inside_tells_the_pixels_it_takes(mean, std, expected):
+    found = outside_of(Preprocessing(mean, std), "layer 'x'")
+    if expected is None:
+        assert found.is_assumed
+        assert found.reason == "layer 'x' does not tell the range of the images"
+        return
+    assert found == PRESETS[expected].said_by_file("layer 'x'")
+
+
+@pytest.mark.parametrize(
+    ("least", "largest", "gray"), [(-0.5, 0.5, 0), (0, 1, 0.5), (0, 1.1, 128), (0, 255, 128)]
+)
+def test_gray_is_the_middle_of_the_range_of_the_images(least, largest, gray):
+    images = np.linspace(least, largest, 12, dtype="float32").reshape(1, 2, 2, 3)
+    assert gray_level(with_convolution(), images) == gray
+    # What the network tells counts.
+    unit = with_convolution(layers.Rescaling(2.0, offset=-1))
+    assert gray_level(unit, images) == pytest.approx(0.5)
+    assert gray_level(with_convolution(layers.Rescaling(1 / 255)), images) == 128
+
+
+def test_a_range_that_is_not_told_is_taken_as_bytes_with_a_warning():
+    with pytest.warns(AssumptionWarning, match="do not tell the range .* taken as 0..255") as said:
+        # The warning names the caller of the function that asks.
+        assert (lambda: pixel_range(with_convolution()))() == (0, 255)
+    assert said[0].filename == __file__
+    assert pixel_range(with_convolution(layers.Rescaling(2.0, offset=-1))) == (0, 1)
+
+
+def test_layers_are_named():
+    assert name_layers(["a"]) == "layer 'a'"
+    assert name_layers(["a", "b"]) == "layers 'a', 'b'"

@@ -29,8 +29,10 @@ def test_ablations_change_what_they_name():
 def test_the_old_name_of_omit_layers(name):
     """Version 0.1 wrote `drop_layers` in the config.json of a run."""
     options = {"include_top": False, "input_shape": (67, 67, 3)}
-    with pytest.warns(FutureWarning, match="`drop_layers` of .* is now called `omit_layers`"):
+    with pytest.warns(FutureWarning, match="is now called `omit_layers`") as caught:
         model = build(name, drop_layers=["conv3"], **options)
+    assert f"The option `drop_layers` of {name} is now" in str(caught[0].message)
+    assert caught[0].filename == __file__
     assert shapes_of(model) == shapes_of(build(name, omit_layers=["conv3"], **options))
     with pytest.warns(FutureWarning, match="now called `omit_layers`"):
         BUILDERS[name](drop_layers=["conv3"], **options)

@@ -39,6 +39,31 @@ def test_multiply_adds_by_hand():
     )
 
 
+def test_a_layer_has_a_kernel_a_stride_and_a_field_where_it_has_a_window():
+    rows = {row.name: row for row in summarize_network(outline(BUILDERS["vgg16_c"]))}
+    found = {
+        name: (rows[name].kernel, rows[name].stride, rows[name].receptive_field)
+        for name in ("block1_conv1", "block3_conv3", "block3_pool", "fc1_dropout", "fc2")
+    }
+    # By hand: 3, 5, pool 6; 10, 14, pool 16; 24, 32, and 32 for one pixel more, pool 36.
+    assert found == {
+        "block1_conv1": (3, 1, 3), "block3_conv3": (1, 1, 32), "block3_pool": (2, 2, 36),
+        "fc1_dropout": (None, 1, None), "fc2": (None, 1, None),
+    }  # fmt: skip
+    assert rows["fc2"].output_shape == (4096,)
+    assert rows["fc2"].activation_bytes == 4 * 4096
+    assert rows["fc1_dropout"].multiply_adds == 0
+
+
+def test_without_a_size_of_the_images_nothing_is_multiplied():
+    rows = summarize_network(outline(alexnet, include_top=False))
+    conv1 = next(row for row in rows if row.name == "conv1")
+    assert (conv1.output_shape, conv1.multiply_adds, conv1.activation_bytes) == (
+        (None, None, 96), None, None,
+    )  # fmt: skip
+    assert layer_macs(rows) == 0
+
+
 def test_stacks():
     assert (conv_stack_cost((3, 3, 3)).receptive_field, conv_stack_cost((7,)).receptive_field) == (
         7,

@@ -1,5 +1,6 @@
 """ZFNet: totals and shapes."""
 
+import numpy as np
 import pytest
 
 from cnnkit.errors import UsageError
@@ -35,6 +36,18 @@ def test_zfnet_shapes():
     }  # fmt: skip
     assert {name: shapes[name] for name in expected} == expected
     assert list(shapes).index("pool1") < list(shapes).index("norm1")
+
+
+def test_zfnet_starts_as_the_paper_says():
+    """Weights of the deviation 0.01, biases of 0; half a pixel of padding behind each side."""
+    model = zfnet(input_shape=(64, 64, 3), classes=9, hidden_units=64)
+    assert model.get_layer("pad1").padding == ((0, 1), (0, 1))
+    for name in ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7"):
+        kernel, bias = model.get_layer(name).get_weights()
+        assert np.std(kernel) == pytest.approx(0.01, rel=0.05), name
+        assert not bias.any()
+    glorot = zfnet(input_shape=(64, 64, 3), classes=9, hidden_units=64, initializer="glorot")
+    assert np.std(glorot.get_layer("conv1").kernel) > 0.015
 
 
 @pytest.mark.parametrize(

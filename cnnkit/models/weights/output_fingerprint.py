@@ -70,12 +70,11 @@ def write_fingerprint(model: keras.Model, archive: zipfile.ZipFile) -> None:
     archive.writestr(MEMBER, json.dumps(output_fingerprint(model)))
 
 
-def check_fingerprint(model: keras.Model, file: Path) -> bool:
+def check_fingerprint(model: keras.Model, file: Path) -> None:
     """Compare the output of `model`, which was loaded from `file`, with the stored fingerprint.
 
-    Returns:
-        True if the output was compared. False if the file has no fingerprint, or if the model
-        differs in precision, input size, preprocessing or number of outputs.
+    Nothing is compared if the file has no fingerprint, or if the model differs in precision, input
+    size, preprocessing or number of outputs.
 
     Raises:
         RunError: If the outputs differ.
@@ -83,10 +82,10 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
     """
     half = any(layer.compute_dtype != "float32" for layer in model.layers if layer.weights)
     if half or not zipfile.is_zipfile(file):
-        return False
+        return
     with open_zip(file) as archive:
         if MEMBER not in archive.namelist():
-            return False
+            return
         origin = f"{MEMBER} in {file}"
         document = parse_json(read_member(archive, MEMBER, max_bytes=MAX_JSON_BYTES), origin)
     stored = JsonFields(document, origin)
@@ -94,15 +93,15 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
     sides = tuple(side or FREE_SIZE for side in model.input_shape[1:3])
     same = stored.integers("image") == sides and stored.boolean("centred") == _is_centered(model)
     if not same:
-        return False
+        return
     if largest_output(model, sides) > MAX_FINGERPRINT_NUMBERS:
-        return False
+        return
     if not all(type(value) in (int, float) for value in values):
         raise stored.wrong("values", "a list of numbers")
     expected = np.array(values, float)
     computed = output_fingerprint(model)
     if len(computed["values"]) != len(expected):
-        return False
+        return
     difference = np.abs(np.array(computed["values"]) - expected).max()
     if not difference <= TOLERANCE * np.abs(expected).max():
         raise RunError(
@@ -112,4 +111,3 @@ def check_fingerprint(model: keras.Model, file: Path) -> bool:
             received=f"a difference of {difference:.3g}",
             hint="Another version of the network made the file; convert the original again",
         )
-    return True

@@ -11,6 +11,8 @@ from keras.src.utils.naming import to_snake_case
 from cnnkit import load_model
 from cnnkit._model_config import flatten_layers, read_layers
 from cnnkit.errors import AssumptionWarning
+from cnnkit.models.preprocessing import PRESETS
+from cnnkit.models.weights.keras_config import keras_applications_preprocessing
 from cnnkit.models.weights.keras_groups import open_keras
 from cnnkit.models.weights.read_keras import keras_input
 
@@ -97,3 +99,15 @@ def test_groups_have_the_names_of_keras(tmp_path):
     assert [f"layers/{to_snake_case(kind)}" for kind in kinds] == [
         path.removesuffix("_1") for path in found
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "family"), [("mixed0", "InceptionV3"), ("mixed_5b", "InceptionResNetV2")]
+)
+def test_inception_networks_are_known_by_their_first_concatenation(name, family):
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(2, 3)(inputs))
+    x = keras.layers.Concatenate(name=name)([x, x])
+    described = json.loads(keras.Model(inputs, x).to_json())
+    found = keras_applications_preprocessing(read_layers(described))
+    assert found == PRESETS["tf"].by_convention(f"keras.applications' {family}")

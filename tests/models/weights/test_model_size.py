@@ -132,3 +132,24 @@ def test_a_class_of_another_package_is_the_users():
         "registered_name": "mine>Model",
     }
     check_model_size(described, 0, "x.keras")
+
+
+@pytest.mark.parametrize(
+    ("entry", "is_own"),
+    [
+        ({"class_name": "Model"}, True),
+        ({"class_name": "Model", "module": "keras.layers"}, True),
+        ({"class_name": "cnnkit>ReLU", "registered_name": "cnnkit>ReLU", "module": None}, True),
+        ({"class_name": "Model", "module": "mine.layers"}, False),
+        ({"class_name": "mine>Model"}, False),
+        ({"class_name": "Model", "module": "keras", "registered_name": "mine>Model"}, False),
+    ],
+)
+def test_only_what_keras_or_cnnkit_knows_must_have_a_size(entry, is_own):
+    """A class of another package is built by Keras, which says what is wrong with it."""
+    described = {**entry, "config": {"no": "argument"}}
+    if not is_own:
+        check_model_size(described, 0, "x.keras")
+        return
+    with pytest.raises(Exception, match=r".+"):
+        check_model_size(described, 0, "x.keras")

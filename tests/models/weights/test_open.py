@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from cnnkit import load_model
 from cnnkit.errors import UsageError
 from cnnkit.models import alexnet, open_weights
+from cnnkit.models.weights import weights_file
 from tests.helpers.weights_files import caffe_layers, caffemodel, old_applications
 
 
@@ -109,3 +110,36 @@ def test_numbers_that_lie_in_another_file_are_not_copied(tmp_path, small_alexnet
         weights = path
     with pytest.raises(UsageError, match="layers/conv2d/vars/0 .* lies in other files"):
         open_weights(weights)
+
+
+def test_numbers_are_read_in_blocks_of_rows(monkeypatch):
+    monkeypatch.setattr(weights_file, "BLOCK_BYTES", 64)
+    values = np.arange(70.0)
+    read = []
+    # A row has 10 numbers of 4 bytes: one fits, and of 2 numbers eight.
+    for shape, rows in (((7, 5, 2), 1), ((35, 2), 8), ((70,), 16)):
+        flat = values.reshape(shape)
+        tensor = weights_file.StoredTensor(
+            "x", shape, lambda part, flat=flat: read.append(part) or flat[part]
+        )
+        parts = list(tensor.blocks())
+        assert [part.stop - part.start for part, _ in parts[:-1]] == [rows] * (len(parts) - 1)
+        np.testing.assert_array_equal(np.concatenate([block for _, block in parts]), flat)
+        assert [part for part, _ in parts] == read
+        read.clear()
+    whole = weights_file.StoredTensor("x", (35, 2), tensor.read, read_whole=True)
+    assert len(list(whole.blocks())) == 5 and read == [slice(None)]
+    assert whole.array(8 * 70) is not None
+    with pytest.raises(UsageError, match="x is too large. Expected: at most 69 numbers"):
+        whole.array(8 * 70 - 1)
+
+
+def test_layers_of_a_file_are_counted(small_alexnet):
+    file = open_weights(small_alexnet / "small.npz")
+    assert file.parameter_count == 2_334_080
+    assert file.classes is None
+    arrays = dict(np.load(small_alexnet / "small.npz"))
+    np.savez(small_alexnet / "head.npz", fc8_W=np.zeros((7, 5), "f4"), **arrays)
+    head = open_weights(small_alexnet / "head.npz", class_names="abcde")
+    assert (head.classes, head.class_names) == (5, tuple("abcde"))
+    assert head.parameter_count == 2_334_080 + 35
