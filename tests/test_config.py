@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cnnkit.cli.arguments import add_config_arguments, apply_overrides
 from cnnkit.cli.parser import Parser
 from cnnkit.config import TrainingConfig
-from cnnkit.config_fields import option_of
+from cnnkit.config_fields import Option, option_of
 from cnnkit.config_values import parse_interval
 from cnnkit.errors import RunError, UsageError
 
@@ -157,6 +157,23 @@ def test_every_numeric_field_has_a_range():
     for item in dataclasses.fields(TrainingConfig):
         if isinstance(item.default, int | float) and not isinstance(item.default, bool):
             assert FIELDS[item.name].range, item.name
+
+
+def test_limits_of_a_range_belong_to_it_or_not():
+    closed, open_ = Option("x", minimum=1, maximum=2.5), Option("x", above=1, below=2.5)
+    assert (closed.range, open_.range) == (
+        "at least 1 and at most 2.5",
+        "more than 1 and less than 2.5",
+    )
+    assert [closed.accepts(one) for one in (0.9, 1, 2.5, 2.6)] == [False, True, True, False]
+    assert [open_.accepts(one) for one in (1, 1.1, 2.4, 2.5)] == [False, True, True, False]
+    assert not closed.accepts(math.nan) and Option("x").accepts(-1e9)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0m", "-1m", "nanm", "1e999m", "", "m", "1.5"])
+def test_wrong_intervals_are_refused(text):
+    with pytest.raises(UsageError, match="`checkpoint_every` must be steps as in 500"):
+        parse_interval(text)
 
 
 def test_intervals():

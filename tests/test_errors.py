@@ -9,6 +9,8 @@ from cnnkit.errors import (
     RunError,
     UsageError,
     escape_controls,
+    near_names,
+    truncate,
     unknown_name,
     warn,
 )
@@ -79,3 +81,15 @@ def test_a_warning_is_one_line_and_names_the_caller():
 def test_characters_that_move_hide_or_reverse_are_escaped(character):
     shown = escape_controls(f"a{character}b")
     assert shown.isascii() and shown.startswith("a\\") and shown.endswith("b")
+
+
+def test_a_text_at_the_limit_is_whole():
+    assert truncate("abc", 3) == "abc"
+    assert truncate("abcd", 3) == "abc... (4 characters)"
+
+
+def test_near_names_are_three_at_most_and_of_short_texts():
+    assert near_names("conv", ["conv1", "conv2", "conv3", "conv4"]) == ["conv4", "conv3", "conv2"]
+    assert near_names("a" * 100, ["a" * 99]) == ["a" * 99]
+    assert near_names("a" * 101, ["a" * 100]) == near_names(5, ["5"]) == []
+    assert near_names("ab", ["axyz", "abyz"]) == ["abyz"]

@@ -7,6 +7,7 @@ import zipfile
 import keras
 import pytest
 
+from cnnkit import _network_names as names
 from cnnkit import load_model, models
 from cnnkit._network_outline import (
     outline_of_builder,
@@ -174,3 +175,37 @@ def test_what_a_file_does_not_tell_is_left_to_the_network(tmp_path):
     outline = outline_of_config(json.loads(json.dumps(model)))
     assert outline.units == {"a": None}
     outline.check_unit("a", 1000)
+
+
+@pytest.mark.parametrize(
+    ("check", "fits"),
+    [
+        (lambda: names.check_square((5, 7), (5, 7)), True),
+        (lambda: names.check_square((6, 7), (5, 7)), False),
+        (lambda: names.check_square((5, 8), (5, 7)), False),
+        (lambda: names.check_crop_side(32, None), True),
+        (lambda: names.check_crop_side(32, 32), True),
+        (lambda: names.check_crop_side(32, 33), False),
+        (lambda: names.check_scale(32, 32), True),
+        (lambda: names.check_scale(31, 32), False),
+        (lambda: names.check_class_names("ab", 2), True),
+        (lambda: names.check_class_names("ab", 3), False),
+        (lambda: names.check_unit("conv1", "0", 1), True),
+        (lambda: names.check_unit("conv1", "-1", 1), False),
+        (lambda: names.check_unit("conv1", "x", 1), False),
+        (lambda: names.check_exported_explanation("deconvnet", None), True),
+        (lambda: names.check_exported_explanation("deconvnet", 3), False),
+        (lambda: names.check_exported_explanation("gradcam", None), False),
+        (
+            lambda: names.check_multipliers("lr_multipliers", ["*/bias"], ["a/kernel", "a/bias"]),
+            True,
+        ),
+        (lambda: names.check_multipliers("lr_multipliers", ["a/*", "b/*"], ["a/bias"]), False),
+    ],
+)
+def test_numbers_and_names_at_their_limits(check, fits):
+    if fits:
+        check()
+        return
+    with pytest.raises(UsageError):
+        check()

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnnkit import _staging
+from cnnkit._staging import STAGING_PREFIX
 from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from tests.helpers.damage import changed_json, damaged, reads_or_refuses
@@ -326,3 +328,17 @@ def test_the_best_epoch(tmp_path):
     assert run.best == {"epoch": 0, "val_accuracy": 0.75, "val_loss": 0.25}
     run.write_initial(0.75, None)
     assert run.best["epoch"] == 3
+
+
+def test_what_killed_processes_left_in_a_run_goes(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.create(CONFIG, ["a"], {})
+    (run.path / "epochs").mkdir()
+    name = f"{STAGING_PREFIX}{_staging._boot()}-{_staging._machine()}-{'7' * 16}"
+    for folder in (run.path, run.checkpoints, run.path / "epochs", tmp_path):
+        (folder / name).mkdir()
+        (folder / f"{STAGING_PREFIX}99-old.npz").touch()
+    run.remove_partial_files()
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob(f"{STAGING_PREFIX}*")}
+    # The file beside the run may be of another one.
+    assert left == {f"{STAGING_PREFIX}99-old.npz"}

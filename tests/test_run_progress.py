@@ -78,3 +78,10 @@ def test_a_summary_reads_the_metrics_once(tmp_path, monkeypatch, summarize):
     monkeypatch.setattr(run_folder, "read_metrics", lambda file: files.append(file) or read(file))
     summarize(RunFolder(run.path))
     assert files == [run.metrics_file]
+
+
+def test_the_newest_checkpoint_tells_what_was_before_training(tmp_path):
+    run = write_run(tmp_path, since_best=2, best=0.875)
+    older = TrainingState(epochs=1, best_accuracy=0.75, best_loss=0.5, epochs_since_best=1)
+    save_checkpoint(run.checkpoints, 10, older, [])
+    assert run.initial["val_accuracy"] == 0.875
