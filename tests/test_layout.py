@@ -79,7 +79,6 @@ SHARED: dict[str, str] = {
     "reports/results": "reports/test_write.py",
     "reports/settings": "reports/test_write.py",
     "server/model_calls": "server/test_rest.py",
-    "training/inputs": "training/test_epoch.py",
     "training/step_batches": "training/test_epoch.py",
     "transfer/average_precision": "transfer/test_multilabel.py",
     "visualize/occlusion/affected_region": "visualize/occlusion/test_incremental.py",
