@@ -159,11 +159,18 @@ def test_ports_that_are_shared_and_not():
 
 
 def test_hosts_that_are_not_this_machine():
-    for host, reason in (("192.0.2.1", "not an address of this machine"), ("a" * 300, "")):
+    # A name that is too long, one that nobody has, and the address of another machine.
+    for host, reason in (
+        ("192.0.2.1", "not an address of this machine"),
+        ("a" * 300, "encoding with 'idna' codec failed"),
+        ("no.such.host.invalid", ""),
+    ):
         with pytest.raises(RunError) as caught:
             check_port_free(host, 0)
         assert str(caught.value).startswith("`host` must be an address or a name of this machine")
         assert f"Received: {host}: {reason}" in str(caught.value)
+        # The words of the system, without its number.
+        assert "Errno" not in str(caught.value) and ": None" not in str(caught.value)
 
 
 def test_the_context_of_tls(authority, tmp_path):
