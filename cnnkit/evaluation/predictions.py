@@ -101,7 +101,7 @@ class Predictions:
         mine = {name: np.asarray(value) for name, value in vars(self).items()}
         size = sum(array.nbytes for array in mine.values())
         try:
-            arrays = load_npz(path, max_bytes=size, kinds="if")
+            arrays = load_npz(path, max_bytes=size)
         except DataError:
             return
         if {name: (array.shape, array.dtype) for name, array in arrays.items()} != {

@@ -1,5 +1,7 @@
 """Networks as fully convolutional ones, and their score functions."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -97,6 +99,14 @@ def test_runs_of_a_moved_dataset_keep_their_held_out_images(moved):
     # A dataset of neither of the runs is split by the first seed.
     write_files(folder, ["a/new.png"])
     assert held_out_images(runs[::-1], f"folder:{folder}")[1] == 1
+
+
+def test_runs_that_decode_differently_have_no_common_images(moved):
+    runs, folder = moved
+    other = dataclasses.replace(runs[0].config, background="#008000")
+    runs[1].write_config(dataclasses.replace(other, seed=1))
+    with pytest.raises(UsageError, match="`runs` must decode images in one way.*Received: 2 ways"):
+        held_out_images(runs, f"folder:{folder}")
 
 
 def test_a_dataset_that_changed_since_the_training_is_noticed(moved):

@@ -367,3 +367,25 @@ def test_errors_are_counted_as_by_hand(rng, batch_size):
 def test_other_classes_are_refused():
     with pytest.raises(UsageError, match="Expected: 7 classes. Received: 2: a, b"):
         evaluate(order_network(), split_of_scores(np.zeros((1, 7)), [0]), ["a", "b"])
+
+
+def test_whole_images_wait_for_others_of_their_shape():
+    """At most two batches of pixels wait; beyond them the shape with the most pixels runs."""
+    seen = []
+
+    def score(pixels):
+        tf.py_function(lambda x: seen.append(tuple(x.shape[:3])), [pixels], [])
+        return tf.reduce_mean(pixels, axis=(1, 2))
+
+    strategy = tf.distribute.get_strategy()
+    scorer = evaluate_module.BatchScorer(score, strategy, 200, any_shape=True)
+    scores = np.zeros((10, 3), np.float32)
+    # 48 + 81 + 128 + 98 + 36 pixels.
+    for side, start, end in ((4, 0, 3), (9, 3, 4), (8, 4, 6), (7, 6, 8), (6, 8, 9)):
+        scorer.add(tf.fill((end - start, side, side, 3), float(side)), scores[start:end])
+    assert seen == []
+    scorer.add(tf.fill((1, 5, 5, 3), 5.0), scores[9:])
+    assert seen == [(2, 8, 8)]
+    scorer.finish()
+    assert sorted(seen[1:]) == [(1, 5, 5), (1, 6, 6), (1, 9, 9), (2, 7, 7), (3, 4, 4)]
+    assert scores.mean(axis=1).tolist() == [4, 4, 4, 9, 8, 8, 7, 7, 6, 5]

@@ -11,8 +11,8 @@ import pytest
 import tensorflow as tf
 
 from cnnkit._file_tree import is_exported
-from cnnkit.data import Decoding
-from cnnkit.errors import RunError, UsageError
+from cnnkit.data import Augmentation, Decoding
+from cnnkit.errors import DataError, RunError, UsageError
 from cnnkit.evaluation import ImageClassifier, open_classifier, predict
 from cnnkit.evaluation.image_classifier import ExportedClassifier
 from cnnkit.export.reference_outputs import ReferenceOutputs
@@ -131,6 +131,39 @@ def test_a_network_of_any_size_needs_one(model, photo):
     np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=1e-5)
     with pytest.raises(UsageError, match="`image_size` must be left out.*Expected: "):
         predict(model, photo, image_size=SIZE + 1)
+
+
+def test_the_size_and_the_decoding_are_those_of_what_is_opened(exported, model, tmp_path):
+    run = write_run(tmp_path / "run", 3, tmp_path)
+    side = json.loads((exported / "1" / "assets" / "preprocessing.json").read_text())["side"]
+    for path, own in ((run, SIZE), (run / "model.keras", SIZE), (exported, side)):
+        assert open_classifier(path, image_size=own).augmentation.image_size == own
+        with pytest.raises(UsageError, match=f"`image_size` must be left out.*Expected: {own}"):
+            open_classifier(path, image_size=own + 1)
+    blue = Decoding(background=(0, 0, 9))
+    for path in (run, run / "model.keras"):
+        assert open_classifier(path, decoding=blue).decoding == blue
+    free = tmp_path / "free.keras"
+    to_fully_convolutional(model).save(free)
+    assert open_classifier(free, image_size=14).augmentation.image_size == 14
+
+
+def test_damaged_facts_of_an_exported_folder(exported, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(exported, folder)
+    file = folder / "1" / "assets" / "preprocessing.json"
+    facts = json.loads(file.read_text())
+    side = facts["side"]
+    for change in ({"side": 0}, {"shorter_side_before_crop": side - 1}, {"resize": 5}):
+        file.write_text(json.dumps({**facts, **change}))
+        with pytest.raises(DataError, match=next(iter(change))):
+            ExportedClassifier(folder)
+    for resize, fast in (("bilinear", True), ("area", False)):
+        file.write_text(
+            json.dumps({**facts, "shorter_side_before_crop": side + 2, "resize": resize})
+        )
+        found = ExportedClassifier(folder).augmentation
+        assert found == Augmentation(side, scale=(side + 2, side + 2), fast_decode=fast)
 
 
 def test_scores_that_are_not_finite(photo):

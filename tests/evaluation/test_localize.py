@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import cnnkit
-from cnnkit.data import Split
+from cnnkit.data import Decoding, Split
 from cnnkit.errors import DataError, UsageError
 from cnnkit.evaluation import Localizer, localize, measure_localization
 from cnnkit.evaluation.localize import mean_box_size
@@ -17,8 +20,6 @@ def network():
 
 
 def test_files_are_localized_in_order(network, tmp_path):
-    import tensorflow as tf
-
     for name, left in (("b.png", 4), ("a.png", 8)):
         data = tf.io.encode_png(square_image(16, 16, left, 4)).numpy()
         (tmp_path / name).write_bytes(data)
@@ -73,7 +74,44 @@ def test_errors_by_hand(network):
     assert result.mean_overlap == pytest.approx(4.975 / 8, abs=1e-4)
     low, high = result.box_interval
     assert 0 < low < 3 / 8 < high < 1
-    assert result.to_dict()["box_interval"] == [low, high]
+    assert result.to_dict() == {
+        "method": "crop", "images": 8, "top1_error": 4 / 8, "top5_error": 3 / 8,
+        "box_error": 3 / 8, "class_error": 2 / 8, "mean_overlap": result.mean_overlap,
+        "box_interval": [low, high],
+    }  # fmt: skip
+
+
+class Known:
+    """A localizer of eight classes, the first the most probable, whose boxes are right."""
+
+    method, class_names = "known", tuple("abcdefgh")
+
+    class network:
+        decoding = Decoding()
+
+    def probabilities(self, image, name):
+        return np.arange(8, 0, -1) / 36
+
+    def boxes(self, image, classes):
+        return [(4.0, 4.0, 8.0, 8.0)] * len(classes)
+
+
+def test_the_fifth_class_counts_and_the_sixth_does_not():
+    split, counted = labeled([(label, [(4, 4, 8, 8)]) for label in (0, 1, 4, 5)]), []
+    result = measure_localization(Known(), split, tuple("abcdefgh"), progress=counted.append)
+    assert (result.top1_error, result.top5_error) == (3 / 4, 1 / 4)
+    assert (result.class_error, result.box_error) == (3 / 4, 0)
+    assert counted == [1] * 4
+
+
+def test_an_image_that_cannot_be_decoded_is_named():
+    rows = labeled([(1, [(4, 4, 8, 8)])])
+    data = tf.constant([b"no image"])
+    broken = Split.from_files(rows.labels, ("a.png",), lambda index: tf.gather(data, index))
+    with pytest.raises(DataError, match=r"a\.png cannot be decoded"):
+        measure_localization(
+            Known(), dataclasses.replace(broken, boxes=rows.boxes), Known.class_names
+        )
 
 
 def test_what_cannot_be_measured(network):

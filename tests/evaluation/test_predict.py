@@ -57,7 +57,9 @@ def photos(tmp_path_factory, pixels):
 
 
 def test_probabilities_are_those_of_the_formula(classifier, model, photos, pixels):
-    found = cnnkit.predict(classifier, photos, batch_size=2, top=3)
+    counted = []
+    found = cnnkit.predict(classifier, photos, batch_size=2, top=3, progress=counted.append)
+    assert counted == [1] * 5
     expected = softmax(logits(model, pixels.astype(np.float32)), axis=1)
     assert [one.name for one in found] == [str(photos / f"{i}.png") for i in range(5)]
     for one, row in zip(found, expected, strict=True):
@@ -92,6 +94,7 @@ def test_a_run_decodes_as_its_configuration_says(tmp_path):
     run.write_config(dataclasses.replace(run.config, background="#008000"))
     photo = tmp_path / "glass.png"
     Image.new("RGBA", (SIZE, SIZE), (255, 0, 0, 0)).save(photo)
+    assert evaluated_run(run, None, LABELS).size == SIZE
     for decoding, color in ((None, (0, 128, 0)), (Decoding(background=(0, 0, 9)), (0, 0, 9))):
         [one] = cnnkit.predict(run.path, photo, decoding=decoding, explain="gradient")
         np.testing.assert_array_equal(one.image, np.full((SIZE, SIZE, 3), color))
@@ -151,6 +154,16 @@ def test_sigmoids_have_probabilities_of_their_own(photos, pixels):
         found = cnnkit.predict(net, photos)
         np.testing.assert_allclose([one.probabilities for one in found], expected, atol=1e-5)
     assert found[0].label in ("class 0 (no)", "class 1 (yes)")
+
+
+def test_equal_classes_are_in_their_order(photos):
+    """NumPy's usual sort changes the order of equal values from 17 of them on."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    dense = keras.layers.Dense(50, activation="softmax", kernel_initializer="zeros")
+    model = keras.Model(inputs, dense(keras.layers.Flatten()(inputs)))
+    classifier = ImageClassifier(model, class_names=list(map(str, range(50))))
+    [one] = cnnkit.predict(classifier, photos / "0.png")
+    assert one.indices == (0, 1, 2, 3, 4)
 
 
 def test_an_explanation_is_of_the_crop_and_the_class(classifier, model, photos, pixels):

@@ -65,6 +65,21 @@ def test_predictions_of_other_shapes_and_torn_files_are_ignored(rng, tmp_path):
     assert torn.done == 0
 
 
+def test_a_finished_evaluation_is_loaded_whole(rng, tmp_path):
+    filled(rng, done=6).save(tmp_path / "state.npz")
+    loaded = Predictions.empty(6, 2, 4)
+    loaded.load(tmp_path / "state.npz", 4)
+    assert loaded.done == 6
+
+
+def test_equal_classes_are_in_their_order():
+    """NumPy's usual sort changes the order of equal values from 17 of them on."""
+    predictions = Predictions.empty(1, 1, 50)
+    predictions.add([np.full((1, 50), -np.log(50))], np.array([3]))
+    assert predictions.top.tolist() == [[0, 1, 2, 3, 4]]
+    assert predictions.rank.tolist() == [3]
+
+
 def test_scores_that_are_not_finite_are_named():
     predictions = Predictions.empty(3, 1, 2)
     with pytest.raises(RunError, match="no finite scores for an image of 0 to 1"):

@@ -77,6 +77,60 @@ def test_files_that_are_no_results(tmp_path):
     (tmp_path / "some.json").write_text(json.dumps({"confusion": []}))
     with pytest.raises(RunError, match="some.json has no `classes`"):
         read_results(tmp_path / "some.json")
+    (tmp_path / "some.json").write_text("{}")
+    with pytest.raises(RunError, match=r"some\.json holds no results of an evaluation"):
+        read_results(tmp_path / "some.json")
+
+
+def test_counts_of_the_members_count(tmp_path):
+    path = result_path(tmp_path, REQUEST)
+    for number, error in ((1, 0.5), (2, 0.25), (1, 0.5)):
+        member = {"name": "a", "top1_error": error, "top5_error": 0.0}
+        saved = save_results({**document(), "members": [member]}, path)
+        assert saved.stem == path.stem + (f"-{number}" if number > 1 else "")
+
+
+EXAMPLE, BIN = RESULTS["examples"][0], RESULTS["calibration"]["bins"][0]
+
+
+def with_bin(**change):
+    return {"calibration": {"error": 0.1, "bins": [{**BIN, **change}]}}
+
+
+def with_example(**change):
+    return {"examples": [{**EXAMPLE, **change}]}
+
+
+def test_the_limits_of_results(tmp_path):
+    """What an evaluation may hold at the limits, and the values beside them."""
+    file = tmp_path / "some.json"
+    for change in (
+        {"confusion": [[9, 9, 1]]}, {"top1_error": 0, "top5_error": 1}, {"calibration": None},
+        {"classes": [], "confusion": [[10, 0, 1]]}, {"seed": 0, "images": 0}, with_bin(low=0),
+        with_bin(high=1), with_bin(images=5, confidence=0, accuracy=1), with_example(name=""),
+        with_example(probability=0), with_example(top=[["a", 1]]),
+        # As version 0.1.0 wrote the error of a class without images.
+        {"classes": [{**RESULTS["classes"][0], "top1_error": float("nan")}] * 10},
+    ):  # fmt: skip
+        stored = {name: value for name, value in {**RESULTS, **change}.items() if value is not None}
+        file.write_text(json.dumps(stored))
+        assert set(read_results(file)) == set(stored)
+    for change in (
+        {"confusion": [[10, 9, 1]]}, {"confusion": [[9, 10, 1]]}, {"top1_error": 1.01},
+        {"top5_error": -0.01}, {"top5_error": None}, {"protocol": 5}, {"fingerprint": 5},
+        {"members": [{"top1_error": 0.5}]}, {"calibration": {"error": 1.1, "bins": []}},
+        {"calibration": {"error": 0.1}}, with_bin(images=None), with_bin(low=-0.1),
+        with_bin(high=1.1), with_bin(images=5), with_bin(images=5, confidence=0.5),
+        with_bin(images=5, confidence=2, accuracy=1),
+        with_bin(images=5, confidence=1, accuracy=2),
+        with_bin(confidence=-1), with_example(index="a"), with_example(label=5),
+        with_example(name=5), with_example(probability=1.1), with_example(probability=None),
+        with_example(top=[["a", 1.1]]), with_example(top=[[5, 0.5]]), with_example(top=[["a"]]),
+        with_example(top=["ab"]), {"mistakes": [{**EXAMPLE, "label": 5}]},
+    ):  # fmt: skip
+        file.write_text(json.dumps({**RESULTS, **change}))
+        with pytest.raises(RunError, match=r"some\.json"):
+            read_results(file)
 
 
 def test_results_that_a_figure_could_not_draw_are_refused(tmp_path):

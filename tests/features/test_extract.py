@@ -1,5 +1,7 @@
 """Extracted features: against the network called image by image, center crops and dense."""
 
+import importlib
+
 import keras
 import numpy as np
 import pytest
@@ -10,11 +12,14 @@ from cnnkit import alexnet
 from cnnkit.data import load_dataset, resize_shorter_side
 from cnnkit.errors import DataError, UsageError
 from cnnkit.features import (
+    FeatureSpec,
     extract_features,
     select_features_split,
 )
 from cnnkit.models.feature_extractor import feature_extractor, with_variable_input_size
 from tests.helpers.small_network import network
+
+extract_module = importlib.import_module("cnnkit.features.extract")
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -134,3 +139,23 @@ def test_wrong_requests(net, source):
     name = select_features_split(source).names[0]
     with pytest.raises(DataError, match=f"output of layer 'fc8' for image {name} is not finite"):
         extract_features(broken, source, "fc8")
+
+
+def test_every_option_decides_about_the_vectors(net, source, monkeypatch):
+    seen, counted = [], []
+    extractor = extract_module.FeatureExtractor
+    monkeypatch.setattr(
+        extract_module, "FeatureExtractor", lambda model, spec: seen.append(spec) or
+        extractor(model, spec)
+    )  # fmt: skip
+    options = {"scales": (24, 30), "aggregate": "max", "flip": False, "pool": "max", "l2": False}
+    found = extract_features(net, source, "pool1", split="test", progress=counted.append, **options)
+    assert seen == [FeatureSpec("pool1", (24, 30), "max", False, "max", False)]
+    assert sum(counted) == len(found) == len(source.splits["test"])
+    with pytest.raises(UsageError, match="`batch_size` must be at least 1. Received: 0"):
+        extract_features(net, source, "pool1", batch_size=0)
+    inputs = keras.Input((None, None, 3))
+    free = keras.Model(inputs, layers.Conv2D(2, 3, name="conv")(inputs))
+    found = extract_features(free, source.splits["test"], "conv", image_size=12)
+    assert found.values.shape[1] == 10 * 10 * 2 and found.classes == ()
+    assert seen[-1].image_size == 12

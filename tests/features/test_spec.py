@@ -24,6 +24,8 @@ def test_a_spec_survives_json():
     fields = spec.to_dict()
     assert fields["scales"] == [256, 384]
     assert FeatureSpec.from_dict(fields) == spec
+    sized = FeatureSpec("fc6", image_size=40)
+    assert FeatureSpec.from_dict(sized.to_dict()) == sized
     for wrong in (
         {}, [], None, {**fields, "color": "red"}, {**fields, "layer": 5}, {**fields, "scales": "a"},
         {**fields, "scales": [10**30]}, {**fields, "flip": "no"}, {**fields, "aggregate": []},

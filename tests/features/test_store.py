@@ -20,6 +20,7 @@ from cnnkit.features import (
     store,
     write_features,
 )
+from cnnkit.features.index import MAX_FEATURE_ROWS
 from tests.helpers.processes import Processes
 from tests.helpers.small_network import network
 
@@ -52,6 +53,7 @@ def test_written_in_parts_by_two_machines_and_merged(net, source, tmp_path):
     np.testing.assert_allclose(found.values, whole.values, atol=1e-6)
     np.testing.assert_array_equal(found.labels, whole.labels)
     assert found.names == whole.names
+    assert found.classes == index.classes == ("above", "below")
     # One folder for both does the same.
     for number in (0, 1):
         write_features(net, source, spec, tmp_path / "one", shard=(number, 2), rows=7)
@@ -65,7 +67,9 @@ def test_what_is_there_is_not_redone_and_what_is_torn_is(net, source, tmp_path):
     times = [file.stat().st_mtime_ns for file in files]
     files[2].write_bytes(whole[:-1])
     (tmp_path / "f" / "features-00004.json").unlink()
-    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7)
+    counted = []
+    write_features(net, source, FeatureSpec("fc7"), tmp_path / "f", rows=7, progress=counted.append)
+    assert sum(counted) == 40
     again = [file.stat().st_mtime_ns for file in files]
     assert [a != b for a, b in zip(times, again, strict=True)] == [0, 0, 1, 0, 1, 0]
     assert files[2].read_bytes() == whole
@@ -106,15 +110,37 @@ def test_features_of_something_else_are_refused(net, source, tmp_path):
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="holds other files"):
         write_features(net, source, FeatureSpec("fc7"), tmp_path / "full")
+    for output, options, message in (
+        ("full/letter.txt", {}, "letter.txt must be a folder, not a file"),
+        ("new", {"rows": 0}, "`rows` must be from 1 to"),
+        ("new", {"rows": MAX_FEATURE_ROWS + 1}, "`rows` must be from 1 to"),
+        ("new", {"shard": (2, 2)}, "`shard` must be .* Received: 2/2"),
+        ("new", {"shard": (-1, 2)}, "`shard` must be"),
+        ("new", {"batch_size": 0}, "`batch_size` must be at least 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            write_features(net, source, FeatureSpec("fc7"), tmp_path / output, **options)
+    assert not (tmp_path / "new").exists()
 
 
 def test_labels_that_do_not_fit_are_refused(net, source, tmp_path):
     write_features(net, source, FeatureSpec("fc7"), tmp_path / "f")
     file = tmp_path / "f" / "features-00000.json"
     about = json.loads(file.read_text())
-    file.write_text(json.dumps({**about, "labels": [5] * 40}))
-    with pytest.raises(DataError, match="do not fit the classes. Expected: 0 to 1. Received: 5"):
-        load_features(tmp_path / "f")
+    for wrong in (2, -1):
+        file.write_text(json.dumps({**about, "labels": [0] * 20 + [wrong] * 20}))
+        with pytest.raises(DataError, match="do not fit the classes. Expected: 0 to 1. Received: "):
+            load_features(tmp_path / "f")
+    for change in ({"labels": [0] * 39}, {"names": ["a"] * 39}):
+        file.write_text(json.dumps({**about, **change}))
+        with pytest.raises(DataError, match="must have a name and a label for each image.*: 40"):
+            load_features(tmp_path / "f")
+
+
+def test_parts_of_at_most_64_megabytes():
+    """Of vectors of 4,096 numbers 4,096 rows; 64 rows at least and 8,192 at most."""
+    rows = [store._default_rows(dimension) for dimension in (4096, 4032, 1, 2048, 2049, 10**6)]
+    assert rows == [4096, 4160, 8192, 8192, 8128, 64]
 
 
 SCRIPT = """
