@@ -197,3 +197,19 @@ def test_a_layout_of_other_outputs_is_not_used():
     cache.decode(raw)
     with pytest.raises(TensorError, match="must hold all that were asked for"):
         cache.decode(raw, ExpectedOutputs({"y": TensorSpec("float64", (2,)), "z": None}))
+
+
+def test_no_layout_of_an_output_without_a_name():
+    """Or with two of them, of which protobuf takes the last; or without a tensor."""
+    tensor = to_tensor_proto(np.float32([1])).SerializeToString()
+    value, key = b"\x12" + bytes([len(tensor)]) + tensor, b"\x0a\x01y"
+    for entry, found in (
+        (value, {"": [1]}),
+        (b"\x0a\x01x" + key + value, {"y": [1]}),
+        (key + b"\x12\x00" + value, {"y": [1]}),
+    ):
+        cache = LayoutCache()
+        for _ in range(2):
+            outputs = cache.decode(b"\x0a" + bytes([len(entry)]) + entry)[1]
+            assert {name: array.tolist() for name, array in outputs.items()} == found
+        assert not cache.layouts

@@ -110,6 +110,9 @@ def test_only_a_predict_call_blames_its_input():
             idempotent=idempotent,
         )
         assert text in str(error)
+    # A call of which nothing is known is not repeated, so that it may be one.
+    error = server_error("UNAVAILABLE", "Socket closed", address="a:1", model="m", timeout=1)
+    assert "may have crashed the server" in str(error)
 
 
 @pytest.mark.parametrize(
