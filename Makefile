@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 DECLARED := setup.cfg pyproject.toml constraints.txt
 
 # Two processes of tests, whatever the machine: each holds TensorFlow, and tests of speed there are
-# none. A file stays whole, so that what its tests share is made once.
+# none. A file stays whole, and so does a folder of TOGETHER in tests/conftest.py, so that what its
+# tests share is made once.
 TOGETHER := -n 2 --dist loadfile
 
 # Which breaks of the package `make mutants` tries.

@@ -6,6 +6,8 @@ from cnnkit.data import Augmentation, Split, batches
 from cnnkit.data.boxes import center_and_size, corners, crop_boxes, image_boxes, overlap
 from cnnkit.data.pipeline import cache_in_memory
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 HEIGHT, WIDTH = 60, 90
 BOX = (24, 12, 60, 45)
 SETTINGS = [

@@ -9,6 +9,8 @@ from cnnkit.data.decode import traced_decode_image
 from tests.helpers.image_formats import FORMATS, turned_jpeg
 from tests.helpers.images import jpeg
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def test_a_jpeg_file_of_many_scans_is_not_decoded():
     """Each scan is as much work as the whole image: 300 kB took 43 seconds."""

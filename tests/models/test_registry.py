@@ -20,7 +20,7 @@ from cnnkit.models import (
 from cnnkit.training import SGD
 from cnnkit.training.step import StepRunner
 
-pytestmark = pytest.mark.usefixtures("narrow")
+pytestmark = pytest.mark.usefixtures("narrow", "unoptimized")
 
 
 @pytest.mark.parametrize("builder", [alexnet, vgg11, vgg13, vgg16, vgg19])

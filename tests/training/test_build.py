@@ -18,6 +18,8 @@ from cnnkit.training import Callback, build, get_strategy, train
 from cnnkit.training.build import build_components, initial_preprocessing, initialize_from
 from tests.helpers.tiny_network import DIGITS_CONFIG, tiny
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5")
 
 

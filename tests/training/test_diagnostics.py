@@ -15,6 +15,8 @@ from cnnkit.training import Callback, get_strategy, train
 from cnnkit.training.checkpoint import TrainingState
 from cnnkit.training.diagnostics import LossMonitor, startup_warnings
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 CONFIG = TrainingConfig(model="tiny", image_size=8, epochs=1, batch_size=100)
 
 

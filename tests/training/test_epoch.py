@@ -15,6 +15,8 @@ from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, step_batches, train
 from tests.helpers.tiny_network import DIGITS_CONFIG as CONFIG
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
     shown = []

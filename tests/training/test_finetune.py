@@ -24,6 +24,8 @@ from cnnkit.training.finetune import (
     finetuning_stages,
 )
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 DIGITS = TrainingConfig(
     model="cifar10_quick", image_size=32, epochs=1, batch_size=64, learning_rate=0.001
 )

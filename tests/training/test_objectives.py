@@ -15,6 +15,8 @@ from cnnkit.training import build, train
 from cnnkit.training.objectives import classification, localization
 from tests.helpers.boxes import write_table
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 # Outputs for a cat and a dog: two logits, then two boxes, or one.
 LOGITS = np.array([[2.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
 LABELS = np.array([0, 1, 1, 1], np.int32)

@@ -16,6 +16,8 @@ from cnnkit.run_folder import RunFolder
 from cnnkit.training import Callback, recorded_inputs, train
 from tests.helpers.tiny_network import DIGITS_CONFIG
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture
 def images(tmp_path):

@@ -18,6 +18,8 @@ from cnnkit.transfer.random_splits import random_split
 from tests.helpers.processes import Processes
 from tests.helpers.small_network import network
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 CLASSES = ("cat", "dog", "eel")
 
 

@@ -17,6 +17,8 @@ from cnnkit.models import build, open_weights
 from cnnkit.visualize import activation_maximization
 from cnnkit.visualize.activation_maximization import _fourier_image, _Transformations
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 SIZE = 16
 # No random transformations.
 FIXED = {"jitter": 0, "rotation": 0, "scaling": 0}

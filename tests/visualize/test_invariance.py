@@ -14,6 +14,8 @@ from cnnkit.visualize import invariance, transform_image
 from cnnkit.visualize.invariance import transform_amounts
 from tests.visualize.networks import SIZE, corner, corner_detector
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(scope="module")
 def detector():

@@ -10,6 +10,8 @@ from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 from tests.helpers.images import noise_jpeg, write_files
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 SYNSETS = ("n01440764", "n01443537", "n02084071")
 
 

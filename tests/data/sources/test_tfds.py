@@ -11,6 +11,8 @@ from cnnkit._untrusted.record_lengths import masked_crc
 from cnnkit.data import load_dataset
 from cnnkit.errors import DataError, UsageError
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 tfds = pytest.importorskip("tensorflow_datasets")
 
 

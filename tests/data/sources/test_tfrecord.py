@@ -16,6 +16,8 @@ from cnnkit.data.sources.tfrecord import RecordOffsets, fits_in_memory, record_r
 from cnnkit.errors import DataError, RunError, UsageError
 from tests.helpers.images import load_file, write_files
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture
 def shards(image_folder, tmp_path):

@@ -13,6 +13,8 @@ from cnnkit.models.graph import build_graph
 from cnnkit.visualize import Box, deconvnet, project, receptive_field
 from cnnkit.visualize.deconvnet.crop import crop_for_unit
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 def block():
     """Paths with several windows that join, with padding, dilation, groups, batch normalization."""

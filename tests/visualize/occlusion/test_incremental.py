@@ -19,6 +19,8 @@ from tests.visualize.occlusion.networks import (
     random_image,
 )
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.mark.parametrize("body", BODIES)
 def test_incremental_equals_plain(body):
