@@ -173,6 +173,7 @@ def test_the_documented_limits():
         "max_batch_rows": 32,
         "max_enqueued_batches": 16,
         "max_models": 32,
+        "stuck_seconds": 300,
     }
     largest = {"max_memory_bytes": 2**63 - 1, "max_request_pixels": 2**63 - 1}
     assert vars(ServerLimits(**largest)) | largest == vars(ServerLimits(**largest))

@@ -49,6 +49,8 @@ def failure(capfd):
         (["--max-memory-mb", "256"], "`max_memory_bytes` must hold the message and the tensor"),
         (["--tls-client-names", "lab"], "--tls-client-names must be names with commas, given with"),
         (["--tls-client-ca", "a.pem"], "TLS needs a certificate and its key"),
+        (["--rest-port", "65536"], "--rest-port must be a whole number of at least 0 and at most"),
+        (["--metrics-port", "-1"], "--metrics-port must be a whole number of at least 0"),
         (
             ["--tls-cert", "none.pem", "--tls-key", "none.key"],
             "must be a certificate and its private key in PEM",
@@ -86,6 +88,7 @@ LIMITS = [
     ("--max-request-pixels", "9", "max_request_pixels", 9),
     ("--max-calls", "5", "max_concurrent_requests", 5),
     ("--max-models", "6", "max_models", 6),
+    ("--stuck-seconds", "50.0", "stuck_seconds", 50),
     ("--max-request-mb", "8", "max_request_bytes", 8 * 2**20),
     ("--max-memory-mb", "600", "max_memory_bytes", 600 * 2**20),
 ]

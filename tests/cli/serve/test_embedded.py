@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import resource
+import socket
 import sys
 from concurrent import futures
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 import cnnkit.server
 from cnnkit.cli.main import build_parser
 from cnnkit.cli.serve import embedded
+from cnnkit.errors import RunError
 from cnnkit.server import worker_pool
 from cnnkit.server.load_trial import LoadTrial
 
@@ -96,6 +98,29 @@ def test_the_server_of_a_command_with_options(started, colors_folder, monkeypatc
     assert metrics.endswith("/metrics") and ":0/" not in metrics
     assert rest == "cnnkit: note: REST API at http://[::1]:8501/v1"
     assert next(stops, None) is None
+
+
+def test_a_port_in_use_is_found_before_tensorflow_starts(started, colors_folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for words in (["--port", port], ["--port", "0", "--rest-port", port]):
+            with pytest.raises(RunError, match=f"cannot listen on port {port} of 127.0.0.1"):
+                embedded.serve_embedded(parsed(colors_folder, *words), lambda: True)
+    assert started == []
+
+
+def test_tls_the_log_and_traces_of_a_server(started, colors_folder, monkeypatch, capfd):
+    monkeypatch.setattr(Server, "rest_address", "127.0.0.1:8501")
+    told, closed = [], []
+    monkeypatch.setattr(embedded, "log_to_stderr", told.append)
+    monkeypatch.setattr(embedded, "embedded_server_options", lambda args: {})
+    tracing = SimpleNamespace(close=lambda: closed.append(1))
+    monkeypatch.setattr(cnnkit.server, "tracing_from_environment", lambda: tracing, raising=False)
+    words = ["--tls-cert", "a.pem", "--log-format", "json", "--port", "0", "--rest-port", "0"]
+    embedded.serve_embedded(parsed(colors_folder, *words), lambda: True)
+    assert capfd.readouterr().err == "cnnkit: note: REST API at https://127.0.0.1:8501/v1\n"
+    # The last spans are sent when the server has ended.
+    assert (told, closed, started[0].options["tracing"]) == (["json"], [1], tracing)
 
 
 def test_openvino_loads_and_tries_its_own_versions(started, colors_folder):
