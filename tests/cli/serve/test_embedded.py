@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import sys
+import threading
 from concurrent import futures
 from types import SimpleNamespace
 
@@ -64,13 +65,18 @@ def started(monkeypatch):
     monkeypatch.setattr(cnnkit.server, "EmbeddedServer", make, raising=False)
     monkeypatch.setattr(embedded, "_raise_open_file_limit", lambda: None)
     monkeypatch.setattr(embedded, "log_to_stderr", lambda log_format: None)
+    # Other servers of this process have threads for graphs, for which it would end.
+    monkeypatch.setattr(embedded, "_end_despite_graphs", lambda: made[-1].asked.append("end"))
     return made
 
 
-def test_the_server_of_a_command_without_options(started, colors_folder, capsys):
+def test_the_server_of_a_command_without_options(started, colors_folder, monkeypatch, capsys):
+    places = []
+    monkeypatch.setattr("cnnkit.server.listen.check_port_free", lambda *place: places.append(place))
     embedded.serve_embedded(parsed(colors_folder, "--embedded"), lambda: True)
     [server] = started
-    assert server.asked == ["start", ("stop", 10.0)]
+    assert server.asked == ["start", ("stop", 10.0), "end"]
+    assert places == [("127.0.0.1", 8500)]
     options = server.options
     assert (options["host"], options["port"], options["rest_port"]) == ("127.0.0.1", 8500, None)
     assert (options["poll_seconds"], options["reuse_port"]) == (1.0, False)
@@ -88,7 +94,7 @@ def test_the_server_of_a_command_with_options(started, colors_folder, monkeypatc
     stops = iter([False, False, True])
     embedded.serve_embedded(parsed(colors_folder, *words), lambda: next(stops))
     [server] = started
-    assert server.asked == ["start", ("stop", 0.0)]
+    assert server.asked == ["start", ("stop", 0.0), "end"]
     options = server.options
     assert (options["host"], options["port"], options["rest_port"]) == ("::1", 0, 0)
     assert options["poll_seconds"] == 0 and "trial" not in options
@@ -121,6 +127,26 @@ def test_tls_the_log_and_traces_of_a_server(started, colors_folder, monkeypatch,
     assert capfd.readouterr().err == "cnnkit: note: REST API at https://127.0.0.1:8501/v1\n"
     # The last spans are sent when the server has ended.
     assert (told, closed, started[0].options["tracing"]) == (["json"], [1], tracing)
+
+
+def test_a_graph_that_does_not_end_does_not_keep_the_process(monkeypatch):
+    """Python would wait for its thread; one that ends, or is of something else, changes nothing."""
+    release, codes = threading.Event(), []
+    ended = threading.Thread(target=int, name="cnnkit-graph_0")
+    other = threading.Thread(target=release.wait, name="other")
+    stuck = threading.Thread(target=release.wait, name="cnnkit-graph_1")
+    for thread in (ended, other, stuck):
+        thread.start()
+    monkeypatch.setattr(embedded.os, "_exit", codes.append)
+    monkeypatch.setattr(embedded, "_THREAD_EXIT_SECONDS", 0.01)
+    try:
+        for threads, expected in (([ended, other], []), ([other, stuck], [0])):
+            with monkeypatch.context() as patched:
+                patched.setattr(embedded.threading, "enumerate", lambda threads=threads: threads)
+                embedded._end_despite_graphs()
+            assert codes == expected
+    finally:
+        release.set()
 
 
 def test_openvino_loads_and_tries_its_own_versions(started, colors_folder):
@@ -164,7 +190,7 @@ def test_a_worker_that_answers_prints_heartbeats(worker, colors_folder, monkeypa
         # The parent process shows the metrics.
         assert "metrics at" not in err and server.options["metrics"] is not None
         assert server.options["reuse_port"] is True
-        assert server.asked == ["start", ("stop", 10.0)]
+        assert server.asked == ["start", ("stop", 10.0), "end"]
 
 
 def test_a_worker_ends_with_its_standard_input(worker, colors_folder, monkeypatch, capfd):
