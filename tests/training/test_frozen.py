@@ -90,6 +90,22 @@ def test_the_part_ends_where_all_later_layers_read_one_output(frozen, last):
     )
 
 
+def test_the_first_layer_that_learns_may_read_an_earlier_output():
+    """The part ends with conv1, although conv2 is frozen and is computed before conv3."""
+    inputs = keras.Input((6, 6, 3))
+    first = keras.layers.Conv2D(4, 3, padding="same", name="conv1")(inputs)
+    second = keras.layers.Conv2D(4, 3, padding="same", name="conv2")(first)
+    third = keras.layers.Conv2D(4, 3, padding="same", name="conv3")(first)
+    x = keras.layers.Flatten()(keras.layers.Add()([third, second]))
+    model = keras.Model(inputs, keras.layers.Softmax()(keras.layers.Dense(2, name="fc8")(x)))
+    part = split_frozen(model, frozenset({"conv1", "conv2"}))
+    assert part.layers[-1] == "conv1"
+    image = np.ones((1, 6, 6, 3), np.float32)
+    np.testing.assert_allclose(
+        keras.ops.softmax(part.rest(part.model(image))), model(image), atol=1e-6
+    )
+
+
 def test_dropout_ends_the_part(small):
     part = split_frozen(small, frozen_layers(small, ["*", "!fc8"]))
     assert part.layers[-1] == "fc6"
