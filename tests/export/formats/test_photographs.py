@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cnnkit.data import Augmentation, Decoding
@@ -31,6 +32,15 @@ def test_at_most_500_are_read_evenly(tmp_path, monkeypatch):
     monkeypatch.setattr("cnnkit.export.formats.photographs.MAX_PHOTOGRAPHS", 5)
     found = read_photographs(tmp_path, Augmentation(4), Decoding())
     assert found[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_no_more_than_500_photographs_are_opened(monkeypatch):
+    module, opened = "cnnkit.export.formats.photographs", []
+    monkeypatch.setattr(f"{module}.find_image_files", lambda folder: (list(range(1000)), 0))
+    monkeypatch.setattr(f"{module}.read_image_file", lambda file, _: opened.append(file))
+    monkeypatch.setattr(f"{module}.augment_image", lambda *_: tf.zeros((1, 1, 3)))
+    assert len(read_photographs("folder", Augmentation(1), Decoding())) == 500
+    assert opened == list(range(0, 1000, 2))
 
 
 def test_files_that_are_no_photographs(tmp_path):

@@ -1,7 +1,10 @@
 """Exports for ONNX Runtime, LiteRT and OpenVINO, compared by these with the network in memory."""
 
+import contextlib
 import json
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -12,6 +15,7 @@ from cnnkit._networks import LEAST_SIDES, OMITTABLE
 from cnnkit.cli.main import main
 from cnnkit.errors import RunError, UsageError
 from cnnkit.export import RuntimeExport, export_for_runtime
+from cnnkit.export.formats import write
 from cnnkit.export.formats.photographs import own_photographs
 from cnnkit.export.formats.write import RUNTIMES
 from tests.export.formats.runtimes import run
@@ -48,9 +52,10 @@ def build(name):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_runtime_gives_the_networks_answers(model, images, tmp_path, format):
+def test_a_runtime_gives_the_networks_answers(model, images, tmp_path, format, capsys):
     # Grouped convolutions, normalization and overhanging windows.
     found = export_for_runtime(model, LABELS, tmp_path / "animals", format)
+    assert capsys.readouterr().out == ""
     assert isinstance(found, RuntimeExport)
     expected = model(images, training=False).numpy()
     assert expected.std(axis=1).min() > 0.01
@@ -180,6 +185,60 @@ def test_int8_that_is_not_smaller_is_not_written(small, tmp_path, monkeypatch):
     monkeypatch.setitem(RUNTIMES, "litert", replace(before, write=unchanged))
     with pytest.raises(RunError, match=r"in int8 is larger than 1/3\.8 of the weights"):
         export_for_runtime(small, list("abc"), tmp_path / "net", "litert", quantize="int8")
+
+
+def written(**change):
+    facts = {"folder": Path("net"), "file": Path("net/model.onnx"), "runtime": "onnxruntime 1",
+             "quantize": "int8", "file_bytes": 9, "difference": 0.3, "compared": 8, "agreeing": 9,
+             "photographs": 100}  # fmt: skip
+    return RuntimeExport(**{**facts, **change})
+
+
+def test_the_limits_of_int8():
+    """Two of a hundred clear photographs, and 1/3.8 of the weights with 128 KiB for the graph."""
+    network = SimpleNamespace(weight_bytes=380_000)
+    largest = 100_000 + 131_072
+    for change, changed, text in (
+        ({}, 2, None),
+        ({}, 3, "the same class on 98 % of the photographs.*another class on 3 of 100"),
+        ({"difference": np.inf}, 0, "another class on 0 of 100"),
+        ({"file_bytes": largest}, 0, None),
+        ({"file_bytes": largest + 1}, 0, f"in int8 is larger.*{largest:,} bytes"),
+        ({"quantize": None, "difference": 1e-4, "file_bytes": largest + 1}, 9, None),
+        ({"quantize": None, "difference": 1.01e-4}, 0, "a difference up to 1e-04"),
+    ):
+        found = written(**change)
+        measured = write._Measured(found.difference, 9, changed, 100)
+        with contextlib.nullcontext() if text is None else pytest.raises(RunError, match=text):
+            write._check(found, measured, network)
+
+
+def test_a_class_is_clear_by_a_fifth():
+    """The network answers its pixels, and the runtime the other class for all of them."""
+    inputs = keras.Input((1, 2, 1))
+    model = keras.Model(inputs, {"probabilities": keras.layers.Flatten()(inputs)})
+    leads = np.array([0.5, 0.25, 0.1875, 0.0, *[0.5] * 16])
+    images = np.stack([0.5 + leads / 2, 0.5 - leads / 2], axis=1).reshape(-1, 1, 2, 1)
+    told = []
+
+    @contextlib.contextmanager
+    def progress(count, work):
+        told.append((count, work))
+        yield told.append
+
+    def run(batch):
+        return {"probabilities": batch.reshape(-1, 2)[:, ::-1].astype(np.float32)}
+
+    found = write._measure(model, run, images, images, progress)
+    # Of equal scores both take the first class.
+    assert (found.agreeing, found.clearly_changed, found.photographs) == (1, 18, 20)
+    assert found.difference == pytest.approx(0.5)
+    assert told == [(20, "comparing photographs"), 16, 4]
+
+
+def test_photographs_are_chosen_evenly():
+    chosen = [write._evenly(np.arange(count), 4).tolist() for count in (3, 4, 5, 10)]
+    assert chosen == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3], [0, 2, 5, 7]]
 
 
 def test_an_earlier_export_is_kept_until_the_new_one_is_whole(small, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,7 +15,9 @@ from cnnkit import write_microscope
 from cnnkit.data import Augmentation, batches, load_dataset
 from cnnkit.errors import UsageError, escape_controls
 from cnnkit.reports.microscope import pictures, site_writer
+from cnnkit.reports.microscope import write as write_module
 from cnnkit.reports.microscope.page import POLICY
+from cnnkit.reports.microscope.site_folder import layer_folders
 from cnnkit.run_folder import RunFolder
 from tests.helpers.evaluation_networks import SIZE, write_folder, write_run
 
@@ -368,3 +371,104 @@ def test_nothing_of_others_is_replaced(run, site, tmp_path):
     with pytest.raises(UsageError, match="rules"):
         write_microscope(run, dataset, tmp_path / "new", rules=["deconvnet"])
     assert not Path(tmp_path / "new").exists()
+
+
+def headings(file):
+    return re.findall(r"<h[23]>([^<]*)</h[23]>", file.read_text())
+
+
+def test_the_parts_of_each_page_and_the_way_up(site, pages):
+    units = ["Where", "Classes that excite it", "Activations", "The images"]
+    for folder in ("conv1", "conv2"):
+        for page in (site / folder).glob("unit-*.html"):
+            assert headings(page) == ([] if "Dead" in page.read_text() else units), page
+    for page in (site / "classes").glob("class-*.html"):
+        first, *others = headings(page)
+        assert first == "Units that it excites most"
+        layers = [one.partition(":")[0] for one in others if one.startswith("conv")]
+        # The upper layer first, and those that have such units.
+        assert layers == sorted(layers, reverse=True)
+        assert others[len(layers) :] == ["Confusions", "Mistakes"][: len(others) - len(layers)]
+        has_mistakes = 'class="units"' in page.read_text().rpartition("Confusions")[2]
+        assert ("Mistakes" in others) == has_mistakes
+    # The first and the last class have one neighbor, and the layers have the other.
+    ups = {file.relative_to(site).as_posix(): relations(page) for file, page in pages.items()}
+    assert ups["classes/class-0000.html"] == ["up", "next"]
+    assert ups["classes/class-0003.html"] == ["up", "prev", "next"]
+    assert ups["classes/class-0006.html"] == ["up", "prev"]
+    assert ups["conv1/unit-0000.html"] == ["up", "next"]
+    assert ups["conv2/unit-0005.html"] == ["up", "prev"]
+    assert (ups["conv1/index.html"], ups["conv2/index.html"]) == (["up", "next"], ["up", "prev"])
+    assert ups["classes/index.html"] == ["up"]
+
+
+def relations(page):
+    return [value for tag, name, value in page.attributes if name == "rel" and tag == "a"]
+
+
+def test_pictures_of_kernels_are_those_of_the_first_layer(site, run):
+    """Gray is 0, and the largest weight is black or white."""
+    kernels = keras.models.load_model(run.model_file).get_layer("conv1").get_weights()[0]
+    assert len(list((site / "conv1").glob("*-kernel.png"))) == 5
+    assert not list((site / "conv2").glob("*-kernel.png"))
+    for unit in range(5):
+        shown = tf.io.decode_png((site / "conv1" / f"unit-{unit:04d}-kernel.png").read_bytes())
+        kernel = kernels[..., unit]
+        expected = 255 * (0.5 + kernel / (2 * np.abs(kernel).max()))
+        np.testing.assert_allclose(shown, expected, atol=1)
+
+
+def test_folders_of_layers_have_names_of_their_own():
+    """Names that a file system or the site has a use for are replaced by numbers."""
+    layers = ["conv1", "Conv1", "a/b", "classes", "layer-9", "x" * 100, "x" * 101, "end.", "-a"]
+    assert list(layer_folders(layers).values()) == [
+        "conv1", "layer-2", "layer-3", "layer-4", "layer-5", "x" * 100, "layer-7", "layer-8",
+        "layer-9",
+    ]  # fmt: skip
+
+
+def test_images_are_chosen_evenly():
+    evenly = [write_module._evenly(10, most).tolist() for most in (1, 2, 4, 10, 20)]
+    assert evenly == [[0], [0, 9], [0, 3, 6, 9], list(range(10)), list(range(10))]
+    split = load_dataset("digits").splits["test"]
+    assert write_module._spread(split, None) is write_module._spread(split, 359) is split
+    assert write_module._spread(split, 358).names == split.names[:179] + split.names[180:]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(["a", "b"], "a, b"), (12345, "12,345"), (None, "None"), ("x", "x"), ([1], "1")],
+)
+def test_facts_are_written_as_words(value, text):
+    assert write_module._words(value) == text
+
+
+def test_units_that_share_images_are_projected_together():
+    found = SimpleNamespace(
+        images=np.array([[0, 1], [1, 2], [3, 4], [4, 9]]),
+        values=np.array([[2, 1], [2, 1], [2, 1], [2, 0]]),
+    )
+    layer = SimpleNamespace(found=found)
+    for most, expected in ((3, [[0, 1], [2, 3]]), (5, [[0, 1, 2, 3]]), (1, [[0], [1], [2], [3]])):
+        assert list(site_writer._units_of_few_images(layer, [0, 1, 2, 3], most)) == expected
+
+
+def test_the_progress_is_counted(run, tmp_path):
+    work, counted = [], {}
+
+    class Counted:
+        def __init__(self, total, name):
+            work.append((total, name))
+            self.name = name
+
+        def __enter__(self):
+            return lambda count: counted.update({self.name: counted.get(self.name, 0) + count})
+
+        def __exit__(self, *_):
+            pass
+
+    options = {"layers": ["conv2"], "units": [0, 1, 2], "sample": 5, "images": 2}
+    write_microscope(run, run.config.dataset, tmp_path / "site", progress=Counted, **options)
+    assert [name for _, name in work] == ["searching", "projecting", "explaining"]
+    assert {name: total for total, name in work} == counted
+    assert (counted["searching"], counted["explaining"]) == (5, 2)
