@@ -97,7 +97,7 @@ def fit_linear_classifier(
         return c_values[int(np.argmax(recalls))]
 
     if kind == "svm":
-        machines = SupportVectorMachines(rows, _targets(labels, classes), max(c_values))
+        machines = SupportVectorMachines(rows, _targets(labels, classes), c_values)
         c = choose_c(lambda c, held: _predict(machines.held_out_scores(c, held), classes))
         model = linear_svc(c, classes, *machines.fit(c, held_out))
     else:

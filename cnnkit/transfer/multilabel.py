@@ -170,7 +170,7 @@ def fit_multilabel(
 
     models: Sequence[LinearSVC | LogisticRegression]
     if kind == "svm":
-        machines = SupportVectorMachines(rows, np.sign(voc_labels.astype(float)), max(c_values))
+        machines = SupportVectorMachines(rows, np.sign(voc_labels.astype(float)), c_values)
         c = choose_c(lambda c: machines.held_out_scores(c, held_out))
         coefficients, intercepts = machines.fit(c, held_out)
         models = [

@@ -10,14 +10,14 @@ solves one class after the other; here all classes are columns of the same matri
 
 The method is Newton's, with conjugate gradients and an exact line search (Keerthi & DeCoste 2005;
 Chapelle 2007). The Hessian of a class is I + 2C * sum of x x^T over the rows within its margin.
-The classes differ in these rows only, so one inverse, of the Hessian with an average weight for
-all rows, preconditions the gradients of all classes.
+The classes differ in these rows only, so one inverse, of the Hessian with all rows, preconditions
+the gradients of all classes.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,10 +42,6 @@ RANGE = 2e3
 # The line search ends when the slope is this part of the slope at its start.
 SLOPE = 1e-3
 LINE_STEPS = 30
-# Weights of a row in the preconditioner, between none and all classes within the margin.
-MIN_SHARE = 0.05
-# Rows from which the threads of BLAS compute the preconditioner together.
-MANY_ROWS = 1500
 # Classes of a thread, at least.
 MIN_CLASSES = 4
 # Difference of the preconditioner from the identity from which it is float32.
@@ -92,13 +88,15 @@ class TrainingRows:
         """Return the inner products of weights, (k,), from the decision values of the second."""
         return np.einsum("ij,ij->j", one, decided if self.is_gram else other)
 
-    def preconditioner(self, scale: float) -> np.ndarray:
-        """Return the inverse of I + scale * M, where M is the sum of x x^T, or the Gram matrix.
+    def preconditioner(self, c: float) -> np.ndarray:
+        """Return the inverse of I + 2C * M, where M is the sum of x x^T, or the Gram matrix.
 
-        It is float32, in which products take half the time, where its difference from the identity
-        is large enough for that.
+        This is the Hessian with all rows within the margin, so that no other is above it; with a
+        smaller weight of the rows, conjugate gradients were unstable. It is float32, in which
+        products take half the time, where it differs enough from the identity for that.
         """
         matrix = self.matrix if self.is_gram else self.matrix.T @ self.matrix
+        scale = 2 * c
         system = scale * matrix
         system[np.diag_indices_from(system)] += 1
         factor, _ = lapack.dpotrf(system.T, lower=1, overwrite_a=1)
@@ -118,12 +116,15 @@ class SupportVectorMachines:
     Args:
         features: The training features.
         targets: (n, k) of 1 (of the class), -1 (not) and 0 (the row does not count).
-        largest_c: The largest C that will be asked for.
+        c_values: The values of C that will be asked for.
     """
 
-    def __init__(self, features: FeatureRows, targets: np.ndarray, largest_c: float) -> None:
+    def __init__(
+        self, features: FeatureRows, targets: np.ndarray, c_values: Sequence[float]
+    ) -> None:
         self.features, self.targets = features, np.asarray(targets, np.float64)
-        is_together = largest_c * (features.largest_square() + 1) <= RANGE
+        self.c_values = c_values
+        is_together = max(c_values) * (features.largest_square() + 1) <= RANGE
         self._fit = fit_squared_hinge if is_together else _fit_one_by_one
         count, dimension = features.shape
         # Inner products need one matrix product a step; features need two, of another size.
@@ -134,6 +135,7 @@ class SupportVectorMachines:
         )
         self._part: TrainingRows | None = None
         self._weights: dict[float, np.ndarray] = {}
+        self._inverses: dict[float, np.ndarray] = {}
 
     def held_out_scores(self, c: float, held_out: np.ndarray) -> np.ndarray:
         """Return the decision values of held-out rows, (m, k), of a fit to the others.
@@ -144,8 +146,13 @@ class SupportVectorMachines:
         """
         if self._part is None:
             self._part = self.rows.select(~held_out)
+            if self._fit is fit_squared_hinge:
+                workers = min(blas_threads(), len(self.c_values))
+                inverses = map_in_threads(self._part.preconditioner, self.c_values, workers)
+                self._inverses = dict(zip(self.c_values, inverses, strict=True))
         start = next(reversed(self._weights.values()), None)
-        weights = self._fit(self._part, self.targets[~held_out], c, start)
+        inverse = self._inverses.pop(c, None)
+        weights = self._fit(self._part, self.targets[~held_out], c, start, inverse)
         self._weights[c] = weights
         return self.rows.decide(held_out, ~held_out, weights)
 
@@ -181,10 +188,14 @@ def _coordinates(features: FeatureRows) -> TrainingRows:
 
 
 def _fit_one_by_one(
-    rows: TrainingRows, targets: np.ndarray, c: float, start: np.ndarray | None = None
+    rows: TrainingRows,
+    targets: np.ndarray,
+    c: float,
+    start: np.ndarray | None = None,
+    inverse: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fit the weights of one class after the other with liblinear; see `fit_squared_hinge`."""
-    del start
+    del start, inverse
     weights = np.zeros((rows.matrix.shape[1], targets.shape[1]))
     for column, of_class in enumerate(targets.T):
         counted = of_class != 0
@@ -195,7 +206,11 @@ def _fit_one_by_one(
 
 
 def fit_squared_hinge(
-    rows: TrainingRows, targets: np.ndarray, c: float, start: np.ndarray | None = None
+    rows: TrainingRows,
+    targets: np.ndarray,
+    c: float,
+    start: np.ndarray | None = None,
+    inverse: np.ndarray | None = None,
 ) -> np.ndarray:
     """Fit the weights of all classes.
 
@@ -204,6 +219,7 @@ def fit_squared_hinge(
         targets: (n, k) of 1 (of the class), -1 (not) and 0 (the row does not count).
         c: Weight of the loss, C.
         start: Weights from which to start, such as those of another C.
+        inverse: The preconditioner for C; None computes it.
 
     Returns:
         Weights of each class in its column.
@@ -216,16 +232,12 @@ def fit_squared_hinge(
     size = len(rows) if rows.is_gram else rows.matrix.shape[1]
     weights = np.zeros((size, classes)) if start is None else start
     decided = rows.matrix @ weights
-    share = np.count_nonzero(targets * (targets - decided) > 0) / targets.size
-    scale = float(2 * c * max(MIN_SHARE, share))
-    if len(rows) < MANY_ROWS:
-        [inverse] = map_in_threads(rows.preconditioner, [scale], 1)
-    else:
-        inverse = rows.preconditioner(scale)
+    if inverse is None:
+        [inverse] = map_in_threads(rows.preconditioner, [c], 1)
     workers = min(blas_threads(), -(-classes // MIN_CLASSES))
     solved = map_in_threads(
         lambda group: _solve(
-            rows, targets[:, group], c, weights[:, group], decided[:, group], inverse, scale
+            rows, targets[:, group], c, weights[:, group], decided[:, group], inverse
         ),
         np.array_split(np.arange(classes), workers),
         workers,
@@ -247,7 +259,6 @@ def _solve(
     weights: np.ndarray,
     decided: np.ndarray,
     inverse: np.ndarray,
-    scale: float,
 ) -> tuple[np.ndarray, int]:
     """Take Newton's steps for some classes.
 
@@ -258,7 +269,6 @@ def _solve(
         weights: Weights from which to start.
         decided: Their decision values, (n, k).
         inverse: The preconditioner.
-        scale: Its scale.
 
     Returns:
         The weights, and the number of classes that did not converge.
@@ -281,7 +291,7 @@ def _solve(
             one[:, open_] for one in (weights, decided, targets, negative, slack)
         )
         within = np.where(slack > 0, 2 * c, 0.0)
-        direction = _newton_direction(rows, -negative, within, inverse, scale)
+        direction = _newton_direction(rows, -negative, within, inverse, float(2 * c))
         along = rows.matrix @ direction
         length = _line_search(rows, targets, c, weights, decided, direction, along)
         weights = weights + length * direction

@@ -123,7 +123,7 @@ def test_rows_that_do_not_count_are_left_out(rng, shape):
     values, labels = images(rng, *shape)
     targets = np.where(labels[:, None] == np.arange(5), 1.0, -1.0)
     targets[::4, 1] = 0
-    machines = SupportVectorMachines(FeatureRows(values, l2=False), targets, 1.0)
+    machines = SupportVectorMachines(FeatureRows(values, l2=False), targets, (1.0,))
     coefficients, intercepts = machines.fit(1.0)
     for index in range(5):
         counted = targets[:, index] != 0
