@@ -94,6 +94,9 @@ STATED = Preprocessing((1.0, 2.0, 3.0), (4.0, 5.0, 6.0)).said_by_file("layer 'x'
 )
 def test_only_what_a_file_states_can_be_contradicted(other, contradicts):
     assert STATED.contradicts(other) is contradicts
+    plain = Preprocessing(STATED.mean).said_by_file("x")
+    assert not plain.contradicts(Preprocessing(STATED.mean))
+    assert plain.contradicts(Preprocessing(STATED.mean, (2.0, 2.0, 2.0)))
     for custom in (STATED.by_convention("x"), Preprocessing(STATED.mean, STATED.std)):
         assert not custom.contradicts(other)
 

@@ -7,7 +7,14 @@ import pytest
 import tensorflow as tf
 
 from cnnkit.config import TrainingConfig
-from cnnkit.data import Dataset, Split, resize_shorter_side
+from cnnkit.data import (
+    Augmentation,
+    ColorComponents,
+    Dataset,
+    PCAColorNoise,
+    Split,
+    resize_shorter_side,
+)
 from cnnkit.models.preprocessing import Preprocessing
 from cnnkit.training.inputs import (
     compute_input_statistics,
@@ -87,6 +94,14 @@ def test_crops_follow_the_configuration():
     config = dataclasses.replace(CONFIG, scale=(9, 12), crop="random", fast_decode=True)
     assert training_augmentation(config, {}).fast_decode
     assert held_out_augmentation(config).fast_decode
+    flipped = dataclasses.replace(
+        config, flip=True, central_square=True, pca_color="eig01", fast_decode=False
+    )
+    components = {"eigenvalues": np.arange(3.0), "eigenvectors": np.eye(3)}
+    assert training_augmentation(flipped, components) == Augmentation(
+        8, scale=(9, 12), crop="random", flip=True, central_square=True,
+        color=PCAColorNoise(ColorComponents.from_arrays(np.arange(3.0), np.eye(3)), "eig01"),
+    )  # fmt: skip
     assert not training_augmentation(CONFIG, {}).fast_decode
     assert not held_out_augmentation(CONFIG).fast_decode
 

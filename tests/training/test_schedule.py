@@ -27,6 +27,13 @@ def test_plateau_drops_three_times_and_no_more():
     assert learning_rate_at(config, 9) == 0.01
 
 
+def test_an_improvement_begins_to_wait_anew():
+    waiting = PlateauState(best=0.5, waited=1, drops=2)
+    assert waiting.after(0.6, patience=2, max_drops=3) == PlateauState(0.6, 0, 2)
+    assert waiting.after(0.5, patience=2, max_drops=3) == PlateauState(0.5, 0, 3)
+    assert waiting.after(0.5, patience=3, max_drops=3) == PlateauState(0.5, 2, 2)
+
+
 def test_warm_up_and_cosine():
     config = TrainingConfig(learning_rate=1.0, schedule="cosine", warmup_epochs=2, epochs=6)
     rates = [learning_rate_at(config, e, s, 4) for e in range(1, 7) for s in range(4)]

@@ -123,6 +123,8 @@ def test_an_image_may_end_with_its_shard(written):
     table[:, 0] = [name for name, _ in shards].index("train-00000.tfrecord")
     table[0, 1:3] = 10, size - 10
     assert len(load_dataset(save(written, **{"train/places": table})).splits["train"]) == 6
+    table[0, 1:3] = 0, size
+    load_dataset(save(written, **{"train/places": table}))
     table[0, 2] += 1
     with pytest.raises(DataError, match="side by side within the shards"):
         load_dataset(save(written, **{"train/places": table}))
