@@ -50,3 +50,47 @@ def test_a_missing_output_is_named_and_a_further_one_ignored():
     found = compare_outputs({**one, "image": np.ones(1)}, one)
     assert (found.is_close, found.detail) == (False, "the output 'image' is missing")
     assert compare_outputs(one, {**one, "image": np.ones(1)}).detail == "equal"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "tolerance"),
+    [
+        ("float32", "probabilities", 1e-5), ("float32", "features", 1e-4),
+        ("float32", "activation", 1e-4), ("float32", "boxes", 1e-4),
+        ("float32", "projection", 1e-2), ("bfloat16", "probabilities", 2e-2),
+        ("bfloat16", "features", 5e-2), ("bfloat16", "projection", 0.5),
+    ],
+)  # fmt: skip
+def test_the_tolerance_of_each_output(dtype, name, tolerance):
+    """Those of activations and boxes are not relative to values below 1."""
+    expected = np.array([[1.0, 0.0]]) if name == "projection" else np.array([[0.5, 0.25]])
+    for factor, is_close in ((0.98, True), (1.02, False)):
+        received = expected + [[factor * tolerance, 0]]
+        found = compare_outputs({name: expected}, {name: received}, dtype)
+        assert found.is_close == is_close
+        assert found.difference == pytest.approx(factor, rel=1e-3)
+        assert f"{name} differ by {factor * tolerance:.2g}, {tolerance:.2g} are" in found.detail
+
+
+def test_labels_are_tied_within_twice_the_tolerance():
+    for gap, is_close in ((1.9e-5, True), (2.1e-5, False)):
+        scores = np.array([[0.4, 0.3, 0.3 - gap, 0.0]])
+        expected = {"labels": np.array([["a", "b", "c", "d"]]), "scores": scores}
+        received = {"labels": np.array([["a", "c", "b", "d"]]), "scores": scores}
+        found = compare_outputs(expected, received)
+        assert found.is_close == is_close
+    assert found.detail == "labels are c in place of b"
+
+
+def test_the_worst_output_is_told():
+    one = {"probabilities": np.zeros((1, 2)), "features": np.zeros((1, 2)), "unit": np.zeros(1)}
+    other = {"probabilities": one["probabilities"] + 9e-6, "features": one["features"] + 1e-5}
+    assert compare_outputs(one, {**one, **other}).detail.startswith("probabilities differ by 9e-06")
+    found = compare_outputs(one, {**one, "unit": np.zeros((1, 1))})
+    assert (found.is_close, found.detail) == (False, "unit have the shape (1, 1), not (1,)")
+
+
+def test_a_projection_of_zeros():
+    zeros = np.zeros((1, 2, 2, 3))
+    assert compare_outputs({"projection": zeros}, {"projection": zeros}).is_close
+    assert not compare_outputs({"projection": zeros}, {"projection": zeros + 0.1}).is_close

@@ -163,6 +163,19 @@ def test_a_short_header_is_refused(guard, kind):
     assert text in refusal(guard, TRUNCATED_FILES[kind])
 
 
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("jpeg", 4), ("png", 33), ("gif", 13), ("bmp", 26), ("lossy webp", 30)],
+)
+def test_the_shortest_header_of_each_format(guard, name, least):
+    text = f"the file has {least - 1} bytes, too few for its header of {least}]"
+    assert text in refusal(guard, GOOD[name][: least - 1])
+    try:
+        guard(tf.constant(GOOD[name][:least]))
+    except tf.errors.InvalidArgumentError as error:
+        assert "too few" not in error.message
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_truncated_files_are_refused_or_decoded_as_ever(guarded, name):
     data = GOOD[name]
@@ -175,8 +188,19 @@ def test_truncated_files_are_refused_or_decoded_as_ever(guarded, name):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\xff", bytes(range(256)), b"\xff\x0a" + bytes(90), encoded("TIFF"), b"<svg></svg>" * 9],
-    ids=["nothing", "a byte", "all bytes", "jpeg xl", "tiff", "svg"],
+    [
+        b"",
+        b"\xff",
+        bytes(range(256)),
+        b"\xff\x0a" + bytes(90),
+        encoded("TIFF"),
+        b"<svg></svg>" * 9,
+        b"RIFF\x40\x00\x00\x00WAVEfmt " + bytes(90),
+        b"JUNK\x40\x00\x00\x00WEBPVP8 " + bytes(90),
+        b"\x89PNG\r\n\x1a\n" + bytes(90),
+        bytes(12) + b"IHDR" + bytes(90),
+    ],
+    ids=["nothing", "a byte", "all bytes", "jpeg xl", "tiff", "svg", "wave", "junk", "png", "ihdr"],
 )
 def test_other_formats_are_refused(guard, data):
     assert "none of JPEG, PNG, GIF, BMP and WebP" in refusal(guard, data)

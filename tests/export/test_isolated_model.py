@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cnnkit.export import isolated_model, isolated_worker, verify
-from cnnkit.export.isolated_model import ModelLoadError, Request, run_isolated
+from cnnkit.export.isolated_model import ModelLoadError, Request, Response, run_isolated
 
 
 def test_a_process_that_crashes_is_replaced(unguarded):
@@ -72,10 +72,18 @@ def test_a_process_that_does_not_answer_is_ended(unguarded, monkeypatch):
 def test_inputs_of_any_shape_are_fed(unguarded):
     """tf.compat.v1 feeds them: this fails if it is removed or begins to check shapes."""
     [name] = verify._read_signatures(unguarded)[0]["serving_default"]
-    larger = np.zeros((1, 20, 24, 3), np.float32)
+    larger, told = np.zeros((1, 20, 24, 3), np.float32), []
+
+    @contextlib.contextmanager
+    def progress(count, work):
+        yield told.append
+
     [response] = run_isolated(
-        unguarded, [Request("serving_default", {name: larger}, keep_outputs=True)]
-    )
+        unguarded, [Request("serving_default", {name: larger}, keep_outputs=True)],
+        progress=progress,
+    )  # fmt: skip
+    # Loading counts nothing, and the answer one.
+    assert told == [0, 1]
     assert response.code == "OK", response.details
     assert response.outputs["output_0"].shape == (1, 3)
 
@@ -86,3 +94,28 @@ def test_a_folder_without_a_model_is_an_error(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ModelLoadError):
         run_isolated(tmp_path, [])
+
+
+def test_requests_of_a_signature_that_crashed_are_left_out_if_asked(monkeypatch, tmp_path):
+    requests = [Request(name, {}) for name in "aabaab"]
+    fine, crash = Response("OK", "", {}), Response(None, "SIGABRT", {})
+    asked = []
+
+    def run(folder, inputs, remaining, advance):
+        asked.append("".join(request.signature for request in remaining))
+        # The second request of signature a ends its process.
+        crashes = next((i for i, one in enumerate(remaining) if one is requests[1]), None)
+        return [fine] * len(remaining) if crashes is None else [*[fine] * crashes, crash]
+
+    monkeypatch.setattr(isolated_model, "_run_until_crash", run)
+    monkeypatch.setattr(isolated_model, "_input_types", lambda folder: {})
+    assert run_isolated(tmp_path, requests) == [fine, crash, fine, fine, fine, fine]
+    found = run_isolated(tmp_path, requests, skip_after_crash=True)
+    assert found == [fine, crash, fine, crash, crash, fine]
+    assert asked == ["aabaab", "baab", "aabaab", "bb"]
+
+
+def test_the_end_of_a_process_is_told():
+    assert isolated_model._exit_reason(-6, b"text") == "the process was ended by SIGABRT"
+    assert isolated_model._exit_reason(3, b"one\ntwo \xff\n\n") == "two \ufffd"
+    assert isolated_model._exit_reason(0, b" \n") == "the process ended with code 0"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cnnkit.cli.console import request_bar
 from cnnkit.cli.main import main
 from cnnkit.data import Decoding
 from cnnkit.errors import UsageError
@@ -193,6 +194,83 @@ def test_accepted_invalid_inputs_are_reported(version, monkeypatch, code, text):
     # Signatures are checked in alphabetical order.
     assert list(wrong) == ["guards of serving_bytes"]
     assert wrong["guards of serving_bytes"].startswith("a scalar: " + text)
+
+
+def test_a_crash_is_reported_before_what_is_accepted(version, monkeypatch):
+    def change(folder, requests, skip_after_crash, progress):
+        responses = sound_responses(folder, requests)
+        first, second, *_ = [i for i, one in enumerate(responses) if one.code != "OK"]
+        responses[first] = isolated_model.Response("OK", "", {})
+        responses[second] = isolated_model.Response(None, "SIGABRT", {})
+        return responses
+
+    fake_responses(monkeypatch, change)
+    failed = failures(verify_export(version))
+    assert failed == {"guards of serving_bytes": "2 axes: crashes the server: SIGABRT"}
+
+
+@pytest.mark.parametrize(
+    ("details", "text"), [("", "no text"), ("\n  the reason \nmore\n", "the reason")]
+)
+def test_failing_records_and_pictures_are_reported(version, monkeypatch, details, text):
+    def change(folder, requests, skip_after_crash, progress):
+        responses = sound_responses(folder, requests)
+        references = len(ReferenceOutputs.read(folder).outputs)
+        failing = isolated_model.Response("INTERNAL", details, {})
+        pictures = [i for i, one in enumerate(requests) if one.keep_outputs and i >= references]
+        for i in (*pictures, len(requests) - 1):
+            responses[i] = failing
+        return responses
+
+    fake_responses(monkeypatch, change)
+    failed = failures(verify_export(version))
+    assert failed.pop("warm-up") == f"a record for serving_bytes: INTERNAL, {text}"
+    assert set(failed.values()) == {f"INTERNAL, {text}"} and len(failed) == 3
+
+
+def test_labels_and_records_that_a_server_does_not_take(version, monkeypatch):
+    fake_responses(monkeypatch, sound_responses)
+    (version / "assets" / "labels.txt").write_bytes(b"\xff\xfe\x00")
+    monkeypatch.setattr(verify, "MAX_WARMUP_RECORDS", 4)
+    assert set(failures(verify_export(version))) == {"labels"}
+    monkeypatch.setattr(verify, "MAX_WARMUP_RECORDS", 3)
+    assert failures(verify_export(version))["warm-up"] == "4 records, a server takes 3"
+    missing = verify._check_default({"serve": {}})
+    assert (missing.passed, missing.detail) == (False, "serving_default is missing")
+
+
+def test_the_progress_is_that_of_the_process(version, monkeypatch):
+    seen = []
+
+    def watched(folder, requests, skip_after_crash, progress):
+        seen.append((skip_after_crash, progress))
+        return sound_responses(folder, requests)
+
+    fake_responses(monkeypatch, watched)
+    bar = object()
+    verify_export(version, progress=bar)
+    # The command has a bar of its own.
+    assert main(["export", "verify", str(version)]) == 0
+    assert seen == [(True, bar), (True, request_bar)]
+
+
+def test_weights_may_be_a_little_smaller_than_their_files(version, monkeypatch):
+    fake_responses(monkeypatch, sound_responses)
+    monkeypatch.setattr(verify, "TABLE_BYTES", 0)
+    needed = sum(array.nbytes for array in _weights(version))
+    stored = sum(file.stat().st_size for file in (version / "variables").iterdir())
+    for ratio, failed in ((stored / needed, set()), ((stored - 1) / needed, {"weights"})):
+        monkeypatch.setattr(verify, "MAX_SIZE_RATIO", ratio)
+        found = verify_export(version)
+        assert set(failures(found)) == failed
+        detail = f"{needed:,} bytes of weights in files of {stored:,}"
+        assert detail in {check.detail for check in found.checks}
+
+
+def _weights(version):
+    reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+    values = [np.asarray(reader.get_tensor(one)) for one in reader.get_variable_to_shape_map()]
+    return [value for value in values if value.dtype.kind in "fiu"]
 
 
 def test_broken_records_are_reported(version, monkeypatch):
