@@ -87,7 +87,12 @@ class ReferenceOutputs:
         if not file.is_file():
             return None
         outputs: SignatureOutputs = {}
-        with damage_as_error(file, RunError), np.load(file, allow_pickle=False) as arrays:
+        with (
+            damage_as_error(file, RunError),
+            # numpy leaves a file open that is no archive.
+            file.open("rb") as opened,
+            np.load(opened, allow_pickle=False) as arrays,
+        ):
             for key in arrays.files:
                 kind, _, rest = key.partition("/")
                 if kind == "answer":
