@@ -22,10 +22,24 @@ from tests.helpers.serving import (
 WORKER = "print('serving m version 1 at here (Ctrl-C stops)', flush=True); input()"
 
 
-def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog):
+class NewChildren:
+    """The processes that a test starts; other tests may have left some that they share."""
+
+    def __init__(self):
+        self._before = set(psutil.Process().children())
+
+    def children(self):
+        return [one for one in psutil.Process().children() if one not in self._before]
+
+
+@pytest.fixture
+def me():
+    return NewChildren()
+
+
+def test_each_worker_that_ends_is_replaced_until_it_is_too_often(caplog, me):
     with WorkerPool([sys.executable, "-c", WORKER], 3) as workers:
         assert workers.start(lambda: False) == "serving m version 1 at here (Ctrl-C stops)"
-        me = psutil.Process()
         with pytest.raises(RunError, match="11 workers were lost within 60 s"):
             for _ in range(11):
                 assert len(me.children()) == 3
@@ -58,8 +72,8 @@ while os.read(asked, 1):
 """
 
 
-def test_a_worker_without_heartbeats_is_replaced(tmp_path, caplog):
-    pipes, clock, me = [tmp_path / "ask", tmp_path / "done"], Clock(), psutil.Process()
+def test_a_worker_without_heartbeats_is_replaced(tmp_path, caplog, me):
+    pipes, clock = [tmp_path / "ask", tmp_path / "done"], Clock()
     for pipe in pipes:
         os.mkfifo(pipe)
     command = [sys.executable, "-c", BEATING, *map(str, pipes)]
@@ -91,8 +105,8 @@ def shell(script):
 
 
 @pytest.mark.parametrize(("last", "fits"), [(60.0, True), (59.9, False)])
-def test_ten_workers_may_be_lost_within_a_minute(last, fits):
-    clock, me = Clock(), psutil.Process()
+def test_ten_workers_may_be_lost_within_a_minute(last, fits, me):
+    clock = Clock()
     with WorkerPool(shell("echo ready; exec cat"), 1, clock) as workers:
         assert workers.start(lambda: False) == "ready"
         for number in range(11):
@@ -107,10 +121,10 @@ def test_ten_workers_may_be_lost_within_a_minute(last, fits):
                 workers.replace_lost()
 
 
-def test_a_worker_may_load_for_ten_minutes(tmp_path, caplog):
+def test_a_worker_may_load_for_ten_minutes(tmp_path, caplog, me):
     """A new one, which has not printed its first line; the time of a check that is late is not."""
     script = f"test -e {tmp_path}/begun || echo ready; touch {tmp_path}/begun; exec cat"
-    clock, me, ended = Clock(), psutil.Process(), []
+    clock, ended = Clock(), []
     with WorkerPool(shell(script), 1, clock, ended.append) as workers:
         workers.start(lambda: False)
         [first] = me.children()
@@ -129,13 +143,12 @@ def test_a_worker_may_load_for_ten_minutes(tmp_path, caplog):
         assert ended == [first.pid, second.pid]
 
 
-def test_workers_get_the_time_that_they_need_to_end(tmp_path):
+def test_workers_get_the_time_that_they_need_to_end(tmp_path, me):
     """All of them together; then they are killed."""
     ending = f"trap 'sleep 0.3; echo >>{tmp_path}/ended; exit' TERM; echo ready; "
     ending += "while :; do sleep 0.02; done"
     deaf = "trap '' TERM; echo ready; while :; do sleep 1; done"
     for script, grace in ((ending, 15), (deaf, 0.1)):
-        me = psutil.Process()
         with WorkerPool(shell(script), 2) as workers:
             workers.start(lambda: False)
             begun = me.children()
@@ -144,13 +157,13 @@ def test_workers_get_the_time_that_they_need_to_end(tmp_path):
     assert (tmp_path / "ended").read_text() == "\n\n"
 
 
-def test_workers_that_start_end_at_once_when_the_command_is_to_stop():
+def test_workers_that_start_end_at_once_when_the_command_is_to_stop(me):
     stops = iter([False, False, True])
     with WorkerPool(shell("exec cat"), 3) as workers:
         assert workers.start(lambda: next(stops, True)) is None
         # The others are not started.
         assert len(workers._workers) == 1
-    assert not psutil.Process().children()
+    assert not me.children()
 
 
 @pytest.mark.parametrize("last", ["exit 3", "touch {}/begun; exec cat"])
