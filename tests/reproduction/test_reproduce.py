@@ -168,23 +168,23 @@ def test_a_result_that_needs_no_data(id, tmp_path):
         assert found.value == pytest.approx(result.value, rel=0.02)
 
 
+# The recall on 20 classes, as in docs/results.md; the ledger has the SVMs' of all 102 labels.
+TWENTY_CLASSES = {
+    "zfnet.table7.svm1.c101": 81.2, "zfnet.table7.svm2.c101": 90.8, "zfnet.table7.svm3.c101": 92.3,
+    "zfnet.table7.svm4.c101": 93.6, "zfnet.table7.svm5.c101": 96.7,
+    "zfnet.table7.softmax5.c101": 96.6,
+}  # fmt: skip
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "id",
-    [
-        one.id
-        for one in paper_results()
-        if one.procedure.get("name") == "transfer" and one.ours is not None
-    ],
-)
-def test_a_layer_of_alexnet_on_twenty_classes(id, tmp_path, shared):
+@pytest.mark.parametrize(("id", "expected"), TWENTY_CLASSES.items())
+def test_a_layer_of_alexnet_on_twenty_classes(id, expected, tmp_path, shared):
     found = reproduce(
         id,
         tmp_path,
         data=f"folder:{shared('data/caltech20')}",
         weights=shared("data/alexnet_bvlc_conv.npz"),
     )
-    ours = find_paper_result(id).ours
     # Three splits of 600 test images: 1.5 points are more than two standard deviations.
-    assert found.value == pytest.approx(ours.value, abs=1.5)
+    assert found.value == pytest.approx(expected, abs=1.5)
