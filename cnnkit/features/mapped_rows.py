@@ -15,9 +15,12 @@ def release_pages(array: np.ndarray) -> None:
     """Give the memory of a memory-mapped array back; the values stay in its file.
 
     Pages that were read or written count as memory of the process until the system is short of it.
-    Nothing happens to an array that is not mapped, or where the system cannot do this.
+    Nothing happens to an array that is not mapped, whose changes are in memory alone (mode `c`), or
+    where the system cannot do this.
     """
     mapping = array.base
+    if not isinstance(array, np.memmap) or array.mode == "c":
+        return
     if isinstance(mapping, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 

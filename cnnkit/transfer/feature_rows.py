@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -38,7 +37,7 @@ class FeatureRows:
         self.values, self.lengths = values, np.ones((len(values), 1))
         self._starts = range(0, values.shape[1], COLUMNS)
         self._squares = np.sum(
-            self._map_blocks(lambda columns: (self._block(columns) ** 2).sum(1)), axis=0
+            list(self._map_blocks(lambda columns: (self._block(columns) ** 2).sum(1))), axis=0
         )
         if l2:
             positive = self._squares > 0
@@ -59,26 +58,28 @@ class FeatureRows:
         """Return a block of columns, (n, b)."""
         return self.values[:, columns].astype(dtype) / self.lengths.astype(dtype)
 
-    def _map_blocks(self, function: Callable[[slice], Result]) -> list[Result]:
-        """Return the results of a function of all columns, in blocks, by threads."""
+    def _map_blocks(self, function: Callable[[slice], Result]) -> Iterator[Result]:
+        """Yield the results of a function of all columns in their order, in blocks, by threads."""
         blocks = [slice(start, start + COLUMNS) for start in self._starts]
-        return map_in_threads(function, blocks, min(blas_threads(), len(blocks)))
+        workers = min(blas_threads(), len(blocks))
+        for first in range(0, len(blocks), workers):
+            yield from map_in_threads(function, blocks[first : first + workers], workers)
 
     def gram(self, dtype: DTypeLike = np.float64) -> np.ndarray:
         """Return the inner products of all pairs, (n, n) float64.
 
         Args:
-            dtype: Type of the products within a block of columns; the blocks are added in float64.
+            dtype: Type of the products within a block of columns; the blocks are added in float64,
+                in their order, so that the sum is the same in every run.
         """
-        products, lock = np.zeros((len(self.values), len(self.values))), threading.Lock()
+        products = np.zeros((len(self.values), len(self.values)))
 
-        def add(columns: slice) -> None:
+        def multiply(columns: slice) -> np.ndarray:
             block = self._block(columns, dtype)
-            product = block @ block.T
-            with lock:
-                np.add(products, product, out=products)
+            return np.asarray(block @ block.T)
 
-        self._map_blocks(add)
+        for product in self._map_blocks(multiply):
+            products += product
         return products
 
     def combine(self, coefficients: np.ndarray) -> np.ndarray:
@@ -88,7 +89,7 @@ class FeatureRows:
         def fill(columns: slice) -> None:
             sums[:, columns] = coefficients.T @ self._block(columns)
 
-        self._map_blocks(fill)
+        list(self._map_blocks(fill))
         return sums
 
     def coordinates(self) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:

@@ -29,6 +29,14 @@ def test_written_values_survive_the_release(mapped):
     np.testing.assert_array_equal(mapped[:, 5], np.arange(1000))
 
 
+def test_changes_that_are_in_memory_alone_survive(mapped):
+    mapped.flush()
+    changed = np.memmap(mapped.filename, np.float32, "c", shape=mapped.shape)
+    changed[:, 5] = 7
+    np.testing.assert_array_equal(take_rows(changed, np.arange(1000))[:, 5], 7)
+    np.testing.assert_array_equal(changed[:, 5], 7)
+
+
 def test_rows_come_in_their_order(mapped, monkeypatch):
     monkeypatch.setattr(mapped_rows, "ROWS", 7)
     order = np.random.default_rng(0).permutation(1000)[:100]
