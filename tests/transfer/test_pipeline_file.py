@@ -219,6 +219,8 @@ def test_the_schema_has_a_limit(saved, monkeypatch):
     assert limits.MAX_PIPELINE_SCHEMA_BYTES > 1_000_000
 
 
+# A file that names no version of scikit-learn, or another one, is loaded with a warning.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 @settings(max_examples=50)
 @given(data=damaged(FILE.read_bytes()))
 def test_any_file_is_loaded_or_refused(changed, data):
@@ -226,6 +228,7 @@ def test_any_file_is_loaded_or_refused(changed, data):
     reads_or_refuses(lambda: load_linear_probe(changed).scores(VALUES))
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.InconsistentVersionWarning")
 @settings(max_examples=100)
 @given(schema=changed_json(SCHEMA))
 def test_any_schema_is_loaded_or_refused(changed, schema):
