@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import resource
 import sys
@@ -19,7 +18,7 @@ import tensorflow as tf
 from cnnkit.config import TrainingConfig
 from cnnkit.config_values import parse_interval
 from cnnkit.data import Dataset, Decoding, load_dataset
-from cnnkit.data.pipeline import epoch_order, step_count
+from cnnkit.data.pipeline import step_count
 from cnnkit.data.statistics import IMAGES_FOR_COLORS
 from cnnkit.errors import UsageError
 from cnnkit.run_folder import RunFolder
@@ -38,7 +37,7 @@ from cnnkit.training.inputs import (
 )
 from cnnkit.training.keras_callbacks import KerasCallbacks
 from cnnkit.training.objectives import check_boxes
-from cnnkit.training.step_batches import step_batches
+from cnnkit.training.step_batches import step_batches, training_batches
 
 # Images whose mean is computed for the time that it takes.
 SAMPLED_IMAGES = 256
@@ -227,12 +226,9 @@ def _measure(
     statistics_times: tuple[float, float],
     report: Callable[[str], object],
 ) -> TrainingEstimate:
-    config, count = run.config, len(run.train_split)
+    config = run.config
     began = time.perf_counter()
-    feed = itertools.chain.from_iterable(
-        step_batches(run, "train", order=epoch_order(count, config.seed, epoch), epoch=epoch)
-        for epoch in itertools.count(1)
-    )
+    feed = training_batches(run)
 
     def step() -> float:
         start = time.perf_counter()
@@ -255,7 +251,7 @@ def _measure(
     save_model(config, run.components, run.folder.model_file)
     low, median, high = np.quantile(times, [0.1, 0.5, 0.9]).tolist()
     return TrainingEstimate(
-        training_images=count,
+        training_images=len(run.train_split),
         held_out_images=len(run.dataset.splits["test"]),
         classes=len(run.dataset.class_names),
         batch_size=config.batch_size,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import tempfile
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from cnnkit.config import TrainingConfig
-from cnnkit.data.pipeline import epoch_order
 from cnnkit.errors import RunError, UsageError
 from cnnkit.run_folder import RunFolder
 from cnnkit.training.distribute import get_strategy
 from cnnkit.training.epoch import TrainingRun
-from cnnkit.training.step_batches import step_batches
+from cnnkit.training.step_batches import training_batches
 from cnnkit.training.train import prepare_run
 
 # Weight of the losses before in the running mean, and factor of its minimum at which a sweep ends.
@@ -123,13 +121,8 @@ def sweep_learning_rate(
 
 
 def _sweep(run: TrainingRun, rates: list[float]) -> LearningRateSweep:
-    count = len(run.train_split)
-    epochs = (
-        step_batches(run, "train", order=epoch_order(count, run.config.seed, epoch), epoch=epoch)
-        for epoch in itertools.count(1)
-    )
     losses: list[float] = []
-    for rate, batch in zip(rates, itertools.chain.from_iterable(epochs), strict=False):
+    for rate, batch in zip(rates, training_batches(run), strict=False):
         images = int(batch["weights"].numpy().sum())
         loss = float(run.components.step_runner.train(batch, images, rate).numpy()[0]) / images
         if not math.isfinite(loss):

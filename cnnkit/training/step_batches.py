@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from cnnkit.data import batches, report_undecodable
+from cnnkit.data.pipeline import epoch_order
 from cnnkit.training.diagnostics import pixel_range_warnings
 from cnnkit.training.distribute import process_index_and_count
 from cnnkit.training.frozen import FrozenPart
@@ -60,6 +62,14 @@ def step_batches(
             if (name, draw) not in part.outputs:
                 _compute_outputs(run, part, (name, draw), batches(split, **images, **cut))
             yield from part.batches((name, draw), split.labels, **cut, **place)
+
+
+def training_batches(run: TrainingRun) -> Iterator[dict[str, tf.Tensor]]:
+    """Return the batches of the training images, epoch after epoch without an end."""
+    count = len(run.train_split)
+    for epoch in itertools.count(1):
+        order = epoch_order(count, run.config.seed, epoch)
+        yield from step_batches(run, "train", order=order, epoch=epoch)
 
 
 def _compute_outputs(
