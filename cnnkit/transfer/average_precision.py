@@ -20,7 +20,7 @@ def voc2010_average_precision(scores: ArrayLike, voc_labels: ArrayLike) -> float
 
     Args:
         scores: (n,) float, higher for images that more probably have the class. Images of equal
-            scores are counted classifier, so that their order does not matter.
+            scores are counted together, so that their order does not matter.
         voc_labels: (n,) int: 1 has the class, -1 does not, 0 is difficult and is ignored.
 
     Returns:

@@ -358,7 +358,7 @@ def _line_search(
         rows.inner(direction, direction, along),
     )
     low, high = np.zeros_like(linear), np.full_like(linear, np.inf)
-    length, limit = np.ones_like(linear), np.empty(0)
+    length = np.ones_like(linear)
     toward = targets * along
     start = targets * (targets - decided)
     limit = SLOPE * np.abs(linear - 2 * c * np.einsum("ij,ij->j", np.maximum(0, start), toward))
